@@ -1,0 +1,192 @@
+"""What the tests of the Python package share."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Loop = asyncio.AbstractEventLoop
+
+TIMEOUT = 60  # seconds until something that should have happened is given up; only a failure takes that long
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def within(awaitable: Awaitable[T]) -> Awaitable[T]:
+    return asyncio.wait_for(awaitable, TIMEOUT)
+
+
+async def turns(count: int = 10) -> None:
+    """Lets the loop turn, so that whatever it has to do already would be done."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Lets the loop turn until something is true that no callback tells."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def run_turns(loop: Loop, count: int = 1) -> None:
+    """Runs that many turns of a loop that is not running."""
+    for _ in range(count):
+        loop.stop()
+        loop.run_forever()
+
+
+def finish(loop: Loop) -> None:
+    """Closes a loop as asyncio.run does: leftovers are cancelled first."""
+    if loop.is_closed():
+        return
+    loop.run_until_complete(cancel_leftovers())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+async def cancel_leftovers() -> None:
+    leftovers = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in leftovers:
+        task.cancel()
+    await asyncio.gather(*leftovers, return_exceptions=True)
+
+
+def collect_garbage() -> None:
+    for _ in range(3):
+        gc.collect()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two TCP sockets connected with each other; non-blocking."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    for sock in client, server:
+        sock.setblocking(False)
+    return client, server
+
+
+def unix_pair() -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair()
+    for sock in pair:
+        sock.setblocking(False)
+    return pair
+
+
+class Recorder(asyncio.Protocol):
+    """Writes down what its transport tells it."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.transport: Any = None
+        self.events: list[str] = []
+        self.data = bytearray()
+        self.error: BaseException | None = None
+        self.made = loop.create_future()
+        self.got_eof = loop.create_future()
+        self.lost = loop.create_future()
+        self._wanted: list[tuple[int, asyncio.Future[None]]] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.events.append("made")
+        self.made.set_result(transport)
+
+    def data_received(self, data: bytes) -> None:
+        assert type(data) is bytes and data
+        if self.events[-1:] != ["data"]:
+            self.events.append("data")
+        self.data += data
+        for size, future in self._wanted:
+            if len(self.data) >= size and not future.done():
+                future.set_result(None)
+
+    def eof_received(self) -> bool | None:
+        self.events.append("eof")
+        self.got_eof.set_result(None)
+        return None
+
+    def pause_writing(self) -> None:
+        self.events.append("pause")
+
+    def resume_writing(self) -> None:
+        self.events.append("resume")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.events.append("lost")
+        self.error = exc
+        self.lost.set_result(None)
+
+    async def received(self, size: int) -> bytes:
+        """Waits until at least that much has come, and gives all that came."""
+        if len(self.data) < size:
+            future = asyncio.get_running_loop().create_future()
+            self._wanted.append((size, future))
+            await future
+        return bytes(self.data)
+
+
+async def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    loop, data = asyncio.get_running_loop(), bytearray()
+    while len(data) < size:
+        chunk = await loop.sock_recv(sock, min(1 << 16, size - len(data)))
+        assert chunk, f"end of stream after {len(data)} of {size} bytes"
+        data += chunk
+    return bytes(data)
+
+
+async def receive_all(sock: socket.socket) -> bytes:
+    loop, data = asyncio.get_running_loop(), bytearray()
+    while chunk := await loop.sock_recv(sock, 1 << 16):
+        data += chunk
+    return bytes(data)
+
+
+def pattern(size: int) -> bytes:
+    """Bytes in which a piece that is lost, doubled or moved shows."""
+    return b"".join(i.to_bytes(4, "big") for i in range(size // 4 + 1))[:size]
+
+
+def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Starts this Python with pipes for its output (errors go to the same) and its input."""
+    options.setdefault("stderr", subprocess.STDOUT)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **options.pop("env", {})}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[str]:
+    """Starts a program in which asyncio and loop_module's new_event_loop are imported already."""
+    head = f"import asyncio, os, signal, socket, sys, threading\nfrom {loop_module.__name__} import new_event_loop\n"
+    return python("-X", "faulthandler", *flags, "-c", head + textwrap.dedent(code))
+
+
+def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
+    """Waits for a program to end, checks its exit status (None: any), and gives what it printed."""
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+        raise AssertionError(f"the program did not end; its output:\n{output}") from None
+    assert status is None or process.returncode == status, f"exit status {process.returncode}\n{output}"
+    return output
+
+
+def run_script(loop_module: Any, code: str, *flags: str, status: int | None = 0) -> str:
+    return ended(start_script(loop_module, code, *flags), status)
