@@ -1,0 +1,222 @@
+/* support.h - what the C tests share. Each test is a process of its own, so these are plain globals. */
+#ifndef SUPPORT_H
+#define SUPPORT_H
+
+#define CASYNC_IMPLEMENTATION
+#include "casync.h"
+#include "test.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define HELPER TEST__UNUSED static
+
+/* >> what happened: callbacks say words, tests compare the sentence --------------------------- */
+
+static char said[1 << 16];
+static size_t said_size;
+
+HELPER void say(void *word) {
+    size_t left = sizeof said - said_size;
+    int n = snprintf(said + said_size, left, "%s%s", said_size ? " " : "", (const char *)word);
+    EXPECT(n >= 0 && (size_t)n < left);
+    said_size += (size_t)n;
+}
+
+HELPER void say_number(const char *word, int64_t number) {
+    char text[64];
+    snprintf(text, sizeof text, "%s=%" PRId64, word, number);
+    say(text);
+}
+
+/* A word in the type that callbacks take. */
+#define WORD(text) ((void *)(uintptr_t)(text))
+
+/* Compares what was said so far, and forgets it. */
+#define SAID(sentence)                                                                                       \
+    do {                                                                                                     \
+        STR_EQ(said, sentence);                                                                              \
+        said[0] = 0;                                                                                         \
+        said_size = 0;                                                                                       \
+    } while (0)
+
+/* >> memory: an allocator that counts, and fails when it is told ------------------------------ */
+
+static struct {
+    int64_t live;        /* blocks allocated and not freed */
+    int64_t allocations; /* calls that asked for memory */
+    int64_t fail_from;   /* the number of the first of these that fails; 0: none */
+    int64_t fail_count;  /* how many fail; 0: all from then on */
+} memory;
+
+static bool memory_fails(void) {
+    int64_t number = ++memory.allocations;
+    if (memory.fail_from == 0 || number < memory.fail_from) return false;
+    return memory.fail_count == 0 || number < memory.fail_from + memory.fail_count;
+}
+
+static void *counting_allocator(void *user, void *ptr, size_t size) {
+    (void)user;
+    if (size == 0) {
+        if (ptr) memory.live--;
+        free(ptr);
+        return NULL;
+    }
+    if (memory_fails()) return NULL;
+    if (!ptr) memory.live++;
+    return realloc(ptr, size);
+}
+
+HELPER casync_allocator test_allocator(void) {
+    casync_allocator allocator;
+    allocator.function = counting_allocator;
+    allocator.user = NULL;
+    return allocator;
+}
+
+/* Makes the n-th allocation from now fail: that one, or all after it as well. */
+HELPER void fail_allocation(int64_t n, int64_t count) {
+    memory.fail_from = memory.allocations + n;
+    memory.fail_count = count;
+}
+
+HELPER void fail_no_allocation(void) { memory.fail_from = 0; }
+
+/* >> descriptors ------------------------------------------------------------------------------ */
+
+HELPER int open_descriptors(void) {
+    DIR *directory = opendir("/proc/self/fd");
+    int n = 0;
+    EXPECT(directory);
+    while (readdir(directory)) n++;
+    closedir(directory);
+    return n - 3; /* ".", ".." and the directory's own */
+}
+
+/* No descriptor can be opened after this; undone by allow_descriptors. */
+static struct rlimit descriptor_limit;
+HELPER void forbid_descriptors(void) {
+    struct rlimit limit;
+    int next = dup(0);
+    EXPECT(next >= 0);
+    close(next);
+    EQ(getrlimit(RLIMIT_NOFILE, &descriptor_limit), 0);
+    limit = descriptor_limit;
+    limit.rlim_cur = (rlim_t)next;
+    EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+HELPER void allow_descriptors(void) { EQ(setrlimit(RLIMIT_NOFILE, &descriptor_limit), 0); }
+
+/* A pipe, with ends[0] to read from. */
+HELPER void make_pipe(int ends[2]) { EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0); }
+
+HELPER void make_socketpair(int ends[2]) {
+    EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+}
+
+HELPER void close_both(int ends[2]) {
+    close(ends[0]);
+    close(ends[1]);
+}
+
+HELPER void put_byte(int fd) { EQ(write(fd, "x", 1), 1); }
+HELPER void get_byte(int fd) {
+    char byte;
+    EQ(read(fd, &byte, 1), 1);
+}
+
+/* >> the loop under test ---------------------------------------------------------------------- */
+
+static casync_loop loop;
+static int descriptors_before;
+
+/* Errors that nobody awaited are said as "exception=CODE". */
+HELPER void say_exception(casync_loop *where, const casync_exception *exception, void *arg) {
+    (void)where;
+    (void)arg;
+    EXPECT(exception->message && exception->message[0]);
+    say_number("exception", exception->error);
+}
+
+HELPER void open_loop_with(casync_loop_desc desc) {
+    descriptors_before = open_descriptors();
+    desc.allocator = test_allocator();
+    if (!desc.exception_handler) desc.exception_handler = say_exception;
+    EQ(casync_loop_init(&loop, &desc), 0);
+}
+
+HELPER void open_loop(int clock) {
+    casync_loop_desc desc = ZERO;
+    desc.clock = clock;
+    open_loop_with(desc);
+}
+
+/* Ends the loop; everything that was said has been looked at, nothing has leaked. */
+HELPER void close_loop(void) {
+    EQ(casync_loop_close(&loop), 0);
+    EQ(memory.live, 0);
+    EQ(open_descriptors(), descriptors_before);
+    STR_EQ(said, "");
+}
+
+HELPER void stop_loop(void *arg) {
+    (void)arg;
+    casync_stop(&loop);
+}
+
+HELPER void do_nothing(void *arg) { (void)arg; }
+
+HELPER void never(void *arg) {
+    (void)arg;
+    EXPECT(!"this callback must not be called");
+}
+
+/* >> random numbers, the same in every run (splitmix64) --------------------------------------- */
+
+static uint64_t random_state;
+
+HELPER uint64_t random_number(void) {
+    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+HELPER uint64_t random_below(uint64_t limit) { return random_number() % limit; }
+
+/* >> processes and threads -------------------------------------------------------------------- */
+
+/* Forks: 0 in the child. */
+HELPER pid_t fork_child(void) {
+    pid_t pid;
+    fflush(stdout);
+    pid = fork();
+    EXPECT(pid >= 0);
+    return pid;
+}
+
+/* The child's exit status, or -N if signal N killed it. */
+HELPER int child_status(pid_t pid) {
+    int status;
+    EQ(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+HELPER pthread_t start_thread(void *(*run)(void *), void *arg) {
+    pthread_t thread;
+    EQ(pthread_create(&thread, NULL, run, arg), 0);
+    return thread;
+}
+
+HELPER void join_thread(pthread_t thread) { EQ(pthread_join(thread, NULL), 0); }
+
+#endif /* SUPPORT_H */
