@@ -13,7 +13,6 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(line)
         await writer.drain()  # waits while the client does not read
     writer.close()
-    await writer.wait_closed()
 
 
 async def main() -> None:
@@ -24,6 +23,8 @@ async def main() -> None:
             writer.write(f"{text}\n".encode())
             answer = await asyncio.wait_for(reader.readline(), timeout=5)
             print("echoed:", answer.decode().strip())
+        writer.write_eof()
+        print("and then:", await reader.read() or "the end")
         writer.close()
         await writer.wait_closed()
 
