@@ -1,0 +1,56 @@
+/* bench.h - what a library must offer to be measured, and what the measured code shares.
+
+   Each library has one file (casync.c, libuv.c, libev.c, epoll.c) that fills in `library` below and
+   then includes rows.h, which holds the benchmarks and main. Everything is in one translation unit,
+   so the calls through the constant table are direct ones. */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Handles (timers, ...) are made by the rows as one zeroed array of n * x_size bytes. A library leaves
+   out (NULL) what it does not have. */
+typedef struct library {
+    void (*init)(void);
+    void (*run)(void);           /* turns until stop */
+    void (*stop)(void);          /* called from a callback */
+    void (*close)(void *handle); /* a library that keeps a list of handles: forget this one */
+    void (*closed)(void);        /* what was closed is about to be freed */
+
+    size_t timer_size;
+    void (*timer_init)(void *timer);
+    void (*timer_start)(void *timer, int64_t delay);
+    void (*timer_stop)(void *timer);
+    bool (*timer_active)(const void *timer);
+
+    size_t soon_size;
+    void (*soon_init)(void *soon);
+    void (*soon)(void *soon); /* call bench_fired in the next turn */
+
+    size_t post_size;
+    void (*post)(void *post); /* as soon, called from another thread */
+
+    size_t watch_size;
+    void (*watch)(void *watch, int fd); /* call bench_fired when it is readable */
+    void (*unwatch)(void *watch);
+
+    int (*echo)(void); /* listen on 127.0.0.1, echo in run(); returns the port */
+} library;
+
+static uint64_t bench_count, bench_target;
+
+/* Every measured callback ends here. True: it was the last one awaited, stop the loop. */
+static inline bool bench_fired(void) { return ++bench_count == bench_target; }
+
+static inline void bench_check(bool ok, const char *what) {
+    if (ok) return;
+    perror(what);
+    exit(1);
+}
+
+#endif

@@ -1,0 +1,90 @@
+/* epoll.c - the floor: an event loop written by hand that does nothing but dispatch. */
+#define _GNU_SOURCE
+#include "bench.h"
+#include "echo.h"
+#include <sys/epoll.h>
+
+typedef struct watch {
+    void (*ready)(struct watch *watch);
+    int fd;
+} watch;
+
+typedef struct connection {
+    echo echo;
+    watch watch;
+    bool writes;
+} connection;
+
+static int epoll_fd;
+static bool stopped;
+
+static void bare_init(void) { epoll_fd = epoll_create1(EPOLL_CLOEXEC); }
+static void bare_stop(void) { stopped = true; }
+
+static void bare_run(void) {
+    struct epoll_event events[1024];
+    for (stopped = false; !stopped;) {
+        int n = epoll_wait(epoll_fd, events, 1024, -1);
+        for (int i = 0; i < n; i++) ((watch *)events[i].data.ptr)->ready(events[i].data.ptr);
+    }
+}
+
+static void bare_control(watch *w, int operation, uint32_t interest) {
+    struct epoll_event event = {.events = interest, .data.ptr = w};
+    bench_check(epoll_ctl(epoll_fd, operation, w->fd, &event) == 0, "epoll_ctl");
+}
+
+static void bare_fired(watch *w) {
+    (void)w;
+    if (bench_fired()) bare_stop();
+}
+
+static void bare_watch(void *handle, int fd) {
+    watch *w = handle;
+    w->ready = bare_fired;
+    w->fd = fd;
+    bare_control(w, EPOLL_CTL_ADD, EPOLLIN);
+}
+
+static void bare_unwatch(void *handle) { bare_control(handle, EPOLL_CTL_DEL, 0); }
+
+static void connection_ready(watch *w) {
+    connection *c = (connection *)((char *)w - offsetof(connection, watch));
+    echo_state state = echo_ready(&c->echo);
+    if (state == ECHO_ENDED) {
+        echo_free(&c->echo);
+    } else if ((state == ECHO_WRITES) != c->writes) {
+        c->writes = !c->writes;
+        bare_control(w, EPOLL_CTL_MOD, c->writes ? EPOLLOUT : EPOLLIN);
+    }
+}
+
+static void listener_ready(watch *w) {
+    echo *e;
+    while ((e = echo_accept(w->fd, sizeof(connection)))) {
+        connection *c = (connection *)e;
+        c->watch.ready = connection_ready;
+        c->watch.fd = e->fd;
+        bare_control(&c->watch, EPOLL_CTL_ADD, EPOLLIN);
+    }
+}
+
+static int bare_echo(void) {
+    static watch listener = {.ready = listener_ready};
+    int port;
+    listener.fd = echo_listen(&port);
+    bare_control(&listener, EPOLL_CTL_ADD, EPOLLIN);
+    return port;
+}
+
+static const library lib = {
+    .init = bare_init,
+    .run = bare_run,
+    .stop = bare_stop,
+    .watch_size = sizeof(watch),
+    .watch = bare_watch,
+    .unwatch = bare_unwatch,
+    .echo = bare_echo,
+};
+
+#include "rows.h"

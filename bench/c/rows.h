@@ -1,0 +1,252 @@
+/* rows.h - the benchmarks of C libraries, written once over the `library` table, and main.
+
+   A worker: reads lines "row n", answers each with {"ops", "time", "check"}: operations done, the
+   nanoseconds they took together, and a value that must be the same for every library. */
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MS ((int64_t)1000000)
+
+typedef struct row {
+    const char *name;
+    void (*prepare)(size_t n);
+    uint64_t (*run)(size_t n);    /* the measured part; returns the operations done */
+    uint64_t (*finish)(size_t n); /* returns what is to be checked */
+} row;
+
+static char *handles, *extra;
+
+static void run_until(uint64_t fired) {
+    bench_count = 0;
+    bench_target = fired;
+    lib.run();
+}
+
+static void free_handles(char *first, size_t n, size_t size) {
+    if (lib.close) {
+        for (size_t i = 0; i < n; i++) lib.close(first + i * size);
+        lib.closed();
+    }
+    free(first);
+}
+
+/* Pseudo-random and the same for every library. */
+static uint64_t random_below(uint64_t limit) {
+    static uint64_t state = 88172645463325252u;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state % limit;
+}
+
+/* 1 ms to two minutes, as many short ones as long ones: requests' and connections' timeouts together. */
+static int64_t random_timeout(void) {
+    int64_t shortest = MS << random_below(17);
+    return shortest + (int64_t)random_below((uint64_t)shortest);
+}
+
+static char *make_timers(size_t n) {
+    char *timers = calloc(n, lib.timer_size);
+    bench_check(timers != NULL, "calloc");
+    for (size_t i = 0; i < n; i++) lib.timer_init(timers + i * lib.timer_size);
+    return timers;
+}
+
+/* timer_start_stop: start a batch of timers and stop it again, while n others are live. What is
+   started is always the same memory, so that growth shows the structure's cost, not the cache's. */
+enum { BATCH = 1000, BATCHES = 200 };
+static int64_t delays[BATCH * BATCHES];
+
+static void start_stop_prepare(size_t n) {
+    handles = make_timers(n);
+    extra = make_timers(BATCH);
+    for (size_t i = 0; i < n; i++) lib.timer_start(handles + i * lib.timer_size, random_timeout());
+    for (size_t i = 0; i < BATCH * BATCHES; i++) delays[i] = random_timeout();
+}
+
+static uint64_t start_stop_run(size_t n) {
+    (void)n;
+    for (int batch = 0; batch < BATCHES; batch++) {
+        for (size_t i = 0; i < BATCH; i++)
+            lib.timer_start(extra + i * lib.timer_size, delays[batch * BATCH + i]);
+        for (size_t i = 0; i < BATCH; i++) lib.timer_stop(extra + i * lib.timer_size);
+    }
+    return (uint64_t)BATCH * BATCHES;
+}
+
+static uint64_t start_stop_finish(size_t n) {
+    uint64_t active = 0;
+    for (size_t i = 0; i < BATCH; i++) active += lib.timer_active(extra + i * lib.timer_size);
+    bench_check(active == 0, "a stopped timer is active");
+    for (size_t i = 0; i < n; i++) {
+        active += lib.timer_active(handles + i * lib.timer_size);
+        lib.timer_stop(handles + i * lib.timer_size);
+    }
+    free_handles(handles, n, lib.timer_size);
+    free_handles(extra, BATCH, lib.timer_size);
+    return active;
+}
+
+/* timer_expire: n timers, all of them overdue when the loop gets to run. */
+static void expire_prepare(size_t n) {
+    handles = make_timers(n);
+    for (size_t i = 0; i < n; i++)
+        lib.timer_start(handles + i * lib.timer_size, MS + (int64_t)random_below(20 * MS));
+    usleep(25000);
+}
+
+static uint64_t expire_run(size_t n) {
+    run_until(n);
+    return n;
+}
+
+static uint64_t expire_finish(size_t n) {
+    free_handles(handles, n, lib.timer_size);
+    return bench_count;
+}
+
+/* call_soon: queue n callbacks, then run them all. */
+enum { ROUNDS = 200 };
+
+static void soon_prepare(size_t n) {
+    handles = calloc(n, lib.soon_size);
+    bench_check(handles != NULL, "calloc");
+    for (size_t i = 0; i < n; i++) lib.soon_init(handles + i * lib.soon_size);
+}
+
+static uint64_t soon_run(size_t n) {
+    for (int round = 0; round < ROUNDS; round++) {
+        for (size_t i = 0; i < n; i++) lib.soon(handles + i * lib.soon_size);
+        run_until(n);
+    }
+    return n * ROUNDS;
+}
+
+static uint64_t soon_finish(size_t n) {
+    free_handles(handles, n, lib.soon_size);
+    return bench_count;
+}
+
+/* post: another thread posts n callbacks while the loop runs them. */
+static pthread_t poster;
+static size_t posts;
+static int post_go;
+
+static void *post_all(void *arg) {
+    while (!__atomic_load_n(&post_go, __ATOMIC_ACQUIRE)) sched_yield();
+    for (size_t i = 0; i < posts; i++) lib.post(handles + i * lib.post_size);
+    return arg;
+}
+
+static void post_prepare(size_t n) {
+    handles = calloc(n, lib.post_size);
+    bench_check(handles != NULL, "calloc");
+    posts = n;
+    post_go = 0;
+    bench_check(pthread_create(&poster, NULL, post_all, NULL) == 0, "pthread_create");
+}
+
+static uint64_t post_run(size_t n) {
+    __atomic_store_n(&post_go, 1, __ATOMIC_RELEASE);
+    run_until(n);
+    return n;
+}
+
+static uint64_t post_finish(size_t n) {
+    (void)n;
+    pthread_join(poster, NULL);
+    free(handles);
+    return bench_count;
+}
+
+/* fd: n descriptors that stay readable; each turn dispatches all of them. */
+enum { DISPATCHES = 200000 };
+static int *fds;
+
+static void fd_prepare(size_t n) {
+    handles = calloc(n, lib.watch_size);
+    fds = calloc(n, sizeof *fds);
+    bench_check(handles != NULL && fds != NULL, "calloc");
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
+        bench_check(fds[i] >= 0, "eventfd");
+        lib.watch(handles + i * lib.watch_size, fds[i]);
+    }
+}
+
+static uint64_t fd_run(size_t n) {
+    (void)n;
+    run_until(DISPATCHES);
+    return DISPATCHES;
+}
+
+static uint64_t fd_finish(size_t n) {
+    for (size_t i = 0; i < n; i++) lib.unwatch(handles + i * lib.watch_size);
+    for (size_t i = 0; i < n; i++) close(fds[i]);
+    free_handles(handles, n, lib.watch_size);
+    free(fds);
+    return bench_count >= DISPATCHES;
+}
+
+static const row rows[] = {
+    {"timer_start_stop", start_stop_prepare, start_stop_run, start_stop_finish},
+    {"timer_expire", expire_prepare, expire_run, expire_finish},
+    {"call_soon", soon_prepare, soon_run, soon_finish},
+    {"post", post_prepare, post_run, post_finish},
+    {"fd", fd_prepare, fd_run, fd_finish},
+};
+
+static int64_t clock_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+/* Not inlined: callgrind collects what runs inside it. */
+static __attribute__((noinline)) uint64_t measured(const row *r, size_t n, int64_t *time) {
+    int64_t start = clock_now();
+    uint64_t ops = r->run(n);
+    *time = clock_now() - start;
+    return ops;
+}
+
+static void sample(const row *r, size_t n) {
+    int64_t time;
+    r->prepare(n);
+    uint64_t ops = measured(r, n, &time);
+    uint64_t check = r->finish(n);
+    printf("{\"ops\": %llu, \"time\": %lld, \"check\": %llu}\n", (unsigned long long)ops, (long long)time,
+           (unsigned long long)check);
+    fflush(stdout);
+}
+
+/* Not inlined: as measured. */
+static __attribute__((noinline)) void serving(void) {
+    lib.run();
+    exit(0);
+}
+
+static void serve_echo(void) {
+    printf("{\"port\": %d}\n", lib.echo());
+    fflush(stdout);
+    serving();
+}
+
+int main(void) {
+    char name[32];
+    size_t n;
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    lib.init();
+    while (scanf("%31s %zu", name, &n) == 2) {
+        if (strcmp(name, "echo") == 0) serve_echo();
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            if (strcmp(name, rows[i].name) == 0) sample(&rows[i], n);
+    }
+    return 0;
+}

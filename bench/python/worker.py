@@ -1,0 +1,224 @@
+"""A loop under measurement: `python worker.py asyncio|uvloop|rloop|casync`.
+
+Reads lines "row n" from stdin and answers each with a line of JSON: "ops" done, the nanoseconds ("time")
+they took together, and a "check" that must be the same for every loop. The rows "echo_protocol" and
+"echo_streams" answer with the port and serve until the process is ended.
+"""
+
+import asyncio
+import gc
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import cast
+
+Loop = asyncio.AbstractEventLoop
+Result = dict[str, int]
+
+REPEAT = 5  # batches in a sample
+
+
+def timed(loop: Loop, ops: int, batch: Callable[[], int]) -> Result:
+    """Run batches of `ops` operations; batch() returns the check."""
+    checks: set[int] = set()
+    gc.collect()
+    start = time.perf_counter_ns()
+    for _ in range(REPEAT):
+        checks.add(batch())
+    elapsed = time.perf_counter_ns() - start
+    assert len(checks) == 1, f"batches disagree: {checks}"
+    return {"ops": ops * REPEAT, "time": elapsed, "check": checks.pop()}
+
+
+def call_soon(loop: Loop, n: int) -> Result:
+    seen: list[int] = []
+
+    def batch() -> int:
+        seen.clear()
+        for i in range(n):
+            loop.call_soon(seen.append, i)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        return sum(seen)
+
+    return timed(loop, n, batch)
+
+
+def call_soon_chained(loop: Loop, n: int) -> Result:
+    left = 0
+
+    def step() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            loop.call_soon(step)
+        else:
+            loop.stop()
+
+    def batch() -> int:
+        nonlocal left
+        left = n
+        loop.call_soon(step)
+        loop.run_forever()
+        return n - left
+
+    return timed(loop, n, batch)
+
+
+def task_switch(loop: Loop, n: int) -> Result:
+    async def switch() -> int:
+        done = 0
+        for _ in range(n):
+            await asyncio.sleep(0)
+            done += 1
+        return done
+
+    return timed(loop, n, lambda: loop.run_until_complete(switch()))
+
+
+def call_later_cancel(loop: Loop, n: int) -> Result:
+    fired: list[int] = []
+
+    async def start_and_cancel() -> int:
+        for i in range(n):
+            loop.call_later(60, fired.append, i).cancel()
+        await asyncio.sleep(0)  # loops may clean up in their next turn
+        return n - len(fired)
+
+    return timed(loop, n, lambda: loop.run_until_complete(start_and_cancel()))
+
+
+def gather(loop: Loop, n: int) -> Result:
+    async def child(i: int) -> int:
+        return i
+
+    async def parent() -> int:
+        return sum(await asyncio.gather(*(child(i) for i in range(n))))
+
+    return timed(loop, n, lambda: loop.run_until_complete(parent()))
+
+
+def call_soon_threadsafe(loop: Loop, n: int) -> Result:
+    """Called from the loop's own thread: from another, the GIL's switches are all one would measure."""
+    seen: list[int] = []
+
+    async def post() -> int:
+        seen.clear()
+        last: asyncio.Future[None] = loop.create_future()
+        for i in range(n):
+            loop.call_soon_threadsafe(seen.append, i)
+        loop.call_soon_threadsafe(last.set_result, None)
+        await last
+        return sum(seen)
+
+    return timed(loop, n, lambda: loop.run_until_complete(post()))
+
+
+def loop_creation(loop: Loop, n: int) -> Result:
+    make = type(loop)
+
+    def batch() -> int:
+        for _ in range(n):
+            make().close()
+        return n
+
+    return timed(loop, n, batch)
+
+
+class EchoProtocol(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+async def echo_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+class EchoClient(asyncio.Protocol):
+    """Sends a message whenever the one before is back, `count` times."""
+
+    def __init__(self, size: int, count: int, done: asyncio.Future[int]) -> None:
+        self.message = b"x" * size
+        self.missing = size
+        self.count = count
+        self.verified = 0
+        self.done = done
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self.message)
+
+    def data_received(self, data: bytes) -> None:
+        self.missing -= len(data)
+        if self.missing:
+            return
+        self.verified += self.message.endswith(data)
+        self.missing = len(self.message)
+        if self.verified < self.count:
+            self.transport.write(self.message)
+        else:
+            self.transport.close()
+            self.done.set_result(self.verified)
+
+
+def echo_in_process(loop: Loop, n: int) -> Result:
+    """Both ends on one loop, over TCP: n round trips of 1 KiB."""
+
+    async def exchange() -> int:
+        server = await loop.create_server(EchoProtocol, "127.0.0.1", 0)
+        done: asyncio.Future[int] = loop.create_future()
+        address = server.sockets[0].getsockname()
+        await loop.create_connection(lambda: EchoClient(1024, n, done), *address)
+        verified = await done
+        server.close()
+        await server.wait_closed()
+        return verified
+
+    return timed(loop, n, lambda: loop.run_until_complete(exchange()))
+
+
+def serve(loop: Loop, row: str) -> None:
+    if row == "echo_protocol":
+        starting = loop.create_server(EchoProtocol, "127.0.0.1", 0, backlog=4096)
+    else:
+        starting = asyncio.start_server(echo_stream, "127.0.0.1", 0, backlog=4096)
+    server = loop.run_until_complete(starting)
+    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+    loop.run_forever()
+
+
+ROWS: dict[str, Callable[[Loop, int], Result]] = {
+    row.__name__: row
+    for row in (
+        call_soon,
+        call_soon_chained,
+        task_switch,
+        call_later_cancel,
+        gather,
+        call_soon_threadsafe,
+        loop_creation,
+        echo_in_process,
+    )
+}
+
+
+def main() -> None:
+    loop: Loop = importlib.import_module(sys.argv[1]).new_event_loop()
+    asyncio.set_event_loop(loop)
+    for line in sys.stdin:
+        row, n = line.split()
+        if row in ROWS:
+            print(json.dumps(ROWS[row](loop, int(n))), flush=True)
+        else:
+            serve(loop, row)
+
+
+main()

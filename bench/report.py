@@ -1,0 +1,104 @@
+"""Results: ratios, the Markdown table, JSON."""
+
+import json
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from measure import Values
+
+OURS = "casync"
+FLOOR = "epoll"  # a loop by hand, no peer: nothing could be faster, unless it does less
+
+
+# What is measured of an operation, in the order of the table.
+UNITS = {
+    "time": "ns",
+    "instructions": "instructions",
+    "user": "user ns",
+    "system": "system ns",
+    "calls": "system calls",
+}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """casync's value of a metric / that of a peer must be at most `limit`."""
+
+    metric: str
+    limit: float
+    against: str = "best"  # of all peers, or a peer's name
+
+
+@dataclass
+class Line:
+    row: str
+    metric: str
+    values: dict[str, float]
+    ratio: float | None = None
+    against: str | None = None
+    goal: float | None = None
+    met: bool | None = None
+    rounds: dict[str, list[float]] = field(default_factory=dict)
+
+
+def typical(values: list[float], metric: str) -> float:
+    """CPU time comes in ticks of the kernel's clock, so that only its mean says anything."""
+    return statistics.median(values) if metric == "time" else statistics.fmean(values)
+
+
+def ratio(ours: list[float], peer: list[float], metric: str) -> float | None:
+    if metric == "time":
+        return statistics.median(a / b for a, b in zip(ours, peer, strict=True))
+    return sum(ours) / sum(peer) if sum(peer) else None
+
+
+def make_line(row: str, metric: str, results: dict[str, Values], goal: Goal | None) -> Line:
+    rounds = {name: values[metric] for name, values in results.items() if metric in values}
+    line = Line(row, metric, {name: typical(v, metric) for name, v in rounds.items()}, rounds=rounds)
+    peers = [name for name in rounds if name not in (OURS, FLOOR)]
+    line.goal = goal.limit if goal else None
+    line.against = goal.against if goal else "best"
+    if line.against == "best":
+        line.against = min(peers, key=line.values.__getitem__, default=None)
+    if OURS in rounds and line.against in rounds:
+        line.ratio = ratio(rounds[OURS], rounds[line.against], metric)
+    if line.ratio is not None and line.goal is not None:
+        line.met = line.ratio <= line.goal
+    return line
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def table(lines: list[Line], implementations: list[str]) -> str:
+    names = [name for name in implementations if any(name in line.values for line in lines)]
+    header = ["row, an operation", "in", *names, "ratio", "to", "goal", "met"]
+    text = [header, ["---"] * 2 + ["---:"] * (len(names) + 1) + ["---", "---:", "---"]]
+    for line in lines:
+        values = [number(line.values.get(name)) for name in names]
+        met = "" if line.met is None else "yes" if line.met else "NO"
+        ratio_text = "-" if line.ratio is None else f"{line.ratio:.2f}"
+        goal = "" if line.goal is None else f"{line.goal:.2f}"
+        text.append([line.row, UNITS[line.metric], *values, ratio_text, line.against or "-", goal, met])
+    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
+    return "\n".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |" for cells in text
+    )
+
+
+def write(directory: Path, name: str, title: str, lines: list[Line], implementations: list[str]) -> str:
+    """Writes <name>.md and <name>.json; returns the table."""
+    directory.mkdir(exist_ok=True)
+    when = time.strftime("%Y-%m-%d %H:%M")
+    where = f"{platform.machine()}, Linux {platform.release()}"
+    markdown = table(lines, implementations)
+    (directory / f"{name}.md").write_text(f"# {title}\n\n{when}, {where}\n\n{markdown}\n")
+    data = {"title": title, "when": when, "where": where, "lines": [asdict(line) for line in lines]}
+    (directory / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    return markdown
