@@ -91,8 +91,8 @@
 
    PLATFORMS
 
-   Linux 4.14 or newer (5.11 for waits below a millisecond without a timerfd); glibc 2.28 or musl
-   1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Where the header says
+   Linux 4.14 or newer (before 5.11, which has epoll_pwait2, a wait ends up to 1 ms late); glibc 2.28
+   or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Where the header says
    "source:", the rule comes from there.
 
    CONTENTS: `grep -n '>>' casync.h`. The API and the implementation have the same sections in the
@@ -260,12 +260,12 @@ enum casync_loop_state {
 
 /* A timer wheel: see the implementation. Private. */
 typedef struct casync_wheel {
-    uint64_t elapsed;       /* every timer in the wheel is due after this time */
-    uint64_t next_deadline; /* lower bound of the earliest deadline in the wheel */
-    uint32_t occupied;      /* bit l is set: level l holds timers */
-    bool next_is_exact;     /* next_deadline is that timer's deadline itself */
-    struct casync__level *levels[11];
-    casync_link past; /* timers started when already due, for the next turn */
+    uint64_t elapsed;                 /* every timer in the wheel is due after this time */
+    uint64_t next_deadline;           /* lower bound of the earliest deadline in the wheel */
+    uint32_t occupied;                /* bit l is set: level l holds timers */
+    bool next_is_exact;               /* next_deadline is that timer's deadline itself */
+    struct casync__level *levels[11]; /* NULL until first used */
+    casync_link past;                 /* timers started when already due, for the next turn */
 } casync_wheel;
 
 /* The members up to `arg` may be read. */
@@ -298,7 +298,8 @@ struct casync_loop {
     casync_job *posted;  /* jobs from other threads, last first */
     uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
     uint32_t fork_generation;
-    uint8_t *scratch; /* where streams read to; shared by all of the loop's */
+    struct casync__guard *guards; /* objects whose callback is running */
+    uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
     struct casync__signals *signals;
     casync_loop *outer; /* the loop this thread ran before this one */
 };
@@ -352,8 +353,7 @@ CASYNC_API casync_loop *casync_get_running_loop(void);
 CASYNC_API int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback, void *arg);
 
 /* Takes a job out of whatever queue it is in: after it the call does not happen. Returns 1, or 0 if
-   it was in none (never queued, running, or has run). Not for jobs posted by
-   casync_call_soon_threadsafe that the loop has not seen yet: -EBUSY. */
+   it was in none (never queued, running, or has run). In the loop's thread. */
 CASYNC_API int64_t casync_job_cancel(casync_job *job);
 
 /* Is the job queued? */
@@ -510,12 +510,13 @@ typedef struct casync_framing {
    buffer are yours again when the future is done or cancelled. Zeroing is not needed. */
 struct casync_op {
     casync_future future;
-    casync_link link; /* private: in the list of those that wait for the same thing */
-    int kind;         /* private */
-    void *owner;      /* private: the stream or server it waits for */
-    uint8_t *buffer;  /* private */
-    size_t length;    /* private: of buffer */
-    size_t done;      /* read-only: bytes in the buffer so far */
+    casync_link link;      /* private: in the list of those that wait for the same thing */
+    int kind;              /* private */
+    casync_stream *stream; /* private: whose operation it is (accept: where the connection goes) */
+    casync_server *server; /* private: accept's server */
+    uint8_t *buffer;       /* private */
+    size_t length;         /* private: of buffer */
+    size_t done;           /* read-only: bytes in the buffer so far */
     casync_framing framing;
 };
 
@@ -570,10 +571,12 @@ CASYNC_API void casync_wake(casync_loop *loop);
    the same signal; each is told of it once a delivery, but deliveries that come before its callback
    could run are merged into one, as the kernel itself does. */
 struct casync_signal {
-    casync_job job;
-    casync_link link; /* private: in the process's registry */
-    int signum;       /* read-only */
-    bool once, unreferenced;
+    casync_job job;           /* private */
+    casync_link link;         /* private: in the process's registry */
+    casync_callback callback; /* read-only */
+    void *arg;                /* read-only */
+    int signum;               /* read-only */
+    uint32_t flags;           /* private */
 };
 
 enum { CASYNC_SIGNAL_ONCE = 1 }; /* stop before the first callback */
@@ -588,8 +591,8 @@ enum { CASYNC_SIGNAL_ONCE = 1 }; /* stop before the first callback */
    Watching SIGCHLD leaves reaping to you: waitpid(2) with WNOHANG until it finds no more.
    When the last watcher of a signal goes, a pending one is dropped and mask and action are put back.
    Stop in the thread that started, so that its mask can be. Errors: -EINVAL for a number that cannot
-   be caught, -EALREADY, -EBUSY for a guest if a signalfd somewhere in the process takes the signal,
-   -EMFILE, -ENOMEM. */
+   be caught, -EALREADY, -EBUSY if a signalfd that is not casync's, or that of another copy of it,
+   takes the signal (of two, only one would get it), -EMFILE, -ENOMEM. */
 CASYNC_API int64_t casync_signal_start(casync_loop *loop, casync_signal *signal, int signum, int flags,
                                        casync_callback callback, void *arg);
 /* No call follows. 1, or 0 if it was not started. */
@@ -665,7 +668,8 @@ typedef struct casync_protocol {
     /* Bytes came (whole frames, with options.framing); they are the library's and go when it returns. */
     void (*data_received)(casync_stream *stream, casync_span data);
     /* BufferedProtocol: where to read to, and that it was read. Used when get_buffer is set, in place of
-       data_received; size_hint as in asyncio. A buffer of length 0 aborts the stream with -ENOBUFS. */
+       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS. After
+       each get_buffer comes exactly one buffer_updated, with size 0 if nothing was read. */
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
     /* The other side will send no more. Return true to keep the stream open for writing; false, or no
@@ -687,6 +691,7 @@ typedef struct casync_stream_options {
     size_t read_limit;             /* longest frame; default 64 KiB. See casync_read_until_op */
     const casync_framing *framing; /* data_received gets frames; must outlive the stream */
     bool start_paused;             /* do not read until casync_resume_reading */
+    bool keep_fd;                  /* the descriptor stays yours: it is never closed with the stream */
     bool receive_fds;              /* accept passed descriptors (Unix sockets); see casync_receive_fd */
     bool nagle;    /* leave Nagle's algorithm on (TCP); casync turns it off, as asyncio does */
     int keepalive; /* seconds of idleness before TCP probes; 0: no keepalive */
@@ -709,12 +714,14 @@ struct casync_stream {
     int64_t error;
     uint8_t *input; /* bytes read and not yet asked for: frames in the making */
     size_t input_start, input_end, input_size;
+    size_t input_scanned; /* bytes of it known to hold no delimiter */
     size_t read_limit;
     const casync_framing *framing;
     size_t high_water, low_water;
     casync_op *reading;  /* the read that waits */
     casync_link waiting; /* connect, drain and finish operations that wait */
     struct casync__fd_queue *received_fds;
+    void *memory; /* what the server allocated for the connection, or NULL */
     uint32_t flags;
 };
 
@@ -777,7 +784,8 @@ CASYNC_API int64_t casync_resume_reading(casync_stream *stream);
 /* Writes never wait. What the socket does not take at once is queued: copied, or referenced until
    release(arg) is called, inside the call if there is nothing to wait for. Returns how many bytes were
    taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if not connected, -EPIPE after write_eof or finish, -ENOMEM,
-   or what ended the stream (-EPIPE, -ECONNRESET, ...); then release is not called.
+   or what ended the stream (-EPIPE, -ECONNRESET, ...); then release is not called. release may not
+   close or free the stream.
    try_write takes what the kernel takes and queues nothing: -EAGAIN if that is nothing.
    write_frame puts a LENGTH framing's prefix before the data: -EMSGSIZE if the length does not fit.
    Cost: one system call when nothing is queued, else none until the socket is writable. */
@@ -793,7 +801,7 @@ CASYNC_API int64_t casync_write_frame(casync_stream *stream, const casync_framin
 CASYNC_API casync_future *casync_drain_op(casync_stream *stream, casync_op *op);
 
 /* Sets when writing pauses (more than `high` bytes queued) and resumes (`low` or less). (0, 0) pauses
-   at the first queued byte. -EINVAL if low > high. */
+   at the first queued byte. Takes effect at once: pause_writing or resume_writing may be called. -EINVAL if low > high. */
 CASYNC_API int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low);
 
 /* Sends the end of the stream once what is queued is sent; reading goes on. -EOPNOTSUPP for pipes: finish them. */
@@ -805,7 +813,7 @@ CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op);
 
-/* Ends a stream soon, without sending what is queued; connection_lost(-ECONNABORTED) follows by the
+/* Ends a stream soon, also one that is finishing, without sending what is queued; connection_lost(-ECONNABORTED) follows by the
    ready queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_abort(casync_stream *stream);
 
@@ -870,6 +878,7 @@ typedef struct casync_listen_desc {
                          way is removed, as asyncio does; it is left behind at close */
     int fd;           /* with use_fd: a socket that listens or is bound; becomes the library's */
     bool use_fd;
+    bool keep_fd;      /* with use_fd: the descriptor stays yours: it is never closed with the server */
     bool reuse_port;   /* SO_REUSEPORT: several servers share the port */
     bool ipv6_only;    /* IPV6_V6ONLY */
     bool start_paused; /* do not accept until casync_server_resume (or casync_accept_op) */
@@ -892,7 +901,7 @@ struct casync_server {
     casync_link connections; /* private: streams it allocated that are open */
     casync_link waiting;     /* private: accept operations */
     casync_timer retry;      /* private: after the process ran out of descriptors */
-    bool open;
+    bool open, tcp;          /* private */
 };
 
 /* Listens. Errors: -EALREADY if the server is open, -EINVAL as casync_connect_start, and those of
@@ -911,7 +920,8 @@ CASYNC_API int64_t casync_server_resume(casync_server *server);
    on. May be called again. */
 CASYNC_API void casync_server_close(casync_server *server);
 
-/* Aborts, or finishes in order, all connections that the server allocated. */
+/* Aborts, or finishes in order, all connections that the server allocated, while it is open: the
+   server forgets them when it is closed. */
 CASYNC_API void casync_server_abort_clients(casync_server *server);
 CASYNC_API void casync_server_finish_clients(casync_server *server);
 
@@ -923,3 +933,3978 @@ CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 #endif
 
 #endif /* CASYNC_H */
+
+/* ============================================================================================== */
+/*                                       IMPLEMENTATION                                           */
+/* ============================================================================================== */
+
+#if defined(CASYNC_IMPLEMENTATION) && !defined(CASYNC_IMPLEMENTATION_DONE)
+#define CASYNC_IMPLEMENTATION_DONE
+
+/* >> config & compiler (implementation) ------------------------------------------------------- */
+
+/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans, the
+   thread's running loop; and the lists that everything is made of. */
+
+#include <features.h>
+#if !defined(__linux__)
+#error "casync.h runs on Linux alone so far: its backend is epoll"
+#endif
+#if defined(__GLIBC__) && !defined(__USE_GNU)
+#error "casync.h: put `#define _GNU_SOURCE` before the first #include of the file with CASYNC_IMPLEMENTATION"
+#endif
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(CASYNC_REALLOC) != defined(CASYNC_FREE)
+#error "casync.h: define both CASYNC_REALLOC and CASYNC_FREE, or neither"
+#endif
+#ifndef CASYNC_REALLOC
+#define CASYNC_REALLOC(ptr, size) realloc(ptr, size)
+#define CASYNC_FREE(ptr) free(ptr)
+#endif
+#ifndef CASYNC_ASSERT
+#define CASYNC_ASSERT(condition) assert(condition)
+#endif
+
+#ifdef CASYNC_STATIC
+#define CASYNC__DEFINE CASYNC_API
+#else
+#define CASYNC__DEFINE
+#endif
+
+#define casync__container(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
+/* Atomics are sequentially consistent: none is on a path where a weaker order would be measurable. */
+#if defined(__GNUC__)
+
+static inline uint32_t casync__atomic_load(uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
+    return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t casync__atomic_or64(uint64_t *p, uint64_t bits) {
+    return __atomic_fetch_or(p, bits, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t casync__atomic_take64(uint64_t *p) {
+    return __atomic_exchange_n(p, 0, __ATOMIC_SEQ_CST);
+}
+static inline casync_job *casync__atomic_load_job(casync_job **p) {
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+static inline casync_job *casync__atomic_take_job(casync_job **p) {
+    return __atomic_exchange_n(p, (casync_job *)NULL, __ATOMIC_SEQ_CST);
+}
+static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected, casync_job *job) {
+    return __atomic_compare_exchange_n(p, &expected, job, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+static inline int casync__lowest_bit(uint64_t bits) { return __builtin_ctzll(bits); }
+static inline int casync__highest_bit(uint64_t bits) { return 63 - __builtin_clzll(bits); }
+
+#elif defined(__TINYC__) && defined(__x86_64__)
+
+/* tcc has neither builtins nor <stdatomic.h>. xchg with memory is locked by itself; a plain load of an
+   aligned word is atomic on x86, and volatile keeps the compiler from caching it. */
+static inline uint32_t casync__atomic_load(uint32_t *p) { return *(volatile uint32_t *)p; }
+static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
+    __asm__ __volatile__("xchgl %0, %1" : "+r"(value), "+m"(*p) : : "memory");
+    return value;
+}
+static inline uint64_t casync__atomic_replace64(uint64_t *p, uint64_t expected, uint64_t value) {
+    uint64_t old;
+    __asm__ __volatile__("lock cmpxchgq %2, %1" : "=a"(old), "+m"(*p) : "r"(value), "0"(expected) : "memory");
+    return old;
+}
+static inline uint64_t casync__atomic_or64(uint64_t *p, uint64_t bits) {
+    uint64_t old = *(volatile uint64_t *)p, seen;
+    while ((seen = casync__atomic_replace64(p, old, old | bits)) != old) old = seen;
+    return old;
+}
+static inline uint64_t casync__atomic_take64(uint64_t *p) {
+    uint64_t value = 0;
+    __asm__ __volatile__("xchgq %0, %1" : "+r"(value), "+m"(*p) : : "memory");
+    return value;
+}
+static inline casync_job *casync__atomic_load_job(casync_job **p) { return *(casync_job *volatile *)p; }
+static inline casync_job *casync__atomic_take_job(casync_job **p) {
+    return (casync_job *)casync__atomic_take64((uint64_t *)p);
+}
+static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected, casync_job *job) {
+    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)job) == (uint64_t)expected;
+}
+static inline int casync__lowest_bit(uint64_t bits) {
+    uint64_t index;
+    __asm__("bsfq %1, %0" : "=r"(index) : "r"(bits));
+    return (int)index;
+}
+static inline int casync__highest_bit(uint64_t bits) {
+    uint64_t index;
+    __asm__("bsrq %1, %0" : "=r"(index) : "r"(bits));
+    return (int)index;
+}
+
+#else
+#error "casync.h: this compiler is not known; gcc, clang, and tcc on x86-64 are"
+#endif
+
+static inline void casync__list_init(casync_link *list) { list->next = list->prev = list; }
+
+static inline bool casync__list_is_empty(const casync_link *list) { return list->next == list; }
+
+static inline void casync__list_append(casync_link *list, casync_link *link) {
+    link->next = list;
+    link->prev = list->prev;
+    list->prev->next = link;
+    list->prev = link;
+}
+
+static inline void casync__list_remove(casync_link *link) {
+    link->prev->next = link->next;
+    link->next->prev = link->prev;
+    link->next = NULL;
+}
+
+/* Appends all of `from`, which becomes empty, to `list`. */
+static inline void casync__list_move(casync_link *list, casync_link *from) {
+    if (casync__list_is_empty(from)) return;
+    from->next->prev = list->prev;
+    list->prev->next = from->next;
+    from->prev->next = list;
+    list->prev = from->prev;
+    casync__list_init(from);
+}
+
+static void *casync__default_allocate(void *user, void *ptr, size_t size) {
+    (void)user;
+    if (size > 0) return CASYNC_REALLOC(ptr, size);
+    CASYNC_FREE(ptr);
+    return NULL;
+}
+
+static void *casync__realloc(const casync_allocator *allocator, void *ptr, size_t size) {
+    return allocator->function(allocator->user, ptr, size);
+}
+
+static void casync__free(const casync_allocator *allocator, void *ptr) {
+    if (ptr) (void)allocator->function(allocator->user, ptr, 0);
+}
+
+CASYNC__DEFINE const char *casync_strerror(int64_t error) {
+    switch (error) {
+    case CASYNC_EOF:
+        return "end of stream";
+    case CASYNC_INCOMPLETE_READ:
+        return "the stream ended inside what was to be read";
+    case CASYNC_LIMIT_OVERRUN:
+        return "frame longer than the stream's read limit";
+    case CASYNC_INVALID_STATE:
+        return "the object's state does not allow this";
+    default:
+        break;
+    }
+    if (error >= 0) return "success";
+    return error >= -4095 ? strerror((int)-error) : "unknown error";
+}
+
+/* >> system calls (implementation) ------------------------------------------------------------ */
+
+/* The one seam to the kernel. Each entry of the list below becomes casync__sys_NAME, which returns the
+   call's result or -errno, and repeats calls that a signal interrupted, but for those that wait. With
+   CASYNC_SYSCALL_TABLE the calls go through casync_syscalls.NAME; without, they are inlined. */
+
+/* tcc ignores the packed attribute of glibc's struct epoll_event, so on x86-64 its second event of a
+   batch would be read from the wrong place. This is the kernel's layout for every compiler. */
+#if defined(__x86_64__)
+#pragma pack(push, 1)
+#endif
+typedef struct casync__epoll_event {
+    uint32_t events;
+    uint64_t data;
+} casync__epoll_event;
+#if defined(__x86_64__)
+#pragma pack(pop)
+typedef char casync__epoll_event_has_the_kernels_size[sizeof(casync__epoll_event) == 12 ? 1 : -1];
+#endif
+
+/* epoll_pwait2(2), Linux 5.11, takes nanoseconds; C libraries and headers of the time lack it. Its
+   number is the same everywhere but on alpha, which has no C library with the 64-bit time it takes. */
+#define CASYNC__SYS_EPOLL_PWAIT2 441
+/* pwritev2(2) without SIGPIPE, Linux 6.18. */
+#define CASYNC__RWF_NOSIGNAL 0x100
+/* madvise(2): zero the page in children, Linux 4.14. */
+#define CASYNC__MADV_WIPEONFORK 18
+
+typedef struct casync__kernel_timespec {
+    int64_t seconds, nanoseconds;
+} casync__kernel_timespec;
+
+static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, int count, int64_t timeout) {
+    casync__kernel_timespec time;
+    time.seconds = timeout / 1000000000;
+    time.nanoseconds = timeout % 1000000000;
+    return syscall(CASYNC__SYS_EPOLL_PWAIT2, epfd, events, count, timeout == CASYNC_FOREVER ? NULL : &time,
+                   NULL, (size_t)0);
+}
+
+/* X(name, parameters, arguments, call) */
+#define CASYNC__SYSCALLS(X)                                                                                  \
+    X(epoll_create, (void), (), epoll_create1(EPOLL_CLOEXEC))                                                \
+    X(epoll_ctl, (int epfd, int op, int fd, casync__epoll_event *event), (epfd, op, fd, event),              \
+      epoll_ctl(epfd, op, fd, (struct epoll_event *)(void *)event))                                          \
+    X(eventfd, (void), (), eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))                                           \
+    X(signalfd, (int fd, const sigset_t *mask), (fd, mask), signalfd(fd, mask, SFD_CLOEXEC | SFD_NONBLOCK))  \
+    X(sigaction, (int signum, const struct sigaction *action, struct sigaction *old), (signum, action, old), \
+      sigaction(signum, action, old))                                                                        \
+    X(sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),                               \
+      casync__from_pthread(pthread_sigmask(how, set, old)))                                                  \
+    X(sigtimedwait, (const sigset_t *set, const struct timespec *timeout), (set, timeout),                   \
+      sigtimedwait(set, NULL, timeout))                                                                      \
+    X(read, (int fd, void *data, size_t size), (fd, data, size), read(fd, data, size))                       \
+    X(write, (int fd, const void *data, size_t size), (fd, data, size), write(fd, data, size))               \
+    X(writev, (int fd, const struct iovec *iov, int count), (fd, iov, count), writev(fd, iov, count))        \
+    X(pwritev2, (int fd, const struct iovec *iov, int count, int flags), (fd, iov, count, flags),            \
+      syscall(SYS_pwritev2, fd, iov, (long)count, -1L, -1L, (long)flags))                                    \
+    X(sendmsg, (int fd, const struct msghdr *message), (fd, message),                                        \
+      sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT))                                                     \
+    X(send, (int fd, const void *data, size_t size), (fd, data, size),                                       \
+      send(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT))                                                     \
+    X(recvmsg, (int fd, struct msghdr *message), (fd, message),                                              \
+      recvmsg(fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT))                                                 \
+    X(accept, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                      \
+      accept4(fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC))                                              \
+    X(socket, (int family), (family), socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))         \
+    X(socketpair, (int fds[2]), (fds),                                                                       \
+      socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds))                               \
+    X(pipe, (int fds[2]), (fds), pipe2(fds, O_NONBLOCK | O_CLOEXEC))                                         \
+    X(bind, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size),                   \
+      bind(fd, address, size))                                                                               \
+    X(connect, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size),                \
+      connect(fd, address, size))                                                                            \
+    X(listen, (int fd, int backlog), (fd, backlog), listen(fd, backlog))                                     \
+    X(getsockopt, (int fd, int level, int name, void *value, socklen_t *size),                               \
+      (fd, level, name, value, size), getsockopt(fd, level, name, value, size))                              \
+    X(setsockopt, (int fd, int level, int name, const void *value, socklen_t size),                          \
+      (fd, level, name, value, size), setsockopt(fd, level, name, value, size))                              \
+    X(getsockname, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                 \
+      getsockname(fd, address, size))                                                                        \
+    X(getpeername, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                 \
+      getpeername(fd, address, size))                                                                        \
+    X(shutdown, (int fd, int how), (fd, how), shutdown(fd, how))                                             \
+    X(fcntl, (int fd, int command, int argument), (fd, command, argument), fcntl(fd, command, argument))     \
+    X(dup3, (int fd, int as), (fd, as), dup3(fd, as, O_CLOEXEC))                                             \
+    X(lstat, (const char *path, struct stat *status), (path, status), lstat(path, status))                   \
+    X(unlink, (const char *path), (path), unlink(path))
+
+/* These wait, or must not be repeated: close(2) frees the descriptor even when it says EINTR. */
+#define CASYNC__SYSCALLS_ONCE(X)                                                                             \
+    X(epoll_pwait2, (int epfd, casync__epoll_event *events, int count, int64_t timeout),                     \
+      (epfd, events, count, timeout), casync__epoll_pwait2(epfd, events, count, timeout))                    \
+    X(epoll_wait, (int epfd, casync__epoll_event *events, int count, int milliseconds),                      \
+      (epfd, events, count, milliseconds),                                                                   \
+      epoll_wait(epfd, (struct epoll_event *)(void *)events, count, milliseconds))                           \
+    X(close, (int fd), (fd), close(fd))
+
+static inline int casync__from_pthread(int error) {
+    errno = error;
+    return error ? -1 : 0;
+}
+
+#ifdef CASYNC_SYSCALL_TABLE
+#define CASYNC__DEFINE_CALL(name, parameters, body) static int64_t casync__direct_##name parameters body
+#define CASYNC__TABLE_MEMBER(name, parameters, arguments, call) int64_t(*name) parameters;
+#define CASYNC__TABLE_ENTRY(name, parameters, arguments, call) casync__direct_##name,
+#define CASYNC__TABLE_CALL(name, parameters, arguments, call)                                                \
+    static inline int64_t casync__sys_##name parameters { return casync_syscalls.name arguments; }
+#else
+#define CASYNC__DEFINE_CALL(name, parameters, body) static inline int64_t casync__sys_##name parameters body
+#endif
+
+#define CASYNC__REPEATED(name, parameters, arguments, call)                                                  \
+    CASYNC__DEFINE_CALL(name, parameters, {                                                                  \
+        int64_t result;                                                                                      \
+        do result = call;                                                                                    \
+        while (result < 0 && errno == EINTR);                                                                \
+        return result < 0 ? -errno : result;                                                                 \
+    })
+#define CASYNC__CALLED_ONCE(name, parameters, arguments, call)                                               \
+    CASYNC__DEFINE_CALL(name, parameters, {                                                                  \
+        int64_t result = call;                                                                               \
+        return result < 0 ? -errno : result;                                                                 \
+    })
+
+CASYNC__SYSCALLS(CASYNC__REPEATED)
+CASYNC__SYSCALLS_ONCE(CASYNC__CALLED_ONCE)
+
+#ifdef CASYNC_SYSCALL_TABLE
+static struct {
+    CASYNC__SYSCALLS(CASYNC__TABLE_MEMBER)
+    CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_MEMBER)
+} casync_syscalls = {CASYNC__SYSCALLS(CASYNC__TABLE_ENTRY) CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_ENTRY)};
+CASYNC__SYSCALLS(CASYNC__TABLE_CALL)
+CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
+#endif
+
+/* Everything that belongs to the process and not to a loop. Zero is the initial value of all of it, of
+   mutex too (PTHREAD_MUTEX_INITIALIZER is zeros in glibc and musl). */
+typedef struct casync__signal_source {
+    casync_link watchers;      /* casync_signal by link; next is NULL before the first */
+    struct sigaction previous; /* to put back when the last watcher goes */
+    int plain_watchers;        /* of them, those of loops that are not guests */
+} casync__signal_source;
+
+static struct {
+    pthread_mutex_t mutex;
+    bool has_key;
+    pthread_key_t running_loop;
+    uint32_t *fork_page;      /* one word in a page of its own, which the kernel zeroes in a child */
+    uint32_t fork_generation; /* how many forks lie between this process and the first */
+    bool no_epoll_pwait2, no_rwf_nosignal;
+    /* signals */
+    bool has_signal_fds;
+    int signalfd, handled_fd; /* handled_fd: the eventfd by which the handler wakes the loops */
+    sigset_t signalfd_mask;
+    uint64_t handled; /* signals the handler saw: bit signum - 1 */
+    casync__signal_source signals[65];
+} casync__process;
+
+static int64_t casync__process_init(void) {
+    int64_t result = 0;
+    pthread_mutex_lock(&casync__process.mutex);
+    if (!casync__process.has_key) {
+        result = -pthread_key_create(&casync__process.running_loop, NULL);
+        casync__process.has_key = result == 0;
+    }
+    if (result == 0 && !casync__process.fork_page) {
+        void *page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED) {
+            result = -errno;
+        } else if (madvise(page, (size_t)sysconf(_SC_PAGESIZE), CASYNC__MADV_WIPEONFORK) < 0) {
+            result = -errno;
+            munmap(page, (size_t)sysconf(_SC_PAGESIZE));
+        } else {
+            casync__process.fork_page = (uint32_t *)page;
+            *casync__process.fork_page = 1;
+        }
+    }
+    pthread_mutex_unlock(&casync__process.mutex);
+    return result;
+}
+
+/* >> clock (implementation) ------------------------------------------------------------------- */
+
+/* The system's clock costs one clock_gettime in the vdso (about 25 ns, no system call). A turn reads it
+   once, and once more for the timeout of a wait if there are timers. A manual or virtual clock is
+   loop->now itself. */
+
+static inline int64_t casync__monotonic(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock and a valid pointer */
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+CASYNC__DEFINE int64_t casync_time(const casync_loop *loop) {
+    return loop->clock == CASYNC_CLOCK_MONOTONIC ? casync__monotonic() : loop->now;
+}
+
+CASYNC__DEFINE int64_t casync_now(const casync_loop *loop) { return loop->now; }
+
+/* a + b for a >= 0, where too much is for ever. */
+static inline int64_t casync__add_time(int64_t a, int64_t b) {
+    if (b < 0) return a + b < 0 ? 0 : a + b;
+    return a > CASYNC_FOREVER - b ? CASYNC_FOREVER : a + b;
+}
+
+CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanoseconds) {
+    if (nanoseconds < 0) return -EINVAL;
+    if (loop->clock == CASYNC_CLOCK_MONOTONIC) return -EPERM;
+    loop->now = casync__add_time(loop->now, nanoseconds);
+    return 0;
+}
+
+/* >> loop & ready queue (implementation) ------------------------------------------------------ */
+
+/* The ready queue is a list of jobs, linked through the jobs themselves: queueing cannot fail, and
+   taking a job out of the middle (cancel) costs the same as taking the first. A turn moves the queue to
+   `running` and works that off, so what its callbacks queue is for the next turn. A job is on one list
+   at a time, whatever list that is, so cancel need not know which.
+
+   Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
+   free list that grows by a chunk of 31). A turn with work ready reads the clock once and polls only
+   every 16 turns or 100 us; a turn without is one epoll_pwait2. */
+
+enum {
+    CASYNC__JOB_POOLED = 1,    /* goes back to the pool before it is called */
+    CASYNC__JOB_TIMER = 2,     /* is the head of a casync_timer */
+    CASYNC__JOB_POSTED = 4,    /* came from another thread: job->posted is to be reset */
+    CASYNC__JOB_ALLOCATED = 8, /* freed before it is called */
+    CASYNC__JOB_PREPARED = 15, /* any of these: casync__prepare_call has something to do */
+    CASYNC__JOB_UNREFERENCED = 16,
+    CASYNC__JOB_INTERNAL = 32 /* not the user's: casync_walk passes over it */
+};
+
+#define CASYNC__MAX_SKIPPED_POLLS 16
+#define CASYNC__MAX_SKIPPED_TIME CASYNC_US(100)
+#define CASYNC__CHUNK_JOBS 31
+
+typedef struct casync__chunk {
+    struct casync__chunk *next;
+    casync_timer jobs[CASYNC__CHUNK_JOBS]; /* a timer is a job with more at its end: one pool for both */
+} casync__chunk;
+
+/* An object whose callback is running; gone is set if the callback closes it. On the C stack. */
+typedef struct casync__guard {
+    struct casync__guard *outer;
+    void *object;
+    bool gone;
+} casync__guard;
+
+static int64_t casync__wheel_add(casync_loop *loop, casync_timer *timer);
+static void casync__wheel_remove(casync_loop *loop, casync_timer *timer);
+static void casync__wheel_advance(casync_loop *loop, int64_t now);
+static int64_t casync__wheel_next(casync_wheel *wheel, bool exact);
+static void casync__wheel_close(casync_loop *loop);
+static void casync__timer_prepare_call(casync_loop *loop, casync_timer *timer);
+static int64_t casync__backend_open(casync_loop *loop);
+static void casync__backend_close(casync_loop *loop);
+static int64_t casync__backend_fork(casync_loop *loop);
+static int64_t casync__poll(casync_loop *loop, int64_t timeout);
+static void casync__flush_changes(casync_loop *loop);
+static void casync__watchers_close(casync_loop *loop);
+static bool casync__has_open_streams(casync_loop *loop);
+static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
+static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
+static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
+static void casync__signals_close(casync_loop *loop);
+static void casync__signals_after_fork(void);
+static void casync__take_posted(casync_loop *loop);
+
+static void casync__guard_enter(casync_loop *loop, casync__guard *guard, void *object) {
+    guard->outer = loop->guards;
+    guard->object = object;
+    guard->gone = false;
+    loop->guards = guard;
+}
+
+/* Is the object still there? */
+static bool casync__guard_leave(casync_loop *loop, casync__guard *guard) {
+    loop->guards = guard->outer;
+    return !guard->gone;
+}
+
+static void casync__guard_object_gone(casync_loop *loop, void *object) {
+    casync__guard *guard;
+    for (guard = loop->guards; guard; guard = guard->outer)
+        if (guard->object == object) guard->gone = true;
+}
+
+static inline casync_job *casync__job_of(casync_link *link) {
+    return casync__container(link, casync_job, link);
+}
+
+static inline bool casync__in_loop_thread(casync_loop *loop) {
+    return loop->state != CASYNC_LOOP_RUNNING || casync_get_running_loop() == loop;
+}
+
+/* Puts a job of the library's own into the ready queue, if it is not there. */
+static inline void casync__make_ready(casync_loop *loop, casync_job *job) {
+    if (!job->link.next) casync__list_append(&loop->ready, &job->link);
+}
+
+static inline void casync__job_init(casync_loop *loop, casync_job *job, casync_callback callback, void *arg) {
+    job->callback = callback;
+    job->arg = arg;
+    job->loop = loop;
+}
+
+static bool casync__grow_pool(casync_loop *loop) {
+    int i;
+    casync__chunk *chunk = (casync__chunk *)casync__realloc(&loop->allocator, NULL, sizeof *chunk);
+    if (!chunk) return false;
+    chunk->next = loop->job_chunks;
+    loop->job_chunks = chunk;
+    for (i = 0; i < CASYNC__CHUNK_JOBS; i++) casync__list_append(&loop->free_jobs, &chunk->jobs[i].job.link);
+    return true;
+}
+
+static inline casync_timer *casync__lend_job(casync_loop *loop) {
+    casync_timer *timer;
+    if (casync__list_is_empty(&loop->free_jobs) && !casync__grow_pool(loop)) return NULL;
+    timer = (casync_timer *)(void *)casync__job_of(loop->free_jobs.next);
+    casync__list_remove(&timer->job.link);
+    timer->job.flags = CASYNC__JOB_POOLED;
+    timer->job.posted = 0;
+    return timer;
+}
+
+/* Last used, first lent: what is in the cache is used again. */
+static inline void casync__return_job(casync_loop *loop, casync_job *job) {
+    casync__list_append(loop->free_jobs.next, &job->link);
+}
+
+CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback,
+                                        void *arg) {
+    if (loop->state == CASYNC_LOOP_CLOSED || !callback) return -EINVAL;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    if (!job) {
+        casync_timer *lent = casync__lend_job(loop);
+        if (!lent) return -ENOMEM;
+        job = &lent->job;
+    } else if (job->link.next || casync__atomic_load(&job->posted)) {
+        return -EALREADY;
+    }
+    casync__job_init(loop, job, callback, arg);
+    casync__list_append(&loop->ready, &job->link);
+    return 0;
+}
+
+CASYNC__DEFINE bool casync_job_pending(const casync_job *job) { return job->link.next != NULL; }
+
+CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
+    if (!job->link.next && job->loop && casync__atomic_load(&job->posted)) casync__take_posted(job->loop);
+    if (!job->link.next) return 0;
+    CASYNC_ASSERT(casync__in_loop_thread(job->loop));
+    casync__list_remove(&job->link);
+    if (job->flags & CASYNC__JOB_POSTED) {
+        job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
+        casync__atomic_exchange(&job->posted, 0);
+    }
+    return 1;
+}
+
+/* What has to happen to some jobs when they leave the queue to be called. */
+static void casync__prepare_call(casync_loop *loop, casync_job *job) {
+    if (job->flags & CASYNC__JOB_TIMER) casync__timer_prepare_call(loop, (casync_timer *)(void *)job);
+    if (job->flags & CASYNC__JOB_POSTED) {
+        job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
+        casync__atomic_exchange(&job->posted, 0);
+    }
+    if (job->flags & CASYNC__JOB_POOLED)
+        casync__return_job(loop, job);
+    else if (job->flags & CASYNC__JOB_ALLOCATED)
+        casync__free(&loop->allocator, job);
+}
+
+static void casync__run_ready(casync_loop *loop) {
+    casync__list_move(&loop->running, &loop->ready);
+    while (!loop->breaking && !casync__list_is_empty(&loop->running)) {
+        casync_job *job = casync__job_of(loop->running.next);
+        casync_callback callback = job->callback;
+        void *arg = job->arg;
+        casync__list_remove(&job->link);
+        if (job->flags & CASYNC__JOB_PREPARED) casync__prepare_call(loop, job);
+        callback(arg);
+    }
+    /* After a break: what has not run comes before what was queued since. */
+    casync__list_move(&loop->running, &loop->ready);
+    casync__list_move(&loop->ready, &loop->running);
+}
+
+static void casync__insert_hook(casync_link *hooks, casync_hook *hook) {
+    casync_link *before = hooks->next;
+    while (before != hooks && ((casync_hook *)(void *)casync__job_of(before))->priority >= hook->priority)
+        before = before->next;
+    casync__list_append(before, &hook->job.link);
+}
+
+/* Each hook is put back before it is called, so that it can stop itself or any other. */
+static void casync__run_hooks(casync_loop *loop, int kind) {
+    casync_link pending;
+    if (casync__list_is_empty(&loop->hooks[kind])) return;
+    casync__list_init(&pending);
+    casync__list_move(&pending, &loop->hooks[kind]);
+    while (!casync__list_is_empty(&pending)) {
+        casync_hook *hook = (casync_hook *)(void *)casync__job_of(pending.next);
+        casync__list_remove(&hook->job.link);
+        casync__insert_hook(&loop->hooks[kind], hook);
+        hook->job.callback(hook->job.arg);
+    }
+}
+
+CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind, int priority,
+                                         casync_callback callback, void *arg) {
+    if (loop->state == CASYNC_LOOP_CLOSED || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE) return -EINVAL;
+    if (hook->job.link.next) return -EALREADY;
+    casync__job_init(loop, &hook->job, callback, arg);
+    hook->kind = kind;
+    hook->priority = priority;
+    casync__insert_hook(&loop->hooks[kind], hook);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_hook_stop(casync_hook *hook) { return casync_job_cancel(&hook->job); }
+
+static bool casync__is_virtual(const casync_loop *loop) {
+    return loop->clock == CASYNC_CLOCK_VIRTUAL || loop->clock == CASYNC_CLOCK_VIRTUAL_FORCED;
+}
+
+static bool casync__has_work(casync_loop *loop) {
+    return !casync__list_is_empty(&loop->ready) || casync__atomic_load_job(&loop->posted) != NULL;
+}
+
+/* How long the kernel may be waited in: 0 if there is work, else until the next deadline. */
+static int64_t casync__wait_time(casync_loop *loop) {
+    int64_t deadline, now;
+    if (loop->stopping || casync__has_work(loop) || !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
+        return 0;
+    deadline = casync__wheel_next(&loop->wheel, casync__is_virtual(loop));
+    if (deadline == CASYNC_FOREVER) return CASYNC_FOREVER;
+    now = casync_time(loop);
+    if (deadline <= now) return 0;
+    return loop->clock == CASYNC_CLOCK_MANUAL ? CASYNC_FOREVER : deadline - now;
+}
+
+/* While there is work, asking the kernel each turn would cost more than the work. */
+static bool casync__may_skip_poll(casync_loop *loop) {
+    if (casync__list_is_empty(&loop->ready) || loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS) return false;
+    return casync_time(loop) - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
+}
+
+/* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. */
+static int64_t casync__wait_virtual(casync_loop *loop, int64_t timeout) {
+    int64_t result = casync__poll(loop, 0);
+    bool outside = loop->fds_active > 0 && loop->clock != CASYNC_CLOCK_VIRTUAL_FORCED;
+    if (result < 0 || casync__has_work(loop)) return result;
+    if (outside || timeout == CASYNC_FOREVER) return casync__poll(loop, CASYNC_FOREVER);
+    loop->now += timeout;
+    return 0;
+}
+
+static int64_t casync__wait(casync_loop *loop, bool may_wait) {
+    int64_t timeout, result;
+    if (casync__may_skip_poll(loop)) {
+        loop->skipped_polls++;
+        return 0;
+    }
+    timeout = may_wait ? casync__wait_time(loop) : 0;
+    result = timeout > 0 && casync__is_virtual(loop) ? casync__wait_virtual(loop, timeout)
+                                                     : casync__poll(loop, timeout);
+    loop->skipped_polls = 0;
+    loop->last_poll = casync_time(loop);
+    return result;
+}
+
+static int64_t casync__turn(casync_loop *loop, bool may_wait) {
+    int64_t result;
+    loop->turns++;
+    casync__take_posted(loop);
+    casync__run_hooks(loop, CASYNC_HOOK_BEFORE_POLL);
+    if (!casync__has_work(loop)) casync__run_hooks(loop, CASYNC_HOOK_IDLE);
+    result = casync__wait(loop, may_wait);
+    casync__run_hooks(loop, CASYNC_HOOK_AFTER_POLL);
+    loop->now = casync_time(loop);
+    casync__wheel_advance(loop, loop->now);
+    casync__run_ready(loop);
+    return result;
+}
+
+/* Has this process been forked since the loop was made, or made anew? */
+static bool casync__is_forked(const casync_loop *loop) {
+    if (*casync__process.fork_page == 0) {
+        /* This thread is the child's only one, and the parent's others may have held the mutex. */
+        memset(&casync__process.mutex, 0, sizeof casync__process.mutex);
+        *casync__process.fork_page = 1;
+        casync__process.fork_generation++;
+        casync__signals_after_fork();
+    }
+    return loop->fork_generation != casync__process.fork_generation;
+}
+
+static int64_t casync__run_begin(casync_loop *loop) {
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (casync__is_forked(loop)) return -ECHILD;
+    if (loop->state == CASYNC_LOOP_RUNNING) return -EBUSY;
+    loop->outer = casync_get_running_loop();
+    pthread_setspecific(casync__process.running_loop, loop);
+    loop->state = CASYNC_LOOP_RUNNING;
+    loop->skipped_polls = CASYNC__MAX_SKIPPED_POLLS; /* the first turn polls */
+    return 0;
+}
+
+static int64_t casync__run_end(casync_loop *loop, int64_t result) {
+    loop->state = CASYNC_LOOP_STOPPED;
+    loop->stopping = loop->breaking = false;
+    pthread_setspecific(casync__process.running_loop, loop->outer);
+    loop->outer = NULL;
+    return result < 0 ? result : 0;
+}
+
+CASYNC__DEFINE int64_t casync_run_forever(casync_loop *loop) {
+    int64_t result = casync__run_begin(loop);
+    if (result < 0) return result;
+    do result = casync__turn(loop, true);
+    while (result >= 0 && !loop->stopping);
+    return casync__run_end(loop, result);
+}
+
+CASYNC__DEFINE int64_t casync_run_until_idle(casync_loop *loop) {
+    int64_t result = casync__run_begin(loop);
+    if (result < 0) return result;
+    while (result >= 0 && !loop->stopping && casync_loop_alive(loop)) result = casync__turn(loop, true);
+    return casync__run_end(loop, result);
+}
+
+CASYNC__DEFINE int64_t casync_run_once(casync_loop *loop) {
+    int64_t result = casync__run_begin(loop);
+    if (result < 0) return result;
+    return casync__run_end(loop, casync__turn(loop, casync_loop_alive(loop)));
+}
+
+CASYNC__DEFINE int64_t casync_run_nowait(casync_loop *loop) {
+    int64_t result = casync__run_begin(loop);
+    if (result < 0) return result;
+    return casync__run_end(loop, casync__turn(loop, false));
+}
+
+static void casync__stop_loop(void *loop) { casync_stop((casync_loop *)loop); }
+
+CASYNC__DEFINE int64_t casync_run_until_complete(casync_future *future) {
+    int64_t result;
+    casync_job job;
+    memset(&job, 0, sizeof job);
+    result = casync_future_add_done_callback(future, &job, casync__stop_loop, future->loop);
+    if (result < 0) return result;
+    result = casync_run_forever(future->loop);
+    casync_job_cancel(&job);
+    return result < 0 ? result : casync_future_result(future);
+}
+
+CASYNC__DEFINE void casync_stop(casync_loop *loop) { loop->stopping = true; }
+
+CASYNC__DEFINE void casync_break(casync_loop *loop) { loop->stopping = loop->breaking = true; }
+
+CASYNC__DEFINE bool casync_loop_alive(const casync_loop *loop) {
+    return loop->active > 0 || casync__has_work((casync_loop *)loop) ||
+           !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]);
+}
+
+CASYNC__DEFINE casync_loop *casync_get_running_loop(void) {
+    return casync__process.has_key ? (casync_loop *)pthread_getspecific(casync__process.running_loop) : NULL;
+}
+
+CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc) {
+    int kind;
+    int64_t result = casync__process_init();
+    if (result < 0) return result;
+    if (desc && (desc->clock < CASYNC_CLOCK_MONOTONIC || desc->clock > CASYNC_CLOCK_VIRTUAL_FORCED))
+        return -EINVAL;
+    memset(loop, 0, sizeof *loop);
+    if (desc) {
+        loop->allocator = desc->allocator;
+        loop->clock = desc->clock;
+        loop->guest = desc->guest;
+        loop->exception_handler = desc->exception_handler;
+        loop->before_wait = desc->before_wait;
+        loop->after_wait = desc->after_wait;
+        loop->arg = desc->arg;
+    }
+    if (!loop->allocator.function) loop->allocator.function = casync__default_allocate;
+    casync__list_init(&loop->ready);
+    casync__list_init(&loop->running);
+    casync__list_init(&loop->free_jobs);
+    casync__list_init(&loop->changed);
+    casync__list_init(&loop->wheel.past);
+    for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__list_init(&loop->hooks[kind]);
+    loop->wheel.next_deadline = UINT64_MAX;
+    (void)casync__is_forked(loop); /* so that the generation is this process's */
+    loop->fork_generation = casync__process.fork_generation;
+    result = casync__backend_open(loop);
+    if (result < 0) return result;
+    loop->now = casync_time(loop);
+    loop->wheel.elapsed = (uint64_t)loop->now;
+    loop->state = CASYNC_LOOP_INIT;
+    return 0;
+}
+
+/* Takes every job off a list, so that its struct may be used with another loop. */
+static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
+    while (!casync__list_is_empty(list)) {
+        casync_job *job = casync__job_of(list->next);
+        casync__list_remove(&job->link);
+        casync__atomic_exchange(&job->posted, 0);
+        job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
+        if (job->flags & CASYNC__JOB_ALLOCATED) casync__free(&loop->allocator, job);
+    }
+}
+
+CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
+    int kind;
+    if (loop->state == CASYNC_LOOP_CLOSED) return 0;
+    if (loop->state == CASYNC_LOOP_RUNNING || casync__has_open_streams(loop)) return -EBUSY;
+    casync__signals_close(loop);
+    casync__watchers_close(loop);
+    casync__backend_close(loop);
+    casync__take_posted(loop);
+    casync__drop_jobs(loop, &loop->ready);
+    casync__wheel_close(loop);
+    for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__drop_jobs(loop, &loop->hooks[kind]);
+    while (loop->job_chunks) {
+        casync__chunk *chunk = loop->job_chunks;
+        loop->job_chunks = chunk->next;
+        casync__free(&loop->allocator, chunk);
+    }
+    casync__free(&loop->allocator, loop->scratch);
+    loop->scratch = NULL;
+    loop->state = CASYNC_LOOP_CLOSED;
+    return 0;
+}
+
+static void casync__walk_jobs(const casync_link *list, void (*visit)(int, void *, void *), void *arg) {
+    casync_link *link;
+    for (link = list->next; link != list; link = link->next) {
+        casync_job *job = casync__job_of(link);
+        if (!(job->flags & CASYNC__JOB_INTERNAL))
+            visit(job->flags & CASYNC__JOB_TIMER ? CASYNC_KIND_TIMER : CASYNC_KIND_JOB, job, arg);
+    }
+}
+
+CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg),
+                                void *arg) {
+    int kind;
+    casync_link *link;
+    if (loop->state == CASYNC_LOOP_CLOSED) return;
+    casync__take_posted(loop);
+    casync__walk_jobs(&loop->running, visit, arg);
+    casync__walk_jobs(&loop->ready, visit, arg);
+    casync__walk_timers(loop, visit, arg);
+    for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++)
+        for (link = loop->hooks[kind].next; link != &loop->hooks[kind]; link = link->next)
+            visit(CASYNC_KIND_HOOK, casync__job_of(link), arg);
+    casync__walk_watchers(loop, visit, arg);
+    casync__walk_signals(loop, visit, arg);
+}
+
+CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
+                                                 void *arg) {
+    loop->exception_handler = handler;
+    loop->arg = arg;
+}
+
+CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop, const casync_exception *exception) {
+    if (loop->exception_handler)
+        loop->exception_handler(loop, exception, loop->arg);
+    else
+        fprintf(stderr, "casync: %s: %s\n", exception->message, casync_strerror(exception->error));
+}
+
+CASYNC__DEFINE int casync_loop_fd(const casync_loop *loop) { return loop->backend_fd; }
+
+CASYNC__DEFINE int64_t casync_loop_timeout(casync_loop *loop) {
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    casync__flush_changes(loop);
+    /* From here on posts must write the eventfd, for the host is about to sleep. */
+    casync__atomic_exchange(&loop->sleeping, 1);
+    return casync__wait_time(loop);
+}
+
+CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (!casync__is_forked(loop)) return 0;
+    loop->fork_generation = casync__process.fork_generation;
+    return casync__backend_fork(loop);
+}
+
+/* >> timer wheel (implementation) ------------------------------------------------------------- */
+
+/* Eleven levels of 64 slots cover all 64 bits of a deadline, six bits a level; a slot of level 0 is one
+   nanosecond. A timer sits at the level of the highest six-bit digit in which its deadline differs from
+   `elapsed`, in the slot of that digit's value. Three things follow:
+
+   - The place of a timer is a function of (deadline, elapsed): it is computed, never stored, and all
+     timers of one deadline are in one slot, in the order they were started.
+   - Lower levels hold earlier timers, and in a level lower slots do: the first bit of the lowest
+     occupied level leads to the next deadline.
+   - A timer with deadline <= elapsed is not in the wheel: it is on the list `past` or in the ready
+     queue, and plain unlinking stops it.
+
+   Advancing to `now` empties every slot that began by then. Timers in it that are due are sorted by
+   deadline (a stable merge sort, so equals stay first come first served) and appended to the ready
+   queue; those that are not are put in again, at a lower level, after elapsed = now. So a timer is moved
+   at most once a level, and bulk expiry is a sort of short lists.
+
+   Costs: start, stop and rearm are O(1): two or three cache lines, no system call. A level is 1 KiB,
+   allocated with all those below when first used, so that moving down cannot fail. */
+
+typedef struct casync__level {
+    uint64_t occupied; /* bit s is set: slots[s] is not empty */
+    casync_link slots[64];
+} casync__level;
+
+/* A crowded slot is not searched for its earliest timer: its beginning is a good enough bound. */
+#define CASYNC__MAX_SLOT_SEARCH 32
+
+static inline casync_timer *casync__timer_of(casync_link *link) {
+    return (casync_timer *)(void *)casync__job_of(link);
+}
+
+/* The span of a slot of that level, in nanoseconds. */
+static inline uint64_t casync__slot_span(int level) { return (uint64_t)1 << (6 * level); }
+
+static inline int casync__level_of(uint64_t elapsed, uint64_t deadline) {
+    return casync__highest_bit(elapsed ^ deadline) / 6;
+}
+
+static inline int casync__slot_of(uint64_t deadline, int level) {
+    return (int)(deadline / casync__slot_span(level) % 64);
+}
+
+static int64_t casync__wheel_add_levels(casync_loop *loop, int top) {
+    int level, slot;
+    for (level = 0; level <= top; level++) {
+        casync__level *made;
+        if (loop->wheel.levels[level]) continue;
+        made = (casync__level *)casync__realloc(&loop->allocator, NULL, sizeof *made);
+        if (!made) return -ENOMEM;
+        made->occupied = 0;
+        for (slot = 0; slot < 64; slot++) casync__list_init(&made->slots[slot]);
+        loop->wheel.levels[level] = made;
+    }
+    return 0;
+}
+
+/* Puts a timer in by its deadline. The levels up to its own must be there. */
+static inline void casync__wheel_insert(casync_wheel *wheel, casync_timer *timer) {
+    uint64_t deadline = (uint64_t)timer->deadline;
+    int level = casync__level_of(wheel->elapsed, deadline), slot = casync__slot_of(deadline, level);
+    casync__list_append(&wheel->levels[level]->slots[slot], &timer->job.link);
+    wheel->levels[level]->occupied |= (uint64_t)1 << slot;
+    wheel->occupied |= 1u << level;
+}
+
+static inline int64_t casync__wheel_add(casync_loop *loop, casync_timer *timer) {
+    casync_wheel *wheel = &loop->wheel;
+    uint64_t deadline = (uint64_t)timer->deadline;
+    int level;
+    if (deadline <= wheel->elapsed) {
+        casync__list_append(&wheel->past, &timer->job.link);
+        return 0;
+    }
+    level = casync__level_of(wheel->elapsed, deadline);
+    if (!wheel->levels[level] && casync__wheel_add_levels(loop, level) < 0) return -ENOMEM;
+    casync__wheel_insert(wheel, timer);
+    if (deadline < wheel->next_deadline) {
+        wheel->next_deadline = deadline;
+        wheel->next_is_exact = true;
+    }
+    return 0;
+}
+
+static inline void casync__wheel_remove(casync_loop *loop, casync_timer *timer) {
+    casync_wheel *wheel = &loop->wheel;
+    uint64_t deadline = (uint64_t)timer->deadline;
+    casync_link *prev = timer->job.link.prev;
+    casync__list_remove(&timer->job.link);
+    if (deadline <= wheel->elapsed) return;
+    if (deadline == wheel->next_deadline) wheel->next_is_exact = false;
+    if (casync__list_is_empty(prev)) { /* prev is the slot itself, and its last timer went */
+        int level = casync__level_of(wheel->elapsed, deadline);
+        wheel->levels[level]->occupied &= ~((uint64_t)1 << casync__slot_of(deadline, level));
+        if (!wheel->levels[level]->occupied) wheel->occupied &= ~(1u << level);
+        if (!wheel->occupied) wheel->next_deadline = UINT64_MAX;
+    }
+}
+
+/* The first occupied slot, and when it begins. There must be one. */
+static casync_link *casync__wheel_first(casync_wheel *wheel, int *level, uint64_t *begins) {
+    int slot;
+    uint64_t span;
+    *level = casync__lowest_bit(wheel->occupied);
+    slot = casync__lowest_bit(wheel->levels[*level]->occupied);
+    span = casync__slot_span(*level);
+    *begins = wheel->elapsed / span / 64 * 64 * span + (uint64_t)slot * span;
+    return &wheel->levels[*level]->slots[slot];
+}
+
+/* When the next timer is due. Unless exact is asked for, it may be earlier: the beginning of a slot. */
+static int64_t casync__wheel_next(casync_wheel *wheel, bool exact) {
+    int level, searched = 0;
+    uint64_t begins, earliest = UINT64_MAX;
+    casync_link *slot, *link;
+    if (!casync__list_is_empty(&wheel->past)) return (int64_t)wheel->elapsed;
+    if (!wheel->occupied) return CASYNC_FOREVER;
+    if (wheel->next_is_exact) return (int64_t)wheel->next_deadline;
+    slot = casync__wheel_first(wheel, &level, &begins);
+    for (link = slot->next; link != slot; link = link->next) {
+        if (++searched > CASYNC__MAX_SLOT_SEARCH && !exact) return (int64_t)begins;
+        if ((uint64_t)casync__timer_of(link)->deadline < earliest)
+            earliest = (uint64_t)casync__timer_of(link)->deadline;
+    }
+    wheel->next_deadline = earliest;
+    wheel->next_is_exact = true;
+    return (int64_t)earliest;
+}
+
+/* Merges two chains (linked by next, ended by NULL), a before b among equals. */
+static casync_link *casync__merge(casync_link *a, casync_link *b) {
+    casync_link head, *last = &head;
+    while (a && b) {
+        casync_link **first = casync__timer_of(b)->deadline < casync__timer_of(a)->deadline ? &b : &a;
+        last = last->next = *first;
+        *first = (*first)->next;
+    }
+    last->next = a ? a : b;
+    return head.next;
+}
+
+static bool casync__is_sorted(const casync_link *list) {
+    casync_link *link;
+    for (link = list->next; link->next != list; link = link->next)
+        if (casync__timer_of(link->next)->deadline < casync__timer_of(link)->deadline) return false;
+    return true;
+}
+
+/* Stable bottom-up merge sort: runs[i] is a sorted chain of 2^i timers, older than those in runs[i-1]. */
+static void casync__sort_by_deadline(casync_link *list) {
+    casync_link *runs[64], *chain = list->next, *sorted = NULL;
+    int i, used = 0;
+    if (casync__list_is_empty(list) || casync__is_sorted(list)) return;
+    list->prev->next = NULL;
+    while (chain) {
+        casync_link *run = chain;
+        chain = chain->next;
+        run->next = NULL;
+        for (i = 0; i < used && runs[i]; i++) {
+            run = casync__merge(runs[i], run);
+            runs[i] = NULL;
+        }
+        if (i == used) used++;
+        runs[i] = run;
+    }
+    for (i = 0; i < used; i++)
+        if (runs[i]) sorted = casync__merge(runs[i], sorted);
+    casync__list_init(list);
+    while (sorted) {
+        casync_link *next = sorted->next;
+        casync__list_append(list, sorted);
+        sorted = next;
+    }
+}
+
+/* Empties a slot: timers due by now to `due`, in order; the others to `later`. */
+static void casync__empty_slot(casync_link *slot, int64_t now, casync_link *due, casync_link *later) {
+    casync_link batch;
+    casync__list_init(&batch);
+    while (!casync__list_is_empty(slot)) {
+        casync_timer *timer = casync__timer_of(slot->next);
+        casync__list_remove(&timer->job.link);
+        casync__list_append(timer->deadline <= now ? &batch : later, &timer->job.link);
+    }
+    casync__sort_by_deadline(&batch);
+    casync__list_move(due, &batch);
+}
+
+/* Moves the timers that are due at `now` to the ready queue. */
+static void casync__wheel_advance(casync_loop *loop, int64_t now) {
+    casync_wheel *wheel = &loop->wheel;
+    casync_link later;
+    if (casync__list_is_empty(&wheel->past) && (uint64_t)now < wheel->next_deadline) return;
+    casync__sort_by_deadline(&wheel->past);
+    casync__list_move(&loop->ready, &wheel->past);
+    casync__list_init(&later);
+    while (wheel->occupied) {
+        int level;
+        uint64_t begins;
+        casync_link *slot = casync__wheel_first(wheel, &level, &begins);
+        if (begins > (uint64_t)now) break;
+        casync__empty_slot(slot, now, &loop->ready, &later);
+        wheel->levels[level]->occupied &= wheel->levels[level]->occupied - 1;
+        if (!wheel->levels[level]->occupied) wheel->occupied &= ~(1u << level);
+    }
+    if ((uint64_t)now > wheel->elapsed) wheel->elapsed = (uint64_t)now;
+    while (!casync__list_is_empty(&later)) {
+        casync_timer *timer = casync__timer_of(later.next);
+        casync__list_remove(&timer->job.link);
+        casync__wheel_insert(wheel, timer);
+    }
+    wheel->next_is_exact = false;
+    wheel->next_deadline = UINT64_MAX;
+    if (wheel->occupied) wheel->next_deadline = (uint64_t)casync__wheel_next(wheel, false);
+}
+
+static void casync__wheel_close(casync_loop *loop) {
+    casync_wheel *wheel = &loop->wheel;
+    int level, slot;
+    casync__drop_jobs(loop, &wheel->past);
+    for (level = 0; level < 11; level++) {
+        if (!wheel->levels[level]) continue;
+        for (slot = 0; slot < 64; slot++) casync__drop_jobs(loop, &wheel->levels[level]->slots[slot]);
+        casync__free(&loop->allocator, wheel->levels[level]);
+        wheel->levels[level] = NULL;
+    }
+    wheel->occupied = 0;
+}
+
+static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+    int level, slot;
+    casync__walk_jobs(&loop->wheel.past, visit, arg);
+    for (level = 0; level < 11; level++)
+        for (slot = 0; slot < 64 && loop->wheel.levels[level]; slot++)
+            casync__walk_jobs(&loop->wheel.levels[level]->slots[slot], visit, arg);
+}
+
+static inline int casync__timer_weight(const casync_timer *timer) {
+    return timer->job.flags & CASYNC__JOB_UNREFERENCED ? 0 : 1;
+}
+
+static int64_t casync__timer_arm(casync_loop *loop, casync_timer *timer, int64_t when) {
+    timer->deadline = when < 0 ? 0 : when;
+    if (casync__wheel_add(loop, timer) < 0) return -ENOMEM;
+    loop->active += casync__timer_weight(timer);
+    return 0;
+}
+
+/* A timer leaves the ready queue to be called: a repeating one is started again first. Its next
+   deadline is the first of its series that lies ahead. */
+static void casync__timer_prepare_call(casync_loop *loop, casync_timer *timer) {
+    int64_t next;
+    loop->active -= casync__timer_weight(timer);
+    if (timer->repeat == 0) return;
+    next = casync__add_time(timer->deadline, timer->repeat);
+    if (next <= loop->now) {
+        int64_t missed = (loop->now - timer->deadline) / timer->repeat;
+        next = casync__add_time(timer->deadline + missed * timer->repeat, timer->repeat);
+    }
+    if (casync__timer_arm(loop, timer, next) < 0) {
+        casync_exception exception;
+        memset(&exception, 0, sizeof exception);
+        exception.message = "a repeating timer ends: no memory for a level of the wheel";
+        exception.error = -ENOMEM;
+        casync_call_exception_handler(loop, &exception);
+    }
+}
+
+static int64_t casync__timer_start_at(casync_loop *loop, casync_timer *timer, int64_t when, int64_t repeat,
+                                      casync_callback callback, void *arg) {
+    casync_timer *lent = NULL;
+    if (!timer) timer = lent = casync__lend_job(loop);
+    if (!timer) return -ENOMEM;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    casync__job_init(loop, &timer->job, callback, arg);
+    timer->job.flags |= CASYNC__JOB_TIMER;
+    timer->repeat = repeat;
+    if (casync__timer_arm(loop, timer, when) == 0) return 0;
+    if (lent) casync__return_job(loop, &lent->job);
+    return -ENOMEM;
+}
+
+CASYNC__DEFINE int64_t casync_call_at(casync_loop *loop, casync_timer *timer, int64_t when,
+                                      casync_callback callback, void *arg) {
+    if (loop->state == CASYNC_LOOP_CLOSED || !callback) return -EINVAL;
+    if (timer && timer->job.link.next) return -EALREADY;
+    return casync__timer_start_at(loop, timer, when, 0, callback, arg);
+}
+
+CASYNC__DEFINE int64_t casync_call_later(casync_loop *loop, casync_timer *timer, int64_t delay,
+                                         casync_callback callback, void *arg) {
+    return casync_call_at(loop, timer, casync__add_time(casync_time(loop), delay), callback, arg);
+}
+
+CASYNC__DEFINE int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay,
+                                          int64_t repeat, casync_callback callback, void *arg) {
+    int64_t when = casync__add_time(casync_time(loop), delay);
+    uint64_t key = when < 0 ? 0 : (uint64_t)when;
+    if (loop->state == CASYNC_LOOP_CLOSED || !timer || !callback || repeat < 0) return -EINVAL;
+    /* So that a failure changes nothing, the one that can happen is met before the timer is touched. */
+    if (key > loop->wheel.elapsed &&
+        casync__wheel_add_levels(loop, casync__level_of(loop->wheel.elapsed, key)) < 0)
+        return -ENOMEM;
+    casync_timer_stop(timer);
+    return casync__timer_start_at(loop, timer, when, repeat, callback, arg);
+}
+
+CASYNC__DEFINE int64_t casync_timer_stop(casync_timer *timer) {
+    if (!timer->job.link.next) return 0;
+    CASYNC_ASSERT(casync__in_loop_thread(timer->job.loop));
+    casync__wheel_remove(timer->job.loop, timer);
+    timer->job.loop->active -= casync__timer_weight(timer);
+    return 1;
+}
+
+CASYNC__DEFINE int64_t casync_timer_again(casync_timer *timer) {
+    if (!timer->job.loop || timer->repeat <= 0) return -EINVAL;
+    return casync_timer_start(timer->job.loop, timer, timer->repeat, timer->repeat, timer->job.callback,
+                              timer->job.arg);
+}
+
+CASYNC__DEFINE int64_t casync_timer_remaining(const casync_timer *timer) {
+    int64_t left;
+    if (!timer->job.link.next) return CASYNC_INVALID_STATE;
+    left = timer->deadline - casync_time(timer->job.loop);
+    return left < 0 ? 0 : left;
+}
+
+CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
+    int before = casync__timer_weight(timer);
+    timer->job.flags &= ~(uint32_t)CASYNC__JOB_UNREFERENCED;
+    if (!referenced) timer->job.flags |= CASYNC__JOB_UNREFERENCED;
+    if (timer->job.link.next) timer->job.loop->active += casync__timer_weight(timer) - before;
+}
+
+/* >> futures (implementation) ----------------------------------------------------------------- */
+
+/* A future's callbacks are jobs on a list of its own; when it is done the whole list is appended to the
+   ready queue in O(1). No allocation, no system call. */
+
+enum { CASYNC__FUTURE_PLAIN, CASYNC__FUTURE_OP };
+
+static void casync__op_cancel(casync_op *op);
+
+static void casync__future_reset(casync_loop *loop, casync_future *future, int kind) {
+    memset(future, 0, sizeof *future);
+    casync__list_init(&future->callbacks);
+    future->loop = loop;
+    future->kind = (uint8_t)kind;
+}
+
+CASYNC__DEFINE int64_t casync_future_init(casync_loop *loop, casync_future *future) {
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    casync__future_reset(loop, future, CASYNC__FUTURE_PLAIN);
+    return 0;
+}
+
+CASYNC__DEFINE void casync_future_close(casync_future *future) {
+    if (!future->loop) return;
+    if (future->state == CASYNC_FUTURE_PENDING && future->kind == CASYNC__FUTURE_OP)
+        casync__op_cancel((casync_op *)(void *)future);
+    if (future->state == CASYNC_FUTURE_FAILED && !future->retrieved) {
+        casync_exception exception;
+        memset(&exception, 0, sizeof exception);
+        exception.message = "a future failed and nobody retrieved its error";
+        exception.error = future->result;
+        exception.future = future;
+        casync_call_exception_handler(future->loop, &exception);
+    }
+    while (!casync__list_is_empty(&future->callbacks)) {
+        casync_job *job = casync__job_of(future->callbacks.next);
+        casync__list_remove(&job->link);
+        if (job->flags & CASYNC__JOB_POOLED) casync__return_job(future->loop, job);
+    }
+    future->loop = NULL;
+}
+
+static void casync__future_end(casync_future *future, int state, int64_t result, void *ptr) {
+    future->state = (uint8_t)state;
+    future->result = result;
+    future->ptr = ptr;
+    casync__list_move(&future->loop->ready, &future->callbacks);
+}
+
+CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
+    if (future->state != CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
+    casync__future_end(future, result < 0 ? CASYNC_FUTURE_FAILED : CASYNC_FUTURE_DONE, result, ptr);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_future_cancel(casync_future *future) {
+    if (future->state != CASYNC_FUTURE_PENDING) return 0;
+    if (future->kind == CASYNC__FUTURE_OP) casync__op_cancel((casync_op *)(void *)future);
+    casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
+    return 1;
+}
+
+CASYNC__DEFINE bool casync_future_done(const casync_future *future) {
+    return future->state != CASYNC_FUTURE_PENDING;
+}
+
+CASYNC__DEFINE int64_t casync_future_result(casync_future *future) {
+    if (future->state == CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
+    future->retrieved = 1;
+    return future->result;
+}
+
+CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, casync_job *job,
+                                                       casync_callback callback, void *arg) {
+    int64_t result = casync_call_soon(future->loop, job, callback, arg);
+    if (result < 0 || future->state != CASYNC_FUTURE_PENDING) return result;
+    job = casync__job_of(future->loop->ready.prev); /* the one just queued: let it wait here instead */
+    casync__list_remove(&job->link);
+    casync__list_append(&future->callbacks, &job->link);
+    return 0;
+}
+
+/* >> operations & backend (implementation) ---------------------------------------------------- */
+
+/* Two things meet here. A watcher is the readiness of one descriptor; it is what a backend deals in. An
+   operation (casync_op) is what a caller waits for: it is attempted at once; if the kernel says EAGAIN
+   it waits with its stream or server, and is attempted again when the watcher says ready. Nothing above
+   knows more of the kernel than that, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is
+   another casync__backend, and one that completes operations by itself takes them in casync__op_start.
+
+   The table `fds` maps a descriptor's number to its watcher and a generation, which changes with each
+   watcher. epoll hands back (generation, number), so an event that was meant for somebody before is
+   known at once. That can happen: epoll watches the open file, not the number, and goes on while a dup
+   or a forked child holds the file, and then cannot even be told to stop (EBADF, epoll(7) questions 6
+   and 9). The remedy is a new epoll instance in the old one's place.
+
+   Costs: the first interest of a descriptor is one epoll_ctl at once; changes are collected and made
+   before the next wait, one epoll_ctl each, those that were undone meanwhile none. Interest in reading
+   that lapses is left with the kernel until an event proves it wrong: a stream that is read again and
+   again by operations makes no epoll_ctl. A wait brings up to 128 events. */
+
+enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT };
+#define CASYNC__EVENTS_MAX 128
+#define CASYNC__FDS_MIN 16u
+#define CASYNC__WAKEUP_DATA UINT64_MAX
+
+typedef struct casync__slot {
+    casync_watcher *watcher;
+    uint32_t generation;
+} casync__slot;
+
+typedef struct casync__backend {
+    const char *name;
+    int64_t (*open)(casync_loop *loop);
+    /* Makes the kernel's interest (watcher->armed) that of the watcher (watcher->wanted). */
+    int64_t (*submit)(casync_loop *loop, casync_watcher *watcher);
+    /* No event of this watcher may come any more. */
+    void (*cancel)(casync_loop *loop, casync_watcher *watcher);
+    /* Waits at most `timeout` and makes ready what is ready. */
+    int64_t (*reap)(casync_loop *loop, int64_t timeout);
+    /* Ends a wait from any thread or signal handler. */
+    void (*wake)(casync_loop *loop);
+    void (*close)(casync_loop *loop);
+    /* In a forked child: as open, with everything that is watched registered again. */
+    int64_t (*fork)(casync_loop *loop);
+} casync__backend;
+
+static inline casync_watcher *casync__watcher_of(casync_link *changed) {
+    return casync__container(changed, casync_watcher, changed);
+}
+
+static void casync__mark_changed(casync_loop *loop, casync_watcher *watcher) {
+    if (!watcher->changed.next) casync__list_append(&loop->changed, &watcher->changed);
+}
+
+/* The descriptor of this watcher is ready for `events`, or has failed or hung up, which is both, as in
+   asyncio's selectors. */
+static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watcher, uint32_t events) {
+    if ((events & ~(uint32_t)EPOLLOUT) && (watcher->wanted & CASYNC__READ))
+        casync__make_ready(loop, &watcher->reader);
+    if ((events & ~(uint32_t)EPOLLIN) && (watcher->wanted & CASYNC__WRITE))
+        casync__make_ready(loop, &watcher->writer);
+    if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
+}
+
+/* The registration of the wakeup eventfd is edge-triggered: each write is an event, and nobody needs to
+   read it. */
+static int64_t casync__epoll_add_wakeup(casync_loop *loop) {
+    casync__epoll_event event;
+    event.events = EPOLLIN | EPOLLET;
+    event.data = CASYNC__WAKEUP_DATA;
+    return casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_ADD, loop->wakeup_fd, &event);
+}
+
+static void casync__epoll_close(casync_loop *loop) {
+    casync__sys_close(loop->backend_fd);
+    casync__sys_close(loop->wakeup_fd);
+}
+
+static int64_t casync__epoll_open(casync_loop *loop) {
+    int64_t result = casync__sys_epoll_create();
+    if (result < 0) return result;
+    loop->backend_fd = (int)result;
+    result = casync__sys_eventfd();
+    if (result < 0) {
+        casync__sys_close(loop->backend_fd);
+        return result;
+    }
+    loop->wakeup_fd = (int)result;
+    result = casync__epoll_add_wakeup(loop);
+    if (result < 0) casync__epoll_close(loop);
+    return result;
+}
+
+static int64_t casync__epoll_submit(casync_loop *loop, casync_watcher *watcher) {
+    casync__epoll_event event;
+    int64_t result;
+    int op = watcher->armed == 0 ? EPOLL_CTL_ADD : watcher->wanted == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+    if (watcher->wanted == watcher->armed) return 0;
+    if (casync__is_forked(loop)) return -ECHILD;
+    event.events = watcher->wanted;
+    event.data = (uint64_t)loop->fds[watcher->fd].generation * ((uint64_t)1 << 32) + (uint32_t)watcher->fd;
+    result = casync__sys_epoll_ctl(loop->backend_fd, op, watcher->fd, &event);
+    /* The descriptor was closed and its number used again behind our back, or it is still registered
+       from before: the kernel's view is the truth. */
+    if (result == -ENOENT && op == EPOLL_CTL_MOD)
+        result = casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_ADD, watcher->fd, &event);
+    else if (result == -EEXIST)
+        result = casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_MOD, watcher->fd, &event);
+    else if (op == EPOLL_CTL_DEL)
+        result = 0; /* gone, or stale: then its next event rebuilds the instance */
+    if (result == 0) watcher->armed = watcher->wanted;
+    return result;
+}
+
+static void casync__epoll_cancel(casync_loop *loop, casync_watcher *watcher) {
+    watcher->wanted = 0;
+    casync__epoll_submit(loop, watcher);
+    watcher->armed = 0;
+}
+
+/* Registers everything anew in the present instance. */
+static void casync__epoll_register_all(casync_loop *loop) {
+    uint32_t fd;
+    for (fd = 0; fd < loop->fds_size; fd++) {
+        casync_watcher *watcher = loop->fds[fd].watcher;
+        if (!watcher) continue;
+        watcher->armed = 0;
+        if (watcher->wanted) casync__mark_changed(loop, watcher);
+    }
+}
+
+/* Replaces the epoll instance, under the same descriptor, so that hosts of the loop need not know. */
+static int64_t casync__epoll_rebuild(casync_loop *loop) {
+    int64_t fresh = casync__sys_epoll_create(), result;
+    if (fresh < 0) return fresh;
+    result = casync__sys_dup3((int)fresh, loop->backend_fd);
+    casync__sys_close((int)fresh);
+    if (result < 0) return result;
+    casync__epoll_register_all(loop);
+    return casync__epoll_add_wakeup(loop);
+}
+
+/* In the child the instance is shared with the parent: closing our descriptors leaves the parent's. */
+static int64_t casync__epoll_fork(casync_loop *loop) {
+    int64_t result;
+    casync__epoll_close(loop);
+    result = casync__epoll_open(loop);
+    if (result == 0) casync__epoll_register_all(loop);
+    return result;
+}
+
+/* An event for a watcher that is gone. True if the instance was replaced: the batch is void then. */
+static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
+    bool reused = fd < loop->fds_size && loop->fds[fd].watcher;
+    casync__epoll_event unused;
+    if (!reused && casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_DEL, (int)fd, &unused) == 0)
+        return false;
+    return casync__epoll_rebuild(loop) == 0;
+}
+
+static int64_t casync__epoll_wait(casync_loop *loop, casync__epoll_event *events, int64_t timeout) {
+    int64_t count = -ENOSYS;
+    int milliseconds;
+    if (timeout > 0 && timeout != CASYNC_FOREVER && !casync__process.no_epoll_pwait2) {
+        count = casync__sys_epoll_pwait2(loop->backend_fd, events, CASYNC__EVENTS_MAX, timeout);
+        if (count == -ENOSYS || count == -EPERM)
+            casync__process.no_epoll_pwait2 = true; /* EPERM: seccomp */
+        else
+            return count;
+    }
+    /* Rounded up: never early. */
+    milliseconds = timeout == CASYNC_FOREVER           ? -1
+                   : timeout >= CASYNC_MS(INT_MAX - 1) ? INT_MAX
+                                                       : (int)((timeout + 999999) / 1000000);
+    return casync__sys_epoll_wait(loop->backend_fd, events, CASYNC__EVENTS_MAX, milliseconds);
+}
+
+static int64_t casync__epoll_reap(casync_loop *loop, int64_t timeout) {
+    casync__epoll_event events[CASYNC__EVENTS_MAX];
+    int64_t count, i;
+    if (loop->before_wait) loop->before_wait(loop->arg, timeout);
+    count = casync__epoll_wait(loop, events, timeout);
+    if (loop->after_wait) loop->after_wait(loop->arg, timeout);
+    casync__take_posted(loop); /* what was posted meanwhile comes before the events, as in asyncio */
+    if (count == -EINTR) return 0;
+    for (i = 0; i < count; i++) {
+        uint32_t fd = (uint32_t)events[i].data, generation = (uint32_t)(events[i].data / ((uint64_t)1 << 32));
+        if (events[i].data == CASYNC__WAKEUP_DATA) continue;
+        if (fd < loop->fds_size && loop->fds[fd].watcher && loop->fds[fd].generation == generation)
+            casync__watcher_ready(loop, loop->fds[fd].watcher, events[i].events);
+        else if (casync__epoll_stale(loop, fd))
+            return 0;
+    }
+    return count < 0 ? count : 0;
+}
+
+static void casync__epoll_wake(casync_loop *loop) {
+    uint64_t one = 1;
+    /* EAGAIN, the one error possible, means the counter is full: then it is readable already. */
+    (void)casync__sys_write(loop->wakeup_fd, &one, sizeof one);
+}
+
+static const casync__backend casync__epoll = {"epoll",
+                                              casync__epoll_open,
+                                              casync__epoll_submit,
+                                              casync__epoll_cancel,
+                                              casync__epoll_reap,
+                                              casync__epoll_wake,
+                                              casync__epoll_close,
+                                              casync__epoll_fork};
+
+static int64_t casync__backend_open(casync_loop *loop) {
+    loop->backend = &casync__epoll;
+    return loop->backend->open(loop);
+}
+
+static void casync__backend_close(casync_loop *loop) { loop->backend->close(loop); }
+
+static int64_t casync__backend_fork(casync_loop *loop) { return loop->backend->fork(loop); }
+
+/* Tells the kernel of the interests that changed. What it refuses is tried again at the next poll. */
+static void casync__flush_changes(casync_loop *loop) {
+    casync_link refused;
+    casync__list_init(&refused);
+    while (!casync__list_is_empty(&loop->changed)) {
+        casync_watcher *watcher = casync__watcher_of(loop->changed.next);
+        int64_t result = loop->backend->submit(loop, watcher);
+        casync__list_remove(&watcher->changed);
+        if (result < 0) {
+            casync_exception exception;
+            memset(&exception, 0, sizeof exception);
+            exception.message = "the kernel refuses to watch a descriptor";
+            exception.error = result;
+            casync__list_append(&refused, &watcher->changed);
+            casync_call_exception_handler(loop, &exception);
+        }
+    }
+    casync__list_move(&loop->changed, &refused);
+}
+
+/* A post that comes before `sleeping` is set is seen here; one that comes after writes the eventfd. */
+static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
+    int64_t result;
+    casync__flush_changes(loop);
+    if (timeout > 0) {
+        casync__atomic_exchange(&loop->sleeping, 1);
+        if (casync__atomic_load_job(&loop->posted)) timeout = 0;
+    }
+    loop->polls++;
+    result = loop->backend->reap(loop, timeout);
+    if (casync__atomic_load(&loop->sleeping)) casync__atomic_exchange(&loop->sleeping, 0);
+    return result;
+}
+
+/* >> fd watchers (implementation) ------------------------------------------------------------- */
+
+/* A watcher is a row of the table above with two jobs, one a direction, which an event puts into the
+   ready queue. So order and cancel are those of every other job. Streams, servers and signals have
+   watchers too; `kind` tells whose it is. Costs: see operations & backend. The table has 16 bytes a
+   descriptor number, doubled when needed. */
+
+enum { CASYNC__WATCHER_USER, CASYNC__WATCHER_INTERNAL, CASYNC__WATCHER_STREAM, CASYNC__WATCHER_SERVER };
+enum { CASYNC__WATCHER_REGISTERED = 1, CASYNC__WATCHER_UNREFERENCED = 2 };
+
+static int64_t casync__grow_fds(casync_loop *loop, int fd) {
+    uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN;
+    casync__slot *slots;
+    while (size <= (uint32_t)fd) size *= 2;
+    slots = (casync__slot *)casync__realloc(&loop->allocator, loop->fds, size * sizeof *slots);
+    if (!slots) return -ENOMEM;
+    memset(slots + loop->fds_size, 0, (size - loop->fds_size) * sizeof *slots);
+    loop->fds = slots;
+    loop->fds_size = size;
+    return 0;
+}
+
+/* Gives the descriptor to the watcher. */
+static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watcher, int fd, int kind) {
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (fd < 0) return -EBADF;
+    if (casync__is_forked(loop)) return -ECHILD;
+    if ((uint32_t)fd >= loop->fds_size && casync__grow_fds(loop, fd) < 0) return -ENOMEM;
+    if (loop->fds[fd].watcher) return -EEXIST;
+    loop->fds[fd].watcher = watcher;
+    loop->fds[fd].generation++;
+    watcher->fd = fd;
+    watcher->kind = (uint8_t)kind;
+    watcher->flags |= CASYNC__WATCHER_REGISTERED;
+    watcher->wanted = watcher->armed = 0;
+    watcher->reader.loop = watcher->writer.loop = loop;
+    watcher->reader.flags = watcher->writer.flags = CASYNC__JOB_INTERNAL;
+    return 0;
+}
+
+static inline bool casync__is_registered(const casync_watcher *watcher) {
+    return (watcher->flags & CASYNC__WATCHER_REGISTERED) != 0;
+}
+
+/* Keeps the counts of what is awaited when a watcher begins (sign 1) or ends (-1) to want something. */
+static void casync__count_watcher(casync_watcher *watcher, int sign) {
+    casync_loop *loop = watcher->reader.loop;
+    if (watcher->kind != CASYNC__WATCHER_INTERNAL) loop->fds_active += (uint32_t)sign;
+    if (!(watcher->flags & CASYNC__WATCHER_UNREFERENCED)) loop->active += sign;
+}
+
+static void casync__watcher_want(casync_watcher *watcher, int events) {
+    bool wanted = watcher->wanted != 0;
+    watcher->wanted = (uint8_t)events;
+    if (wanted != (events != 0)) casync__count_watcher(watcher, events ? 1 : -1);
+}
+
+static void casync__want(casync_watcher *watcher, int event) {
+    casync_loop *loop = watcher->reader.loop;
+    if (watcher->wanted & event) return;
+    casync__watcher_want(watcher, watcher->wanted | event);
+    if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
+}
+
+/* Reading that lapses is not told to the kernel before an event shows that it matters; writing is: a
+   socket is nearly always writable. */
+static void casync__unwant(casync_watcher *watcher, int event) {
+    if (!(watcher->wanted & event)) return;
+    casync__watcher_want(watcher, watcher->wanted & ~event);
+    casync_job_cancel(event == CASYNC__READ ? &watcher->reader : &watcher->writer);
+    if (event == CASYNC__WRITE) casync__mark_changed(watcher->reader.loop, watcher);
+}
+
+/* Takes the descriptor from the watcher. `closing`: nobody else holds the file, and the caller closes it
+   now, so the kernel forgets it without being told. */
+static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
+    casync_loop *loop = watcher->reader.loop;
+    if (!casync__is_registered(watcher)) return;
+    casync__watcher_want(watcher, 0);
+    casync_job_cancel(&watcher->reader);
+    casync_job_cancel(&watcher->writer);
+    if (watcher->changed.next) casync__list_remove(&watcher->changed);
+    if (watcher->armed && !closing) loop->backend->cancel(loop, watcher);
+    watcher->armed = 0;
+    watcher->flags &= (uint8_t)~CASYNC__WATCHER_REGISTERED;
+    loop->fds[watcher->fd].watcher = NULL;
+}
+
+static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd, int event,
+                             casync_callback callback, void *arg) {
+    casync_job *job = event == CASYNC__READ ? &watcher->reader : &watcher->writer;
+    int64_t result;
+    if (!callback) return -EINVAL;
+    CASYNC_ASSERT(loop->state == CASYNC_LOOP_CLOSED || casync__in_loop_thread(loop));
+    if (casync__is_registered(watcher)) {
+        if (watcher->fd != fd || watcher->reader.loop != loop) return -EBUSY;
+        casync__job_init(loop, job, callback, arg);
+        casync__want(watcher, event);
+        return 0;
+    }
+    result = casync__watcher_register(loop, watcher, fd, CASYNC__WATCHER_USER);
+    if (result < 0) return result;
+    casync__job_init(loop, job, callback, arg);
+    casync__watcher_want(watcher, event);
+    result = loop->backend->submit(loop, watcher); /* at once: the caller hears if it cannot be watched */
+    if (result < 0) casync__watcher_unregister(watcher, true);
+    return result;
+}
+
+static int64_t casync__unwatch(casync_watcher *watcher, int event) {
+    if (!casync__is_registered(watcher) || !(watcher->wanted & event)) return 0;
+    CASYNC_ASSERT(casync__in_loop_thread(watcher->reader.loop));
+    casync__unwant(watcher, event);
+    if (!watcher->wanted) casync__watcher_unregister(watcher, false);
+    return 1;
+}
+
+CASYNC__DEFINE int64_t casync_add_reader(casync_loop *loop, casync_watcher *watcher, int fd,
+                                         casync_callback callback, void *arg) {
+    return casync__watch(loop, watcher, fd, CASYNC__READ, callback, arg);
+}
+
+CASYNC__DEFINE int64_t casync_add_writer(casync_loop *loop, casync_watcher *watcher, int fd,
+                                         casync_callback callback, void *arg) {
+    return casync__watch(loop, watcher, fd, CASYNC__WRITE, callback, arg);
+}
+
+CASYNC__DEFINE int64_t casync_remove_reader(casync_watcher *watcher) {
+    return casync__unwatch(watcher, CASYNC__READ);
+}
+
+CASYNC__DEFINE int64_t casync_remove_writer(casync_watcher *watcher) {
+    return casync__unwatch(watcher, CASYNC__WRITE);
+}
+
+CASYNC__DEFINE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {
+    return fd >= 0 && (uint32_t)fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
+}
+
+CASYNC__DEFINE void casync_watcher_ref(casync_watcher *watcher, bool referenced) {
+    bool counted = casync__is_registered(watcher) && watcher->wanted;
+    if (counted) casync__count_watcher(watcher, -1);
+    watcher->flags &= (uint8_t)~CASYNC__WATCHER_UNREFERENCED;
+    if (!referenced) watcher->flags |= CASYNC__WATCHER_UNREFERENCED;
+    if (counted) casync__count_watcher(watcher, 1);
+}
+
+static bool casync__has_open_streams(casync_loop *loop) {
+    uint32_t fd;
+    for (fd = 0; fd < loop->fds_size; fd++)
+        if (loop->fds[fd].watcher && loop->fds[fd].watcher->kind >= CASYNC__WATCHER_STREAM) return true;
+    return false;
+}
+
+/* The instance is closed next, which ends all registrations: the kernel need not hear of each. */
+static void casync__watchers_close(casync_loop *loop) {
+    uint32_t fd;
+    for (fd = 0; fd < loop->fds_size; fd++)
+        if (loop->fds[fd].watcher) casync__watcher_unregister(loop->fds[fd].watcher, true);
+    casync__free(&loop->allocator, loop->fds);
+    loop->fds = NULL;
+    loop->fds_size = 0;
+}
+
+static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+    uint32_t fd;
+    for (fd = 0; fd < loop->fds_size; fd++) {
+        casync_watcher *watcher = loop->fds[fd].watcher;
+        if (!watcher || watcher->kind == CASYNC__WATCHER_INTERNAL) continue;
+        /* The watcher is the first member of a stream and of a server. */
+        visit(watcher->kind == CASYNC__WATCHER_USER     ? CASYNC_KIND_WATCHER
+              : watcher->kind == CASYNC__WATCHER_STREAM ? CASYNC_KIND_STREAM
+                                                        : CASYNC_KIND_SERVER,
+              watcher, arg);
+    }
+}
+
+/* >> wakeup & threadsafe calls (implementation) ----------------------------------------------- */
+
+/* Posted jobs form a chain (by link.prev) that other threads push onto with a compare-and-swap, and that
+   the loop takes whole with an exchange, so there is no ABA problem and no lock. The loop sets `sleeping`
+   before it looks at the chain for the last time; who pushes and then finds it set clears it, and is
+   the one to write the eventfd. Costs: a post is three locked instructions (a NULL job: and an
+   allocation), and one system call a sleep. */
+
+static void casync__wake_sleeper(casync_loop *loop) {
+    if (casync__atomic_load(&loop->sleeping) && casync__atomic_exchange(&loop->sleeping, 0))
+        loop->backend->wake(loop);
+}
+
+static void casync__post(casync_loop *loop, casync_job *job) {
+    casync_job *last;
+    do {
+        last = casync__atomic_load_job(&loop->posted);
+        job->link.prev = last ? &last->link : NULL;
+    } while (!casync__atomic_replace_job(&loop->posted, last, job));
+    casync__wake_sleeper(loop);
+}
+
+/* Moves what was posted to the ready queue, first come first served. */
+static void casync__take_posted(casync_loop *loop) {
+    casync_job *job;
+    casync_link *first;
+    if (!casync__atomic_load_job(&loop->posted)) return;
+    job = casync__atomic_take_job(&loop->posted);
+    first = &loop->ready;
+    while (job) {
+        casync_link *before = job->link.prev;
+        job->flags |= CASYNC__JOB_POSTED;
+        /* The chain is last first: each goes before the one taken before it. */
+        casync__list_append(first, &job->link);
+        first = &job->link;
+        job = before ? casync__job_of(before) : NULL;
+    }
+}
+
+CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job,
+                                                   casync_callback callback, void *arg) {
+    if (!callback) return -EINVAL;
+    if (!job) {
+        job = (casync_job *)casync__realloc(&loop->allocator, NULL, sizeof *job);
+        if (!job) return -ENOMEM;
+        memset(job, 0, sizeof *job);
+        job->flags = CASYNC__JOB_ALLOCATED;
+    }
+    if (casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
+    casync__job_init(loop, job, callback, arg);
+    casync__post(loop, job);
+    return 0;
+}
+
+CASYNC__DEFINE void casync_wake(casync_loop *loop) { casync__wake_sleeper(loop); }
+
+/* >> signals (implementation) ----------------------------------------------------------------- */
+
+/* One registry for the process: for each signal the watchers of all loops. Two descriptors lead to it,
+   and every loop that has watchers watches both; whichever loop comes first reads, and tells all
+   watchers by posting their jobs to their loops (a job still posted is not posted twice, which merges
+   deliveries as the kernel does).
+
+   - signalfd: for signals that plain loops watch, which are blocked in their threads. One for the
+     process, since of two only one would get a signal (signalfd(2)).
+   - handled_fd, an eventfd: written by the handler, which runs where the signal is not blocked (other
+     threads; everywhere, for guests). It notes the signal in `handled`.
+
+   The mutex covers the registry; handlers do not take it: all they touch is `handled`, handled_fd, and
+   the previous action, which is set before the handler and reset after it. Costs: a delivery is a wakeup,
+   one read of each descriptor, and a post a watcher. */
+
+enum { CASYNC__SIGNAL_STARTED = 2, CASYNC__SIGNAL_UNREFERENCED = 4 }; /* beside CASYNC_SIGNAL_ONCE */
+
+typedef struct casync__signals {
+    casync_watcher signalfd_watcher, handled_watcher;
+    int watchers;     /* this loop's */
+    sigset_t blocked; /* signals that this loop blocked in its thread, and unblocks at the end */
+} casync__signals;
+
+static inline casync_signal *casync__signal_of(casync_link *link) {
+    return casync__container(link, casync_signal, link);
+}
+
+static void casync__signal_handler(int signum, siginfo_t *info, void *context) {
+    int saved_errno = errno;
+    uint64_t one = 1;
+    casync__signal_source *source = &casync__process.signals[signum];
+    casync__atomic_or64(&casync__process.handled, (uint64_t)1 << (signum - 1));
+    (void)casync__sys_write(casync__process.handled_fd, &one, sizeof one); /* full is readable too */
+    if (source->plain_watchers == 0 && source->previous.sa_handler != SIG_DFL &&
+        source->previous.sa_handler != SIG_IGN) {
+        if (source->previous.sa_flags & SA_SIGINFO)
+            source->previous.sa_sigaction(signum, info, context);
+        else
+            source->previous.sa_handler(signum);
+    }
+    errno = saved_errno;
+}
+
+/* A watcher's job: the user's callback, in its loop. */
+static void casync__signal_call(void *arg) {
+    casync_signal *watcher = (casync_signal *)arg;
+    casync_callback callback = watcher->callback;
+    void *callback_arg = watcher->arg;
+    if (watcher->flags & CASYNC_SIGNAL_ONCE) casync_signal_stop(watcher);
+    callback(callback_arg);
+}
+
+static void casync__signal_deliver(int signum) {
+    casync_link *list = &casync__process.signals[signum].watchers, *link;
+    pthread_mutex_lock(&casync__process.mutex);
+    for (link = list->next; link && link != list; link = link->next) {
+        casync_signal *watcher = casync__signal_of(link);
+        if (!casync__atomic_exchange(&watcher->job.posted, 1)) casync__post(watcher->job.loop, &watcher->job);
+    }
+    pthread_mutex_unlock(&casync__process.mutex);
+}
+
+static void casync__read_signalfd(void *loop) {
+    struct signalfd_siginfo info;
+    (void)loop;
+    while (casync__sys_read(casync__process.signalfd, &info, sizeof info) == (int64_t)sizeof info)
+        casync__signal_deliver((int)info.ssi_signo);
+}
+
+static void casync__read_handled(void *loop) {
+    uint64_t count, handled;
+    (void)loop;
+    /* The bits are taken after the descriptor is read: a signal in between wakes once more, for nothing. */
+    (void)casync__sys_read(casync__process.handled_fd, &count, sizeof count);
+    handled = casync__atomic_take64(&casync__process.handled);
+    while (handled) {
+        casync__signal_deliver(casync__lowest_bit(handled) + 1);
+        handled &= handled - 1;
+    }
+}
+
+static int64_t casync__signal_fds_open(void) {
+    int64_t signal_fd, handled_fd;
+    if (casync__process.has_signal_fds) return 0;
+    sigemptyset(&casync__process.signalfd_mask);
+    signal_fd = casync__sys_signalfd(-1, &casync__process.signalfd_mask);
+    if (signal_fd < 0) return signal_fd;
+    handled_fd = casync__sys_eventfd();
+    if (handled_fd < 0) {
+        casync__sys_close((int)signal_fd);
+        return handled_fd;
+    }
+    casync__process.signalfd = (int)signal_fd;
+    casync__process.handled_fd = (int)handled_fd;
+    casync__process.has_signal_fds = true;
+    return 0;
+}
+
+/* In a forked child: descriptors of its own in place of those shared with the parent, under the same
+   numbers, for loops know them by number. What fails here shows in the child's next signal_start. */
+static void casync__signals_after_fork(void) {
+    int64_t signal_fd, handled_fd;
+    if (!casync__process.has_signal_fds) return;
+    signal_fd = casync__sys_signalfd(-1, &casync__process.signalfd_mask);
+    handled_fd = casync__sys_eventfd();
+    if (signal_fd >= 0) casync__sys_dup3((int)signal_fd, casync__process.signalfd);
+    if (handled_fd >= 0) casync__sys_dup3((int)handled_fd, casync__process.handled_fd);
+    if (signal_fd >= 0) casync__sys_close((int)signal_fd);
+    if (handled_fd >= 0) casync__sys_close((int)handled_fd);
+    casync__process.handled = 0;
+}
+
+/* Watches the two descriptors in this loop. */
+static int64_t casync__signals_open(casync_loop *loop) {
+    casync__signals *signals;
+    int64_t result = casync__signal_fds_open();
+    if (result < 0 || loop->signals) return result;
+    signals = (casync__signals *)casync__realloc(&loop->allocator, NULL, sizeof *signals);
+    if (!signals) return -ENOMEM;
+    memset(signals, 0, sizeof *signals);
+    sigemptyset(&signals->blocked);
+    result = casync_add_reader(loop, &signals->signalfd_watcher, casync__process.signalfd,
+                               casync__read_signalfd, loop);
+    if (result == 0)
+        result = casync_add_reader(loop, &signals->handled_watcher, casync__process.handled_fd,
+                                   casync__read_handled, loop);
+    if (result < 0) {
+        casync_remove_reader(&signals->signalfd_watcher);
+        casync__free(&loop->allocator, signals);
+        return result;
+    }
+    casync_watcher_ref(&signals->signalfd_watcher, false);
+    casync_watcher_ref(&signals->handled_watcher, false);
+    signals->signalfd_watcher.kind = signals->handled_watcher.kind = CASYNC__WATCHER_INTERNAL;
+    loop->signals = signals;
+    return 0;
+}
+
+static void casync__signals_release(casync_loop *loop) {
+    if (!loop->signals || loop->signals->watchers > 0) return;
+    casync__watcher_unregister(&loop->signals->signalfd_watcher, false);
+    casync__watcher_unregister(&loop->signals->handled_watcher, false);
+    casync__free(&loop->allocator, loop->signals);
+    loop->signals = NULL;
+}
+
+/* Does this /proc/self/fdinfo file belong to a signalfd that takes the signal? proc(5): "sigmask:". */
+static bool casync__fdinfo_takes(const char *name, int signum) {
+    char path[64], line[128];
+    unsigned long long mask = 0;
+    bool found = false;
+    FILE *file;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%.20s", name);
+    file = fopen(path, "re");
+    if (!file) return false;
+    while (!found && fgets(line, sizeof line, file)) found = sscanf(line, "sigmask: %llx", &mask) == 1;
+    fclose(file);
+    return found && (mask & (1ULL << (signum - 1)));
+}
+
+/* Would a signalfd that is not ours compete for the signal? Without /proc nobody can tell. */
+static bool casync__signal_is_taken(int signum) {
+    DIR *directory = opendir("/proc/self/fdinfo");
+    struct dirent *entry;
+    bool taken = false;
+    if (!directory) return false;
+    while (!taken && (entry = readdir(directory)) != NULL)
+        taken = entry->d_name[0] != '.' && atoi(entry->d_name) != casync__process.signalfd &&
+                casync__fdinfo_takes(entry->d_name, signum);
+    closedir(directory);
+    return taken;
+}
+
+static int64_t casync__set_signalfd(int signum, bool on) {
+    sigset_t mask = casync__process.signalfd_mask;
+    int64_t result;
+    if (on)
+        sigaddset(&mask, signum);
+    else
+        sigdelset(&mask, signum);
+    result = casync__sys_signalfd(casync__process.signalfd, &mask);
+    if (result >= 0) casync__process.signalfd_mask = mask;
+    return result < 0 ? result : 0;
+}
+
+static int64_t casync__install_handler(casync__signal_source *source, int signum) {
+    struct sigaction action;
+    if (casync__signal_is_taken(signum)) return -EBUSY;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = casync__signal_handler;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    sigfillset(&action.sa_mask);
+    /* previous must be there before the handler can run */
+    casync__sys_sigaction(signum, NULL, &source->previous);
+    return casync__sys_sigaction(signum, &action, NULL);
+}
+
+/* What a signal that is still pending would do once unblocked, nobody asked for any more: it is dropped.
+   Then mask and action can be put back. */
+static void casync__uninstall_handler(casync__signal_source *source, int signum) {
+    struct timespec none = {0, 0};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signum);
+    while (casync__sys_sigtimedwait(&set, &none) > 0) continue;
+    casync__sys_sigaction(signum, &source->previous, NULL);
+}
+
+/* Blocks the signal in this thread, which is the loop's, if it is not blocked. */
+static void casync__block_signal(casync_loop *loop, int signum) {
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, signum);
+    casync__sys_sigmask(SIG_BLOCK, &set, &old);
+    if (!sigismember(&old, signum)) sigaddset(&loop->signals->blocked, signum);
+}
+
+static void casync__unblock_signal(casync_loop *loop, int signum) {
+    sigset_t set;
+    if (!sigismember(&loop->signals->blocked, signum)) return;
+    sigdelset(&loop->signals->blocked, signum);
+    sigemptyset(&set);
+    sigaddset(&set, signum);
+    casync__sys_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* Adds a watcher to the registry, which is locked. */
+static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
+    casync__signal_source *source = &casync__process.signals[watcher->signum];
+    int64_t result = casync__signals_open(loop);
+    if (result < 0) return result;
+    if (!source->watchers.next) casync__list_init(&source->watchers);
+    if (casync__list_is_empty(&source->watchers)) result = casync__install_handler(source, watcher->signum);
+    if (result < 0) return result;
+    if (!loop->guest) {
+        casync__block_signal(loop, watcher->signum);
+        if (source->plain_watchers == 0) result = casync__set_signalfd(watcher->signum, true);
+        if (result < 0) {
+            casync__unblock_signal(loop, watcher->signum);
+            if (casync__list_is_empty(&source->watchers)) casync__uninstall_handler(source, watcher->signum);
+            return result;
+        }
+        source->plain_watchers++;
+    }
+    casync__list_append(&source->watchers, &watcher->link);
+    loop->signals->watchers++;
+    return 0;
+}
+
+static bool casync__loop_watches_signal(casync_loop *loop, int signum) {
+    casync_link *list = &casync__process.signals[signum].watchers, *link;
+    for (link = list->next; link != list; link = link->next)
+        if (casync__signal_of(link)->job.loop == loop) return true;
+    return false;
+}
+
+static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
+    casync__signal_source *source = &casync__process.signals[watcher->signum];
+    casync__list_remove(&watcher->link);
+    loop->signals->watchers--;
+    if (!loop->guest && --source->plain_watchers == 0) casync__set_signalfd(watcher->signum, false);
+    if (casync__list_is_empty(&source->watchers)) casync__uninstall_handler(source, watcher->signum);
+    if (!casync__loop_watches_signal(loop, watcher->signum)) casync__unblock_signal(loop, watcher->signum);
+}
+
+CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum, int flags,
+                                           casync_callback callback, void *arg) {
+    int64_t result;
+    if (loop->state == CASYNC_LOOP_CLOSED || !callback || (flags & ~CASYNC_SIGNAL_ONCE)) return -EINVAL;
+    if (signum < 1 || signum > 64 || signum == SIGKILL || signum == SIGSTOP) return -EINVAL;
+    if (watcher->flags & CASYNC__SIGNAL_STARTED) return -EALREADY;
+    if (casync__is_forked(loop)) return -ECHILD;
+    casync__job_init(loop, &watcher->job, casync__signal_call, watcher);
+    watcher->callback = callback;
+    watcher->arg = arg;
+    watcher->signum = signum;
+    pthread_mutex_lock(&casync__process.mutex);
+    result = casync__signal_add(loop, watcher);
+    pthread_mutex_unlock(&casync__process.mutex);
+    if (result < 0) {
+        casync__signals_release(loop);
+        return result;
+    }
+    watcher->job.flags = CASYNC__JOB_INTERNAL;
+    watcher->flags =
+        (watcher->flags & CASYNC__SIGNAL_UNREFERENCED) | CASYNC__SIGNAL_STARTED | (uint32_t)flags;
+    if (!(watcher->flags & CASYNC__SIGNAL_UNREFERENCED)) loop->active++;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
+    casync_loop *loop = watcher->job.loop;
+    if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    pthread_mutex_lock(&casync__process.mutex);
+    casync__signal_remove(loop, watcher);
+    pthread_mutex_unlock(&casync__process.mutex);
+    casync_job_cancel(&watcher->job);
+    watcher->flags &= ~(uint32_t)CASYNC__SIGNAL_STARTED;
+    if (!(watcher->flags & CASYNC__SIGNAL_UNREFERENCED)) loop->active--;
+    casync__signals_release(loop);
+    return 1;
+}
+
+CASYNC__DEFINE void casync_signal_ref(casync_signal *watcher, bool referenced) {
+    bool started = (watcher->flags & CASYNC__SIGNAL_STARTED) != 0;
+    if (started && !(watcher->flags & CASYNC__SIGNAL_UNREFERENCED)) watcher->job.loop->active--;
+    watcher->flags &= ~(uint32_t)CASYNC__SIGNAL_UNREFERENCED;
+    if (!referenced) watcher->flags |= CASYNC__SIGNAL_UNREFERENCED;
+    if (started && referenced) watcher->job.loop->active++;
+}
+
+/* The first watcher of the loop in the registry, or NULL. */
+static casync_signal *casync__first_signal(casync_loop *loop) {
+    int signum;
+    for (signum = 1; signum <= 64 && loop->signals; signum++) {
+        casync_link *list = &casync__process.signals[signum].watchers, *link;
+        for (link = list->next; link && link != list; link = link->next)
+            if (casync__signal_of(link)->job.loop == loop) return casync__signal_of(link);
+    }
+    return NULL;
+}
+
+static void casync__signals_close(casync_loop *loop) {
+    casync_signal *watcher;
+    while ((watcher = casync__first_signal(loop)) != NULL) casync_signal_stop(watcher);
+}
+
+static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+    int signum;
+    for (signum = 1; signum <= 64 && loop->signals; signum++) {
+        casync_link *list = &casync__process.signals[signum].watchers, *link;
+        for (link = list->next; link && link != list; link = link->next)
+            if (casync__signal_of(link)->job.loop == loop)
+                visit(CASYNC_KIND_SIGNAL, casync__signal_of(link), arg);
+    }
+}
+
+/* >> buffers (implementation) ----------------------------------------------------------------- */
+
+/* A queue of chunks. A copied chunk has its bytes behind its header, at least CASYNC__CHUNK_SIZE of them,
+   and takes further small writes while it has room; a referenced one points to bytes of somebody else.
+   Sending takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies, and allocates once
+   in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one system call unless the
+   vector was taken whole and more is queued. */
+
+#define CASYNC__CHUNK_SIZE 4040 /* with header and malloc's own, just below a page */
+#define CASYNC__SPANS_MAX 64
+
+typedef struct casync__out_chunk {
+    struct casync__out_chunk *next;
+    const uint8_t *data; /* what is left of it */
+    size_t size, room;   /* bytes left; bytes that can be appended behind them */
+    casync_release release;
+    void *arg;
+    int passed_fd; /* a descriptor that goes with the first byte, or -1 */
+} casync__out_chunk;
+
+/* Spans go to the kernel as they are. */
+typedef char casync__span_is_an_iovec[sizeof(casync_span) == sizeof(struct iovec) &&
+                                              offsetof(casync_span, len) == offsetof(struct iovec, iov_len)
+                                          ? 1
+                                          : -1];
+
+static inline struct iovec *casync__iovec(const casync_span *spans) { return (struct iovec *)(void *)spans; }
+
+static size_t casync__spans_size(const casync_span *spans, size_t count) {
+    size_t i, size = 0;
+    for (i = 0; i < count; i++) size += spans[i].len;
+    return size;
+}
+
+CASYNC__DEFINE void casync_outbuf_init(casync_outbuf *out, casync_allocator allocator) {
+    memset(out, 0, sizeof *out);
+    out->allocator = allocator;
+    if (!out->allocator.function) out->allocator.function = casync__default_allocate;
+}
+
+static casync__out_chunk *casync__outbuf_add_chunk(casync_outbuf *out, size_t room) {
+    casync__out_chunk *chunk =
+        (casync__out_chunk *)casync__realloc(&out->allocator, NULL, sizeof *chunk + room);
+    if (!chunk) return NULL;
+    memset(chunk, 0, sizeof *chunk);
+    chunk->data = (const uint8_t *)(chunk + 1);
+    chunk->room = room;
+    chunk->passed_fd = -1;
+    if (out->last)
+        out->last->next = chunk;
+    else
+        out->first = chunk;
+    out->last = chunk;
+    return chunk;
+}
+
+static void casync__outbuf_fill(casync_outbuf *out, casync__out_chunk *chunk, const void *data, size_t size) {
+    if (size == 0) return;
+    memcpy((uint8_t *)chunk->data + chunk->size, data, size);
+    chunk->size += size;
+    chunk->room -= size;
+    out->size += size;
+}
+
+/* Appends what comes after the first `skip` bytes of the spans. */
+static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span *spans, size_t count,
+                                           size_t skip) {
+    casync__out_chunk *chunk = out->last;
+    size_t i, total = casync__spans_size(spans, count) - skip, room = chunk ? chunk->room : 0;
+    if (total > room) {
+        size_t missing = total - room;
+        if (!casync__outbuf_add_chunk(out, missing > CASYNC__CHUNK_SIZE ? missing : CASYNC__CHUNK_SIZE))
+            return -ENOMEM;
+        if (!chunk) chunk = out->last;
+    }
+    for (i = 0; i < count; i++) {
+        const uint8_t *data = (const uint8_t *)spans[i].ptr;
+        size_t size = spans[i].len, fits;
+        if (skip >= size) {
+            skip -= size;
+            continue;
+        }
+        data += skip;
+        size -= skip;
+        skip = 0;
+        fits = size < chunk->room ? size : chunk->room;
+        casync__outbuf_fill(out, chunk, data, fits);
+        if (fits == size) continue;
+        chunk = out->last;
+        casync__outbuf_fill(out, chunk, data + fits, size - fits);
+    }
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans, size_t count) {
+    return casync__outbuf_append_after(out, spans, count, 0);
+}
+
+CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
+                                                casync_release release, void *arg) {
+    casync__out_chunk *chunk;
+    if (size < CASYNC_REFERENCE_MIN) {
+        casync_span span;
+        span.ptr = data;
+        span.len = size;
+        if (casync__outbuf_append_after(out, &span, 1, 0) < 0) return -ENOMEM;
+        if (release) release(arg);
+        return 0;
+    }
+    chunk = casync__outbuf_add_chunk(out, 0);
+    if (!chunk) return -ENOMEM;
+    chunk->data = (const uint8_t *)data;
+    chunk->size = size;
+    chunk->release = release;
+    chunk->arg = arg;
+    out->size += size;
+    return 0;
+}
+
+/* What goes out as one vector: chunks up to one that passes a descriptor, which must come first in its
+   own, for the receiver gets it with that byte (unix(7)). */
+CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans, size_t count) {
+    const casync__out_chunk *chunk;
+    size_t used = 0;
+    for (chunk = out->first; chunk && used < count; chunk = chunk->next) {
+        if (chunk->passed_fd >= 0 && used > 0) break;
+        spans[used].ptr = chunk->data;
+        spans[used++].len = chunk->size;
+    }
+    return used;
+}
+
+/* Removes the first chunk before it calls its release, which may use the queue. */
+static void casync__outbuf_drop_first(casync_outbuf *out) {
+    casync__out_chunk *chunk = out->first;
+    casync_release release = chunk->release;
+    void *arg = chunk->arg;
+    out->first = chunk->next;
+    if (!out->first) out->last = NULL;
+    out->size -= chunk->size;
+    if (chunk->passed_fd >= 0) casync__sys_close(chunk->passed_fd);
+    casync__free(&out->allocator, chunk);
+    if (release) release(arg);
+}
+
+CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) {
+    while (out->first) casync__outbuf_drop_first(out);
+}
+
+CASYNC__DEFINE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
+    while (out->first && size >= out->first->size) {
+        size -= out->first->size;
+        casync__outbuf_drop_first(out);
+    }
+    if (!out->first || size == 0) return;
+    out->first->data += size;
+    out->first->size -= size;
+    out->size -= size;
+    if (out->first->passed_fd >= 0) casync__sys_close(out->first->passed_fd);
+    out->first->passed_fd = -1;
+}
+
+/* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag of
+   pwritev2 prevents it; before, the signal is blocked, and taken if it was not pending already. */
+static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, size_t count) {
+    struct timespec none = {0, 0};
+    sigset_t pipe_signal, old, pending;
+    int64_t written;
+    if (!casync__process.no_rwf_nosignal) {
+        written = casync__sys_pwritev2(fd, casync__iovec(spans), (int)count, CASYNC__RWF_NOSIGNAL);
+        if (written != -EOPNOTSUPP && written != -EINVAL && written != -ENOSYS) return written;
+        casync__process.no_rwf_nosignal = true;
+    }
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    sigpending(&pending);
+    casync__sys_sigmask(SIG_BLOCK, &pipe_signal, &old);
+    written = casync__sys_writev(fd, casync__iovec(spans), (int)count);
+    if (written == -EPIPE && !sigismember(&pending, SIGPIPE)) casync__sys_sigtimedwait(&pipe_signal, &none);
+    casync__sys_sigmask(SIG_SETMASK, &old, NULL);
+    return written;
+}
+
+static int64_t casync__send_with_fd(int fd, const casync_span *spans, size_t count, int passed_fd) {
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct msghdr message;
+    memset(&message, 0, sizeof message);
+    message.msg_iov = casync__iovec(spans);
+    message.msg_iovlen = count;
+    if (passed_fd >= 0) {
+        memset(&control, 0, sizeof control);
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        memcpy(CMSG_DATA(&control.header), &passed_fd, sizeof passed_fd);
+        message.msg_control = &control;
+        message.msg_controllen = sizeof control;
+    }
+    return casync__sys_sendmsg(fd, &message);
+}
+
+static inline int64_t casync__write_spans(int fd, bool is_socket, const casync_span *spans, size_t count) {
+    if (!is_socket) return casync__write_without_sigpipe(fd, spans, count);
+    if (count == 1) return casync__sys_send(fd, spans[0].ptr, spans[0].len);
+    return casync__send_with_fd(fd, spans, count, -1);
+}
+
+CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket) {
+    casync_span spans[CASYNC__SPANS_MAX];
+    int64_t total = 0;
+    while (out->size > 0) {
+        size_t count = casync_outbuf_peek(out, spans, CASYNC__SPANS_MAX),
+               size = casync__spans_size(spans, count);
+        int64_t written = out->first->passed_fd >= 0
+                              ? casync__send_with_fd(fd, spans, count, out->first->passed_fd)
+                              : casync__write_spans(fd, is_socket, spans, count);
+        if (written < 0) return total > 0 ? total : written; /* an error comes again with the next flush */
+        total += written;
+        casync_outbuf_consume(out, (size_t)written);
+        if ((size_t)written < size) break; /* the kernel's buffer is full */
+    }
+    return total;
+}
+
+/* >> streams & servers (implementation) ------------------------------------------------------- */
+
+/* One stream type over the readiness of a descriptor. Incoming bytes take the shortest way there is: into
+   the buffer of the read operation that waits, into the protocol's own buffer, or through the loop's
+   scratch to the protocol. Only what must be put together (frames), and what a filter made, is kept in
+   `input`, which exists while there is something in it. Outgoing bytes are tried at once; what is left is
+   queued in `out` until the descriptor is writable.
+
+   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job that
+   calls connection_lost and then closes. casync_close does the last part alone, at once. A callback may
+   do either, or free the stream, so after each call of one a guard tells whether to go on.
+
+   Costs: a message received and answered is one read and one send, beside the wait; a connection is one
+   accept4, one setsockopt (TCP), one epoll_ctl and one close. An idle stream has no memory but its struct. */
+
+enum {
+    CASYNC__STREAM_OPEN = 1,
+    CASYNC__STREAM_CONNECTING = 2,
+    CASYNC__STREAM_SOCKET = 4,
+    CASYNC__STREAM_UNSHARED = 8, /* the library made the descriptor: closing it is the end of the file */
+    CASYNC__STREAM_KEEP_FD = 16,
+    CASYNC__STREAM_WRITE_ONLY = 32, /* a pipe: readable means that its reader is gone */
+    CASYNC__STREAM_RECEIVE_FDS = 64,
+    CASYNC__STREAM_NAGLE = 128,
+    CASYNC__STREAM_PAUSED = 256, /* reading, by the user */
+    CASYNC__STREAM_MORE = 512,   /* the last read was full: more may be there */
+    CASYNC__STREAM_READ_EOF = 1024,
+    CASYNC__STREAM_WRITE_EOF = 2048, /* asked for; EOF_SENT: done */
+    CASYNC__STREAM_EOF_SENT = 4096,
+    CASYNC__STREAM_FINISHING = 8192,
+    CASYNC__STREAM_WRITING_PAUSED = 16384,
+    CASYNC__STREAM_ENDED = 32768
+};
+
+enum {
+    CASYNC__OP_READ,
+    CASYNC__OP_READ_EXACTLY,
+    CASYNC__OP_READ_FRAME,
+    CASYNC__OP_CONNECT,
+    CASYNC__OP_DRAIN,
+    CASYNC__OP_FINISH,
+    CASYNC__OP_ACCEPT
+};
+
+#define CASYNC__SCRATCH_SIZE 65536
+#define CASYNC__READS_MAX 4    /* of one stream in one turn */
+#define CASYNC__ACCEPTS_MAX 32 /* of one server in one turn */
+#define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
+#define CASYNC__DEFAULT_LIMIT 65536
+#define CASYNC__DELIMITER_MAX 64
+#define CASYNC__PASSED_FDS_MAX 16 /* taken with one read */
+
+typedef struct casync__fd_queue {
+    struct casync__fd_queue *next;
+    int fd;
+} casync__fd_queue;
+
+static void casync__stream_end(casync_stream *stream, int64_t error);
+static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size);
+static void casync__update_reading(casync_stream *stream);
+
+static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
+    return stream->watcher.reader.loop;
+}
+
+static inline bool casync__stream_is(const casync_stream *stream, uint32_t flag) {
+    return (stream->flags & flag) != 0;
+}
+
+/* Open, connected and not ended. */
+static inline bool casync__is_connected(const casync_stream *stream) {
+    return (stream->flags & (CASYNC__STREAM_OPEN | CASYNC__STREAM_CONNECTING | CASYNC__STREAM_ENDED)) ==
+           CASYNC__STREAM_OPEN;
+}
+
+static void casync__report(casync_loop *loop, const char *message, int64_t error, casync_stream *stream,
+                           casync_server *server) {
+    casync_exception exception;
+    memset(&exception, 0, sizeof exception);
+    exception.message = message;
+    exception.error = error;
+    exception.stream = stream;
+    exception.server = server;
+    casync_call_exception_handler(loop, &exception);
+}
+
+/* -- operations: what waits for a stream or a server -- */
+
+static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kind) {
+    /* Nobody ever opened the stream: the operation will fail, which the running loop can tell. */
+    if (!loop) loop = casync_get_running_loop();
+    CASYNC_ASSERT(loop);
+    memset(op, 0, sizeof *op);
+    casync__future_reset(loop, &op->future, CASYNC__FUTURE_OP);
+    op->kind = kind;
+    return &op->future;
+}
+
+static casync_future *casync__op_done(casync_op *op, int64_t result, void *ptr) {
+    if (op->link.next) casync__list_remove(&op->link);
+    casync_future_set_result(&op->future, result, ptr);
+    return &op->future;
+}
+
+/* Ends all operations of a list. */
+static void casync__ops_done(casync_link *list, int64_t result) {
+    while (list->next && !casync__list_is_empty(list))
+        casync__op_done(casync__container(list->next, casync_op, link), result, NULL);
+}
+
+static void casync__op_cancel(casync_op *op) {
+    if (op->link.next) casync__list_remove(&op->link);
+    if (op->stream && op->stream->reading == op) {
+        op->stream->reading = NULL;
+        casync__update_reading(op->stream);
+    }
+    if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH) casync_close(op->stream);
+}
+
+/* -- framing -- */
+
+static bool casync__framing_is_valid(const casync_framing *framing) {
+    switch (framing->kind) {
+    case CASYNC_FRAMING_FIXED:
+        return framing->size > 0;
+    case CASYNC_FRAMING_DELIMITER:
+        return framing->delimiter && framing->size > 0 && framing->size <= CASYNC__DELIMITER_MAX;
+    case CASYNC_FRAMING_LENGTH:
+        return framing->size == 1 || framing->size == 2 || framing->size == 4 || framing->size == 8;
+    default:
+        return false;
+    }
+}
+
+/* Byte i of a length prefix counts this many bits up. */
+static inline unsigned casync__prefix_bit(const casync_framing *framing, size_t i) {
+    return 8 * (unsigned)(framing->little_endian ? i : framing->size - 1 - i);
+}
+
+static uint64_t casync__read_prefix(const casync_framing *framing, const uint8_t *data) {
+    uint64_t length = 0;
+    size_t i;
+    for (i = 0; i < framing->size; i++) length |= (uint64_t)data[i] << casync__prefix_bit(framing, i);
+    return length;
+}
+
+/* Looks for a frame at the beginning of the input. Returns its whole length, with *skip of it in front of
+   the payload; -EAGAIN if there is not enough, CASYNC_LIMIT_OVERRUN if there will not be. */
+static int64_t casync__find_frame(casync_stream *stream, const casync_framing *framing, size_t *skip) {
+    const uint8_t *data = stream->input + stream->input_start;
+    size_t size = stream->input_end - stream->input_start;
+    uint64_t length;
+    *skip = 0;
+    if (framing->kind == CASYNC_FRAMING_DELIMITER) {
+        size_t scanned = stream->input_scanned;
+        const uint8_t *found = NULL;
+        if (size > scanned)
+            found =
+                (const uint8_t *)memmem(data + scanned, size - scanned, framing->delimiter, framing->size);
+        stream->input_scanned = size >= framing->size ? size - framing->size + 1 : 0;
+        length = found ? (uint64_t)(found - data) + framing->size : size;
+        if (length > stream->read_limit) return CASYNC_LIMIT_OVERRUN;
+        return found ? (int64_t)length : -EAGAIN;
+    }
+    length = framing->size;
+    if (framing->kind == CASYNC_FRAMING_LENGTH) {
+        if (size < framing->size) return -EAGAIN;
+        *skip = framing->size;
+        length = casync__read_prefix(framing, data);
+    }
+    if (length > stream->read_limit) return CASYNC_LIMIT_OVERRUN;
+    length += *skip;
+    return size >= length ? (int64_t)length : -EAGAIN;
+}
+
+/* -- input: bytes that wait to be asked for -- */
+
+static inline size_t casync__input_size(const casync_stream *stream) {
+    return stream->input_end - stream->input_start;
+}
+
+static void casync__input_consume(casync_stream *stream, size_t size) {
+    stream->input_start += size;
+    stream->input_scanned = 0;
+}
+
+static void casync__input_free(casync_stream *stream) {
+    if (stream->input) casync__free(&casync__stream_loop(stream)->allocator, stream->input);
+    stream->input = NULL;
+    stream->input_start = stream->input_end = stream->input_size = stream->input_scanned = 0;
+}
+
+static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size) {
+    size_t kept = casync__input_size(stream), needed = kept + size;
+    if (stream->input_start > 0) {
+        memmove(stream->input, stream->input + stream->input_start, kept);
+        stream->input_start = 0;
+        stream->input_end = kept;
+    }
+    if (needed > stream->input_size) {
+        size_t grown = stream->input_size * 2 > needed ? stream->input_size * 2 : needed;
+        uint8_t *input =
+            (uint8_t *)casync__realloc(&casync__stream_loop(stream)->allocator, stream->input, grown);
+        if (!input) return -ENOMEM;
+        stream->input = input;
+        stream->input_size = grown;
+    }
+    if (size > 0) memcpy(stream->input + kept, data, size);
+    stream->input_end = needed;
+    return 0;
+}
+
+/* Moves up to `size` bytes of the input to where they are wanted. */
+static size_t casync__input_take(casync_stream *stream, uint8_t *buffer, size_t size) {
+    size_t taken = casync__input_size(stream);
+    if (taken > size) taken = size;
+    if (taken == 0) return 0;
+    memcpy(buffer, stream->input + stream->input_start, taken);
+    casync__input_consume(stream, taken);
+    return taken;
+}
+
+/* -- reading -- */
+
+static inline bool casync__protocol_reads(const casync_stream *stream) {
+    return stream->protocol && (stream->protocol->data_received || stream->protocol->get_buffer);
+}
+
+/* Shall the protocol be given bytes now? */
+static inline bool casync__may_deliver(const casync_stream *stream) {
+    return casync__protocol_reads(stream) && casync__is_connected(stream) &&
+           !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING);
+}
+
+static void casync__update_reading(casync_stream *stream) {
+    bool reads = stream->reading || casync__may_deliver(stream);
+    if (!casync__is_registered(&stream->watcher)) return;
+    if (reads && !casync__stream_is(stream, CASYNC__STREAM_READ_EOF | CASYNC__STREAM_ENDED))
+        casync__want(&stream->watcher, CASYNC__READ);
+    else
+        casync__unwant(&stream->watcher, CASYNC__READ);
+}
+
+/* What an operation gets when the stream ended after `done` of its bytes. */
+static int64_t casync__end_result(const casync_stream *stream, const casync_op *op) {
+    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) && stream->error < 0) return stream->error;
+    if (op->kind == CASYNC__OP_READ) return 0;
+    return op->done > 0 || casync__input_size(stream) > 0 ? CASYNC_INCOMPLETE_READ : CASYNC_EOF;
+}
+
+/* Serves the read that waits from the input: its result, or -EAGAIN if that needs more bytes. */
+static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void **ptr) {
+    int64_t length;
+    size_t skip;
+    if (op->kind == CASYNC__OP_READ_FRAME) {
+        length = casync__find_frame(stream, &op->framing, &skip);
+        if (length < 0) return length;
+        *ptr = stream->input + stream->input_start + skip;
+        casync__input_consume(stream, (size_t)length);
+        return length - (int64_t)skip;
+    }
+    op->done += casync__input_take(stream, op->buffer + op->done, op->length - op->done);
+    if (op->done == op->length || (op->kind == CASYNC__OP_READ && op->done > 0)) return (int64_t)op->done;
+    return -EAGAIN;
+}
+
+/* Ends the read that waits if it can be served, or if the stream has no more to come. */
+static void casync__serve_read(casync_stream *stream) {
+    casync_op *op = stream->reading;
+    void *ptr = NULL;
+    int64_t result;
+    if (!op) return;
+    result = casync__attempt_read(stream, op, &ptr);
+    if (result == -EAGAIN && casync__stream_is(stream, CASYNC__STREAM_READ_EOF | CASYNC__STREAM_ENDED))
+        result = casync__end_result(stream, op);
+    if (result == -EAGAIN) return;
+    stream->reading = NULL;
+    casync__update_reading(stream);
+    casync__op_done(op, result, ptr);
+}
+
+/* Gives the protocol the frames that are whole. */
+static void casync__deliver_frames(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    while (casync__may_deliver(stream) && casync__input_size(stream) > 0) {
+        casync__guard guard;
+        casync_span frame;
+        size_t skip;
+        int64_t length = casync__find_frame(stream, stream->framing, &skip);
+        if (length == -EAGAIN) return;
+        if (length < 0) {
+            casync__stream_end(stream, length);
+            return;
+        }
+        frame.ptr = stream->input + stream->input_start + skip;
+        frame.len = (size_t)length - skip;
+        casync__input_consume(stream, (size_t)length);
+        casync__guard_enter(loop, &guard, stream);
+        stream->protocol->data_received(stream, frame);
+        if (!casync__guard_leave(loop, &guard)) return;
+    }
+    if (casync__input_size(stream) == 0) casync__input_free(stream);
+}
+
+/* Copies bytes into the buffers of a protocol with get_buffer: what a filter made has another place. */
+static void casync__deliver_copies(casync_stream *stream, const uint8_t *data, size_t size) {
+    casync_loop *loop = casync__stream_loop(stream);
+    while (size > 0 && casync__is_connected(stream)) {
+        casync__guard guard;
+        casync_buffer buffer = stream->protocol->get_buffer(stream, (int64_t)size);
+        size_t copied = buffer.len < size ? buffer.len : size;
+        if (copied > 0) memcpy(buffer.ptr, data, copied);
+        data += copied;
+        size -= copied;
+        casync__guard_enter(loop, &guard, stream);
+        stream->protocol->buffer_updated(stream, copied);
+        if (!casync__guard_leave(loop, &guard)) return;
+        if (copied == 0) casync__stream_end(stream, -ENOBUFS);
+    }
+}
+
+/* Bytes for the stream's user. */
+static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
+    casync_span span;
+    if (!casync__is_connected(stream) || size == 0) return;
+    if (!casync__protocol_reads(stream) || stream->framing) {
+        if (casync__input_append(stream, data, size) < 0)
+            casync__stream_end(stream, -ENOMEM);
+        else if (casync__protocol_reads(stream))
+            casync__deliver_frames(stream);
+        else
+            casync__serve_read(stream);
+    } else if (stream->protocol->get_buffer) {
+        casync__deliver_copies(stream, data, size);
+    } else {
+        span.ptr = data;
+        span.len = size;
+        stream->protocol->data_received(stream, span);
+    }
+}
+
+/* The other side will send no more. */
+static void casync__stream_received_eof(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    const casync_protocol *protocol = stream->protocol;
+    casync__guard guard;
+    bool keep = false;
+    stream->flags |= CASYNC__STREAM_READ_EOF;
+    casync__unwant(&stream->watcher, CASYNC__READ);
+    if (!casync__protocol_reads(stream)) {
+        casync__serve_read(stream);
+        return;
+    }
+    if (protocol->eof_received) {
+        casync__guard_enter(loop, &guard, stream);
+        keep = protocol->eof_received(stream);
+        if (!casync__guard_leave(loop, &guard)) return;
+    }
+    if (!keep) casync_finish_start(stream);
+}
+
+static void casync__queue_fd(casync_stream *stream, int fd) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__fd_queue **last = &stream->received_fds;
+    casync__fd_queue *entry = (casync__fd_queue *)casync__realloc(&loop->allocator, NULL, sizeof *entry);
+    if (!entry) {
+        casync__sys_close(fd);
+        casync__report(loop, "no memory for a descriptor that was passed: it is closed", -ENOMEM, stream,
+                       NULL);
+        return;
+    }
+    entry->next = NULL;
+    entry->fd = fd;
+    while (*last) last = &(*last)->next;
+    *last = entry;
+}
+
+static void casync__take_fds(casync_stream *stream, struct msghdr *message) {
+    struct cmsghdr *header;
+    for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+        size_t i, count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        for (i = 0; i < count; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
+            casync__queue_fd(stream, fd);
+        }
+    }
+    if (message->msg_flags & MSG_CTRUNC)
+        casync__report(casync__stream_loop(stream), "more descriptors were passed at once than can be taken",
+                       -EMSGSIZE, stream, NULL);
+}
+
+static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t size) {
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(CASYNC__PASSED_FDS_MAX * sizeof(int))];
+    } control;
+    struct iovec iov;
+    struct msghdr message;
+    int64_t count;
+    memset(&message, 0, sizeof message);
+    iov.iov_base = buffer;
+    iov.iov_len = size;
+    message.msg_iov = &iov;
+    message.msg_iovlen = 1;
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
+    count = casync__sys_recvmsg(stream->watcher.fd, &message);
+    if (count >= 0) casync__take_fds(stream, &message);
+    return count;
+}
+
+/* One read(2). Notes whether it filled the buffer. */
+static int64_t casync__read_descriptor(casync_stream *stream, void *buffer, size_t size) {
+    int64_t count = casync__stream_is(stream, CASYNC__STREAM_RECEIVE_FDS)
+                        ? casync__read_with_fds(stream, buffer, size)
+                        : casync__sys_read(stream->watcher.fd, buffer, size);
+    stream->flags &= ~(uint32_t)CASYNC__STREAM_MORE;
+    if (count > 0 && (size_t)count == size) stream->flags |= CASYNC__STREAM_MORE;
+    return count;
+}
+
+/* The end, or an error, of the descriptor. */
+static void casync__read_failed(casync_stream *stream, int64_t result) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    if (result == -EAGAIN) return;
+    if (result == 0 && stream->filter && stream->filter->received_eof) {
+        casync__guard_enter(loop, &guard, stream);
+        result = stream->filter->received_eof(stream->filter);
+        if (!casync__guard_leave(loop, &guard) || !casync__is_connected(stream)) return;
+    }
+    if (result < 0)
+        casync__stream_end(stream, result);
+    else
+        casync__stream_received_eof(stream);
+}
+
+static void casync__read_for_op(casync_stream *stream, casync_op *op) {
+    int64_t count = casync__read_descriptor(stream, op->buffer + op->done, op->length - op->done);
+    if (count > 0) {
+        op->done += (size_t)count;
+        casync__serve_read(stream);
+    } else {
+        casync__read_failed(stream, count);
+    }
+}
+
+static void casync__read_for_buffered(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    const casync_protocol *protocol = stream->protocol;
+    casync__guard guard;
+    casync_buffer buffer;
+    int64_t count = -ENOBUFS;
+    casync__guard_enter(loop, &guard, stream);
+    buffer = protocol->get_buffer(stream, -1);
+    if (!guard.gone && buffer.len > 0) count = casync__read_descriptor(stream, buffer.ptr, buffer.len);
+    if (!guard.gone) protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
+    if (!casync__guard_leave(loop, &guard)) return;
+    if (count <= 0 && casync__is_connected(stream)) casync__read_failed(stream, count);
+}
+
+static void casync__read_to_scratch(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    int64_t count = -ENOMEM, result = 0;
+    if (!loop->scratch)
+        loop->scratch = (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC__SCRATCH_SIZE);
+    if (loop->scratch) count = casync__read_descriptor(stream, loop->scratch, CASYNC__SCRATCH_SIZE);
+    if (count <= 0) {
+        casync__read_failed(stream, count);
+    } else if (stream->filter && stream->filter->received) {
+        casync__guard guard;
+        casync_span raw;
+        raw.ptr = loop->scratch;
+        raw.len = (size_t)count;
+        casync__guard_enter(loop, &guard, stream);
+        result = stream->filter->received(stream->filter, raw);
+        if (casync__guard_leave(loop, &guard) && result < 0) casync__stream_end(stream, result);
+    } else {
+        casync__stream_receive(stream, loop->scratch, (size_t)count);
+    }
+}
+
+static void casync__read_once(casync_stream *stream) {
+    casync_op *op = stream->reading;
+    if (!stream->filter && op && op->kind != CASYNC__OP_READ_FRAME)
+        casync__read_for_op(stream, op);
+    else if (!stream->filter && !stream->framing && stream->protocol && stream->protocol->get_buffer)
+        casync__read_for_buffered(stream);
+    else
+        casync__read_to_scratch(stream);
+}
+
+/* The watcher says readable. Full reads are repeated, but not without end: other streams wait too. */
+static void casync__stream_readable(void *arg) {
+    casync_stream *stream = (casync_stream *)arg;
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    int i;
+    if (casync__stream_is(stream, CASYNC__STREAM_WRITE_ONLY)) {
+        casync__stream_end(stream, stream->out.size > 0 ? -EPIPE : 0);
+        return;
+    }
+    casync__guard_enter(loop, &guard, stream);
+    if (stream->framing && casync__input_size(stream) > 0)
+        casync__deliver_frames(stream); /* left by a pause */
+    for (i = 0; i < CASYNC__READS_MAX && !guard.gone && (stream->watcher.wanted & CASYNC__READ); i++) {
+        casync__read_once(stream);
+        if (guard.gone || !casync__stream_is(stream, CASYNC__STREAM_MORE)) break;
+    }
+    casync__guard_leave(loop, &guard);
+}
+
+/* -- writing -- */
+
+static void casync__pause_writing_if_full(casync_stream *stream) {
+    if (casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) || stream->out.size <= stream->high_water)
+        return;
+    stream->flags |= CASYNC__STREAM_WRITING_PAUSED;
+    if (stream->protocol && stream->protocol->pause_writing) stream->protocol->pause_writing(stream);
+}
+
+static void casync__drains_done(casync_stream *stream) {
+    casync_link *link = stream->waiting.next;
+    while (link != &stream->waiting) {
+        casync_op *op = casync__container(link, casync_op, link);
+        link = link->next;
+        if (op->kind == CASYNC__OP_DRAIN) casync__op_done(op, 0, NULL);
+    }
+}
+
+static void casync__resume_writing_if_drained(casync_stream *stream) {
+    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) || stream->out.size > stream->low_water)
+        return;
+    stream->flags &= ~(uint32_t)CASYNC__STREAM_WRITING_PAUSED;
+    casync__drains_done(stream);
+    if (stream->protocol && stream->protocol->resume_writing) stream->protocol->resume_writing(stream);
+}
+
+/* Everything queued is sent: now the end of the stream can be. */
+static void casync__all_sent(casync_stream *stream) {
+    casync__unwant(&stream->watcher, CASYNC__WRITE);
+    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) {
+        casync__stream_end(stream, 0);
+    } else if (casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF) &&
+               !casync__stream_is(stream, CASYNC__STREAM_EOF_SENT)) {
+        stream->flags |= CASYNC__STREAM_EOF_SENT;
+        /* ENOTCONN: the other side reset the connection, which reading will tell. */
+        (void)casync__sys_shutdown(stream->watcher.fd, SHUT_WR);
+    }
+}
+
+static void casync__flush(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    int64_t result;
+    casync__guard_enter(loop, &guard, stream);
+    result = casync_outbuf_flush(&stream->out, stream->watcher.fd,
+                                 casync__stream_is(stream, CASYNC__STREAM_SOCKET));
+    if (!guard.gone && result < 0 && result != -EAGAIN) casync__stream_end(stream, result);
+    if (!guard.gone && casync__is_connected(stream)) casync__resume_writing_if_drained(stream);
+    if (!casync__guard_leave(loop, &guard) || !casync__is_connected(stream)) return;
+    if (stream->out.size == 0)
+        casync__all_sent(stream);
+    else
+        casync__want(&stream->watcher, CASYNC__WRITE);
+}
+
+/* May the user write? */
+static int64_t casync__check_write(const casync_stream *stream) {
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
+        casync__stream_is(stream, CASYNC__STREAM_CONNECTING))
+        return CASYNC_INVALID_STATE;
+    if (casync__stream_is(stream, CASYNC__STREAM_ENDED)) return stream->error < 0 ? stream->error : -EPIPE;
+    return casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF | CASYNC__STREAM_FINISHING) ? -EPIPE : 0;
+}
+
+/* What the descriptor takes at once: 0 if nothing, or if bytes before these still wait. */
+static int64_t casync__send_now(casync_stream *stream, const casync_span *spans, size_t count) {
+    int64_t sent;
+    if (stream->out.size > 0) return 0;
+    sent = casync__write_spans(stream->watcher.fd, casync__stream_is(stream, CASYNC__STREAM_SOCKET), spans,
+                               count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
+    if (sent == -EAGAIN) return 0;
+    if (sent < 0) casync__stream_end(stream, sent);
+    return sent;
+}
+
+/* Bytes were queued: they go when the descriptor is writable. */
+static void casync__queued(casync_stream *stream) {
+    casync__want(&stream->watcher, CASYNC__WRITE);
+    casync__pause_writing_if_full(stream);
+}
+
+/* Sends spans to the descriptor, past any filter. */
+static int64_t casync__stream_send(casync_stream *stream, const casync_span *spans, size_t count) {
+    int64_t total = (int64_t)casync__spans_size(spans, count), sent;
+    if (total == 0) return 0;
+    sent = casync__send_now(stream, spans, count);
+    if (sent < 0 || sent == total) return sent;
+    if (casync__outbuf_append_after(&stream->out, spans, count, (size_t)sent) < 0)
+        return sent > 0 ? sent : -ENOMEM;
+    casync__queued(stream);
+    return total;
+}
+
+/* Through the filter, if there is one. */
+CASYNC__DEFINE int64_t casync_writev(casync_stream *stream, const casync_span *spans, size_t count) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    int64_t total, result = casync__check_write(stream);
+    if (result < 0) return result;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    if (!stream->filter || !stream->filter->write) return casync__stream_send(stream, spans, count);
+    total = (int64_t)casync__spans_size(spans, count);
+    casync__guard_enter(loop, &guard, stream);
+    result = stream->filter->write(stream->filter, spans, count);
+    if (casync__guard_leave(loop, &guard) && result < 0) casync__stream_end(stream, result);
+    return result < 0 ? result : total;
+}
+
+CASYNC__DEFINE int64_t casync_write(casync_stream *stream, const void *data, size_t size) {
+    casync_span span;
+    span.ptr = data;
+    span.len = size;
+    return casync_writev(stream, &span, 1);
+}
+
+CASYNC__DEFINE int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
+                                        casync_release release, void *arg) {
+    casync_span span;
+    int64_t sent;
+    span.ptr = data;
+    span.len = size;
+    if (size < CASYNC_REFERENCE_MIN || (stream->filter && stream->filter->write)) {
+        sent = casync_writev(stream, &span, 1);
+        if (sent == (int64_t)size && release) release(arg);
+        return sent;
+    }
+    sent = casync__check_write(stream);
+    if (sent == 0) sent = casync__send_now(stream, &span, 1);
+    if (sent < 0) return sent;
+    if (sent == (int64_t)size) {
+        if (release) release(arg);
+        return sent;
+    }
+    if (casync_outbuf_append_ref(&stream->out, (const uint8_t *)data + sent, size - (size_t)sent, release,
+                                 arg) < 0)
+        return sent > 0 ? sent : -ENOMEM;
+    casync__queued(stream);
+    return (int64_t)size;
+}
+
+CASYNC__DEFINE int64_t casync_try_write(casync_stream *stream, const void *data, size_t size) {
+    casync_span span;
+    int64_t sent = casync__check_write(stream);
+    if (sent < 0 || size == 0) return sent;
+    if (stream->filter && stream->filter->write) return -EOPNOTSUPP;
+    span.ptr = data;
+    span.len = size;
+    sent = casync__send_now(stream, &span, 1);
+    return sent == 0 ? -EAGAIN : sent;
+}
+
+CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing,
+                                          const void *data, size_t size) {
+    uint8_t prefix[8];
+    casync_span spans[2];
+    size_t i;
+    int64_t result;
+    if (framing->kind != CASYNC_FRAMING_LENGTH || !casync__framing_is_valid(framing)) return -EINVAL;
+    if (framing->size < 8 && size / ((uint64_t)1 << (8 * framing->size)) > 0) return -EMSGSIZE;
+    for (i = 0; i < framing->size; i++)
+        prefix[i] = (uint8_t)((uint64_t)size / ((uint64_t)1 << casync__prefix_bit(framing, i)));
+    spans[0].ptr = prefix;
+    spans[0].len = framing->size;
+    spans[1].ptr = data;
+    spans[1].len = size;
+    result = casync_writev(stream, spans, 2);
+    return result < 0 ? result : result - (int64_t)framing->size;
+}
+
+CASYNC__DEFINE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
+    if (low > high) return -EINVAL;
+    stream->high_water = high;
+    stream->low_water = low;
+    if (!casync__is_connected(stream)) return 0;
+    if (stream->out.size > high)
+        casync__pause_writing_if_full(stream);
+    else
+        casync__resume_writing_if_drained(stream);
+    return 0;
+}
+
+/* The user is done writing: a filter has a last word. False if that ended the stream. */
+static bool casync__filter_write_eof(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    int64_t result;
+    if (!stream->filter || !stream->filter->write_eof) return true;
+    if (casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF)) return true;
+    casync__guard_enter(loop, &guard, stream);
+    result = stream->filter->write_eof(stream->filter);
+    if (!casync__guard_leave(loop, &guard)) return false;
+    if (result < 0) casync__stream_end(stream, result);
+    return casync__is_connected(stream);
+}
+
+CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
+    int64_t result = casync__check_write(stream);
+    if (result < 0)
+        return casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF) && result == -EPIPE ? 0 : result;
+    if (!casync__stream_is(stream, CASYNC__STREAM_SOCKET)) return -EOPNOTSUPP;
+    if (!casync__filter_write_eof(stream)) return 0;
+    stream->flags |= CASYNC__STREAM_WRITE_EOF;
+    if (stream->out.size == 0) casync__all_sent(stream);
+    return 0;
+}
+
+/* -- the life of a stream -- */
+
+static void casync__stream_writable(void *arg);
+
+/* What connection_lost is called by, and what closes a stream that ended. */
+static void casync__stream_ended(void *arg) {
+    casync_stream *stream = (casync_stream *)arg;
+    casync_loop *loop = casync__stream_loop(stream);
+    const casync_protocol *protocol = stream->protocol;
+    int64_t error = stream->error;
+    casync_link finishing;
+    casync__guard guard;
+    casync__list_init(&finishing);
+    casync__list_move(&finishing, &stream->waiting);
+    casync__guard_enter(loop, &guard, stream);
+    if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
+    if (casync__guard_leave(loop, &guard)) casync_close(stream);
+    casync__ops_done(&finishing, error);
+}
+
+/* Nothing more comes or goes. Operations fail with what ended the stream, but for finish operations,
+   which are done when it is closed. */
+static void casync__stream_end(casync_stream *stream, int64_t error) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync_link others;
+    bool closes = stream->protocol || stream->memory || casync__stream_is(stream, CASYNC__STREAM_FINISHING);
+    casync_link *link;
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) || casync__stream_is(stream, CASYNC__STREAM_ENDED))
+        return;
+    stream->flags |= CASYNC__STREAM_ENDED;
+    stream->error = error;
+    casync__watcher_want(&stream->watcher, 0);
+    casync_job_cancel(&stream->watcher.reader);
+    casync_job_cancel(&stream->watcher.writer);
+    if (closes) casync__make_ready(loop, &stream->ending);
+    casync__list_init(&others);
+    for (link = stream->waiting.next; link != &stream->waiting;) {
+        casync_op *op = casync__container(link, casync_op, link);
+        link = link->next;
+        if (op->kind == CASYNC__OP_FINISH) continue;
+        casync__list_remove(&op->link);
+        casync__list_append(&others, &op->link);
+    }
+    casync__ops_done(&others, error < 0 ? error : -ECONNABORTED);
+    if (stream->reading) {
+        casync_op *op = stream->reading;
+        stream->reading = NULL;
+        casync__op_done(op, error < 0 ? error : -ECONNABORTED, NULL);
+    }
+    casync_outbuf_clear(&stream->out);
+}
+
+/* Gives the stream its descriptor and its options. */
+static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, int fd,
+                                    const casync_protocol *protocol, const casync_stream_options *options,
+                                    uint32_t flags) {
+    casync_stream_options defaults;
+    int64_t result;
+    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
+    memset(&defaults, 0, sizeof defaults);
+    if (!options) options = &defaults;
+    if (options->framing && !casync__framing_is_valid(options->framing)) return -EINVAL;
+    if (options->low_water > (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT))
+        return -EINVAL;
+    result = casync__watcher_register(loop, &stream->watcher, fd, CASYNC__WATCHER_STREAM);
+    if (result < 0) return result;
+    casync__job_init(loop, &stream->watcher.reader, casync__stream_readable, stream);
+    casync__job_init(loop, &stream->watcher.writer, casync__stream_writable, stream);
+    casync__job_init(loop, &stream->ending, casync__stream_ended, stream);
+    stream->ending.flags = CASYNC__JOB_INTERNAL;
+    stream->protocol = protocol;
+    stream->user = options->user;
+    casync_outbuf_init(&stream->out, loop->allocator);
+    stream->filter = NULL;
+    stream->server = NULL;
+    stream->error = 0;
+    stream->read_limit = options->read_limit ? options->read_limit : CASYNC__DEFAULT_LIMIT;
+    stream->framing = options->framing;
+    stream->high_water = options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT;
+    stream->low_water = options->low_water ? options->low_water : stream->high_water / 4;
+    stream->reading = NULL;
+    casync__list_init(&stream->waiting);
+    stream->flags = flags | CASYNC__STREAM_OPEN;
+    if (options->start_paused) stream->flags |= CASYNC__STREAM_PAUSED;
+    if (options->receive_fds) stream->flags |= CASYNC__STREAM_RECEIVE_FDS;
+    if (options->keep_fd) stream->flags |= CASYNC__STREAM_KEEP_FD;
+    if (options->nagle) stream->flags |= CASYNC__STREAM_NAGLE;
+    return 0;
+}
+
+static int64_t casync__set_int(int fd, int level, int name, int value) {
+    return casync__sys_setsockopt(fd, level, name, &value, sizeof value);
+}
+
+static int64_t casync__set_keepalive_fd(int fd, int seconds) {
+    int64_t result = casync__set_int(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
+    return result < 0 || seconds <= 0 ? result : casync__set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+}
+
+/* For what these refuse a stream works all the same. */
+static void casync__set_tcp_options(int fd, const casync_stream_options *options) {
+    if (!options || !options->nagle) (void)casync__set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (options && options->keepalive > 0) (void)casync__set_keepalive_fd(fd, options->keepalive);
+}
+
+/* The address family of a socket, or an error: -ENOTSOCK for other descriptors. */
+static int64_t casync__socket_family(int fd) {
+    int family = 0;
+    socklen_t size = sizeof family;
+    int64_t result = casync__sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size);
+    return result < 0 ? result : family;
+}
+
+static inline bool casync__is_inet(int64_t family) { return family == AF_INET || family == AF_INET6; }
+
+/* What is no socket is registered at once: epoll tells a regular file. */
+static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
+    int64_t result;
+    casync__watcher_want(&stream->watcher, CASYNC__READ);
+    result = loop->backend->submit(loop, &stream->watcher);
+    if (result < 0) {
+        casync__watcher_unregister(&stream->watcher, true);
+        stream->flags = 0;
+    }
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stream, int fd,
+                                          const casync_protocol *protocol,
+                                          const casync_stream_options *options) {
+    int64_t family = casync__socket_family(fd), status, result;
+    if (family < 0 && family != -ENOTSOCK) return family;
+    status = casync__sys_fcntl(fd, F_GETFL, 0);
+    if (status < 0) return status;
+    result =
+        casync__stream_begin(loop, stream, fd, protocol, options, family >= 0 ? CASYNC__STREAM_SOCKET : 0);
+    if (result == 0 && family < 0) result = casync__probe(loop, stream);
+    if (result < 0) return result;
+    if (family < 0 && (status & O_ACCMODE) == O_WRONLY) stream->flags |= CASYNC__STREAM_WRITE_ONLY;
+    if (!(status & O_NONBLOCK)) casync__sys_fcntl(fd, F_SETFL, (int)status | O_NONBLOCK);
+    casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (casync__is_inet(family)) casync__set_tcp_options(fd, options);
+    casync__update_reading(stream);
+    return 0;
+}
+
+/* Opens both ends of a pair that the library made, or none. */
+static int64_t casync__open_pair(casync_loop *loop, casync_stream *a, casync_stream *b, const int fds[2],
+                                 const casync_protocol *protocol, const casync_stream_options *options) {
+    int64_t result = casync_stream_open(loop, a, fds[0], protocol, options);
+    if (result < 0) {
+        casync__sys_close(fds[0]);
+        casync__sys_close(fds[1]);
+        return result;
+    }
+    result = casync_stream_open(loop, b, fds[1], protocol, options);
+    if (result < 0) {
+        casync_close(a);
+        casync__sys_close(fds[1]);
+        return result;
+    }
+    a->flags |= CASYNC__STREAM_UNSHARED;
+    b->flags |= CASYNC__STREAM_UNSHARED;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, casync_stream *b,
+                                         const casync_protocol *protocol,
+                                         const casync_stream_options *options) {
+    int fds[2];
+    int64_t result = casync__sys_socketpair(fds);
+    return result < 0 ? result : casync__open_pair(loop, a, b, fds, protocol, options);
+}
+
+CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
+                                   const casync_protocol *protocol, const casync_stream_options *options) {
+    int fds[2];
+    int64_t result = casync__sys_pipe(fds);
+    return result < 0 ? result : casync__open_pair(loop, reader, writer, fds, protocol, options);
+}
+
+CASYNC__DEFINE void casync_close(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    bool keep_fd = casync__stream_is(stream, CASYNC__STREAM_KEEP_FD);
+    bool unshared = casync__stream_is(stream, CASYNC__STREAM_UNSHARED);
+    casync_filter *filter = stream->filter;
+    void *memory = stream->memory;
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
+    casync__stream_end(stream, -ECONNABORTED);
+    casync__guard_object_gone(loop, stream);
+    casync_job_cancel(&stream->ending);
+    casync__watcher_unregister(&stream->watcher, unshared && !keep_fd);
+    if (!keep_fd) casync__sys_close(stream->watcher.fd);
+    stream->flags = 0;
+    casync__ops_done(&stream->waiting, -ECONNABORTED);
+    casync__input_free(stream);
+    while (stream->received_fds) casync__sys_close((int)casync_receive_fd(stream));
+    if (stream->server) casync__list_remove(&stream->connections);
+    stream->server = NULL;
+    stream->filter = NULL;
+    stream->memory = NULL;
+    if (filter && filter->close) filter->close(filter);
+    casync__free(&loop->allocator, memory);
+}
+
+CASYNC__DEFINE void casync_close_reset(casync_stream *stream) {
+    struct linger reset = {1, 0};
+    if (casync__stream_is(stream, CASYNC__STREAM_OPEN))
+        (void)casync__sys_setsockopt(stream->watcher.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    casync_close(stream);
+}
+
+CASYNC__DEFINE int64_t casync_abort(casync_stream *stream) {
+    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
+    stream->flags |= CASYNC__STREAM_FINISHING; /* so that it is closed, with or without a protocol */
+    casync__stream_end(stream, -ECONNABORTED);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_finish_start(casync_stream *stream) {
+    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
+    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return 0;
+    if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING)) return casync_abort(stream);
+    if (!casync__filter_write_eof(stream)) return 0;
+    stream->flags |= CASYNC__STREAM_FINISHING;
+    casync__update_reading(stream);
+    if (stream->out.size == 0) casync__all_sent(stream);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op *op) {
+    int64_t error = stream->error;
+    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_FINISH);
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN))
+        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    op->stream = stream;
+    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) && !stream->ending.link.next) {
+        casync_close(stream);
+        return casync__op_done(op, error, NULL);
+    }
+    casync__list_append(&stream->waiting, &op->link);
+    if (!casync__stream_is(stream, CASYNC__STREAM_ENDED)) casync_finish_start(stream);
+    return &op->future;
+}
+
+CASYNC__DEFINE bool casync_stream_is_open(const casync_stream *stream) {
+    return casync__stream_is(stream, CASYNC__STREAM_OPEN) && !casync__stream_is(stream, CASYNC__STREAM_ENDED);
+}
+
+CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_protocol *protocol) {
+    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
+    if (stream->reading) return -EBUSY;
+    stream->protocol = protocol;
+    casync__update_reading(stream);
+    return 0;
+}
+
+CASYNC__DEFINE void casync_stream_ref(casync_stream *stream, bool referenced) {
+    casync_watcher_ref(&stream->watcher, referenced);
+}
+
+/* -- reading and writing by operations -- */
+
+static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
+    op->stream = stream;
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
+        casync__stream_is(stream, CASYNC__STREAM_CONNECTING) || casync__protocol_reads(stream))
+        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
+    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return casync__op_done(op, -ECONNABORTED, NULL);
+    if (casync__input_size(stream) == 0) casync__input_free(stream);
+    stream->reading = op;
+    casync__serve_read(stream);
+    if (!stream->reading) return &op->future;
+    casync__update_reading(stream);
+    /* By the queue, not here: the loop's scratch may be in use by a callback that is running. */
+    if (casync__stream_is(stream, CASYNC__STREAM_MORE))
+        casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
+    return &op->future;
+}
+
+static casync_future *casync__start_read_to(casync_stream *stream, casync_op *op, int kind, void *buffer,
+                                            size_t size) {
+    casync__op_begin(casync__stream_loop(stream), op, kind);
+    if (!buffer || size == 0) return casync__op_done(op, -EINVAL, NULL);
+    op->buffer = (uint8_t *)buffer;
+    op->length = size;
+    return casync__start_read(stream, op);
+}
+
+CASYNC__DEFINE casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer,
+                                             size_t size) {
+    return casync__start_read_to(stream, op, CASYNC__OP_READ, buffer, size);
+}
+
+CASYNC__DEFINE casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
+                                                     size_t size) {
+    return casync__start_read_to(stream, op, CASYNC__OP_READ_EXACTLY, buffer, size);
+}
+
+CASYNC__DEFINE casync_future *casync_read_frame_op(casync_stream *stream, casync_op *op,
+                                                   const casync_framing *framing) {
+    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_READ_FRAME);
+    if (!casync__framing_is_valid(framing)) return casync__op_done(op, -EINVAL, NULL);
+    op->framing = *framing;
+    stream->input_scanned = 0; /* that was another delimiter's */
+    return casync__start_read(stream, op);
+}
+
+CASYNC__DEFINE casync_future *casync_read_until_op(casync_stream *stream, casync_op *op,
+                                                   const void *delimiter, size_t size) {
+    casync_framing framing;
+    memset(&framing, 0, sizeof framing);
+    framing.kind = CASYNC_FRAMING_DELIMITER;
+    framing.delimiter = delimiter;
+    framing.size = size;
+    return casync_read_frame_op(stream, op, &framing);
+}
+
+CASYNC__DEFINE int64_t casync_pause_reading(casync_stream *stream) {
+    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
+    stream->flags |= CASYNC__STREAM_PAUSED;
+    casync__update_reading(stream);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_resume_reading(casync_stream *stream) {
+    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
+    stream->flags &= ~(uint32_t)CASYNC__STREAM_PAUSED;
+    casync__update_reading(stream);
+    if (casync__may_deliver(stream) && casync__input_size(stream) > 0)
+        casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *op) {
+    int64_t state = casync__check_write(stream);
+    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_DRAIN);
+    op->stream = stream;
+    if (state < 0 && state != -EPIPE) return casync__op_done(op, state, NULL);
+    if (!casync__is_connected(stream)) return casync__op_done(op, state, NULL);
+    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED)) return casync__op_done(op, 0, NULL);
+    casync__list_append(&stream->waiting, &op->link);
+    return &op->future;
+}
+
+/* -- descriptors over Unix sockets -- */
+
+CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data, size_t size) {
+    int64_t copy, result = casync__check_write(stream);
+    casync__out_chunk *chunk;
+    if (result < 0) return result;
+    if (size == 0) return -EINVAL;
+    if (stream->filter || casync__socket_family(stream->watcher.fd) != AF_UNIX) return -EOPNOTSUPP;
+    copy = casync__sys_fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return copy;
+    chunk = casync__outbuf_add_chunk(&stream->out, size);
+    if (!chunk) {
+        casync__sys_close((int)copy);
+        return -ENOMEM;
+    }
+    chunk->passed_fd = (int)copy;
+    casync__outbuf_fill(&stream->out, chunk, data, size);
+    if (stream->out.first == chunk) casync__flush(stream);
+    if (!casync__is_connected(stream)) return stream->error;
+    if (stream->out.size > 0) casync__queued(stream);
+    return (int64_t)size;
+}
+
+CASYNC__DEFINE int64_t casync_receive_fd(casync_stream *stream) {
+    casync__fd_queue *entry = stream->received_fds;
+    int fd;
+    if (!entry) return -EAGAIN;
+    fd = entry->fd;
+    stream->received_fds = entry->next;
+    casync__free(&casync__stream_loop(stream)->allocator, entry);
+    return fd;
+}
+
+/* -- filters -- */
+
+CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
+    if (!casync_stream_is_open(stream) || stream->filter) return CASYNC_INVALID_STATE;
+    stream->filter = filter;
+    filter->stream = stream;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size) {
+    if (!casync__is_connected(filter->stream)) return CASYNC_INVALID_STATE;
+    casync__stream_receive(filter->stream, (const uint8_t *)data, size);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size) {
+    casync_span span;
+    int64_t sent;
+    span.ptr = data;
+    span.len = size;
+    if (!casync__is_connected(filter->stream)) return CASYNC_INVALID_STATE;
+    sent = casync__stream_send(filter->stream, &span, 1);
+    if (sent < 0) return sent;
+    return sent == (int64_t)size ? 0 : -ENOMEM;
+}
+
+/* -- addresses -- */
+
+static inline struct sockaddr *casync__sockaddr(const casync_address *address) {
+    return (struct sockaddr *)(void *)address->storage.bytes;
+}
+
+static int64_t casync__parse_ipv6(const char *host, int port, casync_address *address) {
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)address->storage.bytes;
+    const char *zone = strchr(host, '%');
+    size_t size = zone ? (size_t)(zone - host) : strlen(host);
+    char text[INET6_ADDRSTRLEN];
+    if (size >= sizeof text) return -EINVAL;
+    memcpy(text, host, size);
+    text[size] = 0;
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons((uint16_t)port);
+    if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1) return -EINVAL;
+    if (zone) {
+        unsigned index = if_nametoindex(zone + 1);
+        if (index == 0 && sscanf(zone + 1, "%u", &index) != 1) return -EINVAL;
+        in6->sin6_scope_id = index;
+    }
+    address->size = sizeof *in6;
+    return 0;
+}
+
+static int64_t casync__parse_host(const char *host, int port, casync_address *address) {
+    struct sockaddr_in *in = (struct sockaddr_in *)(void *)address->storage.bytes;
+    memset(address, 0, sizeof *address);
+    if (port < 0 || port > 65535) return -EINVAL;
+    if (strchr(host, ':')) return casync__parse_ipv6(host, port, address);
+    in->sin_family = AF_INET;
+    in->sin_port = htons((uint16_t)port);
+    address->size = sizeof *in;
+    return inet_pton(AF_INET, host, &in->sin_addr) == 1 ? 0 : -EINVAL;
+}
+
+static int64_t casync__parse_path(const char *path, casync_address *address) {
+    struct sockaddr_un *un = (struct sockaddr_un *)(void *)address->storage.bytes;
+    size_t size = strlen(path);
+    memset(address, 0, sizeof *address);
+    if (size == 0 || size >= sizeof un->sun_path) return -EINVAL;
+    un->sun_family = AF_UNIX;
+    memcpy(un->sun_path, path, size);
+    address->size = (uint32_t)(offsetof(struct sockaddr_un, sun_path) + size + 1);
+    if (path[0] == '@') { /* abstract: a zero byte, and no zero byte at the end (unix(7)) */
+        un->sun_path[0] = 0;
+        address->size--;
+    }
+    return 0;
+}
+
+CASYNC__DEFINE int casync_address_port(const casync_address *address) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
+    if (casync__sockaddr(address)->sa_family == AF_INET) return ntohs(in->sin_port);
+    return casync__sockaddr(address)->sa_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
+}
+
+CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
+                                               char text[CASYNC_ADDRESS_TEXT]) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
+    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address->storage.bytes;
+    size_t path_size = address->size - offsetof(struct sockaddr_un, sun_path);
+    char host[INET6_ADDRSTRLEN] = "", zone[16] = "";
+    text[0] = 0;
+    switch (address->size < sizeof(sa_family_t) ? AF_UNSPEC : casync__sockaddr(address)->sa_family) {
+    case AF_INET:
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        snprintf(text, CASYNC_ADDRESS_TEXT, "%s:%d", host, casync_address_port(address));
+        break;
+    case AF_INET6:
+        inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
+        if (in6->sin6_scope_id) snprintf(zone, sizeof zone, "%%%u", (unsigned)in6->sin6_scope_id);
+        snprintf(text, CASYNC_ADDRESS_TEXT, "[%s%s]:%d", host, zone, casync_address_port(address));
+        break;
+    case AF_UNIX:
+        if (address->size <= offsetof(struct sockaddr_un, sun_path)) break;
+        if (un->sun_path[0])
+            snprintf(text, CASYNC_ADDRESS_TEXT, "%.*s", (int)path_size, un->sun_path);
+        else
+            snprintf(text, CASYNC_ADDRESS_TEXT, "@%.*s", (int)path_size - 1, un->sun_path + 1);
+        break;
+    default:
+        break;
+    }
+    return text;
+}
+
+CASYNC__DEFINE int64_t casync_local_address(const casync_stream *stream, casync_address *address) {
+    socklen_t size = sizeof address->storage;
+    int64_t result;
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
+    result = casync__sys_getsockname(stream->watcher.fd, casync__sockaddr(address), &size);
+    address->size = result < 0 ? 0 : size;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_peer_address(const casync_stream *stream, casync_address *address) {
+    socklen_t size = sizeof address->storage;
+    int64_t result;
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
+    result = casync__sys_getpeername(stream->watcher.fd, casync__sockaddr(address), &size);
+    address->size = result < 0 ? 0 : size;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_server_address(const casync_server *server, casync_address *address) {
+    socklen_t size = sizeof address->storage;
+    int64_t result;
+    if (!server->open) return -EBADF;
+    result = casync__sys_getsockname(server->watcher.fd, casync__sockaddr(address), &size);
+    address->size = result < 0 ? 0 : size;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_set_nodelay(casync_stream *stream, bool on) {
+    if (!casync_stream_is_open(stream)) return -EBADF;
+    return casync__set_int(stream->watcher.fd, IPPROTO_TCP, TCP_NODELAY, on);
+}
+
+CASYNC__DEFINE int64_t casync_set_keepalive(casync_stream *stream, int seconds) {
+    if (!casync_stream_is_open(stream)) return -EBADF;
+    return casync__set_keepalive_fd(stream->watcher.fd, seconds);
+}
+
+/* -- connecting -- */
+
+static int64_t casync__bind_to(int fd, const char *host, int port) {
+    casync_address address;
+    int64_t result = casync__parse_host(host, port, &address);
+    return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(&address), address.size);
+}
+
+/* A socket that is connected, or on its way. */
+static int64_t casync__connect_socket(const casync_connect_desc *desc, const casync_address *address) {
+    int64_t fd = casync__sys_socket(casync__sockaddr(address)->sa_family), result = 0;
+    if (fd < 0) return fd;
+    if (desc->local_host) result = casync__bind_to((int)fd, desc->local_host, desc->local_port);
+    if (result == 0) result = casync__sys_connect((int)fd, casync__sockaddr(address), address->size);
+    if (result == 0 || result == -EINPROGRESS) return fd;
+    casync__sys_close((int)fd);
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
+                                            const casync_connect_desc *desc) {
+    casync_address address;
+    int64_t fd, result;
+    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
+    result = desc->path ? casync__parse_path(desc->path, &address)
+                        : casync__parse_host(desc->host ? desc->host : "127.0.0.1", desc->port, &address);
+    if (result < 0) return result;
+    fd = casync__connect_socket(desc, &address);
+    if (fd < 0) return fd;
+    result =
+        casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
+                             CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED | CASYNC__STREAM_CONNECTING);
+    if (result < 0) {
+        casync__sys_close((int)fd);
+        return result;
+    }
+    if (!desc->path) casync__set_tcp_options((int)fd, desc->options);
+    casync__want(&stream->watcher, CASYNC__WRITE);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
+                                                const casync_connect_desc *desc) {
+    int64_t result;
+    casync__op_begin(loop, op, CASYNC__OP_CONNECT);
+    op->stream = stream;
+    result = casync_connect_start(loop, stream, desc);
+    if (result < 0) return casync__op_done(op, result, NULL);
+    casync__list_append(&stream->waiting, &op->link);
+    return &op->future;
+}
+
+/* The operation that waits for the connection, or NULL. */
+static casync_op *casync__connect_waiting(casync_stream *stream) {
+    return casync__list_is_empty(&stream->waiting) ? NULL
+                                                   : casync__container(stream->waiting.next, casync_op, link);
+}
+
+static void casync__connected(casync_stream *stream) {
+    casync_op *op = casync__connect_waiting(stream);
+    int error = 0;
+    socklen_t size = sizeof error;
+    int64_t result = casync__sys_getsockopt(stream->watcher.fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (result == 0) result = -error;
+    if (result < 0) {
+        if (op) { /* nobody but the operation knows of the stream yet */
+            casync__list_remove(&op->link);
+            casync_close(stream);
+            casync__op_done(op, result, NULL);
+        } else {
+            casync__stream_end(stream, result);
+        }
+        return;
+    }
+    stream->flags &= ~(uint32_t)CASYNC__STREAM_CONNECTING;
+    casync__unwant(&stream->watcher, CASYNC__WRITE);
+    casync__update_reading(stream);
+    if (op) casync__op_done(op, 0, NULL);
+    if (stream->protocol && stream->protocol->connection_made) stream->protocol->connection_made(stream);
+}
+
+static void casync__stream_writable(void *arg) {
+    casync_stream *stream = (casync_stream *)arg;
+    if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING))
+        casync__connected(stream);
+    else
+        casync__flush(stream);
+}
+
+/* -- servers -- */
+
+static void casync__server_retry(void *arg) { (void)casync_server_resume((casync_server *)arg); }
+
+/* Accepting fails for want of something that may come back: going on at once would spin. */
+static void casync__server_back_off(casync_server *server, int64_t error) {
+    casync_loop *loop = server->watcher.reader.loop;
+    casync__unwant(&server->watcher, CASYNC__READ);
+    casync_timer_ref(&server->retry, !(server->watcher.flags & CASYNC__WATCHER_UNREFERENCED));
+    server->retry.job.flags |= CASYNC__JOB_INTERNAL;
+    if (casync_call_later(loop, &server->retry, CASYNC__ACCEPT_RETRY, casync__server_retry, server) < 0)
+        casync__want(&server->watcher, CASYNC__READ); /* no memory for the timer: spinning is what is left */
+    casync__report(loop, "cannot accept connections, trying again in 100 ms", error, NULL, server);
+}
+
+/* Opens the stream of a connection; its descriptor is closed if that fails. */
+static int64_t casync__open_connection(casync_server *server, casync_stream *stream, int fd,
+                                       const casync_protocol *protocol) {
+    casync_loop *loop = server->watcher.reader.loop;
+    int64_t result = casync__stream_begin(loop, stream, fd, protocol, &server->desc.options,
+                                          CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED);
+    if (result < 0)
+        casync__sys_close(fd);
+    else if (server->tcp)
+        casync__set_tcp_options(fd, &server->desc.options);
+    return result;
+}
+
+/* Allocates a connection and tells its protocol. */
+static int64_t casync__make_connection(casync_server *server, int fd) {
+    casync_loop *loop = server->watcher.reader.loop;
+    const casync_protocol *protocol = server->desc.protocol;
+    size_t size = server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream);
+    uint8_t *memory = (uint8_t *)casync__realloc(&loop->allocator, NULL, size);
+    casync_stream *stream;
+    casync__guard guard;
+    int64_t result;
+    if (!memory) {
+        casync__sys_close(fd);
+        return -ENOMEM;
+    }
+    memset(memory, 0, size);
+    stream = (casync_stream *)(void *)(memory + server->desc.stream_offset);
+    result = casync__open_connection(server, stream, fd, protocol);
+    if (result < 0) {
+        casync__free(&loop->allocator, memory);
+        return result;
+    }
+    stream->memory = memory;
+    stream->server = server;
+    casync__list_append(&server->connections, &stream->connections);
+    casync__guard_enter(loop, &guard, stream);
+    if (protocol->connection_made) protocol->connection_made(stream);
+    if (casync__guard_leave(loop, &guard)) casync__update_reading(stream);
+    return 0;
+}
+
+/* A connection came: to an operation, to the user as a descriptor, or to the protocol. */
+static int64_t casync__server_take(casync_server *server, int fd, const casync_address *peer) {
+    if (!casync__list_is_empty(&server->waiting)) {
+        casync_op *op = casync__container(server->waiting.next, casync_op, link);
+        casync__op_done(op, casync__open_connection(server, op->stream, fd, NULL), NULL);
+        return 0;
+    }
+    if (server->desc.protocol) return casync__make_connection(server, fd);
+    server->desc.accepted(server, fd, peer);
+    return 0;
+}
+
+static bool casync__server_wants(const casync_server *server) {
+    return server->desc.protocol || server->desc.accepted || !casync__list_is_empty(&server->waiting);
+}
+
+/* These say that a connection broke before it was accepted (accept(2)): there may be others. */
+static bool casync__is_lost_connection(int64_t error) {
+    switch (error) {
+    case -ECONNABORTED:
+    case -EPROTO:
+    case -EPERM:
+    case -ENETDOWN:
+    case -ENOPROTOOPT:
+    case -EHOSTDOWN:
+    case -ENONET:
+    case -EHOSTUNREACH:
+    case -EOPNOTSUPP:
+    case -ENETUNREACH:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void casync__server_readable(void *arg) {
+    casync_server *server = (casync_server *)arg;
+    casync_loop *loop = server->watcher.reader.loop;
+    casync__guard guard;
+    int i;
+    casync__guard_enter(loop, &guard, server);
+    for (i = 0; i < CASYNC__ACCEPTS_MAX && !guard.gone && (server->watcher.wanted & CASYNC__READ); i++) {
+        casync_address peer;
+        socklen_t size = sizeof peer.storage;
+        int64_t fd = casync__sys_accept(server->watcher.fd, casync__sockaddr(&peer), &size), result;
+        if (fd == -EAGAIN) break;
+        if (casync__is_lost_connection(fd)) continue;
+        if (fd < 0) {
+            casync__server_back_off(server, fd);
+            break;
+        }
+        peer.size = size;
+        result = casync__server_take(server, (int)fd, &peer);
+        if (guard.gone) break;
+        if (result < 0) casync__report(loop, "a connection was dropped", result, NULL, server);
+        if (!guard.gone && !casync__server_wants(server)) casync__unwant(&server->watcher, CASYNC__READ);
+    }
+    casync__guard_leave(loop, &guard);
+}
+
+/* A socket file that nobody listens at any more is in the way of bind(2); what is no socket stays. */
+static void casync__remove_socket_file(const char *path) {
+    struct stat status;
+    if (path[0] != '@' && casync__sys_lstat(path, &status) == 0 && S_ISSOCK(status.st_mode))
+        (void)casync__sys_unlink(path);
+}
+
+static int64_t casync__listen_address(const casync_listen_desc *desc, casync_address *address) {
+    if (desc->path) return casync__parse_path(desc->path, address);
+    return casync__parse_host(desc->host ? desc->host : "::", desc->port, address);
+}
+
+static int64_t casync__bind_socket(int fd, const casync_listen_desc *desc, const casync_address *address) {
+    int64_t result = 0;
+    int family = casync__sockaddr(address)->sa_family;
+    if (family != AF_UNIX) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result == 0 && desc->reuse_port) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (result == 0 && family == AF_INET6)
+        result = casync__set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
+    if (result == 0 && desc->path) casync__remove_socket_file(desc->path);
+    return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(address), address->size);
+}
+
+/* A socket bound to where the desc says. */
+static int64_t casync__listen_socket(const casync_listen_desc *desc) {
+    casync_address address;
+    int64_t fd, result = casync__listen_address(desc, &address);
+    if (result < 0) return result;
+    fd = casync__sys_socket(casync__sockaddr(&address)->sa_family);
+    if (fd == -EAFNOSUPPORT && !desc->host && !desc->path) { /* a kernel without IPv6 */
+        casync__parse_host("0.0.0.0", desc->port, &address);
+        fd = casync__sys_socket(AF_INET);
+    }
+    if (fd < 0) return fd;
+    result = casync__bind_socket((int)fd, desc, &address);
+    if (result == 0) return fd;
+    casync__sys_close((int)fd);
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
+                                     const casync_listen_desc *desc) {
+    int64_t fd, result, status;
+    size_t conn_size = desc->conn_size ? desc->conn_size : sizeof(casync_stream);
+    if (server->open) return -EALREADY;
+    if (loop->state == CASYNC_LOOP_CLOSED || conn_size < sizeof(casync_stream) ||
+        desc->stream_offset > conn_size - sizeof(casync_stream))
+        return -EINVAL;
+    fd = desc->use_fd ? desc->fd : casync__listen_socket(desc);
+    if (fd < 0) return desc->use_fd ? -EBADF : fd;
+    result = casync__sys_listen((int)fd, desc->backlog > 0 ? desc->backlog : 100);
+    if (result == 0)
+        result = casync__watcher_register(loop, &server->watcher, (int)fd, CASYNC__WATCHER_SERVER);
+    if (result < 0) {
+        if (!desc->use_fd) casync__sys_close((int)fd);
+        return result;
+    }
+    status = casync__sys_fcntl((int)fd, F_GETFL, 0);
+    if (status >= 0 && !(status & O_NONBLOCK)) casync__sys_fcntl((int)fd, F_SETFL, (int)status | O_NONBLOCK);
+    if (desc->use_fd) casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
+    server->desc = *desc;
+    server->user = desc->user;
+    server->tcp = casync__is_inet(casync__socket_family((int)fd));
+    server->open = true;
+    casync__list_init(&server->connections);
+    casync__list_init(&server->waiting);
+    if (!desc->start_paused && casync__server_wants(server)) casync__want(&server->watcher, CASYNC__READ);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op *op, casync_stream *stream) {
+    casync__op_begin(server->watcher.reader.loop, op, CASYNC__OP_ACCEPT);
+    if (!server->open) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return casync__op_done(op, -EALREADY, NULL);
+    op->server = server;
+    op->stream = stream;
+    casync__list_append(&server->waiting, &op->link);
+    if (!server->retry.job.link.next) casync__want(&server->watcher, CASYNC__READ);
+    return &op->future;
+}
+
+CASYNC__DEFINE int64_t casync_server_pause(casync_server *server) {
+    if (!server->open) return CASYNC_INVALID_STATE;
+    casync_timer_stop(&server->retry);
+    casync__unwant(&server->watcher, CASYNC__READ);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_server_resume(casync_server *server) {
+    if (!server->open) return CASYNC_INVALID_STATE;
+    casync_timer_stop(&server->retry);
+    if (casync__server_wants(server)) casync__want(&server->watcher, CASYNC__READ);
+    return 0;
+}
+
+CASYNC__DEFINE void casync_server_close(casync_server *server) {
+    bool keep_fd = server->desc.use_fd && server->desc.keep_fd;
+    if (!server->open) return;
+    casync__guard_object_gone(server->watcher.reader.loop, server);
+    server->open = false;
+    casync_timer_stop(&server->retry);
+    casync__watcher_unregister(&server->watcher, !server->desc.use_fd);
+    if (!keep_fd) casync__sys_close(server->watcher.fd);
+    casync__ops_done(&server->waiting, -ECONNABORTED);
+    while (!casync__list_is_empty(&server->connections)) {
+        casync_stream *stream = casync__container(server->connections.next, casync_stream, connections);
+        casync__list_remove(&stream->connections);
+        stream->server = NULL;
+    }
+}
+
+/* The next connection is looked up before each call: it may close this one. */
+static void casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
+    casync_loop *loop = server->watcher.reader.loop;
+    casync_link all;
+    casync__guard guard;
+    if (!server->open) return;
+    casync__list_init(&all);
+    casync__list_move(&all, &server->connections);
+    casync__guard_enter(loop, &guard, server);
+    while (!casync__list_is_empty(&all)) {
+        casync_stream *stream = casync__container(all.next, casync_stream, connections);
+        casync__list_remove(&stream->connections);
+        casync__list_append(&server->connections, &stream->connections);
+        (void)act(stream);
+        CASYNC_ASSERT(!guard.gone); /* a release callback closed the server */
+    }
+    casync__guard_leave(loop, &guard);
+}
+
+CASYNC__DEFINE void casync_server_abort_clients(casync_server *server) {
+    casync__for_each_client(server, casync_abort);
+}
+
+CASYNC__DEFINE void casync_server_finish_clients(casync_server *server) {
+    casync__for_each_client(server, casync_finish_start);
+}
+
+CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
+    casync_watcher_ref(&server->watcher, referenced);
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CASYNC_IMPLEMENTATION */
