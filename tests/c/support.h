@@ -168,6 +168,9 @@ HELPER void close_loop(void) {
     STR_EQ(said, "");
 }
 
+/* For tests that watch signals: the process keeps two descriptors for these. */
+HELPER void expect_signal_descriptors(void) { descriptors_before += 2; }
+
 HELPER void stop_loop(void *arg) {
     (void)arg;
     casync_stop(&loop);
