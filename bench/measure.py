@@ -15,6 +15,7 @@ Sample = dict[str, int]
 Values = dict[str, list[float]]  # metric: its value an operation, one for each round
 
 TIMEOUT = 120  # seconds for one sample
+WARM_UP = 2
 
 
 class Failed(Exception):
@@ -70,14 +71,14 @@ def verify(samples: dict[str, Sample], line: str) -> None:
 
 
 def alternate(workers: dict[str, Worker], line: str, rounds: int) -> dict[str, Values]:
-    """Asks all workers in turn, to warm up and then `rounds` times, every second time in reverse order."""
+    """Asks all in turn, WARM_UP times and then `rounds` times that count, every second one in reverse."""
     values: dict[str, Values] = {name: {} for name in workers}
     names = list(workers)
-    for turn in range(rounds + 1):
+    for turn in range(WARM_UP + rounds):
         samples = {name: workers[name].ask(line) for name in names}
         verify(samples, line)
         names.reverse()
-        if turn == 0:
+        if turn < WARM_UP:
             continue
         for name, sample in samples.items():
             for metric in sample.keys() - {"ops", "check"}:

@@ -30,6 +30,7 @@ class Goal:
     metric: str
     limit: float
     against: str = "best"  # of all peers, or a peer's name
+    above_floor: bool = False  # compares what both take above the bare loop
 
 
 @dataclass
@@ -55,6 +56,10 @@ def ratio(ours: list[float], peer: list[float], metric: str) -> float | None:
     return sum(ours) / sum(peer) if sum(peer) else None
 
 
+def above(values: list[float], floor: list[float]) -> list[float]:
+    return [value - least for value, least in zip(values, floor, strict=True)]
+
+
 def make_line(row: str, metric: str, results: dict[str, Values], goal: Goal | None) -> Line:
     rounds = {name: values[metric] for name, values in results.items() if metric in values}
     line = Line(row, metric, {name: typical(v, metric) for name, v in rounds.items()}, rounds=rounds)
@@ -64,7 +69,11 @@ def make_line(row: str, metric: str, results: dict[str, Values], goal: Goal | No
     if line.against == "best":
         line.against = min(peers, key=line.values.__getitem__, default=None)
     if OURS in rounds and line.against in rounds:
-        line.ratio = ratio(rounds[OURS], rounds[line.against], metric)
+        ours, peer = rounds[OURS], rounds[line.against]
+        if goal and goal.above_floor:
+            line.against += f", above {FLOOR}"
+            ours, peer = above(ours, rounds[FLOOR]), above(peer, rounds[FLOOR])
+        line.ratio = ratio(ours, peer, metric)
     if line.ratio is not None and line.goal is not None:
         line.met = line.ratio <= line.goal
     return line

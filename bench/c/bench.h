@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
 
 /* Handles (timers, ...) are made by the rows as one zeroed array of n * x_size bytes. A library leaves
    out (NULL) what it does not have. */
@@ -39,7 +41,8 @@ typedef struct library {
     void (*watch)(void *watch, int fd); /* call bench_fired when it is readable */
     void (*unwatch)(void *watch);
 
-    int (*echo)(void); /* listen on 127.0.0.1, echo in run(); returns the port */
+    void (*round_trips)(void); /* of 1 KiB over TCP, both ends here; bench_fired after each */
+    int (*echo)(void);         /* listen on 127.0.0.1, echo in run(); returns the port */
 } library;
 
 static uint64_t bench_count, bench_target;
@@ -51,6 +54,19 @@ static inline void bench_check(bool ok, const char *what) {
     if (ok) return;
     perror(what);
     exit(1);
+}
+
+static inline int64_t bench_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+static inline void bench_raise_file_limit(void) {
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
 }
 
 #endif

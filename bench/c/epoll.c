@@ -77,6 +77,33 @@ static int bare_echo(void) {
     return port;
 }
 
+static void client_ready(watch *w) {
+    static char reply[1024];
+    static size_t received;
+    ssize_t n = read(w->fd, reply, sizeof reply - received);
+    bench_check(n > 0, "read");
+    received += (size_t)n;
+    if (received < sizeof reply) return;
+    received = 0;
+    if (bench_fired()) {
+        close(w->fd);
+        bare_stop();
+    } else {
+        bench_check(send(w->fd, reply, sizeof reply, 0) == sizeof reply, "send");
+    }
+}
+
+static void bare_round_trips(void) {
+    static watch client = {.ready = client_ready};
+    static char message[1024];
+    static int port;
+    if (!port) port = bare_echo();
+    client.fd = echo_connect(port);
+    bare_control(&client, EPOLL_CTL_ADD, EPOLLIN);
+    bench_check(send(client.fd, message, sizeof message, 0) == sizeof message, "send");
+    bare_run();
+}
+
 static const library lib = {
     .init = bare_init,
     .run = bare_run,
@@ -84,6 +111,7 @@ static const library lib = {
     .watch_size = sizeof(watch),
     .watch = bare_watch,
     .unwatch = bare_unwatch,
+    .round_trips = bare_round_trips,
     .echo = bare_echo,
 };
 

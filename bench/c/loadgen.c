@@ -7,19 +7,8 @@
    "check", "user", "system"}: the messages, the nanoseconds they took, the messages that were right, and
    the CPU time the server PID used for them. */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "echo.h"
 #include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 typedef struct connection {
     int fd;
@@ -30,12 +19,6 @@ typedef struct connection {
 static size_t size;
 static char *message, *reply;
 static uint64_t started, finished, wanted;
-
-static void check(int ok, const char *what) {
-    if (ok) return;
-    perror(what);
-    exit(1);
-}
 
 static void fail(const char *why) {
     fprintf(stderr, "loadgen: %s\n", why);
@@ -52,7 +35,7 @@ static void send_some(connection *c) {
     while (c->sent < size) {
         ssize_t n = send(c->fd, message + c->sent, size - c->sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EAGAIN) return;
-        check(n > 0, "send");
+        bench_check(n > 0, "send");
         c->sent += (size_t)n;
     }
 }
@@ -62,7 +45,7 @@ static int receive_some(connection *c) {
     while (c->received < c->sent) {
         ssize_t n = recv(c->fd, reply, size - c->received, 0);
         if (n < 0 && errno == EAGAIN) return 0;
-        check(n > 0, "recv");
+        bench_check(n > 0, "recv");
         compare(c, reply, c->received, (size_t)n);
         c->received += (size_t)n;
     }
@@ -83,23 +66,13 @@ static void exchange(connection *c) {
     if (started < wanted) next_message(c);
 }
 
-static int open_connection(int port) {
-    struct sockaddr_in address = {
-        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    check(fd >= 0, "socket");
-    check(connect(fd, (struct sockaddr *)&address, sizeof address) == 0, "connect");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return fd;
-}
-
 /* Edge-triggered, once for ever: no epoll_ctl is needed between messages. */
 static void open_all(connection *connections, size_t count, int epoll_fd, int port) {
     for (size_t i = 0; i < count; i++) {
         struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = &connections[i]};
-        connections[i].fd = open_connection(port);
+        connections[i].fd = echo_connect(port);
         connections[i].sent = connections[i].received = size;
-        check(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, connections[i].fd, &event) == 0, "epoll_ctl");
+        bench_check(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, connections[i].fd, &event) == 0, "epoll_ctl");
     }
 }
 
@@ -113,19 +86,13 @@ static void exchange_all(connection *connections, size_t count, int epoll_fd) {
     }
 }
 
-static int64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
-}
-
 /* The CPU time of a process, in nanoseconds: fields 14 and 15 of its stat (proc(5)). */
 static void cpu_time(const char *pid, int64_t *user, int64_t *system) {
     char path[64], line[1024];
     unsigned long long u = 0, s = 0;
     snprintf(path, sizeof path, "/proc/%s/stat", pid);
     FILE *file = fopen(path, "r");
-    check(file != NULL && fgets(line, sizeof line, file) != NULL, path);
+    bench_check(file != NULL && fgets(line, sizeof line, file) != NULL, path);
     fclose(file);
     sscanf(strrchr(line, ')'), ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &u, &s);
     int64_t tick = 1000000000 / sysconf(_SC_CLK_TCK);
@@ -137,21 +104,14 @@ static void run_sample(connection *connections, size_t count, int epoll_fd, cons
     int64_t user, system, user_before, system_before, start;
     started = finished = 0;
     cpu_time(pid, &user_before, &system_before);
-    start = now();
+    start = bench_now();
     exchange_all(connections, count, epoll_fd);
-    int64_t time = now() - start;
+    int64_t time = bench_now() - start;
     cpu_time(pid, &user, &system);
     printf("{\"ops\": %llu, \"time\": %lld, \"check\": %llu, \"user\": %lld, \"system\": %lld}\n",
            (unsigned long long)wanted, (long long)time, (unsigned long long)finished,
            (long long)(user - user_before), (long long)(system - system_before));
     fflush(stdout);
-}
-
-static void raise_file_limit(void) {
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
 }
 
 int main(int argc, char **argv) {
@@ -162,11 +122,11 @@ int main(int argc, char **argv) {
     connection *connections = calloc(count, sizeof *connections);
     message = malloc(size);
     reply = malloc(size);
-    check(connections && message && reply, "malloc");
+    bench_check(connections && message && reply, "malloc");
     for (size_t i = 0; i < size; i++) message[i] = (char)(i * 31 + i / 251);
     int epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    check(epoll_fd >= 0, "epoll_create1");
-    raise_file_limit();
+    bench_check(epoll_fd >= 0, "epoll_create1");
+    bench_raise_file_limit();
     open_all(connections, count, epoll_fd, atoi(argv[1]));
     unsigned long long line;
     while (scanf("%llu", &line) == 1) {

@@ -4,8 +4,6 @@
    nanoseconds they took together, and a value that must be the same for every library. */
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MS ((int64_t)1000000)
@@ -191,25 +189,36 @@ static uint64_t fd_finish(size_t n) {
     return bench_count >= DISPATCHES;
 }
 
+/* echo_in_process: the floor of the Python row of that name. */
+static void round_trips_prepare(size_t n) {
+    bench_count = 0;
+    bench_target = n;
+}
+
+static uint64_t round_trips_run(size_t n) {
+    lib.round_trips();
+    return n;
+}
+
+static uint64_t round_trips_finish(size_t n) {
+    (void)n;
+    return bench_count;
+}
+
 static const row rows[] = {
     {"timer_start_stop", start_stop_prepare, start_stop_run, start_stop_finish},
     {"timer_expire", expire_prepare, expire_run, expire_finish},
     {"call_soon", soon_prepare, soon_run, soon_finish},
     {"post", post_prepare, post_run, post_finish},
+    {"echo_in_process", round_trips_prepare, round_trips_run, round_trips_finish},
     {"fd", fd_prepare, fd_run, fd_finish},
 };
 
-static int64_t clock_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
-}
-
 /* Not inlined: callgrind collects what runs inside it. */
 static __attribute__((noinline)) uint64_t measured(const row *r, size_t n, int64_t *time) {
-    int64_t start = clock_now();
+    int64_t start = bench_now();
     uint64_t ops = r->run(n);
-    *time = clock_now() - start;
+    *time = bench_now() - start;
     return ops;
 }
 
@@ -238,10 +247,7 @@ static void serve_echo(void) {
 int main(void) {
     char name[32];
     size_t n;
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    files.rlim_cur = files.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &files);
+    bench_raise_file_limit();
     lib.init();
     while (scanf("%31s %zu", name, &n) == 2) {
         if (strcmp(name, "echo") == 0) serve_echo();

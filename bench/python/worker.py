@@ -17,19 +17,13 @@ from typing import cast
 Loop = asyncio.AbstractEventLoop
 Result = dict[str, int]
 
-REPEAT = 5  # batches in a sample
 
-
-def timed(loop: Loop, ops: int, batch: Callable[[], int]) -> Result:
-    """Run batches of `ops` operations; batch() returns the check."""
-    checks: set[int] = set()
+def timed(ops: int, batch: Callable[[], int]) -> Result:
+    """Time one batch of `ops` operations; batch() returns the check."""
     gc.collect()
     start = time.perf_counter_ns()
-    for _ in range(REPEAT):
-        checks.add(batch())
-    elapsed = time.perf_counter_ns() - start
-    assert len(checks) == 1, f"batches disagree: {checks}"
-    return {"ops": ops * REPEAT, "time": elapsed, "check": checks.pop()}
+    check = batch()
+    return {"ops": ops, "time": time.perf_counter_ns() - start, "check": check}
 
 
 def call_soon(loop: Loop, n: int) -> Result:
@@ -43,7 +37,7 @@ def call_soon(loop: Loop, n: int) -> Result:
         loop.run_forever()
         return sum(seen)
 
-    return timed(loop, n, batch)
+    return timed(n, batch)
 
 
 def call_soon_chained(loop: Loop, n: int) -> Result:
@@ -64,7 +58,7 @@ def call_soon_chained(loop: Loop, n: int) -> Result:
         loop.run_forever()
         return n - left
 
-    return timed(loop, n, batch)
+    return timed(n, batch)
 
 
 def task_switch(loop: Loop, n: int) -> Result:
@@ -75,7 +69,7 @@ def task_switch(loop: Loop, n: int) -> Result:
             done += 1
         return done
 
-    return timed(loop, n, lambda: loop.run_until_complete(switch()))
+    return timed(n, lambda: loop.run_until_complete(switch()))
 
 
 def call_later_cancel(loop: Loop, n: int) -> Result:
@@ -87,7 +81,7 @@ def call_later_cancel(loop: Loop, n: int) -> Result:
         await asyncio.sleep(0)  # loops may clean up in their next turn
         return n - len(fired)
 
-    return timed(loop, n, lambda: loop.run_until_complete(start_and_cancel()))
+    return timed(n, lambda: loop.run_until_complete(start_and_cancel()))
 
 
 def gather(loop: Loop, n: int) -> Result:
@@ -97,7 +91,7 @@ def gather(loop: Loop, n: int) -> Result:
     async def parent() -> int:
         return sum(await asyncio.gather(*(child(i) for i in range(n))))
 
-    return timed(loop, n, lambda: loop.run_until_complete(parent()))
+    return timed(n, lambda: loop.run_until_complete(parent()))
 
 
 def call_soon_threadsafe(loop: Loop, n: int) -> Result:
@@ -113,7 +107,7 @@ def call_soon_threadsafe(loop: Loop, n: int) -> Result:
         await last
         return sum(seen)
 
-    return timed(loop, n, lambda: loop.run_until_complete(post()))
+    return timed(n, lambda: loop.run_until_complete(post()))
 
 
 def loop_creation(loop: Loop, n: int) -> Result:
@@ -124,7 +118,7 @@ def loop_creation(loop: Loop, n: int) -> Result:
             make().close()
         return n
 
-    return timed(loop, n, batch)
+    return timed(n, batch)
 
 
 class EchoProtocol(asyncio.Protocol):
@@ -182,7 +176,7 @@ def echo_in_process(loop: Loop, n: int) -> Result:
         await server.wait_closed()
         return verified
 
-    return timed(loop, n, lambda: loop.run_until_complete(exchange()))
+    return timed(n, lambda: loop.run_until_complete(exchange()))
 
 
 def serve(loop: Loop, row: str) -> None:
