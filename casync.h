@@ -679,8 +679,9 @@ typedef struct casync_protocol {
     void (*pause_writing)(casync_stream *stream);
     void (*resume_writing)(casync_stream *stream);
     /* The stream ended: error is 0 if it was finished or ended by the other side, -ECONNABORTED if it
-       was aborted, else what went wrong. Last callback; after it the descriptor is closed, the struct may
-       be used again or freed, and memory that a server allocated is freed. Not after casync_close. */
+       was aborted, else what went wrong. Last callback, and not after casync_close. The stream is closed
+       already: its struct may be opened again or freed, but for one that a server allocated, which is
+       freed when this returns. */
     void (*connection_lost)(casync_stream *stream, int64_t error);
 } casync_protocol;
 
@@ -692,9 +693,10 @@ typedef struct casync_stream_options {
     const casync_framing *framing; /* data_received gets frames; must outlive the stream */
     bool start_paused;             /* do not read until casync_resume_reading */
     bool keep_fd;                  /* the descriptor stays yours: it is never closed with the stream */
-    bool receive_fds;              /* accept passed descriptors (Unix sockets); see casync_receive_fd */
-    bool nagle;    /* leave Nagle's algorithm on (TCP); casync turns it off, as asyncio does */
-    int keepalive; /* seconds of idleness before TCP probes; 0: no keepalive */
+    bool accepted; /* the descriptor is one that casync_listen_desc.accepted gave: it needs no preparation */
+    bool receive_fds; /* accept passed descriptors (Unix sockets); see casync_receive_fd */
+    bool nagle;       /* leave Nagle's algorithm on (TCP); casync turns it off, as asyncio does */
+    int keepalive;    /* seconds of idleness before TCP probes; 0: no keepalive */
 } casync_stream_options;
 
 typedef struct casync_filter casync_filter;
@@ -1430,8 +1432,11 @@ static inline casync_job *casync__job_of(casync_link *link) {
     return casync__container(link, casync_job, link);
 }
 
-static inline bool casync__in_loop_thread(casync_loop *loop) {
-    return loop->state != CASYNC_LOOP_RUNNING || casync_get_running_loop() == loop;
+/* For assertions. A loop that is not run has no thread; one may be run inside another's callback. */
+static inline bool casync__in_loop_thread(const casync_loop *loop) {
+    const casync_loop *running = casync_get_running_loop();
+    while (running && running != loop) running = running->outer;
+    return loop->state != CASYNC_LOOP_RUNNING || running == loop;
 }
 
 /* Puts a job of the library's own into the ready queue, if it is not there. */
@@ -1583,9 +1588,12 @@ static int64_t casync__wait_time(casync_loop *loop) {
 }
 
 /* While there is work, asking the kernel each turn would cost more than the work. */
-static bool casync__may_skip_poll(casync_loop *loop) {
+static bool casync__skip_poll(casync_loop *loop) {
     if (casync__list_is_empty(&loop->ready) || loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS) return false;
-    return casync_time(loop) - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
+    loop->now = casync_time(loop);
+    if (loop->now - loop->last_poll >= CASYNC__MAX_SKIPPED_TIME) return false;
+    loop->skipped_polls++;
+    return true;
 }
 
 /* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. */
@@ -1598,17 +1606,15 @@ static int64_t casync__wait_virtual(casync_loop *loop, int64_t timeout) {
     return 0;
 }
 
+/* Lets what happens outside reach the ready queue, and samples this turn's time. */
 static int64_t casync__wait(casync_loop *loop, bool may_wait) {
     int64_t timeout, result;
-    if (casync__may_skip_poll(loop)) {
-        loop->skipped_polls++;
-        return 0;
-    }
+    if (casync__skip_poll(loop)) return 0;
     timeout = may_wait ? casync__wait_time(loop) : 0;
     result = timeout > 0 && casync__is_virtual(loop) ? casync__wait_virtual(loop, timeout)
                                                      : casync__poll(loop, timeout);
     loop->skipped_polls = 0;
-    loop->last_poll = casync_time(loop);
+    loop->now = loop->last_poll = casync_time(loop);
     return result;
 }
 
@@ -1620,7 +1626,6 @@ static int64_t casync__turn(casync_loop *loop, bool may_wait) {
     if (!casync__has_work(loop)) casync__run_hooks(loop, CASYNC_HOOK_IDLE);
     result = casync__wait(loop, may_wait);
     casync__run_hooks(loop, CASYNC_HOOK_AFTER_POLL);
-    loop->now = casync_time(loop);
     casync__wheel_advance(loop, loop->now);
     casync__run_ready(loop);
     return result;
@@ -2242,7 +2247,9 @@ CASYNC__DEFINE int64_t casync_future_result(casync_future *future) {
 
 CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, casync_job *job,
                                                        casync_callback callback, void *arg) {
-    int64_t result = casync_call_soon(future->loop, job, callback, arg);
+    int64_t result;
+    if (!future->loop) return -EINVAL;
+    result = casync_call_soon(future->loop, job, callback, arg);
     if (result < 0 || future->state != CASYNC_FUTURE_PENDING) return result;
     job = casync__job_of(future->loop->ready.prev); /* the one just queued: let it wait here instead */
     casync__list_remove(&job->link);
@@ -4026,20 +4033,21 @@ CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
 
 static void casync__stream_writable(void *arg);
 
-/* What connection_lost is called by, and what closes a stream that ended. */
+/* What closes a stream that ended and tells its protocol, which may then use the struct again. */
 static void casync__stream_ended(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
     casync_loop *loop = casync__stream_loop(stream);
     const casync_protocol *protocol = stream->protocol;
     int64_t error = stream->error;
+    void *memory = stream->memory;
     casync_link finishing;
-    casync__guard guard;
     casync__list_init(&finishing);
     casync__list_move(&finishing, &stream->waiting);
-    casync__guard_enter(loop, &guard, stream);
+    stream->memory = NULL;
+    casync_close(stream);
     if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
-    if (casync__guard_leave(loop, &guard)) casync_close(stream);
     casync__ops_done(&finishing, error);
+    casync__free(&loop->allocator, memory);
 }
 
 /* Nothing more comes or goes. Operations fail with what ended the stream, but for finish operations,
@@ -4056,6 +4064,8 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync__watcher_want(&stream->watcher, 0);
     casync_job_cancel(&stream->watcher.reader);
     casync_job_cancel(&stream->watcher.writer);
+    if (stream->watcher.changed.next)
+        casync__list_remove(&stream->watcher.changed); /* it will be closed soon */
     if (closes) casync__make_ready(loop, &stream->ending);
     casync__list_init(&others);
     for (link = stream->waiting.next; link != &stream->waiting;) {
@@ -4152,7 +4162,14 @@ static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
 CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stream, int fd,
                                           const casync_protocol *protocol,
                                           const casync_stream_options *options) {
-    int64_t family = casync__socket_family(fd), status, result;
+    int64_t family, status, result;
+    if (options && options->accepted) {
+        result = casync__stream_begin(loop, stream, fd, protocol, options,
+                                      CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED);
+        if (result == 0) casync__update_reading(stream);
+        return result;
+    }
+    family = casync__socket_family(fd);
     if (family < 0 && family != -ENOTSOCK) return family;
     status = casync__sys_fcntl(fd, F_GETFL, 0);
     if (status < 0) return status;
@@ -4708,6 +4725,7 @@ static int64_t casync__server_take(casync_server *server, int fd, const casync_a
         return 0;
     }
     if (server->desc.protocol) return casync__make_connection(server, fd);
+    if (server->tcp) casync__set_tcp_options(fd, &server->desc.options);
     server->desc.accepted(server, fd, peer);
     return 0;
 }
