@@ -209,7 +209,8 @@ enum casync_clock {
 /* The loop's time now, in nanoseconds, read from its clock. */
 CASYNC_API int64_t casync_time(const casync_loop *loop);
 
-/* The loop's time as it was when this turn's timers were looked at: free, but stale. */
+/* The loop's time as it was when this turn's timers were looked at: free, but stale. With a manual or
+   virtual clock the same as casync_time. */
 CASYNC_API int64_t casync_now(const casync_loop *loop);
 
 /* Moves the clock of a loop with a manual or virtual clock forward. Timers that become due run in
@@ -268,7 +269,7 @@ typedef struct casync_wheel {
     casync_link past;                 /* timers started when already due, for the next turn */
 } casync_wheel;
 
-/* The members up to `arg` may be read. */
+/* The members up to `exception_arg` may be read. */
 struct casync_loop {
     int state;      /* enum casync_loop_state */
     int clock;      /* enum casync_clock */
@@ -278,7 +279,7 @@ struct casync_loop {
     casync_exception_handler exception_handler;
     void (*before_wait)(void *arg, int64_t timeout);
     void (*after_wait)(void *arg, int64_t timeout);
-    void *arg;
+    void *arg, *exception_arg;
     /* private from here on */
     bool stopping, breaking, guest, hosted;
     uint32_t skipped_polls;
@@ -589,6 +590,7 @@ enum { CASYNC_SIGNAL_ONCE = 1 }; /* stop before the first callback */
    - a guest loop (desc.guest): masks are left alone; a handler passes the signal on and then calls the
      handler that was there before.
    Watching SIGCHLD leaves reaping to you: waitpid(2) with WNOHANG until it finds no more.
+   The two descriptors behind this stay open once made.
    When the last watcher of a signal goes, a pending one is dropped and mask and action are put back.
    Stop in the thread that started, so that its mask can be. Errors: -EINVAL for a number that cannot
    be caught, -EALREADY, -EBUSY if a signalfd that is not casync's, or that of another copy of it,
@@ -1601,15 +1603,22 @@ static int64_t casync__wait_virtual(casync_loop *loop, int64_t timeout) {
     int64_t result = casync__poll(loop, 0);
     bool outside = loop->fds_active > 0 && loop->clock != CASYNC_CLOCK_VIRTUAL_FORCED;
     if (result < 0 || casync__has_work(loop)) return result;
-    if (outside || timeout == CASYNC_FOREVER) return casync__poll(loop, CASYNC_FOREVER);
-    loop->now += timeout;
+    if (outside || timeout == CASYNC_FOREVER) {
+        result = casync__poll(loop, timeout);
+        if (result < 0 || casync__has_work(loop)) return result;
+    }
+    if (timeout != CASYNC_FOREVER) loop->now += timeout;
     return 0;
 }
 
+enum { CASYNC__WAIT_NOT, CASYNC__WAIT_IF_ALIVE, CASYNC__WAIT };
+
 /* Lets what happens outside reach the ready queue, and samples this turn's time. */
-static int64_t casync__wait(casync_loop *loop, bool may_wait) {
+static int64_t casync__wait(casync_loop *loop, int mode) {
     int64_t timeout, result;
+    bool may_wait;
     if (casync__skip_poll(loop)) return 0;
+    may_wait = mode == CASYNC__WAIT || (mode == CASYNC__WAIT_IF_ALIVE && casync_loop_alive(loop));
     timeout = may_wait ? casync__wait_time(loop) : 0;
     result = timeout > 0 && casync__is_virtual(loop) ? casync__wait_virtual(loop, timeout)
                                                      : casync__poll(loop, timeout);
@@ -1618,13 +1627,13 @@ static int64_t casync__wait(casync_loop *loop, bool may_wait) {
     return result;
 }
 
-static int64_t casync__turn(casync_loop *loop, bool may_wait) {
+static int64_t casync__turn(casync_loop *loop, int mode) {
     int64_t result;
     loop->turns++;
     casync__take_posted(loop);
     casync__run_hooks(loop, CASYNC_HOOK_BEFORE_POLL);
     if (!casync__has_work(loop)) casync__run_hooks(loop, CASYNC_HOOK_IDLE);
-    result = casync__wait(loop, may_wait);
+    result = casync__wait(loop, mode);
     casync__run_hooks(loop, CASYNC_HOOK_AFTER_POLL);
     casync__wheel_advance(loop, loop->now);
     casync__run_ready(loop);
@@ -1665,7 +1674,7 @@ static int64_t casync__run_end(casync_loop *loop, int64_t result) {
 CASYNC__DEFINE int64_t casync_run_forever(casync_loop *loop) {
     int64_t result = casync__run_begin(loop);
     if (result < 0) return result;
-    do result = casync__turn(loop, true);
+    do result = casync__turn(loop, CASYNC__WAIT);
     while (result >= 0 && !loop->stopping);
     return casync__run_end(loop, result);
 }
@@ -1673,20 +1682,23 @@ CASYNC__DEFINE int64_t casync_run_forever(casync_loop *loop) {
 CASYNC__DEFINE int64_t casync_run_until_idle(casync_loop *loop) {
     int64_t result = casync__run_begin(loop);
     if (result < 0) return result;
-    while (result >= 0 && !loop->stopping && casync_loop_alive(loop)) result = casync__turn(loop, true);
+    while (result >= 0 && casync_loop_alive(loop)) {
+        result = casync__turn(loop, CASYNC__WAIT_IF_ALIVE);
+        if (loop->stopping) break;
+    }
     return casync__run_end(loop, result);
 }
 
 CASYNC__DEFINE int64_t casync_run_once(casync_loop *loop) {
     int64_t result = casync__run_begin(loop);
     if (result < 0) return result;
-    return casync__run_end(loop, casync__turn(loop, casync_loop_alive(loop)));
+    return casync__run_end(loop, casync__turn(loop, CASYNC__WAIT_IF_ALIVE));
 }
 
 CASYNC__DEFINE int64_t casync_run_nowait(casync_loop *loop) {
     int64_t result = casync__run_begin(loop);
     if (result < 0) return result;
-    return casync__run_end(loop, casync__turn(loop, false));
+    return casync__run_end(loop, casync__turn(loop, CASYNC__WAIT_NOT));
 }
 
 static void casync__stop_loop(void *loop) { casync_stop((casync_loop *)loop); }
@@ -1729,7 +1741,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
         loop->exception_handler = desc->exception_handler;
         loop->before_wait = desc->before_wait;
         loop->after_wait = desc->after_wait;
-        loop->arg = desc->arg;
+        loop->arg = loop->exception_arg = desc->arg;
     }
     if (!loop->allocator.function) loop->allocator.function = casync__default_allocate;
     casync__list_init(&loop->ready);
@@ -1810,12 +1822,12 @@ CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void 
 CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
                                                  void *arg) {
     loop->exception_handler = handler;
-    loop->arg = arg;
+    loop->exception_arg = arg;
 }
 
 CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop, const casync_exception *exception) {
     if (loop->exception_handler)
-        loop->exception_handler(loop, exception, loop->arg);
+        loop->exception_handler(loop, exception, loop->exception_arg);
     else
         fprintf(stderr, "casync: %s: %s\n", exception->message, casync_strerror(exception->error));
 }
