@@ -1530,6 +1530,7 @@ static void casync__run_ready(casync_loop *loop) {
         if (job->flags & CASYNC__JOB_PREPARED) casync__prepare_call(loop, job);
         callback(arg);
     }
+    if (casync__list_is_empty(&loop->running)) return;
     /* After a break: what has not run comes before what was queued since. */
     casync__list_move(&loop->running, &loop->ready);
     casync__list_move(&loop->ready, &loop->running);
@@ -2342,21 +2343,22 @@ static int64_t casync__epoll_add_wakeup(casync_loop *loop) {
 }
 
 static void casync__epoll_close(casync_loop *loop) {
-    casync__sys_close(loop->backend_fd);
-    casync__sys_close(loop->wakeup_fd);
+    if (loop->backend_fd >= 0) casync__sys_close(loop->backend_fd);
+    if (loop->wakeup_fd >= 0) casync__sys_close(loop->wakeup_fd);
+    loop->backend_fd = loop->wakeup_fd = -1;
 }
 
 static int64_t casync__epoll_open(casync_loop *loop) {
-    int64_t result = casync__sys_epoll_create();
+    int64_t result;
+    loop->backend_fd = loop->wakeup_fd = -1;
+    result = casync__sys_epoll_create();
     if (result < 0) return result;
     loop->backend_fd = (int)result;
     result = casync__sys_eventfd();
-    if (result < 0) {
-        casync__sys_close(loop->backend_fd);
-        return result;
+    if (result >= 0) {
+        loop->wakeup_fd = (int)result;
+        result = casync__epoll_add_wakeup(loop);
     }
-    loop->wakeup_fd = (int)result;
-    result = casync__epoll_add_wakeup(loop);
     if (result < 0) casync__epoll_close(loop);
     return result;
 }
