@@ -921,13 +921,14 @@ CASYNC_API int64_t casync_server_pause(casync_server *server);
 CASYNC_API int64_t casync_server_resume(casync_server *server);
 
 /* Stops listening: no connection follows, accept operations fail with -ECONNABORTED. Connections go
-   on. May be called again. */
+   on, without the server, whose memory may go. May be called again. */
 CASYNC_API void casync_server_close(casync_server *server);
 
-/* Aborts, or finishes in order, all connections that the server allocated, while it is open: the
-   server forgets them when it is closed. */
-CASYNC_API void casync_server_abort_clients(casync_server *server);
-CASYNC_API void casync_server_finish_clients(casync_server *server);
+/* Aborts, or finishes in order, all connections that the server allocated; returns how many. Call this
+   before casync_server_close (in the same callback, so that nobody slips in), which forgets the
+   connections: after it CASYNC_INVALID_STATE. */
+CASYNC_API int64_t casync_server_abort_clients(casync_server *server);
+CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
 
 /* Does the server keep casync_run_until_idle running? At first it does. */
 CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
@@ -4905,30 +4906,28 @@ CASYNC__DEFINE void casync_server_close(casync_server *server) {
 }
 
 /* The next connection is looked up before each call: it may close this one. */
-static void casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
-    casync_loop *loop = server->watcher.reader.loop;
+static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
     casync_link all;
-    casync__guard guard;
-    if (!server->open) return;
+    int64_t count = 0;
+    if (!server->open) return CASYNC_INVALID_STATE;
     casync__list_init(&all);
     casync__list_move(&all, &server->connections);
-    casync__guard_enter(loop, &guard, server);
     while (!casync__list_is_empty(&all)) {
         casync_stream *stream = casync__container(all.next, casync_stream, connections);
         casync__list_remove(&stream->connections);
         casync__list_append(&server->connections, &stream->connections);
         (void)act(stream);
-        CASYNC_ASSERT(!guard.gone); /* a release callback closed the server */
+        count++;
     }
-    casync__guard_leave(loop, &guard);
+    return count;
 }
 
-CASYNC__DEFINE void casync_server_abort_clients(casync_server *server) {
-    casync__for_each_client(server, casync_abort);
+CASYNC__DEFINE int64_t casync_server_abort_clients(casync_server *server) {
+    return casync__for_each_client(server, casync_abort);
 }
 
-CASYNC__DEFINE void casync_server_finish_clients(casync_server *server) {
-    casync__for_each_client(server, casync_finish_start);
+CASYNC__DEFINE int64_t casync_server_finish_clients(casync_server *server) {
+    return casync__for_each_client(server, casync_finish_start);
 }
 
 CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
