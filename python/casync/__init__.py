@@ -1,0 +1,32 @@
+"""asyncio on casync.h, the event loop in one C header.
+
+    import casync
+    casync.run(main())
+
+or, for a program that is not yours: `python -m casync app.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(f"casync runs on Linux only (its backend is epoll), and this is {sys.platform!r}")
+
+from .loop import EventLoop, install, is_installed, new_event_loop, run
+
+__all__ = ["EventLoop", "EventLoopPolicy", "ffi", "install", "is_installed", "lib", "new_event_loop", "run"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """What costs something and few need: the policy (deprecated since 3.14) and the C API."""
+    if name == "EventLoopPolicy":
+        from .policy import EventLoopPolicy
+
+        return EventLoopPolicy
+    if name in ("ffi", "lib"):
+        from . import _casync
+
+        return getattr(_casync, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

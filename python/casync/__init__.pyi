@@ -1,0 +1,12 @@
+from typing import Any
+
+from .loop import EventLoop as EventLoop
+from .loop import install as install
+from .loop import is_installed as is_installed
+from .loop import new_event_loop as new_event_loop
+from .loop import run as run
+from .policy import EventLoopPolicy as EventLoopPolicy
+
+__version__: str
+ffi: Any  # cffi's FFI object, for lib
+lib: Any  # casync.h's functions and constants; see the header for what may be called from where

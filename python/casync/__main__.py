@@ -1,0 +1,34 @@
+"""python -m casync app.py [args], or -m module [args]: runs a program on casync's event loop."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import casync
+
+USAGE = "usage: python -m casync [-m module | script.py] [argument ...]"
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["-m"]:
+        module, rest = arguments[1:2], arguments[2:]
+    else:
+        module, rest = [], arguments
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(USAGE)
+        return
+    if not module and not rest:
+        sys.exit(USAGE)
+    casync.install()
+    if module:
+        sys.argv = [module[0], *rest]
+        runpy.run_module(module[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = rest
+        sys.path[0] = str(__import__("pathlib").Path(rest[0]).resolve().parent)
+        runpy.run_path(rest[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,426 @@
+/* Handles: asyncio.Handle and asyncio.TimerHandle around casync_job and casync_timer.
+
+   Idea: a handle is queued by linking the job inside it, and freed handles are reused, so that
+   call_soon is a few stores. The garbage collector does not know handles: a handle holds a callback,
+   arguments and a context only while it is queued (or watches a descriptor), and then the loop visits
+   these for it. The loop is borrowed: only a queued handle uses it, and a loop drops its queue first.
+
+   Invariants: a queued handle has one reference from the queue. callback == NULL means it has run or
+   was cancelled, and holds nothing. While it runs, cancelling only sets the flag: the vector of a call
+   must not change under the callee.
+
+   Costs: no allocation while spare handles last, but for the context's copy when none is given. */
+
+enum {
+    HANDLE_CANCELLED = 1,
+    HANDLE_RUNNING = 2,
+    HANDLE_KEPT = 4,  /* a watcher's: runs many times */
+    HANDLE_TIMER = 8, /* a TimerHandle */
+    HANDLE_TUPLE = 16 /* the arguments are in the tuple vector[1] */
+};
+
+typedef struct handle {
+    PyObject_HEAD PyObject *callback;
+    PyObject *context;                 /* NULL: called in the loop's own */
+    PyObject *vector[1 + INLINE_ARGS]; /* the arguments, behind the slot that vectorcall wants */
+    PyObject *weakrefs;
+    uint8_t flags, count; /* count of arguments in vector */
+    casync_job job;
+} handle;
+
+/* A handle whose job is the first member of a timer. */
+typedef struct {
+    handle head;
+    int64_t deadline, repeat;
+    double when; /* as given, or as call_later computed it */
+} timer_handle;
+
+/* Of loop.c, which comes next. */
+static void loop_end_run(loop *self, PyObject *exception);
+static void loop_report(loop *self, PyObject *message, PyObject *exception, enum name key, PyObject *value,
+                        enum name key2, PyObject *value2);
+
+static casync_timer *timer_of(handle *self) { return (casync_timer *)(void *)&self->job; }
+
+static_assert(sizeof(casync_timer) == sizeof(casync_job) + 2 * sizeof(int64_t) &&
+                  offsetof(timer_handle, deadline) ==
+                      offsetof(handle, job) + offsetof(casync_timer, deadline),
+              "a timer_handle's tail is a casync_timer");
+
+/* A blank handle of either type. */
+static handle *handle_alloc(state *st, bool timer) {
+    handle **spare = timer ? &st->spare_timers : &st->spare_handles;
+    PyTypeObject *type = timer ? st->timer_type : st->handle_type;
+    handle *self = *spare;
+    if (self == NULL) {
+        self = (handle *)PyObject_Malloc((size_t)type->tp_basicsize);
+        if (self == NULL) return (handle *)PyErr_NoMemory();
+        memset(self, 0, (size_t)type->tp_basicsize);
+        PyObject_Init((PyObject *)self, type);
+    } else {
+        *spare = (handle *)self->vector[0];
+        --*(timer ? &st->spare_timer_count : &st->spare_handle_count);
+        Py_INCREF(type);
+        _Py_NewReference((PyObject *)self);
+    }
+    self->flags = timer ? HANDLE_TIMER : 0;
+    return self;
+}
+
+/* Keeps the arguments, three in the handle itself. */
+static int handle_set_args(handle *self, PyObject *const *args, Py_ssize_t count) {
+    if (count <= INLINE_ARGS) {
+        for (Py_ssize_t i = 0; i < count; i++) self->vector[1 + i] = Py_NewRef(args[i]);
+        self->count = (uint8_t)count;
+        return 0;
+    }
+    PyObject *tuple = PyTuple_New(count);
+    if (tuple == NULL) return -1;
+    for (Py_ssize_t i = 0; i < count; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+    self->vector[1] = tuple;
+    self->count = 1;
+    self->flags |= HANDLE_TUPLE;
+    return 0;
+}
+
+/* A handle for callback(*args) in a context: None or NULL for a copy of the present one. */
+static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *const *args, Py_ssize_t count,
+                          PyObject *context) {
+    handle *self = handle_alloc(st, timer);
+    if (self == NULL) return NULL;
+    self->callback = Py_NewRef(callback);
+    self->context = context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
+    if (self->context == NULL || handle_set_args(self, args, count) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}
+
+/* Lets go of the callback, its arguments and its context. */
+static void handle_drop(handle *self) {
+    uint8_t count = self->count;
+    self->count = 0;
+    for (uint8_t i = 1; i <= count; i++) Py_CLEAR(self->vector[i]);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->callback);
+}
+
+static void handle_dealloc(handle *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    state *st = (state *)PyType_GetModuleState(type);
+    bool timer = self->flags & HANDLE_TIMER;
+    uint32_t *count = timer ? &st->spare_timer_count : &st->spare_handle_count;
+    if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
+    if (self->callback != NULL) handle_drop(self);
+    if (*count < SPARE_HANDLES) {
+        handle **spare = timer ? &st->spare_timers : &st->spare_handles;
+        self->vector[0] = (PyObject *)*spare;
+        *spare = self;
+        ++*count;
+    } else {
+        PyObject_Free(self);
+    }
+    Py_DECREF(type);
+}
+
+static void free_spare_handles(state *st) {
+    handle **lists[2] = {&st->spare_handles, &st->spare_timers};
+    for (int i = 0; i < 2; i++) {
+        while (*lists[i] != NULL) {
+            handle *self = *lists[i];
+            *lists[i] = (handle *)self->vector[0];
+            PyObject_Free(self);
+        }
+    }
+    st->spare_handle_count = st->spare_timer_count = 0;
+}
+
+/* For the loop's tp_traverse. */
+static int handle_visit(handle *self, visitproc visit, void *arg) {
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    for (uint8_t i = 1; i <= self->count; i++) Py_VISIT(self->vector[i]);
+    return 0;
+}
+
+static PyObject *handle_args(handle *self) {
+    PyObject *tuple;
+    if (self->flags & HANDLE_TUPLE && self->count) return Py_NewRef(self->vector[1]);
+    tuple = PyTuple_New(self->count);
+    if (tuple == NULL) return NULL;
+    for (uint8_t i = 0; i < self->count; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->vector[1 + i]));
+    return tuple;
+}
+
+static PyObject *handle_call_in_context(handle *self) {
+    if (self->flags & HANDLE_TUPLE) return PyObject_CallObject(self->callback, self->vector[1]);
+    return PyObject_Vectorcall(self->callback, self->vector + 1, self->count | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                               NULL);
+}
+
+/* Calls the callback in its context: its result, or NULL with the exception set. */
+static PyObject *handle_call(handle *self) {
+    PyObject *context = self->context, *result;
+    if (context == NULL) return handle_call_in_context(self);
+    if (PyContext_Enter(context) < 0) return NULL;
+    result = handle_call_in_context(self);
+    if (PyContext_Exit(context) < 0) Py_CLEAR(result);
+    return result;
+}
+
+/* Tells the loop's exception handler of the exception that is set, in asyncio's words (Handle._run in
+   asyncio/events.py). */
+static void handle_report(loop *lp, handle *self) {
+    PyObject *exception = take_exception(), *args = handle_args(self), *source = NULL, *message = NULL;
+    if (ends_program(exception) || args == NULL) {
+        Py_XDECREF(args);
+        loop_end_run(lp, exception);
+        return;
+    }
+    source = PyObject_CallFunctionObjArgs(lp->state->format_callback_source, self->callback, args, NULL);
+    if (source != NULL) message = PyUnicode_FromFormat("Exception in callback %U", source);
+    loop_report(lp, message, exception, NAME_HANDLE, (PyObject *)self, NAME_COUNT, NULL);
+    Py_DECREF(args);
+    Py_XDECREF(source);
+}
+
+static void handle_run_now(loop *lp, handle *self) {
+    PyObject *result;
+    self->flags |= HANDLE_RUNNING;
+    result = handle_call(self);
+    if (result != NULL)
+        Py_DECREF(result);
+    else
+        handle_report(lp, self);
+    self->flags &= (uint8_t)~HANDLE_RUNNING;
+}
+
+/* The callback of every handle's job and timer. */
+static void handle_run(void *arg) {
+    handle *self = (handle *)arg;
+    handle_run_now(loop_of(self->job.loop), self);
+    handle_drop(self);
+    Py_DECREF(self);
+}
+
+/* Takes it out of the queue; true if it was in it, and then its reference is the caller's. */
+static bool handle_unqueue(handle *self) {
+    return (self->flags & HANDLE_TIMER ? casync_timer_stop(timer_of(self)) : casync_job_cancel(&self->job)) >
+           0;
+}
+
+static void handle_cancel_now(handle *self) {
+    if (self->flags & HANDLE_CANCELLED) return;
+    self->flags |= HANDLE_CANCELLED;
+    if (self->flags & HANDLE_RUNNING || self->callback == NULL) return;
+    if (self->flags & HANDLE_KEPT) {
+        handle_drop(self);
+    } else if (handle_unqueue(self)) {
+        handle_drop(self);
+        Py_DECREF(self);
+    }
+}
+
+static PyObject *handle_cancel(handle *self, PyObject *Py_UNUSED(ignored)) {
+    Py_INCREF(self); /* the queue's reference may be the last but the caller's */
+    handle_cancel_now(self);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *handle_cancelled(handle *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(self->flags & HANDLE_CANCELLED);
+}
+
+static PyObject *handle_get_context(handle *self, PyObject *Py_UNUSED(ignored)) {
+    return Py_NewRef(self->context != NULL ? self->context : Py_None);
+}
+
+static PyObject *handle_when(timer_handle *self, PyObject *Py_UNUSED(ignored)) {
+    return PyFloat_FromDouble(self->when);
+}
+
+/* asyncio.Handle._repr_info and __repr__ */
+static PyObject *handle_repr(handle *self) {
+    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+    const char *name = self->flags & HANDLE_TIMER ? "TimerHandle" : "Handle";
+    const char *cancelled = self->flags & HANDLE_CANCELLED ? " cancelled" : "";
+    PyObject *when = NULL, *args = NULL, *source = NULL, *text = NULL;
+    if (self->flags & HANDLE_TIMER) {
+        PyObject *number = PyFloat_FromDouble(((timer_handle *)self)->when);
+        when = number == NULL ? NULL : PyUnicode_FromFormat(" when=%R", number);
+        Py_XDECREF(number);
+    } else {
+        when = PyUnicode_FromString("");
+    }
+    if (when != NULL && self->callback != NULL && !(self->flags & HANDLE_CANCELLED)) {
+        args = handle_args(self);
+        if (args != NULL)
+            source = PyObject_CallFunctionObjArgs(st->format_callback_source, self->callback, args, NULL);
+        if (source != NULL) text = PyUnicode_FromFormat("<%s%s%U %U>", name, cancelled, when, source);
+    } else if (when != NULL) {
+        text = PyUnicode_FromFormat("<%s%s%U>", name, cancelled, when);
+    }
+    Py_XDECREF(when);
+    Py_XDECREF(args);
+    Py_XDECREF(source);
+    return text;
+}
+
+/* TimerHandle's order is that of its time, as in asyncio. */
+static PyObject *timer_richcompare(PyObject *a, PyObject *b, int op) {
+    double x, y;
+    bool same;
+    if (Py_TYPE(a) != Py_TYPE(b)) Py_RETURN_NOTIMPLEMENTED;
+    x = ((timer_handle *)a)->when;
+    y = ((timer_handle *)b)->when;
+    same = a == b || (x == y && ((handle *)a)->callback == NULL && ((handle *)b)->callback == NULL &&
+                      (((handle *)a)->flags & HANDLE_CANCELLED) == (((handle *)b)->flags & HANDLE_CANCELLED));
+    switch (op) {
+    case Py_LT:
+        return PyBool_FromLong(x < y);
+    case Py_LE:
+        return PyBool_FromLong(x < y || same);
+    case Py_GT:
+        return PyBool_FromLong(x > y);
+    case Py_GE:
+        return PyBool_FromLong(x > y || same);
+    case Py_EQ:
+        return PyBool_FromLong(same);
+    default:
+        return PyBool_FromLong(!same);
+    }
+}
+
+static Py_hash_t timer_hash(timer_handle *self) {
+    PyObject *when = PyFloat_FromDouble(self->when);
+    Py_hash_t hash = when == NULL ? -1 : PyObject_Hash(when);
+    Py_XDECREF(when);
+    return hash;
+}
+
+/* isinstance(handle, asyncio.Handle) asks type(handle) and then this. */
+static PyObject *handle_get_class(handle *self, void *Py_UNUSED(closure)) {
+    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+    return Py_NewRef(self->flags & HANDLE_TIMER ? st->asyncio_timer_handle : st->asyncio_handle);
+}
+
+static PyObject *handle_get_callback(handle *self, void *Py_UNUSED(closure)) {
+    bool gone = self->callback == NULL || self->flags & HANDLE_CANCELLED;
+    return Py_NewRef(gone ? Py_None : self->callback);
+}
+
+static PyObject *handle_get_args(handle *self, void *Py_UNUSED(closure)) {
+    if (self->callback == NULL || self->flags & HANDLE_CANCELLED) Py_RETURN_NONE;
+    return handle_args(self);
+}
+
+static PyObject *handle_get_cancelled(handle *self, void *Py_UNUSED(closure)) {
+    return handle_cancelled(self, NULL);
+}
+
+static PyObject *handle_get_context_attribute(handle *self, void *Py_UNUSED(closure)) {
+    return handle_get_context(self, NULL);
+}
+
+/* Native handles are made outside debug mode, where asyncio records no traceback. */
+static PyObject *handle_get_none(handle *Py_UNUSED(self), void *Py_UNUSED(closure)) { Py_RETURN_NONE; }
+
+static PyObject *handle_get_loop(handle *self, void *Py_UNUSED(closure)) {
+    bool queued = self->callback != NULL && self->job.loop != NULL;
+    return Py_NewRef(queued ? (PyObject *)loop_of(self->job.loop) : Py_None);
+}
+
+static PyObject *handle_get_scheduled(handle *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(casync_timer_remaining(timer_of(self)) >= 0);
+}
+
+static PyObject *handle_get_when(timer_handle *self, void *Py_UNUSED(closure)) {
+    return PyFloat_FromDouble(self->when);
+}
+
+/* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops; tests use it. */
+static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->callback == NULL || self->flags & (HANDLE_CANCELLED | HANDLE_RUNNING)) {
+        PyErr_SetString(PyExc_RuntimeError, "the handle has run, or was cancelled");
+        return NULL;
+    }
+    Py_INCREF(self);
+    handle_run_now(loop_of(self->job.loop), self);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef handle_methods[] = {
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "Was it cancelled?"},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's context."},
+    {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef timer_methods[] = {
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "Was it cancelled?"},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's context."},
+    {"when", (PyCFunction)(void (*)(void))handle_when, METH_NOARGS,
+     "The time of the call, as loop.time()'s."},
+    {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+#define HANDLE_GETSETS                                                                                       \
+    {"__class__", (getter)handle_get_class, NULL, NULL, NULL},                                               \
+        {"_callback", (getter)handle_get_callback, NULL, NULL, NULL},                                        \
+        {"_args", (getter)handle_get_args, NULL, NULL, NULL},                                                \
+        {"_cancelled", (getter)handle_get_cancelled, NULL, NULL, NULL},                                      \
+        {"_context", (getter)handle_get_context_attribute, NULL, NULL, NULL},                                \
+        {"_loop", (getter)handle_get_loop, NULL, NULL, NULL},                                                \
+        {"_source_traceback", (getter)handle_get_none, NULL, NULL, NULL}, {                                  \
+        "_repr", (getter)handle_get_none, NULL, NULL, NULL                                                   \
+    }
+
+static PyGetSetDef handle_getsets[] = {HANDLE_GETSETS, {NULL, NULL, NULL, NULL, NULL}};
+
+static PyGetSetDef timer_getsets[] = {
+    HANDLE_GETSETS,
+    {"_scheduled", (getter)handle_get_scheduled, NULL, NULL, NULL},
+    {"_when", (getter)(void (*)(void))handle_get_when, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef handle_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(handle, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, "What call_soon and its like return: cancels the call."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_getset, handle_getsets},
+    {Py_tp_members, handle_members},
+    {0, NULL},
+};
+
+static PyType_Spec handle_spec = {
+    "casync._native.Handle", sizeof(handle), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, handle_slots};
+
+static PyType_Slot timer_slots[] = {
+    {Py_tp_doc, "What call_later and call_at return: cancels the call."},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_richcompare, timer_richcompare},
+    {Py_tp_hash, timer_hash},
+    {Py_tp_methods, timer_methods},
+    {Py_tp_getset, timer_getsets},
+    {Py_tp_members, handle_members},
+    {0, NULL},
+};
+
+static PyType_Spec timer_spec = {
+    "casync._native.TimerHandle", sizeof(timer_handle), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, timer_slots};

@@ -1,0 +1,539 @@
+/* The loop: scheduling, running, and what the garbage collector and close() need to know.
+
+   Idea: asyncio's run_forever (which differs by version) is inherited and calls _run_once; ours runs
+   casync turns until `_stopping` is set, so there is one Python call a run and none a turn. In debug
+   mode call_soon and its like go to the inherited methods, so real asyncio.Handles with tracebacks are
+   made, and come back through `_enqueue` wrapped in a native handle.
+
+   Invariants: an exception that must end the run (KeyboardInterrupt, SystemExit, one raised by an
+   exception handler) is kept in `error`, and casync_break() ends the turn at once; what has not run
+   stays queued, as in asyncio. A loop visits and clears what its queued handles hold.
+
+   Costs: a turn is one check for Python signal handlers (a load) beside casync's own; the GIL is
+   dropped only if the system call really waits. */
+
+/* Ends the run with an exception, whose reference is taken; the first one counts. */
+static void loop_end_run(loop *self, PyObject *exception) {
+    if (self->error == NULL)
+        self->error = exception;
+    else
+        Py_XDECREF(exception);
+    casync_break(&self->casync);
+}
+
+/* loop.call_exception_handler({...}). Takes the references of message (NULL, with an exception set, if
+   making it failed) and exception (may be NULL), borrows the values. Raises nothing. */
+static void loop_report(loop *self, PyObject *message, PyObject *exception, enum name key, PyObject *value,
+                        enum name key2, PyObject *value2) {
+    PyObject *const *names = self->state->names;
+    PyObject *context = message == NULL ? NULL : PyDict_New(), *result = NULL;
+    if (context != NULL && PyDict_SetItem(context, names[NAME_MESSAGE], message) == 0 &&
+        (exception == NULL || PyDict_SetItem(context, names[NAME_EXCEPTION], exception) == 0) &&
+        (value == NULL || PyDict_SetItem(context, names[key], value) == 0) &&
+        (value2 == NULL || PyDict_SetItem(context, names[key2], value2) == 0))
+        result = PyObject_CallMethodOneArg((PyObject *)self, names[NAME_CALL_EXCEPTION_HANDLER], context);
+    if (result == NULL) loop_end_run(self, take_exception());
+    Py_XDECREF(result);
+    Py_XDECREF(context);
+    Py_XDECREF(message);
+    Py_XDECREF(exception);
+}
+
+/* As above for the exception that is set, which ends the run if it is one that ends the program. */
+static void loop_report_current(loop *self, const char *message, enum name key, PyObject *value) {
+    PyObject *exception = take_exception();
+    if (ends_program(exception))
+        loop_end_run(self, exception);
+    else
+        loop_report(self, PyUnicode_FromString(message), exception, key, value, NAME_COUNT, NULL);
+}
+
+static void loop_before_wait(void *arg, int64_t timeout) {
+    if (timeout != 0) ((loop *)arg)->waiting = PyEval_SaveThread();
+}
+
+static void loop_after_wait(void *arg, int64_t timeout) {
+    loop *self = (loop *)arg;
+    PyThreadState *waiting = self->waiting;
+    if (timeout == 0) return;
+    self->waiting = NULL;
+    PyEval_RestoreThread(waiting);
+}
+
+/* Python's signal handlers run between bytecodes; a turn that runs none must ask. */
+static void loop_after_poll(void *arg) {
+    if (PyErr_CheckSignals() < 0) loop_end_run((loop *)arg, take_exception());
+}
+
+static void server_report(loop *self, casync_server *server, const char *message, int64_t error);
+
+static void loop_exception(casync_loop *casync, const casync_exception *exception, void *Py_UNUSED(arg)) {
+    loop *self = loop_of(casync);
+    if (exception->server != NULL)
+        server_report(self, exception->server, exception->message, exception->error);
+    else
+        loop_report(self, PyUnicode_FromString(exception->message), make_os_error(exception->error),
+                    NAME_COUNT, NULL, NAME_COUNT, NULL);
+}
+
+static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    casync_loop_desc desc = {0};
+    int64_t result;
+    state *st = find_state(type);
+    loop *self = st == NULL ? NULL : (loop *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->state = st;
+    desc.guest = true;
+    desc.exception_handler = loop_exception;
+    desc.before_wait = loop_before_wait;
+    desc.after_wait = loop_after_wait;
+    desc.arg = self;
+    result = casync_loop_init(&self->casync, &desc);
+    if (result >= 0)
+        result = casync_hook_start(&self->casync, &self->after_poll, CASYNC_HOOK_AFTER_POLL, 0,
+                                   loop_after_poll, self);
+    if (result < 0) {
+        Py_DECREF(self);
+        return raise_os_error(result);
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *raise_closed(void) {
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return NULL;
+}
+
+/* ---- scheduling ---- */
+
+/* The arguments of call_soon and its like: `required` positional ones and context=. */
+static int parse_schedule(const char *function, Py_ssize_t required, Py_ssize_t count, PyObject *const *args,
+                          PyObject *keywords, state *st, PyObject **context) {
+    *context = NULL;
+    if (count < required) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at least %zd positional arguments (%zd given)", function,
+                     required, count);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; keywords != NULL && i < PyTuple_GET_SIZE(keywords); i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
+        int same = keyword == st->names[NAME_CONTEXT]
+                       ? 1
+                       : PyObject_RichCompareBool(keyword, st->names[NAME_CONTEXT], Py_EQ);
+        if (same < 0) return -1;
+        if (!same) {
+            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", function, keyword);
+            return -1;
+        }
+        *context = args[count + i];
+    }
+    return 0;
+}
+
+/* function(self, *args, **keywords), for a method of a base class. */
+static PyObject *call_base(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t count,
+                           PyObject *keywords) {
+    Py_ssize_t total = count + (keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords));
+    PyObject **vector = PyMem_New(PyObject *, total + 1), *result;
+    if (vector == NULL) return PyErr_NoMemory();
+    vector[0] = self;
+    if (total > 0) memcpy(vector + 1, args, (size_t)total * sizeof *vector);
+    result = PyObject_Vectorcall(function, vector, (size_t)count + 1, keywords);
+    PyMem_Free(vector);
+    return result;
+}
+
+/* Queues a new handle for the next turn: a reference for the queue, one for the caller. */
+static PyObject *loop_queue(loop *self, handle *h) {
+    int64_t result;
+    if (h == NULL) return NULL;
+    result = casync_call_soon(&self->casync, &h->job, handle_run, h);
+    if (result < 0) {
+        Py_DECREF(h);
+        return raise_closed();
+    }
+    return Py_NewRef((PyObject *)h);
+}
+
+static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    PyObject *context;
+    if (self->debug) return call_base(self->state->base_call_soon, (PyObject *)self, args, count, keywords);
+    if (parse_schedule("call_soon", 1, count, args, keywords, self->state, &context) < 0) return NULL;
+    if (self->closed) return raise_closed();
+    return loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
+}
+
+/* The GIL makes queueing safe; what remains is to end the wait of the thread that runs the loop. */
+static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py_ssize_t count,
+                                           PyObject *keywords) {
+    PyObject *context, *h;
+    if (self->debug)
+        return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count, keywords);
+    if (parse_schedule("call_soon_threadsafe", 1, count, args, keywords, self->state, &context) < 0)
+        return NULL;
+    if (self->closed) return raise_closed();
+    h = loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
+    if (h != NULL) casync_wake(&self->casync);
+    return h;
+}
+
+/* Seconds as nanoseconds, rounded up (never early) and saturated. */
+static int64_t nanoseconds_of(double seconds) {
+    double nanoseconds = seconds * 1e9;
+    if (nanoseconds >= 9223372036854775807.0) return CASYNC_FOREVER;
+    if (nanoseconds <= 0) return 0;
+    int64_t whole = (int64_t)nanoseconds;
+    return whole + ((double)whole < nanoseconds);
+}
+
+/* A time or delay: -1.0 with an exception set if it is none. */
+static double parse_seconds(PyObject *value, const char *name) {
+    double seconds;
+    if (PyFloat_CheckExact(value)) {
+        seconds = PyFloat_AS_DOUBLE(value);
+    } else if (value == Py_None) {
+        PyErr_Format(PyExc_TypeError, strcmp(name, "when") == 0 ? "%s cannot be None" : "%s must not be None",
+                     name);
+        return -1.0;
+    } else {
+        seconds = PyFloat_AsDouble(value);
+        if (seconds == -1.0 && PyErr_Occurred()) return -1.0;
+    }
+    if (seconds != seconds) {
+        PyErr_Format(PyExc_ValueError, "%s must not be NaN", name);
+        return -1.0;
+    }
+    return seconds;
+}
+
+/* In debug mode: EventLoop._call_at_debug(when, callback, args, context) makes an asyncio.TimerHandle. */
+static PyObject *loop_call_at_debug(loop *self, double when, PyObject *const *args, Py_ssize_t count,
+                                    PyObject *context) {
+    PyObject *number = PyFloat_FromDouble(when), *tuple = PyTuple_New(count - 2), *result = NULL;
+    if (number != NULL && tuple != NULL) {
+        for (Py_ssize_t i = 2; i < count; i++) PyTuple_SET_ITEM(tuple, i - 2, Py_NewRef(args[i]));
+        result = PyObject_CallMethodObjArgs((PyObject *)self, self->state->names[NAME_CALL_AT_DEBUG], number,
+                                            args[1], tuple, context == NULL ? Py_None : context, NULL);
+    }
+    Py_XDECREF(number);
+    Py_XDECREF(tuple);
+    return result;
+}
+
+/* A TimerHandle due at `when` (in seconds, for when()), which is `deadline` in nanoseconds. */
+static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline, PyObject *const *args,
+                                       Py_ssize_t count, PyObject *context) {
+    int64_t result;
+    handle *h;
+    if (self->debug) return loop_call_at_debug(self, when, args, count, context);
+    h = handle_new(self->state, true, args[1], args + 2, count - 2, context);
+    if (h == NULL) return NULL;
+    ((timer_handle *)h)->when = when;
+    result = casync_call_at(&self->casync, timer_of(h), deadline, handle_run, h);
+    if (result < 0) {
+        Py_DECREF(h);
+        return raise_os_error(result);
+    }
+    return Py_NewRef((PyObject *)h);
+}
+
+static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    PyObject *context;
+    double delay;
+    int64_t now;
+    if (parse_schedule("call_later", 2, count, args, keywords, self->state, &context) < 0) return NULL;
+    delay = parse_seconds(args[0], "delay");
+    if (delay == -1.0 && PyErr_Occurred()) return NULL;
+    if (self->closed) return raise_closed();
+    now = casync_time(&self->casync);
+    return loop_call_at_deadline(self, (double)now / 1e9 + delay,
+                                 casync__add_time(now, nanoseconds_of(delay)), args, count, context);
+}
+
+static PyObject *loop_call_at(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    PyObject *context;
+    double when;
+    if (parse_schedule("call_at", 2, count, args, keywords, self->state, &context) < 0) return NULL;
+    when = parse_seconds(args[0], "when");
+    if (when == -1.0 && PyErr_Occurred()) return NULL;
+    if (self->closed) return raise_closed();
+    return loop_call_at_deadline(self, when, nanoseconds_of(when), args, count, context);
+}
+
+static PyObject *loop_time(loop *self, PyObject *Py_UNUSED(ignored)) {
+    return PyFloat_FromDouble((double)casync_time(&self->casync) / 1e9);
+}
+
+/* A native handle that calls method(item) in the loop's own context: how asyncio's handles are queued. */
+static handle *wrap_handle(loop *self, bool timer, PyObject *method, PyObject *item) {
+    handle *h = handle_alloc(self->state, timer);
+    if (h == NULL) return NULL;
+    h->callback = Py_NewRef(method);
+    h->vector[1] = Py_NewRef(item);
+    h->count = 1;
+    return h;
+}
+
+/* _enqueue(run, handle): calls run(handle) in the next turn. */
+static PyObject *loop_enqueue(loop *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "_enqueue() takes 2 arguments (%zd given)", count);
+    return loop_queue(self, wrap_handle(self, false, args[0], args[1]));
+}
+
+/* _enqueue_at(when, run, handle): calls run(handle) at a time. */
+static PyObject *loop_enqueue_at(loop *self, PyObject *const *args, Py_ssize_t count) {
+    handle *h;
+    double when;
+    int64_t result;
+    if (count != 3)
+        return PyErr_Format(PyExc_TypeError, "_enqueue_at() takes 3 arguments (%zd given)", count);
+    when = parse_seconds(args[0], "when");
+    if (when == -1.0 && PyErr_Occurred()) return NULL;
+    h = wrap_handle(self, true, args[1], args[2]);
+    if (h == NULL) return NULL;
+    ((timer_handle *)h)->when = when;
+    result = casync_call_at(&self->casync, timer_of(h), nanoseconds_of(when), handle_run, h);
+    if (result < 0) {
+        Py_DECREF(h);
+        return raise_os_error(result);
+    }
+    return Py_NewRef((PyObject *)h);
+}
+
+/* ---- futures and tasks ---- */
+
+static PyObject *loop_create_future(loop *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *args[1] = {(PyObject *)self};
+    return PyObject_Vectorcall(self->state->future_type, args, 0, self->state->loop_keyword);
+}
+
+/* create_task(coro, *, name=None, context=None): asyncio's own in debug mode, with a factory, and with
+   keywords that a later version has. */
+static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    PyObject *const *names = self->state->names;
+    PyObject *vector[4] = {NULL, (PyObject *)self, Py_None, NULL};
+    bool plain = count == 1 && !self->debug && self->task_factory == NULL;
+    for (Py_ssize_t i = 0; plain && keywords != NULL && i < PyTuple_GET_SIZE(keywords); i++) {
+        PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
+        if (keyword == names[NAME_NAME])
+            vector[2] = args[1 + i];
+        else if (keyword == names[NAME_CONTEXT] && PY_VERSION_HEX >= 0x030B0000)
+            vector[3] = args[1 + i];
+        else
+            plain = false;
+    }
+    if (!plain) return call_base(self->state->base_create_task, (PyObject *)self, args, count, keywords);
+    if (self->closed) return raise_closed();
+    vector[0] = args[0];
+    return PyObject_Vectorcall(self->state->task_type, vector, 1,
+                               self->state->task_keywords[vector[3] != NULL]);
+}
+
+/* ---- running ---- */
+
+/* Turns until _stopping. A forked child that runs the loop it inherited gets its own kernel objects. */
+static PyObject *loop_run(loop *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *error;
+    int64_t result = casync_run_forever(&self->casync);
+    if (result == -ECHILD) {
+        result = casync_loop_fork(&self->casync);
+        if (result >= 0) result = casync_run_forever(&self->casync);
+    }
+    error = self->error;
+    self->error = NULL;
+    if (error != NULL) {
+        raise_exception(error);
+        return NULL;
+    }
+    if (result == -EBUSY) return PyErr_Format(PyExc_RuntimeError, "This event loop is already running");
+    if (result < 0) return raise_os_error(result);
+    Py_RETURN_NONE;
+}
+
+static PyObject *loop_write_to_self(loop *self, PyObject *Py_UNUSED(ignored)) {
+    if (!self->closed) casync_wake(&self->casync);
+    Py_RETURN_NONE;
+}
+
+static PyObject *loop_check_closed(loop *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->closed) return raise_closed();
+    Py_RETURN_NONE;
+}
+
+static PyObject *loop_is_closed(loop *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(self->closed);
+}
+
+static PyObject *loop_get_debug(loop *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(self->debug);
+}
+
+static PyObject *loop_is_running(loop *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(self->thread_id != NULL);
+}
+
+/* ---- what is queued ---- */
+
+static handle *handle_of_job(casync_job *job) {
+    return job->callback == handle_run ? (handle *)job->arg : NULL;
+}
+
+typedef struct {
+    PyObject *ready, *timers;
+    bool failed;
+} queued_handles;
+
+static void collect_handle(int kind, void *object, void *arg) {
+    queued_handles *found = (queued_handles *)arg;
+    bool timer = kind == CASYNC_KIND_TIMER;
+    handle *h = timer || kind == CASYNC_KIND_JOB ? handle_of_job((casync_job *)object) : NULL;
+    if (h != NULL && PyList_Append(timer ? found->timers : found->ready, (PyObject *)h) < 0)
+        found->failed = true;
+}
+
+/* ([handles for the next turn], [timer handles]) */
+static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
+    queued_handles found = {PyList_New(0), PyList_New(0), false};
+    PyObject *pair = NULL;
+    if (found.ready != NULL && found.timers != NULL) {
+        casync_walk(&self->casync, collect_handle, &found);
+        if (!found.failed) pair = PyTuple_Pack(2, found.ready, found.timers);
+    }
+    Py_XDECREF(found.ready);
+    Py_XDECREF(found.timers);
+    return pair;
+}
+
+/* Cancels all that is queued. */
+static int loop_drop_queue(loop *self) {
+    PyObject *pair = loop_queued(self, NULL);
+    if (pair == NULL) return -1;
+    for (Py_ssize_t side = 0; side < 2; side++) {
+        PyObject *list = PyTuple_GET_ITEM(pair, side);
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
+            handle_cancel_now((handle *)PyList_GET_ITEM(list, i));
+    }
+    Py_DECREF(pair);
+    return 0;
+}
+
+/* ---- life ---- */
+
+static void loop_drop_watchers(loop *self);
+static void loop_drop_servers(loop *self);
+static void loop_drop_transports(loop *self);
+static void loop_visit_object(int kind, void *object, void *arg);
+static int transport_visit_all(loop *self, visitproc visit, void *arg);
+
+/* _close(): drops what is queued, watched and open. EventLoop.close() calls it last. */
+static PyObject *loop_close(loop *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->casync.state == CASYNC_LOOP_RUNNING)
+        return PyErr_Format(PyExc_RuntimeError, "Cannot close a running event loop");
+    self->closed = true;
+    if (self->casync.state == CASYNC_LOOP_CLOSED) Py_RETURN_NONE;
+    if (loop_drop_queue(self) < 0) return NULL;
+    loop_drop_watchers(self);
+    loop_drop_servers(self);
+    loop_drop_transports(self);
+    int64_t result = casync_loop_close(&self->casync);
+    if (result < 0) return raise_os_error(result);
+    Py_RETURN_NONE;
+}
+
+/* What loop_visit_object needs of tp_traverse. */
+typedef struct {
+    visitproc visit;
+    void *arg;
+    int result;
+} visiting;
+
+static int loop_traverse(loop *self, visitproc visit, void *arg) {
+    visiting v = {visit, arg, 0};
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->error);
+    Py_VISIT(self->task_factory);
+    casync_walk(&self->casync, loop_visit_object, &v);
+    return v.result ? v.result : transport_visit_all(self, visit, arg);
+}
+
+static int loop_clear(loop *self) {
+    Py_CLEAR(self->error);
+    Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->thread_id);
+    Py_XDECREF(loop_close(self, NULL));
+    if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)self);
+    return 0;
+}
+
+static void loop_dealloc(loop *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    loop_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* ---- attributes of BaseEventLoop that live here ---- */
+
+static int set_flag(bool *flag, PyObject *value) {
+    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (truth < 0) return -1;
+    *flag = truth;
+    return 0;
+}
+
+static int set_object(PyObject **slot, PyObject *value) {
+    Py_XSETREF(*slot, Py_XNewRef(value == Py_None ? NULL : value));
+    return 0;
+}
+
+static PyObject *loop_get_stopping(loop *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->stopping);
+}
+
+static int loop_set_stopping(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    if (set_flag(&self->stopping, value) < 0) return -1;
+    if (self->stopping) casync_stop(&self->casync);
+    return 0;
+}
+
+static PyObject *loop_get_closed(loop *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->closed);
+}
+
+static int loop_set_closed(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    return set_flag(&self->closed, value);
+}
+
+static PyObject *loop_get_debug_attribute(loop *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->debug);
+}
+
+static int loop_set_debug(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    return set_flag(&self->debug, value);
+}
+
+static PyObject *loop_get_thread_id(loop *self, void *Py_UNUSED(closure)) {
+    return Py_NewRef(self->thread_id == NULL ? Py_None : self->thread_id);
+}
+
+static int loop_set_thread_id(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    return set_object(&self->thread_id, value);
+}
+
+static PyObject *loop_get_task_factory(loop *self, void *Py_UNUSED(closure)) {
+    return Py_NewRef(self->task_factory == NULL ? Py_None : self->task_factory);
+}
+
+static int loop_set_task_factory(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    return set_object(&self->task_factory, value);
+}
+
+static PyGetSetDef loop_getsets[] = {
+    {"_stopping", (getter)loop_get_stopping, (setter)loop_set_stopping, NULL, NULL},
+    {"_closed", (getter)loop_get_closed, (setter)loop_set_closed, NULL, NULL},
+    {"_debug", (getter)loop_get_debug_attribute, (setter)loop_set_debug, NULL, NULL},
+    {"_thread_id", (getter)loop_get_thread_id, (setter)loop_set_thread_id, NULL, NULL},
+    {"_task_factory", (getter)loop_get_task_factory, (setter)loop_set_task_factory, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};

@@ -1,0 +1,218 @@
+/* The module: what it takes from asyncio, and its types.
+
+   Idea: multi-phase initialisation with a state of its own for each interpreter; types are heap types,
+   which lead from an object to that state. */
+
+#define NAME_TEXT(name, text) text,
+static const char *const name_texts[NAME_COUNT] = {NAMES(NAME_TEXT)};
+
+#define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
+
+static PyMethodDef loop_methods[] = {
+    {"call_soon", FASTCALL(loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
+     "call_soon(callback, *args, context=None): call it in the next turn."},
+    {"call_soon_threadsafe", FASTCALL(loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
+     "call_soon, from any thread."},
+    {"call_later", FASTCALL(loop_call_later), METH_FASTCALL | METH_KEYWORDS,
+     "call_later(delay, callback, *args, context=None): call it after a delay in seconds."},
+    {"call_at", FASTCALL(loop_call_at), METH_FASTCALL | METH_KEYWORDS,
+     "call_at(when, callback, *args, context=None): call it at a time, in loop.time()'s seconds."},
+    {"time", (PyCFunction)loop_time, METH_NOARGS, "The loop's time in seconds."},
+    {"create_future", (PyCFunction)loop_create_future, METH_NOARGS, "A future of this loop."},
+    {"create_task", FASTCALL(loop_create_task), METH_FASTCALL | METH_KEYWORDS,
+     "create_task(coro, *, name=None, context=None): run a coroutine as a task."},
+    {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS, "Was the loop closed?"},
+    {"is_running", (PyCFunction)loop_is_running, METH_NOARGS, "Does the loop run?"},
+    {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS, "Is the loop in debug mode?"},
+    {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},
+    {"_run", (PyCFunction)loop_run, METH_NOARGS, NULL},
+    {"_close", (PyCFunction)loop_close, METH_NOARGS, NULL},
+    {"_queued", (PyCFunction)loop_queued, METH_NOARGS, NULL},
+    {"_watched", (PyCFunction)loop_watched, METH_O, NULL},
+    {"_enqueue", FASTCALL(loop_enqueue), METH_FASTCALL, NULL},
+    {"_enqueue_at", FASTCALL(loop_enqueue_at), METH_FASTCALL, NULL},
+    {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},
+    {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL, NULL},
+    {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
+    {"_remove_reader", (PyCFunction)loop_remove_reader, METH_O, NULL},
+    {"_remove_writer", (PyCFunction)loop_remove_writer, METH_O, NULL},
+    {"_ensure_fd_no_transport", (PyCFunction)loop_ensure_fd_no_transport, METH_O, NULL},
+    {"_make_socket_transport", FASTCALL(loop_make_socket_transport), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_start_serving", FASTCALL(loop_start_serving), METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, "The native half of casync.EventLoop."},
+    {Py_tp_new, loop_new},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_getset, loop_getsets},
+    {0, NULL},
+};
+
+static PyType_Spec loop_spec = {"casync._native.Loop", sizeof(loop), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, loop_slots};
+
+static struct PyModuleDef native_module;
+
+static state *find_state(PyTypeObject *type) {
+    PyObject *mro = type->tp_mro;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
+        PyObject *module =
+            base->tp_flags & Py_TPFLAGS_HEAPTYPE ? ((PyHeapTypeObject *)base)->ht_module : NULL;
+        if (module != NULL && PyModule_GetDef(module) == &native_module)
+            return (state *)PyModule_GetState(module);
+    }
+    PyErr_Format(PyExc_TypeError, "%s does not derive from casync's Loop", type->tp_name);
+    return NULL;
+}
+
+/* module.attribute.attribute ... */
+static PyObject *import_attribute(const char *module, const char *path) {
+    PyObject *object = PyImport_ImportModule(module);
+    char name[64];
+    while (object != NULL && *path != '\0') {
+        size_t length = strcspn(path, ".");
+        PyObject *next;
+        snprintf(name, sizeof name, "%.*s", (int)length, path);
+        next = PyObject_GetAttrString(object, name);
+        Py_DECREF(object);
+        object = next;
+        path += length + (path[length] == '.');
+    }
+    return object;
+}
+
+static int import_asyncio(state *st) {
+    struct {
+        PyObject **slot;
+        const char *module, *path;
+    } wanted[] = {
+        {&st->asyncio_handle, "asyncio.events", "Handle"},
+        {&st->asyncio_timer_handle, "asyncio.events", "TimerHandle"},
+        {&st->future_type, "asyncio.futures", "Future"},
+        {&st->task_type, "asyncio.tasks", "Task"},
+        {&st->base_call_soon, "asyncio.base_events", "BaseEventLoop.call_soon"},
+        {&st->base_call_soon_threadsafe, "asyncio.base_events", "BaseEventLoop.call_soon_threadsafe"},
+        {&st->base_create_task, "asyncio.base_events", "BaseEventLoop.create_task"},
+        {&st->base_ensure_fd_no_transport, "asyncio.selector_events",
+         "BaseSelectorEventLoop._ensure_fd_no_transport"},
+        {&st->format_callback_source, "asyncio.format_helpers", "_format_callback_source"},
+        {&st->buffered_protocol, "asyncio.protocols", "BufferedProtocol"},
+        {&st->transport_socket, "asyncio.trsock", "TransportSocket"},
+        {&st->socket_type, "socket", "socket"},
+        {&st->log_warning, "asyncio.log", "logger.warning"},
+    };
+    PyObject *server;
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        *wanted[i].slot = import_attribute(wanted[i].module, wanted[i].path);
+        if (*wanted[i].slot == NULL) return -1;
+    }
+    server = import_attribute("asyncio.base_events", "Server");
+    if (server == NULL) return -1;
+    st->attach_takes_transport = PyObject_HasAttrString(server, "close_clients"); /* both came with 3.13 */
+    Py_DECREF(server);
+    return 0;
+}
+
+static int make_names(state *st) {
+    PyObject *const *names = st->names;
+    for (int i = 0; i < NAME_COUNT; i++) {
+        st->names[i] = PyUnicode_InternFromString(name_texts[i]);
+        if (st->names[i] == NULL) return -1;
+    }
+    st->loop_keyword = PyTuple_Pack(1, names[NAME_LOOP]);
+    st->task_keywords[0] = PyTuple_Pack(2, names[NAME_LOOP], names[NAME_NAME]);
+    st->task_keywords[1] = PyTuple_Pack(3, names[NAME_LOOP], names[NAME_NAME], names[NAME_CONTEXT]);
+    return st->loop_keyword == NULL || st->task_keywords[0] == NULL || st->task_keywords[1] == NULL ? -1 : 0;
+}
+
+static int add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec, PyObject *bases) {
+    *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
+    return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
+}
+
+/* Is the slot `name` of _FlowControlMixin where `transport` mirrors it? */
+static int check_slot(PyObject *mixin, const char *name, Py_ssize_t offset) {
+    PyObject *descriptor = PyObject_GetAttrString(mixin, name);
+    bool same = descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
+                ((PyMemberDescrObject *)descriptor)->d_member->offset == offset;
+    Py_XDECREF(descriptor);
+    if (same) return 0;
+    if (!PyErr_Occurred())
+        PyErr_Format(PyExc_ImportError,
+                     "casync does not know this asyncio: _FlowControlMixin.%s is elsewhere", name);
+    return -1;
+}
+
+static int add_transport_type(PyObject *module, state *st) {
+    PyObject *mixin = import_attribute("asyncio.transports", "_FlowControlMixin");
+    PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE"), *bases = NULL;
+    int result = -1;
+    if (mixin != NULL && mode != NULL && check_slot(mixin, "_extra", offsetof(transport, extra)) == 0 &&
+        check_slot(mixin, "_high_water", offsetof(transport, slot_high_water)) == 0 &&
+        check_slot(mixin, "_loop", offsetof(transport, slot_loop)) == 0 &&
+        check_slot(mixin, "_low_water", offsetof(transport, slot_low_water)) == 0 &&
+        check_slot(mixin, "_protocol_paused", offsetof(transport, slot_paused)) == 0)
+        bases = PyTuple_Pack(1, mixin);
+    if (bases != NULL && add_type(module, &st->transport_type, &transport_spec, bases) == 0 &&
+        PyObject_SetAttrString((PyObject *)st->transport_type, "_sendfile_compatible", mode) == 0)
+        result = PyObject_SetAttrString((PyObject *)st->transport_type, "_start_tls_compatible", Py_True);
+    Py_XDECREF(mixin);
+    Py_XDECREF(mode);
+    Py_XDECREF(bases);
+    return result;
+}
+
+static int native_exec(PyObject *module) {
+    state *st = (state *)PyModule_GetState(module);
+    if (make_names(st) < 0 || import_asyncio(st) < 0) return -1;
+    if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
+    if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;
+    if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;
+    return add_transport_type(module, st);
+}
+
+static int native_traverse(PyObject *module, visitproc visit, void *arg) {
+    PyObject **references = (PyObject **)PyModule_GetState(module);
+    for (size_t i = 0; references != NULL && i < STATE_REFERENCES; i++) Py_VISIT(references[i]);
+    return 0;
+}
+
+static int native_clear(PyObject *module) {
+    PyObject **references = (PyObject **)PyModule_GetState(module);
+    for (size_t i = 0; references != NULL && i < STATE_REFERENCES; i++) Py_CLEAR(references[i]);
+    return 0;
+}
+
+static void native_free(void *module) {
+    state *st = (state *)PyModule_GetState((PyObject *)module);
+    if (st != NULL) free_spare_handles(st);
+    native_clear((PyObject *)module);
+}
+
+static PyModuleDef_Slot native_slots[] = {
+    {Py_mod_exec, native_exec},
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef native_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "casync._native",
+    .m_doc = "The hot path of casync.EventLoop, over casync.h.",
+    .m_size = sizeof(state),
+    .m_slots = native_slots,
+    .m_traverse = native_traverse,
+    .m_clear = native_clear,
+    .m_free = native_free,
+};
+
+PyMODINIT_FUNC PyInit__native(void);
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&native_module); }

@@ -1,0 +1,157 @@
+/* casync._native: the hot path of casync.EventLoop, as glue over casync.h.
+
+   Idea: the loop, its handles and its transports are Python objects that embed casync.h's own structs:
+   a Loop a casync_loop, a Handle a casync_job, a TimerHandle a casync_timer, a SocketTransport a
+   casync_stream. casync.h queues, sorts, polls and buffers; what is here turns its callbacks into
+   Python calls and Python calls into its functions. What asyncio already does well in Python (and
+   differently in each version) is inherited there: casync/loop.py.
+
+   Invariants: whoever touches a casync_loop holds the GIL, which is dropped around the waiting system
+   call alone (loop.c), so other threads may queue calls directly. Nothing here is global: each
+   interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
+   the run waits in loop->error.
+
+   Read on in: handle.c, loop.c, watcher.c, transport.c, server.c, module.c. */
+#include <Python.h>
+#include <structmember.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define INLINE_ARGS 3       /* of a callback; more go into a tuple */
+#define SPARE_HANDLES 32768 /* freed handles kept for reuse, of each type */
+
+/* Interned names: NAME_CONTEXT is "context", and so on. */
+#define NAMES(X)                                                                                             \
+    X(CONTEXT, "context")                                                                                    \
+    X(LOOP, "loop")                                                                                          \
+    X(NAME, "name")                                                                                          \
+    X(MESSAGE, "message")                                                                                    \
+    X(EXCEPTION, "exception")                                                                                \
+    X(HANDLE, "handle")                                                                                      \
+    X(TRANSPORT, "transport")                                                                                \
+    X(PROTOCOL, "protocol")                                                                                  \
+    X(SOCKET, "socket")                                                                                      \
+    X(SOCKNAME, "sockname")                                                                                  \
+    X(PEERNAME, "peername")                                                                                  \
+    X(CALL_EXCEPTION_HANDLER, "call_exception_handler")                                                      \
+    X(CALL_AT_DEBUG, "_call_at_debug")                                                                       \
+    X(DEBUG_READER, "_debug_reader")                                                                         \
+    X(DEBUG_WRITER, "_debug_writer")                                                                         \
+    X(SERVE, "_serve")                                                                                       \
+    X(CONNECTION_MADE, "connection_made")                                                                    \
+    X(DATA_RECEIVED, "data_received")                                                                        \
+    X(GET_BUFFER, "get_buffer")                                                                              \
+    X(BUFFER_UPDATED, "buffer_updated")                                                                      \
+    X(EOF_RECEIVED, "eof_received")                                                                          \
+    X(CONNECTION_LOST, "connection_lost")                                                                    \
+    X(PAUSE_WRITING, "pause_writing")                                                                        \
+    X(RESUME_WRITING, "resume_writing")                                                                      \
+    X(START, "_start")                                                                                       \
+    X(ATTACH, "_attach")                                                                                     \
+    X(DETACH, "_detach")                                                                                     \
+    X(CLOSE, "close")                                                                                        \
+    X(SETBLOCKING, "setblocking")                                                                            \
+    X(SET_RESULT, "set_result")                                                                              \
+    X(SET_EXCEPTION, "set_exception")                                                                        \
+    X(DONE, "done")
+
+#define ENUMERATE(name, text) NAME_##name,
+enum name { NAMES(ENUMERATE) NAME_COUNT };
+
+/* What the module has of its own in each interpreter. */
+typedef struct {
+    /* References, for the collector to visit: */
+    PyTypeObject *loop_type, *handle_type, *timer_type, *transport_type;
+    PyObject *names[NAME_COUNT];
+    PyObject *loop_keyword;         /* ("loop",) */
+    PyObject *task_keywords[2];     /* ("loop", "name"), ("loop", "name", "context") */
+    PyObject *asyncio_handle;       /* asyncio.Handle: what a Handle's __class__ says */
+    PyObject *asyncio_timer_handle; /* asyncio.TimerHandle */
+    PyObject *future_type, *task_type;
+    PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
+    PyObject *base_ensure_fd_no_transport;                                   /* of BaseSelectorEventLoop */
+    PyObject *format_callback_source;
+    PyObject *buffered_protocol, *transport_socket, *socket_type;
+    PyObject *log_warning;
+    /* and the rest: */
+    struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
+    uint32_t spare_handle_count, spare_timer_count;
+    bool attach_takes_transport; /* Server._attach(transport), since 3.13 */
+} state;
+
+#define STATE_REFERENCES (offsetof(state, spare_handles) / sizeof(PyObject *))
+
+typedef struct loop {
+    PyObject_HEAD casync_loop casync;
+    casync_hook after_poll;
+    state *state;
+    PyThreadState *waiting; /* while the GIL is dropped */
+    PyObject *error;        /* the exception that ends this run */
+    PyObject *thread_id;    /* BaseEventLoop._thread_id */
+    PyObject *task_factory; /* BaseEventLoop._task_factory */
+    bool stopping, closed, debug;
+    struct transport *transports; /* those that are open, each with a reference */
+    Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
+} loop;
+
+static loop *loop_of(casync_loop *casync) { return (loop *)((char *)casync - offsetof(loop, casync)); }
+
+/* The module's state, for an instance of a type of ours or derived from one. */
+static state *find_state(PyTypeObject *type);
+
+/* The exception that is set, as an object, and taken; NULL if none is. */
+static PyObject *take_exception(void) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (type == NULL) return NULL;
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) PyException_SetTraceback(value, traceback);
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}
+
+/* Raises an exception object, whose reference is taken. */
+static void raise_exception(PyObject *exception) {
+#if PY_VERSION_HEX >= 0x030C0000
+    PyErr_SetRaisedException(exception);
+#else
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception, PyException_GetTraceback(exception));
+#endif
+}
+
+/* An OSError, or the subclass its number asks for, for one of casync's errors. */
+static PyObject *make_os_error(int64_t error) {
+    return PyObject_CallFunction(PyExc_OSError, "is", (int)-error, casync_strerror(error));
+}
+
+/* Raises one of casync's errors; NULL, to return. */
+static PyObject *raise_os_error(int64_t error) {
+    PyObject *exception;
+    if (error == -ENOMEM) return PyErr_NoMemory();
+    exception = make_os_error(error);
+    if (exception != NULL) raise_exception(exception);
+    return NULL;
+}
+
+/* Is the exception one that ends the program, which asyncio lets through everywhere? */
+static bool ends_program(PyObject *exception) {
+    return PyErr_GivenExceptionMatches(exception, PyExc_SystemExit) ||
+           PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
+}
+
+#include "handle.c"
+#include "loop.c"
+#include "watcher.c"
+#include "transport.c"
+#include "server.c"
+#include "module.c"

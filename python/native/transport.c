@@ -1,0 +1,980 @@
+/* SocketTransport: asyncio's stream transport around casync_stream.
+
+   Idea: casync.h reads, buffers, sends and counts; its protocol callbacks become calls of the Python
+   protocol, in the context in which the transport was made. The type derives from
+   asyncio.transports._FlowControlMixin, whose slots are mirrored at the struct's head (and checked at
+   import) but unused: flow control is the stream's.
+
+   Invariants: an open stream holds one reference to its transport (it is on loop->transports), until
+   connection_lost or the loop's close. The descriptor is closed here, never by casync.h (keep_fd): by
+   the Python socket object if there is one, which is made on demand for accepted connections.
+   `exception` is what connection_lost gets if this side ended the stream.
+
+   Costs: a message read is one bytes object and one method call; a write is at most one system call.
+   Immutable data that the socket does not take at once is referenced, not copied; what may change
+   (bytearray) is copied. */
+
+enum {
+    TRANSPORT_OPEN = 1, /* on loop->transports */
+    TRANSPORT_CLOSING = 2,
+    TRANSPORT_EOF = 4,
+    TRANSPORT_PAUSED = 8,   /* pause_reading() was called */
+    TRANSPORT_STARTED = 16, /* connection_made was called */
+    TRANSPORT_PROTOCOL_PAUSED = 32,
+    TRANSPORT_EMPTYING = 64 /* an empty waiter waits */
+};
+
+typedef union {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+} inet_address;
+
+typedef struct transport {
+    PyObject_HEAD PyObject *extra;                                        /* BaseTransport's slot */
+    PyObject *slot_high_water, *slot_loop, *slot_low_water, *slot_paused; /* _FlowControlMixin's, NULL */
+    PyObject *dict, *weakrefs;
+    loop *loop; /* until connection_lost */
+    struct transport *next, *previous;
+    PyObject *protocol, *server, *sock, *context, *exception, *empty_waiter;
+    size_t high_water, low_water;
+    int fd; /* -1 once closed, then sock_fd still tells */
+    int sock_fd;
+    unsigned lost_writes;
+    uint8_t flags;
+    inet_address local, peer; /* family AF_UNSPEC: neither IPv4 nor IPv6 */
+    casync_stream stream;
+} transport;
+
+static transport *transport_of(casync_stream *stream) {
+    return (transport *)(void *)((char *)stream - offsetof(transport, stream));
+}
+
+/* protocol.method(*args) in the transport's context. */
+static PyObject *transport_call(transport *self, enum name method, PyObject *argument) {
+    PyObject *vector[3] = {NULL, self->protocol, argument}, *result;
+    size_t count = argument == NULL ? 1 : 2;
+    Py_INCREF(vector[1]); /* it may be replaced meanwhile */
+    if (PyContext_Enter(self->context) < 0) {
+        Py_DECREF(vector[1]);
+        return NULL;
+    }
+    result = PyObject_VectorcallMethod(self->loop->state->names[method], vector + 1,
+                                       count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (PyContext_Exit(self->context) < 0) Py_CLEAR(result);
+    Py_DECREF(vector[1]);
+    return result;
+}
+
+/* asyncio's _force_close: connection_lost(exception) follows soon. Takes the exception's reference. */
+static void transport_force_close(transport *self, PyObject *exception) {
+    if (self->lost_writes > 0 || self->fd < 0) {
+        Py_XDECREF(exception);
+        return;
+    }
+    self->flags |= TRANSPORT_CLOSING;
+    self->lost_writes = 1;
+    self->exception = exception == NULL ? Py_NewRef(Py_None) : exception;
+    casync_abort(&self->stream);
+}
+
+/* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. */
+static void transport_fatal(transport *self, const char *message) {
+    PyObject *exception = take_exception();
+    if (ends_program(exception)) {
+        loop_end_run(self->loop, exception);
+        return;
+    }
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError))
+        loop_report(self->loop, PyUnicode_FromString(message), Py_NewRef(exception), NAME_TRANSPORT,
+                    (PyObject *)self, NAME_PROTOCOL, self->protocol);
+    transport_force_close(self, exception);
+}
+
+/* ---- what the stream tells ---- */
+
+static void on_data_received(casync_stream *stream, casync_span span) {
+    transport *self = transport_of(stream);
+    PyObject *result = NULL, *data = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
+    if (data != NULL) result = transport_call(self, NAME_DATA_RECEIVED, data);
+    if (result == NULL) transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
+    Py_XDECREF(result);
+    Py_XDECREF(data);
+}
+
+static int check_lent_buffer(const Py_buffer *lent) {
+    if (lent->len > 0) return 0;
+    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    return -1;
+}
+
+/* Exports the protocol's buffer until on_buffer_updated, which always follows; an empty one, after a
+   failure, makes the stream end. */
+static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
+    transport *self = transport_of(stream);
+    Py_buffer *lent = &self->loop->reading;
+    casync_buffer buffer = {NULL, 0};
+    PyObject *size = PyLong_FromLongLong(size_hint), *object = NULL;
+    if (size != NULL) object = transport_call(self, NAME_GET_BUFFER, size);
+    if (object != NULL && PyObject_GetBuffer(object, lent, PyBUF_WRITABLE) == 0 &&
+        check_lent_buffer(lent) == 0) {
+        buffer.ptr = lent->buf;
+        buffer.len = (size_t)lent->len;
+    } else {
+        transport_fatal(self, "Fatal error: protocol.get_buffer() call failed.");
+    }
+    Py_XDECREF(object);
+    Py_XDECREF(size);
+    return buffer;
+}
+
+static void on_buffer_updated(casync_stream *stream, size_t size) {
+    transport *self = transport_of(stream);
+    PyObject *count, *result = NULL;
+    PyBuffer_Release(&self->loop->reading); /* does nothing if there is none */
+    if (size == 0) return;
+    count = PyLong_FromSize_t(size);
+    if (count != NULL) result = transport_call(self, NAME_BUFFER_UPDATED, count);
+    if (result == NULL) transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
+    Py_XDECREF(result);
+    Py_XDECREF(count);
+}
+
+static bool on_eof_received(casync_stream *stream) {
+    transport *self = transport_of(stream);
+    PyObject *result = transport_call(self, NAME_EOF_RECEIVED, NULL);
+    int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
+    Py_XDECREF(result);
+    if (keep_open < 0) {
+        transport_fatal(self, "Fatal error: protocol.eof_received() call failed.");
+        return true; /* it is being aborted */
+    }
+    if (!keep_open) self->flags |= TRANSPORT_CLOSING;
+    return keep_open;
+}
+
+/* protocol.pause_writing() or resume_writing(), in the caller's context. */
+static void transport_flow(transport *self, enum name method, const char *failure) {
+    PyObject *result = PyObject_CallMethodNoArgs(self->protocol, self->loop->state->names[method]);
+    if (result == NULL) {
+        PyObject *exception = take_exception();
+        if (ends_program(exception))
+            loop_end_run(self->loop, exception);
+        else
+            loop_report(self->loop, PyUnicode_FromString(failure), exception, NAME_TRANSPORT,
+                        (PyObject *)self, NAME_PROTOCOL, self->protocol);
+    }
+    Py_XDECREF(result);
+}
+
+static void on_pause_writing(casync_stream *stream) {
+    transport *self = transport_of(stream);
+    if (self->flags & (TRANSPORT_EMPTYING | TRANSPORT_PROTOCOL_PAUSED)) return;
+    self->flags |= TRANSPORT_PROTOCOL_PAUSED;
+    transport_flow(self, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
+}
+
+/* waiter.set_result(None), unless it is done. */
+static int wake_waiter(state *st, PyObject *waiter, enum name method, PyObject *value) {
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, st->names[NAME_DONE]), *result = NULL;
+    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+    Py_XDECREF(done);
+    if (is_done != 0) return is_done < 0 ? -1 : 0;
+    result = PyObject_CallMethodOneArg(waiter, st->names[method], value);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static void on_resume_writing(casync_stream *stream) {
+    transport *self = transport_of(stream);
+    if (self->flags & TRANSPORT_EMPTYING) {
+        self->flags &= (uint8_t)~TRANSPORT_EMPTYING;
+        casync_set_write_limits(stream, self->high_water, self->low_water);
+        if (wake_waiter(self->loop->state, self->empty_waiter, NAME_SET_RESULT, Py_None) < 0)
+            loop_report_current(self->loop, "the waiter of sendfile failed", NAME_TRANSPORT,
+                                (PyObject *)self);
+    }
+    if (!(self->flags & TRANSPORT_PROTOCOL_PAUSED)) return;
+    self->flags &= (uint8_t)~TRANSPORT_PROTOCOL_PAUSED;
+    transport_flow(self, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
+}
+
+/* Server._attach and _detach, which take the transport since 3.13. */
+static int transport_tell_server(transport *self, state *st, enum name method) {
+    PyObject *result;
+    if (st->attach_takes_transport)
+        result = PyObject_CallMethodOneArg(self->server, st->names[method], (PyObject *)self);
+    else
+        result = PyObject_CallMethodNoArgs(self->server, st->names[method]);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static void transport_close_fd(transport *self, state *st) {
+    if (self->fd < 0) return;
+    if (self->sock == NULL) {
+        close(self->fd);
+    } else {
+        PyObject *result = PyObject_CallMethodNoArgs(self->sock, st->names[NAME_CLOSE]);
+        if (result == NULL) PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(result);
+        Py_CLEAR(self->sock);
+    }
+    self->fd = -1;
+}
+
+/* Off the loop's list, with the stream's reference: the caller has one of its own. */
+static void transport_unlink(transport *self) {
+    if (!(self->flags & TRANSPORT_OPEN)) return;
+    self->flags &= (uint8_t)~TRANSPORT_OPEN;
+    if (self->previous != NULL)
+        self->previous->next = self->next;
+    else
+        self->loop->transports = self->next;
+    if (self->next != NULL) self->next->previous = self->previous;
+    Py_DECREF(self);
+}
+
+/* The end of a connection: the descriptor is closed and the server told. */
+static void transport_finish(transport *self, state *st) {
+    transport_close_fd(self, st);
+    if (self->server != NULL) {
+        if (transport_tell_server(self, st, NAME_DETACH) < 0) PyErr_WriteUnraisable((PyObject *)self);
+        Py_CLEAR(self->server);
+    }
+}
+
+static void on_connection_lost(casync_stream *stream, int64_t error) {
+    transport *self = transport_of(stream);
+    loop *lp = self->loop;
+    PyObject *exception = self->exception, *result = NULL;
+    Py_INCREF(self);
+    Py_INCREF(lp);
+    self->flags |= TRANSPORT_CLOSING;
+    self->exception = NULL;
+    if (exception == NULL) exception = error < 0 ? make_os_error(error) : Py_NewRef(Py_None);
+    if (exception != NULL) result = transport_call(self, NAME_CONNECTION_LOST, exception);
+    if (result == NULL)
+        loop_report_current(lp, "Exception in protocol.connection_lost()", NAME_TRANSPORT, (PyObject *)self);
+    Py_XDECREF(result);
+    Py_XDECREF(exception);
+    transport_finish(self, lp->state);
+    if (self->empty_waiter != NULL) {
+        PyObject *lost = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
+        if (lost == NULL || wake_waiter(lp->state, self->empty_waiter, NAME_SET_EXCEPTION, lost) < 0)
+            loop_report_current(lp, "the waiter of sendfile failed", NAME_TRANSPORT, (PyObject *)self);
+        Py_XDECREF(lost);
+    }
+    transport_unlink(self);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->context);
+    self->loop = NULL;
+    Py_DECREF(lp);
+    Py_DECREF(self);
+}
+
+static const casync_protocol data_protocol = {NULL,
+                                              on_data_received,
+                                              NULL,
+                                              NULL,
+                                              on_eof_received,
+                                              on_pause_writing,
+                                              on_resume_writing,
+                                              on_connection_lost};
+
+static const casync_protocol buffered_protocol = {NULL,
+                                                  NULL,
+                                                  on_get_buffer,
+                                                  on_buffer_updated,
+                                                  on_eof_received,
+                                                  on_pause_writing,
+                                                  on_resume_writing,
+                                                  on_connection_lost};
+
+/* ---- making ---- */
+
+/* The table for a protocol, or NULL with an exception set. */
+static const casync_protocol *protocol_table(state *st, PyObject *protocol) {
+    int buffered = PyObject_IsInstance(protocol, st->buffered_protocol);
+    return buffered < 0 ? NULL : buffered ? &buffered_protocol : &data_protocol;
+}
+
+/* Keeps an address if it is of a family that is kept; the source is as long as the longest. */
+static void set_address(inet_address *address, const struct sockaddr *source) {
+    if (source->sa_family == AF_INET || source->sa_family == AF_INET6)
+        memcpy(address, source, sizeof *address);
+    else
+        address->any.sa_family = AF_UNSPEC;
+}
+
+static void read_address(int fd, inet_address *address, int (*ask)(int, struct sockaddr *, socklen_t *)) {
+    struct sockaddr_storage storage;
+    socklen_t size = sizeof storage;
+    storage.ss_family = AF_UNSPEC;
+    (void)ask(fd, (struct sockaddr *)&storage, &size); /* not connected: no address */
+    set_address(address, (struct sockaddr *)&storage);
+}
+
+static int transport_schedule(transport *self, PyObject *waiter) {
+    state *st = self->loop->state;
+    PyObject *made = PyObject_GetAttr(self->protocol, st->names[NAME_CONNECTION_MADE]);
+    PyObject *start = PyObject_GetAttr((PyObject *)self, st->names[NAME_START]), *first = NULL,
+             *second = NULL;
+    if (made != NULL && start != NULL) {
+        PyObject *made_args[2] = {made, (PyObject *)self}, *start_args[2] = {start, waiter};
+        first = loop_call_soon(self->loop, made_args, 2, NULL);
+        if (first != NULL) second = loop_call_soon(self->loop, start_args, 2, NULL);
+    }
+    Py_XDECREF(made);
+    Py_XDECREF(start);
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    return second == NULL ? -1 : 0;
+}
+
+/* What must be undone if making fails: the descriptor goes back to the caller. */
+static void transport_abandon(transport *self) {
+    casync_close(&self->stream);
+    self->fd = -1;
+    Py_CLEAR(self->sock);
+    transport_finish(self, self->loop->state);
+    transport_unlink(self);
+}
+
+/* A transport for a connected descriptor. sock (or NULL) is the socket object that owns it, peer (or
+   NULL) the other side's address. */
+static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *protocol, PyObject *waiter,
+                                PyObject *extra, PyObject *server, const casync_address *peer) {
+    state *st = lp->state;
+    casync_stream_options options = {0};
+    int64_t result;
+    const casync_protocol *table = protocol_table(st, protocol);
+    transport *self = table == NULL ? NULL : (transport *)st->transport_type->tp_alloc(st->transport_type, 0);
+    if (self == NULL) return NULL;
+    self->fd = self->sock_fd = -1;
+    self->context = PyContext_CopyCurrent();
+    if (self->context == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    options.keep_fd = true;
+    options.start_paused = true;
+    result = casync_stream_open(&lp->casync, &self->stream, fd, table, &options);
+    if (result < 0) {
+        Py_DECREF(self);
+        raise_os_error(result);
+        return NULL;
+    }
+    self->loop = lp;
+    self->fd = self->sock_fd = fd;
+    self->sock = Py_XNewRef(sock);
+    self->protocol = Py_NewRef(protocol);
+    self->extra = Py_XNewRef(extra == Py_None ? NULL : extra);
+    self->high_water = 65536;
+    self->low_water = 16384;
+    self->next = lp->transports;
+    if (self->next != NULL) self->next->previous = self;
+    lp->transports = self;
+    self->flags = TRANSPORT_OPEN;
+    Py_INCREF(self);
+    read_address(fd, &self->local, getsockname);
+    if (peer == NULL)
+        read_address(fd, &self->peer, getpeername);
+    else
+        set_address(&self->peer, (const struct sockaddr *)(const void *)peer->storage.bytes);
+    if (server != NULL && server != Py_None) {
+        self->server = Py_NewRef(server);
+        if (transport_tell_server(self, st, NAME_ATTACH) < 0) {
+            Py_CLEAR(self->server);
+            transport_abandon(self);
+            Py_DECREF(self);
+            return NULL;
+        }
+    }
+    if (transport_schedule(self, waiter) < 0) {
+        PyObject *exception = take_exception();
+        transport_abandon(self);
+        Py_DECREF(self);
+        raise_exception(exception);
+        return NULL;
+    }
+    return self;
+}
+
+/* _start(waiter): connection_made was called; reading begins, and who waits for the connection is told. */
+static PyObject *transport_start(transport *self, PyObject *waiter) {
+    self->flags |= TRANSPORT_STARTED;
+    if (self->fd >= 0 && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)))
+        casync_resume_reading(&self->stream);
+    if (waiter != Py_None &&
+        wake_waiter((state *)PyType_GetModuleState(Py_TYPE(self)), waiter, NAME_SET_RESULT, Py_None) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* _make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None), of the loop */
+static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
+    PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport", keywords, &sock,
+                                     &protocol, &waiter, &extra, &server))
+        return NULL;
+    if (self->closed) return raise_closed();
+    int fd = parse_fd(sock);
+    if (fd < 0) return NULL;
+    casync_watcher *found = casync_watcher_find(&self->casync, fd);
+    if (found != NULL)
+        return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport or watched already",
+                            sock);
+    return (PyObject *)transport_new(self, fd, sock, protocol, waiter, extra, server, NULL);
+}
+
+/* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched can
+   belong to one; the transports that are asyncio's own (datagrams) it finds itself. */
+static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
+    casync_watcher *found;
+    int fd = parse_fd(file);
+    if (fd < 0) return NULL;
+    found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
+    if (found == NULL) Py_RETURN_NONE;
+    if (found->kind == CASYNC__WATCHER_STREAM) {
+        transport *t = transport_of((casync_stream *)(void *)found);
+        if (t->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
+        return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
+    }
+    return PyObject_CallFunctionObjArgs(self->state->base_ensure_fd_no_transport, self, file, NULL);
+}
+
+/* ---- writing ---- */
+
+/* Data that outlives the write call: a bytes object, or another immutable object's buffer. */
+static void release_object(void *arg) { Py_DECREF((PyObject *)arg); }
+
+static void release_buffer(void *arg) {
+    PyBuffer_Release((Py_buffer *)arg);
+    PyMem_Free(arg);
+}
+
+static int raise_unwritable(PyObject *data) {
+    PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%s'",
+                 Py_TYPE(data)->tp_name);
+    return -1;
+}
+
+/* May it be written now? 0: no, it is dropped, as asyncio does after an error; -1: an exception is set. */
+static int transport_check_write(transport *self, const char *method) {
+    if (self->flags & TRANSPORT_EOF) {
+        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
+        return -1;
+    }
+    if (self->empty_waiter != NULL) {
+        PyErr_Format(PyExc_RuntimeError, "unable to %s; sendfile is in progress", method);
+        return -1;
+    }
+    return 1;
+}
+
+/* Data for a connection that is gone: asyncio warns from the fifth on. */
+static int transport_drop_write(transport *self) {
+    if (self->lost_writes++ >= 5) {
+        state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+        PyObject *result = PyObject_CallFunction(st->log_warning, "s", "socket.send() raised exception.");
+        Py_XDECREF(result);
+        if (result == NULL) return -1;
+    }
+    return 0;
+}
+
+/* What became of a write of `size` bytes: 0, or -1 with an exception set. After an error the stream
+   itself tells connection_lost. */
+static int transport_written(transport *self, int64_t result, size_t size) {
+    if (result == (int64_t)size) return 0;
+    if (result >= 0 || result == -ENOMEM) {
+        PyErr_NoMemory();
+        if (result >= 0)
+            transport_force_close(self, NULL); /* a part was taken: the rest has a gap before it */
+        return -1;
+    }
+    self->flags |= TRANSPORT_CLOSING;
+    self->lost_writes++;
+    return 0;
+}
+
+static int transport_write_bytes(transport *self, PyObject *data) {
+    size_t size = (size_t)PyBytes_GET_SIZE(data);
+    int64_t result;
+    if (size < CASYNC_REFERENCE_MIN)
+        return transport_written(self, casync_write(&self->stream, PyBytes_AS_STRING(data), size), size);
+    result = casync_write_ref(&self->stream, PyBytes_AS_STRING(data), size, release_object, Py_NewRef(data));
+    if (result < 0) Py_DECREF(data);
+    return transport_written(self, result, size);
+}
+
+static int transport_write_reference(transport *self, const Py_buffer *view) {
+    int64_t result;
+    Py_buffer *kept = PyMem_New(Py_buffer, 1);
+    if (kept == NULL || PyObject_GetBuffer(view->obj, kept, PyBUF_SIMPLE) < 0) {
+        if (kept == NULL) PyErr_NoMemory();
+        PyMem_Free(kept);
+        return -1;
+    }
+    result = casync_write_ref(&self->stream, kept->buf, (size_t)kept->len, release_buffer, kept);
+    if (result < 0) release_buffer(kept);
+    return transport_written(self, result, (size_t)view->len);
+}
+
+static int transport_write_buffer(transport *self, PyObject *data) {
+    Py_buffer view;
+    int result;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return -1;
+    if (view.readonly && view.len >= CASYNC_REFERENCE_MIN && PyMemoryView_Check(data))
+        result = transport_write_reference(self, &view);
+    else
+        result = transport_written(self, casync_write(&self->stream, view.buf, (size_t)view.len),
+                                   (size_t)view.len);
+    PyBuffer_Release(&view);
+    return result;
+}
+
+static PyObject *transport_write(transport *self, PyObject *data) {
+    int result;
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+        raise_unwritable(data);
+        return NULL;
+    }
+    result = transport_check_write(self, "write");
+    if (result < 0) return NULL;
+    if (PyObject_Size(data) == 0) Py_RETURN_NONE;
+    if (PyErr_Occurred()) return NULL;
+    if (self->lost_writes > 0 || self->fd < 0)
+        result = transport_drop_write(self);
+    else
+        result = PyBytes_Check(data) ? transport_write_bytes(self, data) : transport_write_buffer(self, data);
+    if (result < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Exports every item of a list: the number exported so far is in *count even on failure. */
+static int export_items(PyObject *items, Py_buffer *views, casync_span *spans, Py_ssize_t *count,
+                        size_t *total) {
+    *total = 0;
+    for (*count = 0; *count < PySequence_Fast_GET_SIZE(items); ++*count) {
+        Py_buffer *view = &views[*count];
+        if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(items, *count), view, PyBUF_SIMPLE) < 0) return -1;
+        spans[*count].ptr = view->buf;
+        spans[*count].len = (size_t)view->len;
+        *total += (size_t)view->len;
+    }
+    return 0;
+}
+
+static int transport_write_items(transport *self, PyObject *items) {
+    Py_ssize_t size = PySequence_Fast_GET_SIZE(items), count = 0;
+    Py_buffer *views = PyMem_New(Py_buffer, size);
+    casync_span *spans = PyMem_New(casync_span, size);
+    size_t total = 0;
+    int result = -1;
+    if (views == NULL || spans == NULL)
+        PyErr_NoMemory();
+    else if (export_items(items, views, spans, &count, &total) == 0) {
+        if (total == 0)
+            result = 0;
+        else if (self->lost_writes > 0 || self->fd < 0)
+            result = transport_drop_write(self);
+        else
+            result = transport_written(self, casync_writev(&self->stream, spans, (size_t)count), total);
+    }
+    while (count > 0) PyBuffer_Release(&views[--count]);
+    PyMem_Free(views);
+    PyMem_Free(spans);
+    return result;
+}
+
+static PyObject *transport_writelines(transport *self, PyObject *lines) {
+    PyObject *items;
+    int result = transport_check_write(self, "writelines");
+    if (result < 0) return NULL;
+    items = PySequence_Fast(lines, "writelines() takes an iterable of bytes-like objects");
+    if (items == NULL) return NULL;
+    result = PySequence_Fast_GET_SIZE(items) == 0 ? 0 : transport_write_items(self, items);
+    Py_DECREF(items);
+    if (result < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_write_eof(transport *self, PyObject *Py_UNUSED(ignored)) {
+    int64_t result;
+    if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_EOF)) Py_RETURN_NONE;
+    self->flags |= TRANSPORT_EOF;
+    result = casync_write_eof(&self->stream);
+    if (result < 0) return raise_os_error(result);
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_can_write_eof(transport *Py_UNUSED(self), PyObject *Py_UNUSED(ignored)) {
+    Py_RETURN_TRUE;
+}
+
+static PyObject *transport_get_write_buffer_size(transport *self, PyObject *Py_UNUSED(ignored)) {
+    return PyLong_FromSize_t(self->fd < 0 ? 0 : self->stream.out.size);
+}
+
+static PyObject *transport_get_write_buffer_limits(transport *self, PyObject *Py_UNUSED(ignored)) {
+    return Py_BuildValue("nn", (Py_ssize_t)self->low_water, (Py_ssize_t)self->high_water);
+}
+
+/* set_write_buffer_limits(high=None, low=None), with _FlowControlMixin's rules */
+static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"high", "low", NULL};
+    PyObject *high_object = Py_None, *low_object = Py_None;
+    Py_ssize_t high = 0, low = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", keywords, &high_object,
+                                     &low_object))
+        return NULL;
+    if (high_object != Py_None) high = PyNumber_AsSsize_t(high_object, NULL);
+    if (low_object != Py_None) low = PyNumber_AsSsize_t(low_object, NULL);
+    if (PyErr_Occurred()) return NULL;
+    if (high_object == Py_None)
+        high = low_object == Py_None ? 65536 : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * low;
+    if (low_object == Py_None) low = high / 4;
+    if (high < low || low < 0)
+        return PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
+    self->high_water = (size_t)high;
+    self->low_water = (size_t)low;
+    if (self->fd >= 0 && !(self->flags & TRANSPORT_EMPTYING))
+        casync_set_write_limits(&self->stream, self->high_water, self->low_water);
+    Py_RETURN_NONE;
+}
+
+/* _make_empty_waiter(): a future that is done when nothing is left to send; for sendfile. */
+static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->empty_waiter != NULL) return PyErr_Format(PyExc_RuntimeError, "Empty waiter is already set");
+    if (self->fd < 0) return PyErr_Format(PyExc_RuntimeError, "the transport is closed");
+    self->empty_waiter = loop_create_future(self->loop, NULL);
+    if (self->empty_waiter == NULL) return NULL;
+    if (self->stream.out.size > 0) {
+        self->flags |= TRANSPORT_EMPTYING;
+        casync_set_write_limits(&self->stream, 0, 0);
+    } else if (wake_waiter(self->loop->state, self->empty_waiter, NAME_SET_RESULT, Py_None) < 0) {
+        return NULL;
+    }
+    return Py_NewRef(self->empty_waiter);
+}
+
+static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
+    Py_CLEAR(self->empty_waiter);
+    if (self->flags & TRANSPORT_EMPTYING && self->fd >= 0) {
+        self->flags &= (uint8_t)~TRANSPORT_EMPTYING;
+        casync_set_write_limits(&self->stream, self->high_water, self->low_water);
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- reading and ending ---- */
+
+static PyObject *transport_pause_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)) Py_RETURN_NONE;
+    self->flags |= TRANSPORT_PAUSED;
+    casync_pause_reading(&self->stream);
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_resume_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->flags & TRANSPORT_CLOSING || !(self->flags & TRANSPORT_PAUSED)) Py_RETURN_NONE;
+    self->flags &= (uint8_t)~TRANSPORT_PAUSED;
+    if (self->flags & TRANSPORT_STARTED) casync_resume_reading(&self->stream);
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_is_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(!(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)));
+}
+
+static PyObject *transport_is_closing(transport *self, PyObject *Py_UNUSED(ignored)) {
+    return PyBool_FromLong(self->flags & TRANSPORT_CLOSING);
+}
+
+static PyObject *transport_close(transport *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
+    self->flags |= TRANSPORT_CLOSING;
+    casync_finish_start(&self->stream);
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_abort(transport *self, PyObject *Py_UNUSED(ignored)) {
+    transport_force_close(self, NULL);
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_force_close_method(transport *self, PyObject *exception) {
+    transport_force_close(self, Py_NewRef(exception));
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_set_protocol(transport *self, PyObject *protocol) {
+    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+    const casync_protocol *table = protocol_table(st, protocol);
+    if (table == NULL) return NULL;
+    if (self->fd >= 0) casync_set_protocol(&self->stream, table);
+    Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    Py_RETURN_NONE;
+}
+
+static PyObject *transport_get_protocol(transport *self, PyObject *Py_UNUSED(ignored)) {
+    return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
+}
+
+/* ---- addresses and the socket object ---- */
+
+static PyObject *make_inet_address(const inet_address *address) {
+    char text[INET6_ADDRSTRLEN];
+    const void *host = address->any.sa_family == AF_INET6 ? (const void *)&address->in6.sin6_addr
+                                                          : (const void *)&address->in.sin_addr;
+    if (inet_ntop(address->any.sa_family, host, text, sizeof text) == NULL)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (address->any.sa_family == AF_INET) return Py_BuildValue("si", text, (int)ntohs(address->in.sin_port));
+    return Py_BuildValue("siII", text, (int)ntohs(address->in6.sin6_port),
+                         (unsigned)ntohl(address->in6.sin6_flowinfo), (unsigned)address->in6.sin6_scope_id);
+}
+
+/* A socket object for a descriptor, in asyncio's non-blocking mode. */
+static PyObject *make_socket(state *st, int fd) {
+    PyObject *args[4] = {NULL}, *sock, *result;
+    for (int i = 0; i < 4; i++) args[i] = PyLong_FromLong(i < 3 ? -1 : fd);
+    sock = PyObject_CallFunctionObjArgs(st->socket_type, args[0], args[1], args[2], args[3], NULL);
+    for (int i = 0; i < 4; i++) Py_XDECREF(args[i]);
+    if (sock == NULL) return NULL;
+    result = PyObject_CallMethodOneArg(sock, st->names[NAME_SETBLOCKING], Py_False);
+    if (result == NULL) Py_CLEAR(sock);
+    Py_XDECREF(result);
+    return sock;
+}
+
+/* The socket object, made if there is none; borrowed; NULL without an exception once closed. */
+static PyObject *transport_socket(transport *self, state *st) {
+    if (self->sock == NULL && self->fd >= 0) self->sock = make_socket(st, self->fd);
+    return self->sock;
+}
+
+/* sock.getsockname() or getpeername(), or None if there is none, for the families casync.c does not print. */
+static PyObject *ask_address(transport *self, state *st, const char *method) {
+    PyObject *sock = transport_socket(self, st), *address;
+    if (sock == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    address = PyObject_CallMethod(sock, method, NULL);
+    if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        address = Py_NewRef(Py_None);
+    }
+    return address;
+}
+
+static PyObject *make_address_info(transport *self, state *st, const inet_address *address,
+                                   const char *method) {
+    return address->any.sa_family == AF_UNSPEC ? ask_address(self, st, method) : make_inet_address(address);
+}
+
+/* "socket", "sockname" or "peername", made now; NULL without an exception for other names. */
+static PyObject *make_extra_info(transport *self, state *st, PyObject *name) {
+    if (PyUnicode_Compare(name, st->names[NAME_PEERNAME]) == 0)
+        return make_address_info(self, st, &self->peer, "getpeername");
+    if (PyUnicode_Compare(name, st->names[NAME_SOCKNAME]) == 0)
+        return make_address_info(self, st, &self->local, "getsockname");
+    if (PyUnicode_Compare(name, st->names[NAME_SOCKET]) == 0) {
+        PyObject *sock = transport_socket(self, st);
+        return sock == NULL ? NULL : PyObject_CallOneArg(st->transport_socket, sock);
+    }
+    return NULL;
+}
+
+/* get_extra_info(name, default=None): what was made once is kept in _extra. */
+static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObject *kwargs) {
+    static char *keywords[] = {"name", "default", NULL};
+    PyObject *name, *value, *fallback = Py_None;
+    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name, &fallback))
+        return NULL;
+    value = self->extra == NULL ? NULL : PyDict_GetItemWithError(self->extra, name);
+    if (value != NULL) return Py_NewRef(value);
+    if (PyErr_Occurred()) return NULL;
+    value = PyUnicode_Check(name) ? make_extra_info(self, st, name) : NULL;
+    if (value == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(fallback);
+    if (self->extra == NULL) self->extra = PyDict_New();
+    if (self->extra == NULL || PyDict_SetItem(self->extra, name, value) < 0) Py_CLEAR(value);
+    return value;
+}
+
+/* ---- attributes ---- */
+
+static PyObject *transport_get_sock(transport *self, void *Py_UNUSED(closure)) {
+    PyObject *sock = transport_socket(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
+    return sock == NULL && PyErr_Occurred() ? NULL : Py_NewRef(sock == NULL ? Py_None : sock);
+}
+
+static PyObject *transport_get_sock_fd(transport *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromLong(self->sock_fd);
+}
+
+static PyObject *transport_get_loop(transport *self, void *Py_UNUSED(closure)) {
+    return Py_NewRef(self->loop == NULL ? Py_None : (PyObject *)self->loop);
+}
+
+static PyObject *transport_get_protocol_attribute(transport *self, void *Py_UNUSED(closure)) {
+    return transport_get_protocol(self, NULL);
+}
+
+static PyObject *transport_get_server(transport *self, void *Py_UNUSED(closure)) {
+    return Py_NewRef(self->server == NULL ? Py_None : self->server);
+}
+
+static PyObject *transport_get_flag(transport *self, void *flag) {
+    return PyBool_FromLong(self->flags & (uint8_t)(uintptr_t)flag);
+}
+
+static PyObject *transport_get_conn_lost(transport *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLong(self->lost_writes);
+}
+
+static PyObject *transport_repr(transport *self) {
+    const char *state_text = self->fd < 0 ? " closed" : self->flags & TRANSPORT_CLOSING ? " closing" : "";
+    const char *reading = self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED) ? "idle" : "polling";
+    size_t size = self->fd < 0 ? 0 : self->stream.out.size;
+    if (self->loop == NULL)
+        return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text, self->sock_fd);
+    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", Py_TYPE(self)->tp_name,
+                                state_text, self->sock_fd, reading, size > 0 ? "polling" : "idle", size);
+}
+
+/* ---- life ---- */
+
+static int transport_visit_all(loop *lp, visitproc visit, void *arg) {
+    for (transport *t = lp->transports; t != NULL; t = t->next) Py_VISIT(t);
+    return 0;
+}
+
+static int transport_traverse(transport *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->dict);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->protocol);
+    Py_VISIT(self->server);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->context);
+    Py_VISIT(self->exception);
+    Py_VISIT(self->empty_waiter);
+    return 0;
+}
+
+static int transport_clear(transport *self) {
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->dict);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->exception);
+    Py_CLEAR(self->empty_waiter);
+    return 0;
+}
+
+/* Ends the stream at once, without a word to the protocol. */
+static void transport_close_stream(transport *self) {
+    if (!(self->flags & TRANSPORT_OPEN)) return;
+    casync_close(&self->stream);
+    self->flags |= TRANSPORT_CLOSING;
+    transport_unlink(self);
+}
+
+/* Abandoned while open: asyncio's _SelectorTransport.__del__. */
+static void transport_finalize(PyObject *object) {
+    transport *self = (transport *)object;
+    PyObject *type, *value, *traceback;
+    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+    if (self->fd < 0) return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0) PyErr_WriteUnraisable(object);
+    transport_close_stream(self);
+    transport_finish(self, st);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void transport_dealloc(transport *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
+    PyObject_GC_UnTrack(self);
+    if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
+    transport_clear(self);
+    Py_CLEAR(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* For the loop's close: every stream ends; its transport warns if somebody still counts on it. */
+static void loop_drop_transports(loop *lp) {
+    while (lp->transports != NULL) transport_close_stream(lp->transports);
+}
+
+static PyMethodDef transport_methods[] = {
+    {"_start", (PyCFunction)transport_start, METH_O, NULL},
+    {"write", (PyCFunction)transport_write, METH_O, "Send data; never blocks."},
+    {"writelines", (PyCFunction)transport_writelines, METH_O, "Send a list of bytes-like objects."},
+    {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS, "Close the sending side when all is sent."},
+    {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},
+    {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,
+     "Bytes still to be sent."},
+    {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS, "(low, high)"},
+    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,
+     METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},
+    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS, "Stop calling data_received."},
+    {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS, "Call data_received again."},
+    {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS, "Is data_received being called?"},
+    {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "Is it closing, or closed?"},
+    {"close", (PyCFunction)transport_close, METH_NOARGS, "Send what is buffered, then close."},
+    {"abort", (PyCFunction)transport_abort, METH_NOARGS, "Close without sending what is buffered."},
+    {"set_protocol", (PyCFunction)transport_set_protocol, METH_O, "Replace the protocol."},
+    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."},
+    {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info, METH_VARARGS | METH_KEYWORDS,
+     "'socket', 'sockname', 'peername'."},
+    {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
+    {"_make_empty_waiter", (PyCFunction)transport_make_empty_waiter, METH_NOARGS, NULL},
+    {"_reset_empty_waiter", (PyCFunction)transport_reset_empty_waiter, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef transport_getsets[] = {
+    {"_sock", (getter)transport_get_sock, NULL, NULL, NULL},
+    {"_sock_fd", (getter)transport_get_sock_fd, NULL, NULL, NULL},
+    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},
+    {"_protocol", (getter)transport_get_protocol_attribute, NULL, NULL, NULL},
+    {"_server", (getter)transport_get_server, NULL, NULL, NULL},
+    {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},
+    {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},
+    {"_eof", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_EOF},
+    {"_protocol_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PROTOCOL_PAUSED},
+    {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef transport_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(transport, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(transport, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot transport_slots[] = {
+    {Py_tp_doc, "A stream transport over casync_stream."},
+    {Py_tp_dealloc, transport_dealloc},
+    {Py_tp_finalize, transport_finalize},
+    {Py_tp_traverse, transport_traverse},
+    {Py_tp_clear, transport_clear},
+    {Py_tp_repr, transport_repr},
+    {Py_tp_methods, transport_methods},
+    {Py_tp_getset, transport_getsets},
+    {Py_tp_members, transport_members},
+    {0, NULL},
+};
+
+static PyType_Spec transport_spec = {
+    "casync._native.SocketTransport", sizeof(transport), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, transport_slots};

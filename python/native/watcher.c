@@ -1,0 +1,199 @@
+/* add_reader and add_writer: Python callbacks for casync_watcher.
+
+   Idea: a `watch` is a casync_watcher with a handle for each direction. casync.h's table of descriptors
+   is the only one: casync_watcher_find() leads from a number to the watch, and removing the last
+   direction frees it. A handle that was cancelled by hand is removed when its event comes, as in
+   asyncio's _process_events (asyncio/selector_events.py).
+
+   Costs: an allocation a descriptor; an event runs the same path as a queued handle. */
+
+typedef struct {
+    casync_watcher watcher; /* first: what casync_watcher_find returns */
+    loop *loop;             /* borrowed: a loop drops its watches when it goes */
+    handle *reader, *writer;
+} watch;
+
+static void watch_readable(void *arg);
+static void watch_writable(void *arg);
+
+/* The watch around a watcher, or NULL if it belongs to a stream or a server. */
+static watch *watch_of(casync_watcher *watcher) {
+    if (watcher == NULL) return NULL;
+    if (watcher->reader.callback != watch_readable && watcher->writer.callback != watch_writable) return NULL;
+    return (watch *)(void *)watcher;
+}
+
+static handle **watch_side(watch *self, bool writing) { return writing ? &self->writer : &self->reader; }
+
+static void handle_release(handle *h) {
+    handle_cancel_now(h);
+    Py_DECREF(h);
+}
+
+/* Stops a direction; true if it was watched. Frees the watch with its last. */
+static bool watch_stop(watch *self, bool writing) {
+    handle **side = watch_side(self, writing), *h = *side;
+    if (h == NULL) return false;
+    if (writing)
+        casync_remove_writer(&self->watcher);
+    else
+        casync_remove_reader(&self->watcher);
+    *side = NULL;
+    if (self->reader == NULL && self->writer == NULL) PyMem_Free(self);
+    handle_release(h);
+    return true;
+}
+
+static void watch_run(watch *self, bool writing) {
+    handle *h = *watch_side(self, writing);
+    if (h->flags & HANDLE_CANCELLED) {
+        watch_stop(self, writing);
+        return;
+    }
+    Py_INCREF(h); /* the callback may remove the watch */
+    handle_run_now(self->loop, h);
+    if (h->flags & HANDLE_CANCELLED) handle_drop(h);
+    Py_DECREF(h);
+}
+
+static void watch_readable(void *arg) { watch_run((watch *)arg, false); }
+
+static void watch_writable(void *arg) { watch_run((watch *)arg, true); }
+
+/* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd. */
+static int parse_fd(PyObject *object) {
+    int fd = PyObject_AsFileDescriptor(object);
+    if (fd < 0 && !PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
+    }
+    return fd;
+}
+
+/* The handle kept for a direction. In debug mode it calls `_debug_reader(fd, asyncio.Handle)`, and that
+   asyncio.Handle is what the caller gets. */
+static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count, bool writing,
+                            PyObject **returned) {
+    handle *h;
+    if (self->debug) {
+        PyObject *tuple = PyTuple_New(count), *pair;
+        if (tuple == NULL) return NULL;
+        for (Py_ssize_t i = 0; i < count; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        pair = PyObject_CallMethodOneArg(
+            (PyObject *)self, self->state->names[writing ? NAME_DEBUG_WRITER : NAME_DEBUG_READER], tuple);
+        Py_DECREF(tuple);
+        if (pair == NULL) return NULL;
+        h = wrap_handle(self, false, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
+        *returned = Py_NewRef(PyTuple_GET_ITEM(pair, 1));
+        Py_DECREF(pair);
+    } else {
+        h = handle_new(self->state, false, args[1], args + 2, count - 2, NULL);
+        *returned = (PyObject *)Py_XNewRef((PyObject *)h);
+    }
+    if (h == NULL) {
+        Py_CLEAR(*returned);
+        return NULL;
+    }
+    h->flags |= HANDLE_KEPT;
+    h->job.loop = &self->casync;
+    return h;
+}
+
+static watch *watch_new(loop *self) {
+    watch *w = PyMem_New(watch, 1);
+    if (w == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    memset(w, 0, sizeof *w);
+    w->loop = self;
+    return w;
+}
+
+/* _add_reader(fd, callback, *args) and _add_writer: the handle. */
+static PyObject *watch_start(loop *self, PyObject *const *args, Py_ssize_t count, bool writing) {
+    PyObject *returned = NULL;
+    handle *h, *before;
+    int64_t result;
+    if (count < 2)
+        return PyErr_Format(PyExc_TypeError, "%s() takes at least 2 arguments (%zd given)",
+                            writing ? "_add_writer" : "_add_reader", count);
+    if (self->closed) return raise_closed();
+    int fd = parse_fd(args[0]);
+    if (fd < 0) return NULL;
+    casync_watcher *found = casync_watcher_find(&self->casync, fd);
+    watch *w = watch_of(found);
+    if (found != NULL && w == NULL)
+        return PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport or a server", fd);
+    h = watch_handle(self, args, count, writing, &returned);
+    if (h == NULL) return NULL;
+    if (w == NULL) w = watch_new(self);
+    if (w == NULL) {
+        Py_DECREF(h);
+        Py_DECREF(returned);
+        return NULL;
+    }
+    if (writing)
+        result = casync_add_writer(&self->casync, &w->watcher, fd, watch_writable, w);
+    else
+        result = casync_add_reader(&self->casync, &w->watcher, fd, watch_readable, w);
+    if (result < 0) {
+        if (found == NULL) PyMem_Free(w);
+        Py_DECREF(h);
+        Py_DECREF(returned);
+        return raise_os_error(result);
+    }
+    before = *watch_side(w, writing);
+    *watch_side(w, writing) = h;
+    if (before != NULL) handle_release(before);
+    return returned;
+}
+
+static PyObject *loop_add_reader(loop *self, PyObject *const *args, Py_ssize_t count) {
+    return watch_start(self, args, count, false);
+}
+
+static PyObject *loop_add_writer(loop *self, PyObject *const *args, Py_ssize_t count) {
+    return watch_start(self, args, count, true);
+}
+
+static bool stop_serving(casync_watcher *watcher);
+
+/* Also the end of a listening socket, which asyncio's Server takes for a reader. */
+static PyObject *watch_remove(loop *self, PyObject *file, bool writing) {
+    casync_watcher *found;
+    watch *w;
+    int fd;
+    if (self->closed) Py_RETURN_FALSE;
+    fd = parse_fd(file);
+    if (fd < 0) return NULL;
+    found = casync_watcher_find(&self->casync, fd);
+    w = watch_of(found);
+    if (w == NULL) return PyBool_FromLong(!writing && stop_serving(found));
+    return PyBool_FromLong(watch_stop(w, writing));
+}
+
+static PyObject *loop_remove_reader(loop *self, PyObject *file) { return watch_remove(self, file, false); }
+
+static PyObject *loop_remove_writer(loop *self, PyObject *file) { return watch_remove(self, file, true); }
+
+/* _watched(fd): None, or (the handle of reading, that of writing), as a selector's key has them. */
+static PyObject *loop_watched(loop *self, PyObject *file) {
+    int fd = parse_fd(file);
+    if (fd < 0) return NULL;
+    watch *w = self->closed ? NULL : watch_of(casync_watcher_find(&self->casync, fd));
+    if (w == NULL) Py_RETURN_NONE;
+    return PyTuple_Pack(2, w->reader ? (PyObject *)w->reader : Py_None,
+                        w->writer ? (PyObject *)w->writer : Py_None);
+}
+
+/* Drops every watch, whose table the loop knows by number. */
+static void loop_drop_watchers(loop *self) {
+    for (uint32_t fd = 0; fd < self->casync.fds_size; fd++) {
+        watch *w = watch_of(casync_watcher_find(&self->casync, (int)fd));
+        if (w == NULL) continue;
+        bool both = w->reader != NULL && w->writer != NULL;
+        watch_stop(w, w->reader == NULL);
+        if (both) watch_stop(w, true);
+    }
+}
