@@ -1,0 +1,298 @@
+/* >> wakeup & threadsafe calls: any thread, and signal handlers, may post to a loop. */
+#include "support.h"
+
+static casync_timer keep_alive;
+
+/* As long as this timer runs, the loop waits for posts. */
+static void open_waiting_loop(void) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_later(&loop, &keep_alive, CASYNC_SECONDS(1000), never, NULL), 0);
+}
+
+static void say_and_stop(void *arg) {
+    say(arg);
+    casync_stop(&loop);
+}
+
+static void *post_word(void *arg) {
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say_and_stop, arg), 0);
+    return NULL;
+}
+
+TEST(a_post_from_a_thread_ends_the_wait) {
+    pthread_t thread;
+    open_waiting_loop();
+    thread = start_thread(post_word, WORD("posted"));
+    EQ(casync_run_forever(&loop), 0);
+    join_thread(thread);
+    SAID("posted");
+    close_loop();
+}
+
+TEST(a_post_to_a_loop_that_has_nothing_else_is_not_lost) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    post_word(WORD("before-the-run"));
+    EXPECT(casync_loop_alive(&loop));
+    EQ(casync_run_until_idle(&loop), 0);
+    SAID("before-the-run");
+    close_loop();
+}
+
+TEST(posts_of_the_loops_own_thread_join_the_queue) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD("1")), 0);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD("2")), 0);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD("3")), 0);
+    EQ(casync_run_nowait(&loop), 0);
+    SAID("1 2 3");
+    close_loop();
+}
+
+TEST(a_job_of_ones_own_is_a_coalescing_wakeup) {
+    casync_job job = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD("once")), 0);
+    EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD("never")), -EALREADY);
+    EQ(casync_call_soon(&loop, &job, say, WORD("never")), -EALREADY);
+    EQ(casync_run_nowait(&loop), 0);
+    SAID("once");
+    EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD("again")), 0);
+    EQ(casync_run_nowait(&loop), 0);
+    SAID("again");
+    close_loop();
+}
+
+static casync_job self;
+static int runs;
+static void post_itself(void *arg) {
+    say(arg);
+    if (++runs < 3) EQ(casync_call_soon_threadsafe(&loop, &self, post_itself, arg), 0);
+}
+
+TEST(a_job_may_post_itself_again_from_its_callback) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, &self, post_itself, WORD("me")), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    SAID("me me me");
+    close_loop();
+}
+
+TEST(a_posted_job_can_be_cancelled) {
+    casync_job job = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, &job, never, NULL), 0);
+    EQ(casync_job_cancel(&job), 1);
+    EQ(casync_job_cancel(&job), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD("posted-again")), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    SAID("posted-again");
+    close_loop();
+}
+
+TEST(a_post_without_a_callback_is_an_error) {
+    casync_job job = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, &job, NULL, NULL), -EINVAL);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, NULL, NULL), -EINVAL);
+    EXPECT(!casync_loop_alive(&loop));
+    close_loop();
+}
+
+TEST(without_memory_a_post_without_a_job_fails) {
+    casync_job job = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    fail_allocation(1, 0);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, never, NULL), -ENOMEM);
+    EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD("own")), 0);
+    fail_no_allocation();
+    EQ(casync_run_until_idle(&loop), 0);
+    SAID("own");
+    close_loop();
+}
+
+static void *wake(void *arg) {
+    (void)arg;
+    casync_wake(&loop);
+    return NULL;
+}
+
+/* The loop is about to sleep: from here on a wakeup must not be slept through. */
+static void wake_from_thread(void *arg, int64_t timeout) {
+    (void)arg;
+    if (timeout > 0) join_thread(start_thread(wake, NULL));
+}
+
+TEST(wake_ends_the_wait_and_calls_nothing) {
+    casync_loop_desc desc = ZERO;
+    desc.before_wait = wake_from_thread;
+    open_loop_with(desc);
+    EQ(casync_call_later(&loop, &keep_alive, CASYNC_SECONDS(1000), never, NULL), 0);
+    EQ(casync_run_once(&loop), 0);
+    EQ(casync_run_once(&loop), 0);
+    close_loop();
+}
+
+static void on_alarm(int signum) {
+    (void)signum;
+    casync_call_soon_threadsafe(&loop, &self, say_and_stop, WORD("from-handler"));
+}
+
+TEST(a_signal_handler_may_post) {
+    struct itimerval interval = {{0, 0}, {0, 1000}};
+    open_waiting_loop();
+    signal(SIGALRM, on_alarm);
+    EQ(setitimer(ITIMER_REAL, &interval, NULL), 0);
+    EQ(casync_run_forever(&loop), 0);
+    SAID("from-handler");
+    close_loop();
+}
+
+/* >> many threads ----------------------------------------------------------------------------- */
+
+enum { THREADS = 4 };
+
+typedef struct post {
+    casync_job job;
+    int thread, number;
+} post;
+
+static int64_t received, expected_next[THREADS];
+static int posts_a_thread;
+
+static void receive(void *arg) {
+    post *p = (post *)arg;
+    EQ(p->number, expected_next[p->thread]++);
+    received++;
+    free(p);
+    if (received == (int64_t)THREADS * posts_a_thread) casync_stop(&loop);
+}
+
+static void *post_many(void *arg) {
+    int i;
+    for (i = 0; i < posts_a_thread; i++) {
+        post *p = (post *)calloc(1, sizeof *p);
+        p->thread = (int)(intptr_t)arg;
+        p->number = i;
+        EQ(casync_call_soon_threadsafe(&loop, &p->job, receive, p), 0);
+    }
+    return NULL;
+}
+
+TEST(posts_of_each_thread_keep_their_order) {
+    pthread_t threads[THREADS];
+    intptr_t i;
+    posts_a_thread = test_quick ? 500 : 50000;
+    open_waiting_loop();
+    for (i = 0; i < THREADS; i++) threads[i] = start_thread(post_many, (void *)i);
+    EQ(casync_run_forever(&loop), 0);
+    for (i = 0; i < THREADS; i++) join_thread(threads[i]);
+    EQ(received, (int64_t)THREADS * posts_a_thread);
+    close_loop();
+}
+
+static void receive_word(void *arg) {
+    (void)arg;
+    if (++received == (int64_t)THREADS * posts_a_thread) casync_stop(&loop);
+}
+
+static void *plain_malloc(void *user, void *ptr, size_t size) {
+    (void)user;
+    if (size > 0) return realloc(ptr, size);
+    free(ptr);
+    return NULL;
+}
+
+static void *post_many_pooled(void *arg) {
+    int i;
+    (void)arg;
+    for (i = 0; i < posts_a_thread; i++) EQ(casync_call_soon_threadsafe(&loop, NULL, receive_word, NULL), 0);
+    return NULL;
+}
+
+TEST(posts_without_a_job_come_from_any_thread) {
+    pthread_t threads[THREADS];
+    casync_loop_desc desc = ZERO;
+    int i;
+    posts_a_thread = test_quick ? 500 : 20000;
+    desc.allocator.function = plain_malloc;
+    EQ(casync_loop_init(&loop, &desc), 0);
+    EQ(casync_call_later(&loop, &keep_alive, CASYNC_SECONDS(1000), never, NULL), 0);
+    for (i = 0; i < THREADS; i++) threads[i] = start_thread(post_many_pooled, NULL);
+    EQ(casync_run_forever(&loop), 0);
+    for (i = 0; i < THREADS; i++) join_thread(threads[i]);
+    EQ(casync_loop_close(&loop), 0);
+}
+
+/* Ping-pong between two loops in two threads: each post has to end a wait, none may be lost. */
+static casync_loop partner;
+static casync_job ping_job, pong_job;
+static int rallies;
+
+static void pong(void *arg);
+static void ping(void *arg) {
+    (void)arg;
+    EQ(casync_call_soon_threadsafe(&partner, &pong_job, pong, NULL), 0);
+}
+
+static void pong(void *arg) {
+    (void)arg;
+    if (rallies-- > 0) {
+        EQ(casync_call_soon_threadsafe(&loop, &ping_job, ping, NULL), 0);
+        return;
+    }
+    casync_stop(&partner);
+    EQ(casync_call_soon_threadsafe(&loop, &self, stop_loop, NULL), 0);
+}
+
+static void *run_partner(void *arg) {
+    (void)arg;
+    EQ(casync_run_forever(&partner), 0);
+    return NULL;
+}
+
+TEST(no_wakeup_is_lost_between_two_loops) {
+    pthread_t thread;
+    rallies = test_quick ? 200 : 20000;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_loop_init(&partner, NULL), 0);
+    EQ(casync_call_soon(&loop, NULL, ping, NULL), 0);
+    thread = start_thread(run_partner, NULL);
+    EQ(casync_run_forever(&loop), 0);
+    join_thread(thread);
+    EQ(rallies, -1);
+    EQ(casync_loop_close(&partner), 0);
+    close_loop();
+}
+
+TEST(close_drops_posts_that_were_not_seen) {
+    casync_job job = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, &job, never, NULL), 0);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, never, NULL), 0);
+    close_loop();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon(&loop, &job, say, WORD("free-again")), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    SAID("free-again");
+    close_loop();
+}
+
+int main(int argc, char **argv) {
+    test_begin(argc, argv, __FILE__);
+    RUN(a_post_from_a_thread_ends_the_wait);
+    RUN(a_post_to_a_loop_that_has_nothing_else_is_not_lost);
+    RUN(posts_of_the_loops_own_thread_join_the_queue);
+    RUN(a_job_of_ones_own_is_a_coalescing_wakeup);
+    RUN(a_job_may_post_itself_again_from_its_callback);
+    RUN(a_posted_job_can_be_cancelled);
+    RUN(a_post_without_a_callback_is_an_error);
+    RUN(without_memory_a_post_without_a_job_fails);
+    RUN(wake_ends_the_wait_and_calls_nothing);
+    RUN(a_signal_handler_may_post);
+    RUN(posts_of_each_thread_keep_their_order);
+    RUN(posts_without_a_job_come_from_any_thread);
+    RUN(no_wakeup_is_lost_between_two_loops);
+    RUN(close_drops_posts_that_were_not_seen);
+    return test_end();
+}
