@@ -14,74 +14,95 @@
 /* The server allocates one for each connection, zeroed, and frees it after connection_lost. */
 typedef struct connection {
     casync_stream stream; /* first, so that a pointer to it is a pointer to the connection */
-    casync_timer work;    /* stands for whatever takes its time */
+    struct connection *next;
+    casync_timer work; /* stands for whatever takes its time to find the answer */
+    bool working;
 } connection;
 
 static casync_loop loop;
 static casync_server server;
 static casync_signal interrupt, terminate;
 static casync_timer deadline;
-static int working; /* requests that are not answered yet */
+static connection *connections;
 static bool stopping;
 
-static void finish_when_answered(void) {
-    if (stopping && working == 0) casync_server_finish_clients(&server);
+/* Sends what is queued, then closes. */
+static void finish(connection *c) {
+    if (casync_finish_start(&c->stream) < 0) casync_abort(&c->stream);
+}
+
+static void connection_made(casync_stream *stream) {
+    connection *c = (connection *)stream;
+    c->next = connections;
+    connections = c;
 }
 
 static void answer(void *arg) {
     connection *c = (connection *)arg;
+    c->working = false;
     printf("answered a request\n");
-    working--;
-    if (casync_write(&c->stream, "answer\n", 7) != 7 || casync_resume_reading(&c->stream) < 0)
+    if (casync_write(&c->stream, "answer\n", 7) != 7)
         casync_abort(&c->stream);
-    finish_when_answered();
+    else if (stopping)
+        finish(c);
+    else if (casync_resume_reading(&c->stream) < 0)
+        casync_abort(&c->stream);
 }
 
 /* One request at a time: we read on when it is answered. */
 static void data_received(casync_stream *stream, casync_span line) {
     connection *c = (connection *)stream;
     (void)line;
-    if (stopping) return;
     if (casync_pause_reading(stream) < 0 ||
         casync_call_later(&loop, &c->work, CASYNC_SECONDS(1), answer, c) < 0) {
         casync_abort(stream);
         return;
     }
-    working++;
+    c->working = true;
     printf("working on a request\n");
 }
 
 static void connection_lost(casync_stream *stream, int64_t error) {
     connection *c = (connection *)stream;
-    if (casync_timer_stop(&c->work) == 1) working--; /* nobody waits for this answer any more */
+    connection **link = &connections;
+    while (*link != c) link = &(*link)->next;
+    *link = c->next;
+    casync_timer_stop(&c->work); /* nobody waits for the answer any more */
     printf("connection ended: %s\n", casync_strerror(error));
-    finish_when_answered();
 }
 
-static const casync_protocol protocol = {.data_received = data_received, .connection_lost = connection_lost};
+static const casync_protocol protocol = {
+    .connection_made = connection_made,
+    .data_received = data_received,
+    .connection_lost = connection_lost,
+};
 
 static const casync_framing lines = {.kind = CASYNC_FRAMING_DELIMITER, .size = 1, .delimiter = "\n"};
 
 static void give_up(void *arg) {
+    connection *c;
     (void)arg;
     printf("aborting what is left\n");
-    casync_server_abort_clients(&server);
+    for (c = connections; c; c = c->next) casync_abort(&c->stream);
 }
 
+/* Neither finish nor abort calls connection_lost itself (the loop does, later): the list stays whole. */
 static void stop(void *arg) {
+    connection *c;
     (void)arg;
     if (stopping) {
         give_up(NULL);
         return;
     }
     stopping = true;
-    printf("stopping: %d requests to answer first\n", working);
+    printf("stopping\n");
     casync_server_close(&server);
+    for (c = connections; c; c = c->next)
+        if (!c->working) finish(c);
     if (casync_call_later(&loop, &deadline, CASYNC_SECONDS(5), give_up, NULL) < 0)
         give_up(NULL);
     else
         casync_timer_ref(&deadline, false); /* when all is done, the loop does not wait for it */
-    finish_when_answered();
 }
 
 static int64_t watch_signal(casync_signal *signal, int signum) {

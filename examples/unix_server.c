@@ -37,8 +37,8 @@ static const casync_protocol whoami = {.connection_made = connection_made};
 
 static void quit(void *arg) {
     (void)arg;
-    casync_server_close(&server);
     casync_server_abort_clients(&server);
+    casync_server_close(&server);
 }
 
 static int64_t watch_signal(casync_signal *signal, int signum) {
