@@ -153,11 +153,13 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     def _make_self_pipe(self) -> None:
         """Called by __init__. The native wakeup needs no pipe; signals get one when they need it."""
         self._ssock = self._csock = None
+        self._internal_fds += 1  # that of the native wakeup
 
     def _open_self_pipe(self) -> None:
         super()._make_self_pipe()
 
     def _close_self_pipe(self) -> None:
+        self._internal_fds -= 1
         if self._csock is not None:
             super()._close_self_pipe()
 
