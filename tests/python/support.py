@@ -172,7 +172,8 @@ def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[str]:
     """Starts a program in which asyncio and loop_module's new_event_loop are imported already."""
-    head = f"import asyncio, os, signal, socket, sys, threading\nfrom {loop_module.__name__} import new_event_loop\n"
+    head = "import asyncio, os, signal, socket, sys, threading\n"
+    head += f"from {loop_module.__name__} import new_event_loop\n"
     return python("-X", "faulthandler", *flags, "-c", head + textwrap.dedent(code))
 
 

@@ -1,0 +1,280 @@
+"""A loop's life: made, run, stopped, run again, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import sys
+import textwrap
+import threading
+from types import ModuleType
+
+import pytest
+from support import Loop, finish, run_script, run_turns
+
+
+def test_a_loop_runs_many_times(loop: Loop) -> None:
+    for i in range(100):
+        assert loop.run_until_complete(asyncio.sleep(0, i)) == i
+
+
+def test_is_running_only_while_it_runs(loop: Loop) -> None:
+    states: list[bool] = []
+    assert not loop.is_running()
+    loop.call_soon(lambda: states.append(loop.is_running()))
+    run_turns(loop)
+    assert states == [True]
+    assert not loop.is_running()
+
+
+def test_run_until_complete_returns_and_raises(loop: Loop) -> None:
+    future = loop.create_future()
+    loop.call_soon(future.set_result, "result")
+    assert loop.run_until_complete(future) == "result"
+    future = loop.create_future()
+    loop.call_soon(future.set_exception, LookupError("of the future"))
+    with pytest.raises(LookupError, match="of the future"):
+        loop.run_until_complete(future)
+
+
+def test_run_until_complete_says_when_it_was_stopped_before(loop: Loop) -> None:
+    loop.call_soon(loop.stop)
+    with pytest.raises(RuntimeError, match="Event loop stopped before Future completed"):
+        loop.run_until_complete(loop.create_future())
+
+
+def test_a_loop_cannot_run_inside_itself_or_another(loop: Loop, loop_module: ModuleType) -> None:
+    other = loop_module.new_event_loop()
+
+    async def main() -> None:
+        for inner in loop, other:
+            coroutine = asyncio.sleep(0)
+            with pytest.raises(RuntimeError):
+                inner.run_until_complete(coroutine)
+            coroutine.close()
+
+    loop.run_until_complete(main())
+    other.close()
+
+
+def test_two_loops_take_turns_in_one_thread(loop: Loop, loop_module: ModuleType) -> None:
+    other = loop_module.new_event_loop()
+    for i in range(10):
+        assert loop.run_until_complete(asyncio.sleep(0, i)) == i
+        assert other.run_until_complete(asyncio.sleep(0, i)) == i
+    finish(other)
+
+
+def test_get_running_loop(loop: Loop) -> None:
+    async def main() -> Loop:
+        return asyncio.get_running_loop()
+
+    assert loop.run_until_complete(main()) is loop
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+
+
+def test_a_running_loop_cannot_be_closed(loop: Loop) -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="running"):
+            loop.close()
+
+    loop.run_until_complete(main())
+
+
+def test_a_closed_loop_stays_closed(loop_module: ModuleType) -> None:
+    loop = loop_module.new_event_loop()
+    assert not loop.is_closed()
+    loop.close()
+    loop.close()
+    assert loop.is_closed()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_forever()
+    coroutine = asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.run_until_complete(coroutine)
+    coroutine.close()
+    loop.stop()
+
+
+def test_a_loop_is_made_and_closed_without_being_run(loop_module: ModuleType) -> None:
+    for _ in range(100):
+        loop_module.new_event_loop().close()
+
+
+def test_executors(loop: Loop) -> None:
+    async def main() -> None:
+        main_thread = threading.get_ident()
+        assert await loop.run_in_executor(None, threading.get_ident) != main_thread
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            assert await loop.run_in_executor(pool, sum, [1, 2, 3]) == 6
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(None, lambda: 1 / 0)
+        assert await asyncio.to_thread(max, 1, 2) == 2
+
+    loop.run_until_complete(main())
+
+
+def test_the_default_executor_can_be_set_and_is_shut_down(loop: Loop) -> None:
+    pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="mine")
+    loop.set_default_executor(pool)
+    name = loop.run_until_complete(loop.run_in_executor(None, lambda: threading.current_thread().name))
+    assert name.startswith("mine")
+    loop.run_until_complete(loop.shutdown_default_executor())
+    with pytest.raises(RuntimeError):
+        pool.submit(int)
+
+
+def test_getaddrinfo_and_getnameinfo(loop: Loop) -> None:
+    async def main() -> None:
+        infos = await loop.getaddrinfo("127.0.0.1", 80, type=1)
+        assert infos[0][4] == ("127.0.0.1", 80)
+        host, _ = await loop.getnameinfo(("127.0.0.1", 80), 1)
+        assert host == "127.0.0.1"
+
+    loop.run_until_complete(main())
+
+
+def test_futures_and_tasks_belong_to_their_loop(loop: Loop) -> None:
+    async def main() -> None:
+        future = loop.create_future()
+        assert future.get_loop() is loop
+        task = loop.create_task(asyncio.sleep(0), name="named")
+        assert task.get_loop() is loop and task.get_name() == "named"
+        await task
+
+    loop.run_until_complete(main())
+
+
+def test_task_factories(loop: Loop) -> None:
+    made: list[object] = []
+
+    def factory(loop: Loop, coroutine: object, **options: object) -> asyncio.Task:
+        made.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop.set_task_factory(factory)
+    assert loop.get_task_factory() is factory
+    assert loop.run_until_complete(asyncio.sleep(0, 5)) == 5
+    assert len(made) == 1
+    loop.set_task_factory(None)
+    assert loop.get_task_factory() is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+def test_eager_tasks(loop: Loop) -> None:
+    loop.set_task_factory(asyncio.eager_task_factory)
+
+    async def main() -> None:
+        task = loop.create_task(asyncio.sleep(0, "not yet"))
+        assert not task.done()
+
+        async def immediate() -> str:
+            return "at once"
+
+        eager = loop.create_task(immediate())
+        assert eager.done() and await eager == "at once"
+        assert await task == "not yet"
+
+    loop.run_until_complete(main())
+
+
+def test_timeouts_and_cancellation(loop: Loop) -> None:
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(loop.create_future(), 0.001)
+        task = loop.create_task(asyncio.Event().wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    loop.run_until_complete(main())
+
+
+def test_async_generators_are_closed(loop: Loop) -> None:
+    closed: list[str] = []
+
+    async def generator():  # noqa: ANN202
+        try:
+            yield 1
+        finally:
+            closed.append("closed")
+
+    async def main() -> None:
+        await kept.__anext__()
+
+    kept = generator()
+    loop.run_until_complete(main())
+    assert not closed
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    assert closed == ["closed"]
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "Runner"), reason="new in Python 3.11")
+def test_asyncio_runner_with_a_loop_factory(loop_module: ModuleType) -> None:
+    with asyncio.Runner(loop_factory=loop_module.new_event_loop) as runner:
+        assert runner.run(asyncio.sleep(0, 1)) == 1
+        assert runner.run(asyncio.sleep(0, 2)) == 2
+        loop = runner.get_loop()
+    assert loop.is_closed()
+
+
+ENDINGS = {
+    "a loop nobody closed": "",
+    "a loop in a cycle": "loop.cycle = loop",
+    "a loop with a transport and a server": """
+        async def main():
+            server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"x" * 10_000_000)
+            return server, reader, writer
+        kept = loop.run_until_complete(main())
+    """,
+    "a loop that is closed while a connection is open": """
+        async def main():
+            server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+            return server, await asyncio.open_connection(*server.sockets[0].getsockname())
+        kept = loop.run_until_complete(main())
+        loop.close()
+    """,
+    "a loop closed by atexit": "import atexit; atexit.register(loop.close)",
+    "a loop running in a daemon thread": """
+        running = threading.Event()
+        loop.call_soon(running.set)
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        running.wait()
+    """,
+    "a busy loop in a daemon thread": """
+        running = threading.Event()
+        loop.call_soon(running.set)
+        def again(): loop.call_soon(again)
+        again()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        running.wait()
+    """,
+    "sys.exit in a callback": """
+        loop.call_soon(sys.exit, 0)
+        loop.run_forever()
+    """,
+    "an interpreter that ends inside the loop": """
+        loop.call_soon(os._exit, 0)
+        loop.run_forever()
+    """,
+}
+
+
+@pytest.mark.parametrize("code", ENDINGS.values(), ids=ENDINGS.keys())
+def test_the_interpreter_ends_well_with(loop_module: ModuleType, code: str) -> None:
+    start = """
+        async def forever(): await asyncio.Event().wait()
+        loop = new_event_loop()
+        loop.call_later(1000, print)
+        watched, other = socket.socketpair()
+        loop.add_reader(watched, print)
+        task = loop.create_task(forever())
+        loop.run_until_complete(asyncio.sleep(0))
+    """
+    code = textwrap.dedent(start) + textwrap.dedent(code)
+    output = run_script(loop_module, code, "-W", "ignore")
+    assert "Fatal" not in output and "Traceback" not in output

@@ -1,0 +1,236 @@
+"""The package casync: how a program gets its loop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+import subprocess
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support import ended, finish, python, run_script
+
+WHICH_LOOP = """
+import asyncio, sys
+async def main():
+    return type(asyncio.get_running_loop()).__module__.split(".")[0]
+print(__name__, asyncio.run(main()), sys.argv[1:])
+"""
+
+
+def test_new_event_loop_makes_an_event_loop(casync: ModuleType) -> None:
+    loop = casync.new_event_loop()
+    assert type(loop) is casync.EventLoop
+    assert isinstance(loop, asyncio.SelectorEventLoop)
+    assert not loop.is_running() and not loop.is_closed()
+    loop.close()
+    assert loop.is_closed()
+
+
+def test_event_loop_is_a_class_to_call_or_derive_from(casync: ModuleType) -> None:
+    class Mine(casync.EventLoop):
+        extra = 1
+
+    for cls in casync.EventLoop, Mine:
+        loop = cls()
+        assert type(loop) is cls
+        loop.attribute = "value"
+        assert loop.run_until_complete(asyncio.sleep(0, "slept")) == "slept"
+        loop.close()
+
+
+def test_repr_tells_the_state(casync: ModuleType) -> None:
+    loop = casync.new_event_loop()
+    assert "running=False" in repr(loop) and "closed=False" in repr(loop)
+    loop.call_soon(lambda: seen.append(repr(loop)))
+    seen: list[str] = []
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert "running=True" in seen[0]
+    assert "closed=True" in repr(loop)
+
+
+def test_run_returns_what_the_coroutine_returns(casync: ModuleType) -> None:
+    async def main() -> tuple[str, bool, bool]:
+        loop = asyncio.get_running_loop()
+        return type(loop).__name__, isinstance(loop, casync.EventLoop), loop.get_debug()
+
+    assert casync.run(main()) == ("EventLoop", True, False)
+    assert casync.run(main(), debug=True) == ("EventLoop", True, True)
+
+
+def test_run_raises_what_the_coroutine_raises(casync: ModuleType) -> None:
+    async def main() -> None:
+        raise LookupError("of main")
+
+    with pytest.raises(LookupError, match="of main"):
+        casync.run(main())
+
+
+def test_run_takes_coroutines_only(casync: ModuleType) -> None:
+    for bad in None, 1, lambda: None:
+        with pytest.raises((TypeError, ValueError)):
+            casync.run(bad)
+
+
+def test_run_refuses_to_run_inside_a_running_loop(casync: ModuleType) -> None:
+    async def main() -> None:
+        inner = asyncio.sleep(0)
+        with pytest.raises(RuntimeError):
+            casync.run(inner)
+        inner.close()
+
+    casync.run(main())
+
+
+def test_run_cancels_leftovers_and_closes_generators_and_the_loop(casync: ModuleType) -> None:
+    events: list[str] = []
+
+    async def leftover() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            events.append("cancelled")
+
+    async def generator():  # noqa: ANN202
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            events.append("closed")
+
+    async def main() -> asyncio.AbstractEventLoop:
+        kept.append(asyncio.create_task(leftover()))
+        kept.append(generator())
+        await kept[1].__anext__()
+        return asyncio.get_running_loop()
+
+    kept: list = []
+    assert casync.run(main()).is_closed()
+    assert events == ["cancelled", "closed"]
+
+
+def test_install_makes_it_asyncios_default(casync: ModuleType) -> None:
+    run_script(
+        casync,
+        """
+        import casync
+        async def main(): return asyncio.get_running_loop()
+        assert not casync.is_installed()
+        assert not isinstance(asyncio.run(main()), casync.EventLoop)
+        casync.install()
+        assert casync.is_installed()
+        assert isinstance(asyncio.run(main()), casync.EventLoop)
+        loop = asyncio.new_event_loop()
+        assert isinstance(loop, casync.EventLoop)
+        loop.close()
+        casync.install()
+        assert casync.is_installed()
+        asyncio.set_event_loop_policy(None)
+        assert not casync.is_installed()
+        assert not isinstance(asyncio.run(main()), casync.EventLoop)
+        """,
+    )
+
+
+def test_the_policy(casync: ModuleType) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        policy = casync.EventLoopPolicy()
+        assert isinstance(policy, asyncio.AbstractEventLoopPolicy)
+        asyncio.set_event_loop_policy(policy)
+    try:
+        loop = asyncio.new_event_loop()
+        assert isinstance(loop, casync.EventLoop)
+        asyncio.set_event_loop(loop)
+        assert policy.get_event_loop() is loop
+        asyncio.set_event_loop(None)
+        finish(loop)
+        assert casync.is_installed()
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            asyncio.set_event_loop_policy(None)
+
+
+def test_python_m_casync_runs_a_script(casync: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(WHICH_LOOP + "import neighbour\nprint(__file__, sys.path[0])\n")
+    (tmp_path / "neighbour.py").write_text("print('neighbour')\n")
+    output = ended(python("-m", "casync", str(script), "one", "--two"))
+    assert output.splitlines() == [
+        "neighbour",
+        "__main__ casync ['one', '--two']",
+        f"{script} {tmp_path}",
+    ] or output.splitlines() == ["__main__ casync ['one', '--two']", "neighbour", f"{script} {tmp_path}"]
+
+
+def test_python_m_casync_runs_a_module(casync: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "some_module.py").write_text(WHICH_LOOP)
+    output = ended(python("-m", "casync", "-m", "some_module", "-m", "two", cwd=str(tmp_path)))
+    assert output == "__main__ casync ['-m', 'two']\n"
+
+
+def test_python_m_casync_passes_the_exit_status_on(casync: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nsys.exit(7)\n")
+    ended(python("-m", "casync", str(script)), status=7)
+    script.write_text("raise LookupError('of the script')\n")
+    assert "LookupError: of the script" in ended(python("-m", "casync", str(script)), status=1)
+
+
+def test_python_m_casync_explains_itself(casync: ModuleType, tmp_path: Path) -> None:
+    assert "usage" in ended(python("-m", "casync", "--help")).lower()
+    assert "usage" in ended(python("-m", "casync"), status=2).lower()
+    missing = python("-m", "casync", str(tmp_path / "missing.py"))
+    assert "missing.py" in ended(missing, status=None)
+    assert missing.returncode not in (0, None)
+
+
+def test_type_hints_ship(casync: ModuleType) -> None:
+    assert importlib.resources.files("casync").joinpath("py.typed").is_file()
+
+
+def test_everything_public_is_named(casync: ModuleType) -> None:
+    names = {"run", "new_event_loop", "EventLoop", "install", "is_installed", "EventLoopPolicy"}
+    assert names <= set(casync.__all__)
+    assert all(hasattr(casync, name) for name in casync.__all__)
+    assert casync.__version__
+
+
+def test_other_platforms_are_told_so(casync: ModuleType) -> None:
+    process = python("-c", "import sys; sys.platform = 'darwin'; import casync", stderr=subprocess.STDOUT)
+    output = ended(process, status=1)
+    assert "ImportError" in output and "Linux" in output
+
+
+def test_importing_it_changes_nothing_in_asyncio(casync: ModuleType) -> None:
+    run_script(
+        asyncio,
+        """
+        before = {name: getattr(asyncio, name) for name in dir(asyncio)}
+        import casync
+        assert {name: getattr(asyncio, name) for name in before} == before
+        loop = asyncio.new_event_loop()
+        assert not isinstance(loop, casync.EventLoop)
+        loop.close()
+        """,
+    )
+
+
+def test_it_can_be_imported_in_a_thread(casync: ModuleType) -> None:
+    run_script(
+        asyncio,
+        """
+        results = []
+        def work():
+            import casync
+            results.append(casync.run(asyncio.sleep(0, "slept")))
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert results == ["slept"]
+        """,
+    )

@@ -1,0 +1,171 @@
+"""asyncio.subprocess: children of a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from support import Loop, finish, pattern, within
+
+CAT = "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
+
+
+async def start(code: str, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(sys.executable, "-c", code, *arguments, **options)
+
+
+async def test_exec_with_arguments_and_status(loop: Loop) -> None:
+    process = await start("import sys; print(sys.argv[1:]); sys.exit(3)", "a b", "c", stdout=PIPE)
+    output, errors = await process.communicate()
+    assert output == b"['a b', 'c']\n"
+    assert errors is None
+    assert process.returncode == 3
+    assert await process.wait() == 3
+
+
+async def test_shell(loop: Loop) -> None:
+    process = await asyncio.create_subprocess_shell(
+        "echo out; echo err >&2; exit 4", stdout=PIPE, stderr=PIPE
+    )
+    assert await process.communicate() == (b"out\n", b"err\n")
+    assert process.returncode == 4
+
+
+async def test_megabytes_through_a_child(loop: Loop) -> None:
+    data = pattern(3_000_000)
+    process = await start(CAT, stdin=PIPE, stdout=PIPE)
+    output, _ = await process.communicate(data)
+    assert output == data
+    assert process.returncode == 0
+
+
+async def test_a_conversation_by_lines(loop: Loop) -> None:
+    code = "import sys\nfor line in sys.stdin: print(line.strip().upper(), flush=True)"
+    process = await start(code, stdin=PIPE, stdout=PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    for word in "one", "two", "three":
+        process.stdin.write(f"{word}\n".encode())
+        await process.stdin.drain()
+        assert await process.stdout.readline() == f"{word.upper()}\n".encode()
+    process.stdin.close()
+    assert await process.stdout.read() == b""
+    assert await process.wait() == 0
+
+
+async def test_kill_terminate_and_send_signal(loop: Loop) -> None:
+    for action, number in ("kill", signal.SIGKILL), ("terminate", signal.SIGTERM), ("", signal.SIGUSR1):
+        process = await start("print('ready', flush=True); import time; time.sleep(1000)", stdout=PIPE)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        if action:
+            getattr(process, action)()
+        else:
+            process.send_signal(number)
+        assert await process.wait() == -number
+        with pytest.raises(ProcessLookupError):
+            process.kill()
+
+
+async def test_a_child_that_does_not_read_its_input(loop: Loop) -> None:
+    process = await start("pass", stdin=PIPE, stdout=PIPE)
+    assert await process.communicate(pattern(3_000_000)) == (b"", None)
+    assert process.returncode == 0
+
+
+async def test_options_of_popen(loop: Loop, tmp_path: Path) -> None:
+    code = "import os, sys; print(os.getcwd(), os.environ['NAME']); print('err', file=sys.stderr)"
+    environment = {**os.environ, "NAME": "value"}
+    process = await start(code, cwd=tmp_path, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+    output, _ = await process.communicate()
+    assert sorted(output.decode().splitlines()) == sorted([f"{tmp_path} value", "err"])
+
+
+async def test_passed_descriptors(loop: Loop) -> None:
+    reading, writing = os.pipe()
+    process = await start(f"import os; os.write({writing}, b'hello')", pass_fds=[writing])
+    os.close(writing)
+    assert await process.wait() == 0
+    assert os.read(reading, 100) == b"hello"
+    os.close(reading)
+
+
+async def test_a_program_that_does_not_exist(loop: Loop, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await asyncio.create_subprocess_exec(str(tmp_path / "missing"))
+
+
+async def test_many_children_at_once(loop: Loop) -> None:
+    async def child(number: int) -> int:
+        process = await asyncio.create_subprocess_shell(f"exit {number}")
+        return await process.wait()
+
+    assert await asyncio.gather(*(child(number) for number in range(20))) == list(range(20))
+
+
+async def test_waiting_for_a_child_can_be_cancelled(loop: Loop) -> None:
+    process = await start(CAT, stdin=PIPE, stdout=PIPE)
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(process.communicate(), 0.01)
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
+
+
+async def test_the_protocol_is_told_about_pipes_and_exit(loop: Loop) -> None:
+    events: list[object] = []
+    done = loop.create_future()
+
+    class Protocol(asyncio.SubprocessProtocol):
+        def pipe_data_received(self, fd: int, data: bytes) -> None:
+            events.append((fd, data))
+
+        def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+            events.append((fd, "lost"))
+
+        def process_exited(self) -> None:
+            events.append("exited")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            done.set_result(exc)
+
+    transport, _ = await loop.subprocess_shell(Protocol, "echo hello", stdin=None, stderr=None)
+    assert transport.get_pid() > 0
+    assert await done is None
+    assert transport.get_returncode() == 0
+    assert events.index((1, b"hello\n")) < events.index((1, "lost"))
+    assert "exited" in events
+    transport.close()
+
+
+def test_children_of_a_loop_in_a_thread(loop_module: ModuleType) -> None:
+    results: list[object] = []
+
+    async def main() -> object:
+        process = await start("print('hello')", stdout=PIPE)
+        return (await process.communicate())[0], process.returncode
+
+    def work() -> None:
+        loop = loop_module.new_event_loop()
+        results.append(loop.run_until_complete(within(main())))
+        finish(loop)
+
+    asyncio.get_event_loop_policy().set_event_loop(None)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert results == [(b"hello\n", 0)]
+
+
+async def test_children_inherit_no_blocked_signals(loop: Loop) -> None:
+    code = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    loop.add_signal_handler(signal.SIGUSR1, int)
+    process = await start(code, stdout=PIPE)
+    assert (await process.communicate())[0] == b"set()\n"
+    loop.remove_signal_handler(signal.SIGUSR1)
