@@ -26,7 +26,8 @@ typedef struct library {
 
     size_t timer_size;
     void (*timer_init)(void *timer);
-    void (*timer_start)(void *timer, int64_t delay);
+    void (*timer_start)(void *timer, int64_t delay);          /* from the time the loop last looked at */
+    void (*timer_start_from_now)(void *timer, int64_t delay); /* from this moment */
     void (*timer_stop)(void *timer);
     bool (*timer_active)(const void *timer);
 
@@ -46,9 +47,12 @@ typedef struct library {
 } library;
 
 static uint64_t bench_count, bench_target;
+static bool (*bench_again)(void); /* queues more and returns true, or returns false; may be NULL */
 
 /* Every measured callback ends here. True: it was the last one awaited, stop the loop. */
-static inline bool bench_fired(void) { return ++bench_count == bench_target; }
+static inline bool bench_fired(void) {
+    return ++bench_count == bench_target && !(bench_again && bench_again());
+}
 
 static inline void bench_check(bool ok, const char *what) {
     if (ok) return;

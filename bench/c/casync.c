@@ -16,7 +16,15 @@ static void run(void) { casync_run_forever(&loop); }
 static void stop(void) { casync_stop(&loop); }
 
 static void timer_init(void *timer) { (void)timer; }
-static void timer_start(void *timer, int64_t delay) { casync_call_later(&loop, timer, delay, fired, NULL); }
+
+static void timer_start(void *timer, int64_t delay) {
+    casync_call_at(&loop, timer, casync_now(&loop) + delay, fired, NULL);
+}
+
+static void timer_start_from_now(void *timer, int64_t delay) {
+    casync_call_later(&loop, timer, delay, fired, NULL);
+}
+
 static void timer_stop(void *timer) { casync_timer_stop(timer); }
 static bool timer_active(const void *timer) { return casync_timer_remaining(timer) >= 0; }
 
@@ -51,6 +59,7 @@ static const library lib = {
     .timer_size = sizeof(casync_timer),
     .timer_init = timer_init,
     .timer_start = timer_start,
+    .timer_start_from_now = timer_start_from_now,
     .timer_stop = timer_stop,
     .timer_active = timer_active,
     .soon_size = sizeof(casync_job),

@@ -33,8 +33,8 @@ static void fd_fired(struct ev_loop *l, ev_io *w, int events) {
 }
 
 static void wakeup_fired(struct ev_loop *l, ev_async *w, int events) {
-    (void)w, (void)events;
-    fired(l, posted_run());
+    (void)l, (void)w, (void)events;
+    posted_run();
 }
 
 static void init(void) {
@@ -54,6 +54,11 @@ static void timer_start(void *timer, int64_t delay) {
     ev_timer_start(loop, timer);
 }
 
+static void timer_start_from_now(void *timer, int64_t delay) {
+    ev_now_update(loop);
+    timer_start(timer, delay);
+}
+
 static void timer_stop(void *timer) { ev_timer_stop(loop, timer); }
 static bool timer_active(const void *timer) { return ev_is_active((const ev_timer *)timer); }
 
@@ -61,8 +66,10 @@ static bool timer_active(const void *timer) { return ev_is_active((const ev_time
 static void soon_init(void *soon) { ev_init((ev_prepare *)soon, soon_fired); }
 static void soon(void *soon) { ev_feed_event(loop, soon, EV_CUSTOM); }
 
+static void post_fired(void *arg) { fired(arg, bench_fired()); }
+
 static void post(void *item) {
-    posted_push(item);
+    posted_push(item, post_fired, loop);
     ev_async_send(loop, &wakeup);
 }
 
@@ -112,6 +119,7 @@ static const library lib = {
     .timer_size = sizeof(ev_timer),
     .timer_init = timer_init,
     .timer_start = timer_start,
+    .timer_start_from_now = timer_start_from_now,
     .timer_stop = timer_stop,
     .timer_active = timer_active,
     .soon_size = sizeof(ev_prepare),

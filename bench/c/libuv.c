@@ -30,7 +30,7 @@ static void fd_fired(uv_poll_t *poll, int status, int events) {
 
 static void wakeup_fired(uv_async_t *async) {
     (void)async;
-    fired(posted_run());
+    posted_run();
 }
 
 static void init(void) {
@@ -49,6 +49,11 @@ static void timer_start(void *timer, int64_t delay) {
     uv_timer_start(timer, timer_fired, (uint64_t)delay / 1000000, 0);
 }
 
+static void timer_start_from_now(void *timer, int64_t delay) {
+    uv_update_time(&loop);
+    timer_start(timer, delay);
+}
+
 static void timer_stop(void *timer) { uv_timer_stop(timer); }
 static bool timer_active(const void *timer) { return uv_is_active(timer); }
 
@@ -57,8 +62,13 @@ static bool timer_active(const void *timer) { return uv_is_active(timer); }
 static void soon_init(void *soon) { uv_idle_init(&loop, soon); }
 static void soon(void *soon) { uv_idle_start(soon, soon_fired); }
 
+static void post_fired(void *arg) {
+    (void)arg;
+    fired(bench_fired());
+}
+
 static void post(void *item) {
-    posted_push(item);
+    posted_push(item, post_fired, NULL);
     uv_async_send(&wakeup);
 }
 
@@ -133,6 +143,7 @@ static const library lib = {
     .timer_size = sizeof(uv_timer_t),
     .timer_init = timer_init,
     .timer_start = timer_start,
+    .timer_start_from_now = timer_start_from_now,
     .timer_stop = timer_stop,
     .timer_active = timer_active,
     .soon_size = sizeof(uv_idle_t),

@@ -4,27 +4,28 @@
 
 typedef struct posted {
     struct posted *next;
+    void (*callback)(void *arg);
+    void *arg;
 } posted;
 
 static pthread_mutex_t posted_lock = PTHREAD_MUTEX_INITIALIZER;
 static posted *posted_first, **posted_last = &posted_first;
 
-static inline void posted_push(posted *item) {
+static inline void posted_push(posted *item, void (*callback)(void *arg), void *arg) {
     item->next = NULL;
+    item->callback = callback;
+    item->arg = arg;
     pthread_mutex_lock(&posted_lock);
     *posted_last = item;
     posted_last = &item->next;
     pthread_mutex_unlock(&posted_lock);
 }
 
-/* Counts what was posted. True: the last one awaited was among it. */
-static inline bool posted_run(void) {
-    bool last = false;
+static inline void posted_run(void) {
     pthread_mutex_lock(&posted_lock);
     posted *item = posted_first;
     posted_first = NULL;
     posted_last = &posted_first;
     pthread_mutex_unlock(&posted_lock);
-    for (; item; item = item->next) last |= bench_fired();
-    return last;
+    for (; item; item = item->next) item->callback(item->arg);
 }

@@ -46,9 +46,16 @@ static int64_t random_timeout(void) {
     return shortest + (int64_t)random_below((uint64_t)shortest);
 }
 
+/* Zeroed by hand: calloc would leave the page faults to what is measured. */
+static char *make_handles(size_t n, size_t size) {
+    char *made = malloc(n * size);
+    bench_check(made != NULL, "malloc");
+    memset(made, 0, n * size);
+    return made;
+}
+
 static char *make_timers(size_t n) {
-    char *timers = calloc(n, lib.timer_size);
-    bench_check(timers != NULL, "calloc");
+    char *timers = make_handles(n, lib.timer_size);
     for (size_t i = 0; i < n; i++) lib.timer_init(timers + i * lib.timer_size);
     return timers;
 }
@@ -65,14 +72,22 @@ static void start_stop_prepare(size_t n) {
     for (size_t i = 0; i < BATCH * BATCHES; i++) delays[i] = random_timeout();
 }
 
-static uint64_t start_stop_run(size_t n) {
-    (void)n;
+static inline uint64_t start_stop(void (*start)(void *timer, int64_t delay)) {
     for (int batch = 0; batch < BATCHES; batch++) {
-        for (size_t i = 0; i < BATCH; i++)
-            lib.timer_start(extra + i * lib.timer_size, delays[batch * BATCH + i]);
+        for (size_t i = 0; i < BATCH; i++) start(extra + i * lib.timer_size, delays[batch * BATCH + i]);
         for (size_t i = 0; i < BATCH; i++) lib.timer_stop(extra + i * lib.timer_size);
     }
     return (uint64_t)BATCH * BATCHES;
+}
+
+static uint64_t start_stop_run(size_t n) {
+    (void)n;
+    return start_stop(lib.timer_start);
+}
+
+static uint64_t start_stop_from_now_run(size_t n) {
+    (void)n;
+    return start_stop(lib.timer_start_from_now);
 }
 
 static uint64_t start_stop_finish(size_t n) {
@@ -106,45 +121,60 @@ static uint64_t expire_finish(size_t n) {
     return bench_count;
 }
 
-/* call_soon: queue n callbacks, then run them all. */
-enum { ROUNDS = 200 };
+/* call_soon: n callbacks, the last of which queues n more, and so on. */
+enum { SOON_ROUNDS = 200 };
+static size_t soons;
+static int soon_rounds;
+
+static void queue_soons(void) {
+    for (size_t i = 0; i < soons; i++) lib.soon(handles + i * lib.soon_size);
+}
+
+static bool soon_again(void) {
+    if (++soon_rounds == SOON_ROUNDS) return false;
+    bench_target += soons;
+    queue_soons();
+    return true;
+}
 
 static void soon_prepare(size_t n) {
-    handles = calloc(n, lib.soon_size);
-    bench_check(handles != NULL, "calloc");
+    handles = make_handles(n, lib.soon_size);
     for (size_t i = 0; i < n; i++) lib.soon_init(handles + i * lib.soon_size);
+    soons = n;
+    soon_rounds = 0;
+    bench_again = soon_again;
 }
 
 static uint64_t soon_run(size_t n) {
-    for (int round = 0; round < ROUNDS; round++) {
-        for (size_t i = 0; i < n; i++) lib.soon(handles + i * lib.soon_size);
-        run_until(n);
-    }
-    return n * ROUNDS;
+    queue_soons();
+    run_until(n);
+    return n * SOON_ROUNDS;
 }
 
 static uint64_t soon_finish(size_t n) {
+    bench_again = NULL;
     free_handles(handles, n, lib.soon_size);
     return bench_count;
 }
 
-/* post: another thread posts n callbacks while the loop runs them. */
+/* post: another thread, which made them, posts n callbacks while the loop runs them. */
 static pthread_t poster;
 static size_t posts;
-static int post_go;
+static int post_ready, post_go;
 
 static void *post_all(void *arg) {
+    handles = make_handles(posts, lib.post_size);
+    __atomic_store_n(&post_ready, 1, __ATOMIC_RELEASE);
     while (!__atomic_load_n(&post_go, __ATOMIC_ACQUIRE)) sched_yield();
     for (size_t i = 0; i < posts; i++) lib.post(handles + i * lib.post_size);
     return arg;
 }
 
 static void post_prepare(size_t n) {
-    handles = calloc(n, lib.post_size);
-    bench_check(handles != NULL, "calloc");
     posts = n;
-    post_go = 0;
+    post_ready = post_go = 0;
     bench_check(pthread_create(&poster, NULL, post_all, NULL) == 0, "pthread_create");
+    while (!__atomic_load_n(&post_ready, __ATOMIC_ACQUIRE)) sched_yield();
 }
 
 static uint64_t post_run(size_t n) {
@@ -165,9 +195,9 @@ enum { DISPATCHES = 200000 };
 static int *fds;
 
 static void fd_prepare(size_t n) {
-    handles = calloc(n, lib.watch_size);
+    handles = make_handles(n, lib.watch_size);
     fds = calloc(n, sizeof *fds);
-    bench_check(handles != NULL && fds != NULL, "calloc");
+    bench_check(fds != NULL, "calloc");
     for (size_t i = 0; i < n; i++) {
         fds[i] = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC);
         bench_check(fds[i] >= 0, "eventfd");
@@ -207,6 +237,7 @@ static uint64_t round_trips_finish(size_t n) {
 
 static const row rows[] = {
     {"timer_start_stop", start_stop_prepare, start_stop_run, start_stop_finish},
+    {"timer_start_stop_from_now", start_stop_prepare, start_stop_from_now_run, start_stop_finish},
     {"timer_expire", expire_prepare, expire_run, expire_finish},
     {"call_soon", soon_prepare, soon_run, soon_finish},
     {"post", post_prepare, post_run, post_finish},
