@@ -21,7 +21,8 @@ enum {
     TRANSPORT_PAUSED = 8,   /* pause_reading() was called */
     TRANSPORT_STARTED = 16, /* connection_made was called */
     TRANSPORT_PROTOCOL_PAUSED = 32,
-    TRANSPORT_EMPTYING = 64 /* an empty waiter waits */
+    TRANSPORT_EMPTYING = 64, /* an empty waiter waits */
+    TRANSPORT_FLUSHING = 128 /* close() was called, with bytes still to send */
 };
 
 typedef union {
@@ -91,6 +92,25 @@ static void transport_fatal(transport *self, const char *message) {
     transport_force_close(self, exception);
 }
 
+/* The end of close(), when all is sent. */
+static void transport_finish_stream(transport *self) {
+    self->lost_writes++;
+    casync_finish_start(&self->stream);
+}
+
+/* close(): reading ends; what is queued, and what the protocol still writes meanwhile, is sent first. */
+static void transport_begin_close(transport *self) {
+    if (self->flags & TRANSPORT_CLOSING) return;
+    self->flags |= TRANSPORT_CLOSING;
+    if (self->stream.out.size == 0) {
+        transport_finish_stream(self);
+    } else {
+        self->flags |= TRANSPORT_FLUSHING;
+        casync_pause_reading(&self->stream);
+        casync_set_write_limits(&self->stream, 0, 0);
+    }
+}
+
 /* ---- what the stream tells ---- */
 
 static void on_data_received(casync_stream *stream, casync_span span) {
@@ -140,17 +160,17 @@ static void on_buffer_updated(casync_stream *stream, size_t size) {
     Py_XDECREF(count);
 }
 
+/* Returns true in any case: if the protocol does not, it is close() that ends the stream. */
 static bool on_eof_received(casync_stream *stream) {
     transport *self = transport_of(stream);
     PyObject *result = transport_call(self, NAME_EOF_RECEIVED, NULL);
     int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
-    if (keep_open < 0) {
+    if (keep_open < 0)
         transport_fatal(self, "Fatal error: protocol.eof_received() call failed.");
-        return true; /* it is being aborted */
-    }
-    if (!keep_open) self->flags |= TRANSPORT_CLOSING;
-    return keep_open;
+    else if (!keep_open)
+        transport_begin_close(self);
+    return true;
 }
 
 /* protocol.pause_writing() or resume_writing(), in the caller's context. */
@@ -167,9 +187,10 @@ static void transport_flow(transport *self, enum name method, const char *failur
     Py_XDECREF(result);
 }
 
+/* While EMPTYING or FLUSHING the stream's marks are 0, and the protocol's are looked after here. */
 static void on_pause_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
-    if (self->flags & (TRANSPORT_EMPTYING | TRANSPORT_PROTOCOL_PAUSED)) return;
+    if (self->flags & TRANSPORT_PROTOCOL_PAUSED || stream->out.size <= self->high_water) return;
     self->flags |= TRANSPORT_PROTOCOL_PAUSED;
     transport_flow(self, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
 }
@@ -185,18 +206,24 @@ static int wake_waiter(state *st, PyObject *waiter, enum name method, PyObject *
     return result == NULL ? -1 : 0;
 }
 
+static void transport_emptied(transport *self) {
+    self->flags &= (uint8_t)~TRANSPORT_EMPTYING;
+    if (!(self->flags & TRANSPORT_FLUSHING))
+        casync_set_write_limits(&self->stream, self->high_water, self->low_water);
+    if (wake_waiter(self->loop->state, self->empty_waiter, NAME_SET_RESULT, Py_None) < 0)
+        loop_report_current(self->loop, "the waiter of sendfile failed", NAME_TRANSPORT, (PyObject *)self);
+}
+
+/* A protocol may answer resume_writing() with more to send, also after close(): sslproto does. */
 static void on_resume_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
-    if (self->flags & TRANSPORT_EMPTYING) {
-        self->flags &= (uint8_t)~TRANSPORT_EMPTYING;
-        casync_set_write_limits(stream, self->high_water, self->low_water);
-        if (wake_waiter(self->loop->state, self->empty_waiter, NAME_SET_RESULT, Py_None) < 0)
-            loop_report_current(self->loop, "the waiter of sendfile failed", NAME_TRANSPORT,
-                                (PyObject *)self);
+    if (self->flags & TRANSPORT_EMPTYING) transport_emptied(self);
+    if (self->flags & TRANSPORT_PROTOCOL_PAUSED) {
+        self->flags &= (uint8_t)~TRANSPORT_PROTOCOL_PAUSED;
+        transport_flow(self, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
     }
-    if (!(self->flags & TRANSPORT_PROTOCOL_PAUSED)) return;
-    self->flags &= (uint8_t)~TRANSPORT_PROTOCOL_PAUSED;
-    transport_flow(self, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
+    if (self->flags & TRANSPORT_FLUSHING && self->lost_writes == 0 && stream->out.size == 0)
+        transport_finish_stream(self);
 }
 
 /* Server._attach and _detach, which take the transport since 3.13. */
@@ -641,7 +668,7 @@ static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *ar
         return PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
     self->high_water = (size_t)high;
     self->low_water = (size_t)low;
-    if (self->fd >= 0 && !(self->flags & TRANSPORT_EMPTYING))
+    if (self->fd >= 0 && !(self->flags & (TRANSPORT_EMPTYING | TRANSPORT_FLUSHING)))
         casync_set_write_limits(&self->stream, self->high_water, self->low_water);
     Py_RETURN_NONE;
 }
@@ -665,7 +692,8 @@ static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUS
     Py_CLEAR(self->empty_waiter);
     if (self->flags & TRANSPORT_EMPTYING && self->fd >= 0) {
         self->flags &= (uint8_t)~TRANSPORT_EMPTYING;
-        casync_set_write_limits(&self->stream, self->high_water, self->low_water);
+        if (!(self->flags & TRANSPORT_FLUSHING))
+            casync_set_write_limits(&self->stream, self->high_water, self->low_water);
     }
     Py_RETURN_NONE;
 }
@@ -695,9 +723,7 @@ static PyObject *transport_is_closing(transport *self, PyObject *Py_UNUSED(ignor
 }
 
 static PyObject *transport_close(transport *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
-    self->flags |= TRANSPORT_CLOSING;
-    casync_finish_start(&self->stream);
+    transport_begin_close(self);
     Py_RETURN_NONE;
 }
 
