@@ -24,8 +24,9 @@ def within(awaitable: Awaitable[T]) -> Awaitable[T]:
     return asyncio.wait_for(awaitable, TIMEOUT)
 
 
-async def turns(count: int = 10) -> None:
-    """Lets the loop turn, so that whatever it has to do already would be done."""
+async def turns(count: int = 50) -> None:
+    """Lets the loop turn, so that whatever it has to do already would be done. (While callbacks are ready
+    casync polls in every 17th turn only.)"""
     for _ in range(count):
         await asyncio.sleep(0)
 

@@ -1,0 +1,178 @@
+"""TLS over the loop's transports (by the standard library's sslproto)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from support import Loop, Recorder, pattern, turns
+
+
+class Contexts:
+    """A certificate of our own for localhost: the server's context, and a client's that trusts it."""
+
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self.server)
+        self.client = ssl.create_default_context()
+        authority.configure_trust(self.client)
+
+
+@pytest.fixture(scope="module")
+def contexts() -> Contexts:
+    return Contexts()
+
+
+@pytest.fixture
+def socket_path(tmp_path: Path) -> Iterator[str]:
+    yield str(tmp_path / "socket")
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+async def open_echo(contexts: Contexts) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=contexts.server)
+    address = server.sockets[0].getsockname()
+    return server, *await asyncio.open_connection(*address, ssl=contexts.client)
+
+
+async def test_echo(loop: Loop, contexts: Contexts) -> None:
+    server, reader, writer = await open_echo(contexts)
+    for size in 1, 1000, 100_000:
+        writer.write(pattern(size))
+        assert await reader.readexactly(size) == pattern(size)
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await turns()
+
+
+async def test_megabytes_both_ways(loop: Loop, contexts: Contexts) -> None:
+    server, reader, writer = await open_echo(contexts)
+    data = pattern(3_000_000)
+
+    async def send() -> None:
+        for start in range(0, len(data), 50_000):
+            writer.write(data[start : start + 50_000])
+            await writer.drain()
+
+    _, received = await asyncio.gather(send(), reader.readexactly(len(data)))
+    assert received == data
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await turns()
+
+
+async def test_extra_info(loop: Loop, contexts: Contexts) -> None:
+    server, _, writer = await open_echo(contexts)
+    assert writer.get_extra_info("peercert")["subjectAltName"]
+    assert writer.get_extra_info("cipher")
+    assert isinstance(writer.get_extra_info("ssl_object"), ssl.SSLObject)
+    assert writer.get_extra_info("sslcontext") is contexts.client
+    assert writer.get_extra_info("peername") == server.sockets[0].getsockname()
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await turns()
+
+
+async def test_an_untrusted_certificate_is_refused(loop: Loop, contexts: Contexts) -> None:
+    loop.set_exception_handler(lambda *_: None)  # the server's side of it
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=contexts.server)
+    address = server.sockets[0].getsockname()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await asyncio.open_connection(*address, ssl=ssl.create_default_context())
+    server.close()
+    await turns()
+
+
+async def test_a_peer_that_does_not_speak_tls(loop: Loop, contexts: Contexts) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 not TLS at all\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        with pytest.raises(ssl.SSLError):
+            await asyncio.open_connection(*address, ssl=contexts.client)
+    await turns()
+
+
+async def test_unix_sockets(loop: Loop, contexts: Contexts, socket_path: str) -> None:
+    server = await asyncio.start_unix_server(echo, socket_path, ssl=contexts.server)
+    reader, writer = await asyncio.open_unix_connection(
+        socket_path, ssl=contexts.client, server_hostname="localhost"
+    )
+    writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await turns()
+
+
+async def test_start_tls(loop: Loop, contexts: Contexts) -> None:
+    class Server(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.data == b"STARTTLS\n":
+                self.transport.pause_reading()  # what follows belongs to TLS
+                upgrades.append(loop.create_task(self.upgrade()))
+            else:
+                self.secure.write(data.upper())
+
+        async def upgrade(self) -> None:
+            plain = self.transport
+            plain.write(b"go\n")
+            self.secure = await loop.start_tls(plain, self, contexts.server, server_side=True)
+            assert self.secure is not plain
+
+    upgrades: list[asyncio.Task[None]] = []
+    server = await loop.create_server(Server, "127.0.0.1", 0)
+    plain, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+    plain.write(b"STARTTLS\n")
+    assert await protocol.received(3) == b"go\n"
+    secure = await loop.start_tls(plain, protocol, contexts.client, server_hostname="localhost")
+    await asyncio.gather(*upgrades)
+    secure.write(b"hello")
+    assert (await protocol.received(8))[3:] == b"HELLO"
+    secure.close()
+    await protocol.lost
+    server.close()
+    await turns()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
+async def test_start_tls_on_a_stream(loop: Loop, contexts: Contexts) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readline() == b"STARTTLS\n"
+        writer.write(b"go\n")
+        await writer.start_tls(contexts.server)
+        writer.write((await reader.readline()).upper())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"STARTTLS\n")
+        assert await reader.readline() == b"go\n"
+        await writer.start_tls(contexts.client, server_hostname="localhost")
+        writer.write(b"hello\n")
+        assert await reader.readline() == b"HELLO\n"
+        writer.close()
+        await writer.wait_closed()
+    await turns()
