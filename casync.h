@@ -470,8 +470,10 @@ struct casync_future {
 /* Makes a pending future in *future, whatever was there. -EINVAL if the loop is closed. */
 CASYNC_API int64_t casync_future_init(casync_loop *loop, casync_future *future);
 
-/* Ends its use: callbacks that have not run are dropped. A failure that nobody retrieved is told to
-   the exception handler. Needed before the memory of a future is used again or freed. */
+/* Ends its use. If it is pending, its callbacks are dropped, and an operation is cancelled; if it is
+   done, they are in the ready queue already, as jobs of their own: cancel those that must not run. A
+   failure that nobody retrieved is told to the exception handler. Needed before the memory of a
+   future is used again or freed. */
 CASYNC_API void casync_future_close(casync_future *future);
 
 /* Makes it done (result >= 0), or failed (result < 0). CASYNC_INVALID_STATE unless it is pending. */
@@ -1009,10 +1011,14 @@ extern "C" {
 
 #define casync__container(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
-/* Atomics are sequentially consistent: none is on a path where a weaker order would be measurable. */
+/* Atomics are sequentially consistent, but for the store, which releases: it is on hot paths where no
+   later load must wait for it. */
 #if defined(__GNUC__)
 
 static inline uint32_t casync__atomic_load(uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static inline void casync__atomic_store(uint32_t *p, uint32_t value) {
+    __atomic_store_n(p, value, __ATOMIC_RELEASE);
+}
 static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
 }
@@ -1039,6 +1045,7 @@ static inline int casync__highest_bit(uint64_t bits) { return 63 - __builtin_clz
 /* tcc has neither builtins nor <stdatomic.h>. xchg with memory is locked by itself; a plain load of an
    aligned word is atomic on x86, and volatile keeps the compiler from caching it. */
 static inline uint32_t casync__atomic_load(uint32_t *p) { return *(volatile uint32_t *)p; }
+static inline void casync__atomic_store(uint32_t *p, uint32_t value) { *(volatile uint32_t *)p = value; }
 static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     __asm__ __volatile__("xchgl %0, %1" : "+r"(value), "+m"(*p) : : "memory");
     return value;
@@ -1410,7 +1417,12 @@ static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, v
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
 static void casync__signals_after_fork(void);
-static void casync__take_posted(casync_loop *loop);
+static void casync__take_posted_chain(casync_loop *loop);
+
+/* Moves what other threads posted to the ready queue. */
+static inline void casync__take_posted(casync_loop *loop) {
+    if (casync__atomic_load_job(&loop->posted)) casync__take_posted_chain(loop);
+}
 
 static void casync__guard_enter(casync_loop *loop, casync__guard *guard, void *object) {
     guard->outer = loop->guards;
@@ -1503,7 +1515,7 @@ CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
     casync__list_remove(&job->link);
     if (job->flags & CASYNC__JOB_POSTED) {
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
-        casync__atomic_exchange(&job->posted, 0);
+        casync__atomic_store(&job->posted, 0);
     }
     return 1;
 }
@@ -1513,7 +1525,7 @@ static void casync__prepare_call(casync_loop *loop, casync_job *job) {
     if (job->flags & CASYNC__JOB_TIMER) casync__timer_prepare_call(loop, (casync_timer *)(void *)job);
     if (job->flags & CASYNC__JOB_POSTED) {
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
-        casync__atomic_exchange(&job->posted, 0);
+        casync__atomic_store(&job->posted, 0);
     }
     if (job->flags & CASYNC__JOB_POOLED)
         casync__return_job(loop, job);
@@ -1545,9 +1557,8 @@ static void casync__insert_hook(casync_link *hooks, casync_hook *hook) {
 }
 
 /* Each hook is put back before it is called, so that it can stop itself or any other. */
-static void casync__run_hooks(casync_loop *loop, int kind) {
+static void casync__call_hooks(casync_loop *loop, int kind) {
     casync_link pending;
-    if (casync__list_is_empty(&loop->hooks[kind])) return;
     casync__list_init(&pending);
     casync__list_move(&pending, &loop->hooks[kind]);
     while (!casync__list_is_empty(&pending)) {
@@ -1556,6 +1567,10 @@ static void casync__run_hooks(casync_loop *loop, int kind) {
         casync__insert_hook(&loop->hooks[kind], hook);
         hook->job.callback(hook->job.arg);
     }
+}
+
+static inline void casync__run_hooks(casync_loop *loop, int kind) {
+    if (!casync__list_is_empty(&loop->hooks[kind])) casync__call_hooks(loop, kind);
 }
 
 CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind, int priority,
@@ -1768,7 +1783,7 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
     while (!casync__list_is_empty(list)) {
         casync_job *job = casync__job_of(list->next);
         casync__list_remove(&job->link);
-        casync__atomic_exchange(&job->posted, 0);
+        casync__atomic_store(&job->posted, 0);
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
         if (job->flags & CASYNC__JOB_ALLOCATED) casync__free(&loop->allocator, job);
     }
@@ -1864,10 +1879,11 @@ CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
    - A timer with deadline <= elapsed is not in the wheel: it is on the list `past` or in the ready
      queue, and plain unlinking stops it.
 
-   Advancing to `now` empties every slot that began by then. Timers in it that are due are sorted by
-   deadline (a stable merge sort, so equals stay first come first served) and appended to the ready
-   queue; those that are not are put in again, at a lower level, after elapsed = now. So a timer is moved
-   at most once a level, and bulk expiry is a sort of short lists.
+   Advancing to `now` empties every slot that began by then. A crowded one is spread over the levels
+   below, after elapsed = its beginning. Of another, timers that are due are sorted by deadline (a stable
+   merge sort, so equals stay first come first served) and appended to the ready queue; those that are
+   not are put in again, at a lower level, after elapsed = now. So a timer is moved at most once a level,
+   and lists that are sorted are short.
 
    Costs: start, stop and rearm are O(1): two or three cache lines, no system call. A level is 1 KiB,
    allocated with all those below when first used, so that moving down cannot fail. */
@@ -1877,8 +1893,9 @@ typedef struct casync__level {
     casync_link slots[64];
 } casync__level;
 
-/* A crowded slot is not searched for its earliest timer: its beginning is a good enough bound. */
-#define CASYNC__MAX_SLOT_SEARCH 32
+/* A slot with more timers is crowded: it is not searched for its earliest (its beginning is a good enough
+   bound), and not sorted before it was spread over the levels below. */
+#define CASYNC__CROWD 32
 
 static inline casync_timer *casync__timer_of(casync_link *link) {
     return (casync_timer *)(void *)casync__job_of(link);
@@ -1972,7 +1989,7 @@ static int64_t casync__wheel_next(casync_wheel *wheel, bool exact) {
     if (wheel->next_is_exact) return (int64_t)wheel->next_deadline;
     slot = casync__wheel_first(wheel, &level, &begins);
     for (link = slot->next; link != slot; link = link->next) {
-        if (++searched > CASYNC__MAX_SLOT_SEARCH && !exact) return (int64_t)begins;
+        if (++searched > CASYNC__CROWD && !exact) return (int64_t)begins;
         if ((uint64_t)casync__timer_of(link)->deadline < earliest)
             earliest = (uint64_t)casync__timer_of(link)->deadline;
     }
@@ -2027,8 +2044,27 @@ static void casync__sort_by_deadline(casync_link *list) {
     }
 }
 
-/* Empties a slot: timers due by now to `due`, in order; the others to `later`. */
-static void casync__empty_slot(casync_link *slot, int64_t now, casync_link *due, casync_link *later) {
+static bool casync__is_crowded(const casync_link *slot) {
+    const casync_link *link = slot->next;
+    int count = 0;
+    while (link != slot && ++count <= CASYNC__CROWD) link = link->next;
+    return count > CASYNC__CROWD;
+}
+
+/* Puts timers in again after `elapsed` moved; those that it reached go to `due`. */
+static void casync__wheel_insert_all(casync_wheel *wheel, casync_link *timers, casync_link *due) {
+    while (!casync__list_is_empty(timers)) {
+        casync_timer *timer = casync__timer_of(timers->next);
+        casync__list_remove(&timer->job.link);
+        if ((uint64_t)timer->deadline <= wheel->elapsed)
+            casync__list_append(due, &timer->job.link);
+        else
+            casync__wheel_insert(wheel, timer);
+    }
+}
+
+/* Splits a slot: timers due by now to `due`, in order; the others to `later`. */
+static void casync__split_slot(casync_link *slot, int64_t now, casync_link *due, casync_link *later) {
     casync_link batch;
     casync__list_init(&batch);
     while (!casync__list_is_empty(slot)) {
@@ -2043,26 +2079,29 @@ static void casync__empty_slot(casync_link *slot, int64_t now, casync_link *due,
 /* Moves the timers that are due at `now` to the ready queue. */
 static void casync__wheel_advance(casync_loop *loop, int64_t now) {
     casync_wheel *wheel = &loop->wheel;
-    casync_link later;
+    casync_link slot, later;
     if (casync__list_is_empty(&wheel->past) && (uint64_t)now < wheel->next_deadline) return;
     casync__sort_by_deadline(&wheel->past);
     casync__list_move(&loop->ready, &wheel->past);
+    casync__list_init(&slot);
     casync__list_init(&later);
     while (wheel->occupied) {
         int level;
         uint64_t begins;
-        casync_link *slot = casync__wheel_first(wheel, &level, &begins);
+        casync_link *first = casync__wheel_first(wheel, &level, &begins);
         if (begins > (uint64_t)now) break;
-        casync__empty_slot(slot, now, &loop->ready, &later);
+        casync__list_move(&slot, first);
         wheel->levels[level]->occupied &= wheel->levels[level]->occupied - 1;
         if (!wheel->levels[level]->occupied) wheel->occupied &= ~(1u << level);
+        if (level > 0 && casync__is_crowded(&slot)) {
+            wheel->elapsed = begins;
+            casync__wheel_insert_all(wheel, &slot, &loop->ready);
+        } else {
+            casync__split_slot(&slot, now, &loop->ready, &later);
+        }
     }
     if ((uint64_t)now > wheel->elapsed) wheel->elapsed = (uint64_t)now;
-    while (!casync__list_is_empty(&later)) {
-        casync_timer *timer = casync__timer_of(later.next);
-        casync__list_remove(&timer->job.link);
-        casync__wheel_insert(wheel, timer);
-    }
+    casync__wheel_insert_all(wheel, &later, &loop->ready);
     wheel->next_is_exact = false;
     wheel->next_deadline = UINT64_MAX;
     if (wheel->occupied) wheel->next_deadline = (uint64_t)casync__wheel_next(wheel, false);
@@ -2288,17 +2327,19 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
    Costs: the first interest of a descriptor is one epoll_ctl at once; changes are collected and made
    before the next wait, one epoll_ctl each, those that were undone meanwhile none. Interest in reading
    that lapses is left with the kernel until an event proves it wrong: a stream that is read again and
-   again by operations makes no epoll_ctl. A wait brings up to 128 events. */
+   again by operations makes no epoll_ctl. A wait brings up to 512 events. */
 
 enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT };
-#define CASYNC__EVENTS_MAX 128
+#define CASYNC__EVENTS_MAX 512
 #define CASYNC__FDS_MIN 16u
 #define CASYNC__WAKEUP_DATA UINT64_MAX
 
 typedef struct casync__slot {
     casync_watcher *watcher;
-    uint32_t generation;
+    uint64_t key; /* the data of its events: generation in the upper half, descriptor in the lower */
 } casync__slot;
+
+#define CASYNC__GENERATION ((uint64_t)1 << 32)
 
 typedef struct casync__backend {
     const char *name;
@@ -2371,7 +2412,7 @@ static int64_t casync__epoll_submit(casync_loop *loop, casync_watcher *watcher) 
     if (watcher->wanted == watcher->armed) return 0;
     if (casync__is_forked(loop)) return -ECHILD;
     event.events = watcher->wanted;
-    event.data = (uint64_t)loop->fds[watcher->fd].generation * ((uint64_t)1 << 32) + (uint32_t)watcher->fd;
+    event.data = loop->fds[watcher->fd].key;
     result = casync__sys_epoll_ctl(loop->backend_fd, op, watcher->fd, &event);
     /* The descriptor was closed and its number used again behind our back, or it is still registered
        from before: the kernel's view is the truth. */
@@ -2457,11 +2498,10 @@ static int64_t casync__epoll_reap(casync_loop *loop, int64_t timeout) {
     casync__take_posted(loop); /* what was posted meanwhile comes before the events, as in asyncio */
     if (count == -EINTR) return 0;
     for (i = 0; i < count; i++) {
-        uint32_t fd = (uint32_t)events[i].data, generation = (uint32_t)(events[i].data / ((uint64_t)1 << 32));
-        if (events[i].data == CASYNC__WAKEUP_DATA) continue;
-        if (fd < loop->fds_size && loop->fds[fd].watcher && loop->fds[fd].generation == generation)
+        uint32_t fd = (uint32_t)events[i].data;
+        if (fd < loop->fds_size && loop->fds[fd].key == events[i].data)
             casync__watcher_ready(loop, loop->fds[fd].watcher, events[i].events);
-        else if (casync__epoll_stale(loop, fd))
+        else if (events[i].data != CASYNC__WAKEUP_DATA && casync__epoll_stale(loop, fd))
             return 0;
     }
     return count < 0 ? count : 0;
@@ -2514,14 +2554,14 @@ static void casync__flush_changes(casync_loop *loop) {
 /* A post that comes before `sleeping` is set is seen here; one that comes after writes the eventfd. */
 static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
     int64_t result;
-    casync__flush_changes(loop);
+    if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
     if (timeout > 0) {
         casync__atomic_exchange(&loop->sleeping, 1);
         if (casync__atomic_load_job(&loop->posted)) timeout = 0;
     }
     loop->polls++;
     result = loop->backend->reap(loop, timeout);
-    if (casync__atomic_load(&loop->sleeping)) casync__atomic_exchange(&loop->sleeping, 0);
+    casync__atomic_store(&loop->sleeping, 0);
     return result;
 }
 
@@ -2536,12 +2576,15 @@ enum { CASYNC__WATCHER_USER, CASYNC__WATCHER_INTERNAL, CASYNC__WATCHER_STREAM, C
 enum { CASYNC__WATCHER_REGISTERED = 1, CASYNC__WATCHER_UNREFERENCED = 2 };
 
 static int64_t casync__grow_fds(casync_loop *loop, int fd) {
-    uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN;
+    uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN, i;
     casync__slot *slots;
     while (size <= (uint32_t)fd) size *= 2;
     slots = (casync__slot *)casync__realloc(&loop->allocator, loop->fds, size * sizeof *slots);
     if (!slots) return -ENOMEM;
-    memset(slots + loop->fds_size, 0, (size - loop->fds_size) * sizeof *slots);
+    for (i = loop->fds_size; i < size; i++) {
+        slots[i].watcher = NULL;
+        slots[i].key = i;
+    }
     loop->fds = slots;
     loop->fds_size = size;
     return 0;
@@ -2552,10 +2595,12 @@ static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watch
     if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
     if (fd < 0) return -EBADF;
     if (casync__is_forked(loop)) return -ECHILD;
-    if ((uint32_t)fd >= loop->fds_size && casync__grow_fds(loop, fd) < 0) return -ENOMEM;
+    if ((uint32_t)fd >= loop->fds_size) { /* no table for a number that is no descriptor */
+        if (casync__sys_fcntl(fd, F_GETFD, 0) < 0) return -EBADF;
+        if (casync__grow_fds(loop, fd) < 0) return -ENOMEM;
+    }
     if (loop->fds[fd].watcher) return -EEXIST;
     loop->fds[fd].watcher = watcher;
-    loop->fds[fd].generation++;
     watcher->fd = fd;
     watcher->kind = (uint8_t)kind;
     watcher->flags |= CASYNC__WATCHER_REGISTERED;
@@ -2611,6 +2656,7 @@ static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     watcher->armed = 0;
     watcher->flags &= (uint8_t)~CASYNC__WATCHER_REGISTERED;
     loop->fds[watcher->fd].watcher = NULL;
+    loop->fds[watcher->fd].key += CASYNC__GENERATION; /* events on their way are stale from here on */
 }
 
 static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd, int event,
@@ -2724,13 +2770,10 @@ static void casync__post(casync_loop *loop, casync_job *job) {
     casync__wake_sleeper(loop);
 }
 
-/* Moves what was posted to the ready queue, first come first served. */
-static void casync__take_posted(casync_loop *loop) {
-    casync_job *job;
-    casync_link *first;
-    if (!casync__atomic_load_job(&loop->posted)) return;
-    job = casync__atomic_take_job(&loop->posted);
-    first = &loop->ready;
+/* Takes the chain, first come first served. */
+static void casync__take_posted_chain(casync_loop *loop) {
+    casync_job *job = casync__atomic_take_job(&loop->posted);
+    casync_link *first = &loop->ready;
     while (job) {
         casync_link *before = job->link.prev;
         job->flags |= CASYNC__JOB_POSTED;
@@ -3052,6 +3095,7 @@ CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *wat
 CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
     casync_loop *loop = watcher->job.loop;
     if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
+    (void)casync__is_forked(loop); /* a child must not change the signalfd that it shares with its parent */
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     pthread_mutex_lock(&casync__process.mutex);
     casync__signal_remove(loop, watcher);
