@@ -14,9 +14,12 @@
 enum {
     HANDLE_CANCELLED = 1,
     HANDLE_RUNNING = 2,
-    HANDLE_KEPT = 4,  /* a watcher's: runs many times */
-    HANDLE_TIMER = 8, /* a TimerHandle */
-    HANDLE_TUPLE = 16 /* the arguments are in the tuple vector[1] */
+    HANDLE_KEPT = 4,      /* a watcher's: runs many times */
+    HANDLE_TIMER = 8,     /* a TimerHandle */
+    HANDLE_TUPLE = 16,    /* the arguments are in the tuple vector[1] */
+    HANDLE_SNAPSHOT = 32, /* `context` is the variables of one: see context.c */
+    HANDLE_LENT = 64,     /* `context` is to be returned */
+    HANDLE_WRAPPER = 128  /* its argument is an asyncio.Handle, cancelled with it */
 };
 
 typedef struct handle {
@@ -83,14 +86,37 @@ static int handle_set_args(handle *self, PyObject *const *args, Py_ssize_t count
     return 0;
 }
 
+/* The context to call in: a given one, or (None or NULL) what a copy of the present one would be. */
+static int handle_set_context(handle *self, state *st, PyObject *context) {
+    if (context != NULL && context != Py_None) {
+        self->context = Py_NewRef(context);
+        return 0;
+    }
+    self->context = snapshot_context(st);
+    if (self->context != NULL)
+        self->flags |= HANDLE_SNAPSHOT;
+    else
+        self->context = PyContext_CopyCurrent();
+    return self->context == NULL ? -1 : 0;
+}
+
+/* Makes the context of a handle that has a snapshot. */
+static int handle_make_context(handle *self, state *st) {
+    if (!(self->flags & HANDLE_SNAPSHOT)) return 0;
+    self->context = make_context(st, self->context);
+    self->flags &= (uint8_t)~HANDLE_SNAPSHOT;
+    if (self->context == NULL) return -1;
+    self->flags |= HANDLE_LENT;
+    return 0;
+}
+
 /* A handle for callback(*args) in a context: None or NULL for a copy of the present one. */
 static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *const *args, Py_ssize_t count,
                           PyObject *context) {
     handle *self = handle_alloc(st, timer);
     if (self == NULL) return NULL;
     self->callback = Py_NewRef(callback);
-    self->context = context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);
-    if (self->context == NULL || handle_set_args(self, args, count) < 0) {
+    if (handle_set_context(self, st, context) < 0 || handle_set_args(self, args, count) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -98,12 +124,18 @@ static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *c
 }
 
 /* Lets go of the callback, its arguments and its context. */
-static void handle_drop(handle *self) {
-    uint8_t count = self->count;
+static void handle_drop(handle *self, state *st) {
+    PyObject *context = self->context;
+    uint8_t count = self->count, flags = self->flags;
     self->count = 0;
+    self->context = NULL;
+    self->flags &= (uint8_t) ~(HANDLE_SNAPSHOT | HANDLE_LENT);
     for (uint8_t i = 1; i <= count; i++) Py_CLEAR(self->vector[i]);
-    Py_CLEAR(self->context);
     Py_CLEAR(self->callback);
+    if (flags & HANDLE_LENT)
+        return_context(st, context);
+    else
+        Py_XDECREF(context);
 }
 
 static void handle_dealloc(handle *self) {
@@ -112,7 +144,7 @@ static void handle_dealloc(handle *self) {
     bool timer = self->flags & HANDLE_TIMER;
     uint32_t *count = timer ? &st->spare_timer_count : &st->spare_handle_count;
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
-    if (self->callback != NULL) handle_drop(self);
+    if (self->callback != NULL) handle_drop(self, st);
     if (*count < SPARE_HANDLES) {
         handle **spare = timer ? &st->spare_timers : &st->spare_handles;
         self->vector[0] = (PyObject *)*spare;
@@ -160,8 +192,10 @@ static PyObject *handle_call_in_context(handle *self) {
 }
 
 /* Calls the callback in its context: its result, or NULL with the exception set. */
-static PyObject *handle_call(handle *self) {
-    PyObject *context = self->context, *result;
+static PyObject *handle_call(handle *self, state *st) {
+    PyObject *context, *result;
+    if (handle_make_context(self, st) < 0) return NULL;
+    context = self->context;
     if (context == NULL) return handle_call_in_context(self);
     if (PyContext_Enter(context) < 0) return NULL;
     result = handle_call_in_context(self);
@@ -188,7 +222,7 @@ static void handle_report(loop *lp, handle *self) {
 static void handle_run_now(loop *lp, handle *self) {
     PyObject *result;
     self->flags |= HANDLE_RUNNING;
-    result = handle_call(self);
+    result = handle_call(self, lp->state);
     if (result != NULL)
         Py_DECREF(result);
     else
@@ -199,8 +233,9 @@ static void handle_run_now(loop *lp, handle *self) {
 /* The callback of every handle's job and timer. */
 static void handle_run(void *arg) {
     handle *self = (handle *)arg;
-    handle_run_now(loop_of(self->job.loop), self);
-    handle_drop(self);
+    loop *lp = loop_of(self->job.loop);
+    handle_run_now(lp, self);
+    handle_drop(self, lp->state);
     Py_DECREF(self);
 }
 
@@ -211,13 +246,15 @@ static bool handle_unqueue(handle *self) {
 }
 
 static void handle_cancel_now(handle *self) {
+    state *st;
     if (self->flags & HANDLE_CANCELLED) return;
     self->flags |= HANDLE_CANCELLED;
     if (self->flags & HANDLE_RUNNING || self->callback == NULL) return;
+    st = loop_of(self->job.loop)->state;
     if (self->flags & HANDLE_KEPT) {
-        handle_drop(self);
+        handle_drop(self, st);
     } else if (handle_unqueue(self)) {
-        handle_drop(self);
+        handle_drop(self, st);
         Py_DECREF(self);
     }
 }
@@ -234,6 +271,7 @@ static PyObject *handle_cancelled(handle *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *handle_get_context(handle *self, PyObject *Py_UNUSED(ignored)) {
+    if (handle_make_context(self, (state *)PyType_GetModuleState(Py_TYPE(self))) < 0) return NULL;
     return Py_NewRef(self->context != NULL ? self->context : Py_None);
 }
 

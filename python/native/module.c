@@ -170,7 +170,7 @@ static int add_transport_type(PyObject *module, state *st) {
 
 static int native_exec(PyObject *module) {
     state *st = (state *)PyModule_GetState(module);
-    if (make_names(st) < 0 || import_asyncio(st) < 0) return -1;
+    if (make_names(st) < 0 || import_asyncio(st) < 0 || check_snapshots(st) < 0) return -1;
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
     if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;
     if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;

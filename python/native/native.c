@@ -11,7 +11,7 @@
    interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
    the run waits in loop->error.
 
-   Read on in: handle.c, loop.c, watcher.c, transport.c, server.c, module.c. */
+   Read on in: context.c, handle.c, loop.c, watcher.c, transport.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <netinet/in.h>
@@ -78,10 +78,12 @@ typedef struct {
     PyObject *format_callback_source;
     PyObject *buffered_protocol, *transport_socket, *socket_type;
     PyObject *log_warning;
+    PyObject *spare_context, *no_vars; /* see context.c */
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
     uint32_t spare_handle_count, spare_timer_count;
     bool attach_takes_transport; /* Server._attach(transport), since 3.13 */
+    bool snapshots;              /* see context.c */
 } state;
 
 #define STATE_REFERENCES (offsetof(state, spare_handles) / sizeof(PyObject *))
@@ -149,6 +151,7 @@ static bool ends_program(PyObject *exception) {
            PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
 }
 
+#include "context.c"
 #include "handle.c"
 #include "loop.c"
 #include "watcher.c"

@@ -25,7 +25,13 @@ static watch *watch_of(casync_watcher *watcher) {
 
 static handle **watch_side(watch *self, bool writing) { return writing ? &self->writer : &self->reader; }
 
+/* Ends a watcher's handle; in debug mode asyncio's too, for who holds it asks whether it was cancelled. */
 static void handle_release(handle *h) {
+    if (h->flags & HANDLE_WRAPPER && h->count > 0) {
+        PyObject *result = PyObject_CallMethod(h->vector[1], "cancel", NULL);
+        if (result == NULL) PyErr_WriteUnraisable((PyObject *)h);
+        Py_XDECREF(result);
+    }
     handle_cancel_now(h);
     Py_DECREF(h);
 }
@@ -46,13 +52,14 @@ static bool watch_stop(watch *self, bool writing) {
 
 static void watch_run(watch *self, bool writing) {
     handle *h = *watch_side(self, writing);
+    loop *lp = self->loop;
     if (h->flags & HANDLE_CANCELLED) {
         watch_stop(self, writing);
         return;
     }
-    Py_INCREF(h); /* the callback may remove the watch */
-    handle_run_now(self->loop, h);
-    if (h->flags & HANDLE_CANCELLED) handle_drop(h);
+    Py_INCREF(h);
+    handle_run_now(lp, h); /* may end the watch */
+    if (h->flags & HANDLE_CANCELLED) handle_drop(h, lp->state);
     Py_DECREF(h);
 }
 
@@ -86,6 +93,7 @@ static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count,
         h = wrap_handle(self, false, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
         *returned = Py_NewRef(PyTuple_GET_ITEM(pair, 1));
         Py_DECREF(pair);
+        if (h != NULL) h->flags |= HANDLE_WRAPPER;
     } else {
         h = handle_new(self->state, false, args[1], args + 2, count - 2, NULL);
         *returned = (PyObject *)Py_XNewRef((PyObject *)h);
