@@ -1,6 +1,7 @@
 """Results: ratios, the Markdown table, JSON."""
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -105,7 +106,8 @@ def write(directory: Path, name: str, title: str, lines: list[Line], implementat
     """Writes <name>.md and <name>.json; returns the table."""
     directory.mkdir(exist_ok=True)
     when = time.strftime("%Y-%m-%d %H:%M")
-    where = f"{platform.machine()}, Linux {platform.release()}"
+    where = f"{platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}"
+    where += f", load average {os.getloadavg()[1]:.1f}"
     markdown = table(lines, implementations)
     (directory / f"{name}.md").write_text(f"# {title}\n\n{when}, {where}\n\n{markdown}\n")
     data = {"title": title, "when": when, "where": where, "lines": [asdict(line) for line in lines]}

@@ -66,7 +66,7 @@ static inline echo_state echo_keep(echo *e, const char *data, size_t size) {
 }
 
 static inline echo_state echo_read(echo *e) {
-    static char buffer[65536];
+    static char buffer[262144];
     ssize_t n = read(e->fd, buffer, sizeof buffer);
     if (n < 0 && errno == EAGAIN) return ECHO_READS;
     if (n <= 0) return ECHO_ENDED;
