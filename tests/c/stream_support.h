@@ -5,7 +5,7 @@
 #include "support.h"
 
 static casync_stream a, b; /* most tests join these two */
-static casync_op op;
+static casync_op the_op;
 static bool keep_open_at_eof;
 
 HELPER void said_made(casync_stream *stream) {

@@ -76,7 +76,7 @@ TEST(a_kept_descriptor_is_not_closed) {
     casync_close(&a);
     EQ(write(fds[0], "x", 1), 1);
     EQ(casync_stream_open(&loop, &a, fds[0], NULL, &options), 0);
-    EQ(result_of(casync_finish_op(&a, &op)), 0);
+    EQ(result_of(casync_finish_op(&a, &the_op)), 0);
     EQ(write(fds[0], "x", 1), 1);
     close_loop();
     close_both(fds);
@@ -87,10 +87,10 @@ TEST(pairs_are_joined) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(casync_socketpair(&loop, &a, &b, NULL, NULL), 0);
     EQ(write_text(&a, "to b"), 4);
-    EQ(result_of(casync_read_op(&b, &op, text, sizeof text)), 4);
+    EQ(result_of(casync_read_op(&b, &the_op, text, sizeof text)), 4);
     STR_EQ(text, "to b");
     EQ(write_text(&b, "to a"), 4);
-    EQ(result_of(casync_read_op(&a, &op, text, sizeof text)), 4);
+    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), 4);
     STR_EQ(text, "to a");
     EQ(casync_socketpair(&loop, &a, &b, NULL, NULL), -EALREADY);
     casync_close(&a);
@@ -98,7 +98,7 @@ TEST(pairs_are_joined) {
 
     EQ(casync_pipe(&loop, &a, &b, NULL, NULL), 0);
     EQ(write_text(&b, "pipe"), 4);
-    EQ(result_of(casync_read_op(&a, &op, text, sizeof text)), 4);
+    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), 4);
     STR_EQ(text, "pipe");
     casync_close(&a);
     casync_close(&b);
@@ -525,7 +525,7 @@ static char text[256];
 
 static casync_future *read_op(void) {
     memset(text, 0, sizeof text);
-    return casync_read_op(&a, &op, text, sizeof text - 1);
+    return casync_read_op(&a, &the_op, text, sizeof text - 1);
 }
 
 TEST(read_gives_what_there_is) {
@@ -534,7 +534,7 @@ TEST(read_gives_what_there_is) {
     EQ(result_of(read_op()), 5);
     STR_EQ(text, "hello");
     peer_says("abcdef");
-    EQ(result_of(casync_read_op(&a, &op, text, 2)), 2);
+    EQ(result_of(casync_read_op(&a, &the_op, text, 2)), 2);
     EQ(result_of(read_op()), 4);
     STR_EQ(text, "cdef");
     close_with_peer();
@@ -579,14 +579,14 @@ TEST(one_read_at_a_time) {
 TEST(bad_reads_are_refused) {
     static char delimiter[65];
     open_with_peer(NULL, NULL);
-    EQ(result_of(casync_read_op(&a, &op, text, 0)), -EINVAL);
-    EQ(result_of(casync_read_op(&a, &op, NULL, 5)), -EINVAL);
-    EQ(result_of(casync_read_until_op(&a, &op, "", 0)), -EINVAL);
-    EQ(result_of(casync_read_until_op(&a, &op, NULL, 1)), -EINVAL);
-    EQ(result_of(casync_read_until_op(&a, &op, delimiter, 65)), -EINVAL);
+    EQ(result_of(casync_read_op(&a, &the_op, text, 0)), -EINVAL);
+    EQ(result_of(casync_read_op(&a, &the_op, NULL, 5)), -EINVAL);
+    EQ(result_of(casync_read_until_op(&a, &the_op, "", 0)), -EINVAL);
+    EQ(result_of(casync_read_until_op(&a, &the_op, NULL, 1)), -EINVAL);
+    EQ(result_of(casync_read_until_op(&a, &the_op, delimiter, 65)), -EINVAL);
     framing.kind = CASYNC_FRAMING_LENGTH;
     framing.size = 3;
-    EQ(result_of(casync_read_frame_op(&a, &op, &framing)), -EINVAL);
+    EQ(result_of(casync_read_frame_op(&a, &the_op, &framing)), -EINVAL);
     peer_says("fine");
     EQ(result_of(read_op()), 4);
     close_with_peer();
@@ -603,7 +603,7 @@ TEST(read_exactly_gathers_pieces) {
     casync_future *future;
     open_with_peer(NULL, NULL);
     memset(text, 0, sizeof text);
-    future = casync_read_exactly_op(&a, &op, text, 6);
+    future = casync_read_exactly_op(&a, &the_op, text, 6);
     say_byte_by_byte("abcde");
     EXPECT(!casync_future_done(future));
     peer_says("fgh");
@@ -618,11 +618,11 @@ TEST(read_exactly_tells_an_end_inside_from_one_before) {
     open_with_peer(NULL, NULL);
     peer_says("abc");
     EQ(shutdown(peer, SHUT_WR), 0);
-    EQ(result_of(casync_read_exactly_op(&a, &op, text, 6)), CASYNC_INCOMPLETE_READ);
-    EQ(op.done, 3);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 6)), CASYNC_INCOMPLETE_READ);
+    EQ(the_op.done, 3);
     MEM_EQ(text, "abc", 3);
-    EQ(result_of(casync_read_exactly_op(&a, &op, text, 6)), CASYNC_EOF);
-    EQ(op.done, 0);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 6)), CASYNC_EOF);
+    EQ(the_op.done, 0);
     close_with_peer();
 }
 
@@ -637,11 +637,11 @@ TEST(read_until_gives_the_line_with_its_delimiter) {
     casync_future *future;
     open_with_peer(NULL, NULL);
     peer_says("one\r\ntwo\r\nrest");
-    expect_bytes(casync_read_until_op(&a, &op, "\r\n", 2), "one\r\n");
-    expect_bytes(casync_read_until_op(&a, &op, "\r\n", 2), "two\r\n");
-    EQ(result_of(casync_read_op(&a, &op, text, 2)), 2);
+    expect_bytes(casync_read_until_op(&a, &the_op, "\r\n", 2), "one\r\n");
+    expect_bytes(casync_read_until_op(&a, &the_op, "\r\n", 2), "two\r\n");
+    EQ(result_of(casync_read_op(&a, &the_op, text, 2)), 2);
     MEM_EQ(text, "re", 2);
-    future = casync_read_until_op(&a, &op, "\r\n", 2);
+    future = casync_read_until_op(&a, &the_op, "\r\n", 2);
     say_byte_by_byte("\r\r\n");
     expect_bytes(future, "st\r\r\n");
     close_with_peer();
@@ -651,11 +651,11 @@ TEST(read_until_tells_an_end_inside_from_one_before) {
     open_with_peer(NULL, NULL);
     peer_says("line\npart");
     EQ(shutdown(peer, SHUT_WR), 0);
-    expect_bytes(casync_read_until_op(&a, &op, "\n", 1), "line\n");
-    EQ(result_of(casync_read_until_op(&a, &op, "\n", 1)), CASYNC_INCOMPLETE_READ);
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "line\n");
+    EQ(result_of(casync_read_until_op(&a, &the_op, "\n", 1)), CASYNC_INCOMPLETE_READ);
     EQ(result_of(read_op()), 4);
     STR_EQ(text, "part");
-    EQ(result_of(casync_read_until_op(&a, &op, "\n", 1)), CASYNC_EOF);
+    EQ(result_of(casync_read_until_op(&a, &the_op, "\n", 1)), CASYNC_EOF);
     close_with_peer();
 }
 
@@ -663,13 +663,13 @@ TEST(read_until_over_the_limit_leaves_the_bytes) {
     options.read_limit = 4;
     open_with_peer(NULL, &options);
     peer_says("123\n");
-    expect_bytes(casync_read_until_op(&a, &op, "\n", 1), "123\n");
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "123\n");
     peer_says("12345\n");
-    EQ(result_of(casync_read_until_op(&a, &op, "\n", 1)), CASYNC_LIMIT_OVERRUN);
+    EQ(result_of(casync_read_until_op(&a, &the_op, "\n", 1)), CASYNC_LIMIT_OVERRUN);
     EQ(result_of(read_op()), 6);
     STR_EQ(text, "12345\n");
     peer_says("67\n");
-    expect_bytes(casync_read_until_op(&a, &op, "\n", 1), "67\n");
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "67\n");
     close_with_peer();
 }
 
@@ -678,16 +678,16 @@ TEST(read_frame_gives_a_frame) {
     peer_says("\3abcdefg\nx");
     framing.kind = CASYNC_FRAMING_LENGTH;
     framing.size = 1;
-    expect_bytes(casync_read_frame_op(&a, &op, &framing), "abc");
+    expect_bytes(casync_read_frame_op(&a, &the_op, &framing), "abc");
     framing.kind = CASYNC_FRAMING_FIXED;
     framing.size = 2;
-    expect_bytes(casync_read_frame_op(&a, &op, &framing), "de");
+    expect_bytes(casync_read_frame_op(&a, &the_op, &framing), "de");
     framing.kind = CASYNC_FRAMING_DELIMITER;
     framing.size = 1;
     framing.delimiter = "\n";
-    expect_bytes(casync_read_frame_op(&a, &op, &framing), "fg\n");
+    expect_bytes(casync_read_frame_op(&a, &the_op, &framing), "fg\n");
     EQ(shutdown(peer, SHUT_WR), 0);
-    EQ(result_of(casync_read_frame_op(&a, &op, &framing)), CASYNC_INCOMPLETE_READ);
+    EQ(result_of(casync_read_frame_op(&a, &the_op, &framing)), CASYNC_INCOMPLETE_READ);
     close_with_peer();
 }
 
@@ -701,13 +701,13 @@ TEST(a_cancelled_read_takes_nothing) {
     turns(3);
     EQ(result_of(read_op()), 4);
     STR_EQ(text, "kept");
-    future = casync_read_until_op(&a, &op, "\n", 1);
+    future = casync_read_until_op(&a, &the_op, "\n", 1);
     peer_says("half ");
     turns(3);
     EQ(casync_future_cancel(future), 1);
     casync_future_close(future);
     peer_says("line\n");
-    expect_bytes(casync_read_until_op(&a, &op, "\n", 1), "half line\n");
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "half line\n");
     close_with_peer();
 }
 
@@ -744,7 +744,7 @@ TEST(without_memory_a_read_fails_and_leaks_nothing) {
         open_with_peer(NULL, NULL);
         peer_says("line\nrest");
         fail_allocation(n, 1);
-        result = result_of(casync_read_until_op(&a, &op, "\n", 1));
+        result = result_of(casync_read_until_op(&a, &the_op, "\n", 1));
         fail_no_allocation();
         if (result < 0)
             EQ(result, -ENOMEM);
@@ -986,11 +986,11 @@ TEST(drain_waits_while_writing_is_paused) {
     casync_op second;
     casync_future *first_future, *second_future;
     open_with_peer(NULL, NULL);
-    EQ(result_of(casync_drain_op(&a, &op)), 0);
+    EQ(result_of(casync_drain_op(&a, &the_op)), 0);
     squeeze(&a);
     EQ(casync_set_write_limits(&a, 0, 0), 0);
     fill(&a);
-    first_future = casync_drain_op(&a, &op);
+    first_future = casync_drain_op(&a, &the_op);
     second_future = casync_drain_op(&a, &second);
     turns(3);
     EXPECT(!casync_future_done(first_future));
@@ -1011,7 +1011,7 @@ TEST(a_cancelled_drain_changes_nothing_for_others) {
     squeeze(&a);
     EQ(casync_set_write_limits(&a, 0, 0), 0);
     fill(&a);
-    first_future = casync_drain_op(&a, &op);
+    first_future = casync_drain_op(&a, &the_op);
     second_future = casync_drain_op(&a, &second);
     EQ(casync_future_cancel(first_future), 1);
     while (!casync_future_done(second_future)) {
@@ -1083,7 +1083,7 @@ TEST(finish_op_is_done_when_the_stream_is_closed) {
     open_with_peer(NULL, NULL);
     squeeze(&a);
     fill(&a);
-    future = casync_finish_op(&a, &op);
+    future = casync_finish_op(&a, &the_op);
     turns(3);
     EXPECT(!casync_future_done(future));
     while (!casync_future_done(future)) {
@@ -1092,7 +1092,7 @@ TEST(finish_op_is_done_when_the_stream_is_closed) {
     }
     EQ(result_of(future), 0);
     EXPECT(!casync_stream_is_open(&a));
-    EQ(result_of(casync_finish_op(&a, &op)), CASYNC_INVALID_STATE);
+    EQ(result_of(casync_finish_op(&a, &the_op)), CASYNC_INVALID_STATE);
     EQ(casync_finish_start(&a), CASYNC_INVALID_STATE);
     close_with_peer();
 }
@@ -1102,7 +1102,7 @@ TEST(finish_of_a_broken_stream_tells_the_error) {
     open_with_peer(NULL, NULL);
     squeeze(&a);
     fill(&a);
-    future = casync_finish_op(&a, &op);
+    future = casync_finish_op(&a, &the_op);
     close(peer);
     EQ(result_of(future) < 0, true);
     EXPECT(!casync_stream_is_open(&a));
@@ -1389,7 +1389,7 @@ TEST(a_pipe_is_finished_not_half_closed) {
     EQ(casync_pipe(&loop, &a, &b, NULL, NULL), 0);
     EQ(casync_write_eof(&b), -EOPNOTSUPP);
     EQ(write_text(&b, "last"), 4);
-    EQ(result_of(casync_finish_op(&b, &op)), 0);
+    EQ(result_of(casync_finish_op(&b, &the_op)), 0);
     EQ(result_of(read_op()), 4);
     EQ(result_of(read_op()), 0);
     casync_close(&a);
@@ -1496,11 +1496,11 @@ TEST(queued_descriptors_arrive_in_order) {
         close(fds[i][0]);
     }
     while (before > 0)
-        before -= result_of(casync_read_op(&a, &op, large, (size_t)(before < 100000 ? before : 100000)));
+        before -= result_of(casync_read_op(&a, &the_op, large, (size_t)(before < 100000 ? before : 100000)));
     EQ(before, 0);
     for (i = 0; i < 5; i++) {
         int fd;
-        EQ(result_of(casync_read_op(&a, &op, text, 1)), 1);
+        EQ(result_of(casync_read_op(&a, &the_op, text, 1)), 1);
         EQ(text[0], 'x');
         fd = (int)casync_receive_fd(&a);
         put_byte(fds[i][1]);
@@ -1521,7 +1521,7 @@ TEST(descriptors_that_nobody_took_are_closed) {
     make_pipe(pipe_ends);
     EQ(casync_send_fd(&b, pipe_ends[0], "1", 1), 1);
     EQ(casync_send_fd(&b, pipe_ends[0], "2", 1), 1);
-    EQ(result_of(casync_read_exactly_op(&a, &op, text, 1)), 1);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 1)), 1);
     squeeze(&b);
     fill(&b);
     EQ(casync_send_fd(&b, pipe_ends[0], "3", 1), 1); /* queued, never sent */
@@ -1623,10 +1623,10 @@ TEST(filtered_streams_read_by_operations_too) {
     set_xor_filter(&a, &one);
     set_xor_filter(&b, &two);
     EQ(write_text(&b, "one\ntwo"), 7);
-    expect_bytes(casync_read_until_op(&a, &op, "\n", 1), "one\n");
-    EQ(result_of(casync_read_exactly_op(&a, &op, text, 3)), 3);
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "one\n");
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 3)), 3);
     MEM_EQ(text, "two", 3);
-    EQ(result_of(casync_finish_op(&b, &op)), 0);
+    EQ(result_of(casync_finish_op(&b, &the_op)), 0);
     EQ(result_of(read_op()), 0);
     casync_close(&a);
     EQ(one.closed, 1);

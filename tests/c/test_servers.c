@@ -1,0 +1,848 @@
+/* >> servers: listening, accepting, connecting, over TCP and Unix sockets. */
+#include "stream_support.h"
+
+static casync_protocol protocol;
+static casync_server server;
+static casync_listen_desc listen_desc;
+static casync_connect_desc connect_desc;
+static casync_address address;
+static char words[CASYNC_ADDRESS_TEXT];
+
+/* Listens at `host` and makes connect_desc lead there. */
+static void listen_at(const char *host) {
+    listen_desc.host = host;
+    EQ(casync_listen(&loop, &server, &listen_desc), 0);
+    EQ(casync_server_address(&server, &address), 0);
+    connect_desc.host = host;
+    connect_desc.port = casync_address_port(&address);
+    EXPECT(connect_desc.port > 0);
+}
+
+static bool has_ipv6(void) {
+    struct sockaddr_in6 local;
+    int fd = socket(AF_INET6, SOCK_STREAM, 0), result;
+    if (fd < 0) return false;
+    memset(&local, 0, sizeof local);
+    local.sin6_family = AF_INET6;
+    local.sin6_addr = in6addr_loopback;
+    result = bind(fd, (struct sockaddr *)&local, sizeof local);
+    close(fd);
+    return result == 0;
+}
+
+/* a connects, b is the server's end. */
+static void join_by_operations(void) {
+    casync_op accepting;
+    casync_future *accepted = casync_accept_op(&server, &accepting, &b);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    EQ(result_of(accepted), 0);
+}
+
+static void close_all(void) {
+    casync_close(&a);
+    casync_close(&b);
+    casync_server_close(&server);
+    close_loop();
+}
+
+static char text[256];
+
+static void expect_exchange(void) {
+    casync_op read;
+    EQ(write_text(&a, "ping"), 4);
+    EQ(result_of(casync_read_exactly_op(&b, &read, text, 4)), 4);
+    MEM_EQ(text, "ping", 4);
+    EQ(write_text(&b, "pong"), 4);
+    EQ(result_of(casync_read_exactly_op(&a, &read, text, 4)), 4);
+    MEM_EQ(text, "pong", 4);
+}
+
+/* >> TCP -------------------------------------------------------------------------------------- */
+
+TEST(ipv4) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    EQ(strncmp(casync_address_text(&address, words), "127.0.0.1:", 10), 0);
+    join_by_operations();
+    expect_exchange();
+    EQ(casync_peer_address(&a, &address), 0);
+    EQ(casync_address_port(&address), connect_desc.port);
+    EQ(casync_local_address(&b, &address), 0);
+    EQ(casync_address_port(&address), connect_desc.port);
+    close_all();
+}
+
+TEST(ipv6) {
+    if (!has_ipv6()) SKIP("no IPv6 here");
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("::1");
+    EQ(strncmp(casync_address_text(&address, words), "[::1]:", 6), 0);
+    join_by_operations();
+    expect_exchange();
+    close_all();
+}
+
+TEST(without_a_host_a_server_listens_at_all_addresses) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at(NULL);
+    join_by_operations(); /* no host: loopback */
+    expect_exchange();
+    casync_close(&a);
+    casync_close(&b);
+    connect_desc.host = "127.0.0.1";
+    join_by_operations();
+    expect_exchange();
+    if (has_ipv6()) {
+        casync_close(&a);
+        casync_close(&b);
+        connect_desc.host = "::1";
+        join_by_operations();
+        expect_exchange();
+    }
+    close_all();
+}
+
+TEST(a_connection_may_be_bound_to_a_local_address) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    connect_desc.local_host = "127.0.0.2";
+    join_by_operations();
+    EQ(casync_peer_address(&b, &address), 0);
+    EQ(strncmp(casync_address_text(&address, words), "127.0.0.2:", 10), 0);
+    close_all();
+}
+
+static int option(const casync_stream *stream, int level, int name) {
+    int value = -1;
+    socklen_t size = sizeof value;
+    EQ(getsockopt(stream->watcher.fd, level, name, &value, &size), 0);
+    return value;
+}
+
+TEST(tcp_options) {
+    casync_stream_options options;
+    memset(&options, 0, sizeof options);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_desc.options.keepalive = 7;
+    listen_at("127.0.0.1");
+    join_by_operations();
+    EXPECT(option(&a, IPPROTO_TCP, TCP_NODELAY)); /* as in asyncio */
+    EXPECT(option(&b, IPPROTO_TCP, TCP_NODELAY));
+    EXPECT(option(&b, SOL_SOCKET, SO_KEEPALIVE));
+    EQ(option(&b, IPPROTO_TCP, TCP_KEEPIDLE), 7);
+    EXPECT(!option(&a, SOL_SOCKET, SO_KEEPALIVE));
+    EQ(casync_set_nodelay(&a, false), 0);
+    EXPECT(!option(&a, IPPROTO_TCP, TCP_NODELAY));
+    EQ(casync_set_nodelay(&a, true), 0);
+    EXPECT(option(&a, IPPROTO_TCP, TCP_NODELAY));
+    EQ(casync_set_keepalive(&a, 9), 0);
+    EXPECT(option(&a, SOL_SOCKET, SO_KEEPALIVE));
+    EQ(option(&a, IPPROTO_TCP, TCP_KEEPIDLE), 9);
+    EQ(casync_set_keepalive(&a, 0), 0);
+    EXPECT(!option(&a, SOL_SOCKET, SO_KEEPALIVE));
+    casync_close(&a);
+    casync_close(&b);
+    options.nagle = true;
+    connect_desc.options = &options;
+    join_by_operations();
+    EXPECT(!option(&a, IPPROTO_TCP, TCP_NODELAY));
+    close_all();
+}
+
+TEST(several_servers_may_share_a_port) {
+    static casync_server second;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_desc.reuse_port = true;
+    listen_at("127.0.0.1");
+    listen_desc.port = connect_desc.port;
+    EQ(casync_listen(&loop, &second, &listen_desc), 0);
+    casync_server_close(&second);
+    listen_desc.reuse_port = false;
+    EQ(casync_listen(&loop, &second, &listen_desc), -EADDRINUSE);
+    EXPECT(!second.open);
+    close_all();
+}
+
+TEST(a_port_can_be_listened_at_again_at_once) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    join_by_operations();
+    expect_exchange();
+    casync_close(&b); /* its end goes into TIME_WAIT */
+    casync_close(&a);
+    casync_server_close(&server);
+    listen_desc.port = connect_desc.port;
+    listen_at("127.0.0.1");
+    join_by_operations();
+    close_all();
+}
+
+TEST(a_reset_arrives_as_an_error_of_the_stream) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    signal(SIGPIPE, SIG_DFL);
+    listen_at("127.0.0.1");
+    join_by_operations();
+    casync_close_reset(&b);
+    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), -ECONNRESET);
+    EXPECT(casync_write(&a, "x", 1) < 0);
+    close_all();
+}
+
+TEST(a_reset_is_told_to_the_protocol) {
+    protocol = saying_protocol();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    connect_desc.protocol = &protocol;
+    join_by_operations();
+    SAID("made");
+    casync_close_reset(&b);
+    run_until_said("lost=-104");
+    EQ(ECONNRESET, 104);
+    close_all();
+}
+
+TEST(half_closed_tcp_goes_on_the_other_way) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    join_by_operations();
+    EQ(casync_write_eof(&a), 0);
+    EQ(result_of(casync_read_op(&b, &the_op, text, sizeof text)), 0);
+    EQ(write_text(&b, "answer"), 6);
+    EQ(result_of(casync_finish_op(&b, &the_op)), 0);
+    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), 6);
+    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), 0);
+    close_all();
+}
+
+/* >> connecting ------------------------------------------------------------------------------- */
+
+/* A port at which nobody listens. */
+static int unused_port(void) {
+    int port;
+    listen_at("127.0.0.1");
+    port = connect_desc.port;
+    casync_server_close(&server);
+    return port;
+}
+
+TEST(a_refused_connection_fails_the_operation) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    connect_desc.port = unused_port();
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), -ECONNREFUSED);
+    EXPECT(!casync_stream_is_open(&a));
+    close_all();
+}
+
+TEST(a_refused_connection_is_told_to_the_protocol) {
+    int64_t result;
+    protocol = saying_protocol();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    connect_desc.port = unused_port();
+    connect_desc.protocol = &protocol;
+    result = casync_connect_start(&loop, &a, &connect_desc);
+    if (result == 0)
+        run_until_said("lost=-111");
+    else
+        EQ(result, -ECONNREFUSED);
+    EQ(ECONNREFUSED, 111);
+    EXPECT(!casync_stream_is_open(&a));
+    close_all();
+}
+
+TEST(a_stream_that_connects_cannot_be_written_to_yet) {
+    protocol = saying_protocol();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    connect_desc.protocol = &protocol;
+    EQ(casync_connect_start(&loop, &a, &connect_desc), 0);
+    EXPECT(casync_stream_is_open(&a));
+    EQ(casync_write(&a, "x", 1), CASYNC_INVALID_STATE);
+    EQ(casync_connect_start(&loop, &a, &connect_desc), -EALREADY);
+    SAID("");
+    run_until_said("made");
+    EQ(casync_write(&a, "x", 1), 1);
+    close_all();
+}
+
+TEST(a_stream_that_connects_may_be_closed) {
+    casync_future *future;
+    protocol = saying_protocol();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    connect_desc.protocol = &protocol;
+    EQ(casync_connect_start(&loop, &a, &connect_desc), 0);
+    casync_close(&a);
+    turns(3);
+    SAID("");
+    connect_desc.protocol = NULL;
+    future = casync_connect_op(&loop, &a, &the_op, &connect_desc);
+    casync_close(&a);
+    EQ(result_of(future), -ECONNABORTED);
+    future = casync_connect_op(&loop, &a, &the_op, &connect_desc);
+    EQ(casync_future_cancel(future), 1);
+    casync_future_close(future);
+    EXPECT(!casync_stream_is_open(&a));
+    close_all();
+}
+
+TEST(an_abort_while_connecting_is_told) {
+    protocol = saying_protocol();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    connect_desc.protocol = &protocol;
+    EQ(casync_connect_start(&loop, &a, &connect_desc), 0);
+    EQ(casync_abort(&a), 0);
+    run_until_said("lost=-103");
+    close_all();
+}
+
+TEST(bad_addresses_are_refused_at_once) {
+    static const char *const hosts[] = {"localhost", "127.0.0.256", "::g", "", "1.2.3", "fe80::1%nonesuch0"};
+    char long_path[200];
+    size_t i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    for (i = 0; i < sizeof hosts / sizeof *hosts; i++) {
+        connect_desc.host = listen_desc.host = hosts[i];
+        connect_desc.port = 80;
+        EXPECT(casync_connect_start(&loop, &a, &connect_desc) < 0);
+        EXPECT(casync_listen(&loop, &server, &listen_desc) < 0);
+    }
+    connect_desc.host = "localhost";
+    EQ(casync_connect_start(&loop, &a, &connect_desc), -EINVAL);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), -EINVAL);
+    connect_desc.host = listen_desc.host = "127.0.0.1";
+    connect_desc.port = listen_desc.port = 65536;
+    EQ(casync_connect_start(&loop, &a, &connect_desc), -EINVAL);
+    EQ(casync_listen(&loop, &server, &listen_desc), -EINVAL);
+    connect_desc.port = listen_desc.port = -1;
+    EQ(casync_connect_start(&loop, &a, &connect_desc), -EINVAL);
+    EQ(casync_listen(&loop, &server, &listen_desc), -EINVAL);
+    memset(long_path, 'x', sizeof long_path - 1);
+    long_path[sizeof long_path - 1] = 0;
+    connect_desc.path = listen_desc.path = long_path;
+    EQ(casync_connect_start(&loop, &a, &connect_desc), -EINVAL);
+    EQ(casync_listen(&loop, &server, &listen_desc), -EINVAL);
+    EXPECT(!casync_stream_is_open(&a));
+    EXPECT(!server.open);
+    EXPECT(!casync_loop_alive(&loop));
+    close_all();
+}
+
+TEST(connecting_without_descriptors_is_emfile) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    forbid_descriptors();
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), -EMFILE);
+    {
+        static casync_server second;
+        EQ(casync_listen(&loop, &second, &listen_desc), -EMFILE);
+    }
+    allow_descriptors();
+    close_all();
+}
+
+/* >> Unix sockets ----------------------------------------------------------------------------- */
+
+static char path[108];
+
+static void listen_at_path(const char *name) {
+    snprintf(path, sizeof path, name, (int)getpid());
+    listen_desc.path = connect_desc.path = path;
+    EQ(casync_listen(&loop, &server, &listen_desc), 0);
+}
+
+TEST(unix_sockets_in_the_file_system) {
+    struct stat status;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at_path("/tmp/casync-test-%d.sock");
+    EQ(casync_server_address(&server, &address), 0);
+    STR_EQ(casync_address_text(&address, words), path);
+    EQ(casync_address_port(&address), 0);
+    join_by_operations();
+    expect_exchange();
+    EQ(casync_peer_address(&a, &address), 0);
+    STR_EQ(casync_address_text(&address, words), path);
+    casync_server_close(&server);
+    EQ(lstat(path, &status), 0); /* left behind, and no obstacle to the next */
+    EQ(casync_listen(&loop, &server, &listen_desc), 0);
+    unlink(path);
+    close_all();
+}
+
+TEST(a_file_that_is_no_socket_is_not_removed) {
+    int fd;
+    struct stat status;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    snprintf(path, sizeof path, "/tmp/casync-test-%d.file", (int)getpid());
+    fd = open(path, O_CREAT | O_WRONLY, 0600);
+    close(fd);
+    listen_desc.path = path;
+    EQ(casync_listen(&loop, &server, &listen_desc), -EADDRINUSE);
+    EQ(lstat(path, &status), 0);
+    unlink(path);
+    connect_desc.path = path;
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), -ENOENT);
+    close_all();
+}
+
+TEST(abstract_unix_sockets) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at_path("@casync-test-%d");
+    EQ(casync_server_address(&server, &address), 0);
+    STR_EQ(casync_address_text(&address, words), path);
+    join_by_operations();
+    expect_exchange();
+    close_all();
+}
+
+/* >> accepting -------------------------------------------------------------------------------- */
+
+TEST(listen_errors_change_nothing) {
+    casync_listen_desc bad = ZERO;
+    casync_loop closed = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    bad.host = "127.0.0.1";
+    bad.conn_size = sizeof(casync_stream) - 1;
+    EQ(casync_listen(&loop, &server, &bad), -EINVAL);
+    bad.conn_size = sizeof(casync_stream);
+    bad.stream_offset = 8;
+    EQ(casync_listen(&loop, &server, &bad), -EINVAL);
+    memset(&bad, 0, sizeof bad);
+    bad.use_fd = true;
+    bad.fd = -1;
+    EQ(casync_listen(&loop, &server, &bad), -EBADF);
+    bad.use_fd = false;
+    bad.host = "192.0.2.1"; /* nobody's address (RFC 5737) */
+    EQ(casync_listen(&loop, &server, &bad), -EADDRNOTAVAIL);
+    bad.host = "127.0.0.1";
+    EQ(casync_listen(&closed, &server, &bad), -EINVAL);
+    EXPECT(!server.open);
+    EQ(open_descriptors(), descriptors_before + 2);
+    listen_at("127.0.0.1");
+    EQ(casync_listen(&loop, &server, &listen_desc), -EALREADY);
+    join_by_operations();
+    close_all();
+}
+
+static void echo(casync_stream *stream, casync_span data) {
+    EQ(casync_write(stream, data.ptr, data.len), data.len);
+}
+
+typedef struct connection {
+    int64_t number;
+    casync_stream stream;
+    char rest[100];
+} connection;
+
+static int64_t connections_made, connections_lost;
+
+static connection *connection_of(casync_stream *stream) {
+    return (connection *)(void *)((char *)stream - offsetof(connection, stream));
+}
+
+static void connection_made(casync_stream *stream) {
+    connection *c = connection_of(stream);
+    EQ(c->number, 0);
+    EQ(c->rest[99], 0);
+    c->number = ++connections_made;
+    memset(c->rest, 1, sizeof c->rest);
+    PTR_EQ(stream->user, &protocol);
+}
+
+static void connection_lost(casync_stream *stream, int64_t error) {
+    connection *c = connection_of(stream);
+    EXPECT(c->number > 0);
+    (void)error;
+    connections_lost++;
+}
+
+static void listen_with_connections(void) {
+    protocol = no_protocol();
+    protocol.connection_made = connection_made;
+    protocol.data_received = echo;
+    protocol.connection_lost = connection_lost;
+    listen_desc.protocol = &protocol;
+    listen_desc.conn_size = sizeof(connection);
+    listen_desc.stream_offset = offsetof(connection, stream);
+    listen_desc.options.user = &protocol;
+    listen_at("127.0.0.1");
+}
+
+enum { CLIENTS = 50 };
+static casync_stream clients[CLIENTS];
+
+static void connect_clients(void) {
+    int i;
+    for (i = 0; i < CLIENTS; i++)
+        EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
+    while (connections_made < CLIENTS) EQ(casync_run_once(&loop), 0);
+}
+
+TEST(a_server_makes_its_connections) {
+    int i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_with_connections();
+    connect_clients();
+    for (i = 0; i < CLIENTS; i++) EQ(write_text(&clients[i], "hello"), 5);
+    for (i = 0; i < CLIENTS; i++) {
+        EQ(result_of(casync_read_exactly_op(&clients[i], &the_op, text, 5)), 5);
+        MEM_EQ(text, "hello", 5);
+        EQ(result_of(casync_finish_op(&clients[i], &the_op)), 0);
+    }
+    while (connections_lost < CLIENTS) EQ(casync_run_once(&loop), 0);
+    close_all();
+}
+
+TEST(connections_go_on_without_their_server) {
+    int i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_with_connections();
+    connect_clients();
+    casync_server_close(&server);
+    casync_server_close(&server);
+    memset((void *)&server, 0xee, sizeof server);
+    for (i = 0; i < CLIENTS; i++) {
+        EQ(write_text(&clients[i], "hello"), 5);
+        EQ(result_of(casync_read_exactly_op(&clients[i], &the_op, text, 5)), 5);
+        casync_close(&clients[i]);
+    }
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), -ECONNREFUSED);
+    while (connections_lost < CLIENTS) EQ(casync_run_once(&loop), 0);
+    memset((void *)&server, 0, sizeof server);
+    close_all();
+}
+
+TEST(a_server_may_abort_or_finish_its_clients) {
+    int i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_with_connections();
+    EQ(casync_server_abort_clients(&server), 0);
+    connect_clients();
+    EQ(casync_server_finish_clients(&server), CLIENTS);
+    for (i = 0; i < CLIENTS; i++) {
+        EQ(result_of(casync_read_op(&clients[i], &the_op, text, 5)), 0);
+        casync_close(&clients[i]);
+    }
+    EQ(connections_lost, CLIENTS);
+    connections_made = 0;
+    connect_clients();
+    EQ(casync_server_abort_clients(&server), CLIENTS);
+    turns(2);
+    EQ(connections_lost, 2 * CLIENTS);
+    for (i = 0; i < CLIENTS; i++) casync_close(&clients[i]);
+    casync_server_close(&server);
+    EQ(casync_server_abort_clients(&server), CASYNC_INVALID_STATE);
+    EQ(casync_server_finish_clients(&server), CASYNC_INVALID_STATE);
+    close_all();
+}
+
+static void close_in_made(casync_stream *stream) {
+    connections_made++;
+    casync_close(stream);
+}
+
+static void abort_in_made(casync_stream *stream) {
+    connections_made++;
+    EQ(casync_abort(stream), 0);
+}
+
+static void close_server_in_made(casync_stream *stream) {
+    connections_made++;
+    casync_server_close(&server);
+    casync_close(stream);
+}
+
+static void expect_end_of_client(void) {
+    int64_t result;
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    result = result_of(casync_read_op(&a, &the_op, text, 1));
+    EXPECT(result == 0 || result == -ECONNRESET);
+    casync_close(&a);
+}
+
+TEST(connection_made_may_close_the_stream_or_the_server) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_with_connections();
+    protocol.connection_made = close_in_made;
+    expect_end_of_client();
+    EQ(connections_made, 1);
+    protocol.connection_made = abort_in_made;
+    protocol.connection_lost = said_lost;
+    expect_end_of_client();
+    SAID("lost=-103");
+    protocol.connection_made = close_server_in_made;
+    expect_end_of_client();
+    EQ(connections_made, 3);
+    EXPECT(!server.open);
+    close_all();
+}
+
+static int accepted_fd = -1;
+
+static void accepted(casync_server *by, int fd, const casync_address *from) {
+    PTR_EQ(by, &server);
+    EQ(strncmp(casync_address_text(from, words), "127.0.0.1:", 10), 0);
+    EXPECT(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    EXPECT(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    accepted_fd = fd;
+}
+
+TEST(accepted_gives_the_descriptor_away) {
+    casync_stream_options options;
+    memset(&options, 0, sizeof options);
+    options.accepted = true;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_desc.accepted = accepted;
+    listen_desc.user = text;
+    listen_at("127.0.0.1");
+    PTR_EQ(server.user, text);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    while (accepted_fd < 0) EQ(casync_run_once(&loop), 0);
+    EQ(casync_stream_open(&loop, &b, accepted_fd, NULL, &options), 0);
+    EXPECT(option(&b, IPPROTO_TCP, TCP_NODELAY));
+    expect_exchange();
+    close_all();
+}
+
+TEST(accept_operations_take_connections_in_order) {
+    static casync_stream ends[3];
+    casync_op accepts[3];
+    casync_future *futures[3];
+    int i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    for (i = 0; i < 3; i++) futures[i] = casync_accept_op(&server, &accepts[i], &ends[i]);
+    for (i = 0; i < 3; i++) EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
+    for (i = 0; i < 3; i++) {
+        EQ(result_of(futures[i]), 0);
+        EQ(casync_write(&ends[i], &"012"[i], 1), 1);
+        EQ(result_of(casync_read_op(&clients[i], &the_op, text, 1)), 1);
+        EQ(text[0], "012"[i]);
+    }
+    for (i = 0; i < 3; i++) {
+        casync_close(&ends[i]);
+        casync_close(&clients[i]);
+    }
+    close_all();
+}
+
+TEST(connections_wait_in_the_kernel_until_they_are_asked_for) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    turns(3);
+    EQ(result_of(casync_accept_op(&server, &the_op, &b)), 0);
+    expect_exchange();
+    close_all();
+}
+
+TEST(accept_operations_end) {
+    casync_op second;
+    casync_future *future, *cancelled;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    future = casync_accept_op(&server, &the_op, &b);
+    cancelled = casync_accept_op(&server, &second, &a);
+    EQ(casync_future_cancel(cancelled), 1);
+    EQ(result_of(cancelled), -ECANCELED);
+    casync_server_close(&server);
+    EQ(result_of(future), -ECONNABORTED);
+    EQ(result_of(casync_accept_op(&server, &the_op, &b)), CASYNC_INVALID_STATE);
+    EXPECT(!casync_stream_is_open(&b));
+    close_all();
+}
+
+TEST(accepting_pauses_and_resumes) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_desc.start_paused = true;
+    listen_with_connections();
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    turns(3);
+    EQ(connections_made, 0);
+    EQ(casync_server_resume(&server), 0);
+    while (connections_made == 0) EQ(casync_run_once(&loop), 0);
+    EQ(casync_server_pause(&server), 0);
+    EQ(result_of(casync_connect_op(&loop, &b, &the_op, &connect_desc)), 0);
+    turns(3);
+    EQ(connections_made, 1);
+    casync_close(&a);
+    casync_close(&b);
+    while (connections_lost == 0) EQ(casync_run_once(&loop), 0);
+    casync_server_close(&server);
+    EQ(casync_server_pause(&server), CASYNC_INVALID_STATE);
+    EQ(casync_server_resume(&server), CASYNC_INVALID_STATE);
+    close_all();
+}
+
+TEST(a_server_of_a_descriptor) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in local;
+    memset(&local, 0, sizeof local);
+    local.sin_family = AF_INET;
+    local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EQ(bind(fd, (struct sockaddr *)&local, sizeof local), 0);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_desc.use_fd = listen_desc.keep_fd = true;
+    listen_desc.fd = fd;
+    listen_at("127.0.0.1");
+    join_by_operations();
+    expect_exchange();
+    casync_close(&a);
+    casync_close(&b);
+    casync_server_close(&server);
+    EXPECT(fcntl(fd, F_GETFD) >= 0); /* kept */
+    listen_desc.keep_fd = false;
+    EQ(casync_listen(&loop, &server, &listen_desc), 0);
+    casync_server_close(&server);
+    EQ(fcntl(fd, F_GETFD), -1);
+    descriptors_before--;
+    close_all();
+}
+
+TEST(an_unreferenced_server_keeps_nothing_running) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_with_connections();
+    EXPECT(casync_loop_alive(&loop));
+    casync_server_ref(&server, false);
+    EXPECT(!casync_loop_alive(&loop));
+    EQ(casync_run_until_idle(&loop), 0);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    while (connections_made == 0) turn();
+    casync_close(&a);
+    while (connections_lost == 0) turn();
+    close_all();
+}
+
+TEST(without_descriptors_accepting_pauses_and_goes_on) {
+    int64_t before;
+    open_loop(CASYNC_CLOCK_VIRTUAL_FORCED);
+    listen_with_connections();
+    EQ(casync_server_pause(&server), 0);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    forbid_descriptors();
+    EQ(casync_server_resume(&server), 0);
+    while (said_size == 0) turn();
+    SAID("exception=-24"); /* EMFILE, once, and no busy loop */
+    turns(10);
+    SAID("");
+    EQ(connections_made, 0);
+    allow_descriptors();
+    before = casync_time(&loop);
+    EQ(casync_run_once(&loop), 0);
+    while (connections_made == 0) EQ(casync_run_once(&loop), 0);
+    EQ(casync_time(&loop) - before, CASYNC_MS(100));
+    casync_close(&a);
+    while (connections_lost == 0) turn();
+    close_all();
+}
+
+TEST(a_connection_without_memory_is_dropped_and_told) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_with_connections();
+    EQ(casync_server_pause(&server), 0);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    fail_allocation(1, 0);
+    EQ(casync_server_resume(&server), 0);
+    while (said_size == 0) turn();
+    SAID("exception=-12");
+    fail_no_allocation();
+    EQ(connections_made, 0);
+    EXPECT(server.open);
+    casync_close(&a);
+    connect_clients();
+    EQ(casync_server_abort_clients(&server), CLIENTS);
+    turns(2);
+    {
+        int i;
+        for (i = 0; i < CLIENTS; i++) casync_close(&clients[i]);
+    }
+    close_all();
+}
+
+/* >> a foreign client ------------------------------------------------------------------------- */
+
+static void answer_http(casync_stream *stream, casync_span request) {
+    (void)request;
+    EXPECT(write_text(stream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello") > 0);
+}
+
+static void reap_curl(void *arg) {
+    int status;
+    while (waitpid(-1, &status, WNOHANG) > 0) say_number("curl", WEXITSTATUS(status));
+    (void)arg;
+}
+
+TEST(curl_gets_an_answer) {
+    casync_signal child = ZERO;
+    char url[64];
+    int output[2];
+    pid_t pid;
+    if (system("command -v curl >/dev/null 2>&1") != 0) SKIP("no curl here");
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    expect_signal_descriptors();
+    protocol = no_protocol();
+    protocol.data_received = answer_http;
+    listen_desc.protocol = &protocol;
+    listen_at("127.0.0.1");
+    EQ(casync_signal_start(&loop, &child, SIGCHLD, 0, reap_curl, NULL), 0);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/", connect_desc.port);
+    make_pipe(output);
+    pid = fork_child();
+    if (pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        dup2(output[1], STDOUT_FILENO);
+        execlp("curl", "curl", "-s", "--noproxy", "*", url, (char *)NULL);
+        _exit(99);
+    }
+    run_until_said("curl=0");
+    EQ(read(output[0], text, sizeof text), 5);
+    MEM_EQ(text, "hello", 5);
+    close_both(output);
+    EQ(casync_signal_stop(&child), 1);
+    turns(2);
+    EXPECT(casync_server_abort_clients(&server) >= 0);
+    turns(2);
+    close_all();
+}
+
+int main(int argc, char **argv) {
+    test_begin(argc, argv, __FILE__);
+    RUN(ipv4);
+    RUN(ipv6);
+    RUN(without_a_host_a_server_listens_at_all_addresses);
+    RUN(a_connection_may_be_bound_to_a_local_address);
+    RUN(tcp_options);
+    RUN(several_servers_may_share_a_port);
+    RUN(a_port_can_be_listened_at_again_at_once);
+    RUN(a_reset_arrives_as_an_error_of_the_stream);
+    RUN(a_reset_is_told_to_the_protocol);
+    RUN(half_closed_tcp_goes_on_the_other_way);
+    RUN(a_refused_connection_fails_the_operation);
+    RUN(a_refused_connection_is_told_to_the_protocol);
+    RUN(a_stream_that_connects_cannot_be_written_to_yet);
+    RUN(a_stream_that_connects_may_be_closed);
+    RUN(an_abort_while_connecting_is_told);
+    RUN(bad_addresses_are_refused_at_once);
+    RUN(connecting_without_descriptors_is_emfile);
+    RUN(unix_sockets_in_the_file_system);
+    RUN(a_file_that_is_no_socket_is_not_removed);
+    RUN(abstract_unix_sockets);
+    RUN(listen_errors_change_nothing);
+    RUN(a_server_makes_its_connections);
+    RUN(connections_go_on_without_their_server);
+    RUN(a_server_may_abort_or_finish_its_clients);
+    RUN(connection_made_may_close_the_stream_or_the_server);
+    RUN(accepted_gives_the_descriptor_away);
+    RUN(accept_operations_take_connections_in_order);
+    RUN(connections_wait_in_the_kernel_until_they_are_asked_for);
+    RUN(accept_operations_end);
+    RUN(accepting_pauses_and_resumes);
+    RUN(a_server_of_a_descriptor);
+    RUN(an_unreferenced_server_keeps_nothing_running);
+    RUN(without_descriptors_accepting_pauses_and_goes_on);
+    RUN(a_connection_without_memory_is_dropped_and_told);
+    RUN(curl_gets_an_answer);
+    return test_end();
+}

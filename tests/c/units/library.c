@@ -1,0 +1,3 @@
+/* The one unit that holds the implementation. */
+#define CASYNC_IMPLEMENTATION
+#include "casync.h"

@@ -1,0 +1,18 @@
+/* A unit with a static copy of its own. */
+#define CASYNC_IMPLEMENTATION
+#define CASYNC_STATIC
+#include "casync.h"
+
+int use_first_copy(void);
+
+static void add_one(void *arg) { ++*(int *)arg; }
+
+int use_first_copy(void) {
+    casync_loop loop;
+    int calls = 0;
+    if (casync_loop_init(&loop, NULL) < 0) return -1;
+    if (casync_call_later(&loop, NULL, CASYNC_US(1), add_one, &calls) < 0) return -1;
+    if (casync_run_until_idle(&loop) < 0) return -1;
+    if (casync_loop_close(&loop) < 0) return -1;
+    return calls;
+}
