@@ -1,0 +1,92 @@
+"""The package can be built, and what was built works far from the repository."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support import REPOSITORY
+
+PROGRAM = """
+import asyncio, casync, pathlib
+
+async def main():
+    async def serve(reader, writer):
+        writer.write((await reader.readline()).upper())
+        writer.close()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"hello\\n")
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+assert casync.run(main()) == b"HELLO\\n"
+print(pathlib.Path(casync.__file__).resolve())
+"""
+
+
+def run(*command: object, cwd: Path) -> str:
+    process = subprocess.run(
+        [str(part) for part in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.returncode == 0, process.stdout
+    return process.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an sdist, and the wheel built from it. The build leaves no trace in the repository."""
+    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "*.so", "dist")
+    shutil.copytree(REPOSITORY / "python", source / "python", symlinks=True, ignore=ignored)
+    for name in "casync.h", "README.md", "LICENSE":
+        if (REPOSITORY / name).exists():
+            shutil.copy(REPOSITORY / name, source)
+    run(sys.executable, "-m", "build", "--outdir", output, source / "python", cwd=output)
+    return output
+
+
+def check_install(package: Path, directory: Path) -> None:
+    run(sys.executable, "-m", "venv", directory / "venv", cwd=directory)
+    python = directory / "venv" / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", package, cwd=directory)
+    assert str(directory) in run(python, "-c", PROGRAM, cwd=directory)
+    run(python, "-m", "pip", "check", cwd=directory)
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_what_the_build_needs(casync: ModuleType, built: Path) -> None:
+    [sdist] = built.glob("casync-*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        members = {member.name.split("/", 1)[-1]: member for member in archive.getmembers()}
+    for name in "casync.h", "README.md", "LICENSE", "pyproject.toml":
+        assert members[name].isfile(), name
+        assert members[name].size > 0, name
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_users_need_and_no_more(casync: ModuleType, built: Path) -> None:
+    [wheel] = built.glob("casync-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert {"casync/__init__.py", "casync/py.typed"} <= set(names)
+    assert any(name.endswith(".so") for name in names)
+    assert {name.split("/")[0].split("-")[0].split(".")[0] for name in names} <= {"casync", "_casync"}
+    assert not any(name.endswith((".c", ".o")) for name in names)
+
+
+@pytest.mark.slow
+def test_installing_the_sdist(casync: ModuleType, built: Path, tmp_path: Path) -> None:
+    check_install(next(built.glob("casync-*.tar.gz")), tmp_path)
+
+
+@pytest.mark.slow
+def test_installing_the_wheel(casync: ModuleType, built: Path, tmp_path: Path) -> None:
+    check_install(next(built.glob("casync-*.whl")), tmp_path)
