@@ -694,7 +694,7 @@ typedef struct casync_stream_options {
     void *user;                    /* stream->user */
     size_t high_water, low_water;  /* bytes queued; default 64 KiB and a quarter of high_water */
     size_t read_limit;             /* longest frame; default 64 KiB. See casync_read_until_op */
-    const casync_framing *framing; /* data_received gets frames; must outlive the stream */
+    const casync_framing *framing; /* data_received (not get_buffer) gets frames; must outlive the stream */
     bool start_paused;             /* do not read until casync_resume_reading */
     bool keep_fd;                  /* the descriptor stays yours: it is never closed with the stream */
     bool accepted; /* the descriptor is one that casync_listen_desc.accepted gave: it needs no preparation */
@@ -874,6 +874,9 @@ struct casync_filter {
 /* Puts a filter into an open stream, before anything was read or written that it should see.
    CASYNC_INVALID_STATE if there is one. */
 CASYNC_API int64_t casync_set_filter(casync_stream *stream, casync_filter *filter);
+/* What a filter hands on, in the callbacks above, or later; but not while the stream's user is in
+   data_received. Less than 0: the stream ended, and may be freed with the filter in it: return that at
+   once. */
 CASYNC_API int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size);
 CASYNC_API int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size);
 
@@ -1195,7 +1198,7 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
     X(signalfd, (int fd, const sigset_t *mask), (fd, mask), signalfd(fd, mask, SFD_CLOEXEC | SFD_NONBLOCK))  \
     X(sigaction, (int signum, const struct sigaction *action, struct sigaction *old), (signum, action, old), \
       sigaction(signum, action, old))                                                                        \
-    X(sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),                               \
+    X(thread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),                        \
       casync__from_pthread(pthread_sigmask(how, set, old)))                                                  \
     X(sigtimedwait, (const sigset_t *set, const struct timespec *timeout), (set, timeout),                   \
       sigtimedwait(set, NULL, timeout))                                                                      \
@@ -3015,7 +3018,7 @@ static void casync__block_signal(casync_loop *loop, int signum) {
     sigset_t set, old;
     sigemptyset(&set);
     sigaddset(&set, signum);
-    casync__sys_sigmask(SIG_BLOCK, &set, &old);
+    casync__sys_thread_sigmask(SIG_BLOCK, &set, &old);
     if (!sigismember(&old, signum)) sigaddset(&loop->signals->blocked, signum);
 }
 
@@ -3025,7 +3028,7 @@ static void casync__unblock_signal(casync_loop *loop, int signum) {
     sigdelset(&loop->signals->blocked, signum);
     sigemptyset(&set);
     sigaddset(&set, signum);
-    casync__sys_sigmask(SIG_UNBLOCK, &set, NULL);
+    casync__sys_thread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 /* Adds a watcher to the registry, which is locked. */
@@ -3317,10 +3320,10 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     sigemptyset(&pipe_signal);
     sigaddset(&pipe_signal, SIGPIPE);
     sigpending(&pending);
-    casync__sys_sigmask(SIG_BLOCK, &pipe_signal, &old);
+    casync__sys_thread_sigmask(SIG_BLOCK, &pipe_signal, &old);
     written = casync__sys_writev(fd, casync__iovec(spans), (int)count);
     if (written == -EPIPE && !sigismember(&pending, SIGPIPE)) casync__sys_sigtimedwait(&pipe_signal, &none);
-    casync__sys_sigmask(SIG_SETMASK, &old, NULL);
+    casync__sys_thread_sigmask(SIG_SETMASK, &old, NULL);
     return written;
 }
 
@@ -3603,7 +3606,8 @@ static inline bool casync__may_deliver(const casync_stream *stream) {
 }
 
 static void casync__update_reading(casync_stream *stream) {
-    bool reads = stream->reading || casync__may_deliver(stream);
+    bool reads = stream->reading || casync__may_deliver(stream) ||
+                 (casync__stream_is(stream, CASYNC__STREAM_WRITE_ONLY) && stream->protocol);
     if (!casync__is_registered(&stream->watcher)) return;
     if (reads && !casync__stream_is(stream, CASYNC__STREAM_READ_EOF | CASYNC__STREAM_ENDED))
         casync__want(&stream->watcher, CASYNC__READ);
@@ -3649,63 +3653,66 @@ static void casync__serve_read(casync_stream *stream) {
     casync__op_done(op, result, ptr);
 }
 
-/* Gives the protocol the frames that are whole. */
-static void casync__deliver_frames(casync_stream *stream) {
-    casync_loop *loop = casync__stream_loop(stream);
-    while (casync__may_deliver(stream) && casync__input_size(stream) > 0) {
-        casync__guard guard;
-        casync_span frame;
-        size_t skip;
-        int64_t length = casync__find_frame(stream, stream->framing, &skip);
-        if (length == -EAGAIN) return;
-        if (length < 0) {
-            casync__stream_end(stream, length);
-            return;
-        }
-        frame.ptr = stream->input + stream->input_start + skip;
-        frame.len = (size_t)length - skip;
-        casync__input_consume(stream, (size_t)length);
-        casync__guard_enter(loop, &guard, stream);
-        stream->protocol->data_received(stream, frame);
-        if (!casync__guard_leave(loop, &guard)) return;
-    }
-    if (casync__input_size(stream) == 0) casync__input_free(stream);
+/* Copies input into a buffer of a protocol with get_buffer. */
+static void casync__deliver_copy(casync_stream *stream, const casync__guard *guard) {
+    const casync_protocol *protocol = stream->protocol;
+    casync_buffer buffer = protocol->get_buffer(stream, (int64_t)casync__input_size(stream));
+    size_t taken;
+    if (guard->gone) return;
+    taken = casync__input_take(stream, (uint8_t *)buffer.ptr, buffer.len);
+    if (protocol->buffer_updated) protocol->buffer_updated(stream, taken);
+    if (!guard->gone && taken == 0) casync__stream_end(stream, -ENOBUFS);
 }
 
-/* Copies bytes into the buffers of a protocol with get_buffer: what a filter made has another place. */
-static void casync__deliver_copies(casync_stream *stream, const uint8_t *data, size_t size) {
-    casync_loop *loop = casync__stream_loop(stream);
-    while (size > 0 && casync__is_connected(stream)) {
-        casync__guard guard;
-        casync_buffer buffer = stream->protocol->get_buffer(stream, (int64_t)size);
-        size_t copied = buffer.len < size ? buffer.len : size;
-        if (copied > 0) memcpy(buffer.ptr, data, copied);
-        data += copied;
-        size -= copied;
-        casync__guard_enter(loop, &guard, stream);
-        stream->protocol->buffer_updated(stream, copied);
-        if (!casync__guard_leave(loop, &guard)) return;
-        if (copied == 0) casync__stream_end(stream, -ENOBUFS);
-    }
-}
-
-/* Bytes for the stream's user. */
-static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
+/* Gives a protocol with data_received the next frame, or all there is. False if that is no whole frame. */
+static bool casync__deliver_span(casync_stream *stream) {
     casync_span span;
-    if (!casync__is_connected(stream) || size == 0) return;
-    if (!casync__protocol_reads(stream) || stream->framing) {
-        if (casync__input_append(stream, data, size) < 0)
-            casync__stream_end(stream, -ENOMEM);
-        else if (casync__protocol_reads(stream))
-            casync__deliver_frames(stream);
+    size_t skip = 0;
+    int64_t length = (int64_t)casync__input_size(stream);
+    if (stream->framing) length = casync__find_frame(stream, stream->framing, &skip);
+    if (length < 0) {
+        if (length != -EAGAIN) casync__stream_end(stream, length);
+        return false;
+    }
+    span.ptr = stream->input + stream->input_start + skip;
+    span.len = (size_t)length - skip;
+    casync__input_consume(stream, (size_t)length);
+    stream->protocol->data_received(stream, span);
+    return true;
+}
+
+/* Gives the protocol what it may have of the input. */
+static void casync__deliver_input(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    bool more = true;
+    casync__guard_enter(loop, &guard, stream);
+    while (more && !guard.gone && casync__may_deliver(stream) && casync__input_size(stream) > 0) {
+        if (stream->protocol->get_buffer)
+            casync__deliver_copy(stream, &guard);
         else
-            casync__serve_read(stream);
-    } else if (stream->protocol->get_buffer) {
-        casync__deliver_copies(stream, data, size);
-    } else {
+            more = casync__deliver_span(stream);
+    }
+    if (casync__guard_leave(loop, &guard) && casync__input_size(stream) == 0) casync__input_free(stream);
+}
+
+/* Bytes for the stream's user. To a protocol without frames they go as they are; all others get them from
+   the input, where they also wait while reading is paused. */
+static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
+    if (!casync__is_connected(stream) || casync__stream_is(stream, CASYNC__STREAM_FINISHING) || size == 0)
+        return;
+    if (casync__may_deliver(stream) && !stream->protocol->get_buffer && !stream->framing &&
+        casync__input_size(stream) == 0) {
+        casync_span span;
         span.ptr = data;
         span.len = size;
         stream->protocol->data_received(stream, span);
+    } else if (casync__input_append(stream, data, size) < 0) {
+        casync__stream_end(stream, -ENOMEM);
+    } else if (casync__protocol_reads(stream)) {
+        casync__deliver_input(stream);
+    } else {
+        casync__serve_read(stream);
     }
 }
 
@@ -3826,7 +3833,8 @@ static void casync__read_for_buffered(casync_stream *stream) {
     casync__guard_enter(loop, &guard, stream);
     buffer = protocol->get_buffer(stream, -1);
     if (!guard.gone && buffer.len > 0) count = casync__read_descriptor(stream, buffer.ptr, buffer.len);
-    if (!guard.gone) protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
+    if (!guard.gone && protocol->buffer_updated)
+        protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
     if (!casync__guard_leave(loop, &guard)) return;
     if (count <= 0 && casync__is_connected(stream)) casync__read_failed(stream, count);
 }
@@ -3856,7 +3864,7 @@ static void casync__read_once(casync_stream *stream) {
     casync_op *op = stream->reading;
     if (!stream->filter && op && op->kind != CASYNC__OP_READ_FRAME)
         casync__read_for_op(stream, op);
-    else if (!stream->filter && !stream->framing && stream->protocol && stream->protocol->get_buffer)
+    else if (!stream->filter && stream->protocol && stream->protocol->get_buffer)
         casync__read_for_buffered(stream);
     else
         casync__read_to_scratch(stream);
@@ -3873,8 +3881,7 @@ static void casync__stream_readable(void *arg) {
         return;
     }
     casync__guard_enter(loop, &guard, stream);
-    if (stream->framing && casync__input_size(stream) > 0)
-        casync__deliver_frames(stream); /* left by a pause */
+    if (casync__protocol_reads(stream)) casync__deliver_input(stream); /* what a pause left */
     for (i = 0; i < CASYNC__READS_MAX && !guard.gone && (stream->watcher.wanted & CASYNC__READ); i++) {
         casync__read_once(stream);
         if (guard.gone || !casync__stream_is(stream, CASYNC__STREAM_MORE)) break;
@@ -4487,18 +4494,27 @@ CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *f
 }
 
 CASYNC__DEFINE int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size) {
-    if (!casync__is_connected(filter->stream)) return CASYNC_INVALID_STATE;
-    casync__stream_receive(filter->stream, (const uint8_t *)data, size);
-    return 0;
+    casync_stream *stream = filter->stream;
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    if (!casync__is_connected(stream)) return -ECONNABORTED;
+    casync__guard_enter(loop, &guard, stream);
+    casync__stream_receive(stream, (const uint8_t *)data, size);
+    return casync__guard_leave(loop, &guard) && casync__is_connected(stream) ? 0 : -ECONNABORTED;
 }
 
 CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size) {
+    casync_stream *stream = filter->stream;
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
     casync_span span;
     int64_t sent;
     span.ptr = data;
     span.len = size;
-    if (!casync__is_connected(filter->stream)) return CASYNC_INVALID_STATE;
-    sent = casync__stream_send(filter->stream, &span, 1);
+    if (!casync__is_connected(stream)) return -ECONNABORTED;
+    casync__guard_enter(loop, &guard, stream);
+    sent = casync__stream_send(stream, &span, 1);
+    if (!casync__guard_leave(loop, &guard)) return -ECONNABORTED;
     if (sent < 0) return sent;
     return sent == (int64_t)size ? 0 : -ENOMEM;
 }
