@@ -47,6 +47,7 @@ def compiler() -> str:
         if shutil.which(name):
             return name
     debian_package("gcc")
+    debian_package("libc6-dev")
     return "gcc"
 
 
@@ -71,15 +72,31 @@ def find_python() -> str:
     raise Skipped("no Python interpreter works")
 
 
+def ask_python(python: str, code: str) -> str:
+    return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
+
+
 def python_version(python: str) -> str:
-    code = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    version = ask_python(python, "import sys; print('%d.%d' % sys.version_info[:2])")
+    if not version:
+        raise Skipped(f"{python} is no Python interpreter that works")
+    return version
+
+
+def complete_python(python: str) -> None:
+    """Debian ships Python without what virtual environments and extensions need."""
+    version = python_version(python)
+    if not ask_python(python, "import ensurepip; print(1)"):
+        debian_package(f"python{version}-venv")
+    if not ask_python(python, "import sysconfig; print(*open(sysconfig.get_path('include') + '/Python.h'))"):
+        debian_package(f"python{version}-dev")
 
 
 def virtual_environment(python: str) -> str:
     """The interpreter of a virtual environment of our own."""
     home = CACHE / f"venv-{python_version(python)}"
     if not (home / "bin" / "pip").exists():
+        complete_python(python)
         say(f"making {home.relative_to(ROOT)}")
         run_quietly([python, "-m", "venv", "--clear", str(home)])
     return str(home / "bin" / "python")
