@@ -23,6 +23,8 @@
 #include <unistd.h>
 
 #define INLINE_ARGS 3       /* of a callback; more go into a tuple */
+#define BULK_SIZE 126976    /* of a bulk read: below malloc's threshold for mmap (128 KiB), with room */
+#define BULK_MIN 32768      /* a read that brought less ends bulk reading */
 #define SPARE_HANDLES 32768 /* freed handles kept for reuse, of each type */
 
 /* Interned names: NAME_CONTEXT is "context", and so on. */
@@ -99,6 +101,7 @@ typedef struct loop {
     bool stopping, closed, debug;
     struct transport *transports; /* those that are open, each with a reference */
     Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
+    PyObject *bulk;               /* the bytes object that a bulk read goes to */
 } loop;
 
 static loop *loop_of(casync_loop *casync) { return (loop *)((char *)casync - offsetof(loop, casync)); }

@@ -113,13 +113,47 @@ static void transport_begin_close(transport *self) {
 
 /* ---- what the stream tells ---- */
 
-static void on_data_received(casync_stream *stream, casync_span span) {
-    transport *self = transport_of(stream);
-    PyObject *result = NULL, *data = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
-    if (data != NULL) result = transport_call(self, NAME_DATA_RECEIVED, data);
+static const casync_protocol data_protocol, bulk_protocol;
+
+/* protocol.data_received(data); takes the reference of data, NULL with an exception if making it failed. */
+static void transport_deliver(transport *self, PyObject *data) {
+    PyObject *result = data == NULL ? NULL : transport_call(self, NAME_DATA_RECEIVED, data);
     if (result == NULL) transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
     Py_XDECREF(result);
     Py_XDECREF(data);
+}
+
+/* A read that filled the whole buffer has more behind it: what follows is bulk. */
+static void on_data_received(casync_stream *stream, casync_span span) {
+    if (span.len == CASYNC__SCRATCH_SIZE) casync_set_protocol(stream, &bulk_protocol);
+    transport_deliver(transport_of(stream),
+                      PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+}
+
+/* Bulk: the kernel writes into the bytes object itself, which is shortened to what came. */
+static casync_buffer on_bulk_buffer(casync_stream *stream, int64_t Py_UNUSED(size_hint)) {
+    transport *self = transport_of(stream);
+    casync_buffer buffer = {NULL, 0};
+    self->loop->bulk = PyBytes_FromStringAndSize(NULL, BULK_SIZE);
+    if (self->loop->bulk == NULL) {
+        transport_fatal(self, "Fatal read error on socket transport");
+    } else {
+        buffer.ptr = PyBytes_AS_STRING(self->loop->bulk);
+        buffer.len = BULK_SIZE;
+    }
+    return buffer;
+}
+
+static void on_bulk_updated(casync_stream *stream, size_t size) {
+    transport *self = transport_of(stream);
+    PyObject *data = self->loop->bulk;
+    self->loop->bulk = NULL;
+    if (size < BULK_MIN) casync_set_protocol(stream, &data_protocol);
+    if (size > 0) _PyBytes_Resize(&data, (Py_ssize_t)size); /* on failure data is NULL */
+    if (size > 0)
+        transport_deliver(self, data);
+    else
+        Py_XDECREF(data);
 }
 
 static int check_lent_buffer(const Py_buffer *lent) {
@@ -304,6 +338,15 @@ static const casync_protocol data_protocol = {NULL,
                                               on_data_received,
                                               NULL,
                                               NULL,
+                                              on_eof_received,
+                                              on_pause_writing,
+                                              on_resume_writing,
+                                              on_connection_lost};
+
+static const casync_protocol bulk_protocol = {NULL,
+                                              NULL,
+                                              on_bulk_buffer,
+                                              on_bulk_updated,
                                               on_eof_received,
                                               on_pause_writing,
                                               on_resume_writing,
