@@ -174,13 +174,16 @@ TEST(close_drops_callbacks_that_have_not_run) {
     close_loop();
 }
 
-TEST(close_drops_callbacks_that_are_queued) {
-    casync_job job = ZERO;
+TEST(callbacks_of_a_done_future_are_jobs_of_the_loop) {
+    casync_job job = ZERO, cancelled = ZERO;
     open_future();
-    EQ(casync_future_add_done_callback(&future, &job, never, NULL), 0);
+    EQ(casync_future_add_done_callback(&future, &job, say, WORD("runs")), 0);
+    EQ(casync_future_add_done_callback(&future, &cancelled, never, NULL), 0);
     EQ(casync_future_set_result(&future, 1, NULL), 0);
     casync_future_close(&future);
+    EQ(casync_job_cancel(&cancelled), 1);
     turn();
+    SAID("runs");
     close_loop();
 }
 
@@ -217,10 +220,10 @@ static void close_the_future(void *arg) {
 TEST(a_callback_may_close_its_future) {
     open_future();
     EQ(casync_future_add_done_callback(&future, NULL, close_the_future, WORD("closed")), 0);
-    EQ(casync_future_add_done_callback(&future, NULL, never, NULL), 0);
+    EQ(casync_future_add_done_callback(&future, NULL, say, WORD("next")), 0);
     EQ(casync_future_set_result(&future, 1, NULL), 0);
     turn();
-    SAID("closed");
+    SAID("closed next");
     close_loop();
 }
 
@@ -260,7 +263,7 @@ int main(int argc, char **argv) {
     RUN(a_job_that_is_queued_cannot_wait_for_a_future);
     RUN(without_memory_a_pooled_callback_is_not_added);
     RUN(close_drops_callbacks_that_have_not_run);
-    RUN(close_drops_callbacks_that_are_queued);
+    RUN(callbacks_of_a_done_future_are_jobs_of_the_loop);
     RUN(an_error_that_nobody_retrieved_is_told_to_the_exception_handler);
     RUN(retrieved_errors_and_cancellations_are_nobodys_business);
     RUN(a_callback_may_close_its_future);
