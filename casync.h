@@ -1373,8 +1373,8 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    at a time, whatever list that is, so cancel need not know which.
 
    Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
-   free list that grows by a chunk of 31). A turn with work ready reads the clock once and polls only
-   every 16 turns or 100 us; a turn without is one epoll_pwait2. */
+   free list that grows by a chunk of 31). A turn with work ready polls only every 64 turns or 100 us, and reads
+   the clock once if there are timers, else every 16th time; a turn without work is one epoll_pwait2. */
 
 enum {
     CASYNC__JOB_POOLED = 1,    /* goes back to the pool before it is called */
@@ -1386,7 +1386,7 @@ enum {
     CASYNC__JOB_INTERNAL = 32 /* not the user's: casync_walk passes over it */
 };
 
-#define CASYNC__MAX_SKIPPED_POLLS 16
+#define CASYNC__MAX_SKIPPED_POLLS 64
 #define CASYNC__MAX_SKIPPED_TIME CASYNC_US(100)
 #define CASYNC__CHUNK_JOBS 31
 
@@ -1406,6 +1406,7 @@ static int64_t casync__wheel_add(casync_loop *loop, casync_timer *timer);
 static void casync__wheel_remove(casync_loop *loop, casync_timer *timer);
 static void casync__wheel_advance(casync_loop *loop, int64_t now);
 static int64_t casync__wheel_next(casync_wheel *wheel, bool exact);
+static bool casync__wheel_is_empty(const casync_wheel *wheel);
 static void casync__wheel_close(casync_loop *loop);
 static void casync__timer_prepare_call(casync_loop *loop, casync_timer *timer);
 static int64_t casync__backend_open(casync_loop *loop);
@@ -1609,13 +1610,14 @@ static int64_t casync__wait_time(casync_loop *loop) {
     return loop->clock == CASYNC_CLOCK_MANUAL ? CASYNC_FOREVER : deadline - now;
 }
 
-/* While there is work, asking the kernel each turn would cost more than the work. */
+/* While there is work, asking the kernel each turn would cost more than the work. Where no timer needs
+   the time either, it is looked at in every 16th turn alone. */
 static bool casync__skip_poll(casync_loop *loop) {
     if (casync__list_is_empty(&loop->ready) || loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS) return false;
-    loop->now = casync_time(loop);
-    if (loop->now - loop->last_poll >= CASYNC__MAX_SKIPPED_TIME) return false;
     loop->skipped_polls++;
-    return true;
+    if (casync__wheel_is_empty(&loop->wheel) && loop->skipped_polls % 16 != 0) return true;
+    loop->now = casync_time(loop);
+    return loop->now - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
 }
 
 /* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. */
@@ -1936,6 +1938,10 @@ static inline void casync__wheel_insert(casync_wheel *wheel, casync_timer *timer
     casync__list_append(&wheel->levels[level]->slots[slot], &timer->job.link);
     wheel->levels[level]->occupied |= (uint64_t)1 << slot;
     wheel->occupied |= 1u << level;
+}
+
+static bool casync__wheel_is_empty(const casync_wheel *wheel) {
+    return !wheel->occupied && casync__list_is_empty(&wheel->past);
 }
 
 static inline int64_t casync__wheel_add(casync_loop *loop, casync_timer *timer) {
@@ -3415,9 +3421,9 @@ enum {
     CASYNC__OP_ACCEPT
 };
 
-#define CASYNC__SCRATCH_SIZE 65536
-#define CASYNC__READS_MAX 4    /* of one stream in one turn */
-#define CASYNC__ACCEPTS_MAX 32 /* of one server in one turn */
+#define CASYNC__SCRATCH_SIZE 131008 /* a Python bytes of it stays below malloc's threshold for mmap */
+#define CASYNC__READS_MAX 4         /* of one stream in one turn */
+#define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
 #define CASYNC__DEFAULT_LIMIT 65536
 #define CASYNC__DELIMITER_MAX 64
