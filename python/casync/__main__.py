@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from pathlib import Path
 
 import casync
 
@@ -19,14 +20,15 @@ def main(arguments: list[str]) -> None:
         print(USAGE)
         return
     if not module and not rest:
-        sys.exit(USAGE)
+        print(USAGE, file=sys.stderr)
+        sys.exit(2)
     casync.install()
     if module:
         sys.argv = [module[0], *rest]
         runpy.run_module(module[0], run_name="__main__", alter_sys=True)
     else:
         sys.argv = rest
-        sys.path[0] = str(__import__("pathlib").Path(rest[0]).resolve().parent)
+        sys.path[0] = str(Path(rest[0]).resolve().parent)
         runpy.run_path(rest[0], run_name="__main__")
 
 

@@ -316,6 +316,8 @@ def new_event_loop() -> EventLoop:
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     """asyncio.run() on a casync event loop."""
+    if events._get_running_loop() is not None:
+        raise RuntimeError("casync.run() cannot be called from a running event loop")
     if sys.version_info >= (3, 11):
         with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
             return runner.run(main)
@@ -324,8 +326,6 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
 
 def _run_before_311(main: Coroutine[Any, Any, _T], debug: bool | None) -> _T:
     """asyncio/runners.py of 3.10, which takes its loop from the policy."""
-    if events._get_running_loop() is not None:
-        raise RuntimeError("casync.run() cannot be called from a running event loop")
     if not asyncio.iscoroutine(main):
         raise ValueError(f"a coroutine was expected, got {main!r}")
     loop = new_event_loop()

@@ -306,22 +306,38 @@ static PyObject *handle_repr(handle *self) {
     return text;
 }
 
+/* asyncio.TimerHandle.__eq__: 1, 0, or -1 with an exception set */
+static int timer_equal(handle *a, handle *b) {
+    PyObject *args_a, *args_b;
+    int same;
+    if (a == b) return 1;
+    if (((timer_handle *)a)->when != ((timer_handle *)b)->when) return 0;
+    if ((a->flags ^ b->flags) & HANDLE_CANCELLED) return 0;
+    if (a->callback == NULL || b->callback == NULL) return a->callback == b->callback;
+    same = PyObject_RichCompareBool(a->callback, b->callback, Py_EQ);
+    if (same <= 0) return same;
+    args_a = handle_args(a);
+    args_b = handle_args(b);
+    same = args_a == NULL || args_b == NULL ? -1 : PyObject_RichCompareBool(args_a, args_b, Py_EQ);
+    Py_XDECREF(args_a);
+    Py_XDECREF(args_b);
+    return same;
+}
+
 /* TimerHandle's order is that of its time, as in asyncio. */
 static PyObject *timer_richcompare(PyObject *a, PyObject *b, int op) {
     double x, y;
-    bool same;
+    int same;
     if (Py_TYPE(a) != Py_TYPE(b)) Py_RETURN_NOTIMPLEMENTED;
     x = ((timer_handle *)a)->when;
     y = ((timer_handle *)b)->when;
-    same = a == b || (x == y && ((handle *)a)->callback == NULL && ((handle *)b)->callback == NULL &&
-                      (((handle *)a)->flags & HANDLE_CANCELLED) == (((handle *)b)->flags & HANDLE_CANCELLED));
+    if (op == Py_LT) return PyBool_FromLong(x < y);
+    if (op == Py_GT) return PyBool_FromLong(x > y);
+    same = timer_equal((handle *)a, (handle *)b);
+    if (same < 0) return NULL;
     switch (op) {
-    case Py_LT:
-        return PyBool_FromLong(x < y);
     case Py_LE:
         return PyBool_FromLong(x < y || same);
-    case Py_GT:
-        return PyBool_FromLong(x > y);
     case Py_GE:
         return PyBool_FromLong(x > y || same);
     case Py_EQ:

@@ -9,8 +9,8 @@
    exception handler) is kept in `error`, and casync_break() ends the turn at once; what has not run
    stays queued, as in asyncio. A loop visits and clears what its queued handles hold.
 
-   Costs: a turn is one check for Python signal handlers (a load) beside casync's own; the GIL is
-   dropped only if the system call really waits. */
+   Costs: a turn is casync's own; a poll, one check for Python's signal handlers (a load) beside it. The
+   GIL is dropped only if the system call really waits. */
 
 /* Ends the run with an exception, whose reference is taken; the first one counts. */
 static void loop_end_run(loop *self, PyObject *exception) {
@@ -52,17 +52,13 @@ static void loop_before_wait(void *arg, int64_t timeout) {
     if (timeout != 0) ((loop *)arg)->waiting = PyEval_SaveThread();
 }
 
+/* Python's signal handlers run between bytecodes, and here, where a signal has ended the wait. */
 static void loop_after_wait(void *arg, int64_t timeout) {
     loop *self = (loop *)arg;
     PyThreadState *waiting = self->waiting;
-    if (timeout == 0) return;
     self->waiting = NULL;
-    PyEval_RestoreThread(waiting);
-}
-
-/* Python's signal handlers run between bytecodes; a turn that runs none must ask. */
-static void loop_after_poll(void *arg) {
-    if (PyErr_CheckSignals() < 0) loop_end_run((loop *)arg, take_exception());
+    if (timeout != 0) PyEval_RestoreThread(waiting);
+    if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
 }
 
 static void server_report(loop *self, casync_server *server, const char *message, int64_t error);
@@ -89,9 +85,6 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     desc.after_wait = loop_after_wait;
     desc.arg = self;
     result = casync_loop_init(&self->casync, &desc);
-    if (result >= 0)
-        result = casync_hook_start(&self->casync, &self->after_poll, CASYNC_HOOK_AFTER_POLL, 0,
-                                   loop_after_poll, self);
     if (result < 0) {
         Py_DECREF(self);
         return raise_os_error(result);
@@ -107,9 +100,8 @@ static PyObject *raise_closed(void) {
 /* ---- scheduling ---- */
 
 /* The arguments of call_soon and its like: `required` positional ones and context=. */
-static int parse_schedule(const char *function, Py_ssize_t required, Py_ssize_t count, PyObject *const *args,
+static int parse_keywords(const char *function, Py_ssize_t required, Py_ssize_t count, PyObject *const *args,
                           PyObject *keywords, state *st, PyObject **context) {
-    *context = NULL;
     if (count < required) {
         PyErr_Format(PyExc_TypeError, "%s() takes at least %zd positional arguments (%zd given)", function,
                      required, count);
@@ -128,6 +120,13 @@ static int parse_schedule(const char *function, Py_ssize_t required, Py_ssize_t 
         *context = args[count + i];
     }
     return 0;
+}
+
+static inline int parse_schedule(const char *function, Py_ssize_t required, Py_ssize_t count,
+                                 PyObject *const *args, PyObject *keywords, state *st, PyObject **context) {
+    *context = NULL;
+    if (keywords == NULL && count >= required) return 0;
+    return parse_keywords(function, required, count, args, keywords, st, context);
 }
 
 /* function(self, *args, **keywords), for a method of a base class. */
@@ -180,9 +179,10 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
 /* Seconds as nanoseconds, rounded up (never early) and saturated. */
 static int64_t nanoseconds_of(double seconds) {
     double nanoseconds = seconds * 1e9;
+    int64_t whole;
     if (nanoseconds >= 9223372036854775807.0) return CASYNC_FOREVER;
-    if (nanoseconds <= 0) return 0;
-    int64_t whole = (int64_t)nanoseconds;
+    if (nanoseconds <= -9223372036854775807.0) return -CASYNC_FOREVER;
+    whole = (int64_t)nanoseconds;
     return whole + ((double)whole < nanoseconds);
 }
 

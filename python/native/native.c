@@ -22,10 +22,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define INLINE_ARGS 3       /* of a callback; more go into a tuple */
-#define BULK_SIZE 126976    /* of a bulk read: below malloc's threshold for mmap (128 KiB), with room */
-#define BULK_MIN 32768      /* a read that brought less ends bulk reading */
+#define INLINE_ARGS 3 /* of a callback; more go into a tuple */
 #define SPARE_HANDLES 32768 /* freed handles kept for reuse, of each type */
+
+/* Reads of BULK_BEGIN bytes or more make those that follow go to a bytes object of BULK_SIZE (as long as
+   casync.h's own buffer: below malloc's threshold for mmap), until one brings less than BULK_END. */
+#define BULK_SIZE CASYNC__SCRATCH_SIZE
+#define BULK_BEGIN 65536
+#define BULK_END 32768
 
 /* Interned names: NAME_CONTEXT is "context", and so on. */
 #define NAMES(X)                                                                                             \
@@ -92,7 +96,6 @@ typedef struct {
 
 typedef struct loop {
     PyObject_HEAD casync_loop casync;
-    casync_hook after_poll;
     state *state;
     PyThreadState *waiting; /* while the GIL is dropped */
     PyObject *error;        /* the exception that ends this run */

@@ -123,9 +123,8 @@ static void transport_deliver(transport *self, PyObject *data) {
     Py_XDECREF(data);
 }
 
-/* A read that filled the whole buffer has more behind it: what follows is bulk. */
 static void on_data_received(casync_stream *stream, casync_span span) {
-    if (span.len == CASYNC__SCRATCH_SIZE) casync_set_protocol(stream, &bulk_protocol);
+    if (span.len >= BULK_BEGIN) casync_set_protocol(stream, &bulk_protocol);
     transport_deliver(transport_of(stream),
                       PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
 }
@@ -148,7 +147,7 @@ static void on_bulk_updated(casync_stream *stream, size_t size) {
     transport *self = transport_of(stream);
     PyObject *data = self->loop->bulk;
     self->loop->bulk = NULL;
-    if (size < BULK_MIN) casync_set_protocol(stream, &data_protocol);
+    if (size < BULK_END) casync_set_protocol(stream, &data_protocol);
     if (size > 0) _PyBytes_Resize(&data, (Py_ssize_t)size); /* on failure data is NULL */
     if (size > 0)
         transport_deliver(self, data);
