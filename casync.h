@@ -298,7 +298,9 @@ struct casync_loop {
     casync_link changed; /* watchers whose interest the kernel does not know yet */
     casync_job *posted;  /* jobs from other threads, last first */
     uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
+    uint32_t woken;      /* casync_wake was called since the last wait */
     uint32_t fork_generation;
+    uint32_t connections;         /* allocated by servers */
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
     struct casync__signals *signals;
@@ -310,8 +312,7 @@ struct casync_loop {
 CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
 
 /* Ends a loop: jobs, timers, watchers and signals of it are dropped without a call, their structs may
-   go. Streams and servers must have been closed before (they own descriptors and memory): -EBUSY if
-   any is open, or if the loop is running. A closed loop may be closed again. */
+   go. Streams and servers must have been closed before (they own descriptors and memory): -EBUSY if any is open or still to be freed, or if the loop is running. A closed loop may be closed again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
@@ -559,13 +560,14 @@ CASYNC_API void casync_watcher_ref(casync_watcher *watcher, bool referenced);
 /* >> wakeup & threadsafe calls (API) ---------------------------------------------------------- */
 
 /* As casync_call_soon, from any thread, for a loop that is not closed. The calls of one thread run in
-   their order. With a job of your own it may be used in signal handlers, and a job whose call is
+   their order. A job of your own is for posting alone: not for casync_call_soon too. With one this may be used in signal handlers, and a job whose call is
    still to come is not queued twice: -EALREADY; so a job works as a coalescing wakeup. With a NULL
    job one is allocated: -ENOMEM. Cost: no lock; one eventfd write each time the loop sleeps. */
 CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job, casync_callback callback,
                                                void *arg);
 
-/* Ends the loop's wait, if it waits: its turn goes on. Any thread; safe in signal handlers. */
+/* Ends the loop's wait, or keeps the next from waiting: its turn goes on. Any thread; safe in signal
+   handlers. */
 CASYNC_API void casync_wake(casync_loop *loop);
 
 /* >> signals (API) ---------------------------------------------------------------------------- */
@@ -721,6 +723,7 @@ struct casync_stream {
     uint8_t *input; /* bytes read and not yet asked for: frames in the making */
     size_t input_start, input_end, input_size;
     size_t input_scanned; /* bytes of it known to hold no delimiter */
+    uint8_t *lent;        /* an earlier input, in which the frame last read still is */
     size_t read_limit;
     const casync_framing *framing;
     size_t high_water, low_water;
@@ -896,6 +899,7 @@ typedef struct casync_listen_desc {
     const casync_protocol *protocol; /* the library allocates it, and its protocol is told */
     void (*accepted)(casync_server *server, int fd, const casync_address *peer); /* it is yours */
     /* neither: casync_accept_op takes them */
+    /* Operations and jobs in a connection's memory must be done or cancelled when connection_lost returns. */
     size_t conn_size;     /* bytes allocated and zeroed for a connection; default a bare casync_stream */
     size_t stream_offset; /* where in these its casync_stream is */
     casync_stream_options options; /* for each connection */
@@ -1310,8 +1314,21 @@ static struct {
     casync__signal_source signals[65];
 } casync__process;
 
+static void casync__signals_after_fork(void);
+
+/* The first call in a forked child finds the page wiped. */
+static void casync__notice_fork(void) {
+    if (!casync__process.fork_page || *casync__process.fork_page != 0) return;
+    /* This thread is the child's only one, and the parent's others may have held the mutex. */
+    memset(&casync__process.mutex, 0, sizeof casync__process.mutex);
+    *casync__process.fork_page = 1;
+    casync__process.fork_generation++;
+    casync__signals_after_fork();
+}
+
 static int64_t casync__process_init(void) {
     int64_t result = 0;
+    casync__notice_fork();
     pthread_mutex_lock(&casync__process.mutex);
     if (!casync__process.has_key) {
         result = -pthread_key_create(&casync__process.running_loop, NULL);
@@ -1420,7 +1437,6 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
 static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
-static void casync__signals_after_fork(void);
 static void casync__take_posted_chain(casync_loop *loop);
 
 /* Moves what other threads posted to the ready queue. */
@@ -1512,21 +1528,8 @@ CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job, casy
 
 CASYNC__DEFINE bool casync_job_pending(const casync_job *job) { return job->link.next != NULL; }
 
-CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
-    if (!job->link.next && job->loop && casync__atomic_load(&job->posted)) casync__take_posted(job->loop);
-    if (!job->link.next) return 0;
-    CASYNC_ASSERT(casync__in_loop_thread(job->loop));
-    casync__list_remove(&job->link);
-    if (job->flags & CASYNC__JOB_POSTED) {
-        job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
-        casync__atomic_store(&job->posted, 0);
-    }
-    return 1;
-}
-
-/* What has to happen to some jobs when they leave the queue to be called. */
-static void casync__prepare_call(casync_loop *loop, casync_job *job) {
-    if (job->flags & CASYNC__JOB_TIMER) casync__timer_prepare_call(loop, (casync_timer *)(void *)job);
+/* A job leaves the queue, to be called or not: what is lent or allocated goes back. */
+static void casync__release_job(casync_loop *loop, casync_job *job) {
     if (job->flags & CASYNC__JOB_POSTED) {
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
         casync__atomic_store(&job->posted, 0);
@@ -1535,6 +1538,22 @@ static void casync__prepare_call(casync_loop *loop, casync_job *job) {
         casync__return_job(loop, job);
     else if (job->flags & CASYNC__JOB_ALLOCATED)
         casync__free(&loop->allocator, job);
+}
+
+CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
+    if (job->flags & CASYNC__JOB_TIMER) return casync_timer_stop((casync_timer *)(void *)job);
+    if (!job->link.next && job->loop && casync__atomic_load(&job->posted)) casync__take_posted(job->loop);
+    if (!job->link.next) return 0;
+    CASYNC_ASSERT(casync__in_loop_thread(job->loop));
+    casync__list_remove(&job->link);
+    casync__release_job(job->loop, job);
+    return 1;
+}
+
+/* What has to happen before some jobs are called. */
+static void casync__prepare_call(casync_loop *loop, casync_job *job) {
+    if (job->flags & CASYNC__JOB_TIMER) casync__timer_prepare_call(loop, (casync_timer *)(void *)job);
+    casync__release_job(loop, job);
 }
 
 static void casync__run_ready(casync_loop *loop) {
@@ -1601,7 +1620,8 @@ static bool casync__has_work(casync_loop *loop) {
 /* How long the kernel may be waited in: 0 if there is work, else until the next deadline. */
 static int64_t casync__wait_time(casync_loop *loop) {
     int64_t deadline, now;
-    if (loop->stopping || casync__has_work(loop) || !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
+    if (loop->stopping || casync__has_work(loop) || casync__atomic_load(&loop->woken) ||
+        !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
         return 0;
     deadline = casync__wheel_next(&loop->wheel, casync__is_virtual(loop));
     if (deadline == CASYNC_FOREVER) return CASYNC_FOREVER;
@@ -1620,17 +1640,19 @@ static bool casync__skip_poll(casync_loop *loop) {
     return loop->now - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
 }
 
-/* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. */
+/* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. While
+   something outside is awaited it passes as real time does. */
 static int64_t casync__wait_virtual(casync_loop *loop, int64_t timeout) {
-    int64_t result = casync__poll(loop, 0);
-    bool outside = loop->fds_active > 0 && loop->clock != CASYNC_CLOCK_VIRTUAL_FORCED;
+    int64_t result = casync__poll(loop, 0), began = casync__monotonic(), passed = timeout;
+    bool outside = loop->fds_active > 0 || loop->signals;
     if (result < 0 || casync__has_work(loop)) return result;
-    if (outside || timeout == CASYNC_FOREVER) {
+    if (timeout == CASYNC_FOREVER) return casync__poll(loop, timeout);
+    if (outside && loop->clock != CASYNC_CLOCK_VIRTUAL_FORCED) {
         result = casync__poll(loop, timeout);
-        if (result < 0 || casync__has_work(loop)) return result;
+        passed = casync__monotonic() - began;
     }
-    if (timeout != CASYNC_FOREVER) loop->now += timeout;
-    return 0;
+    loop->now += passed < timeout ? passed : timeout;
+    return result;
 }
 
 enum { CASYNC__WAIT_NOT, CASYNC__WAIT_IF_ALIVE, CASYNC__WAIT };
@@ -1664,13 +1686,7 @@ static int64_t casync__turn(casync_loop *loop, int mode) {
 
 /* Has this process been forked since the loop was made, or made anew? */
 static bool casync__is_forked(const casync_loop *loop) {
-    if (*casync__process.fork_page == 0) {
-        /* This thread is the child's only one, and the parent's others may have held the mutex. */
-        memset(&casync__process.mutex, 0, sizeof casync__process.mutex);
-        *casync__process.fork_page = 1;
-        casync__process.fork_generation++;
-        casync__signals_after_fork();
-    }
+    casync__notice_fork();
     return loop->fork_generation != casync__process.fork_generation;
 }
 
@@ -1728,6 +1744,7 @@ static void casync__stop_loop(void *loop) { casync_stop((casync_loop *)loop); }
 CASYNC__DEFINE int64_t casync_run_until_complete(casync_future *future) {
     int64_t result;
     casync_job job;
+    if (casync_future_done(future)) return casync_future_result(future);
     memset(&job, 0, sizeof job);
     result = casync_future_add_done_callback(future, &job, casync__stop_loop, future->loop);
     if (result < 0) return result;
@@ -1773,7 +1790,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
     casync__list_init(&loop->wheel.past);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__list_init(&loop->hooks[kind]);
     loop->wheel.next_deadline = UINT64_MAX;
-    (void)casync__is_forked(loop); /* so that the generation is this process's */
+
     loop->fork_generation = casync__process.fork_generation;
     result = casync__backend_open(loop);
     if (result < 0) return result;
@@ -1788,16 +1805,15 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
     while (!casync__list_is_empty(list)) {
         casync_job *job = casync__job_of(list->next);
         casync__list_remove(&job->link);
-        casync__atomic_store(&job->posted, 0);
-        job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
-        if (job->flags & CASYNC__JOB_ALLOCATED) casync__free(&loop->allocator, job);
+        casync__release_job(loop, job);
     }
 }
 
 CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
     int kind;
     if (loop->state == CASYNC_LOOP_CLOSED) return 0;
-    if (loop->state == CASYNC_LOOP_RUNNING || casync__has_open_streams(loop)) return -EBUSY;
+    if (loop->state == CASYNC_LOOP_RUNNING || loop->connections || casync__has_open_streams(loop))
+        return -EBUSY;
     casync__signals_close(loop);
     casync__watchers_close(loop);
     casync__backend_close(loop);
@@ -2212,6 +2228,7 @@ CASYNC__DEFINE int64_t casync_timer_stop(casync_timer *timer) {
     CASYNC_ASSERT(casync__in_loop_thread(timer->job.loop));
     casync__wheel_remove(timer->job.loop, timer);
     timer->job.loop->active -= casync__timer_weight(timer);
+    casync__release_job(timer->job.loop, &timer->job);
     return 1;
 }
 
@@ -2258,30 +2275,34 @@ CASYNC__DEFINE int64_t casync_future_init(casync_loop *loop, casync_future *futu
 }
 
 CASYNC__DEFINE void casync_future_close(casync_future *future) {
-    if (!future->loop) return;
-    if (future->state == CASYNC_FUTURE_PENDING && future->kind == CASYNC__FUTURE_OP)
-        casync__op_cancel((casync_op *)(void *)future);
+    casync_loop *loop = future->loop;
+    if (!loop) return;
+    future->loop = NULL;
+    if (loop->state == CASYNC_LOOP_CLOSED) return;
     if (future->state == CASYNC_FUTURE_FAILED && !future->retrieved) {
         casync_exception exception;
         memset(&exception, 0, sizeof exception);
         exception.message = "a future failed and nobody retrieved its error";
         exception.error = future->result;
         exception.future = future;
-        casync_call_exception_handler(future->loop, &exception);
+        casync_call_exception_handler(loop, &exception);
     }
     while (!casync__list_is_empty(&future->callbacks)) {
         casync_job *job = casync__job_of(future->callbacks.next);
         casync__list_remove(&job->link);
-        if (job->flags & CASYNC__JOB_POOLED) casync__return_job(future->loop, job);
+        casync__release_job(loop, job);
     }
-    future->loop = NULL;
+    if (future->state == CASYNC_FUTURE_PENDING && future->kind == CASYNC__FUTURE_OP) {
+        future->state = CASYNC_FUTURE_CANCELLED;
+        casync__op_cancel((casync_op *)(void *)future);
+    }
 }
 
 static void casync__future_end(casync_future *future, int state, int64_t result, void *ptr) {
     future->state = (uint8_t)state;
     future->result = result;
     future->ptr = ptr;
-    casync__list_move(&future->loop->ready, &future->callbacks);
+    if (future->loop) casync__list_move(&future->loop->ready, &future->callbacks);
 }
 
 CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
@@ -2292,8 +2313,8 @@ CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t r
 
 CASYNC__DEFINE int64_t casync_future_cancel(casync_future *future) {
     if (future->state != CASYNC_FUTURE_PENDING) return 0;
-    if (future->kind == CASYNC__FUTURE_OP) casync__op_cancel((casync_op *)(void *)future);
     casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
+    if (future->kind == CASYNC__FUTURE_OP) casync__op_cancel((casync_op *)(void *)future);
     return 1;
 }
 
@@ -2560,17 +2581,19 @@ static void casync__flush_changes(casync_loop *loop) {
     casync__list_move(&loop->changed, &refused);
 }
 
-/* A post that comes before `sleeping` is set is seen here; one that comes after writes the eventfd. */
+/* A post or wake that comes before `sleeping` is set is seen here; one that comes after writes the eventfd. */
 static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
     int64_t result;
     if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
     if (timeout > 0) {
         casync__atomic_exchange(&loop->sleeping, 1);
-        if (casync__atomic_load_job(&loop->posted)) timeout = 0;
+        if (loop->stopping || casync__atomic_load_job(&loop->posted) || casync__atomic_load(&loop->woken))
+            timeout = 0;
     }
     loop->polls++;
     result = loop->backend->reap(loop, timeout);
     casync__atomic_store(&loop->sleeping, 0);
+    casync__atomic_store(&loop->woken, 0);
     return result;
 }
 
@@ -2808,7 +2831,10 @@ CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job
     return 0;
 }
 
-CASYNC__DEFINE void casync_wake(casync_loop *loop) { casync__wake_sleeper(loop); }
+CASYNC__DEFINE void casync_wake(casync_loop *loop) {
+    casync__atomic_exchange(&loop->woken, 1);
+    casync__wake_sleeper(loop);
+}
 
 /* >> signals (implementation) ----------------------------------------------------------------- */
 
@@ -2923,6 +2949,19 @@ static void casync__signals_after_fork(void) {
     casync__process.handled = 0;
 }
 
+/* Watches a descriptor of the library's own, which keeps no loop running. */
+static int64_t casync__watch_internal(casync_loop *loop, casync_watcher *watcher, int fd,
+                                      casync_callback callback) {
+    int64_t result = casync__watcher_register(loop, watcher, fd, CASYNC__WATCHER_INTERNAL);
+    if (result < 0) return result;
+    watcher->flags |= CASYNC__WATCHER_UNREFERENCED;
+    casync__job_init(loop, &watcher->reader, callback, loop);
+    casync__watcher_want(watcher, CASYNC__READ);
+    result = loop->backend->submit(loop, watcher);
+    if (result < 0) casync__watcher_unregister(watcher, true);
+    return result;
+}
+
 /* Watches the two descriptors in this loop. */
 static int64_t casync__signals_open(casync_loop *loop) {
     casync__signals *signals;
@@ -2932,19 +2971,16 @@ static int64_t casync__signals_open(casync_loop *loop) {
     if (!signals) return -ENOMEM;
     memset(signals, 0, sizeof *signals);
     sigemptyset(&signals->blocked);
-    result = casync_add_reader(loop, &signals->signalfd_watcher, casync__process.signalfd,
-                               casync__read_signalfd, loop);
+    result = casync__watch_internal(loop, &signals->signalfd_watcher, casync__process.signalfd,
+                                    casync__read_signalfd);
     if (result == 0)
-        result = casync_add_reader(loop, &signals->handled_watcher, casync__process.handled_fd,
-                                   casync__read_handled, loop);
+        result = casync__watch_internal(loop, &signals->handled_watcher, casync__process.handled_fd,
+                                        casync__read_handled);
     if (result < 0) {
-        casync_remove_reader(&signals->signalfd_watcher);
+        casync__watcher_unregister(&signals->signalfd_watcher, false);
         casync__free(&loop->allocator, signals);
         return result;
     }
-    casync_watcher_ref(&signals->signalfd_watcher, false);
-    casync_watcher_ref(&signals->handled_watcher, false);
-    signals->signalfd_watcher.kind = signals->handled_watcher.kind = CASYNC__WATCHER_INTERNAL;
     loop->signals = signals;
     return 0;
 }
@@ -3408,7 +3444,8 @@ enum {
     CASYNC__STREAM_EOF_SENT = 4096,
     CASYNC__STREAM_FINISHING = 8192,
     CASYNC__STREAM_WRITING_PAUSED = 16384,
-    CASYNC__STREAM_ENDED = 32768
+    CASYNC__STREAM_ENDED = 32768,
+    CASYNC__STREAM_LENT = 65536 /* the frame last read is the user's until the next read */
 };
 
 enum {
@@ -3426,6 +3463,7 @@ enum {
 #define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
 #define CASYNC__DEFAULT_LIMIT 65536
+#define CASYNC__LIMIT_MAX (SIZE_MAX / 4) /* so that a frame's length with its prefix cannot overflow */
 #define CASYNC__DELIMITER_MAX 64
 #define CASYNC__PASSED_FDS_MAX 16 /* taken with one read */
 
@@ -3437,6 +3475,7 @@ typedef struct casync__fd_queue {
 static void casync__stream_end(casync_stream *stream, int64_t error);
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size);
 static void casync__update_reading(casync_stream *stream);
+static bool casync__server_wants(const casync_server *server);
 
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
     return stream->watcher.reader.loop;
@@ -3466,9 +3505,8 @@ static void casync__report(casync_loop *loop, const char *message, int64_t error
 /* -- operations: what waits for a stream or a server -- */
 
 static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kind) {
-    /* Nobody ever opened the stream: the operation will fail, which the running loop can tell. */
+    /* Nobody ever opened the stream: the operation fails, with or without a loop to tell it. */
     if (!loop) loop = casync_get_running_loop();
-    CASYNC_ASSERT(loop);
     memset(op, 0, sizeof *op);
     casync__future_reset(loop, &op->future, CASYNC__FUTURE_OP);
     op->kind = kind;
@@ -3489,11 +3527,14 @@ static void casync__ops_done(casync_link *list, int64_t result) {
 
 static void casync__op_cancel(casync_op *op) {
     if (op->link.next) casync__list_remove(&op->link);
-    if (op->stream && op->stream->reading == op) {
+    if (op->stream && op->stream->reading == op) { /* a read waits in no list */
         op->stream->reading = NULL;
         casync__update_reading(op->stream);
     }
-    if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH) casync_close(op->stream);
+    if (op->kind == CASYNC__OP_ACCEPT && !casync__server_wants(op->server))
+        casync__unwant(&op->server->watcher, CASYNC__READ);
+    if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
+        casync_close(op->stream); /* may free op */
 }
 
 /* -- framing -- */
@@ -3564,28 +3605,41 @@ static void casync__input_consume(casync_stream *stream, size_t size) {
 }
 
 static void casync__input_free(casync_stream *stream) {
-    if (stream->input) casync__free(&casync__stream_loop(stream)->allocator, stream->input);
-    stream->input = NULL;
+    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
+    casync__free(allocator, stream->input);
+    casync__free(allocator, stream->lent);
+    stream->input = stream->lent = NULL;
     stream->input_start = stream->input_end = stream->input_size = stream->input_scanned = 0;
 }
 
-static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size) {
+/* Makes room for `size` more bytes behind the input. While the frame last read is the user's, the memory it is in
+   stays as it is. */
+static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
+    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
     size_t kept = casync__input_size(stream), needed = kept + size;
-    if (stream->input_start > 0) {
-        memmove(stream->input, stream->input + stream->input_start, kept);
-        stream->input_start = 0;
-        stream->input_end = kept;
-    }
-    if (needed > stream->input_size) {
-        size_t grown = stream->input_size * 2 > needed ? stream->input_size * 2 : needed;
-        uint8_t *input =
-            (uint8_t *)casync__realloc(&casync__stream_loop(stream)->allocator, stream->input, grown);
+    size_t grown = stream->input_size * 2 > needed ? stream->input_size * 2 : needed;
+    bool lend = casync__stream_is(stream, CASYNC__STREAM_LENT) && !stream->lent;
+    uint8_t *input = stream->input;
+    if (needed > stream->input_size || lend) {
+        input = (uint8_t *)casync__realloc(allocator, NULL, grown);
         if (!input) return -ENOMEM;
-        stream->input = input;
         stream->input_size = grown;
     }
-    if (size > 0) memcpy(stream->input + kept, data, size);
-    stream->input_end = needed;
+    if (kept > 0) memmove(input, stream->input + stream->input_start, kept);
+    if (lend)
+        stream->lent = stream->input;
+    else if (input != stream->input)
+        casync__free(allocator, stream->input);
+    stream->input = input;
+    stream->input_start = 0;
+    stream->input_end = kept;
+    return 0;
+}
+
+static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size) {
+    if (casync__input_reserve(stream, size) < 0) return -ENOMEM;
+    memcpy(stream->input + stream->input_end, data, size);
+    stream->input_end += size;
     return 0;
 }
 
@@ -3636,6 +3690,7 @@ static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void *
         length = casync__find_frame(stream, &op->framing, &skip);
         if (length < 0) return length;
         *ptr = stream->input + stream->input_start + skip;
+        stream->flags |= CASYNC__STREAM_LENT;
         casync__input_consume(stream, (size_t)length);
         return length - (int64_t)skip;
     }
@@ -3702,6 +3757,12 @@ static void casync__deliver_input(casync_stream *stream) {
     if (casync__guard_leave(loop, &guard) && casync__input_size(stream) == 0) casync__input_free(stream);
 }
 
+/* The protocol may have bytes that waited: by the queue, so that it is not called inside its own call. */
+static void casync__deliver_soon(casync_stream *stream) {
+    if (casync__may_deliver(stream) && casync__input_size(stream) > 0)
+        casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
+}
+
 /* Bytes for the stream's user. To a protocol without frames they go as they are; all others get them from
    the input, where they also wait while reading is paused. */
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
@@ -3742,23 +3803,24 @@ static void casync__stream_received_eof(casync_stream *stream) {
     if (!keep) casync_finish_start(stream);
 }
 
-static void casync__queue_fd(casync_stream *stream, int fd) {
+static int64_t casync__queue_fd(casync_stream *stream, int fd) {
     casync_loop *loop = casync__stream_loop(stream);
     casync__fd_queue **last = &stream->received_fds;
     casync__fd_queue *entry = (casync__fd_queue *)casync__realloc(&loop->allocator, NULL, sizeof *entry);
     if (!entry) {
         casync__sys_close(fd);
-        casync__report(loop, "no memory for a descriptor that was passed: it is closed", -ENOMEM, stream,
-                       NULL);
-        return;
+        return -ENOMEM;
     }
     entry->next = NULL;
     entry->fd = fd;
     while (*last) last = &(*last)->next;
     *last = entry;
+    return 0;
 }
 
-static void casync__take_fds(casync_stream *stream, struct msghdr *message) {
+/* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOMEM. */
+static int64_t casync__take_fds(casync_stream *stream, struct msghdr *message) {
+    int64_t result = message->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
     struct cmsghdr *header;
     for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
         size_t i, count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -3766,12 +3828,10 @@ static void casync__take_fds(casync_stream *stream, struct msghdr *message) {
         for (i = 0; i < count; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
-            casync__queue_fd(stream, fd);
+            if (casync__queue_fd(stream, fd) < 0) result = -ENOMEM;
         }
     }
-    if (message->msg_flags & MSG_CTRUNC)
-        casync__report(casync__stream_loop(stream), "more descriptors were passed at once than can be taken",
-                       -EMSGSIZE, stream, NULL);
+    return result;
 }
 
 static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t size) {
@@ -3781,7 +3841,7 @@ static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t
     } control;
     struct iovec iov;
     struct msghdr message;
-    int64_t count;
+    int64_t count, result;
     memset(&message, 0, sizeof message);
     iov.iov_base = buffer;
     iov.iov_len = size;
@@ -3790,8 +3850,9 @@ static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t
     message.msg_control = &control;
     message.msg_controllen = sizeof control;
     count = casync__sys_recvmsg(stream->watcher.fd, &message);
-    if (count >= 0) casync__take_fds(stream, &message);
-    return count;
+    if (count < 0) return count;
+    result = casync__take_fds(stream, &message);
+    return result < 0 ? result : count;
 }
 
 /* One read(2). Notes whether it filled the buffer. */
@@ -4105,21 +4166,37 @@ CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
 
 static void casync__stream_writable(void *arg);
 
-/* What closes a stream that ended and tells its protocol, which may then use the struct again. */
+/* Frees what a server allocated for a connection. */
+static void casync__free_connection(void *arg) {
+    casync_stream *stream = (casync_stream *)arg;
+    casync_loop *loop = casync__stream_loop(stream);
+    loop->connections--;
+    casync__free(&loop->allocator, stream->memory);
+}
+
+/* Closes a stream that ended, and tells its protocol, which may then use the struct again. What a server
+   allocated is freed behind the callbacks of finish operations, which may be in that memory too. */
 static void casync__stream_ended(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
     casync_loop *loop = casync__stream_loop(stream);
     const casync_protocol *protocol = stream->protocol;
     int64_t error = stream->error;
     void *memory = stream->memory;
-    casync_link finishing;
-    casync__list_init(&finishing);
-    casync__list_move(&finishing, &stream->waiting);
+    bool finishing = !casync__list_is_empty(&stream->waiting);
+    casync_link waiting;
+    casync__list_init(&waiting);
+    casync__list_move(&waiting, &stream->waiting);
     stream->memory = NULL;
     casync_close(stream);
+    casync__ops_done(&waiting, error);
     if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
-    casync__ops_done(&finishing, error);
-    casync__free(&loop->allocator, memory);
+    if (!memory) return;
+    stream->memory = memory;
+    casync__job_init(loop, &stream->ending, casync__free_connection, stream);
+    if (finishing)
+        casync__make_ready(loop, &stream->ending);
+    else
+        casync__free_connection(stream);
 }
 
 /* Nothing more comes or goes. Operations fail with what ended the stream, but for finish operations,
@@ -4138,7 +4215,6 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_job_cancel(&stream->watcher.writer);
     if (stream->watcher.changed.next)
         casync__list_remove(&stream->watcher.changed); /* it will be closed soon */
-    if (closes) casync__make_ready(loop, &stream->ending);
     casync__list_init(&others);
     for (link = stream->waiting.next; link != &stream->waiting;) {
         casync_op *op = casync__container(link, casync_op, link);
@@ -4153,6 +4229,8 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
         stream->reading = NULL;
         casync__op_done(op, error < 0 ? error : -ECONNABORTED, NULL);
     }
+    /* Behind the callbacks of these operations, which may be in memory that ends with the connection. */
+    if (closes) casync__make_ready(loop, &stream->ending);
     casync_outbuf_clear(&stream->out);
 }
 
@@ -4181,6 +4259,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     stream->server = NULL;
     stream->error = 0;
     stream->read_limit = options->read_limit ? options->read_limit : CASYNC__DEFAULT_LIMIT;
+    if (stream->read_limit > CASYNC__LIMIT_MAX) stream->read_limit = CASYNC__LIMIT_MAX;
     stream->framing = options->framing;
     stream->high_water = options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT;
     stream->low_water = options->low_water ? options->low_water : stream->high_water / 4;
@@ -4313,6 +4392,8 @@ CASYNC__DEFINE void casync_close(casync_stream *stream) {
     stream->filter = NULL;
     stream->memory = NULL;
     if (filter && filter->close) filter->close(filter);
+    if (!memory) return;
+    loop->connections--;
     casync__free(&loop->allocator, memory);
 }
 
@@ -4334,9 +4415,9 @@ CASYNC__DEFINE int64_t casync_finish_start(casync_stream *stream) {
     if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
     if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return 0;
     if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING)) return casync_abort(stream);
-    if (!casync__filter_write_eof(stream)) return 0;
     stream->flags |= CASYNC__STREAM_FINISHING;
     casync__update_reading(stream);
+    if (!casync__filter_write_eof(stream)) return 0;
     if (stream->out.size == 0) casync__all_sent(stream);
     return 0;
 }
@@ -4365,6 +4446,7 @@ CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_p
     if (stream->reading) return -EBUSY;
     stream->protocol = protocol;
     casync__update_reading(stream);
+    casync__deliver_soon(stream);
     return 0;
 }
 
@@ -4381,6 +4463,9 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
     if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return casync__op_done(op, -ECONNABORTED, NULL);
+    stream->flags &= ~(uint32_t)CASYNC__STREAM_LENT;
+    casync__free(&casync__stream_loop(stream)->allocator, stream->lent);
+    stream->lent = NULL;
     if (casync__input_size(stream) == 0) casync__input_free(stream);
     stream->reading = op;
     casync__serve_read(stream);
@@ -4441,8 +4526,7 @@ CASYNC__DEFINE int64_t casync_resume_reading(casync_stream *stream) {
     if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
     stream->flags &= ~(uint32_t)CASYNC__STREAM_PAUSED;
     casync__update_reading(stream);
-    if (casync__may_deliver(stream) && casync__input_size(stream) > 0)
-        casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
+    casync__deliver_soon(stream);
     return 0;
 }
 
@@ -4789,6 +4873,7 @@ static int64_t casync__make_connection(casync_server *server, int fd) {
         casync__free(&loop->allocator, memory);
         return result;
     }
+    loop->connections++;
     stream->memory = memory;
     stream->server = server;
     casync__list_append(&server->connections, &stream->connections);
