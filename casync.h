@@ -2346,7 +2346,7 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
    operation (casync_op) is what a caller waits for: it is attempted at once; if the kernel says EAGAIN
    it waits with its stream or server, and is attempted again when the watcher says ready. Nothing above
    knows more of the kernel than that, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is
-   another casync__backend, and one that completes operations by itself takes them in casync__op_start.
+   another casync__backend, and one that completes operations by itself gets to know them in casync__op_begin.
 
    The table `fds` maps a descriptor's number to its watcher and a generation, which changes with each
    watcher. epoll hands back (generation, number), so an event that was meant for somebody before is
@@ -2551,6 +2551,27 @@ static const casync__backend casync__epoll = {"epoll",
                                               casync__epoll_wake,
                                               casync__epoll_close,
                                               casync__epoll_fork};
+
+static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kind) {
+    /* Nobody ever opened the stream: the operation fails, with or without a loop to tell it. */
+    if (!loop) loop = casync_get_running_loop();
+    memset(op, 0, sizeof *op);
+    casync__future_reset(loop, &op->future, CASYNC__FUTURE_OP);
+    op->kind = kind;
+    return &op->future;
+}
+
+static casync_future *casync__op_done(casync_op *op, int64_t result, void *ptr) {
+    if (op->link.next) casync__list_remove(&op->link);
+    casync_future_set_result(&op->future, result, ptr);
+    return &op->future;
+}
+
+/* Ends all operations of a list. */
+static void casync__ops_done(casync_link *list, int64_t result) {
+    while (list->next && !casync__list_is_empty(list))
+        casync__op_done(casync__container(list->next, casync_op, link), result, NULL);
+}
 
 static int64_t casync__backend_open(casync_loop *loop) {
     loop->backend = &casync__epoll;
@@ -3502,28 +3523,7 @@ static void casync__report(casync_loop *loop, const char *message, int64_t error
     casync_call_exception_handler(loop, &exception);
 }
 
-/* -- operations: what waits for a stream or a server -- */
-
-static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kind) {
-    /* Nobody ever opened the stream: the operation fails, with or without a loop to tell it. */
-    if (!loop) loop = casync_get_running_loop();
-    memset(op, 0, sizeof *op);
-    casync__future_reset(loop, &op->future, CASYNC__FUTURE_OP);
-    op->kind = kind;
-    return &op->future;
-}
-
-static casync_future *casync__op_done(casync_op *op, int64_t result, void *ptr) {
-    if (op->link.next) casync__list_remove(&op->link);
-    casync_future_set_result(&op->future, result, ptr);
-    return &op->future;
-}
-
-/* Ends all operations of a list. */
-static void casync__ops_done(casync_link *list, int64_t result) {
-    while (list->next && !casync__list_is_empty(list))
-        casync__op_done(casync__container(list->next, casync_op, link), result, NULL);
-}
+/* -- ending operations that wait for a stream or a server -- */
 
 static void casync__op_cancel(casync_op *op) {
     if (op->link.next) casync__list_remove(&op->link);
