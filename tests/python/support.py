@@ -24,9 +24,9 @@ def within(awaitable: Awaitable[T]) -> Awaitable[T]:
     return asyncio.wait_for(awaitable, TIMEOUT)
 
 
-async def turns(count: int = 50) -> None:
+async def turns(count: int = 200) -> None:
     """Lets the loop turn, so that whatever it has to do already would be done. (While callbacks are ready
-    casync polls in every 17th turn only.)"""
+    casync skips the poll of some turns, of 64 in a row at most.)"""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -59,6 +59,7 @@ async def cancel_leftovers() -> None:
     for task in leftovers:
         task.cancel()
     await asyncio.gather(*leftovers, return_exceptions=True)
+    await turns()  # until the transports that are closing have closed
 
 
 def collect_garbage() -> None:

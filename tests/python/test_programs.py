@@ -22,7 +22,7 @@ import pytest
 import trustme
 import websockets
 from aiohttp import web
-from support import TIMEOUT, Loop, ended, finish, pattern, python, turns, within
+from support import TIMEOUT, Loop, ended, finish, pattern, python, within
 
 BIG = pattern(3_000_000)
 
@@ -86,7 +86,6 @@ async def test_aiohttp(loop: Loop) -> None:
             assert (response.status, await response.text()) == (409, "no")
         async with session.get(f"/files/{Path(__file__).name}") as response:
             assert await response.read() == Path(__file__).read_bytes()
-    await turns()
 
 
 async def test_many_aiohttp_requests_at_once(loop: Loop) -> None:
@@ -96,7 +95,6 @@ async def test_many_aiohttp_requests_at_once(loop: Loop) -> None:
 
     async with aiohttp_server() as url, aiohttp.ClientSession(url) as session:
         await asyncio.gather(*(get(session, number) for number in range(300)))
-    await turns()
 
 
 async def test_aiohttp_websockets(loop: Loop) -> None:
@@ -105,7 +103,6 @@ async def test_aiohttp_websockets(loop: Loop) -> None:
             for text in "hello", "x" * 100_000:
                 await socket.send_str(text)
                 assert await socket.receive_str() == text.upper()
-    await turns()
 
 
 async def test_aiohttp_over_tls(loop: Loop) -> None:
@@ -119,7 +116,6 @@ async def test_aiohttp_over_tls(loop: Loop) -> None:
             assert await response.text() == hashlib.sha1(BIG).hexdigest()
         async with session.get("/big") as response:
             assert await response.read() == BIG
-    await turns()
 
 
 async def test_httpx_through_anyio(loop: Loop) -> None:
@@ -129,7 +125,6 @@ async def test_httpx_through_anyio(loop: Loop) -> None:
         assert (await client.post("/digest", content=BIG)).text == hashlib.sha1(BIG).hexdigest()
         async with client.stream("GET", "/big") as response:
             assert b"".join([chunk async for chunk in response.aiter_bytes()]) == BIG
-    await turns()
 
 
 def test_anyio(loop_module: ModuleType) -> None:
@@ -172,7 +167,6 @@ async def test_websockets(loop: Loop) -> None:
         async with websockets.connect(f"ws://127.0.0.1:{port}", proxy=None) as connection:
             await connection.close(code=1001)
             assert connection.close_code == 1001
-    await turns()
 
 
 UVICORN_APP = """

@@ -83,12 +83,15 @@ WAITING_TASK = """
 """
 
 WAITING_IN_A_THREAD = """
-    loop = new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
+    loop, stopped = new_event_loop(), threading.Event()
+    def work():
+        loop.run_forever()
+        stopped.set()
+    thread = threading.Thread(target=work)
     thread.start()
     try:
         print("ready")
-        thread.join()
+        stopped.wait()
     except KeyboardInterrupt:
         print("interrupted")
         loop.call_soon_threadsafe(loop.stop)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trustme
-from support import Loop, Recorder, pattern, turns
+from support import Loop, Recorder, pattern
 
 
 class Contexts:
@@ -56,7 +56,6 @@ async def test_echo(loop: Loop, contexts: Contexts) -> None:
     writer.close()
     await writer.wait_closed()
     server.close()
-    await turns()
 
 
 async def test_megabytes_both_ways(loop: Loop, contexts: Contexts) -> None:
@@ -73,7 +72,6 @@ async def test_megabytes_both_ways(loop: Loop, contexts: Contexts) -> None:
     writer.close()
     await writer.wait_closed()
     server.close()
-    await turns()
 
 
 async def test_extra_info(loop: Loop, contexts: Contexts) -> None:
@@ -86,7 +84,6 @@ async def test_extra_info(loop: Loop, contexts: Contexts) -> None:
     writer.close()
     await writer.wait_closed()
     server.close()
-    await turns()
 
 
 async def test_an_untrusted_certificate_is_refused(loop: Loop, contexts: Contexts) -> None:
@@ -96,7 +93,6 @@ async def test_an_untrusted_certificate_is_refused(loop: Loop, contexts: Context
     with pytest.raises(ssl.SSLCertVerificationError):
         await asyncio.open_connection(*address, ssl=ssl.create_default_context())
     server.close()
-    await turns()
 
 
 async def test_a_peer_that_does_not_speak_tls(loop: Loop, contexts: Contexts) -> None:
@@ -109,7 +105,6 @@ async def test_a_peer_that_does_not_speak_tls(loop: Loop, contexts: Contexts) ->
         address = server.sockets[0].getsockname()
         with pytest.raises(ssl.SSLError):
             await asyncio.open_connection(*address, ssl=contexts.client)
-    await turns()
 
 
 async def test_unix_sockets(loop: Loop, contexts: Contexts, socket_path: str) -> None:
@@ -122,7 +117,6 @@ async def test_unix_sockets(loop: Loop, contexts: Contexts, socket_path: str) ->
     writer.close()
     await writer.wait_closed()
     server.close()
-    await turns()
 
 
 async def test_start_tls(loop: Loop, contexts: Contexts) -> None:
@@ -141,6 +135,9 @@ async def test_start_tls(loop: Loop, contexts: Contexts) -> None:
             self.secure = await loop.start_tls(plain, self, contexts.server, server_side=True)
             assert self.secure is not plain
 
+        def connection_lost(self, exc: BaseException | None) -> None:
+            self.secure.close()
+
     upgrades: list[asyncio.Task[None]] = []
     server = await loop.create_server(Server, "127.0.0.1", 0)
     plain, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
@@ -153,7 +150,6 @@ async def test_start_tls(loop: Loop, contexts: Contexts) -> None:
     secure.close()
     await protocol.lost
     server.close()
-    await turns()
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11")
@@ -175,4 +171,3 @@ async def test_start_tls_on_a_stream(loop: Loop, contexts: Contexts) -> None:
         assert await reader.readline() == b"HELLO\n"
         writer.close()
         await writer.wait_closed()
-    await turns()

@@ -9,9 +9,11 @@ import asyncio
 import hashlib
 import socket
 import struct
+import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -228,7 +230,12 @@ async def test_pause_reading(loop: Loop, pair: Pair) -> None:
     await protocol.lost
 
 
-async def test_reading_may_be_paused_before_the_first_byte(loop: Loop, pair: Pair) -> None:
+async def test_reading_may_be_paused_before_the_first_byte(
+    loop: Loop, loop_module: ModuleType, pair: Pair
+) -> None:
+    if loop_module is asyncio and sys.version_info < (3, 11):
+        pytest.skip("asyncio's own loop forgets the pause before Python 3.11")
+
     class Paused(Recorder):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
