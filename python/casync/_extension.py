@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 
 def _load() -> ModuleType:
@@ -24,4 +25,9 @@ def _load() -> ModuleType:
     return module
 
 
-native = _load()
+if TYPE_CHECKING:
+    from . import _native as native
+else:
+    native = _load()
+
+__all__ = ["native"]

@@ -5,6 +5,9 @@ different in each version of Python, brings the rest: signals, subprocesses, exe
 happy eyeballs, sendfile, debug mode. This class joins the two.
 """
 
+# Much of this is about asyncio's private names, which typeshed does not have:
+# mypy: disable-error-code="arg-type, assignment, attr-defined, misc, override, return-value"
+
 from __future__ import annotations
 
 import asyncio
@@ -82,6 +85,7 @@ class _DebugTimerHandle(asyncio.TimerHandle):
     """In debug mode: asyncio's TimerHandle, which a native one stands for in the timer wheel."""
 
     __slots__ = ("_native",)
+    _native: asyncio.TimerHandle
 
     def cancel(self) -> None:
         super().cancel()
@@ -156,9 +160,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         if threading.current_thread() is not threading.main_thread():
             self._run()
             return
-        if self._csock is None:
-            self._open_self_pipe()
-        ours = self._csock.fileno()
+        ours = self._open_self_pipe().fileno()
         try:
             before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         except ValueError:  # the main thread of a subinterpreter has no signals
@@ -176,8 +178,11 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         self._ssock = self._csock = None
         self._internal_fds += 1  # that of the native wakeup
 
-    def _open_self_pipe(self) -> None:
-        super()._make_self_pipe()
+    def _open_self_pipe(self) -> socket.socket:
+        """The end that is written to, of a self-pipe made now if there is none."""
+        if self._csock is None:
+            super()._make_self_pipe()
+        return self._csock
 
     def _close_self_pipe(self) -> None:
         self._internal_fds -= 1
@@ -186,8 +191,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
         self._check_closed()
-        if self._csock is None:
-            self._open_self_pipe()
+        self._open_self_pipe()
         super().add_signal_handler(sig, callback, *args)
 
     # -- debug mode: asyncio's own handles, in the native queue --

@@ -1,0 +1,107 @@
+"""The native half of the loop (native/*.c). It is an implementation detail of casync.EventLoop."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any, ClassVar, TypeVar, final
+
+from typing_extensions import TypeVarTuple, Unpack
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+class Loop:
+    """What EventLoop has in C. Its attributes are those of asyncio.BaseEventLoop of the same names."""
+
+    _closed: bool
+    _debug: bool
+    _stopping: bool
+    _task_factory: Callable[..., asyncio.Future[Any]] | None
+    _thread_id: int | None
+
+    def call_soon(
+        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_soon_threadsafe(
+        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+    ) -> asyncio.Handle: ...
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle: ...
+    def time(self) -> float: ...
+    def create_future(self) -> asyncio.Future[Any]: ...
+    def create_task(
+        self,
+        coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T],
+        *,
+        name: object = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[_T]: ...
+    def is_closed(self) -> bool: ...
+    def is_running(self) -> bool: ...
+    def get_debug(self) -> bool: ...
+    def _run(self) -> None: ...
+    def _close(self) -> None: ...
+    def _queued(self) -> tuple[list[asyncio.Handle], list[asyncio.TimerHandle]]: ...
+    def _watched(self, fd: Any) -> tuple[asyncio.Handle | None, asyncio.Handle | None] | None: ...
+    def _enqueue(self, run: Callable[[Any], object], handle: Any) -> asyncio.Handle: ...
+    def _enqueue_at(self, when: float, run: Callable[[Any], object], handle: Any) -> asyncio.TimerHandle: ...
+    def _write_to_self(self) -> None: ...
+    def _check_closed(self) -> None: ...
+    def _ensure_fd_no_transport(self, fd: Any) -> None: ...
+    def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle: ...
+    def _add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle: ...
+    def _remove_reader(self, fd: Any) -> bool: ...
+    def _remove_writer(self, fd: Any) -> bool: ...
+    def _make_socket_transport(
+        self,
+        sock: Any,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future[None] | None = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: asyncio.AbstractServer | None = None,
+    ) -> SocketTransport: ...
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: Any,
+        sslcontext: Any = None,
+        server: asyncio.AbstractServer | None = None,
+        backlog: int = 100,
+        *timeouts: float | None,
+    ) -> None: ...
+
+@final
+class Handle(asyncio.Handle):
+    """What call_soon returns. (Not a subclass, but isinstance says so.)"""
+
+@final
+class TimerHandle(asyncio.TimerHandle):
+    """What call_later and call_at return. (Not a subclass, but isinstance says so.)"""
+
+@final
+class SocketTransport(asyncio.Transport):
+    """The stream transport of TCP and Unix sockets."""
+
+    _sendfile_compatible: ClassVar[Any]
+    _start_tls_compatible: ClassVar[bool]
+    _sock: Any
+    _sock_fd: int
+    _loop: Any
+    _protocol: asyncio.BaseProtocol | None
+    _server: Any
+    def _force_close(self, exc: BaseException | None) -> None: ...
+    def _make_empty_waiter(self) -> asyncio.Future[None]: ...
+    def _reset_empty_waiter(self) -> None: ...
