@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, events, sslproto
+from asyncio import base_events, events, format_helpers, sslproto
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from typing import Any, TypeVar
@@ -254,6 +254,17 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 self._run_handle(handle)
 
         return run, events.Handle(callback, args, self, None)
+
+    def _debug_call(self, callback: Callable[..., object], *args: Any) -> object:
+        """A protocol's callback, which in asyncio is part of a handle's."""
+        start = self.time()
+        try:
+            return callback(*args)
+        finally:
+            duration = self.time() - start
+            if duration >= self.slow_callback_duration:
+                source = format_helpers._format_callback_source(callback, args)
+                _logger.warning("Executing %s took %.3f seconds", source, duration)
 
     # -- transports --
 

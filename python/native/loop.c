@@ -457,11 +457,14 @@ static int loop_traverse(loop *self, visitproc visit, void *arg) {
 }
 
 static int loop_clear(loop *self) {
+    PyObject *pending = take_exception(), *closed;
     Py_CLEAR(self->error);
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->thread_id);
-    Py_XDECREF(loop_close(self, NULL));
-    if (PyErr_Occurred()) PyErr_WriteUnraisable((PyObject *)self);
+    closed = loop_close(self, NULL);
+    if (closed == NULL) PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(closed);
+    if (pending != NULL) raise_exception(pending);
     return 0;
 }
 

@@ -22,7 +22,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define INLINE_ARGS 3 /* of a callback; more go into a tuple */
+#define INLINE_ARGS 3       /* of a callback; more go into a tuple */
 #define SPARE_HANDLES 32768 /* freed handles kept for reuse, of each type */
 
 /* Reads of BULK_BEGIN bytes or more make those that follow go to a bytes object of BULK_SIZE (as long as
@@ -48,6 +48,7 @@
     X(CALL_AT_DEBUG, "_call_at_debug")                                                                       \
     X(DEBUG_READER, "_debug_reader")                                                                         \
     X(DEBUG_WRITER, "_debug_writer")                                                                         \
+    X(DEBUG_CALL, "_debug_call")                                                                             \
     X(SERVE, "_serve")                                                                                       \
     X(CONNECTION_MADE, "connection_made")                                                                    \
     X(DATA_RECEIVED, "data_received")                                                                        \

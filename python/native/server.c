@@ -53,36 +53,34 @@ static void server_report(loop *lp, casync_server *server, const char *message, 
 }
 
 /* EventLoop._serve(socket, protocol_factory, sslcontext, server, *timeouts) */
-static int serve_as_socket(serving *self, int fd) {
-    state *st = self->loop->state;
-    Py_ssize_t count = PyTuple_GET_SIZE(self->arguments);
-    PyObject *sock = make_socket(st, fd), *method, *arguments = NULL, *result = NULL;
+static int serve_as_socket(loop *lp, PyObject *factory, PyObject *arguments, int fd) {
+    Py_ssize_t count = PyTuple_GET_SIZE(arguments);
+    PyObject *sock = make_socket(lp->state, fd), *method, *all = NULL, *result = NULL;
     if (sock == NULL) {
         close(fd);
         return -1;
     }
-    method = PyObject_GetAttr((PyObject *)self->loop, st->names[NAME_SERVE]);
-    if (method != NULL) arguments = PyTuple_New(2 + count);
-    if (arguments != NULL) {
-        PyTuple_SET_ITEM(arguments, 0, Py_NewRef(sock));
-        PyTuple_SET_ITEM(arguments, 1, Py_NewRef(self->factory));
+    method = PyObject_GetAttr((PyObject *)lp, lp->state->names[NAME_SERVE]);
+    if (method != NULL) all = PyTuple_New(2 + count);
+    if (all != NULL) {
+        PyTuple_SET_ITEM(all, 0, Py_NewRef(sock));
+        PyTuple_SET_ITEM(all, 1, Py_NewRef(factory));
         for (Py_ssize_t i = 0; i < count; i++)
-            PyTuple_SET_ITEM(arguments, 2 + i, Py_NewRef(PyTuple_GET_ITEM(self->arguments, i)));
-        result = PyObject_CallObject(method, arguments);
+            PyTuple_SET_ITEM(all, 2 + i, Py_NewRef(PyTuple_GET_ITEM(arguments, i)));
+        result = PyObject_CallObject(method, all);
     }
     Py_DECREF(sock);
     Py_XDECREF(method);
-    Py_XDECREF(arguments);
+    Py_XDECREF(all);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
 
-static int serve_as_transport(serving *self, int fd, const casync_address *peer) {
-    PyObject *protocol = PyObject_CallNoArgs(self->factory);
+static int serve_as_transport(loop *lp, PyObject *factory, PyObject *arguments, int fd,
+                              const casync_address *peer) {
+    PyObject *protocol = PyObject_CallNoArgs(factory), *server = PyTuple_GET_ITEM(arguments, 1);
     transport *t = NULL;
-    if (protocol != NULL)
-        t = transport_new(self->loop, fd, NULL, protocol, Py_None, Py_None,
-                          PyTuple_GET_ITEM(self->arguments, 1), peer);
+    if (protocol != NULL) t = transport_new(lp, fd, NULL, protocol, Py_None, Py_None, server, peer);
     Py_XDECREF(protocol);
     if (t == NULL) {
         close(fd);
@@ -92,21 +90,29 @@ static int serve_as_transport(serving *self, int fd, const casync_address *peer)
     return 0;
 }
 
+static int serve(loop *lp, PyObject *factory, PyObject *arguments, int fd, const casync_address *peer) {
+    int tls = PyObject_IsTrue(PyTuple_GET_ITEM(arguments, 0));
+    if (tls == 0 && !lp->debug) return serve_as_transport(lp, factory, arguments, fd, peer);
+    return serve_as_socket(lp, factory, arguments, fd);
+}
+
 /* A connection came. As in asyncio, whose tasks do this, it sees a copy of the server's context, and a
-   factory that fails costs its connection and no more. */
+   factory that fails costs its connection and no more. The factory may end the serving. */
 static void on_accepted(casync_server *server, int fd, const casync_address *peer) {
     serving *self = (serving *)(void *)server;
     loop *lp = self->loop;
+    PyObject *factory = Py_NewRef(self->factory), *arguments = Py_NewRef(self->arguments);
     PyObject *context = PyContext_Copy(self->context);
-    bool as_socket = lp->debug || PyObject_IsTrue(PyTuple_GET_ITEM(self->arguments, 0)) != 0;
     int result = -1;
     if (context != NULL && PyContext_Enter(context) == 0) {
-        result = as_socket ? serve_as_socket(self, fd) : serve_as_transport(self, fd, peer);
+        result = serve(lp, factory, arguments, fd, peer);
         PyContext_Exit(context);
     } else {
         close(fd);
     }
     Py_XDECREF(context);
+    Py_DECREF(factory);
+    Py_DECREF(arguments);
     if (result < 0) {
         PyObject *exception = take_exception();
         if (ends_program(exception))

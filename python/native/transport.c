@@ -51,19 +51,33 @@ static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
 }
 
-/* protocol.method(*args) in the transport's context. */
-static PyObject *transport_call(transport *self, enum name method, PyObject *argument) {
-    PyObject *vector[3] = {NULL, self->protocol, argument}, *result;
+/* In debug mode: EventLoop._debug_call(method, *arguments), which reports slow ones. */
+static PyObject *transport_call_debug(loop *lp, PyObject *protocol, enum name method, PyObject *argument) {
+    PyObject *const *names = lp->state->names;
+    PyObject *bound = PyObject_GetAttr(protocol, names[method]), *result;
+    if (bound == NULL) return NULL;
+    result = PyObject_CallMethodObjArgs((PyObject *)lp, names[NAME_DEBUG_CALL], bound, argument, NULL);
+    Py_DECREF(bound);
+    return result;
+}
+
+static PyObject *call_method(loop *lp, PyObject *object, enum name method, PyObject *argument) {
+    PyObject *vector[3] = {NULL, object, argument};
     size_t count = argument == NULL ? 1 : 2;
-    Py_INCREF(vector[1]); /* it may be replaced meanwhile */
-    if (PyContext_Enter(self->context) < 0) {
-        Py_DECREF(vector[1]);
-        return NULL;
-    }
-    result = PyObject_VectorcallMethod(self->loop->state->names[method], vector + 1,
-                                       count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    return PyObject_VectorcallMethod(lp->state->names[method], vector + 1,
+                                     count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+}
+
+/* protocol.method(argument), or without one if it is NULL, in the transport's context. */
+static PyObject *transport_call(transport *self, enum name method, PyObject *argument) {
+    PyObject *protocol, *result;
+    loop *lp = self->loop;
+    if (PyContext_Enter(self->context) < 0) return NULL;
+    protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
+    result = lp->debug ? transport_call_debug(lp, protocol, method, argument)
+                       : call_method(lp, protocol, method, argument);
     if (PyContext_Exit(self->context) < 0) Py_CLEAR(result);
-    Py_DECREF(vector[1]);
+    Py_DECREF(protocol);
     return result;
 }
 
@@ -174,6 +188,7 @@ static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
         buffer.ptr = lent->buf;
         buffer.len = (size_t)lent->len;
     } else {
+        PyBuffer_Release(lent);
         transport_fatal(self, "Fatal error: protocol.get_buffer() call failed.");
     }
     Py_XDECREF(object);
@@ -579,17 +594,22 @@ static int transport_write_bytes(transport *self, PyObject *data) {
     return transport_written(self, result, size);
 }
 
-static int transport_write_reference(transport *self, const Py_buffer *view) {
-    int64_t result;
+static int transport_write_reference(transport *self, PyObject *data) {
     Py_buffer *kept = PyMem_New(Py_buffer, 1);
-    if (kept == NULL || PyObject_GetBuffer(view->obj, kept, PyBUF_SIMPLE) < 0) {
-        if (kept == NULL) PyErr_NoMemory();
+    size_t size;
+    int64_t result;
+    if (kept == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (PyObject_GetBuffer(data, kept, PyBUF_SIMPLE) < 0) {
         PyMem_Free(kept);
         return -1;
     }
-    result = casync_write_ref(&self->stream, kept->buf, (size_t)kept->len, release_buffer, kept);
+    size = (size_t)kept->len;
+    result = casync_write_ref(&self->stream, kept->buf, size, release_buffer, kept);
     if (result < 0) release_buffer(kept);
-    return transport_written(self, result, (size_t)view->len);
+    return transport_written(self, result, size);
 }
 
 static int transport_write_buffer(transport *self, PyObject *data) {
@@ -597,7 +617,7 @@ static int transport_write_buffer(transport *self, PyObject *data) {
     int result;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return -1;
     if (view.readonly && view.len >= CASYNC_REFERENCE_MIN && PyMemoryView_Check(data))
-        result = transport_write_reference(self, &view);
+        result = transport_write_reference(self, data);
     else
         result = transport_written(self, casync_write(&self->stream, view.buf, (size_t)view.len),
                                    (size_t)view.len);
