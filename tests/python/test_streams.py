@@ -26,7 +26,15 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @asynccontextmanager
 async def connection(serve: Serve, **options: object) -> AsyncIterator[Streams]:
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    served = asyncio.get_running_loop().create_future()
+
+    async def serve_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            served.set_result(None)
+
+    async with await asyncio.start_server(serve_once, "127.0.0.1", 0) as server:
         address = server.sockets[0].getsockname()
         reader, writer = await asyncio.open_connection(*address, **options)
         try:
@@ -34,6 +42,7 @@ async def connection(serve: Serve, **options: object) -> AsyncIterator[Streams]:
         finally:
             writer.close()
             await writer.wait_closed()
+            await served
 
 
 async def test_echo(loop: Loop) -> None:
