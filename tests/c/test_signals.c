@@ -365,8 +365,15 @@ static void *wait_unblocked(void *arg) {
     return NULL;
 }
 
+#if defined(__SANITIZE_THREAD__)
+#define HOLDS_SIGNALS_BACK true /* TSan delivers a signal when the thread's next call returns: here, never */
+#else
+#define HOLDS_SIGNALS_BACK false
+#endif
+
 TEST(a_signal_that_lands_in_another_thread_is_passed_on) {
     pthread_t thread;
+    if (HOLDS_SIGNALS_BACK) SKIP("TSan holds back the signals of a thread that waits");
     EQ(pipe(ready), 0);
     EQ(pipe(done), 0);
     open_signal_loop();
