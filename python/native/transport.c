@@ -343,7 +343,7 @@ static void on_connection_lost(casync_stream *stream, int64_t error) {
     transport_unlink(self);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->context);
-    self->loop = NULL;
+    Py_CLEAR(self->loop);
     Py_DECREF(lp);
     Py_DECREF(self);
 }
@@ -449,7 +449,7 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
         raise_os_error(result);
         return NULL;
     }
-    self->loop = lp;
+    self->loop = (loop *)Py_NewRef((PyObject *)lp);
     self->fd = self->sock_fd = fd;
     self->sock = Py_XNewRef(sock);
     self->protocol = Py_NewRef(protocol);
