@@ -10,7 +10,8 @@
    3.13; other versions, and any in which check_snapshots() finds something else, copy. */
 
 typedef struct {
-    PyObject_HEAD PyObject *previous;
+    PyObject ob_base;
+    PyObject *previous;
     PyObject *vars; /* an immutable mapping, type "hamt" */
     PyObject *weakrefs;
     int entered;

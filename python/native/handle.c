@@ -23,7 +23,8 @@ enum {
 };
 
 typedef struct handle {
-    PyObject_HEAD PyObject *callback;
+    PyObject ob_base;
+    PyObject *callback;
     PyObject *context;                 /* NULL: called in the loop's own */
     PyObject *vector[1 + INLINE_ARGS]; /* the arguments, behind the slot that vectorcall wants */
     PyObject *weakrefs;

@@ -96,7 +96,8 @@ typedef struct {
 #define STATE_REFERENCES (offsetof(state, spare_handles) / sizeof(PyObject *))
 
 typedef struct loop {
-    PyObject_HEAD casync_loop casync;
+    PyObject ob_base;
+    casync_loop casync;
     state *state;
     PyThreadState *waiting; /* while the GIL is dropped */
     PyObject *error;        /* the exception that ends this run */

@@ -32,7 +32,8 @@ typedef union {
 } inet_address;
 
 typedef struct transport {
-    PyObject_HEAD PyObject *extra;                                        /* BaseTransport's slot */
+    PyObject ob_base;
+    PyObject *extra;                                                      /* BaseTransport's slot */
     PyObject *slot_high_water, *slot_loop, *slot_low_water, *slot_paused; /* _FlowControlMixin's, NULL */
     PyObject *dict, *weakrefs;
     loop *loop; /* until connection_lost */
