@@ -257,6 +257,53 @@ TEST(an_unknown_clock_is_an_error) {
     EQ(casync_loop_init(&other, &desc), -EINVAL);
 }
 
+static void *wake_loop(void *arg) {
+    (void)arg;
+    casync_wake(&loop);
+    return NULL;
+}
+
+static int waits;
+static pthread_t waker;
+
+static void wake_the_first_wait(void *arg, int64_t timeout) {
+    (void)arg;
+    if (timeout > 0 && waits++ == 0) waker = start_thread(wake_loop, NULL);
+}
+
+TEST(a_wake_does_not_make_virtual_time_jump_while_the_outside_is_awaited) {
+    casync_loop_desc desc = ZERO;
+    int64_t start;
+    desc.clock = CASYNC_CLOCK_VIRTUAL;
+    desc.before_wait = wake_the_first_wait;
+    make_pipe(ends);
+    open_loop_with(desc);
+    start = system_time();
+    EQ(casync_add_reader(&loop, &watcher, ends[0], never, NULL), 0);
+    EQ(casync_call_later(&loop, NULL, CASYNC_MS(50), remove_watcher, WORD("timer")), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    EXPECT(system_time() - start >= CASYNC_MS(50));
+    join_thread(waker);
+    SAID("timer");
+    close_loop();
+    close_both(ends);
+}
+
+TEST(virtual_time_jumps_again_after_a_signal_was_watched) {
+    casync_signal sig = ZERO;
+    int64_t start;
+    open_loop(CASYNC_CLOCK_VIRTUAL);
+    expect_signal_descriptors();
+    EQ(casync_signal_start(&loop, &sig, SIGUSR1, 0, never, NULL), 0);
+    EQ(casync_signal_stop(&sig), 1);
+    start = system_time();
+    EQ(casync_call_later(&loop, NULL, CASYNC_SECONDS(1000), say, WORD("timer")), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    EXPECT(system_time() - start < CASYNC_SECONDS(1000));
+    SAID("timer");
+    close_loop();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(units_are_nanoseconds);
@@ -279,5 +326,7 @@ int main(int argc, char **argv) {
     RUN(a_forced_virtual_clock_jumps_although_the_outside_is_awaited);
     RUN(a_forced_virtual_clock_takes_what_is_ready_before_it_jumps);
     RUN(an_unknown_clock_is_an_error);
+    RUN(a_wake_does_not_make_virtual_time_jump_while_the_outside_is_awaited);
+    RUN(virtual_time_jumps_again_after_a_signal_was_watched);
     return test_end();
 }

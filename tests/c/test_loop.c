@@ -1285,6 +1285,82 @@ TEST(every_error_has_a_name) {
     EXPECT(casync_strerror(INT64_MIN)[0]);
 }
 
+/* >> what reviews found ----------------------------------------------------------------------- */
+
+TEST(a_future_may_be_closed_after_its_loop) {
+    casync_future future;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_future_init(&loop, &future), 0);
+    EQ(casync_future_add_done_callback(&future, NULL, never, NULL), 0);
+    close_loop();
+    casync_future_close(&future);
+}
+
+/* casync_walk hands out timers, whose job comes first: cancelling that is stopping the timer. */
+TEST(cancelling_a_timers_job_stops_the_timer) {
+    casync_timer timer = ZERO;
+    open_loop(CASYNC_CLOCK_MANUAL);
+    EQ(casync_call_later(&loop, &timer, 5, never, NULL), 0);
+    EQ(casync_job_cancel(&timer.job), 1);
+    EXPECT(!casync_loop_alive(&loop));
+    EQ(casync_loop_timeout(&loop), CASYNC_FOREVER);
+    EQ(casync_clock_advance(&loop, 10), 0);
+    EQ(casync_run_nowait(&loop), 0);
+    EQ(casync_loop_timeout(&loop), CASYNC_FOREVER);
+    close_loop();
+}
+
+static void cancel_found(int kind, void *object, void *arg) {
+    (void)arg;
+    if (kind == CASYNC_KIND_JOB || kind == CASYNC_KIND_TIMER) remember(kind, object, &seen);
+}
+
+TEST(what_walk_finds_can_be_cancelled_without_a_leak) {
+    int i;
+    int64_t live;
+    open_loop(CASYNC_CLOCK_MANUAL);
+    EQ(casync_call_soon(&loop, NULL, never, NULL), 0);
+    EQ(casync_call_later(&loop, NULL, 5, never, NULL), 0);
+    live = memory.live;
+    EQ(casync_call_soon_threadsafe(&loop, NULL, never, NULL), 0);
+    casync_walk(&loop, cancel_found, NULL);
+    EQ(seen_count, 3);
+    for (i = 0; i < seen_count; i++) EQ(casync_job_cancel((casync_job *)seen[i].object), 1);
+    EXPECT(!casync_loop_alive(&loop));
+    EQ(memory.live, live);
+    close_loop();
+}
+
+static void stay_busy_for_5_ms(void *arg) {
+    int64_t until = casync_time(&loop) + CASYNC_MS(5);
+    while (casync_time(&loop) < until) continue;
+    EQ(casync_call_soon(&loop, (casync_job *)arg, stay_busy_for_5_ms, arg), 0);
+}
+
+static void io_after_slow_callbacks(void *arg) {
+    get_byte(ends[0]);
+    EXPECT(loop.turns - *(uint64_t *)arg <= 2);
+    if (++count == 5) {
+        casync_stop(&loop);
+        return;
+    }
+    *(uint64_t *)arg = loop.turns;
+    put_byte(ends[1]);
+}
+
+TEST(slow_callbacks_keep_io_waiting_for_two_turns_at_most) {
+    casync_job job = ZERO;
+    uint64_t turn_before = 0;
+    make_pipe(ends);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_add_reader(&loop, &watcher, ends[0], io_after_slow_callbacks, &turn_before), 0);
+    EQ(casync_call_soon(&loop, &job, stay_busy_for_5_ms, &job), 0);
+    put_byte(ends[1]);
+    EQ(casync_run_forever(&loop), 0);
+    close_loop();
+    close_both(ends);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(a_loop_is_closed_until_it_is_made);
@@ -1359,5 +1435,9 @@ int main(int argc, char **argv) {
     RUN(a_callback_may_fork);
     RUN(exec_inherits_no_descriptor);
     RUN(every_error_has_a_name);
+    RUN(a_future_may_be_closed_after_its_loop);
+    RUN(cancelling_a_timers_job_stops_the_timer);
+    RUN(what_walk_finds_can_be_cancelled_without_a_leak);
+    RUN(slow_callbacks_keep_io_waiting_for_two_turns_at_most);
     return test_end();
 }

@@ -605,6 +605,114 @@ TEST(sigpipe_can_be_watched_like_any_other) {
     close_loop();
 }
 
+/* >> what reviews found ----------------------------------------------------------------------- */
+
+TEST(a_guest_keeps_how_the_signal_interrupts) {
+    struct sigaction action, now;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = previous_handler;
+    action.sa_flags = SA_ONSTACK; /* and without SA_RESTART */
+    EQ(sigaction(SIGUSR1, &action, NULL), 0);
+    open_guest_loop();
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, never, NULL), 0);
+    EQ(sigaction(SIGUSR1, NULL, &now), 0);
+    EQ(now.sa_flags & (SA_ONSTACK | SA_RESTART), SA_ONSTACK);
+    close_loop();
+}
+
+static void later_handler(int signum) { (void)signum; }
+
+TEST(a_handler_that_somebody_installed_later_is_not_overwritten) {
+    open_guest_loop();
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, never, NULL), 0);
+    signal(SIGUSR1, later_handler);
+    EQ(casync_signal_stop(&watcher), 1);
+    EXPECT(handler_of(SIGUSR1) == later_handler);
+    close_loop();
+}
+
+TEST(a_new_watcher_is_not_told_of_a_signal_from_before) {
+    open_guest_loop();
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, never, NULL), 0);
+    kill(getpid(), SIGUSR1);
+    EQ(casync_signal_stop(&watcher), 1);
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, never, NULL), 0);
+    turn();
+    turn();
+    close_loop();
+}
+
+TEST(a_start_that_fails_leaves_the_watcher_as_it_was) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    watcher.signum = 77;
+    forbid_descriptors();
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, never, NULL), -EMFILE);
+    allow_descriptors();
+    EQ(watcher.signum, 77);
+    EXPECT(watcher.callback == NULL);
+    close_loop();
+}
+
+static void *live_with_signals(void *arg) {
+    int i;
+    (void)arg;
+    for (i = 0; i < (test_quick ? 20 : 200); i++) {
+        casync_loop mine_alone;
+        casync_signal one = ZERO, two = ZERO;
+        EQ(casync_loop_init(&mine_alone, NULL), 0);
+        EQ(casync_signal_start(&mine_alone, &one, SIGUSR1, 0, do_nothing, NULL), 0);
+        EQ(casync_signal_start(&mine_alone, &two, SIGUSR2, 0, do_nothing, NULL), 0);
+        EQ(casync_signal_stop(&one), 1);
+        EQ(casync_loop_close(&mine_alone), 0);
+    }
+    return NULL;
+}
+
+TEST(loops_with_signals_come_and_go_in_threads) {
+    pthread_t threads[3];
+    int i;
+    for (i = 0; i < 3; i++) threads[i] = start_thread(live_with_signals, NULL);
+    for (i = 0; i < 3; i++) join_thread(threads[i]);
+    EXPECT(handler_of(SIGUSR1) == SIG_DFL);
+    EXPECT(handler_of(SIGUSR2) == SIG_DFL);
+}
+
+static volatile bool threads_go_on = true;
+
+static void *start_and_stop(void *arg) {
+    casync_loop mine_alone;
+    casync_signal one = ZERO;
+    (void)arg;
+    EQ(casync_loop_init(&mine_alone, NULL), 0);
+    while (threads_go_on) {
+        EQ(casync_signal_start(&mine_alone, &one, SIGUSR2, 0, do_nothing, NULL), 0);
+        EQ(casync_signal_stop(&one), 1);
+    }
+    EQ(casync_loop_close(&mine_alone), 0);
+    return NULL;
+}
+
+TEST(a_fork_while_a_thread_is_in_the_registry_leaves_a_child_that_works) {
+    pthread_t thread = start_thread(start_and_stop, NULL);
+    int i;
+    casync_loop before;
+    EQ(casync_loop_init(&before, NULL), 0);
+    for (i = 0; i < (test_quick ? 10 : 100); i++) {
+        pid_t pid = fork_child();
+        if (pid == 0) {
+            casync_loop child_loop;
+            casync_signal one = ZERO;
+            EQ(casync_loop_init(&child_loop, NULL), 0);
+            EQ(casync_signal_start(&child_loop, &one, SIGUSR1, 0, do_nothing, NULL), 0);
+            _exit(0);
+        }
+        EQ(child_status(pid), 0);
+    }
+    threads_go_on = false;
+    join_thread(thread);
+    EQ(casync_loop_close(&before), 0);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(a_signal_calls_back);
@@ -638,5 +746,11 @@ int main(int argc, char **argv) {
     RUN(without_descriptors_nothing_is_watched);
     RUN(without_memory_nothing_is_watched);
     RUN(sigpipe_can_be_watched_like_any_other);
+    RUN(a_guest_keeps_how_the_signal_interrupts);
+    RUN(a_handler_that_somebody_installed_later_is_not_overwritten);
+    RUN(a_new_watcher_is_not_told_of_a_signal_from_before);
+    RUN(a_start_that_fails_leaves_the_watcher_as_it_was);
+    RUN(loops_with_signals_come_and_go_in_threads);
+    RUN(a_fork_while_a_thread_is_in_the_registry_leaves_a_child_that_works);
     return test_end();
 }

@@ -512,9 +512,9 @@ TEST(a_frame_over_the_limit_ends_a_protocols_stream) {
 TEST(a_limit_is_noticed_without_a_delimiter_too) {
     options.read_limit = 8;
     open_framed(CASYNC_FRAMING_DELIMITER, 1, "\n");
-    say_byte_by_byte("12345678");
+    say_byte_by_byte("1234567");
     SAID("");
-    peer_says("9");
+    peer_says("8"); /* whatever comes now, no frame within the limit is possible */
     run_until_said("lost=-5003");
     close_with_peer();
 }
@@ -1929,6 +1929,262 @@ TEST(bulk_through_filters) {
     close_loop();
 }
 
+/* >> what reviews found ----------------------------------------------------------------------- */
+
+TEST(a_length_that_no_memory_could_hold_is_over_every_limit) {
+    options.read_limit = SIZE_MAX;
+    open_framed(CASYNC_FRAMING_LENGTH, 8, NULL);
+    EQ(write(peer, "\xff\xff\xff\xff\xff\xff\xff\xff", 8), 8);
+    run_until_said("lost=-5003");
+    close_with_peer();
+}
+
+TEST(a_frame_that_was_read_stays_until_the_next_read) {
+    casync_filter filter = ZERO;
+    casync_future *future;
+    filter.received = single_bytes;
+    open_with_peer(NULL, NULL);
+    EQ(casync_set_filter(&a, &filter), 0);
+    future = casync_read_until_op(&a, &the_op, "\n", 1);
+    peer_says("one\ntwo and much more that needs another piece of memory, and then some\n");
+    expect_bytes(future, "one\n");
+    expect_bytes(casync_read_until_op(&a, &the_op, " ", 1), "two ");
+    close_with_peer();
+}
+
+static casync_buffer lend_buffer(casync_stream *stream, int64_t size_hint) {
+    casync_buffer buffer;
+    (void)stream;
+    (void)size_hint;
+    buffer.ptr = own_buffer;
+    buffer.len = sizeof own_buffer;
+    return buffer;
+}
+
+TEST(any_function_of_a_protocol_may_be_missing) {
+    protocol = no_protocol();
+    protocol.get_buffer = lend_buffer;
+    open_with_peer(&protocol, NULL);
+    peer_says("hello");
+    turns(3);
+    MEM_EQ(own_buffer, "hello", 5);
+    close_with_peer();
+    framing.kind = CASYNC_FRAMING_FIXED;
+    framing.size = 1;
+    options.framing = &framing;
+    open_with_peer(&protocol, &options);
+    peer_says("hello");
+    EQ(shutdown(peer, SHUT_WR), 0);
+    turns(3);
+    close_with_peer();
+}
+
+TEST(a_new_protocol_gets_what_was_read_ahead) {
+    protocol = saying_protocol();
+    open_with_peer(NULL, NULL);
+    peer_says("upgrade\nfirst,");
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "upgrade\n");
+    EQ(casync_set_protocol(&a, &protocol), 0);
+    SAID("");
+    run_until_said("first,");
+    peer_says("second");
+    run_until_said("second");
+    close_with_peer();
+}
+
+static int64_t failing_write_eof(casync_filter *filter) {
+    (void)filter;
+    return -EPROTO;
+}
+
+TEST(finish_is_done_although_the_filters_last_word_fails) {
+    casync_filter filter = ZERO;
+    filter.write_eof = failing_write_eof;
+    open_with_peer(NULL, NULL);
+    EQ(casync_set_filter(&a, &filter), 0);
+    EQ(result_of(casync_finish_op(&a, &the_op)), -EPROTO);
+    EXPECT(!casync_stream_is_open(&a));
+    peer_hears_the_end();
+    close_with_peer();
+}
+
+static void close_the_stream(casync_loop *where, const casync_exception *exception, void *arg) {
+    (void)where;
+    (void)arg;
+    if (exception->stream) casync_close(exception->stream);
+    say(WORD("told"));
+}
+
+/* More descriptors than are taken at once, at a stream that the exception handler closes. */
+TEST(an_exception_handler_may_close_the_stream) {
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(40 * sizeof(int))];
+    } control;
+    struct msghdr message;
+    struct iovec iov;
+    char byte = 'x';
+    int i, fds[40];
+    for (i = 0; i < 40; i++) fds[i] = STDIN_FILENO;
+    memset(&message, 0, sizeof message);
+    memset(&control, 0, sizeof control);
+    iov.iov_base = &byte;
+    iov.iov_len = 1;
+    message.msg_iov = &iov;
+    message.msg_iovlen = 1;
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
+    control.header.cmsg_len = CMSG_LEN(sizeof fds);
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    memcpy(CMSG_DATA(&control.header), fds, sizeof fds);
+    options.receive_fds = true;
+    open_heap("never");
+    casync_close(heap);
+    close(peer);
+    {
+        int ends[2];
+        make_socketpair(ends);
+        peer = ends[1];
+        EQ(casync_stream_open(&loop, heap, ends[0], &protocol, &options), 0);
+    }
+    casync_set_exception_handler(&loop, close_the_stream, NULL);
+    EQ(sendmsg(peer, &message, 0), 1);
+    turns(3);
+    said_size = 0;
+    said[0] = 0;
+    casync_close(heap);
+    free(heap);
+    close_with_peer();
+}
+
+TEST(an_operation_of_a_stream_that_was_never_opened_fails) {
+    static casync_stream never_opened;
+    EQ(casync_read_op(&never_opened, &the_op, text, 1)->state, CASYNC_FUTURE_FAILED);
+    EQ(casync_future_result(&the_op.future), CASYNC_INVALID_STATE);
+    casync_future_close(&the_op.future);
+    EQ(casync_future_result(casync_finish_op(&never_opened, &the_op)), CASYNC_INVALID_STATE);
+    casync_future_close(&the_op.future);
+    EQ(casync_future_result(casync_drain_op(&never_opened, &the_op)), CASYNC_INVALID_STATE);
+    casync_future_close(&the_op.future);
+}
+
+static void close_a(void *arg) {
+    casync_close(&a);
+    say(arg);
+}
+
+TEST(a_release_inside_close_may_close_again) {
+    int fd, reused;
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    EQ(casync_write_ref(&a, large, sizeof large, close_a, WORD("released")), sizeof large);
+    fd = a.watcher.fd;
+    casync_close(&a);
+    SAID("released");
+    reused = dup(STDIN_FILENO); /* the number is free once */
+    EQ(reused, fd);
+    turns(2);
+    EXPECT(fcntl(reused, F_GETFD) >= 0);
+    close(reused);
+    close_with_peer();
+}
+
+static int64_t two_pieces_at_eof(casync_filter *filter) {
+    int64_t result = casync_filter_receive(filter, "one", 3);
+    return result < 0 ? result : casync_filter_receive(filter, "two", 3);
+}
+
+TEST(the_end_comes_after_data_that_waits_for_resume) {
+    casync_filter filter = ZERO;
+    filter.received_eof = two_pieces_at_eof;
+    protocol = saying_protocol();
+    protocol.data_received = say_and_pause;
+    open_with_peer(&protocol, NULL);
+    EQ(casync_set_filter(&a, &filter), 0);
+    EQ(shutdown(peer, SHUT_WR), 0);
+    run_until_said("one");
+    turns(3);
+    SAID("");
+    EQ(casync_resume_reading(&a), 0);
+    run_until_said("two");
+    turns(3);
+    SAID("");
+    EQ(casync_resume_reading(&a), 0);
+    run_until_said("eof lost=0");
+    close_with_peer();
+}
+
+static int64_t end_at_full_stop(casync_filter *filter, casync_span raw) {
+    int64_t result = casync_filter_receive(filter, raw.ptr, raw.len - 1);
+    return result < 0 ? result : CASYNC_EOF;
+}
+
+TEST(a_filter_may_say_that_the_stream_ended) {
+    casync_filter filter = ZERO;
+    filter.received = end_at_full_stop;
+    keep_open_at_eof = true;
+    protocol = saying_protocol();
+    open_with_peer(&protocol, NULL);
+    EQ(casync_set_filter(&a, &filter), 0);
+    peer_says("last words.");
+    run_until_said("last words eof");
+    EQ(write_text(&a, "answer"), 6);
+    peer_hears("answer");
+    close_with_peer();
+}
+
+/* What came with the line before is plain text that somebody may have smuggled in front of what is
+   encrypted. */
+TEST(a_filter_is_not_set_while_bytes_wait_that_it_should_have_seen) {
+    casync_filter filter = ZERO;
+    filter.received = xor_received;
+    open_with_peer(NULL, NULL);
+    peer_says("STARTTLS\n\x9e\x9d");
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "STARTTLS\n");
+    EQ(casync_set_filter(&a, &filter), -EBUSY);
+    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), 2);
+    EQ(casync_set_filter(&a, &filter), 0);
+    peer_says("\x9e\x9d");
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 2)), 2);
+    MEM_EQ(text, "ab", 2);
+    close_with_peer();
+}
+
+TEST(typing_at_a_terminal_that_is_written_to_does_not_end_it) {
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC), slave;
+    if (master < 0) SKIP("no pseudo terminal here");
+    EQ(grantpt(master), 0);
+    EQ(unlockpt(master), 0);
+    slave = open(ptsname(master), O_WRONLY | O_NOCTTY | O_CLOEXEC);
+    EXPECT(slave >= 0);
+    protocol = saying_protocol();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_stream_open(&loop, &a, slave, &protocol, NULL), 0);
+    EQ(write(master, "typed\n", 6), 6);
+    turns(5);
+    EXPECT(!strstr(said, "lost=0"));
+    said_size = 0;
+    said[0] = 0;
+    casync_close(&a);
+    descriptors_before--;
+    close_loop();
+    close(master);
+}
+
+TEST(a_kept_descriptor_blocks_again_if_it_did) {
+    int fds[2];
+    EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    options.keep_fd = true;
+    EQ(casync_stream_open(&loop, &a, fds[0], NULL, &options), 0);
+    EXPECT(fcntl(fds[0], F_GETFL) & O_NONBLOCK);
+    casync_close(&a);
+    EXPECT(!(fcntl(fds[0], F_GETFL) & O_NONBLOCK));
+    close_loop();
+    close_both(fds);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(open_takes_a_descriptor_as_its_own);
@@ -2028,5 +2284,18 @@ int main(int argc, char **argv) {
     RUN(bulk_over_a_squeezed_pair);
     RUN(bulk_over_a_pipe);
     RUN(bulk_through_filters);
+    RUN(a_length_that_no_memory_could_hold_is_over_every_limit);
+    RUN(a_frame_that_was_read_stays_until_the_next_read);
+    RUN(any_function_of_a_protocol_may_be_missing);
+    RUN(a_new_protocol_gets_what_was_read_ahead);
+    RUN(finish_is_done_although_the_filters_last_word_fails);
+    RUN(an_exception_handler_may_close_the_stream);
+    RUN(an_operation_of_a_stream_that_was_never_opened_fails);
+    RUN(a_release_inside_close_may_close_again);
+    RUN(the_end_comes_after_data_that_waits_for_resume);
+    RUN(a_filter_may_say_that_the_stream_ended);
+    RUN(a_filter_is_not_set_while_bytes_wait_that_it_should_have_seen);
+    RUN(typing_at_a_terminal_that_is_written_to_does_not_end_it);
+    RUN(a_kept_descriptor_blocks_again_if_it_did);
     return test_end();
 }

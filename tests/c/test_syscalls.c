@@ -581,6 +581,94 @@ TEST(every_allocation_may_fail) {
     }
 }
 
+/* >> what reviews found ----------------------------------------------------------------------- */
+
+static int64_t stop_in_epoll_ctl(int epfd, int operation, int fd, casync__epoll_event *event) {
+    casync_stop(&loop); /* as a signal handler would, between the last look and the sleep */
+    casync_wake(&loop);
+    return casync__direct_epoll_ctl(epfd, operation, fd, event);
+}
+
+TEST(a_stop_and_wake_just_before_the_sleep_is_not_slept_through) {
+    casync_watcher watcher = ZERO;
+    int fds[2];
+    make_socketpair(fds);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_add_reader(&loop, &watcher, fds[0], never, NULL), 0);
+    EQ(casync_run_nowait(&loop), 0);
+    while (write(fds[0], large, sizeof large) > 0) continue; /* not writable */
+    EQ(casync_add_writer(&loop, &watcher, fds[0], never, NULL), 0);
+    casync_syscalls.epoll_ctl = stop_in_epoll_ctl;
+    EQ(casync_run_forever(&loop), 0);
+    close_loop();
+    close_both(fds);
+}
+
+static bool refuse_wakeup;
+
+static int64_t refuse_wakeup_in_epoll_ctl(int epfd, int operation, int fd, casync__epoll_event *event) {
+    if (refuse_wakeup && fd == loop.wakeup_fd) return -ENOMEM;
+    return casync__direct_epoll_ctl(epfd, operation, fd, event);
+}
+
+static void *post_stop(void *arg) {
+    (void)arg;
+    EQ(casync_call_soon_threadsafe(&loop, NULL, stop_loop, NULL), 0);
+    return NULL;
+}
+
+TEST(wakeups_survive_a_new_epoll_instance_that_could_not_be_made) {
+    casync_watcher watcher = ZERO;
+    pthread_t thread;
+    int fds[2], dup_fd;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    make_pipe(fds);
+    put_byte(fds[1]);
+    EQ(casync_add_reader(&loop, &watcher, fds[0], never, NULL), 0);
+    dup_fd = dup(fds[0]);
+    close(fds[0]);
+    casync_remove_reader(&watcher); /* too late: the next event is stale */
+    casync_syscalls.epoll_ctl = refuse_wakeup_in_epoll_ctl;
+    refuse_wakeup = true;
+    (void)casync_run_nowait(&loop);
+    (void)casync_run_nowait(&loop);
+    refuse_wakeup = false;
+    thread = start_thread(post_stop, NULL);
+    EQ(casync_run_forever(&loop), 0);
+    join_thread(thread);
+    close(dup_fd);
+    close(fds[1]);
+    close_loop();
+}
+
+static int exceptions;
+
+static void count_exception(casync_loop *where, const casync_exception *exception, void *arg) {
+    (void)where;
+    (void)exception;
+    (void)arg;
+    exceptions++;
+}
+
+TEST(a_descriptor_that_was_closed_before_it_was_removed_is_told_once) {
+    casync_watcher watcher = ZERO;
+    int fds[2];
+    make_socketpair(fds);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    casync_set_exception_handler(&loop, count_exception, NULL);
+    EQ(casync_add_reader(&loop, &watcher, fds[0], do_nothing, NULL), 0);
+    turn();
+    EQ(casync_add_writer(&loop, &watcher, fds[0], do_nothing, NULL), 0);
+    close_both(fds);
+    descriptors_before -= 2;
+    turns(50);
+    EXPECT(exceptions <= 2);
+    casync_remove_reader(&watcher);
+    casync_remove_writer(&watcher);
+    turns(2);
+    close_loop();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(queueing_and_timers_make_no_calls);
@@ -605,5 +693,8 @@ int main(int argc, char **argv) {
     RUN(every_call_may_fail_with_einval);
     RUN(every_call_may_fail_with_enosys);
     RUN(every_allocation_may_fail);
+    RUN(a_stop_and_wake_just_before_the_sleep_is_not_slept_through);
+    RUN(wakeups_survive_a_new_epoll_instance_that_could_not_be_made);
+    RUN(a_descriptor_that_was_closed_before_it_was_removed_is_told_once);
     return test_end();
 }
