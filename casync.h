@@ -76,9 +76,8 @@
      its own included.
    - Close is immediate: after casync_*_close, _stop or _cancel of an object no callback of it
      follows, and its memory may go.
-   - One thread owns a loop: the one that runs it. Only casync_call_soon_threadsafe, casync_wake and
-     casync_signal_* on other loops may be used from other threads; each function's comment says so
-     where it holds. Several loops in several threads share nothing but the signal registry.
+   - One thread owns a loop: the one that runs it. Only casync_call_soon_threadsafe and casync_wake may
+     be used from other threads. Several loops in several threads share nothing but the signal registry.
    - Time is int64_t nanoseconds of CLOCK_MONOTONIC; write CASYNC_MS(5). Timers are never early,
      run in the order of their deadlines, and first come first served among equals.
    - A turn is asyncio's: wait for I/O; queue what became ready; queue the timers that are due; run
@@ -186,7 +185,7 @@ typedef struct casync_server casync_server;
 
 /* >> system calls (API) ----------------------------------------------------------------------- */
 
-/* There is nothing to call here: with CASYNC_SYSCALL_TABLE the implementation exposes the table
+/* There is nothing to call here: with CASYNC_SYSCALL_TABLE the implementation has a static table
    `casync_syscalls` of every kernel call it makes, so that a test can count them or make them fail. */
 
 /* >> clock (API) ------------------------------------------------------------------------------ */
@@ -198,9 +197,10 @@ typedef struct casync_server casync_server;
 
 /* Where a loop's time comes from. */
 enum casync_clock {
-    CASYNC_CLOCK_MONOTONIC,     /* the system's CLOCK_MONOTONIC */
-    CASYNC_CLOCK_MANUAL,        /* starts at 0; moves by casync_clock_advance alone */
-    CASYNC_CLOCK_VIRTUAL,       /* starts at 0; jumps to the next deadline when nothing is ready, a poll
+    CASYNC_CLOCK_MONOTONIC, /* the system's CLOCK_MONOTONIC */
+    CASYNC_CLOCK_MANUAL,  /* starts at 0; moves by casync_clock_advance alone: a wait for a timer is for ever,
+                            so run it with casync_run_nowait */
+    CASYNC_CLOCK_VIRTUAL, /* starts at 0; jumps to the next deadline when nothing is ready, a poll
                                    that does not wait finds nothing, and nothing outside is awaited (no fd
                                    or signal is watched); else waits for it in real time */
     CASYNC_CLOCK_VIRTUAL_FORCED /* as VIRTUAL, but jumps although something outside is awaited */
@@ -281,7 +281,7 @@ struct casync_loop {
     void (*after_wait)(void *arg, int64_t timeout);
     void *arg, *exception_arg;
     /* private from here on */
-    bool stopping, breaking, guest, hosted;
+    bool stopping, breaking, guest;
     uint32_t skipped_polls;
     int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
     int64_t now, last_poll;
@@ -300,7 +300,7 @@ struct casync_loop {
     uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
     uint32_t woken;      /* casync_wake was called since the last wait */
     uint32_t fork_generation;
-    uint32_t connections;         /* allocated by servers */
+
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
     struct casync__signals *signals;
@@ -312,7 +312,8 @@ struct casync_loop {
 CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
 
 /* Ends a loop: jobs, timers, watchers and signals of it are dropped without a call, their structs may
-   go. Streams and servers must have been closed before (they own descriptors and memory): -EBUSY if any is open or still to be freed, or if the loop is running. A closed loop may be closed again. */
+   go. Streams and servers must have been closed before (they own descriptors and memory): -EBUSY if any
+   is open, or if the loop is running. A closed loop may be closed again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
@@ -390,7 +391,8 @@ enum casync_kind {
     CASYNC_KIND_SERVER   /* casync_server */
 };
 
-/* Visits every live object of the loop. The visitor must not start or stop anything: collect first,
+/* Visits every live object of the loop (but not jobs that wait in a future, and from a hook not the hooks
+   that run after it). The visitor must not start or stop anything: collect first,
    act afterwards. */
 CASYNC_API void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg), void *arg);
 
@@ -560,9 +562,10 @@ CASYNC_API void casync_watcher_ref(casync_watcher *watcher, bool referenced);
 /* >> wakeup & threadsafe calls (API) ---------------------------------------------------------- */
 
 /* As casync_call_soon, from any thread, for a loop that is not closed. The calls of one thread run in
-   their order. A job of your own is for posting alone: not for casync_call_soon too. With one this may be used in signal handlers, and a job whose call is
-   still to come is not queued twice: -EALREADY; so a job works as a coalescing wakeup. With a NULL
-   job one is allocated: -ENOMEM. Cost: no lock; one eventfd write each time the loop sleeps. */
+   their order. A job of your own is for posting alone: not for casync_call_soon too. With one this may
+   be used in signal handlers, and a job whose call is still to come is not queued twice: -EALREADY; so
+   a job works as a coalescing wakeup. With a NULL job one is allocated: -ENOMEM. Cost: no lock; one
+   eventfd write each time the loop sleeps. */
 CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job, casync_callback callback,
                                                void *arg);
 
@@ -758,10 +761,10 @@ typedef struct casync_connect_desc {
     const casync_stream_options *options; /* or NULL */
 } casync_connect_desc;
 
-/* Connects. _start tells the protocol; _op's future is done with 0. The stream may be closed before it is connected.
-   Errors at once, or later: -EINVAL for a host that is not numeric, a path that is too long or a bad
-   port, -EALREADY if the stream is open, and those of socket(2), bind(2) and connect(2). When
-   connect_op fails the stream is closed. */
+/* Connects. _start tells the protocol; _op's future is done with 0. The stream may be closed before it
+   is connected. Errors at once, or later: -EINVAL for a host that is not numeric, a path that is too
+   long or a bad port, -EALREADY if the stream is open, and those of socket(2), bind(2) and connect(2).
+   When connect_op fails the stream is closed. */
 CASYNC_API int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
                                         const casync_connect_desc *desc);
 CASYNC_API casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
@@ -776,7 +779,8 @@ CASYNC_API casync_future *casync_connect_op(casync_loop *loop, casync_stream *st
    number in result (a LENGTH frame without its prefix).
    Errors: CASYNC_EOF if the stream ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it
    ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the read limit (the bytes stay: read
-   them with casync_read_op), errors of read(2), -ECONNABORTED if this side closed or aborted. */
+   them with casync_read_op), errors of read(2), -ECONNABORTED if this side closed or aborted. A stream
+   without a protocol that ended keeps its descriptor: close it, or finish it. */
 CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer, size_t size);
 CASYNC_API casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
                                                  size_t size);
@@ -792,12 +796,12 @@ CASYNC_API int64_t casync_resume_reading(casync_stream *stream);
 
 /* Writes never wait. What the socket does not take at once is queued: copied, or referenced until
    release(arg) is called, inside the call if there is nothing to wait for. Returns how many bytes were
-   taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if not connected, -EPIPE after write_eof or finish, -ENOMEM,
-   or what ended the stream (-EPIPE, -ECONNRESET, ...); then release is not called. release may not
-   close or free the stream.
-   try_write takes what the kernel takes and queues nothing: -EAGAIN if that is nothing.
-   write_frame puts a LENGTH framing's prefix before the data: -EMSGSIZE if the length does not fit.
-   Cost: one system call when nothing is queued, else none until the socket is writable. */
+   taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if not connected, -EPIPE after
+   write_eof or finish, -ENOMEM, or what ended the stream (-EPIPE, -ECONNRESET, ...); then, and when
+   fewer bytes were taken, release is not called. release may not close or free the stream. try_write
+   takes what the kernel takes and queues nothing: -EAGAIN if that is nothing. write_frame puts a LENGTH
+   framing's prefix before the data: -EMSGSIZE if the length does not fit. Cost: one system call when
+   nothing is queued, else none until the socket is writable. */
 CASYNC_API int64_t casync_write(casync_stream *stream, const void *data, size_t size);
 CASYNC_API int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
                                     casync_release release, void *arg);
@@ -810,10 +814,12 @@ CASYNC_API int64_t casync_write_frame(casync_stream *stream, const casync_framin
 CASYNC_API casync_future *casync_drain_op(casync_stream *stream, casync_op *op);
 
 /* Sets when writing pauses (more than `high` bytes queued) and resumes (`low` or less). (0, 0) pauses
-   at the first queued byte. Takes effect at once: pause_writing or resume_writing may be called. -EINVAL if low > high. */
+   at the first queued byte. Takes effect at once: pause_writing or resume_writing may be called.
+   -EINVAL if low > high. */
 CASYNC_API int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low);
 
-/* Sends the end of the stream once what is queued is sent; reading goes on. -EOPNOTSUPP for pipes: finish them. */
+/* Sends the end of the stream once what is queued is sent; reading goes on. -EOPNOTSUPP for pipes:
+   finish them. */
 CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 
 /* Ends a stream in order: reading stops, what is queued is sent, then the descriptor is closed. _start
@@ -822,8 +828,8 @@ CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op);
 
-/* Ends a stream soon, also one that is finishing, without sending what is queued; connection_lost(-ECONNABORTED) follows by the
-   ready queue. asyncio's transport.abort(). */
+/* Ends a stream soon, also one that is finishing, without sending what is queued;
+   connection_lost(-ECONNABORTED) follows by the ready queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_abort(casync_stream *stream);
 
 /* Ends a stream now: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor
@@ -854,14 +860,16 @@ CASYNC_API int64_t casync_send_fd(casync_stream *stream, int fd, const void *dat
 /* The next descriptor that came (options.receive_fds): yours, close-on-exec; -EAGAIN if there is none. */
 CASYNC_API int64_t casync_receive_fd(casync_stream *stream);
 
-/* Does the stream keep casync_run_until_idle running? At first it does. */
+/* Does the stream keep casync_run_until_idle running? At first it does, whenever it waits for
+   something: to read, write or connect. */
 CASYNC_API void casync_stream_ref(casync_stream *stream, bool referenced);
 
 /* A filter sits between the stream's user and the descriptor and turns the bytes of each into those
    of the other: TLS is one. Embed this struct first in yours. All functions return 0 or an error,
    which ends the stream; NULL functions pass things through. */
 struct casync_filter {
-    /* Bytes came from the descriptor: call casync_filter_receive with what the user is to see. */
+    /* Bytes came from the descriptor: call casync_filter_receive with what the user is to see. Returning
+       CASYNC_EOF tells the user of the end (TLS: close_notify). */
     int64_t (*received)(casync_filter *filter, casync_span raw);
     /* The descriptor ended. Call casync_filter_receive first if something is left. */
     int64_t (*received_eof)(casync_filter *filter);
@@ -874,8 +882,9 @@ struct casync_filter {
     casync_stream *stream; /* set by casync_set_filter */
 };
 
-/* Puts a filter into an open stream, before anything was read or written that it should see.
-   CASYNC_INVALID_STATE if there is one. */
+/* Puts a filter into an open stream. CASYNC_INVALID_STATE if there is one; -EBUSY if bytes were read ahead
+   that nobody has asked for yet: take them with casync_read_op, and judge whether the filter should have
+   them (after a STARTTLS they are an attack). */
 CASYNC_API int64_t casync_set_filter(casync_stream *stream, casync_filter *filter);
 /* What a filter hands on, in the callbacks above, or later; but not while the stream's user is in
    data_received. Less than 0: the stream ended, and may be freed with the filter in it: return that at
@@ -899,7 +908,8 @@ typedef struct casync_listen_desc {
     const casync_protocol *protocol; /* the library allocates it, and its protocol is told */
     void (*accepted)(casync_server *server, int fd, const casync_address *peer); /* it is yours */
     /* neither: casync_accept_op takes them */
-    /* Operations and jobs in a connection's memory must be done or cancelled when connection_lost returns. */
+    /* Operations and jobs in a connection's memory must be done or cancelled when connection_lost
+       returns. */
     size_t conn_size;     /* bytes allocated and zeroed for a connection; default a bare casync_stream */
     size_t stream_offset; /* where in these its casync_stream is */
     casync_stream_options options; /* for each connection */
@@ -1155,9 +1165,10 @@ CASYNC__DEFINE const char *casync_strerror(int64_t error) {
 
 /* >> system calls (implementation) ------------------------------------------------------------ */
 
-/* The one seam to the kernel. Each entry of the list below becomes casync__sys_NAME, which returns the
-   call's result or -errno, and repeats calls that a signal interrupted, but for those that wait. With
-   CASYNC_SYSCALL_TABLE the calls go through casync_syscalls.NAME; without, they are inlined. */
+/* The one seam to the kernel (what reads /proc by stdio and looks up interface names is outside). Each
+   entry of the list below becomes casync__sys_NAME, which returns the call's result or -errno, and
+   repeats calls that a signal interrupted, but for those that wait. With CASYNC_SYSCALL_TABLE the calls
+   go through casync_syscalls.NAME; without, they are inlined. */
 
 /* tcc ignores the packed attribute of glibc's struct epoll_event, so on x86-64 its second event of a
    batch would be read from the wrong place. This is the kernel's layout for every compiler. */
@@ -1193,8 +1204,18 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
                    NULL, (size_t)0);
 }
 
+/* The address of a new page, or -1. */
+static inline int64_t casync__map_page(void) {
+    void *page =
+        mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return page == MAP_FAILED ? -1 : (int64_t)(uintptr_t)page;
+}
+
 /* X(name, parameters, arguments, call) */
 #define CASYNC__SYSCALLS(X)                                                                                  \
+    X(map_page, (void), (), casync__map_page())                                                              \
+    X(madvise, (void *page, size_t size, int advice), (page, size, advice), madvise(page, size, advice))     \
+    X(sigpending, (sigset_t * set), (set), sigpending(set))                                                  \
     X(epoll_create, (void), (), epoll_create1(EPOLL_CLOEXEC))                                                \
     X(epoll_ctl, (int epfd, int op, int fd, casync__epoll_event *event), (epfd, op, fd, event),              \
       epoll_ctl(epfd, op, fd, (struct epoll_event *)(void *)event))                                          \
@@ -1239,6 +1260,7 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
     X(shutdown, (int fd, int how), (fd, how), shutdown(fd, how))                                             \
     X(fcntl, (int fd, int command, int argument), (fd, command, argument), fcntl(fd, command, argument))     \
     X(dup3, (int fd, int as), (fd, as), dup3(fd, as, O_CLOEXEC))                                             \
+    X(fstat, (int fd, struct stat *status), (fd, status), fstat(fd, status))                                 \
     X(lstat, (const char *path, struct stat *status), (path, status), lstat(path, status))                   \
     X(unlink, (const char *path), (path), unlink(path))
 
@@ -1326,6 +1348,20 @@ static void casync__notice_fork(void) {
     casync__signals_after_fork();
 }
 
+static int64_t casync__make_fork_page(void) {
+    int64_t address = casync__sys_map_page(), result;
+    uint32_t *page = (uint32_t *)(uintptr_t)address;
+    if (address < 0) return address;
+    result = casync__sys_madvise(page, (size_t)sysconf(_SC_PAGESIZE), CASYNC__MADV_WIPEONFORK);
+    if (result < 0) {
+        munmap(page, (size_t)sysconf(_SC_PAGESIZE));
+        return result;
+    }
+    *page = 1;
+    casync__process.fork_page = page;
+    return 0;
+}
+
 static int64_t casync__process_init(void) {
     int64_t result = 0;
     casync__notice_fork();
@@ -1334,19 +1370,7 @@ static int64_t casync__process_init(void) {
         result = -pthread_key_create(&casync__process.running_loop, NULL);
         casync__process.has_key = result == 0;
     }
-    if (result == 0 && !casync__process.fork_page) {
-        void *page = mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (page == MAP_FAILED) {
-            result = -errno;
-        } else if (madvise(page, (size_t)sysconf(_SC_PAGESIZE), CASYNC__MADV_WIPEONFORK) < 0) {
-            result = -errno;
-            munmap(page, (size_t)sysconf(_SC_PAGESIZE));
-        } else {
-            casync__process.fork_page = (uint32_t *)page;
-            *casync__process.fork_page = 1;
-        }
-    }
+    if (result == 0 && !casync__process.fork_page) result = casync__make_fork_page();
     pthread_mutex_unlock(&casync__process.mutex);
     return result;
 }
@@ -1357,9 +1381,10 @@ static int64_t casync__process_init(void) {
    once, and once more for the timeout of a wait if there are timers. A manual or virtual clock is
    loop->now itself. */
 
+/* Not in the table of system calls: the vdso answers, and cannot fail for a clock that exists. */
 static inline int64_t casync__monotonic(void) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail for this clock and a valid pointer */
+    clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
@@ -1390,8 +1415,9 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    at a time, whatever list that is, so cancel need not know which.
 
    Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
-   free list that grows by a chunk of 31). A turn with work ready polls only every 64 turns or 100 us, and reads
-   the clock once if there are timers, else every 16th time; a turn without work is one epoll_pwait2. */
+   free list that grows by a chunk of 31). A turn with work ready polls only every 64 turns or 100 us,
+   and reads the clock once if there are timers, else every other time; a turn without work is one
+   epoll_pwait2. */
 
 enum {
     CASYNC__JOB_POOLED = 1,    /* goes back to the pool before it is called */
@@ -1433,6 +1459,7 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout);
 static void casync__flush_changes(casync_loop *loop);
 static void casync__watchers_close(casync_loop *loop);
 static bool casync__has_open_streams(casync_loop *loop);
+static void casync__free_connection(void *stream);
 static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
@@ -1600,6 +1627,7 @@ CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, i
                                          casync_callback callback, void *arg) {
     if (loop->state == CASYNC_LOOP_CLOSED || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE) return -EINVAL;
     if (hook->job.link.next) return -EALREADY;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
     casync__job_init(loop, &hook->job, callback, arg);
     hook->kind = kind;
     hook->priority = priority;
@@ -1631,13 +1659,15 @@ static int64_t casync__wait_time(casync_loop *loop) {
 }
 
 /* While there is work, asking the kernel each turn would cost more than the work. Where no timer needs
-   the time either, it is looked at in every 16th turn alone. */
+   the time either, it is looked at in every other turn alone. */
 static bool casync__skip_poll(casync_loop *loop) {
+    int64_t now;
     if (casync__list_is_empty(&loop->ready) || loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS) return false;
     loop->skipped_polls++;
-    if (casync__wheel_is_empty(&loop->wheel) && loop->skipped_polls % 16 != 0) return true;
-    loop->now = casync_time(loop);
-    return loop->now - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
+    if (casync__wheel_is_empty(&loop->wheel) && loop->skipped_polls % 2 != 0) return true;
+    now = casync__monotonic();
+    if (loop->clock == CASYNC_CLOCK_MONOTONIC) loop->now = now;
+    return now - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
 }
 
 /* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. While
@@ -1667,7 +1697,8 @@ static int64_t casync__wait(casync_loop *loop, int mode) {
     result = timeout > 0 && casync__is_virtual(loop) ? casync__wait_virtual(loop, timeout)
                                                      : casync__poll(loop, timeout);
     loop->skipped_polls = 0;
-    loop->now = loop->last_poll = casync_time(loop);
+    loop->last_poll = casync__monotonic();
+    if (loop->clock == CASYNC_CLOCK_MONOTONIC) loop->now = loop->last_poll;
     return result;
 }
 
@@ -1804,16 +1835,18 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
 static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
     while (!casync__list_is_empty(list)) {
         casync_job *job = casync__job_of(list->next);
+        casync_callback callback = job->callback;
+        void *arg = job->arg;
         casync__list_remove(&job->link);
         casync__release_job(loop, job);
+        if (callback == casync__free_connection) callback(arg);
     }
 }
 
 CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
     int kind;
     if (loop->state == CASYNC_LOOP_CLOSED) return 0;
-    if (loop->state == CASYNC_LOOP_RUNNING || loop->connections || casync__has_open_streams(loop))
-        return -EBUSY;
+    if (loop->state == CASYNC_LOOP_RUNNING || casync__has_open_streams(loop)) return -EBUSY;
     casync__signals_close(loop);
     casync__watchers_close(loop);
     casync__backend_close(loop);
@@ -2302,7 +2335,9 @@ static void casync__future_end(casync_future *future, int state, int64_t result,
     future->state = (uint8_t)state;
     future->result = result;
     future->ptr = ptr;
-    if (future->loop) casync__list_move(&future->loop->ready, &future->callbacks);
+    if (!future->loop) return;
+    CASYNC_ASSERT(casync__in_loop_thread(future->loop));
+    casync__list_move(&future->loop->ready, &future->callbacks);
 }
 
 CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
@@ -2362,6 +2397,7 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
 enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT };
 #define CASYNC__EVENTS_MAX 512
 #define CASYNC__FDS_MIN 16u
+enum { CASYNC__WATCHER_REGISTERED = 1, CASYNC__WATCHER_UNREFERENCED = 2, CASYNC__WATCHER_REFUSED = 4 };
 #define CASYNC__WAKEUP_DATA UINT64_MAX
 
 typedef struct casync__slot {
@@ -2407,11 +2443,11 @@ static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watc
 
 /* The registration of the wakeup eventfd is edge-triggered: each write is an event, and nobody needs to
    read it. */
-static int64_t casync__epoll_add_wakeup(casync_loop *loop) {
+static int64_t casync__epoll_add_wakeup(casync_loop *loop, int epfd) {
     casync__epoll_event event;
     event.events = EPOLLIN | EPOLLET;
     event.data = CASYNC__WAKEUP_DATA;
-    return casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_ADD, loop->wakeup_fd, &event);
+    return casync__sys_epoll_ctl(epfd, EPOLL_CTL_ADD, loop->wakeup_fd, &event);
 }
 
 static void casync__epoll_close(casync_loop *loop) {
@@ -2429,7 +2465,7 @@ static int64_t casync__epoll_open(casync_loop *loop) {
     result = casync__sys_eventfd();
     if (result >= 0) {
         loop->wakeup_fd = (int)result;
-        result = casync__epoll_add_wakeup(loop);
+        result = casync__epoll_add_wakeup(loop, loop->backend_fd);
     }
     if (result < 0) casync__epoll_close(loop);
     return result;
@@ -2477,11 +2513,12 @@ static void casync__epoll_register_all(casync_loop *loop) {
 static int64_t casync__epoll_rebuild(casync_loop *loop) {
     int64_t fresh = casync__sys_epoll_create(), result;
     if (fresh < 0) return fresh;
-    result = casync__sys_dup3((int)fresh, loop->backend_fd);
+    result = casync__epoll_add_wakeup(loop, (int)fresh);
+    if (result == 0) result = casync__sys_dup3((int)fresh, loop->backend_fd);
     casync__sys_close((int)fresh);
     if (result < 0) return result;
     casync__epoll_register_all(loop);
-    return casync__epoll_add_wakeup(loop);
+    return 0;
 }
 
 /* In the child the instance is shared with the parent: closing our descriptors leaves the parent's. */
@@ -2582,7 +2619,8 @@ static void casync__backend_close(casync_loop *loop) { loop->backend->close(loop
 
 static int64_t casync__backend_fork(casync_loop *loop) { return loop->backend->fork(loop); }
 
-/* Tells the kernel of the interests that changed. What it refuses is tried again at the next poll. */
+/* Tells the kernel of the interests that changed. What it refuses is reported once, and tried again at
+   each poll. */
 static void casync__flush_changes(casync_loop *loop) {
     casync_link refused;
     casync__list_init(&refused);
@@ -2590,23 +2628,29 @@ static void casync__flush_changes(casync_loop *loop) {
         casync_watcher *watcher = casync__watcher_of(loop->changed.next);
         int64_t result = loop->backend->submit(loop, watcher);
         casync__list_remove(&watcher->changed);
-        if (result < 0) {
+        if (result < 0)
+            casync__list_append(&refused, &watcher->changed);
+        else
+            watcher->flags &= (uint8_t)~CASYNC__WATCHER_REFUSED;
+        if (result < 0 && !(watcher->flags & CASYNC__WATCHER_REFUSED)) {
             casync_exception exception;
             memset(&exception, 0, sizeof exception);
             exception.message = "the kernel refuses to watch a descriptor";
             exception.error = result;
-            casync__list_append(&refused, &watcher->changed);
+            watcher->flags |= CASYNC__WATCHER_REFUSED;
             casync_call_exception_handler(loop, &exception);
         }
     }
     casync__list_move(&loop->changed, &refused);
 }
 
-/* A post or wake that comes before `sleeping` is set is seen here; one that comes after writes the eventfd. */
+/* A post or wake that comes before `sleeping` is set is seen here; one that comes after writes the
+   eventfd. */
 static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
     int64_t result;
+    bool waits = timeout > 0;
     if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
-    if (timeout > 0) {
+    if (waits) {
         casync__atomic_exchange(&loop->sleeping, 1);
         if (loop->stopping || casync__atomic_load_job(&loop->posted) || casync__atomic_load(&loop->woken))
             timeout = 0;
@@ -2614,7 +2658,7 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
     loop->polls++;
     result = loop->backend->reap(loop, timeout);
     casync__atomic_store(&loop->sleeping, 0);
-    casync__atomic_store(&loop->woken, 0);
+    if (waits) casync__atomic_store(&loop->woken, 0);
     return result;
 }
 
@@ -2626,7 +2670,6 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
    descriptor number, doubled when needed. */
 
 enum { CASYNC__WATCHER_USER, CASYNC__WATCHER_INTERNAL, CASYNC__WATCHER_STREAM, CASYNC__WATCHER_SERVER };
-enum { CASYNC__WATCHER_REGISTERED = 1, CASYNC__WATCHER_UNREFERENCED = 2 };
 
 static int64_t casync__grow_fds(casync_loop *loop, int fd) {
     uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN, i;
@@ -2648,6 +2691,7 @@ static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watch
     if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
     if (fd < 0) return -EBADF;
     if (casync__is_forked(loop)) return -ECHILD;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
     if ((uint32_t)fd >= loop->fds_size) { /* no table for a number that is no descriptor */
         if (casync__sys_fcntl(fd, F_GETFD, 0) < 0) return -EBADF;
         if (casync__grow_fds(loop, fd) < 0) return -ENOMEM;
@@ -2707,7 +2751,7 @@ static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     if (watcher->changed.next) casync__list_remove(&watcher->changed);
     if (watcher->armed && !closing) loop->backend->cancel(loop, watcher);
     watcher->armed = 0;
-    watcher->flags &= (uint8_t)~CASYNC__WATCHER_REGISTERED;
+    watcher->flags &= (uint8_t) ~(CASYNC__WATCHER_REGISTERED | CASYNC__WATCHER_REFUSED);
     loop->fds[watcher->fd].watcher = NULL;
     loop->fds[watcher->fd].key += CASYNC__GENERATION; /* events on their way are stale from here on */
 }
@@ -3053,27 +3097,40 @@ static int64_t casync__set_signalfd(int signum, bool on) {
     return result < 0 ? result : 0;
 }
 
-static int64_t casync__install_handler(casync__signal_source *source, int signum) {
+/* A guest's handler keeps the flags of the one before: whether system calls of the host are interrupted,
+   and on which stack handlers run, is the host's affair. */
+static int64_t casync__install_handler(casync__signal_source *source, int signum, bool guest) {
     struct sigaction action;
+    int64_t result;
     if (casync__signal_is_taken(signum)) return -EBUSY;
+    /* previous must be there before the handler can run */
+    result = casync__sys_sigaction(signum, NULL, &source->previous);
+    if (result < 0) return result;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = casync__signal_handler;
-    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
+    if (guest) action.sa_flags = source->previous.sa_flags & (SA_RESTART | SA_ONSTACK | SA_NOCLDSTOP);
+    action.sa_flags |= SA_SIGINFO;
     sigfillset(&action.sa_mask);
-    /* previous must be there before the handler can run */
-    casync__sys_sigaction(signum, NULL, &source->previous);
     return casync__sys_sigaction(signum, &action, NULL);
 }
 
 /* What a signal that is still pending would do once unblocked, nobody asked for any more: it is dropped.
-   Then mask and action can be put back. */
+   Then mask and action can be put back; not over a handler that somebody installed since. */
 static void casync__uninstall_handler(casync__signal_source *source, int signum) {
     struct timespec none = {0, 0};
+    struct sigaction current;
+    uint64_t handled;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, signum);
     while (casync__sys_sigtimedwait(&set, &none) > 0) continue;
-    casync__sys_sigaction(signum, &source->previous, NULL);
+    if (casync__sys_sigaction(signum, NULL, &current) == 0 && (current.sa_flags & SA_SIGINFO) &&
+        current.sa_sigaction == casync__signal_handler)
+        casync__sys_sigaction(signum, &source->previous, NULL);
+    /* What the handler noted is for nobody; the other signals' bits go back. */
+    handled = casync__atomic_take64(&casync__process.handled) & ~((uint64_t)1 << (signum - 1));
+    if (handled) casync__atomic_or64(&casync__process.handled, handled);
 }
 
 /* Blocks the signal in this thread, which is the loop's, if it is not blocked. */
@@ -3100,7 +3157,8 @@ static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
     int64_t result = casync__signals_open(loop);
     if (result < 0) return result;
     if (!source->watchers.next) casync__list_init(&source->watchers);
-    if (casync__list_is_empty(&source->watchers)) result = casync__install_handler(source, watcher->signum);
+    if (casync__list_is_empty(&source->watchers))
+        result = casync__install_handler(source, watcher->signum, loop->guest);
     if (result < 0) return result;
     if (!loop->guest) {
         casync__block_signal(loop, watcher->signum);
@@ -3135,11 +3193,13 @@ static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
 
 CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum, int flags,
                                            casync_callback callback, void *arg) {
+    casync_signal before;
     int64_t result;
     if (loop->state == CASYNC_LOOP_CLOSED || !callback || (flags & ~CASYNC_SIGNAL_ONCE)) return -EINVAL;
     if (signum < 1 || signum > 64 || signum == SIGKILL || signum == SIGSTOP) return -EINVAL;
     if (watcher->flags & CASYNC__SIGNAL_STARTED) return -EALREADY;
     if (casync__is_forked(loop)) return -ECHILD;
+    before = *watcher;
     casync__job_init(loop, &watcher->job, casync__signal_call, watcher);
     watcher->callback = callback;
     watcher->arg = arg;
@@ -3148,6 +3208,7 @@ CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *wat
     result = casync__signal_add(loop, watcher);
     pthread_mutex_unlock(&casync__process.mutex);
     if (result < 0) {
+        *watcher = before;
         casync__signals_release(loop);
         return result;
     }
@@ -3181,15 +3242,18 @@ CASYNC__DEFINE void casync_signal_ref(casync_signal *watcher, bool referenced) {
     if (started && referenced) watcher->job.loop->active++;
 }
 
-/* The first watcher of the loop in the registry, or NULL. */
+/* The first watcher of the loop in the registry, or NULL. Only this thread can remove it. */
 static casync_signal *casync__first_signal(casync_loop *loop) {
+    casync_signal *found = NULL;
     int signum;
-    for (signum = 1; signum <= 64 && loop->signals; signum++) {
+    pthread_mutex_lock(&casync__process.mutex);
+    for (signum = 1; signum <= 64 && loop->signals && !found; signum++) {
         casync_link *list = &casync__process.signals[signum].watchers, *link;
-        for (link = list->next; link && link != list; link = link->next)
-            if (casync__signal_of(link)->job.loop == loop) return casync__signal_of(link);
+        for (link = list->next; link && link != list && !found; link = link->next)
+            if (casync__signal_of(link)->job.loop == loop) found = casync__signal_of(link);
     }
-    return NULL;
+    pthread_mutex_unlock(&casync__process.mutex);
+    return found;
 }
 
 static void casync__signals_close(casync_loop *loop) {
@@ -3199,12 +3263,14 @@ static void casync__signals_close(casync_loop *loop) {
 
 static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
     int signum;
+    pthread_mutex_lock(&casync__process.mutex);
     for (signum = 1; signum <= 64 && loop->signals; signum++) {
         casync_link *list = &casync__process.signals[signum].watchers, *link;
         for (link = list->next; link && link != list; link = link->next)
             if (casync__signal_of(link)->job.loop == loop)
                 visit(CASYNC_KIND_SIGNAL, casync__signal_of(link), arg);
     }
+    pthread_mutex_unlock(&casync__process.mutex);
 }
 
 /* >> buffers (implementation) ----------------------------------------------------------------- */
@@ -3215,7 +3281,7 @@ static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, v
    in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one system call unless the
    vector was taken whole and more is queued. */
 
-#define CASYNC__CHUNK_SIZE 4040 /* with header and malloc's own, just below a page */
+#define CASYNC__CHUNK_SIZE 4024 /* with its header and malloc's, a page */
 #define CASYNC__SPANS_MAX 64
 
 typedef struct casync__out_chunk {
@@ -3382,7 +3448,7 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     }
     sigemptyset(&pipe_signal);
     sigaddset(&pipe_signal, SIGPIPE);
-    sigpending(&pending);
+    casync__sys_sigpending(&pending);
     casync__sys_thread_sigmask(SIG_BLOCK, &pipe_signal, &old);
     written = casync__sys_writev(fd, casync__iovec(spans), (int)count);
     if (written == -EPIPE && !sigismember(&pending, SIGPIPE)) casync__sys_sigtimedwait(&pipe_signal, &none);
@@ -3466,7 +3532,9 @@ enum {
     CASYNC__STREAM_FINISHING = 8192,
     CASYNC__STREAM_WRITING_PAUSED = 16384,
     CASYNC__STREAM_ENDED = 32768,
-    CASYNC__STREAM_LENT = 65536 /* the frame last read is the user's until the next read */
+    CASYNC__STREAM_WAS_BLOCKING = 131072, /* and will be again, if the descriptor is kept */
+    CASYNC__STREAM_EOF_TOLD = 262144,     /* to the protocol */
+    CASYNC__STREAM_LENT = 65536           /* the frame last read is the user's until the next read */
 };
 
 enum {
@@ -3479,7 +3547,7 @@ enum {
     CASYNC__OP_ACCEPT
 };
 
-#define CASYNC__SCRATCH_SIZE 131008 /* a Python bytes of it stays below malloc's threshold for mmap */
+#define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
 #define CASYNC__READS_MAX 4         /* of one stream in one turn */
 #define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
@@ -3579,7 +3647,8 @@ static int64_t casync__find_frame(casync_stream *stream, const casync_framing *f
                 (const uint8_t *)memmem(data + scanned, size - scanned, framing->delimiter, framing->size);
         stream->input_scanned = size >= framing->size ? size - framing->size + 1 : 0;
         length = found ? (uint64_t)(found - data) + framing->size : size;
-        if (length > stream->read_limit) return CASYNC_LIMIT_OVERRUN;
+        if (length > stream->read_limit || (!found && size == stream->read_limit))
+            return CASYNC_LIMIT_OVERRUN;
         return found ? (int64_t)length : -EAGAIN;
     }
     length = framing->size;
@@ -3612,8 +3681,8 @@ static void casync__input_free(casync_stream *stream) {
     stream->input_start = stream->input_end = stream->input_size = stream->input_scanned = 0;
 }
 
-/* Makes room for `size` more bytes behind the input. While the frame last read is the user's, the memory it is in
-   stays as it is. */
+/* Makes room for `size` more bytes behind the input. While the frame last read is the user's, the
+   memory it is in stays as it is. */
 static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
     const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
     size_t kept = casync__input_size(stream), needed = kept + size;
@@ -3742,6 +3811,21 @@ static bool casync__deliver_span(casync_stream *stream) {
     return true;
 }
 
+/* Tells the protocol of the end, once it had all that came before. */
+static void casync__deliver_eof(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__guard guard;
+    bool keep = false;
+    stream->flags |= CASYNC__STREAM_EOF_TOLD;
+    casync__guard_enter(loop, &guard, stream);
+    if (stream->protocol->eof_received) keep = stream->protocol->eof_received(stream);
+    if (casync__guard_leave(loop, &guard) && !keep) casync_finish_start(stream);
+}
+
+static inline bool casync__has_eof_to_tell(const casync_stream *stream) {
+    return (stream->flags & (CASYNC__STREAM_READ_EOF | CASYNC__STREAM_EOF_TOLD)) == CASYNC__STREAM_READ_EOF;
+}
+
 /* Gives the protocol what it may have of the input. */
 static void casync__deliver_input(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
@@ -3754,12 +3838,14 @@ static void casync__deliver_input(casync_stream *stream) {
         else
             more = casync__deliver_span(stream);
     }
-    if (casync__guard_leave(loop, &guard) && casync__input_size(stream) == 0) casync__input_free(stream);
+    if (!casync__guard_leave(loop, &guard)) return;
+    if (casync__input_size(stream) == 0) casync__input_free(stream);
+    if (casync__may_deliver(stream) && casync__has_eof_to_tell(stream)) casync__deliver_eof(stream);
 }
 
 /* The protocol may have bytes that waited: by the queue, so that it is not called inside its own call. */
 static void casync__deliver_soon(casync_stream *stream) {
-    if (casync__may_deliver(stream) && casync__input_size(stream) > 0)
+    if (casync__may_deliver(stream) && (casync__input_size(stream) > 0 || casync__has_eof_to_tell(stream)))
         casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
 }
 
@@ -3785,22 +3871,12 @@ static void casync__stream_receive(casync_stream *stream, const uint8_t *data, s
 
 /* The other side will send no more. */
 static void casync__stream_received_eof(casync_stream *stream) {
-    casync_loop *loop = casync__stream_loop(stream);
-    const casync_protocol *protocol = stream->protocol;
-    casync__guard guard;
-    bool keep = false;
     stream->flags |= CASYNC__STREAM_READ_EOF;
     casync__unwant(&stream->watcher, CASYNC__READ);
-    if (!casync__protocol_reads(stream)) {
+    if (casync__protocol_reads(stream))
+        casync__deliver_input(stream);
+    else
         casync__serve_read(stream);
-        return;
-    }
-    if (protocol->eof_received) {
-        casync__guard_enter(loop, &guard, stream);
-        keep = protocol->eof_received(stream);
-        if (!casync__guard_leave(loop, &guard)) return;
-    }
-    if (!keep) casync_finish_start(stream);
 }
 
 static int64_t casync__queue_fd(casync_stream *stream, int fd) {
@@ -3921,7 +3997,11 @@ static void casync__read_to_scratch(casync_stream *stream) {
         raw.len = (size_t)count;
         casync__guard_enter(loop, &guard, stream);
         result = stream->filter->received(stream->filter, raw);
-        if (casync__guard_leave(loop, &guard) && result < 0) casync__stream_end(stream, result);
+        if (!casync__guard_leave(loop, &guard)) return;
+        if (result == CASYNC_EOF)
+            casync__stream_received_eof(stream);
+        else if (result < 0)
+            casync__stream_end(stream, result);
     } else {
         casync__stream_receive(stream, loop->scratch, (size_t)count);
     }
@@ -4169,34 +4249,39 @@ static void casync__stream_writable(void *arg);
 /* Frees what a server allocated for a connection. */
 static void casync__free_connection(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
-    casync_loop *loop = casync__stream_loop(stream);
-    loop->connections--;
-    casync__free(&loop->allocator, stream->memory);
+    casync__free(&casync__stream_loop(stream)->allocator, stream->memory);
 }
 
-/* Closes a stream that ended, and tells its protocol, which may then use the struct again. What a server
-   allocated is freed behind the callbacks of finish operations, which may be in that memory too. */
+/* The same, behind the callbacks of operations that just ended, if any did: they may be in that memory. */
+static void casync__end_connection(casync_stream *stream, void *memory, bool had_operations) {
+    if (!memory) return;
+    stream->memory = memory;
+    casync__job_init(casync__stream_loop(stream), &stream->ending, casync__free_connection, stream);
+    if (had_operations)
+        casync__make_ready(casync__stream_loop(stream), &stream->ending);
+    else
+        casync__free_connection(stream);
+}
+
+static bool casync__has_operations(const casync_stream *stream) {
+    return stream->reading || !casync__list_is_empty(&stream->waiting);
+}
+
+/* Closes a stream that ended, and tells its protocol, which may then use the struct again. */
 static void casync__stream_ended(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
-    casync_loop *loop = casync__stream_loop(stream);
     const casync_protocol *protocol = stream->protocol;
     int64_t error = stream->error;
     void *memory = stream->memory;
-    bool finishing = !casync__list_is_empty(&stream->waiting);
-    casync_link waiting;
-    casync__list_init(&waiting);
-    casync__list_move(&waiting, &stream->waiting);
+    bool had_operations = casync__has_operations(stream);
+    casync_link finishing;
+    casync__list_init(&finishing);
+    casync__list_move(&finishing, &stream->waiting);
     stream->memory = NULL;
     casync_close(stream);
-    casync__ops_done(&waiting, error);
+    casync__ops_done(&finishing, error);
     if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
-    if (!memory) return;
-    stream->memory = memory;
-    casync__job_init(loop, &stream->ending, casync__free_connection, stream);
-    if (finishing)
-        casync__make_ready(loop, &stream->ending);
-    else
-        casync__free_connection(stream);
+    casync__end_connection(stream, memory, had_operations);
 }
 
 /* Nothing more comes or goes. Operations fail with what ended the stream, but for finish operations,
@@ -4204,10 +4289,12 @@ static void casync__stream_ended(void *arg) {
 static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_loop *loop = casync__stream_loop(stream);
     casync_link others;
+    casync_outbuf unsent;
     bool closes = stream->protocol || stream->memory || casync__stream_is(stream, CASYNC__STREAM_FINISHING);
     casync_link *link;
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) || casync__stream_is(stream, CASYNC__STREAM_ENDED))
         return;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
     stream->flags |= CASYNC__STREAM_ENDED;
     stream->error = error;
     casync__watcher_want(&stream->watcher, 0);
@@ -4231,7 +4318,14 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     }
     /* Behind the callbacks of these operations, which may be in memory that ends with the connection. */
     if (closes) casync__make_ready(loop, &stream->ending);
-    casync_outbuf_clear(&stream->out);
+    unsent = stream->out;
+    casync_outbuf_init(&stream->out, loop->allocator);
+    casync_outbuf_clear(&unsent); /* last: a release may close the stream */
+}
+
+static bool casync__options_are_valid(const casync_stream_options *options) {
+    return (!options->framing || casync__framing_is_valid(options->framing)) &&
+           options->low_water <= (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT);
 }
 
 /* Gives the stream its descriptor and its options. */
@@ -4243,9 +4337,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
     memset(&defaults, 0, sizeof defaults);
     if (!options) options = &defaults;
-    if (options->framing && !casync__framing_is_valid(options->framing)) return -EINVAL;
-    if (options->low_water > (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT))
-        return -EINVAL;
+    if (!casync__options_are_valid(options)) return -EINVAL;
     result = casync__watcher_register(loop, &stream->watcher, fd, CASYNC__WATCHER_STREAM);
     if (result < 0) return result;
     casync__job_init(loop, &stream->watcher.reader, casync__stream_readable, stream);
@@ -4273,6 +4365,17 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     return 0;
 }
 
+static bool casync__is_blocking(int fd) {
+    int64_t status = casync__sys_fcntl(fd, F_GETFL, 0);
+    return status >= 0 && !(status & O_NONBLOCK);
+}
+
+static void casync__set_blocking(int fd, bool blocking) {
+    int64_t status = casync__sys_fcntl(fd, F_GETFL, 0);
+    if (status < 0) return;
+    casync__sys_fcntl(fd, F_SETFL, blocking ? (int)status & ~O_NONBLOCK : (int)status | O_NONBLOCK);
+}
+
 static int64_t casync__set_int(int fd, int level, int name, int value) {
     return casync__sys_setsockopt(fd, level, name, &value, sizeof value);
 }
@@ -4298,6 +4401,13 @@ static int64_t casync__socket_family(int fd) {
 
 static inline bool casync__is_inet(int64_t family) { return family == AF_INET || family == AF_INET6; }
 
+/* Is this the end of a pipe that is written to? */
+static bool casync__is_pipe_writer(int fd) {
+    struct stat status;
+    return casync__sys_fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) &&
+           (casync__sys_fcntl(fd, F_GETFL, 0) & O_ACCMODE) == O_WRONLY;
+}
+
 /* What is no socket is registered at once: epoll tells a regular file. */
 static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
     int64_t result;
@@ -4306,14 +4416,16 @@ static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
     if (result < 0) {
         casync__watcher_unregister(&stream->watcher, true);
         stream->flags = 0;
+        return result;
     }
-    return result;
+    if (casync__is_pipe_writer(stream->watcher.fd)) stream->flags |= CASYNC__STREAM_WRITE_ONLY;
+    return 0;
 }
 
 CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stream, int fd,
                                           const casync_protocol *protocol,
                                           const casync_stream_options *options) {
-    int64_t family, status, result;
+    int64_t family, result;
     if (options && options->accepted) {
         result = casync__stream_begin(loop, stream, fd, protocol, options,
                                       CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED);
@@ -4322,14 +4434,14 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
     }
     family = casync__socket_family(fd);
     if (family < 0 && family != -ENOTSOCK) return family;
-    status = casync__sys_fcntl(fd, F_GETFL, 0);
-    if (status < 0) return status;
     result =
         casync__stream_begin(loop, stream, fd, protocol, options, family >= 0 ? CASYNC__STREAM_SOCKET : 0);
     if (result == 0 && family < 0) result = casync__probe(loop, stream);
     if (result < 0) return result;
-    if (family < 0 && (status & O_ACCMODE) == O_WRONLY) stream->flags |= CASYNC__STREAM_WRITE_ONLY;
-    if (!(status & O_NONBLOCK)) casync__sys_fcntl(fd, F_SETFL, (int)status | O_NONBLOCK);
+    if (casync__is_blocking(fd)) {
+        stream->flags |= CASYNC__STREAM_WAS_BLOCKING;
+        casync__set_blocking(fd, false);
+    }
     casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
     if (casync__is_inet(family)) casync__set_tcp_options(fd, options);
     casync__update_reading(stream);
@@ -4374,15 +4486,21 @@ CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, cas
 CASYNC__DEFINE void casync_close(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     bool keep_fd = casync__stream_is(stream, CASYNC__STREAM_KEEP_FD);
-    bool unshared = casync__stream_is(stream, CASYNC__STREAM_UNSHARED);
+    bool unshared = casync__stream_is(stream, CASYNC__STREAM_UNSHARED), had_operations;
     casync_filter *filter = stream->filter;
+    casync_outbuf unsent = stream->out;
     void *memory = stream->memory;
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
+    had_operations = casync__has_operations(stream);
+    casync_outbuf_init(&stream->out, loop->allocator);
     casync__stream_end(stream, -ECONNABORTED);
     casync__guard_object_gone(loop, stream);
     casync_job_cancel(&stream->ending);
     casync__watcher_unregister(&stream->watcher, unshared && !keep_fd);
-    if (!keep_fd) casync__sys_close(stream->watcher.fd);
+    if (!keep_fd)
+        casync__sys_close(stream->watcher.fd);
+    else if (casync__stream_is(stream, CASYNC__STREAM_WAS_BLOCKING))
+        casync__set_blocking(stream->watcher.fd, true);
     stream->flags = 0;
     casync__ops_done(&stream->waiting, -ECONNABORTED);
     casync__input_free(stream);
@@ -4392,9 +4510,8 @@ CASYNC__DEFINE void casync_close(casync_stream *stream) {
     stream->filter = NULL;
     stream->memory = NULL;
     if (filter && filter->close) filter->close(filter);
-    if (!memory) return;
-    loop->connections--;
-    casync__free(&loop->allocator, memory);
+    casync__end_connection(stream, memory, had_operations);
+    casync_outbuf_clear(&unsent); /* last: a release may use the stream's struct again */
 }
 
 CASYNC__DEFINE void casync_close_reset(casync_stream *stream) {
@@ -4578,6 +4695,7 @@ CASYNC__DEFINE int64_t casync_receive_fd(casync_stream *stream) {
 
 CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
     if (!casync_stream_is_open(stream) || stream->filter) return CASYNC_INVALID_STATE;
+    if (casync__input_size(stream) > 0) return -EBUSY;
     stream->filter = filter;
     filter->stream = stream;
     return 0;
@@ -4873,7 +4991,7 @@ static int64_t casync__make_connection(casync_server *server, int fd) {
         casync__free(&loop->allocator, memory);
         return result;
     }
-    loop->connections++;
+
     stream->memory = memory;
     stream->server = server;
     casync__list_append(&server->connections, &stream->connections);
@@ -4986,11 +5104,12 @@ static int64_t casync__listen_socket(const casync_listen_desc *desc) {
 
 CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
                                      const casync_listen_desc *desc) {
-    int64_t fd, result, status;
+    int64_t fd, result;
     size_t conn_size = desc->conn_size ? desc->conn_size : sizeof(casync_stream);
     if (server->open) return -EALREADY;
     if (loop->state == CASYNC_LOOP_CLOSED || conn_size < sizeof(casync_stream) ||
-        desc->stream_offset > conn_size - sizeof(casync_stream))
+        desc->stream_offset > conn_size - sizeof(casync_stream) ||
+        desc->stream_offset % sizeof(void *) != 0 || !casync__options_are_valid(&desc->options))
         return -EINVAL;
     fd = desc->use_fd ? desc->fd : casync__listen_socket(desc);
     if (fd < 0) return desc->use_fd ? -EBADF : fd;
@@ -5001,8 +5120,7 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
         if (!desc->use_fd) casync__sys_close((int)fd);
         return result;
     }
-    status = casync__sys_fcntl((int)fd, F_GETFL, 0);
-    if (status >= 0 && !(status & O_NONBLOCK)) casync__sys_fcntl((int)fd, F_SETFL, (int)status | O_NONBLOCK);
+    casync__set_blocking((int)fd, false);
     if (desc->use_fd) casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
     server->desc = *desc;
@@ -5056,21 +5174,19 @@ CASYNC__DEFINE void casync_server_close(casync_server *server) {
     }
 }
 
-/* The next connection is looked up before each call: it may close this one. */
+/* Each goes to the end of the list before it is told, which may end it, others, or the server. */
 static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
-    casync_link all;
-    int64_t count = 0;
+    casync_link *link;
+    int64_t count = 0, told;
     if (!server->open) return CASYNC_INVALID_STATE;
-    casync__list_init(&all);
-    casync__list_move(&all, &server->connections);
-    while (!casync__list_is_empty(&all)) {
-        casync_stream *stream = casync__container(all.next, casync_stream, connections);
+    for (link = server->connections.next; link != &server->connections; link = link->next) count++;
+    for (told = 0; told < count && server->open && !casync__list_is_empty(&server->connections); told++) {
+        casync_stream *stream = casync__container(server->connections.next, casync_stream, connections);
         casync__list_remove(&stream->connections);
         casync__list_append(&server->connections, &stream->connections);
         (void)act(stream);
-        count++;
     }
-    return count;
+    return told;
 }
 
 CASYNC__DEFINE int64_t casync_server_abort_clients(casync_server *server) {
