@@ -2117,7 +2117,7 @@ TEST(the_end_comes_after_data_that_waits_for_resume) {
 
 static int64_t end_at_full_stop(casync_filter *filter, casync_span raw) {
     int64_t result = casync_filter_receive(filter, raw.ptr, raw.len - 1);
-    return result < 0 ? result : CASYNC_EOF;
+    return result < 0 ? result : (int64_t)CASYNC_EOF;
 }
 
 TEST(a_filter_may_say_that_the_stream_ended) {
