@@ -690,7 +690,7 @@ typedef struct casync_protocol {
     /* The stream ended: error is 0 if it was finished or ended by the other side, -ECONNABORTED if it
        was aborted, else what went wrong. Last callback, and not after casync_close. The stream is closed
        already: its struct may be opened again or freed, but for one that a server allocated, which is
-       freed when this returns. */
+       freed soon after this returns. */
     void (*connection_lost)(casync_stream *stream, int64_t error);
 } casync_protocol;
 
@@ -833,8 +833,7 @@ CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op)
 CASYNC_API int64_t casync_abort(casync_stream *stream);
 
 /* Ends a stream now: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor
-   is closed. A closed stream may be closed again. For a connection that a server allocated, the
-   memory is freed too. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end. */
+   is closed. A closed stream may be closed again. The memory of a connection that a server allocated is freed soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end. */
 CASYNC_API void casync_close(casync_stream *stream);
 CASYNC_API void casync_close_reset(casync_stream *stream);
 
@@ -1348,6 +1347,11 @@ static void casync__notice_fork(void) {
     casync__signals_after_fork();
 }
 
+static void casync__lock_process(void) {
+    casync__notice_fork();
+    pthread_mutex_lock(&casync__process.mutex);
+}
+
 static int64_t casync__make_fork_page(void) {
     int64_t address = casync__sys_map_page(), result;
     uint32_t *page = (uint32_t *)(uintptr_t)address;
@@ -1364,8 +1368,7 @@ static int64_t casync__make_fork_page(void) {
 
 static int64_t casync__process_init(void) {
     int64_t result = 0;
-    casync__notice_fork();
-    pthread_mutex_lock(&casync__process.mutex);
+    casync__lock_process();
     if (!casync__process.has_key) {
         result = -pthread_key_create(&casync__process.running_loop, NULL);
         casync__process.has_key = result == 0;
@@ -2956,7 +2959,7 @@ static void casync__signal_call(void *arg) {
 
 static void casync__signal_deliver(int signum) {
     casync_link *list = &casync__process.signals[signum].watchers, *link;
-    pthread_mutex_lock(&casync__process.mutex);
+    casync__lock_process();
     for (link = list->next; link && link != list; link = link->next) {
         casync_signal *watcher = casync__signal_of(link);
         if (!casync__atomic_exchange(&watcher->job.posted, 1)) casync__post(watcher->job.loop, &watcher->job);
@@ -3204,7 +3207,7 @@ CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *wat
     watcher->callback = callback;
     watcher->arg = arg;
     watcher->signum = signum;
-    pthread_mutex_lock(&casync__process.mutex);
+    casync__lock_process();
     result = casync__signal_add(loop, watcher);
     pthread_mutex_unlock(&casync__process.mutex);
     if (result < 0) {
@@ -3224,7 +3227,7 @@ CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
     if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
     (void)casync__is_forked(loop); /* a child must not change the signalfd that it shares with its parent */
     CASYNC_ASSERT(casync__in_loop_thread(loop));
-    pthread_mutex_lock(&casync__process.mutex);
+    casync__lock_process();
     casync__signal_remove(loop, watcher);
     pthread_mutex_unlock(&casync__process.mutex);
     casync_job_cancel(&watcher->job);
@@ -3246,7 +3249,7 @@ CASYNC__DEFINE void casync_signal_ref(casync_signal *watcher, bool referenced) {
 static casync_signal *casync__first_signal(casync_loop *loop) {
     casync_signal *found = NULL;
     int signum;
-    pthread_mutex_lock(&casync__process.mutex);
+    casync__lock_process();
     for (signum = 1; signum <= 64 && loop->signals && !found; signum++) {
         casync_link *list = &casync__process.signals[signum].watchers, *link;
         for (link = list->next; link && link != list && !found; link = link->next)
@@ -3263,7 +3266,7 @@ static void casync__signals_close(casync_loop *loop) {
 
 static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
     int signum;
-    pthread_mutex_lock(&casync__process.mutex);
+    casync__lock_process();
     for (signum = 1; signum <= 64 && loop->signals; signum++) {
         casync_link *list = &casync__process.signals[signum].watchers, *link;
         for (link = list->next; link && link != list; link = link->next)
@@ -4252,19 +4255,12 @@ static void casync__free_connection(void *arg) {
     casync__free(&casync__stream_loop(stream)->allocator, stream->memory);
 }
 
-/* The same, behind the callbacks of operations that just ended, if any did: they may be in that memory. */
-static void casync__end_connection(casync_stream *stream, void *memory, bool had_operations) {
+/* The same by the queue: callbacks of operations that just ended may be in that memory, and come first. */
+static void casync__free_connection_soon(casync_stream *stream, void *memory) {
     if (!memory) return;
     stream->memory = memory;
     casync__job_init(casync__stream_loop(stream), &stream->ending, casync__free_connection, stream);
-    if (had_operations)
-        casync__make_ready(casync__stream_loop(stream), &stream->ending);
-    else
-        casync__free_connection(stream);
-}
-
-static bool casync__has_operations(const casync_stream *stream) {
-    return stream->reading || !casync__list_is_empty(&stream->waiting);
+    casync__make_ready(casync__stream_loop(stream), &stream->ending);
 }
 
 /* Closes a stream that ended, and tells its protocol, which may then use the struct again. */
@@ -4273,7 +4269,7 @@ static void casync__stream_ended(void *arg) {
     const casync_protocol *protocol = stream->protocol;
     int64_t error = stream->error;
     void *memory = stream->memory;
-    bool had_operations = casync__has_operations(stream);
+
     casync_link finishing;
     casync__list_init(&finishing);
     casync__list_move(&finishing, &stream->waiting);
@@ -4281,7 +4277,7 @@ static void casync__stream_ended(void *arg) {
     casync_close(stream);
     casync__ops_done(&finishing, error);
     if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
-    casync__end_connection(stream, memory, had_operations);
+    casync__free_connection_soon(stream, memory);
 }
 
 /* Nothing more comes or goes. Operations fail with what ended the stream, but for finish operations,
@@ -4486,12 +4482,12 @@ CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, cas
 CASYNC__DEFINE void casync_close(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     bool keep_fd = casync__stream_is(stream, CASYNC__STREAM_KEEP_FD);
-    bool unshared = casync__stream_is(stream, CASYNC__STREAM_UNSHARED), had_operations;
+    bool unshared = casync__stream_is(stream, CASYNC__STREAM_UNSHARED);
     casync_filter *filter = stream->filter;
     casync_outbuf unsent = stream->out;
     void *memory = stream->memory;
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
-    had_operations = casync__has_operations(stream);
+
     casync_outbuf_init(&stream->out, loop->allocator);
     casync__stream_end(stream, -ECONNABORTED);
     casync__guard_object_gone(loop, stream);
@@ -4510,7 +4506,7 @@ CASYNC__DEFINE void casync_close(casync_stream *stream) {
     stream->filter = NULL;
     stream->memory = NULL;
     if (filter && filter->close) filter->close(filter);
-    casync__end_connection(stream, memory, had_operations);
+    casync__free_connection_soon(stream, memory);
     casync_outbuf_clear(&unsent); /* last: a release may use the stream's struct again */
 }
 
