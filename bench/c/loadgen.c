@@ -104,9 +104,9 @@ static void run_sample(connection *connections, size_t count, int epoll_fd, cons
     int64_t user, system, user_before, system_before, start;
     started = finished = 0;
     cpu_time(pid, &user_before, &system_before);
-    start = bench_now();
+    start = bench_now(CLOCK_MONOTONIC);
     exchange_all(connections, count, epoll_fd);
-    int64_t time = bench_now() - start;
+    int64_t time = bench_now(CLOCK_MONOTONIC) - start;
     cpu_time(pid, &user, &system);
     printf("{\"ops\": %llu, \"time\": %lld, \"check\": %llu, \"user\": %lld, \"system\": %lld}\n",
            (unsigned long long)wanted, (long long)time, (unsigned long long)finished,
