@@ -2893,7 +2893,8 @@ CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job
         memset(job, 0, sizeof *job);
         job->flags = CASYNC__JOB_ALLOCATED;
     }
-    if (casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
+    /* The load spares who posts again and again the locked instruction. */
+    if (casync__atomic_load(&job->posted) || casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
     casync__job_init(loop, job, callback, arg);
     casync__post(loop, job);
     return 0;
@@ -3452,7 +3453,8 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     sigemptyset(&pipe_signal);
     sigaddset(&pipe_signal, SIGPIPE);
     casync__sys_sigpending(&pending);
-    casync__sys_thread_sigmask(SIG_BLOCK, &pipe_signal, &old);
+    written = casync__sys_thread_sigmask(SIG_BLOCK, &pipe_signal, &old);
+    if (written < 0) return written;
     written = casync__sys_writev(fd, casync__iovec(spans), (int)count);
     if (written == -EPIPE && !sigismember(&pending, SIGPIPE)) casync__sys_sigtimedwait(&pipe_signal, &none);
     casync__sys_thread_sigmask(SIG_SETMASK, &old, NULL);
