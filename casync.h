@@ -1906,6 +1906,14 @@ CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop, const casyn
         fprintf(stderr, "casync: %s: %s\n", exception->message, casync_strerror(exception->error));
 }
 
+static casync_exception casync__exception(const char *message, int64_t error) {
+    casync_exception exception;
+    memset(&exception, 0, sizeof exception);
+    exception.message = message;
+    exception.error = error;
+    return exception;
+}
+
 CASYNC__DEFINE int casync_loop_fd(const casync_loop *loop) { return loop->backend_fd; }
 
 CASYNC__DEFINE int64_t casync_loop_timeout(casync_loop *loop) {
@@ -2212,10 +2220,8 @@ static void casync__timer_prepare_call(casync_loop *loop, casync_timer *timer) {
         next = casync__add_time(timer->deadline + missed * timer->repeat, timer->repeat);
     }
     if (casync__timer_arm(loop, timer, next) < 0) {
-        casync_exception exception;
-        memset(&exception, 0, sizeof exception);
-        exception.message = "a repeating timer ends: no memory for a level of the wheel";
-        exception.error = -ENOMEM;
+        casync_exception exception =
+            casync__exception("a repeating timer ends: no memory for a level of the wheel", -ENOMEM);
         casync_call_exception_handler(loop, &exception);
     }
 }
@@ -2316,10 +2322,8 @@ CASYNC__DEFINE void casync_future_close(casync_future *future) {
     future->loop = NULL;
     if (loop->state == CASYNC_LOOP_CLOSED) return;
     if (future->state == CASYNC_FUTURE_FAILED && !future->retrieved) {
-        casync_exception exception;
-        memset(&exception, 0, sizeof exception);
-        exception.message = "a future failed and nobody retrieved its error";
-        exception.error = future->result;
+        casync_exception exception =
+            casync__exception("a future failed and nobody retrieved its error", future->result);
         exception.future = future;
         casync_call_exception_handler(loop, &exception);
     }
@@ -2636,10 +2640,8 @@ static void casync__flush_changes(casync_loop *loop) {
         else
             watcher->flags &= (uint8_t)~CASYNC__WATCHER_REFUSED;
         if (result < 0 && !(watcher->flags & CASYNC__WATCHER_REFUSED)) {
-            casync_exception exception;
-            memset(&exception, 0, sizeof exception);
-            exception.message = "the kernel refuses to watch a descriptor";
-            exception.error = result;
+            casync_exception exception =
+                casync__exception("the kernel refuses to watch a descriptor", result);
             watcher->flags |= CASYNC__WATCHER_REFUSED;
             casync_call_exception_handler(loop, &exception);
         }
@@ -3585,15 +3587,10 @@ static inline bool casync__is_connected(const casync_stream *stream) {
            CASYNC__STREAM_OPEN;
 }
 
-static void casync__report(casync_loop *loop, const char *message, int64_t error, casync_stream *stream,
-                           casync_server *server) {
-    casync_exception exception;
-    memset(&exception, 0, sizeof exception);
-    exception.message = message;
-    exception.error = error;
-    exception.stream = stream;
+static void casync__report_server(casync_server *server, const char *message, int64_t error) {
+    casync_exception exception = casync__exception(message, error);
     exception.server = server;
-    casync_call_exception_handler(loop, &exception);
+    casync_call_exception_handler(server->watcher.reader.loop, &exception);
 }
 
 /* -- ending operations that wait for a stream or a server -- */
@@ -4815,31 +4812,28 @@ CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
     return text;
 }
 
-CASYNC__DEFINE int64_t casync_local_address(const casync_stream *stream, casync_address *address) {
+typedef int64_t (*casync__get_address)(int fd, struct sockaddr *address, socklen_t *size);
+
+static int64_t casync__address_of(int fd, casync__get_address get, casync_address *address) {
     socklen_t size = sizeof address->storage;
-    int64_t result;
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
-    result = casync__sys_getsockname(stream->watcher.fd, casync__sockaddr(address), &size);
+    int64_t result = get(fd, casync__sockaddr(address), &size);
     address->size = result < 0 ? 0 : size;
     return result;
+}
+
+CASYNC__DEFINE int64_t casync_local_address(const casync_stream *stream, casync_address *address) {
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
+    return casync__address_of(stream->watcher.fd, casync__sys_getsockname, address);
 }
 
 CASYNC__DEFINE int64_t casync_peer_address(const casync_stream *stream, casync_address *address) {
-    socklen_t size = sizeof address->storage;
-    int64_t result;
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
-    result = casync__sys_getpeername(stream->watcher.fd, casync__sockaddr(address), &size);
-    address->size = result < 0 ? 0 : size;
-    return result;
+    return casync__address_of(stream->watcher.fd, casync__sys_getpeername, address);
 }
 
 CASYNC__DEFINE int64_t casync_server_address(const casync_server *server, casync_address *address) {
-    socklen_t size = sizeof address->storage;
-    int64_t result;
     if (!server->open) return -EBADF;
-    result = casync__sys_getsockname(server->watcher.fd, casync__sockaddr(address), &size);
-    address->size = result < 0 ? 0 : size;
-    return result;
+    return casync__address_of(server->watcher.fd, casync__sys_getsockname, address);
 }
 
 CASYNC__DEFINE int64_t casync_set_nodelay(casync_stream *stream, bool on) {
@@ -4953,7 +4947,7 @@ static void casync__server_back_off(casync_server *server, int64_t error) {
     server->retry.job.flags |= CASYNC__JOB_INTERNAL;
     if (casync_call_later(loop, &server->retry, CASYNC__ACCEPT_RETRY, casync__server_retry, server) < 0)
         casync__want(&server->watcher, CASYNC__READ); /* no memory for the timer: spinning is what is left */
-    casync__report(loop, "cannot accept connections, trying again in 100 ms", error, NULL, server);
+    casync__report_server(server, "cannot accept connections, trying again in 100 ms", error);
 }
 
 /* Opens the stream of a connection; its descriptor is closed if that fails. */
@@ -5054,7 +5048,7 @@ static void casync__server_readable(void *arg) {
         peer.size = size;
         result = casync__server_take(server, (int)fd, &peer);
         if (guard.gone) break;
-        if (result < 0) casync__report(loop, "a connection was dropped", result, NULL, server);
+        if (result < 0) casync__report_server(server, "a connection was dropped", result);
         if (!guard.gone && !casync__server_wants(server)) casync__unwant(&server->watcher, CASYNC__READ);
     }
     casync__guard_leave(loop, &guard);
