@@ -159,8 +159,10 @@ async def test_a_signal_handler_is_a_callback_of_the_loop(loop: Loop) -> None:
 async def test_a_signal_wakes_a_loop_that_waits(loop: Loop) -> None:
     got = asyncio.Event()
     loop.add_signal_handler(signal.SIGUSR1, got.set)
-    threading.Thread(target=send, args=(signal.SIGUSR1,)).start()
+    thread = threading.Thread(target=send, args=(signal.SIGUSR1,))
+    thread.start()
     await got.wait()
+    thread.join()
     loop.remove_signal_handler(signal.SIGUSR1)
 
 
@@ -234,8 +236,10 @@ def plain_handler() -> Any:
 async def test_a_plain_signal_handler_runs_while_the_loop_waits(loop: Loop, plain_handler: Any) -> None:
     got = asyncio.Event()
     plain_handler(lambda *_: loop.call_soon_threadsafe(got.set))
-    threading.Timer(0.01, send, (signal.SIGUSR1,)).start()
+    thread = threading.Thread(target=send, args=(signal.SIGUSR1,))
+    thread.start()
     await got.wait()
+    thread.join()
 
 
 def test_an_exception_in_a_plain_signal_handler_leaves_the_loop(loop: Loop, plain_handler: Any) -> None:
@@ -243,7 +247,9 @@ def test_an_exception_in_a_plain_signal_handler_leaves_the_loop(loop: Loop, plai
         raise LookupError("of the signal handler")
 
     plain_handler(handler)
-    thread = threading.Timer(0.01, send, (signal.SIGUSR1,))
+    running = threading.Event()
+    loop.call_soon(running.set)
+    thread = threading.Thread(target=lambda: (running.wait(), send(signal.SIGUSR1)))
     thread.start()
     with pytest.raises(LookupError, match="of the signal handler"):
         loop.run_forever()

@@ -36,6 +36,15 @@ async def test_ping_pong_with_another_thread(loop: Loop) -> None:
     thread.join()
 
 
+async def test_a_wake_while_the_loop_is_busy_is_spent(loop: Loop) -> None:
+    for _ in range(10):
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(int,))
+        thread.start()
+        thread.join()
+        # If the loop did not wait now, it would not release the GIL either.
+        await loop.run_in_executor(None, sum, range(1_000_000))
+
+
 async def test_nothing_is_lost_and_every_threads_order_is_kept(loop: Loop) -> None:
     threads, count = 4, 5_000
     got: list[list[int]] = [[] for _ in range(threads)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import socket
 import struct
 import sys
@@ -813,3 +814,62 @@ async def test_a_connection_with_much_to_read_does_not_starve_the_loop(loop: Loo
         per_turn[number] = per_turn.get(number, 0) + size
     assert max(per_turn.values()) <= 4 * MEBI
     assert sum(per_turn.values()) == 20 * MEBI
+
+
+class Plain(asyncio.Protocol):
+    """Receives for another protocol."""
+
+    def __init__(self, owner: Buffered) -> None:
+        self.data_received = owner.data.extend
+        self.eof_received = owner.eof_received
+        self.connection_lost = owner.connection_lost
+
+
+class HalfOpen(Buffered):
+    """Stays open after the other end's last byte."""
+
+    def __init__(self) -> None:
+        super().__init__(1000)
+        self.plain = Plain(self)
+
+    def eof_received(self) -> bool:
+        self.events.append("eof")
+        return True
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_random_conversations_lose_nothing(loop: Loop, pair: Pair, seed: int) -> None:
+    """Both ends write, pause, resume and change protocols at random, then end their direction."""
+    choices = random.Random(seed)
+    ends = [(await connect(loop, sock, HalfOpen))[1] for sock in pair]
+    sent = [bytearray(), bytearray()]
+    for _ in range(300):
+        number = choices.randrange(2)
+        end, transport = ends[number], ends[number].transport
+        action = choices.choice(["write", "write", "write", "lines", "pause", "resume", "protocol", "limits"])
+        data = choices.randbytes(choices.choice([0, 1, 100, 5_000, 70_000, 300_000]))
+        if action == "write":
+            transport.write(choices.choice([bytes, bytearray, memoryview])(data))
+            sent[number] += data
+        elif action == "lines":
+            transport.writelines([b"<" + data, bytearray(data + b">")])
+            sent[number] += b"<" + data + data + b">"
+        elif action == "pause":
+            transport.pause_reading()
+        elif action == "resume":
+            transport.resume_reading()
+        elif action == "protocol":
+            transport.set_protocol(choices.choice([end, end.plain]))
+        else:
+            transport.set_write_buffer_limits(high=choices.choice([0, 1000, 1_000_000]))
+        if choices.random() < 0.3:
+            await asyncio.sleep(0)
+    for end in ends:
+        end.transport.write_eof()
+        end.transport.resume_reading()
+    await until(lambda: all(end.events == ["eof"] for end in ends))
+    assert [ends[1].data, ends[0].data] == sent
+    for end in ends:
+        end.transport.close()
+        await end.lost
+        assert end.error is None
