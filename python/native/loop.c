@@ -86,6 +86,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     desc.arg = self;
     result = casync_loop_init(&self->casync, &desc);
     if (result < 0) {
+        self->closed = true; /* for __del__ */
         Py_DECREF(self);
         return raise_os_error(result);
     }
