@@ -3,6 +3,7 @@
 #include "bench.h"
 #include "echo.h"
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 
 typedef struct watch {
     void (*ready)(struct watch *watch);
@@ -18,7 +19,6 @@ typedef struct connection {
 static int epoll_fd;
 static bool stopped;
 
-static void bare_init(void) { epoll_fd = epoll_create1(EPOLL_CLOEXEC); }
 static void bare_stop(void) { stopped = true; }
 
 static void bare_run(void) {
@@ -47,6 +47,21 @@ static void bare_watch(void *handle, int fd) {
 }
 
 static void bare_unwatch(void *handle) { bare_control(handle, EPOLL_CTL_DEL, 0); }
+
+/* The least a wakeup can be: an eventfd, which counts the posts. */
+static watch wakeup;
+
+static void wakeup_ready(watch *w) {
+    uint64_t count;
+    bench_check(read(w->fd, &count, sizeof count) == sizeof count, "read");
+    while (count-- > 0) bare_fired(w);
+}
+
+static void bare_post(void *item) {
+    uint64_t one = 1;
+    (void)item;
+    bench_check(write(wakeup.fd, &one, sizeof one) == sizeof one, "write");
+}
 
 static void connection_ready(watch *w) {
     connection *c = (connection *)((char *)w - offsetof(connection, watch));
@@ -104,10 +119,19 @@ static void bare_round_trips(void) {
     bare_run();
 }
 
+static void bare_init(void) {
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    wakeup.ready = wakeup_ready;
+    wakeup.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    bare_control(&wakeup, EPOLL_CTL_ADD, EPOLLIN);
+}
+
 static const library lib = {
     .init = bare_init,
     .run = bare_run,
     .stop = bare_stop,
+    .post_size = 1,
+    .post = bare_post,
     .watch_size = sizeof(watch),
     .watch = bare_watch,
     .unwatch = bare_unwatch,

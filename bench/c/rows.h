@@ -3,6 +3,7 @@
    A worker: reads lines "row n", answers each with {"ops", "time", "check"}: operations done, the
    nanoseconds they took together, and a value that must be the same for every library. The time is the
    thread's CPU time where one thread does it all without sleeping: other processes do not count in it. */
+#include <semaphore.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -192,6 +193,41 @@ static uint64_t post_finish(size_t n) {
     return bench_count;
 }
 
+/* post_asleep: another thread posts one, n times, each when the loop has called the one before and so is
+   about to sleep, or does. */
+static sem_t called;
+
+static void *post_each(void *arg) {
+    for (size_t i = 0; i < posts; i++) {
+        lib.post(handles + i * lib.post_size);
+        sem_wait(&called);
+    }
+    return arg;
+}
+
+static bool asleep_again(void) {
+    sem_post(&called);
+    return bench_target++ < posts;
+}
+
+static void asleep_prepare(size_t n) {
+    posts = n;
+    handles = make_handles(n, lib.post_size);
+    sem_init(&called, 0, 0);
+    bench_again = asleep_again;
+}
+
+static uint64_t asleep_run(size_t n) {
+    bench_check(pthread_create(&poster, NULL, post_each, NULL) == 0, "pthread_create");
+    run_until(1);
+    return n;
+}
+
+static uint64_t asleep_finish(size_t n) {
+    bench_again = NULL;
+    return post_finish(n);
+}
+
 /* fd: n descriptors that stay readable; each turn dispatches all of them. */
 enum { DISPATCHES = 200000 };
 static int *fds;
@@ -243,6 +279,7 @@ static const row rows[] = {
     {"timer_expire", expire_prepare, expire_run, expire_finish, false},
     {"call_soon", soon_prepare, soon_run, soon_finish, false},
     {"post", post_prepare, post_run, post_finish, true},
+    {"post_asleep", asleep_prepare, asleep_run, asleep_finish, true},
     {"echo_in_process", round_trips_prepare, round_trips_run, round_trips_finish, false},
     {"fd", fd_prepare, fd_run, fd_finish, false},
 };
