@@ -677,6 +677,12 @@ TEST(loops_with_signals_come_and_go_in_threads) {
     EXPECT(handler_of(SIGUSR2) == SIG_DFL);
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#define FORKS_WITH_THREADS false /* gcc 12's ASan does not release its own locks in the child */
+#else
+#define FORKS_WITH_THREADS true
+#endif
+
 static volatile bool threads_go_on = true;
 
 static void *start_and_stop(void *arg) {
@@ -693,10 +699,12 @@ static void *start_and_stop(void *arg) {
 }
 
 TEST(a_fork_while_a_thread_is_in_the_registry_leaves_a_child_that_works) {
-    pthread_t thread = start_thread(start_and_stop, NULL);
+    pthread_t thread;
     int i;
     casync_loop before;
+    if (!FORKS_WITH_THREADS) SKIP("ASan's own locks do not survive a fork with threads");
     EQ(casync_loop_init(&before, NULL), 0);
+    thread = start_thread(start_and_stop, NULL);
     for (i = 0; i < (test_quick ? 10 : 100); i++) {
         pid_t pid = fork_child();
         if (pid == 0) {
