@@ -2855,7 +2855,7 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
 /* Posted jobs form a chain (by link.prev) that other threads push onto with a compare-and-swap, and that
    the loop takes whole with an exchange, so there is no ABA problem and no lock. The loop sets `sleeping`
    before it looks at the chain for the last time; who pushes and then finds it set clears it, and is
-   the one to write the eventfd. Costs: a post is three locked instructions (a NULL job: and an
+   the one to write the eventfd. Costs: a post is two locked instructions (a NULL job: and an
    allocation), and one system call a sleep. */
 
 static void casync__wake_sleeper(casync_loop *loop) {
