@@ -49,15 +49,19 @@ static void loop_report_current(loop *self, const char *message, enum name key, 
 }
 
 static void loop_before_wait(void *arg, int64_t timeout) {
-    if (timeout != 0) ((loop *)arg)->waiting = PyEval_SaveThread();
+    loop *self = (loop *)arg;
+    if (timeout == 0) return;
+    self->waiting = PyThreadState_Get(); /* to be seen by whoever gets the GIL next */
+    PyEval_SaveThread();
 }
 
 /* Python's signal handlers run between bytecodes, and here, where a signal has ended the wait. */
 static void loop_after_wait(void *arg, int64_t timeout) {
     loop *self = (loop *)arg;
-    PyThreadState *waiting = self->waiting;
-    self->waiting = NULL;
-    if (timeout != 0) PyEval_RestoreThread(waiting);
+    if (timeout != 0) {
+        PyEval_RestoreThread(self->waiting);
+        self->waiting = NULL;
+    }
     if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
 }
 
@@ -163,7 +167,13 @@ static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t co
     return loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
 }
 
-/* The GIL makes queueing safe; what remains is to end the wait of the thread that runs the loop. */
+/* Ends the wait of the thread that runs the loop. Who has the GIL knows whether it waits; if it does not,
+   it looks at the queue before it will. */
+static void loop_wake(loop *self) {
+    if (self->waiting != NULL) casync_wake(&self->casync);
+}
+
+/* The GIL makes queueing safe; what remains is to wake the loop. */
 static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py_ssize_t count,
                                            PyObject *keywords) {
     PyObject *context, *h;
@@ -173,7 +183,7 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
         return NULL;
     if (self->closed) return raise_closed();
     h = loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
-    if (h != NULL) casync_wake(&self->casync);
+    if (h != NULL) loop_wake(self);
     return h;
 }
 
@@ -352,7 +362,7 @@ static PyObject *loop_run(loop *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *loop_write_to_self(loop *self, PyObject *Py_UNUSED(ignored)) {
-    if (!self->closed) casync_wake(&self->casync);
+    loop_wake(self);
     Py_RETURN_NONE;
 }
 
