@@ -298,7 +298,7 @@ struct casync_loop {
     casync_link changed; /* watchers whose interest the kernel does not know yet */
     casync_job *posted;  /* jobs from other threads, last first */
     uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
-    uint32_t woken;      /* casync_wake was called since the last wait */
+    uint32_t woken;      /* casync_wake was called since the last wait: the next is none */
     uint32_t fork_generation;
 
     struct casync__guard *guards; /* objects whose callback is running */
@@ -1651,8 +1651,7 @@ static bool casync__has_work(casync_loop *loop) {
 /* How long the kernel may be waited in: 0 if there is work, else until the next deadline. */
 static int64_t casync__wait_time(casync_loop *loop) {
     int64_t deadline, now;
-    if (loop->stopping || casync__has_work(loop) || casync__atomic_load(&loop->woken) ||
-        !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
+    if (loop->stopping || casync__has_work(loop) || !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
         return 0;
     deadline = casync__wheel_next(&loop->wheel, casync__is_virtual(loop));
     if (deadline == CASYNC_FOREVER) return CASYNC_FOREVER;
@@ -1921,7 +1920,7 @@ CASYNC__DEFINE int64_t casync_loop_timeout(casync_loop *loop) {
     casync__flush_changes(loop);
     /* From here on posts must write the eventfd, for the host is about to sleep. */
     casync__atomic_exchange(&loop->sleeping, 1);
-    return casync__wait_time(loop);
+    return casync__atomic_exchange(&loop->woken, 0) ? 0 : casync__wait_time(loop);
 }
 
 CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {

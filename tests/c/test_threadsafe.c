@@ -133,6 +133,17 @@ TEST(wake_ends_the_wait_and_calls_nothing) {
     close_loop();
 }
 
+TEST(wake_of_a_loop_that_does_not_wait_spares_one_wait) {
+    casync_timer timer = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    casync_wake(&loop);
+    EQ(casync_call_later(&loop, &timer, CASYNC_MS(20), say, WORD("later")), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    SAID("later");
+    EXPECT(loop.polls <= 4); /* a loop that stayed awake would poll all the time */
+    close_loop();
+}
+
 static void on_alarm(int signum) {
     (void)signum;
     casync_call_soon_threadsafe(&loop, &self, say_and_stop, WORD("from-handler"));
@@ -289,6 +300,7 @@ int main(int argc, char **argv) {
     RUN(a_post_without_a_callback_is_an_error);
     RUN(without_memory_a_post_without_a_job_fails);
     RUN(wake_ends_the_wait_and_calls_nothing);
+    RUN(wake_of_a_loop_that_does_not_wait_spares_one_wait);
     RUN(a_signal_handler_may_post);
     RUN(posts_of_each_thread_keep_their_order);
     RUN(posts_without_a_job_come_from_any_thread);
