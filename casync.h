@@ -3005,17 +3005,20 @@ static int64_t casync__signal_fds_open(void) {
     return 0;
 }
 
+/* Puts a fresh descriptor where an inherited one is, or should be: fork copies the table of descriptors
+   before the memory, so one that another thread was just opening may be known and yet missing. */
+static void casync__replace_fd(int64_t fresh, int fd) {
+    if (fresh < 0 || fresh == fd) return;
+    casync__sys_dup3((int)fresh, fd);
+    casync__sys_close((int)fresh);
+}
+
 /* In a forked child: descriptors of its own in place of those shared with the parent, under the same
    numbers, for loops know them by number. What fails here shows in the child's next signal_start. */
 static void casync__signals_after_fork(void) {
-    int64_t signal_fd, handled_fd;
     if (!casync__process.has_signal_fds) return;
-    signal_fd = casync__sys_signalfd(-1, &casync__process.signalfd_mask);
-    handled_fd = casync__sys_eventfd();
-    if (signal_fd >= 0) casync__sys_dup3((int)signal_fd, casync__process.signalfd);
-    if (handled_fd >= 0) casync__sys_dup3((int)handled_fd, casync__process.handled_fd);
-    if (signal_fd >= 0) casync__sys_close((int)signal_fd);
-    if (handled_fd >= 0) casync__sys_close((int)handled_fd);
+    casync__replace_fd(casync__sys_signalfd(-1, &casync__process.signalfd_mask), casync__process.signalfd);
+    casync__replace_fd(casync__sys_eventfd(), casync__process.handled_fd);
     casync__process.handled = 0;
 }
 
@@ -3451,6 +3454,7 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
         if (written != -EOPNOTSUPP && written != -EINVAL && written != -ENOSYS) return written;
         casync__process.no_rwf_nosignal = true;
     }
+    sigemptyset(&pending); /* sigpending may fail where a test makes it */
     sigemptyset(&pipe_signal);
     sigaddset(&pipe_signal, SIGPIPE);
     casync__sys_sigpending(&pending);
