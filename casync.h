@@ -3848,9 +3848,14 @@ static void casync__deliver_input(casync_stream *stream) {
     if (casync__may_deliver(stream) && casync__has_eof_to_tell(stream)) casync__deliver_eof(stream);
 }
 
-/* The protocol may have bytes that waited: by the queue, so that it is not called inside its own call. */
+/* Did bytes, or the end, wait for the protocol? */
+static inline bool casync__has_input(const casync_stream *stream) {
+    return casync__protocol_reads(stream) && (stream->input || casync__has_eof_to_tell(stream));
+}
+
+/* By the queue, so that the protocol is not called inside its own call. */
 static void casync__deliver_soon(casync_stream *stream) {
-    if (casync__may_deliver(stream) && (casync__input_size(stream) > 0 || casync__has_eof_to_tell(stream)))
+    if (casync__has_input(stream) && casync__may_deliver(stream))
         casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
 }
 
@@ -4033,7 +4038,7 @@ static void casync__stream_readable(void *arg) {
         return;
     }
     casync__guard_enter(loop, &guard, stream);
-    if (casync__protocol_reads(stream)) casync__deliver_input(stream); /* what a pause left */
+    if (casync__has_input(stream)) casync__deliver_input(stream); /* what a pause left */
     for (i = 0; i < CASYNC__READS_MAX && !guard.gone && (stream->watcher.wanted & CASYNC__READ); i++) {
         casync__read_once(stream);
         if (guard.gone || !casync__stream_is(stream, CASYNC__STREAM_MORE)) break;
