@@ -24,11 +24,11 @@ def within(awaitable: Awaitable[T]) -> Awaitable[T]:
     return asyncio.wait_for(awaitable, TIMEOUT)
 
 
-async def turns(count: int = 200) -> None:
-    """Lets the loop turn, so that whatever it has to do already would be done. (While callbacks are ready
-    casync skips the poll of some turns, of 64 in a row at most.)"""
+async def turns(count: int = 20) -> None:
+    """Lets the loop turn, so that whatever it has to do already would be done. Each is a turn that polls:
+    while callbacks are ready, as after sleep(0), casync skips some polls."""
     for _ in range(count):
-        await asyncio.sleep(0)
+        await asyncio.sleep(1e-6)
 
 
 async def until(condition: Callable[[], object]) -> None:
