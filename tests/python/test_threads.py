@@ -126,10 +126,13 @@ async def test_run_coroutine_threadsafe(loop: Loop) -> None:
 
 
 async def echo_once() -> bytes:
+    served = asyncio.get_running_loop().create_future()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.read(100))
         writer.close()
         await writer.wait_closed()
+        served.set_result(None)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -137,6 +140,7 @@ async def echo_once() -> bytes:
         answer = await reader.read()
         writer.close()
         await writer.wait_closed()
+        await served
         return answer
 
 
