@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 import time
@@ -120,7 +121,7 @@ def test_timers_run_in_the_order_of_their_deadlines_and_never_early(loop: Loop) 
     loop.run_forever()
     assert sorted(order) == sorted(deadlines)
     nanosecond = 1e-9  # deadlines closer than that may count as equal
-    assert all(one < two + nanosecond for one, two in zip(order, order[1:], strict=False))
+    assert all(one < two + nanosecond for one, two in itertools.pairwise(order))
     assert not early
 
 
