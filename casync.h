@@ -1324,6 +1324,7 @@ static struct {
     pthread_mutex_t mutex;
     bool has_key;
     pthread_key_t running_loop;
+    uint32_t has_fork_page;
     uint32_t *fork_page;      /* one word in a page of its own, which the kernel zeroes in a child */
     uint32_t fork_generation; /* how many forks lie between this process and the first */
     bool no_epoll_pwait2, no_rwf_nosignal;
@@ -1339,7 +1340,7 @@ static void casync__signals_after_fork(void);
 
 /* The first call in a forked child finds the page wiped. */
 static void casync__notice_fork(void) {
-    if (!casync__process.fork_page || *casync__process.fork_page != 0) return;
+    if (!casync__atomic_load(&casync__process.has_fork_page) || *casync__process.fork_page != 0) return;
     /* This thread is the child's only one, and the parent's others may have held the mutex. */
     memset(&casync__process.mutex, 0, sizeof casync__process.mutex);
     *casync__process.fork_page = 1;
@@ -1363,6 +1364,7 @@ static int64_t casync__make_fork_page(void) {
     }
     *page = 1;
     casync__process.fork_page = page;
+    casync__atomic_store(&casync__process.has_fork_page, 1); /* read before the mutex is locked */
     return 0;
 }
 
