@@ -1,4 +1,4 @@
-"""Every test that takes `loop` or `loop_module` runs on asyncio's own loop (of 3.13 and later) and on casync's.
+"""Tests that take `loop` or `loop_module` run on asyncio's own loop (3.13 and later) and on casync's.
 
 asyncio's run shows that the test asks for asyncio's semantics, casync's that casync has them. Tests of what
 only casync promises take `casync` instead. `--loop asyncio` or `--loop casync` chooses one of the two.
