@@ -966,8 +966,7 @@ CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 
 /* >> config & compiler (implementation) ------------------------------------------------------- */
 
-/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans, the
-   thread's running loop; and the lists that everything is made of. */
+/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans; and the lists that everything is made of. */
 
 #include <features.h>
 #if !defined(__linux__)
@@ -1383,8 +1382,8 @@ static int64_t casync__process_init(void) {
 /* >> clock (implementation) ------------------------------------------------------------------- */
 
 /* The system's clock costs one clock_gettime in the vdso (about 25 ns, no system call). A turn reads it
-   once, and once more for the timeout of a wait if there are timers. A manual or virtual clock is
-   loop->now itself. */
+   once (a busy one without timers every other time), and once more for the timeout of a wait if there
+   are timers. A manual or virtual clock is loop->now itself. */
 
 /* Not in the table of system calls: the vdso answers, and cannot fail for a clock that exists. */
 static inline int64_t casync__monotonic(void) {
@@ -3520,8 +3519,7 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
    `input`, which exists while there is something in it. Outgoing bytes are tried at once; what is left is
    queued in `out` until the descriptor is writable.
 
-   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job that
-   calls connection_lost and then closes. casync_close does the last part alone, at once. A callback may
+   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job that closes and then calls connection_lost. casync_close closes alone, at once. A callback may
    do either, or free the stream, so after each call of one a guard tells whether to go on.
 
    Costs: a message received and answered is one read and one send, beside the wait; a connection is one
