@@ -1,0 +1,100 @@
+"""asyncio's locks and events, for `yield from`: subclasses, so coroutines can share them with generators."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Generator
+from typing import Any
+
+
+class Event(asyncio.Event):
+    """A flag to wait for: set(), clear(), is_set(), `yield from event.wait()`."""
+
+    @types.coroutine
+    def wait(self) -> Generator[Any, Any, bool]:
+        """Waits until the flag is set."""
+        return (yield from super().wait())
+
+
+class _Block:
+    """One `with` block of a task; whether the block has acquired what it is about."""
+
+    __slots__ = ("acquired",)
+
+    def __init__(self) -> None:
+        self.acquired = False
+
+
+class _WithBlock:
+    """`with lock as held: yield from held`: waiting acquires, leaving the block releases.
+
+    Many tasks can be inside the block, waiting. One that leaves without having acquired, because it
+    was cancelled, must not release what another holds: so each task's open blocks are kept.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._blocks: dict[asyncio.Task[Any] | None, list[_Block]] = {}
+
+    def __enter__(self) -> Generator[Any, Any, bool]:
+        block = _Block()
+        self._blocks.setdefault(asyncio.current_task(), []).append(block)
+        return self._acquire(block)
+
+    @types.coroutine
+    def _acquire(self, block: _Block) -> Generator[Any, Any, bool]:
+        yield from self.acquire()
+        block.acquired = True
+        return True
+
+    def __exit__(self, *exception: object) -> None:
+        task = asyncio.current_task()
+        blocks = self._blocks.get(task)
+        if blocks is None:
+            raise RuntimeError("a block of `with` can be left only in the task that entered it")
+        block = blocks.pop()
+        if not blocks:
+            del self._blocks[task]
+        if block.acquired:
+            self.release()
+
+
+class Lock(_WithBlock, asyncio.Lock):
+    """A mutual exclusion lock, first come, first served.
+
+    with lock as held:
+        yield from held
+        ...  # only one task at a time is here
+    """
+
+    @types.coroutine
+    def acquire(self) -> Generator[Any, Any, bool]:
+        """Waits until the lock is free, and takes it. Gives True."""
+        return (yield from super().acquire())
+
+
+class Semaphore(_WithBlock, asyncio.Semaphore):
+    """A lock that so many tasks may hold at a time; `with` as for a Lock."""
+
+    @types.coroutine
+    def acquire(self) -> Generator[Any, Any, bool]:
+        """Waits until the counter is above zero, and decrements it. Gives True."""
+        return (yield from super().acquire())
+
+
+class Condition(_WithBlock, asyncio.Condition):
+    """A lock whose holder can wait until another holder notifies; `with` as for a Lock."""
+
+    def __init__(self, lock: asyncio.Lock | None = None) -> None:
+        super().__init__(Lock() if lock is None else lock)
+
+    @types.coroutine
+    def wait(self) -> Generator[Any, Any, bool]:
+        """Releases the lock until notify(), and has it again when it returns."""
+        return (yield from super().wait())
+
+    @types.coroutine
+    def wait_for(self, predicate: Any) -> Generator[Any, Any, Any]:
+        """Waits until the predicate, called after each notification, is true. Gives its value."""
+        return (yield from super().wait_for(predicate))

@@ -1,0 +1,185 @@
+"""Running generators: as asyncio tasks, whose coroutine does nothing but delegate to the generator.
+
+So steps, wakeups, cancellation and names are asyncio's own, and as fast. `await` and `yield from` are
+the same instruction, told apart by a flag on the code object: types.coroutine sets it, and then what a
+generator function returns can be waited for from both kinds of function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import types
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from .. import loop as casync_loop
+
+T = TypeVar("T")
+
+# asyncio's own: a task that is cancelled looks the same from generators and coroutines.
+GenCancelledError = asyncio.CancelledError
+
+
+class _Awaitable:
+    """A generator as the object of an `await`."""
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: Generator[Any, Any, T]) -> None:
+        self._generator = generator
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._generator
+
+
+async def _delegate(generator: Generator[Any, Any, T]) -> T:
+    if generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
+        return await generator
+    return await _Awaitable(generator)
+
+
+def _coroutine(function: str, awaitable: Any) -> Coroutine[Any, Any, Any]:
+    """A coroutine that does what a generator or coroutine does. `function` is who asks."""
+    if inspect.iscoroutine(awaitable):
+        return awaitable
+    if not isinstance(awaitable, types.GeneratorType):
+        hint = "; call it first" if inspect.isroutine(awaitable) else ""
+        raise TypeError(f"{function}() takes a generator or a coroutine, not {awaitable!r}{hint}")
+    coroutine = _delegate(awaitable)
+    coroutine.__name__, coroutine.__qualname__ = awaitable.__name__, awaitable.__qualname__
+    return coroutine
+
+
+def _ensure_future(function: str, awaitable: Any) -> asyncio.Future[Any]:
+    """The future itself, or a new task for anything else that can be waited for."""
+    if asyncio.isfuture(awaitable):
+        return awaitable
+    if isinstance(awaitable, Awaitable) and not inspect.iscoroutine(awaitable):
+        return asyncio.ensure_future(awaitable)
+    return asyncio.get_running_loop().create_task(_coroutine(function, awaitable))
+
+
+def run(main: Generator[Any, Any, T] | Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
+    """Runs a generator on a new casync loop and returns its result; what is left is cancelled at the end.
+
+    As asyncio.run(): the entry point of a program, an error where a loop is running already.
+    """
+    coroutine = _coroutine("run", main)
+    try:
+        return casync_loop.run(coroutine, debug=debug)
+    finally:
+        coroutine.close()  # for a run that failed before it began
+
+
+class Loop:
+    """The running event loop, of casync or any other; its create_task takes generators too."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def create_task(
+        self, awaitable: Generator[Any, Any, T] | Coroutine[Any, Any, T], **options: Any
+    ) -> asyncio.Task[T]:
+        """As casync.gen.create_task()."""
+        return self._loop.create_task(_coroutine("create_task", awaitable), **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def __eq__(self, other: object) -> bool:
+        return (other._loop if isinstance(other, Loop) else other) is self._loop
+
+    def __hash__(self) -> int:
+        return hash(self._loop)
+
+    def __repr__(self) -> str:
+        return f"<casync.gen.Loop of {self._loop!r}>"
+
+
+def get_running_loop() -> Loop:
+    """The loop that runs the caller; RuntimeError if there is none."""
+    return Loop(asyncio.get_running_loop())
+
+
+def create_task(
+    awaitable: Generator[Any, Any, T] | Coroutine[Any, Any, T], **options: Any
+) -> asyncio.Task[T]:
+    """Schedules a generator (or a coroutine) to run beside the caller, from the loop's next turn on.
+
+    `yield from task` and `await task` give its result. Options are those of asyncio.create_task().
+    As there: keep a reference to the task until it is done.
+    """
+    return get_running_loop().create_task(awaitable, **options)
+
+
+@types.coroutine
+def sleep(delay: float, result: Any = None) -> Generator[Any, Any, Any]:
+    """Waits for that many seconds; 0 gives up one turn. Returns `result`."""
+    return (yield from asyncio.sleep(delay, result))
+
+
+@types.coroutine
+def wait_for(awaitable: Any, timeout: float | None) -> Generator[Any, Any, Any]:
+    """Waits for a generator, task, future or coroutine, but not longer than `timeout` seconds.
+
+    Then it is cancelled and asyncio.TimeoutError raised (TimeoutError, since Python 3.11). None: no limit.
+    """
+    if isinstance(awaitable, types.GeneratorType):
+        awaitable = _coroutine("wait_for", awaitable)
+    return (yield from asyncio.wait_for(awaitable, timeout))
+
+
+def gather(*awaitables: Any, return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
+    """Runs generators (tasks, futures, coroutines) at the same time; gives a list of their results.
+
+    The first error of one is raised, and the others go on; with `return_exceptions`, errors are results.
+    One that was cancelled does not cancel the gathering (in asyncio it does): its result is its
+    GenCancelledError. If the gathering is cancelled, so are all that it gathers, and it ends after them.
+    """
+    return _Gathering(awaitables, return_exceptions)
+
+
+class _Gathering(asyncio.Future):
+    """What gather() returns."""
+
+    def __init__(self, awaitables: tuple[Any, ...], return_exceptions: bool) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        futures = {id(awaitable): awaitable for awaitable in awaitables}
+        for key, awaitable in futures.items():
+            futures[key] = _ensure_future("gather", awaitable)
+        self._children: list[asyncio.Future[Any]] = [futures[id(awaitable)] for awaitable in awaitables]
+        self._pending = dict.fromkeys(self._children)  # as an ordered set
+        self._return_exceptions = return_exceptions
+        self._cancel_requested = False
+        for child in self._pending:
+            child.add_done_callback(self._child_done)
+        if not self._children:
+            self.set_result([])
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self.done():
+            return False
+        cancelled = [child.cancel(msg) for child in self._pending]
+        self._cancel_requested |= any(cancelled)
+        return any(cancelled)
+
+    def _child_done(self, child: asyncio.Future[Any]) -> None:
+        del self._pending[child]
+        error = None if child.cancelled() else child.exception()  # which counts as retrieved now
+        if self.done():
+            return
+        if error is not None and not self._return_exceptions:
+            self.set_exception(error)
+        elif not self._pending and self._cancel_requested:
+            super().cancel()
+        elif not self._pending:
+            self.set_result([_outcome(child) for child in self._children])
+
+
+def _outcome(future: asyncio.Future[Any]) -> Any:
+    """The result of a future that is done, or the exception it ended with."""
+    try:
+        return future.result()
+    except BaseException as error:
+        return error
