@@ -297,6 +297,7 @@ struct casync_loop {
     uint32_t fds_size, fds_active;
     casync_link changed; /* watchers whose interest the kernel does not know yet */
     casync_job *posted;  /* jobs from other threads, last first */
+    void *mailbox;       /* casync__mailbox: other threads' calls that have no job, or NULL */
     uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
     uint32_t woken;      /* casync_wake was called since the last wait: the next is none */
     uint32_t fork_generation;
@@ -391,9 +392,9 @@ enum casync_kind {
     CASYNC_KIND_SERVER   /* casync_server */
 };
 
-/* Visits every live object of the loop (but not jobs that wait in a future, and from a hook not the hooks
-   that run after it). The visitor must not start or stop anything: collect first,
-   act afterwards. */
+/* Visits every live object of the loop (but not jobs that wait in a future, not calls that
+   casync_call_soon_threadsafe has without a job, and from a hook not the hooks that run after it). The
+   visitor must not start or stop anything: collect first, act afterwards. */
 CASYNC_API void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg), void *arg);
 
 /* Sets who hears of errors that nobody awaits; NULL for the default. */
@@ -564,8 +565,8 @@ CASYNC_API void casync_watcher_ref(casync_watcher *watcher, bool referenced);
 /* As casync_call_soon, from any thread, for a loop that is not closed. The calls of one thread run in
    their order. A job of your own is for posting alone: not for casync_call_soon too. With one this may
    be used in signal handlers, and a job whose call is still to come is not queued twice: -EALREADY; so
-   a job works as a coalescing wakeup. With a NULL job one is allocated: -ENOMEM. Cost: no lock; one
-   eventfd write each time the loop sleeps. */
+   a job works as a coalescing wakeup. With a NULL job the loop keeps the call: -ENOMEM. Cost: one eventfd
+   write each time the loop sleeps; no lock, but for one in 60 calls without a job. */
 CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job, casync_callback callback,
                                                void *arg);
 
@@ -987,6 +988,7 @@ CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1052,6 +1054,19 @@ static inline casync_job *casync__atomic_take_job(casync_job **p) {
 static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected, casync_job *job) {
     return __atomic_compare_exchange_n(p, &expected, job, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
+static inline uint32_t casync__atomic_add(uint32_t *p, uint32_t value) {
+    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
+}
+static inline void *casync__atomic_load_pointer(void **p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static inline void *casync__atomic_take_pointer(void **p) {
+    return __atomic_exchange_n(p, (void *)NULL, __ATOMIC_SEQ_CST);
+}
+static inline bool casync__atomic_replace_pointer(void **p, void *expected, void *value) {
+    return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+static inline void casync__atomic_store_pointer(void **p, void *value) {
+    __atomic_store_n(p, value, __ATOMIC_RELEASE);
+}
 static inline int casync__lowest_bit(uint64_t bits) { return __builtin_ctzll(bits); }
 static inline int casync__highest_bit(uint64_t bits) { return 63 - __builtin_clzll(bits); }
 
@@ -1080,6 +1095,18 @@ static inline uint64_t casync__atomic_take64(uint64_t *p) {
     __asm__ __volatile__("xchgq %0, %1" : "+r"(value), "+m"(*p) : : "memory");
     return value;
 }
+static inline uint32_t casync__atomic_add(uint32_t *p, uint32_t value) {
+    __asm__ __volatile__("lock xaddl %0, %1" : "+r"(value), "+m"(*p) : : "memory");
+    return value;
+}
+static inline void *casync__atomic_load_pointer(void **p) { return *(void *volatile *)p; }
+static inline void *casync__atomic_take_pointer(void **p) {
+    return (void *)casync__atomic_take64((uint64_t *)p);
+}
+static inline bool casync__atomic_replace_pointer(void **p, void *expected, void *value) {
+    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)value) == (uint64_t)expected;
+}
+static inline void casync__atomic_store_pointer(void **p, void *value) { *(void *volatile *)p = value; }
 static inline casync_job *casync__atomic_load_job(casync_job **p) { return *(casync_job *volatile *)p; }
 static inline casync_job *casync__atomic_take_job(casync_job **p) {
     return (casync_job *)casync__atomic_take64((uint64_t *)p);
@@ -1424,13 +1451,12 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    epoll_pwait2. */
 
 enum {
-    CASYNC__JOB_POOLED = 1,    /* goes back to the pool before it is called */
-    CASYNC__JOB_TIMER = 2,     /* is the head of a casync_timer */
-    CASYNC__JOB_POSTED = 4,    /* came from another thread: job->posted is to be reset */
-    CASYNC__JOB_ALLOCATED = 8, /* freed before it is called */
-    CASYNC__JOB_PREPARED = 15, /* any of these: casync__prepare_call has something to do */
-    CASYNC__JOB_UNREFERENCED = 16,
-    CASYNC__JOB_INTERNAL = 32 /* not the user's: casync_walk passes over it */
+    CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
+    CASYNC__JOB_TIMER = 2,    /* is the head of a casync_timer */
+    CASYNC__JOB_POSTED = 4,   /* came from another thread: job->posted is to be reset */
+    CASYNC__JOB_PREPARED = 7, /* any of these: casync__prepare_call has something to do */
+    CASYNC__JOB_UNREFERENCED = 8,
+    CASYNC__JOB_INTERNAL = 16 /* not the user's: casync_walk passes over it */
 };
 
 #define CASYNC__MAX_SKIPPED_POLLS 64
@@ -1464,6 +1490,11 @@ static void casync__flush_changes(casync_loop *loop);
 static void casync__watchers_close(casync_loop *loop);
 static bool casync__has_open_streams(casync_loop *loop);
 static void casync__free_connection(void *stream);
+struct casync__batch;
+static void casync__run_batch(void *batch);
+static void casync__return_batch(casync_loop *loop, struct casync__batch *batch);
+static void casync__mailbox_close(casync_loop *loop);
+static void casync__mailbox_fork(casync_loop *loop);
 static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
@@ -1559,16 +1590,13 @@ CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job, casy
 
 CASYNC__DEFINE bool casync_job_pending(const casync_job *job) { return job->link.next != NULL; }
 
-/* A job leaves the queue, to be called or not: what is lent or allocated goes back. */
+/* A job leaves the queue, to be called or not: what is lent goes back. */
 static void casync__release_job(casync_loop *loop, casync_job *job) {
     if (job->flags & CASYNC__JOB_POSTED) {
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
         casync__atomic_store(&job->posted, 0);
     }
-    if (job->flags & CASYNC__JOB_POOLED)
-        casync__return_job(loop, job);
-    else if (job->flags & CASYNC__JOB_ALLOCATED)
-        casync__free(&loop->allocator, job);
+    if (job->flags & CASYNC__JOB_POOLED) casync__return_job(loop, job);
 }
 
 CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
@@ -1843,6 +1871,7 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
         casync__list_remove(&job->link);
         casync__release_job(loop, job);
         if (callback == casync__free_connection) callback(arg);
+        if (callback == casync__run_batch) casync__return_batch(loop, (struct casync__batch *)arg);
     }
 }
 
@@ -1855,6 +1884,7 @@ CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
     casync__backend_close(loop);
     casync__take_posted(loop);
     casync__drop_jobs(loop, &loop->ready);
+    casync__mailbox_close(loop);
     casync__wheel_close(loop);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__drop_jobs(loop, &loop->hooks[kind]);
     while (loop->job_chunks) {
@@ -1928,6 +1958,7 @@ CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
     if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
     if (!casync__is_forked(loop)) return 0;
     loop->fork_generation = casync__process.fork_generation;
+    casync__mailbox_fork(loop);
     return casync__backend_fork(loop);
 }
 
@@ -2855,20 +2886,55 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
 /* Posted jobs form a chain (by link.prev) that other threads push onto with a compare-and-swap, and that
    the loop takes whole with an exchange, so there is no ABA problem and no lock. The loop sets `sleeping`
    before it looks at the chain for the last time; who pushes and then finds it set clears it, and is
-   the one to write the eventfd. Costs: a post is two locked instructions (a NULL job: and an
-   allocation), and one system call a sleep. */
+   the one to write the eventfd.
+
+   Calls without a job (NULL) are collected in batches: a batch is one job in the chain, and while it
+   is the last one there, further calls join it. So the order of the posts stays, and a call moves 16
+   bytes from thread to thread, where a job moves 48. Who adds a call reserves its place with a
+   fetch-and-add and publishes it by storing the callback; the loop closes the batch with an exchange and
+   waits for those that are between the two (a few instructions, unless the thread is preempted: then it
+   gives up the processor). Batches stay the mailbox's until the loop is closed, so a thread that still
+   looks at an old one finds it closed, or open for something new, which is as good.
+
+   Costs: a post is two locked instructions (a job's claim and its push), for a call one, and a mutex and
+   1 KiB for every 60 of them; and one system call a sleep. */
+
+#define CASYNC__BATCH_CALLS 60
+#define CASYNC__BATCH_CLOSED (UINT32_MAX / 2) /* more than were ever reserved */
+
+typedef struct casync__batch {
+    casync_job job;
+    struct casync__batch *next; /* in the list of the free ones */
+    uint32_t reserved, count, called;
+    uint32_t fork_generation;
+    struct {
+        void *callback; /* NULL until published; cast, as only data pointers are loaded atomically */
+        void *arg;
+    } calls[CASYNC__BATCH_CALLS];
+} casync__batch;
+
+typedef struct casync__mailbox {
+    pthread_mutex_t mutex; /* who opens a batch holds it */
+    void *open;            /* the batch that calls are added to, or NULL */
+    void *free;            /* casync__batch: those that came back from the loop */
+    casync__batch *taken;  /* of these, what the threads have taken over; with the mutex */
+} casync__mailbox;
 
 static void casync__wake_sleeper(casync_loop *loop) {
     if (casync__atomic_load(&loop->sleeping) && casync__atomic_exchange(&loop->sleeping, 0))
         loop->backend->wake(loop);
 }
 
-static void casync__post(casync_loop *loop, casync_job *job) {
+static void casync__push_posted(casync_loop *loop, casync_job *job) {
     casync_job *last;
     do {
         last = casync__atomic_load_job(&loop->posted);
         job->link.prev = last ? &last->link : NULL;
     } while (!casync__atomic_replace_job(&loop->posted, last, job));
+}
+
+static void casync__post(casync_loop *loop, casync_job *job) {
+    casync__push_posted(loop, job);
     casync__wake_sleeper(loop);
 }
 
@@ -2886,15 +2952,144 @@ static void casync__take_posted_chain(casync_loop *loop) {
     }
 }
 
+/* The loop's mailbox, made by the first thread that needs it. NULL: no memory. */
+static casync__mailbox *casync__get_mailbox(casync_loop *loop) {
+    casync__mailbox *mailbox = (casync__mailbox *)casync__atomic_load_pointer(&loop->mailbox);
+    if (mailbox) return mailbox;
+    casync__lock_process();
+    mailbox = (casync__mailbox *)loop->mailbox;
+    if (!mailbox) mailbox = (casync__mailbox *)casync__realloc(&loop->allocator, NULL, sizeof *mailbox);
+    if (mailbox && !loop->mailbox) {
+        memset(mailbox, 0, sizeof *mailbox);
+        pthread_mutex_init(&mailbox->mutex, NULL);
+        casync__atomic_store_pointer(&loop->mailbox, mailbox);
+    }
+    pthread_mutex_unlock(&casync__process.mutex);
+    return mailbox;
+}
+
+/* The loop alone puts batches here, and who holds the mutex takes all: no ABA problem. */
+static void casync__return_batch(casync_loop *loop, casync__batch *batch) {
+    casync__mailbox *mailbox = (casync__mailbox *)loop->mailbox;
+    void *first;
+    do {
+        first = casync__atomic_load_pointer(&mailbox->free);
+        batch->next = (casync__batch *)first;
+    } while (!casync__atomic_replace_pointer(&mailbox->free, first, batch));
+}
+
+static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_callback callback, void *arg) {
+    uint32_t i;
+    if (!batch || casync__atomic_load_job(&loop->posted) != &batch->job) return false;
+    i = casync__atomic_add(&batch->reserved, 1);
+    if (i >= CASYNC__BATCH_CALLS) return false;
+    batch->calls[i].arg = arg;
+    casync__atomic_store_pointer(&batch->calls[i].callback, (void *)(uintptr_t)callback);
+    return true;
+}
+
+/* A batch with its first call, posted. With the mutex. */
+static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox, casync_callback callback,
+                                  void *arg) {
+    casync__batch *batch = mailbox->taken;
+    if (!batch) batch = (casync__batch *)casync__atomic_take_pointer(&mailbox->free);
+    if (batch)
+        mailbox->taken = batch->next;
+    else
+        batch = (casync__batch *)casync__realloc(&loop->allocator, NULL, sizeof *batch);
+    if (!batch) return -ENOMEM;
+    memset(batch->calls, 0, sizeof batch->calls);
+    memset(&batch->job, 0, sizeof batch->job);
+    casync__job_init(loop, &batch->job, casync__run_batch, batch);
+    batch->job.flags = CASYNC__JOB_INTERNAL;
+    batch->fork_generation = loop->fork_generation;
+    batch->count = batch->called = 0;
+    batch->calls[0].callback = (void *)(uintptr_t)callback;
+    batch->calls[0].arg = arg;
+    casync__atomic_store(&batch->reserved, 1);
+    casync__atomic_store_pointer(&mailbox->open, batch);
+    casync__push_posted(loop, &batch->job);
+    return 0;
+}
+
+static int64_t casync__post_call(casync_loop *loop, casync_callback callback, void *arg) {
+    int64_t result = 0;
+    casync__mailbox *mailbox = casync__get_mailbox(loop);
+    if (!mailbox) return -ENOMEM;
+    /* A batch in the chain: who put it there has woken the loop, or is about to. */
+    if (casync__add_call(loop, (casync__batch *)casync__atomic_load_pointer(&mailbox->open), callback, arg))
+        return 0;
+    pthread_mutex_lock(&mailbox->mutex);
+    if (!casync__add_call(loop, (casync__batch *)mailbox->open, callback, arg))
+        result = casync__open_batch(loop, mailbox, callback, arg);
+    pthread_mutex_unlock(&mailbox->mutex);
+    casync__wake_sleeper(loop);
+    return result;
+}
+
+/* Takes the next call out of a closed batch. false if there is none. */
+static bool casync__next_call(casync_loop *loop, casync__batch *batch, casync_callback *callback,
+                              void **arg) {
+    while (batch->called < batch->count) {
+        uint32_t i = batch->called;
+        *callback = (casync_callback)(uintptr_t)casync__atomic_load_pointer(&batch->calls[i].callback);
+        /* In a forked child the thread that would publish it is not there. */
+        if (*callback || batch->fork_generation != loop->fork_generation) batch->called++;
+        if (*callback) {
+            *arg = batch->calls[i].arg;
+            return true;
+        }
+        sched_yield();
+    }
+    return false;
+}
+
+static void casync__run_batch(void *arg) {
+    casync__batch *batch = (casync__batch *)arg;
+    casync_loop *loop = batch->job.loop;
+    casync_callback callback;
+    if (batch->count == 0) {
+        batch->count = casync__atomic_exchange(&batch->reserved, CASYNC__BATCH_CLOSED);
+        if (batch->count > CASYNC__BATCH_CALLS) batch->count = CASYNC__BATCH_CALLS;
+    }
+    while (!loop->breaking && casync__next_call(loop, batch, &callback, &arg)) callback(arg);
+    if (batch->called == batch->count)
+        casync__return_batch(loop, batch);
+    else /* after a break: the rest is the first that the next turn runs */
+        casync__list_append(loop->running.next, &batch->job.link);
+}
+
+static void casync__free_batches(casync_loop *loop, void *first) {
+    while (first) {
+        casync__batch *batch = (casync__batch *)first;
+        first = batch->next;
+        casync__free(&loop->allocator, batch);
+    }
+}
+
+static void casync__mailbox_close(casync_loop *loop) {
+    casync__mailbox *mailbox = (casync__mailbox *)loop->mailbox;
+    if (!mailbox) return;
+    casync__free_batches(loop, mailbox->free);
+    casync__free_batches(loop, mailbox->taken);
+    pthread_mutex_destroy(&mailbox->mutex);
+    casync__free(&loop->allocator, mailbox);
+    loop->mailbox = NULL;
+}
+
+/* Another thread of the parent may have held the mutex, which nobody here would give back, and may have
+   left what it was at half made: that is not used again. */
+static void casync__mailbox_fork(casync_loop *loop) {
+    casync__mailbox *mailbox = (casync__mailbox *)loop->mailbox;
+    if (!mailbox) return;
+    pthread_mutex_init(&mailbox->mutex, NULL);
+    mailbox->open = mailbox->taken = NULL;
+}
+
 CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job,
                                                    casync_callback callback, void *arg) {
     if (!callback) return -EINVAL;
-    if (!job) {
-        job = (casync_job *)casync__realloc(&loop->allocator, NULL, sizeof *job);
-        if (!job) return -ENOMEM;
-        memset(job, 0, sizeof *job);
-        job->flags = CASYNC__JOB_ALLOCATED;
-    }
+    if (!job) return casync__post_call(loop, callback, arg);
     /* The load spares who posts again and again the locked instruction. */
     if (casync__atomic_load(&job->posted) || casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
     casync__job_init(loop, job, callback, arg);

@@ -226,8 +226,7 @@ class Task(Future):
         self.set_result(value, error)
 
     def cancel(self) -> bool:
-        """Makes its present await, or its next one, raise CancelledError. The coroutine may catch it:
-        to clean up, or even to go on."""
+        """Makes its present await, or its next, raise CancelledError, which it may catch to clean up."""
         if self.done():
             return False
         if self.waits_for is None or not self.waits_for.cancel():

@@ -11,13 +11,12 @@ happy eyeballs, sendfile, debug mode. This class joins the two.
 from __future__ import annotations
 
 import asyncio
-import logging
 import selectors
 import signal
 import socket
 import sys
 import threading
-from asyncio import base_events, events, format_helpers, sslproto
+from asyncio import base_events, events, format_helpers, selector_events, sslproto
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from typing import Any, TypeVar
@@ -25,7 +24,11 @@ from typing import Any, TypeVar
 from ._extension import native
 
 _T = TypeVar("_T")
-_logger = logging.getLogger("asyncio")
+
+
+def _warn_of_slow(source: str, duration: float) -> None:
+    # By asyncio's name for the logger, which programs replace.
+    base_events.logger.warning("Executing %s took %.3f seconds", source, duration)
 
 
 class _Queue:
@@ -86,6 +89,14 @@ class _DebugTimerHandle(asyncio.TimerHandle):
 
     __slots__ = ("_native",)
     _native: asyncio.TimerHandle
+
+    @property
+    def _scheduled(self) -> bool:
+        return self._native._scheduled
+
+    @_scheduled.setter
+    def _scheduled(self, value: bool) -> None:
+        """The native one knows."""
 
     def cancel(self) -> None:
         super().cancel()
@@ -196,24 +207,23 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     # -- debug mode: asyncio's own handles, in the native queue --
 
-    def _run_handle(self, handle: asyncio.Handle) -> None:
+    def _run_handle(self, handle: asyncio.Handle | None) -> None:
         """What BaseEventLoop._run_once does with a handle."""
-        if handle._cancelled:
-            return
-        if not self._debug:
-            handle._run()
-            return
         try:
+            if handle._cancelled:
+                return
+            if not self._debug:
+                handle._run()
+                return
             self._current_handle = handle
             start = self.time()
             handle._run()
             duration = self.time() - start
             if duration >= self.slow_callback_duration:
-                _logger.warning(
-                    "Executing %s took %.3f seconds", base_events._format_handle(handle), duration
-                )
+                _warn_of_slow(base_events._format_handle(handle), duration)
         finally:
-            self._current_handle = None
+            # An exception that a task keeps leads by its frames to this one, and would keep the task.
+            self._current_handle = handle = None
 
     def _call_at_debug(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
@@ -223,13 +233,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         handle = _DebugTimerHandle(when, callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1]
-        handle._scheduled = True
-        handle._native = self._enqueue_at(when, self._run_timer_handle, handle)
+        handle._native = self._enqueue_at(when, self._run_handle, handle)
         return handle
-
-    def _run_timer_handle(self, handle: asyncio.TimerHandle) -> None:
-        handle._scheduled = False
-        self._run_handle(handle)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """asyncio counts these; here a cancelled timer is gone."""
@@ -263,8 +268,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         finally:
             duration = self.time() - start
             if duration >= self.slow_callback_duration:
-                source = format_helpers._format_callback_source(callback, args)
-                _logger.warning("Executing %s took %.3f seconds", source, duration)
+                _warn_of_slow(format_helpers._format_callback_source(callback, args), duration)
 
     # -- transports --
 
@@ -303,7 +307,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         except OSError:  # it is gone again
             address = None
         if self._debug:
-            _logger.debug("%r got a new connection from %r: %r", server, address, conn)
+            selector_events.logger.debug("%r got a new connection from %r: %r", server, address, conn)
         extra = {"peername": address}
         self.create_task(
             self._accept_connection2(protocol_factory, conn, extra, sslcontext, server, *timeouts)

@@ -71,22 +71,6 @@ static state *find_state(PyTypeObject *type) {
     return NULL;
 }
 
-/* module.attribute.attribute ... */
-static PyObject *import_attribute(const char *module, const char *path) {
-    PyObject *object = PyImport_ImportModule(module);
-    char name[64];
-    while (object != NULL && *path != '\0') {
-        size_t length = strcspn(path, ".");
-        PyObject *next;
-        snprintf(name, sizeof name, "%.*s", (int)length, path);
-        next = PyObject_GetAttrString(object, name);
-        Py_DECREF(object);
-        object = next;
-        path += length + (path[length] == '.');
-    }
-    return object;
-}
-
 static int import_asyncio(state *st) {
     struct {
         PyObject **slot;
@@ -99,13 +83,14 @@ static int import_asyncio(state *st) {
         {&st->base_call_soon, "asyncio.base_events", "BaseEventLoop.call_soon"},
         {&st->base_call_soon_threadsafe, "asyncio.base_events", "BaseEventLoop.call_soon_threadsafe"},
         {&st->base_create_task, "asyncio.base_events", "BaseEventLoop.create_task"},
+        {&st->base_make_socket_transport, "asyncio.selector_events",
+         "BaseSelectorEventLoop._make_socket_transport"},
         {&st->base_ensure_fd_no_transport, "asyncio.selector_events",
          "BaseSelectorEventLoop._ensure_fd_no_transport"},
         {&st->format_callback_source, "asyncio.format_helpers", "_format_callback_source"},
         {&st->buffered_protocol, "asyncio.protocols", "BufferedProtocol"},
         {&st->transport_socket, "asyncio.trsock", "TransportSocket"},
         {&st->socket_type, "socket", "socket"},
-        {&st->log_warning, "asyncio.log", "logger.warning"},
     };
     PyObject *server;
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {

@@ -81,10 +81,9 @@ typedef struct {
     PyObject *asyncio_timer_handle; /* asyncio.TimerHandle */
     PyObject *future_type, *task_type;
     PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
-    PyObject *base_ensure_fd_no_transport;                                   /* of BaseSelectorEventLoop */
+    PyObject *base_make_socket_transport, *base_ensure_fd_no_transport;      /* of BaseSelectorEventLoop */
     PyObject *format_callback_source;
     PyObject *buffered_protocol, *transport_socket, *socket_type;
-    PyObject *log_warning;
     PyObject *spare_context, *no_vars; /* see context.c */
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
@@ -157,6 +156,22 @@ static PyObject *raise_os_error(int64_t error) {
 static bool ends_program(PyObject *exception) {
     return PyErr_GivenExceptionMatches(exception, PyExc_SystemExit) ||
            PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
+}
+
+/* module.attribute.attribute ... */
+static PyObject *import_attribute(const char *module, const char *path) {
+    PyObject *object = PyImport_ImportModule(module);
+    char name[64];
+    while (object != NULL && *path != '\0') {
+        size_t length = strcspn(path, ".");
+        PyObject *next;
+        snprintf(name, sizeof name, "%.*s", (int)length, path);
+        next = PyObject_GetAttrString(object, name);
+        Py_DECREF(object);
+        object = next;
+        path += length + (path[length] == '.');
+    }
+    return object;
 }
 
 #include "context.c"

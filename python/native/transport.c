@@ -497,6 +497,24 @@ static PyObject *transport_start(transport *self, PyObject *waiter) {
     Py_RETURN_NONE;
 }
 
+/* Has it a number for a descriptor? What only behaves like a socket (a mock) has not, and asyncio's own code
+   talks to that by its methods. */
+static bool has_descriptor(PyObject *file) {
+    if (PyObject_AsFileDescriptor(file) >= 0) return true;
+    bool none = PyErr_ExceptionMatches(PyExc_TypeError);
+    PyErr_Clear();
+    return !none;
+}
+
+/* function(self, *args, **kwargs) */
+static PyObject *call_base_method(PyObject *function, PyObject *self, PyObject *args, PyObject *kwargs) {
+    PyObject *method = PyMethod_New(function, self), *result;
+    if (method == NULL) return NULL;
+    result = PyObject_Call(method, args, kwargs);
+    Py_DECREF(method);
+    return result;
+}
+
 /* _make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None), of the loop */
 static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
@@ -505,6 +523,8 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
                                      &protocol, &waiter, &extra, &server))
         return NULL;
     if (self->closed) return raise_closed();
+    if (!has_descriptor(sock))
+        return call_base_method(self->state->base_make_socket_transport, (PyObject *)self, args, kwargs);
     int fd = parse_fd(sock);
     if (fd < 0) return NULL;
     casync_watcher *found = casync_watcher_find(&self->casync, fd);
@@ -517,12 +537,14 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
 /* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched can
    belong to one; the transports that are asyncio's own (datagrams) it finds itself. */
 static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
-    casync_watcher *found;
-    int fd = parse_fd(file);
-    if (fd < 0) return NULL;
-    found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
-    if (found == NULL) Py_RETURN_NONE;
-    if (found->kind == CASYNC__WATCHER_STREAM) {
+    casync_watcher *found = NULL;
+    if (has_descriptor(file)) {
+        int fd = parse_fd(file);
+        if (fd < 0) return NULL;
+        found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
+        if (found == NULL) Py_RETURN_NONE;
+    }
+    if (found != NULL && found->kind == CASYNC__WATCHER_STREAM) {
         transport *t = transport_of((casync_stream *)(void *)found);
         if (t->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
         return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
@@ -562,8 +584,9 @@ static int transport_check_write(transport *self, const char *method) {
 /* Data for a connection that is gone: asyncio warns from the fifth on. */
 static int transport_drop_write(transport *self) {
     if (self->lost_writes++ >= 5) {
-        state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-        PyObject *result = PyObject_CallFunction(st->log_warning, "s", "socket.send() raised exception.");
+        PyObject *warning = import_attribute("asyncio.selector_events", "logger.warning"), *result = NULL;
+        if (warning != NULL) result = PyObject_CallFunction(warning, "s", "socket.send() raised exception.");
+        Py_XDECREF(warning);
         Py_XDECREF(result);
         if (result == NULL) return -1;
     }

@@ -67,9 +67,23 @@ static void watch_readable(void *arg) { watch_run((watch *)arg, false); }
 
 static void watch_writable(void *arg) { watch_run((watch *)arg, true); }
 
+/* int(object.fileno()), or -1 with an exception set. */
+static int ask_fileno(PyObject *object) {
+    PyObject *number = PyObject_CallMethod(object, "fileno", NULL);
+    PyObject *whole = number == NULL ? NULL : PyNumber_Long(number);
+    int fd = whole == NULL ? -1 : PyObject_AsFileDescriptor(whole);
+    Py_XDECREF(number);
+    Py_XDECREF(whole);
+    return fd;
+}
+
 /* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd. */
 static int parse_fd(PyObject *object) {
     int fd = PyObject_AsFileDescriptor(object);
+    if (fd < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Clear();
+        fd = ask_fileno(object);
+    }
     if (fd < 0 && !PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
         PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);

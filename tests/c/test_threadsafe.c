@@ -185,26 +185,9 @@ static void *post_many(void *arg) {
         post *p = (post *)calloc(1, sizeof *p);
         p->thread = (int)(intptr_t)arg;
         p->number = i;
-        EQ(casync_call_soon_threadsafe(&loop, &p->job, receive, p), 0);
+        EQ(casync_call_soon_threadsafe(&loop, i % 3 == 0 ? NULL : &p->job, receive, p), 0);
     }
     return NULL;
-}
-
-TEST(posts_of_each_thread_keep_their_order) {
-    pthread_t threads[THREADS];
-    intptr_t i;
-    posts_a_thread = test_quick ? 500 : 50000;
-    open_waiting_loop();
-    for (i = 0; i < THREADS; i++) threads[i] = start_thread(post_many, (void *)i);
-    EQ(casync_run_forever(&loop), 0);
-    for (i = 0; i < THREADS; i++) join_thread(threads[i]);
-    EQ(received, (int64_t)THREADS * posts_a_thread);
-    close_loop();
-}
-
-static void receive_word(void *arg) {
-    (void)arg;
-    if (++received == (int64_t)THREADS * posts_a_thread) casync_stop(&loop);
 }
 
 static void *plain_malloc(void *user, void *ptr, size_t size) {
@@ -212,6 +195,31 @@ static void *plain_malloc(void *user, void *ptr, size_t size) {
     if (size > 0) return realloc(ptr, size);
     free(ptr);
     return NULL;
+}
+
+/* The counting allocator of open_loop is for one thread. */
+static void open_loop_for_threads(void) {
+    casync_loop_desc desc = ZERO;
+    desc.allocator.function = plain_malloc;
+    EQ(casync_loop_init(&loop, &desc), 0);
+    EQ(casync_call_later(&loop, &keep_alive, CASYNC_SECONDS(1000), never, NULL), 0);
+}
+
+TEST(posts_of_each_thread_keep_their_order) {
+    pthread_t threads[THREADS];
+    intptr_t i;
+    posts_a_thread = test_quick ? 500 : 50000;
+    open_loop_for_threads();
+    for (i = 0; i < THREADS; i++) threads[i] = start_thread(post_many, (void *)i);
+    EQ(casync_run_forever(&loop), 0);
+    for (i = 0; i < THREADS; i++) join_thread(threads[i]);
+    EQ(received, (int64_t)THREADS * posts_a_thread);
+    EQ(casync_loop_close(&loop), 0);
+}
+
+static void receive_word(void *arg) {
+    (void)arg;
+    if (++received == (int64_t)THREADS * posts_a_thread) casync_stop(&loop);
 }
 
 static void *post_many_pooled(void *arg) {
@@ -223,16 +231,67 @@ static void *post_many_pooled(void *arg) {
 
 TEST(posts_without_a_job_come_from_any_thread) {
     pthread_t threads[THREADS];
-    casync_loop_desc desc = ZERO;
     int i;
     posts_a_thread = test_quick ? 500 : 20000;
-    desc.allocator.function = plain_malloc;
-    EQ(casync_loop_init(&loop, &desc), 0);
-    EQ(casync_call_later(&loop, &keep_alive, CASYNC_SECONDS(1000), never, NULL), 0);
+    open_loop_for_threads();
     for (i = 0; i < THREADS; i++) threads[i] = start_thread(post_many_pooled, NULL);
     EQ(casync_run_forever(&loop), 0);
     for (i = 0; i < THREADS; i++) join_thread(threads[i]);
     EQ(casync_loop_close(&loop), 0);
+}
+
+static void break_loop(void *arg) {
+    say(arg);
+    casync_break(&loop);
+}
+
+TEST(a_break_among_posts_without_a_job_keeps_the_rest) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, break_loop, WORD("1")), 0);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, break_loop, WORD("2")), 0);
+    EQ(casync_call_soon(&loop, NULL, say, WORD("5")), 0);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD("3")), 0);
+    EQ(casync_run_once(&loop), 0);
+    SAID("5 1");
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD("4")), 0);
+    EQ(casync_run_once(&loop), 0);
+    EQ(casync_run_once(&loop), 0);
+    SAID("2 3 4");
+    close_loop();
+}
+
+static void nothing(void *arg) { (void)arg; }
+static void post_nothing(void *arg) { EQ(casync_call_soon_threadsafe(&loop, NULL, nothing, arg), 0); }
+
+TEST(a_posted_call_may_post_the_next) {
+    int i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    for (i = 0; i < 200; i++) {
+        EQ(casync_call_soon_threadsafe(&loop, NULL, post_nothing, NULL), 0);
+        EQ(casync_run_once(&loop), 0);
+        EQ(casync_run_once(&loop), 0);
+    }
+    EXPECT(memory.allocations < 20); /* batches are used again */
+    close_loop();
+}
+
+TEST(a_forked_child_gets_the_posts_before_the_fork) {
+    pid_t child;
+    int status;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD("before")), 0);
+    child = fork();
+    if (child == 0) {
+        EQ(casync_loop_fork(&loop), 0);
+        EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD("after")), 0);
+        EQ(casync_run_until_idle(&loop), 0);
+        SAID("before after");
+        close_loop();
+        _exit(0);
+    }
+    EQ(waitpid(child, &status, 0), child);
+    EQ(status, 0);
+    close_loop();
 }
 
 /* Ping-pong between two loops in two threads: each post has to end a wait, none may be lost. */
@@ -304,6 +363,9 @@ int main(int argc, char **argv) {
     RUN(a_signal_handler_may_post);
     RUN(posts_of_each_thread_keep_their_order);
     RUN(posts_without_a_job_come_from_any_thread);
+    RUN(a_break_among_posts_without_a_job_keeps_the_rest);
+    RUN(a_posted_call_may_post_the_next);
+    RUN(a_forked_child_gets_the_posts_before_the_fork);
     RUN(no_wakeup_is_lost_between_two_loops);
     RUN(close_drops_posts_that_were_not_seen);
     return test_end();
