@@ -1,0 +1,122 @@
+"""What client and server share: headers, bodies, and passing messages between h11 and a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import types
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from email.message import Message
+from typing import Any
+
+import h11
+
+READ_SIZE = 1 << 16
+
+Pairs = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+class MultiDict(Mapping[str, str]):
+    """Names and values, where a name may come more than once: [name] gives its first value."""
+
+    def __init__(self, pairs: Pairs = ()) -> None:
+        if isinstance(pairs, MultiDict):
+            pairs = pairs.pairs()
+        elif isinstance(pairs, Mapping):
+            pairs = pairs.items()
+        self._pairs = list(pairs)
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return name
+
+    def __getitem__(self, name: str) -> str:
+        for value in self.get_all(name):
+            return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({self._key(name): None for name, _ in self._pairs})
+
+    def __len__(self) -> int:
+        return len({self._key(name) for name, _ in self._pairs})
+
+    def get_all(self, name: str) -> list[str]:
+        """All values of a name, in order."""
+        key = self._key(name)
+        return [value for other, value in self._pairs if self._key(other) == key]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All names and values, in order."""
+        return list(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._pairs!r})"
+
+
+class Headers(MultiDict):
+    """A message's headers; names are the same in upper and lower case."""
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return name.lower()
+
+    @classmethod
+    def received(cls, event: h11.Request | h11.Response) -> Headers:
+        return cls((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
+
+
+def charset(content_type: str | None) -> str:
+    """What a Content-Type says about the encoding of text; UTF-8 if nothing."""
+    message = Message()
+    message["Content-Type"] = content_type or ""
+    return message.get_content_charset("utf-8")
+
+
+def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
+    """A body as bytes (or as the iterable of bytes that it is), and the Content-Type it suggests."""
+    if json_value is not None:
+        if body:
+            raise ValueError("a message has one body: give either json or the other")
+        return json.dumps(json_value).encode(), "application/json"
+    if isinstance(body, str):
+        return body.encode(), "text/plain; charset=utf-8"
+    if body is None:
+        return b"", None
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body), None
+    if isinstance(body, Iterable):
+        return body, None
+    raise TypeError(f"a body is bytes, text or an iterable of bytes, not {body!r}")
+
+
+@types.coroutine
+def next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> Generator[Any, Any, Any]:
+    """Waits for h11's next event of the peer. Errors: h11.RemoteProtocolError, OSError."""
+    while (event := connection.next_event()) is h11.NEED_DATA:
+        connection.receive_data((yield from reader.read(READ_SIZE)))
+    return event
+
+
+def write(
+    connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request | h11.Response, body: bytes
+) -> None:
+    """Sends a message without waiting."""
+    data = [h11.Data(data=body)] if body else []
+    writer.writelines([connection.send(event) for event in [head, *data, h11.EndOfMessage()]])
+
+
+@types.coroutine
+def send(
+    connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request | h11.Response, body: Any
+) -> Generator[Any, Any, None]:
+    """Sends a message; of an iterable body no more than the peer takes is kept in memory."""
+    if isinstance(body, bytes):
+        write(connection, writer, head, body)
+    else:
+        writer.write(connection.send(head))
+        for chunk in body:
+            writer.write(connection.send(h11.Data(data=chunk)))
+            yield from writer.drain()
+        writer.write(connection.send(h11.EndOfMessage()))
+    yield from writer.drain()

@@ -1,0 +1,464 @@
+"""The HTTP server: a router of generator functions, and a task for each connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http
+import inspect
+import json
+import logging
+import signal
+import ssl as tls
+import threading
+import types
+from collections.abc import Callable, Generator
+from email.utils import formatdate
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import h11
+
+from ..sync import Event
+from ..task import GenCancelledError, create_task, wait_for
+from .message import READ_SIZE, Headers, MultiDict, Pairs, encode, next_event, send, write
+
+_logger = logging.getLogger("casync.gen.http")
+
+Handler = Callable[["Request"], Any]
+H = TypeVar("H", bound=Handler)
+
+_WITHOUT_BODY = (204, 304)  # RFC 9110, 6.4.1
+
+LINGER = 2.0  # seconds in which a client that is refused can read why
+
+
+class Response:
+    """What a handler returns.
+
+    The body is bytes, text, an iterable of bytes (sent in chunks), or `json`, a value to be encoded so.
+    Without a `content_type` it follows from the body.
+    """
+
+    def __init__(
+        self,
+        status: int = 200,
+        body: Any = b"",
+        content_type: str | None = None,
+        headers: Pairs = (),
+        *,
+        json: Any = None,
+    ) -> None:
+        self.status = status
+        self.body, suggested = encode(body, json)
+        self.content_type = content_type or suggested or "application/octet-stream"
+        self.headers = Headers(headers)
+        for name in ("Connection", "Content-Length", "Content-Type", "Transfer-Encoding"):
+            if name in self.headers:
+                raise ValueError(f"the header {name} follows from the other arguments; leave it out")
+        if self.body and status in _WITHOUT_BODY:
+            raise ValueError(f"a response of status {status} has no body")
+
+    def _head(self, close: bool) -> h11.Response:
+        """For h11, which raises LocalProtocolError if a header is not allowed."""
+        headers = [("Date", formatdate(usegmt=True)), *self.headers.pairs()]
+        if self.status not in _WITHOUT_BODY:
+            headers.append(("Content-Type", self.content_type))
+            if isinstance(self.body, bytes):
+                headers.append(("Content-Length", str(len(self.body))))
+        if close:
+            headers.append(("Connection", "close"))
+        return h11.Response(status_code=self.status, headers=headers, reason=_phrase(self.status))
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status} {_phrase(self.status)}>"
+
+
+class HTTPError(Exception):
+    """Raised in a handler: the response is of that status, with the reason as its text."""
+
+    def __init__(self, status: int, reason: str = "", headers: Pairs = ()) -> None:
+        super().__init__(status, reason or _phrase(status))
+        self.status = status
+        self.reason = reason or _phrase(status)
+        self.headers = headers
+
+    def _response(self) -> Response:
+        body = b"" if self.status in _WITHOUT_BODY else f"{self.reason}\n"
+        return Response(self.status, body, headers=self.headers)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+class Request:
+    """What a handler gets."""
+
+    def __init__(self, event: h11.Request) -> None:
+        target = event.target.decode("ascii")
+        if not target.startswith("/"):  # as proxies get it: http://host/path (RFC 9112, 3.2.2)
+            parts = urlsplit(target)
+            target = (parts.path or "/") + ("?" if parts.query else "") + parts.query
+        self._path, _, query = target.partition("?")
+        self.method = event.method.decode("ascii")
+        self.headers = Headers.received(event)
+        self.query = MultiDict(parse_qsl(query, keep_blank_values=True))
+        self.path_params: dict[str, str] = {}
+        self._body = b""
+
+    @property
+    def path(self) -> str:
+        """The URL's path, decoded."""
+        return unquote(self._path)
+
+    @property
+    def content_type(self) -> str | None:
+        """The header of that name."""
+        return self.headers.get("Content-Type")
+
+    @types.coroutine
+    def read(self) -> Generator[Any, Any, bytes]:
+        """The body; b"" if there is none."""
+        return self._body
+        yield
+
+    @types.coroutine
+    def json(self) -> Generator[Any, Any, Any]:
+        """The body's JSON value; if it is none, HTTPError 400."""
+        try:
+            return json.loads((yield from self.read()))
+        except ValueError as error:
+            raise HTTPError(400, f"the body is not JSON: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.path}>"
+
+
+class Router:
+    """Which handler a request is for.
+
+        @router.get("/users/{name}")
+        def user(request):
+            return Response(body=request.path_params["name"])
+            yield
+
+    `{name}` stands for one segment of a path, which is not empty. Routes are tried in the order in which
+    they were added. GET's handlers answer HEAD too. A handler is a generator function, or any other
+    function that returns a Response or what can be waited for.
+    """
+
+    def __init__(self) -> None:
+        self._routes: list[tuple[str, list[str], Handler]] = []
+
+    def get(self, path: str) -> Callable[[H], H]:
+        return self.route("GET", path)
+
+    def post(self, path: str) -> Callable[[H], H]:
+        return self.route("POST", path)
+
+    def put(self, path: str) -> Callable[[H], H]:
+        return self.route("PUT", path)
+
+    def patch(self, path: str) -> Callable[[H], H]:
+        return self.route("PATCH", path)
+
+    def delete(self, path: str) -> Callable[[H], H]:
+        return self.route("DELETE", path)
+
+    def route(self, method: str, path: str) -> Callable[[H], H]:
+        """A decorator that adds a handler."""
+        if not path.startswith("/"):
+            raise ValueError(f"a path begins with a slash: {path!r}")
+        pattern = path.split("/")
+        names = [part[1:-1] for part in pattern if _is_parameter(part)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a parameter comes twice: {path!r}")
+        if not all(_is_parameter(part) or not set("{}") & set(part) for part in pattern):
+            raise ValueError(f"a parameter is a whole segment, as in /users/{{name}}: {path!r}")
+
+        def add(handler: H) -> H:
+            self._routes.append((method, pattern, handler))
+            return handler
+
+        return add
+
+    def _find(self, request: Request) -> Handler:
+        """The handler for a request, whose path_params are set. Errors: HTTPError 404, 405."""
+        segments = [unquote(segment) for segment in request._path.split("/")]
+        allowed: list[str] = []
+        for method, pattern, handler in self._routes:
+            if not _matches(pattern, segments):
+                continue
+            if request.method in ([method, "HEAD"] if method == "GET" else [method]):
+                request.path_params = {
+                    part[1:-1]: segment
+                    for part, segment in zip(pattern, segments, strict=True)
+                    if _is_parameter(part)
+                }
+                return handler
+            allowed.append(method)
+        if allowed:
+            raise HTTPError(405, headers={"Allow": ", ".join(dict.fromkeys(allowed))})
+        raise HTTPError(404)
+
+
+def _is_parameter(part: str) -> bool:
+    return part[:1] == "{" and part[-1:] == "}" and part[1:-1].isidentifier()
+
+
+def _matches(pattern: list[str], segments: list[str]) -> bool:
+    return len(pattern) == len(segments) and all(
+        bool(segment) if _is_parameter(part) else part == segment
+        for part, segment in zip(pattern, segments, strict=True)
+    )
+
+
+class Server:
+    """An HTTP server.
+
+        app = Server()
+
+        @app.router.get("/")
+        def index(request):
+            body = yield from request.read()
+            return Response(body=body, content_type=request.content_type)
+
+        gen.run(app.run(host="127.0.0.1", port=8080))
+
+    A request is received whole, up to `max_body_size` bytes, before its handler is called: larger ones get
+    413, malformed ones 400, ones that take longer than `request_timeout` seconds 408, each with the
+    connection closed. A handler that fails is logged (logger "casync.gen.http"), and its client gets 500.
+    A connection without requests is closed after `keep_alive_timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_body_size: int = 1 << 20,
+        request_timeout: float | None = 60.0,
+        keep_alive_timeout: float | None = 75.0,
+        shutdown_timeout: float | None = 10.0,
+    ) -> None:
+        self.router = Router()
+        self.max_body_size = max_body_size
+        self.request_timeout = request_timeout
+        self.keep_alive_timeout = keep_alive_timeout
+        self.shutdown_timeout = shutdown_timeout
+        self._server: asyncio.Server | None = None
+        self._closing = Event()
+        self._connections: set[asyncio.Task[None]] = set()
+        self._idle: set[asyncio.Task[None]] = set()
+
+    # -- starting and stopping --
+
+    @types.coroutine
+    def run(
+        self, host: str | None = "127.0.0.1", port: int = 8080, *, ssl: tls.SSLContext | None = None
+    ) -> Generator[Any, Any, None]:
+        """Serves until close() is called, the task is cancelled (as by Ctrl-C) or, unless the program
+        handles that signal, SIGTERM comes; then stops gracefully, see close()."""
+        yield from self.start(host, port, ssl=ssl)
+        with _sigterm_calls(self.close):
+            try:
+                yield from self.wait_closed()
+            except GenCancelledError:
+                self.close()
+                yield from self.wait_closed()
+                raise
+
+    @types.coroutine
+    def start(
+        self, host: str | None = "127.0.0.1", port: int = 8080, *, ssl: tls.SSLContext | None = None
+    ) -> Generator[Any, Any, None]:
+        """Listens, and returns; requests are served from now on. Host None: on all addresses; port 0:
+        one that is free, see `sockets`."""
+        if self._server is not None:
+            raise RuntimeError("this server was started already")
+        self._closing = Event()
+        self._server = yield from asyncio.start_server(self._accept, host, port, ssl=ssl)
+        for sock in self._server.sockets:
+            _logger.info("listening on %s", sock.getsockname())
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        """The listening sockets: `app.sockets[0].getsockname()`."""
+        return () if self._server is None else tuple(self._server.sockets)
+
+    def close(self) -> None:
+        """Begins the graceful stop: listening ends, idle connections are closed, requests that are
+        being served are finished. wait_closed() waits for that."""
+        if self._server is not None:
+            self._server.close()
+        self._closing.set()
+        for connection in self._idle:
+            connection.cancel()
+
+    @types.coroutine
+    def wait_closed(self) -> Generator[Any, Any, None]:
+        """Waits until the server is closed and its last request is answered; those that take longer than
+        `shutdown_timeout` seconds from then on are cancelled."""
+        yield from self._closing.wait()
+        if self._connections:
+            _, late = yield from asyncio.wait(self._connections, timeout=self.shutdown_timeout)
+            for connection in late:
+                connection.cancel()
+            if late:
+                yield from asyncio.wait(late)
+        self._server = None
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = create_task(_Connection(self, reader, writer).serve())
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
+
+class _Connection:
+    """A client's connection: requests and their responses, one after the other."""
+
+    def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.SERVER)
+        self._request: Request | None = None  # the one that is being received or answered
+
+    @types.coroutine
+    def serve(self) -> Generator[Any, Any, None]:
+        try:
+            while (yield from self._request_begins()) and (yield from self._exchange()):
+                self._http.start_next_cycle()
+                self._request = None
+        except OSError as error:
+            _logger.debug("a connection ended: %r", error)
+        except Exception:
+            _logger.exception("a connection failed")
+            self._writer.transport.abort()  # so the client sees that its response is not complete
+        finally:
+            self._writer.close()
+
+    @types.coroutine
+    def _request_begins(self) -> Generator[Any, Any, bool]:
+        """Waits for the first bytes of a request. False: there will be none."""
+        server = self._server
+        if server._closing.is_set():
+            return False
+        if self._http.trailing_data[0]:  # they came together with the request before
+            return True
+        task = asyncio.current_task()
+        server._idle.add(task)
+        try:
+            data = yield from wait_for(self._reader.read(READ_SIZE), server.keep_alive_timeout)
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            server._idle.discard(task)
+        self._http.receive_data(data)
+        return bool(data)
+
+    @types.coroutine
+    def _exchange(self) -> Generator[Any, Any, bool]:
+        """A request and its response. True: the connection can be used again."""
+        try:
+            yield from wait_for(self._receive(), self._server.request_timeout)
+        except asyncio.TimeoutError:
+            yield from self._refuse(HTTPError(408))
+        except h11.RemoteProtocolError as error:
+            yield from self._refuse(HTTPError(error.error_status_hint, f"malformed request: {error}"))
+        except HTTPError as error:
+            yield from self._refuse(error)
+        else:
+            yield from self._respond()
+        return self._http.our_state is h11.DONE
+
+    @types.coroutine
+    def _receive(self) -> Generator[Any, Any, None]:
+        """Receives a request. Errors: HTTPError 413, h11.RemoteProtocolError, OSError."""
+        self._request = Request((yield from next_event(self._http, self._reader)))
+        limit = self._server.max_body_size
+        too_large = HTTPError(413, f"the body of a request has at most {limit} bytes here")
+        if int(self._request.headers.get("Content-Length", 0)) > limit:
+            raise too_large
+        if self._http.they_are_waiting_for_100_continue:
+            self._writer.write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
+        body = bytearray()
+        while isinstance(event := (yield from next_event(self._http, self._reader)), h11.Data):
+            body += event.data
+            if len(body) > limit:
+                raise too_large
+        self._request._body = bytes(body)
+
+    @types.coroutine
+    def _respond(self) -> Generator[Any, Any, None]:
+        """Calls the handler and sends what it returns."""
+        request = self._request
+        try:
+            try:
+                response = yield from self._handle(request)
+            except HTTPError as error:
+                response = error._response()
+            head = response._head(close=self._server._closing.is_set())
+        except GenCancelledError:
+            _logger.error("%s %s: the handler was cancelled", request.method, request.path)
+            write(self._http, self._writer, _FAILED._head(close=True), self._body(_FAILED))
+            raise
+        except Exception:
+            _logger.exception("%s %s: the handler failed", request.method, request.path)
+            response, head = _FAILED, _FAILED._head(close=self._server._closing.is_set())
+        yield from send(self._http, self._writer, head, self._body(response))
+
+    @types.coroutine
+    def _handle(self, request: Request) -> Generator[Any, Any, Response]:
+        handler = self._server.router._find(request)
+        response = handler(request)
+        if inspect.isgenerator(response):
+            response = yield from response
+        elif inspect.isawaitable(response):
+            response = yield from response.__await__()
+        if not isinstance(response, Response):
+            raise TypeError(f"the handler {handler!r} must return a Response, not {response!r}")
+        return response
+
+    def _body(self, response: Response) -> Any:
+        """What is sent of a response's body."""
+        return b"" if self._request is not None and self._request.method == "HEAD" else response.body
+
+    @types.coroutine
+    def _refuse(self, error: HTTPError) -> Generator[Any, Any, None]:
+        """Answers a request that was not received, and ends the connection.
+
+        If that were closed while input is unread, the kernel would send a reset, and the client might
+        lose the answer that it has not read yet (RFC 9112, 9.6).
+        """
+        response = error._response()
+        yield from send(self._http, self._writer, response._head(close=True), self._body(response))
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+        with contextlib.suppress(asyncio.TimeoutError):
+            yield from wait_for(self._discard_input(), LINGER)
+
+    @types.coroutine
+    def _discard_input(self) -> Generator[Any, Any, None]:
+        while (yield from self._reader.read(READ_SIZE)):
+            pass
+
+
+_FAILED = Response(500, "Internal Server Error\n")
+
+
+@contextlib.contextmanager
+def _sigterm_calls(callback: Callable[[], None]) -> Generator[None, None, None]:
+    """While in the block, if nobody else handles SIGTERM and this thread can."""
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, callback)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
