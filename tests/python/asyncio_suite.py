@@ -33,12 +33,35 @@ HERE = Path(__file__).resolve().parent
 EXPECTED = HERE / "asyncio_expected.txt"
 # Not here: tests of other loops (test_proactor_events, test_windows_*), and test_selector_events, which tests
 # the insides of asyncio's own loop through mocks. What an interpreter does not have is passed over.
-MODULES = (
-    "test_base_events test_buffered_proto test_context test_eager_task_factory test_events test_futures "
-    "test_futures2 test_locks test_pep492 test_protocols test_queues test_runners test_sendfile test_server "
-    "test_sock_lowlevel test_ssl test_sslproto test_staggered test_streams test_subprocess test_taskgroups "
-    "test_tasks test_threads test_timeouts test_transports test_unix_events test_waitfor"
-).split()
+MODULES = [
+    "test_base_events",
+    "test_buffered_proto",
+    "test_context",
+    "test_eager_task_factory",
+    "test_events",
+    "test_futures",
+    "test_futures2",
+    "test_locks",
+    "test_pep492",
+    "test_protocols",
+    "test_queues",
+    "test_runners",
+    "test_sendfile",
+    "test_server",
+    "test_sock_lowlevel",
+    "test_ssl",
+    "test_sslproto",
+    "test_staggered",
+    "test_streams",
+    "test_subprocess",
+    "test_taskgroups",
+    "test_tasks",
+    "test_threads",
+    "test_timeouts",
+    "test_transports",
+    "test_unix_events",
+    "test_waitfor",
+]
 WORKERS = 2
 TEST_TIMEOUT = 90  # seconds: only a hang takes that long
 START_TIMEOUT = 120  # seconds for a process to start, import, and end
@@ -205,7 +228,7 @@ def tail(text: str) -> str:
 
 
 def report(outcomes: list[Outcome], expected: list[Expectation], title: str) -> int:
-    """Prints what needs a reader's attention, a table, and the closing line. Returns the number of failures."""
+    """Prints what needs attention, a table, and the closing line. Returns the number of failures."""
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.name):
         groups[outcome.verdict].append(outcome)
@@ -231,8 +254,8 @@ def report(outcomes: list[Outcome], expected: list[Expectation], title: str) -> 
     return failed
 
 
-# `loops` is the number of tests that really made the tested loop; those that made none and passed are in `tests`
-# alone, as are those that asyncio's own loop fails here too.
+# `loops` is the number of tests that really made the tested loop. Those that made none and passed are in
+# `tests` alone, as are those that asyncio's own loop fails here too.
 COLUMNS = "tests", "loops", "passed", "failed", "skipped"
 
 

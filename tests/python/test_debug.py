@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import sys
 import threading
 from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Loop, collect_garbage, run_script, run_turns, unix_pair
+from support import TIMEOUT, Loop, collect_garbage, run_script, run_turns, unix_pair
 
 
 def test_it_is_off_unless_asked_for(loop_module: ModuleType) -> None:
@@ -35,6 +37,47 @@ def test_slow_callbacks_are_logged(loop: Loop, caplog: pytest.LogCaptureFixture)
     run_turns(loop)
     [message] = [record.message for record in caplog.records if "slow_callback" in record.message]
     assert message.startswith("Executing <Handle ") and "took" in message
+
+
+def test_slow_callbacks_are_logged_where_asyncio_says(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0
+    logger = logging.getLogger("test.debug")
+    messages: list[str] = []
+    monkeypatch.setattr(logger, "warning", lambda text, *args: messages.append(text % args))
+    monkeypatch.setattr("asyncio.base_events.logger", logger)
+    loop.call_soon(int)
+    run_turns(loop)
+    assert messages and "took" in messages[0]
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_failed_task_that_nobody_holds_is_reported_at_once(loop: Loop, debug: bool) -> None:
+    """Its exception's traceback leads to the frames that ran it: they must not keep it."""
+    loop.set_debug(debug)
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+
+    async def failing() -> None:
+        raise ZeroDivisionError
+
+    async def failing_later() -> None:
+        await asyncio.sleep(0.001)
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        asyncio.ensure_future(failing())
+        await asyncio.sleep(0)
+        assert [context["message"] for context in errors] == ["Task exception was never retrieved"]
+        asyncio.ensure_future(failing_later())
+        while len(errors) < 2:
+            await asyncio.sleep(0.001)
+
+    gc.disable()
+    try:
+        loop.run_until_complete(asyncio.wait_for(main(), TIMEOUT))
+    finally:
+        gc.enable()
 
 
 def test_fast_callbacks_are_not_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
