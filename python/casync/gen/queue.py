@@ -1,5 +1,8 @@
 """asyncio's queue, for `yield from`: a subclass, so coroutines can share one with generators."""
 
+# A generator that may also be awaited is, to typeshed, no coroutine:
+# mypy: disable-error-code="override"
+
 from __future__ import annotations
 
 import asyncio

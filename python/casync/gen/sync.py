@@ -1,10 +1,13 @@
 """asyncio's locks and events, for `yield from`: subclasses, so coroutines can share them with generators."""
 
+# A generator that may also be awaited is, to typeshed, no coroutine:
+# mypy: disable-error-code="misc, override"
+
 from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 
@@ -32,6 +35,9 @@ class _WithBlock:
     Many tasks can be inside the block, waiting. One that leaves without having acquired, because it
     was cancelled, must not release what another holds: so each task's open blocks are kept.
     """
+
+    acquire: Callable[[], Generator[Any, Any, bool]]
+    release: Callable[[], None]
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -33,7 +33,7 @@ class _Awaitable:
         return self._generator
 
 
-async def _delegate(generator: Generator[Any, Any, T]) -> T:
+async def _delegate(generator: Any) -> Any:
     if generator.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE:
         return await generator
     return await _Awaitable(generator)
@@ -46,7 +46,7 @@ def _coroutine(function: str, awaitable: Any) -> Coroutine[Any, Any, Any]:
     if not isinstance(awaitable, types.GeneratorType):
         hint = "; call it first" if inspect.isroutine(awaitable) else ""
         raise TypeError(f"{function}() takes a generator or a coroutine, not {awaitable!r}{hint}")
-    coroutine = _delegate(awaitable)
+    coroutine: Any = _delegate(awaitable)
     coroutine.__name__, coroutine.__qualname__ = awaitable.__name__, awaitable.__qualname__
     return coroutine
 

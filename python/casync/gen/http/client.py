@@ -135,7 +135,7 @@ class ClientRequest:
         self, connection: h11.Connection, reader: asyncio.StreamReader
     ) -> Generator[Any, Any, ClientResponse]:
         body = bytearray()
-        head = None
+        head: Any = None
         while not isinstance(event := (yield from next_event(connection, reader)), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 body += event.data

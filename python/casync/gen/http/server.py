@@ -349,6 +349,7 @@ class _Connection:
         if self._http.trailing_data[0]:  # they came together with the request before
             return True
         task = asyncio.current_task()
+        assert task is not None
         server._idle.add(task)
         try:
             data = yield from wait_for(self._reader.read(READ_SIZE), server.keep_alive_timeout)
@@ -363,7 +364,7 @@ class _Connection:
     def _exchange(self) -> Generator[Any, Any, bool]:
         """A request and its response. True: the connection can be used again."""
         try:
-            yield from wait_for(self._receive(), self._server.request_timeout)
+            request = yield from wait_for(self._receive(), self._server.request_timeout)
         except asyncio.TimeoutError:
             yield from self._refuse(HTTPError(408))
         except h11.RemoteProtocolError as error:
@@ -371,16 +372,16 @@ class _Connection:
         except HTTPError as error:
             yield from self._refuse(error)
         else:
-            yield from self._respond()
+            yield from self._respond(request)
         return self._http.our_state is h11.DONE
 
     @types.coroutine
-    def _receive(self) -> Generator[Any, Any, None]:
+    def _receive(self) -> Generator[Any, Any, Request]:
         """Receives a request. Errors: HTTPError 413, h11.RemoteProtocolError, OSError."""
-        self._request = Request((yield from next_event(self._http, self._reader)))
+        self._request = request = Request((yield from next_event(self._http, self._reader)))
         limit = self._server.max_body_size
         too_large = HTTPError(413, f"the body of a request has at most {limit} bytes here")
-        if int(self._request.headers.get("Content-Length", 0)) > limit:
+        if int(request.headers.get("Content-Length", 0)) > limit:
             raise too_large
         if self._http.they_are_waiting_for_100_continue:
             self._writer.write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
@@ -389,12 +390,12 @@ class _Connection:
             body += event.data
             if len(body) > limit:
                 raise too_large
-        self._request._body = bytes(body)
+        request._body = bytes(body)
+        return request
 
     @types.coroutine
-    def _respond(self) -> Generator[Any, Any, None]:
+    def _respond(self, request: Request) -> Generator[Any, Any, None]:
         """Calls the handler and sends what it returns."""
-        request = self._request
         try:
             try:
                 response = yield from self._handle(request)
