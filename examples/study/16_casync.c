@@ -1,0 +1,192 @@
+/* How casync.h does each of them, section by section.
+
+   Run it from the repository's root:   tcc -run examples/study/16_casync.c
+
+   `grep -n '>>' casync.h` prints the sections. Each is there twice, as API and as implementation, and each
+   implementation opens with a paragraph that says its idea and what it costs. This page counts the system
+   calls, for most of a loop's time goes there: casync.h makes each of them through one table, if it is asked
+   to (CASYNC_SYSCALL_TABLE). To count, the page uses private names (casync__); your programs should not. */
+#define CASYNC_IMPLEMENTATION
+#define CASYNC_SYSCALL_TABLE
+#include "../../casync.h"
+#include <stdio.h>
+
+static int system_calls;
+
+#define COUNTING(name, parameters, arguments, call)                                                          \
+    static int64_t counting_##name parameters {                                                              \
+        system_calls++;                                                                                      \
+        return casync__direct_##name arguments;                                                              \
+    }
+#define INSTALL(name, parameters, arguments, call) casync_syscalls.name = counting_##name;
+CASYNC__SYSCALLS(COUNTING)
+CASYNC__SYSCALLS_ONCE(COUNTING)
+
+static casync_loop loop;
+
+static void section(const char *name) { printf("%s\n", name); }
+
+static void claim(const char *text, bool holds) { printf("  %s: %s\n", text, holds ? "yes" : "no"); }
+
+/* How many system calls it took since the last time that somebody asked. */
+static int calls(void) {
+    int count = system_calls;
+    system_calls = 0;
+    return count;
+}
+
+static int called;
+
+static void count(void *arg) {
+    (void)arg;
+    called++;
+}
+
+/* Page 6. Jobs are links of a list, embedded in whatever is to be called: queueing one is four stores. */
+static void chain(void *arg) {
+    casync_job *job = (casync_job *)arg;
+    if (++called < 10000) casync_call_soon(&loop, job, chain, job);
+}
+
+static void ready_queue(void) {
+    static casync_job job;
+    uint64_t polls = loop.polls, turns = loop.turns;
+    section("loop & ready queue");
+    calls();
+    called = 0;
+    casync_call_soon(&loop, &job, chain, &job);
+    casync_run_until_idle(&loop);
+    claim("a callback that queues itself 10000 times takes 10000 turns", loop.turns - turns == 10000);
+    claim("while work is ready most turns ask the kernel for nothing",
+          loop.polls - polls < 2000 && calls() < 2000);
+}
+
+/* Pages 6, 9, 12. A hierarchy of slots in place of a heap: what is far away is sorted roughly at first. */
+static void timer_wheel(void) {
+    static casync_timer timers[1000];
+    int i;
+    section("timer wheel");
+    calls();
+    for (i = 0; i < 1000; i++) casync_call_later(&loop, &timers[i], CASYNC_SECONDS(i + 1), count, NULL);
+    for (i = 0; i < 1000; i++) casync_timer_stop(&timers[i]);
+    claim("1000 timers were started and stopped without a system call", calls() == 0);
+    claim("a timer takes 64 bytes or less, and no allocation", sizeof(casync_timer) <= 64);
+}
+
+/* Page 11. What is watched is a table by descriptor; what changed is told to epoll before the next wait. */
+static void fd_watchers(void) {
+    casync_watcher watcher;
+    int fds[2], i;
+    memset(&watcher, 0, sizeof watcher);
+    section("operations & backend, fd watchers");
+    if (pipe(fds) < 0) abort();
+    calls();
+    casync_add_reader(&loop, &watcher, fds[0], count, NULL);
+    claim("watching a descriptor is one system call", calls() == 1);
+    for (i = 0; i < 10; i++) casync_add_reader(&loop, &watcher, fds[0], count, NULL);
+    claim("changing the callback is none", calls() == 0);
+    casync_remove_reader(&watcher);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* Page 2. Threads push onto a list without a lock, and write to an eventfd only if the loop sleeps. */
+static void threadsafe_calls(void) {
+    int i;
+    section("wakeup & threadsafe calls");
+    calls();
+    called = 0;
+    for (i = 0; i < 1000; i++) casync_call_soon_threadsafe(&loop, NULL, count, NULL);
+    claim("1000 posts to a loop that does not sleep are no system call", calls() == 0);
+    casync_run_until_idle(&loop);
+    claim("all of them ran", called == 1000);
+}
+
+/* A signal interrupts your program anywhere; here it is read from a descriptor, and becomes a callback. */
+static void signals(void) {
+    casync_signal watcher;
+    memset(&watcher, 0, sizeof watcher);
+    section("signals");
+    called = 0;
+    casync_signal_start(&loop, &watcher, SIGUSR1, CASYNC_SIGNAL_ONCE, count, NULL);
+    kill(getpid(), SIGUSR1);
+    claim("nobody was interrupted", called == 0);
+    casync_run_until_idle(&loop);
+    claim("the loop called back", called == 1);
+}
+
+/* Page 14. Small writes share a chunk, large ones are referenced; all go in one vectored call. */
+static void buffers(void) {
+    casync_allocator default_allocator = {NULL, NULL};
+    casync_outbuf out;
+    int fds[2], i;
+    section("buffers");
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0) abort();
+    casync_outbuf_init(&out, default_allocator);
+    for (i = 0; i < 100; i++) {
+        casync_span span = {"hello", 5};
+        casync_outbuf_append(&out, &span, 1);
+    }
+    calls();
+    casync_outbuf_flush(&out, fds[0], true);
+    claim("100 small writes that had to wait are one system call", calls() == 1 && out.size == 0);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* Page 14. write tries at once; read fills a buffer of the loop's, so an idle stream has none. */
+static void data_received(casync_stream *stream, casync_span data) {
+    casync_write(stream, data.ptr, data.len);
+    casync_finish_start(stream);
+}
+
+static void streams(void) {
+    static const casync_protocol protocol = {.data_received = data_received};
+    static casync_stream stream;
+    char answer[8] = "";
+    int fds[2];
+    section("streams & servers");
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0 || write(fds[0], "hello", 5) != 5) abort();
+    if (casync_stream_open(&loop, &stream, fds[1], &protocol, NULL) < 0) abort();
+    casync_run_until_idle(&loop);
+    claim("an echo came back", read(fds[0], answer, sizeof answer) == 5 && strcmp(answer, "hello") == 0);
+    claim("a stream takes 512 bytes or less", sizeof(casync_stream) <= 512);
+    close(fds[0]);
+}
+
+int main(void) {
+    CASYNC__SYSCALLS(INSTALL)
+    CASYNC__SYSCALLS_ONCE(INSTALL)
+    if (casync_loop_init(&loop, NULL) < 0) return 1;
+    ready_queue();
+    timer_wheel();
+    fd_watchers();
+    threadsafe_calls();
+    signals();
+    buffers();
+    streams();
+    return casync_loop_close(&loop) < 0;
+}
+
+/* Prints:
+     loop & ready queue
+       a callback that queues itself 10000 times takes 10000 turns: yes
+       while work is ready most turns ask the kernel for nothing: yes
+     timer wheel
+       1000 timers were started and stopped without a system call: yes
+       a timer takes 64 bytes or less, and no allocation: yes
+     operations & backend, fd watchers
+       watching a descriptor is one system call: yes
+       changing the callback is none: yes
+     wakeup & threadsafe calls
+       1000 posts to a loop that does not sleep are no system call: yes
+       all of them ran: yes
+     signals
+       nobody was interrupted: yes
+       the loop called back: yes
+     buffers
+       100 small writes that had to wait are one system call: yes
+     streams & servers
+       an echo came back: yes
+       a stream takes 512 bytes or less: yes
+*/
