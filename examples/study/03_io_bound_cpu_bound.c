@@ -88,7 +88,7 @@ int main(void) {
      I/O, one by one: 161 ms, 8 results
      I/O, threads: 20 ms, 8 results
      I/O, timers of a loop: 20 ms, 8 results
-     CPU, one by one: 92 ms, 8 results
-     CPU, callbacks of a loop: 92 ms, 8 results
-     CPU, threads: 47 ms, 8 results
+     CPU, one by one: 80 ms, 8 results
+     CPU, callbacks of a loop: 79 ms, 8 results
+     CPU, threads: 40 ms, 8 results
 */

@@ -84,7 +84,7 @@ if __name__ == "__main__":  # the processes import this file, and must not run i
 #   I/O, one by one: 161 ms, 8 results
 #   I/O, threads: 22 ms, 8 results
 #   I/O, tasks: 21 ms, 8 results
-#   CPU, one by one: 58 ms, 8 results
-#   CPU, threads: 66 ms, 8 results
-#   CPU, tasks: 62 ms, 8 results
-#   CPU, two processes: 33 ms, 8 results
+#   CPU, one by one: 183 ms, 8 results
+#   CPU, threads: 182 ms, 8 results
+#   CPU, tasks: 186 ms, 8 results
+#   CPU, two processes: 103 ms, 8 results
