@@ -1,5 +1,7 @@
 """What blocks and what does not.
 
+Run it from the repository's root:   python3 examples/study/01_what_blocks.py
+
 An event loop is one thread that calls your functions one after the other. Nothing else runs while one of
 them runs. So a function that waits inside the operating system ("blocks") stops every other task, however
 many there are:

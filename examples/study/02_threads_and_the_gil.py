@@ -1,5 +1,7 @@
 """Threads and the GIL.
 
+Run it from the repository's root:   python3 examples/study/02_threads_and_the_gil.py
+
 CPython has one lock, the global interpreter lock, that a thread must hold to run Python code. A thread gives
 it up when it waits (for a socket, a lock, a sleep), and otherwise every 5 ms (sys.getswitchinterval) if
 another wants it. So:

@@ -1,5 +1,7 @@
 """I/O-bound beside CPU-bound, measured.
 
+Run it from the repository's root:   python3 examples/study/03_io_bound_cpu_bound.py
+
 I/O-bound work waits for others: a network, a disk, a child process. Its time does not depend on your CPU,
 and any number of waits can go on at once. CPU-bound work computes: at once it can only be done as often as
 there are CPUs, and in Python code only in as many processes (page 2).

@@ -1,5 +1,7 @@
 """Coroutines as generators.
 
+Run it from the repository's root:   python3 examples/study/04_coroutines.py
+
 A function that can stop in the middle, keep its variables, and go on later is a coroutine. Python has had
 them since it has `yield` (PEP 342): a generator stops at each `yield` and goes on when it is asked to.
 

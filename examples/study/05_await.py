@@ -1,5 +1,7 @@
 """await is yield from.
 
+Run it from the repository's root:   python3 examples/study/05_await.py
+
 A generator that calls a generator has to pass everything through: what the inner yields goes up to whoever
 drives the outer, what is sent goes down, and the inner's return value is the outer's to use. `yield from`
 does all of that (PEP 380). `await` is the same instruction with two differences (PEP 492): it stands only in

@@ -1,5 +1,7 @@
 """A loop in 100 lines: a ready queue, a heap of timers, and select.
 
+Run it from the repository's root:   python3 examples/study/06_loop.py
+
 Each turn: wait, if there is nothing to do, until a socket is ready or the earliest timer is due; queue the
 callbacks of the sockets that are ready, then those of the timers that are due; run the queue as it stands.
 What these callbacks queue waits for the next turn, so that a callback which queues itself for ever starves

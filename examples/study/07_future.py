@@ -1,5 +1,7 @@
 """A future: a result that is not there yet.
 
+Run it from the repository's root:   python3 examples/study/07_future.py
+
 It is the joint between the two worlds: callbacks make it done (set_result), coroutines await it. It is done
 once and for ever, with a result or an error; it may be asked any number of times, by any number of tasks.
 

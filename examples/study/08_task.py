@@ -1,5 +1,7 @@
 """A task: what drives a coroutine.
 
+Run it from the repository's root:   python3 examples/study/08_task.py
+
 A task is a function, called `step` here, that the loop calls like any other callback. It runs the coroutine
 up to its next await. Out comes the future that is awaited, and the task asks this future to call step again.
 So nobody waits: the coroutine lies still until a callback picks it up.

@@ -1,5 +1,7 @@
 """Sleep: a future and a timer.
 
+Run it from the repository's root:   python3 examples/study/09_sleep.py
+
 Nothing sleeps. The task awaits a future, and the loop has a timer that makes the future done. Any number of
 sleepers cost one entry each in the timers' heap; the thread waits once, for the earliest.
 

@@ -1,5 +1,7 @@
 """Gather: wait for many.
 
+Run it from the repository's root:   python3 examples/study/10_gather.py
+
 It starts a task for each coroutine and counts them down. When the last is done the future it gave is done,
 too. So it takes as long as the slowest, and the results have the order of the arguments, whoever ended first.
 

@@ -1,5 +1,7 @@
 """Sockets and selectors: how one thread serves many.
 
+Run it from the repository's root:   python3 examples/study/11_sockets.py
+
 A socket can be told not to block. Then a call that would have to wait raises BlockingIOError (EAGAIN)
 instead, and one needs to know when to try again. That is the selector's work: it is given any number of
 sockets and waits until at least one is ready. select(2) and poll(2) are given the list at each call; epoll(7)

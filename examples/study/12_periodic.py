@@ -1,5 +1,7 @@
 """A periodic background task.
 
+Run it from the repository's root:   python3 examples/study/12_periodic.py
+
 A background task is one that nobody awaits: it runs beside the others for as long as the program does, or
 until it is cancelled. Three things go wrong with them:
 

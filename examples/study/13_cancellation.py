@@ -1,5 +1,7 @@
 """Cancellation.
 
+Run it from the repository's root:   python3 examples/study/13_cancellation.py
+
 A thread cannot be stopped from outside in a way that is safe: it may hold a lock, or be half through. A task
 stands at an await whenever others run, so there it can be told: task.cancel() makes that await raise
 CancelledError. The task then unwinds like from any error, through its `finally` and `async with`.

@@ -1,5 +1,7 @@
 """Back-pressure.
 
+Run it from the repository's root:   python3 examples/study/14_back_pressure.py
+
 Whoever produces faster than somebody else consumes fills a buffer in between, and if nobody says stop, this
 buffer is all of your memory. Blocking programs have back-pressure for nothing: a full socket makes send()
 wait. In asyncio write() never waits, it queues. So the writer has to ask:

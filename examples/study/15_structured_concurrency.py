@@ -1,5 +1,7 @@
 """Structured concurrency.
 
+Run it from the repository's root:   python3 examples/study/15_structured_concurrency.py
+
 create_task is like goto: it starts something that goes on after the function that started it has returned.
 Who waits for it? Who sees its error? Who ends it, if the rest fails? A task group ties the tasks to a block:
 

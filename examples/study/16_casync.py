@@ -1,5 +1,7 @@
 """How casync does each of them, under Python.
 
+Run it from the repository's root, after `pip install ./python`:   python3 examples/study/16_casync.py
+
 casync's loop is a SelectorEventLoop in which the organs that pages 6 to 14 built are those of casync.h, the
 same C that 16_casync.c looks into. asyncio's coroutines, tasks, locks and streams stay as they are, and so do
 programs: `python -m casync 13_cancellation.py` runs any page of this study on it.
@@ -15,8 +17,6 @@ programs: `python -m casync 13_cancellation.py` runs any page of this study on i
                                                              ones referenced, one sendmsg for many
     2  threads              a byte into a socketpair for     wakeup & threadsafe calls: an eventfd, written
                             each call                        only if the loop sleeps
-
-Install it first:   pip install ./python
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 /* asyncio, built from nothing, in C: read it from top to bottom, each part rests on those above it.
 
-   Run it:   tcc -run examples/study/tiny.c        or: cc examples/study/tiny.c -o tiny && ./tiny
+   Run it from the repository's root:   tcc -run examples/study/tiny.c
    What is here: jobs, timers, the loop's turn, futures, tasks, sleep, gather, sockets, periodic work, run.
    casync.h is this with the care that real programs need; tiny.py is the same in Python.
 
@@ -112,7 +112,7 @@ typedef struct future {
     bool done;
     int64_t result;
     job *callbacks;                  /* queued when it is done */
-    void (*cancel)(struct future *); /* nobody wants the result any more: end it soon, with -ECANCELED */
+    void (*cancel)(struct future *); /* ends it soon with -ECANCELED; NULL: it waits for nothing itself */
 } future;
 
 static void future_set_result(future *f, int64_t result) {
@@ -179,10 +179,12 @@ static int64_t awaited(task *t) {
 /* Its present await, or else its next one, returns -ECANCELED. It may clean up, or even go on. */
 static void task_cancel(future *f) {
     task *t = (task *)f;
-    if (t->waits_for && !t->waits_for->done)
+    if (!t->waits_for || t->waits_for->done)
+        t->must_cancel = true;
+    else if (t->waits_for->cancel)
         t->waits_for->cancel(t->waits_for);
     else
-        t->must_cancel = true;
+        future_set_result(t->waits_for, -ECANCELED);
 }
 
 static void task_step(void *arg) {
@@ -239,10 +241,8 @@ static future *sleep_until(operation *o, int64_t when) {
 /* Waits until the descriptor can be read (POLLIN) or written (POLLOUT) without blocking. */
 static future *ready(operation *o, int fd, short events) {
     operation_init(o);
-    if (watched == MAX_FDS)
-        future_set_result(&o->future, -ENOSPC);
-    else
-        watch(fd, events, &o->job);
+    if (watched == MAX_FDS) future_set_result(&o->future, -ENOSPC);
+    if (!o->future.done) watch(fd, events, &o->job);
     return &o->future;
 }
 

@@ -1,6 +1,6 @@
 """asyncio, built from nothing: read it from top to bottom, each class rests on those above it.
 
-Run it:   python3 examples/study/tiny.py
+Run it from the repository's root:   python3 examples/study/tiny.py
 What is here: handles, timers, the loop's turn, futures, tasks, sleep, gather, sockets, periodic
 work, run. What asyncio has beyond it: threads, signals, processes, streams, TLS. tiny.c is the same in C.
 """
