@@ -177,6 +177,7 @@ typedef struct casync_loop casync_loop;
 typedef struct casync_job casync_job;
 typedef struct casync_timer casync_timer;
 typedef struct casync_future casync_future;
+typedef struct casync_task casync_task;
 typedef struct casync_op casync_op;
 typedef struct casync_watcher casync_watcher;
 typedef struct casync_signal casync_signal;
@@ -302,6 +303,11 @@ struct casync_loop {
     uint32_t woken;      /* casync_wake was called since the last wait: the next is none */
     uint32_t fork_generation;
 
+    casync_task *task;             /* the one that runs, or NULL */
+    casync_link tasks;             /* all that are not done */
+    struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
+    casync_task *outer_task;       /* what loop->outer was running */
+
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
     struct casync__signals *signals;
@@ -312,9 +318,10 @@ struct casync_loop {
    memory beside the struct. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL for an unknown clock. */
 CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
 
-/* Ends a loop: jobs, timers, watchers and signals of it are dropped without a call, their structs may
-   go. Streams and servers must have been closed before (they own descriptors and memory): -EBUSY if any
-   is open, or if the loop is running. A closed loop may be closed again. */
+/* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a call, their
+   structs may go. Streams and servers must have been closed before (they own descriptors and memory), and
+   stackful tasks must have ended and been released: -EBUSY otherwise, and if the loop is running. A
+   closed loop may be closed again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
@@ -389,7 +396,8 @@ enum casync_kind {
     CASYNC_KIND_WATCHER, /* casync_watcher */
     CASYNC_KIND_SIGNAL,  /* casync_signal */
     CASYNC_KIND_STREAM,  /* casync_stream */
-    CASYNC_KIND_SERVER   /* casync_server */
+    CASYNC_KIND_SERVER,  /* casync_server */
+    CASYNC_KIND_TASK     /* casync_task */
 };
 
 /* Visits every live object of the loop (but not jobs that wait in a future, not calls that
@@ -649,6 +657,317 @@ CASYNC_API void casync_outbuf_consume(casync_outbuf *out, size_t size);
 /* Writes as much as the descriptor takes: sendmsg for sockets (MSG_NOSIGNAL), else writev without
    SIGPIPE. Returns the bytes written, -EAGAIN if it took nothing, another error of write(2). */
 CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket);
+
+/* >> tasks (API) ------------------------------------------------------------------------------ */
+
+/* A task is a future that the loop runs, written in one of two ways:
+   - stackful: a coroutine is an ordinary C function with a stack of its own. Functions that wait, called
+     from it however deep, stop this task alone.
+   - stackless: a struct that begins with a casync_task, and a step function between CASYNC_BEGIN and
+     CASYNC_END. It costs the struct, and no stack.
+   Either awaits any future, the other kind of task included. Functions that wait (casync_await,
+   casync_sleep, casync_read, ...) are for stackful tasks; anywhere else they return -EPERM and do
+   nothing. Each has a form x_op, which returns a future: for CASYNC_AWAIT, casync_gather and the like.
+
+   Cancelling is asyncio's: a request makes the await in which the task is, or else its next one, return
+   -ECANCELED, once; the task may clean up, which may await, and may go on. It differs in one case: a
+   request that comes after the awaited future was done, but before the task went on, does not take the
+   result away. It is kept for the next await, so that no byte and no lock is lost. */
+
+/* A stackful task's function. What it returns is the task's result: >= 0, or an error. */
+typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
+
+/* A stackless task's function: see CASYNC_BEGIN. */
+typedef int64_t (*casync_step)(casync_task *task);
+
+/* 128 bytes. */
+struct casync_task {
+    casync_future future;     /* done with the task's result */
+    casync_job job;           /* private: lets the task go on */
+    casync_link link;         /* private: in the loop's list of tasks */
+    casync_step step;         /* private: NULL for a stackful task */
+    uint32_t line;            /* private: where a stackless task goes on */
+    uint16_t cancel_requests; /* read-only: see casync_task_cancel */
+    uint8_t flags;            /* private */
+};
+
+typedef struct casync_task_desc {
+    casync_coroutine coroutine;
+    void *arg;
+    const char *name;  /* for messages and casync_dump; not copied; or NULL */
+    size_t stack_size; /* bytes; rounded up to a power of two; default 64 KiB, of which a guard page and some
+                          500 bytes go off; least 16 KiB, most 1 GiB */
+} casync_task_desc;
+
+/* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits for
+   them, and closes what is open and the loop: asyncio.run. Returns the coroutine's result, or why there
+   was none. desc: the loop's, or NULL. */
+CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
+CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg);
+
+/* Makes a stackful task, which begins to run in the next turn. The handle is counted: the caller has one
+   reference, to be given back by casync_task_release or casync_join; the task itself is another until it
+   ends. casync_spawn returns NULL where casync_spawn_with returns an error: -ENOMEM, -EINVAL (no coroutine,
+   closed loop, stack size), -ENOSYS (no stackful tasks here: CASYNC_NO_STACKFUL, or a shadow stack is
+   on). Cost: from the pool of stacks no system call and no allocation; else an mmap per 32 stacks and a
+   guard page each, with one system call. */
+CASYNC_API casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg);
+CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc, casync_task **task);
+
+/* One more reference; one less. Without any, the task goes on by itself and is freed when it ends; its
+   failure then reaches the exception handler. */
+CASYNC_API casync_task *casync_task_retain(casync_task *task);
+CASYNC_API void casync_task_release(casync_task *task);
+
+/* Makes a stackless task in *task, whatever was there, whose first step is in the next turn. Its memory is
+   yours again when it is done: call casync_future_close(&task->future) then, which reports a failure that
+   nobody retrieved. Closing it earlier ends it without another step. -EINVAL for a closed loop or no step. */
+CASYNC_API int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step);
+
+/* Asks the task to end: 1, or 0 if it is done. A task that has not run yet ends without running. Requests
+   are counted: who asked and learns that it was heard takes it back with uncancel (as timeouts and task groups
+   do), which returns how many are left. */
+CASYNC_API int64_t casync_task_cancel(casync_task *task);
+CASYNC_API int64_t casync_task_uncancel(casync_task *task);
+
+/* The task that is running in this thread, or NULL. */
+CASYNC_API casync_task *casync_current_task(void);
+
+/* Waits until the future is done and returns its result, which counts as retrieved; -ECANCELED if the
+   future, or this task, was cancelled. Cancelling a task cancels the future it awaits: see casync_shield.
+   A future that is done costs no turn. -EPERM outside of a stackful task of the future's loop. */
+CASYNC_API int64_t casync_await(casync_future *future);
+
+/* Awaits a task and gives back the caller's reference. */
+CASYNC_API int64_t casync_join(casync_task *task);
+
+/* Something that becomes true at a time. Yours. */
+typedef struct casync_timer_op {
+    casync_future future;
+    casync_timer timer; /* private */
+} casync_timer_op;
+
+/* Waits `delay` nanoseconds: 0, or -ECANCELED. A delay of 0 or less lets the others run for a turn. */
+CASYNC_API int64_t casync_sleep(int64_t delay);
+CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay);
+
+/* A stackless task's step function is called again and again until it returns something else than
+   CASYNC_WAITING; each time it goes on where it was. What must outlive an await lives in the struct, not
+   in local variables.
+
+       typedef struct { casync_task task; casync_timer_op op; int64_t n; } ticker;
+       static int64_t tick(casync_task *task) {
+           ticker *t = (ticker *)task;
+           CASYNC_BEGIN(task);
+           for (t->n = 0; t->n < 3; t->n++) {
+               int64_t slept;
+               CASYNC_AWAIT(task, slept, casync_sleep_op(task->future.loop, &t->op, CASYNC_MS(10)));
+               if (slept < 0) return slept;
+           }
+           CASYNC_END(task, t->n);
+       }
+
+   CASYNC_AWAIT(task, result, future) awaits and assigns the result; `future` is evaluated once.
+   CASYNC_YIELD(task, result) lets the others run for a turn. One of these a line, and none inside a
+   switch of yours: the task would not find its way back, which is CASYNC_INVALID_STATE. A step may return
+   early with its result; CASYNC_END is needed once, at its end. */
+#define CASYNC_WAITING ((int64_t)-5100)
+#define CASYNC_BEGIN(task)                                                                                   \
+    switch ((task)->line) {                                                                                  \
+    case 0:
+#define CASYNC_AWAIT(task, outcome, awaited)                                                                 \
+    do {                                                                                                     \
+        (task)->line = __LINE__;                                                                             \
+        if (casync_await_begin((task), (awaited))) return CASYNC_WAITING;                                    \
+        if (0) {                                                                                             \
+        case __LINE__:;                                                                                      \
+        }                                                                                                    \
+        (outcome) = casync_await_end(task);                                                                  \
+    } while (0)
+#define CASYNC_YIELD(task, outcome) CASYNC_AWAIT(task, outcome, NULL)
+#define CASYNC_END(task, outcome)                                                                            \
+    return (outcome);                                                                                        \
+    default:                                                                                                 \
+        return CASYNC_INVALID_STATE;                                                                         \
+        }
+
+/* What CASYNC_AWAIT is made of: must the task wait for the future (NULL: for a turn)? And the result. */
+CASYNC_API bool casync_await_begin(casync_task *task, casync_future *future);
+CASYNC_API int64_t casync_await_end(casync_task *task);
+
+/* The task's name: what casync_task_set_name or the desc said, else "task". The string is not copied.
+   -ENOMEM. */
+CASYNC_API const char *casync_task_name(const casync_task *task);
+CASYNC_API int64_t casync_task_set_name(casync_task *task, const char *name);
+
+/* The most bytes of its stack that a stackful task has used so far, or that a task did which had the stack
+   before; 0 for a stackless one. Costs a walk over its used pages. */
+CASYNC_API size_t casync_task_stack_used(const casync_task *task);
+
+/* A value that each task has for itself, asyncio's ContextVar: a task begins with those of the task
+   that made it. A static object of yours; its address is its name. */
+typedef struct casync_context_var {
+    void *default_value;
+} casync_context_var;
+
+/* The current task's value; default_value if it has none, or if no task runs. */
+CASYNC_API void *casync_context_get(const casync_context_var *var);
+/* Sets it, for the current task and those it makes from now on. -EPERM outside of a task, -ENOMEM. */
+CASYNC_API int64_t casync_context_set(const casync_context_var *var, void *value);
+
+/* Writes to a descriptor what every live task of the loop waits for, and who awaits it. 0, or an error of
+   write(2). */
+CASYNC_API int64_t casync_dump(casync_loop *loop, int fd);
+
+/* Lets a stack overflow of a task end the process with a message that names the task: installs a handler
+   for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where they went. Call it in
+   each thread that runs tasks. -ENOMEM. */
+CASYNC_API int64_t casync_report_overflow(void);
+
+/* A coroutine that gives values one by one: an asynchronous generator. Yours. */
+typedef struct casync_generator {
+    casync_task *task; /* private, as is the rest */
+    casync_coroutine coroutine;
+    void *arg, *value;
+    casync_future asked, given;
+    bool busy, ended;
+} casync_generator;
+
+/* Prepares one; the coroutine begins to run with the first casync_generator_next. Errors as
+   casync_spawn_with. */
+CASYNC_API int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
+                                          casync_coroutine coroutine, void *arg);
+/* In the coroutine: hands `value` to the consumer and waits until the next is asked for. -ECANCELED when the
+   generator is closed: clean up and return. */
+CASYNC_API int64_t casync_yield(casync_generator *generator, void *value);
+/* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one. -EBUSY
+   if another task waits for it. If cancelled, the generator is cancelled with it. */
+CASYNC_API int64_t casync_generator_next(casync_generator *generator, void **value);
+/* Ends it: the coroutine's casync_yield returns -ECANCELED; waits until it has returned. Needed once,
+   also after its end. */
+CASYNC_API int64_t casync_generator_close(casync_generator *generator);
+
+/* >> structured concurrency (API) ------------------------------------------------------------- */
+
+/* One of several futures that are waited for together, much as a struct pollfd is to poll(2): set
+   `future`, leave the rest zeroed. Arrays of these are yours, and must live until the wait is over. */
+typedef struct casync_waiter {
+    casync_job job; /* private */
+    casync_future *future;
+    struct casync_wait_set *set; /* private */
+} casync_waiter;
+
+/* A wait for several futures. Yours. */
+typedef struct casync_wait_set {
+    casync_future future;
+    casync_timer timer; /* private, as is the rest */
+    casync_waiter *waiters;
+    size_t count, pending;
+    int mode;
+    bool cancelled;
+} casync_wait_set;
+
+/* Waits for all. 0, or the first error, as soon as it happens (the others then go on), or with
+   CASYNC_RETURN_ERRORS 0 in any case. Results are in the futures, which count as retrieved. Cancelling
+   it cancels them all, and waits for them. */
+enum casync_gather_mode { CASYNC_FIRST_ERROR, CASYNC_RETURN_ERRORS };
+CASYNC_API int64_t casync_gather(casync_waiter *waiters, size_t count, int mode);
+CASYNC_API casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
+                                           size_t count, int mode);
+
+/* Waits until one is done, until one failed (or all are done), or until all are done; at most `timeout`
+   nanoseconds (CASYNC_FOREVER: no limit). Returns how many are done: ask each by casync_future_done.
+   Cancels none. -EINVAL for no futures. */
+enum casync_wait_mode { CASYNC_ALL_COMPLETED, CASYNC_FIRST_COMPLETED, CASYNC_FIRST_EXCEPTION };
+CASYNC_API int64_t casync_wait(casync_waiter *waiters, size_t count, int mode, int64_t timeout);
+CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
+                                         size_t count, int mode, int64_t timeout);
+
+/* Waits until at least one is done and cancels the others, operations above all: those did not happen.
+   Returns how many are done, which may be more than one. Cancelled, it cancels all. */
+CASYNC_API int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
+
+/* The futures in the order in which they are done. Start once, then call next until it returns NULL: no
+   more, or this task was cancelled. Stop takes what is left out of the wait; needed unless next returned
+   NULL. */
+typedef struct casync_completion {
+    casync_wait_set set; /* private, as is the rest */
+    casync_link done;
+    bool waiting;
+} casync_completion;
+CASYNC_API int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
+                                       casync_waiter *waiters, size_t count);
+CASYNC_API casync_future *casync_next_completed(casync_completion *completion);
+CASYNC_API void casync_stop_completed(casync_completion *completion);
+
+/* Awaits the future, at most `timeout` nanoseconds; then it is cancelled, and -ETIMEDOUT returned when it
+   is done (its result, if it took none notice). */
+CASYNC_API int64_t casync_wait_for(casync_future *future, int64_t timeout);
+
+/* Awaits the future, but cancelling the wait does not cancel it. */
+typedef struct casync_shielded {
+    casync_future future;
+    casync_job job; /* private, as is the rest */
+    casync_future *inner;
+} casync_shielded;
+CASYNC_API int64_t casync_shield(casync_future *future);
+CASYNC_API casync_future *casync_shield_op(casync_shielded *shielded, casync_future *future);
+
+/* A time limit for what the current task does between begin and end. Yours; scopes nest.
+
+       casync_timeout limit;
+       casync_timeout_begin(&limit, CASYNC_SECONDS(5));
+       n = casync_read(stream, buffer, sizeof buffer);
+       n = casync_timeout_end(&limit, n);                      -ETIMEDOUT if it took longer
+
+   When time is up the task is cancelled; end turns the -ECANCELED that came of it, given as `result`, into
+   -ETIMEDOUT, unless somebody else asked for it too. Any other result it returns as it is. For both kinds
+   of task. begin: -EPERM outside of a task; -ENOMEM. reschedule sets a new limit, from now on, and
+   CASYNC_INVALID_STATE once time was up. CASYNC_FOREVER is no limit. */
+typedef struct casync_timeout {
+    casync_timer timer; /* private, as is the rest */
+    casync_task *task;
+    uint32_t cancelling;
+    bool active, expired;
+} casync_timeout;
+CASYNC_API int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay);
+CASYNC_API int64_t casync_timeout_end(casync_timeout *timeout, int64_t result);
+CASYNC_API int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay);
+CASYNC_API bool casync_timeout_expired(const casync_timeout *timeout);
+
+/* Tasks that end before the block that made them does. Yours; between begin and end it belongs to the
+   current task, its parent. When a child fails, the other children and the parent's block are cancelled.
+
+       casync_task_group group;
+       casync_task_group_begin(&group);
+       casync_task_group_spawn(&group, fetch, "a");
+       casync_task_group_spawn(&group, fetch, "b");
+       result = casync_task_group_end(&group, 0);
+
+   `end` gets the block's own result; if that is an error the children are cancelled. It waits for all of
+   them, also when it is cancelled itself, and returns the block's result, or the first error of a child;
+   then errors[] has the errors in the order in which they happened (the first CASYNC_GROUP_ERRORS of
+   error_count; the block's own comes last). spawn: the handle is the group's, good until end; NULL if
+   there is no memory, or no more children may come (after end, or a failure). */
+#define CASYNC_GROUP_ERRORS 8
+typedef struct casync_task_group {
+    int64_t errors[CASYNC_GROUP_ERRORS]; /* read-only */
+    size_t error_count;                  /* read-only */
+    size_t children;                     /* read-only: how many are not done */
+    casync_future ended;                 /* private, as is the rest */
+    casync_link members;
+    casync_task *parent;
+    int64_t result;
+    bool ending, aborting, parent_cancelled;
+} casync_task_group;
+CASYNC_API int64_t casync_task_group_begin(casync_task_group *group);
+CASYNC_API casync_task *casync_task_group_spawn(casync_task_group *group, casync_coroutine coroutine,
+                                                void *arg);
+/* The same for a stackless task; errors of casync_task_start, -ENOMEM, CASYNC_INVALID_STATE. The task's
+   future is closed by the group. */
+CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task *task, casync_step step);
+CASYNC_API int64_t casync_task_group_end(casync_task_group *group, int64_t result);
+CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result);
 
 /* >> streams & servers (API) ------------------------------------------------------------------ */
 
@@ -1026,6 +1345,12 @@ extern "C" {
 #define CASYNC__DEFINE
 #endif
 
+#if defined(__GNUC__)
+#define CASYNC__ALWAYS_INLINE static inline __attribute__((always_inline))
+#else
+#define CASYNC__ALWAYS_INLINE static inline
+#endif
+
 #define casync__container(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* Atomics are sequentially consistent, but for the store, which releases: it is on hot paths where no
@@ -1214,8 +1539,9 @@ typedef char casync__epoll_event_has_the_kernels_size[sizeof(casync__epoll_event
 #define CASYNC__SYS_EPOLL_PWAIT2 441
 /* pwritev2(2) without SIGPIPE, Linux 6.18. */
 #define CASYNC__RWF_NOSIGNAL 0x100
-/* madvise(2): zero the page in children, Linux 4.14. */
+/* madvise(2): zero the page in children, Linux 4.14; make the page fault, Linux 6.13. */
 #define CASYNC__MADV_WIPEONFORK 18
+#define CASYNC__MADV_GUARD_INSTALL 102
 
 typedef struct casync__kernel_timespec {
     int64_t seconds, nanoseconds;
@@ -1229,16 +1555,21 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
                    NULL, (size_t)0);
 }
 
-/* The address of a new page, or -1. */
-static inline int64_t casync__map_page(void) {
-    void *page =
-        mmap(NULL, (size_t)sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return page == MAP_FAILED ? -1 : (int64_t)(uintptr_t)page;
+/* The address of new memory, or -1. It counts when it is used, not before. */
+static inline int64_t casync__map(size_t size) {
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? -1 : (int64_t)(uintptr_t)memory;
 }
 
 /* X(name, parameters, arguments, call) */
 #define CASYNC__SYSCALLS(X)                                                                                  \
-    X(map_page, (void), (), casync__map_page())                                                              \
+    X(map, (size_t size), (size), casync__map(size))                                                         \
+    X(unmap, (void *memory, size_t size), (memory, size), munmap(memory, size))                              \
+    X(mprotect, (void *memory, size_t size, int rights), (memory, size, rights),                             \
+      mprotect(memory, size, rights))                                                                        \
+    X(mincore, (void *memory, size_t size, unsigned char *pages), (memory, size, pages),                     \
+      mincore(memory, size, pages))                                                                          \
     X(madvise, (void *page, size_t size, int advice), (page, size, advice), madvise(page, size, advice))     \
     X(sigpending, (sigset_t * set), (set), sigpending(set))                                                  \
     X(epoll_create, (void), (), epoll_create1(EPOLL_CLOEXEC))                                                \
@@ -1248,6 +1579,7 @@ static inline int64_t casync__map_page(void) {
     X(signalfd, (int fd, const sigset_t *mask), (fd, mask), signalfd(fd, mask, SFD_CLOEXEC | SFD_NONBLOCK))  \
     X(sigaction, (int signum, const struct sigaction *action, struct sigaction *old), (signum, action, old), \
       sigaction(signum, action, old))                                                                        \
+    X(sigaltstack, (const stack_t *stack, stack_t *old), (stack, old), sigaltstack(stack, old))              \
     X(thread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),                        \
       casync__from_pthread(pthread_sigmask(how, set, old)))                                                  \
     X(sigtimedwait, (const sigset_t *set, const struct timespec *timeout), (set, timeout),                   \
@@ -1353,7 +1685,11 @@ static struct {
     uint32_t has_fork_page;
     uint32_t *fork_page;      /* one word in a page of its own, which the kernel zeroes in a child */
     uint32_t fork_generation; /* how many forks lie between this process and the first */
-    bool no_epoll_pwait2, no_rwf_nosignal;
+    bool no_epoll_pwait2, no_rwf_nosignal, no_guard_install;
+    /* stacks of tasks */
+    uint32_t mprotect_guards;   /* guard pages that are mappings of their own */
+    bool reports_faults;        /* casync_report_overflow was called */
+    struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS */
     /* signals */
     bool has_signal_fds;
     int signalfd, handled_fd; /* handled_fd: the eventfd by which the handler wakes the loops */
@@ -1380,7 +1716,7 @@ static void casync__lock_process(void) {
 }
 
 static int64_t casync__make_fork_page(void) {
-    int64_t address = casync__sys_map_page(), result;
+    int64_t address = casync__sys_map((size_t)sysconf(_SC_PAGESIZE)), result;
     uint32_t *page = (uint32_t *)(uintptr_t)address;
     if (address < 0) return address;
     result = casync__sys_madvise(page, (size_t)sysconf(_SC_PAGESIZE), CASYNC__MADV_WIPEONFORK);
@@ -1497,6 +1833,9 @@ static void casync__mailbox_close(casync_loop *loop);
 static void casync__mailbox_fork(casync_loop *loop);
 static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
+static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
+static void casync__tasks_close(casync_loop *loop);
+static bool casync__has_stacks(const casync_loop *loop);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
 static void casync__take_posted_chain(casync_loop *loop);
@@ -1757,6 +2096,10 @@ static int64_t casync__run_begin(casync_loop *loop) {
     if (casync__is_forked(loop)) return -ECHILD;
     if (loop->state == CASYNC_LOOP_RUNNING) return -EBUSY;
     loop->outer = casync_get_running_loop();
+    if (loop->outer) { /* what runs in here is no task of the outer loop */
+        loop->outer_task = loop->outer->task;
+        loop->outer->task = NULL;
+    }
     pthread_setspecific(casync__process.running_loop, loop);
     loop->state = CASYNC_LOOP_RUNNING;
     loop->skipped_polls = CASYNC__MAX_SKIPPED_POLLS; /* the first turn polls */
@@ -1767,6 +2110,7 @@ static int64_t casync__run_end(casync_loop *loop, int64_t result) {
     loop->state = CASYNC_LOOP_STOPPED;
     loop->stopping = loop->breaking = false;
     pthread_setspecific(casync__process.running_loop, loop->outer);
+    if (loop->outer) loop->outer->task = loop->outer_task;
     loop->outer = NULL;
     return result < 0 ? result : 0;
 }
@@ -1849,6 +2193,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
     casync__list_init(&loop->running);
     casync__list_init(&loop->free_jobs);
     casync__list_init(&loop->changed);
+    casync__list_init(&loop->tasks);
     casync__list_init(&loop->wheel.past);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__list_init(&loop->hooks[kind]);
     loop->wheel.next_deadline = UINT64_MAX;
@@ -1875,14 +2220,13 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
     }
 }
 
-CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
+static void casync__close_loop(casync_loop *loop) {
     int kind;
-    if (loop->state == CASYNC_LOOP_CLOSED) return 0;
-    if (loop->state == CASYNC_LOOP_RUNNING || casync__has_open_streams(loop)) return -EBUSY;
     casync__signals_close(loop);
     casync__watchers_close(loop);
     casync__backend_close(loop);
     casync__take_posted(loop);
+    casync__tasks_close(loop);
     casync__drop_jobs(loop, &loop->ready);
     casync__mailbox_close(loop);
     casync__wheel_close(loop);
@@ -1895,6 +2239,13 @@ CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
     casync__free(&loop->allocator, loop->scratch);
     loop->scratch = NULL;
     loop->state = CASYNC_LOOP_CLOSED;
+}
+
+CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
+    if (loop->state == CASYNC_LOOP_CLOSED) return 0;
+    if (loop->state == CASYNC_LOOP_RUNNING || casync__has_open_streams(loop) || casync__has_stacks(loop))
+        return -EBUSY;
+    casync__close_loop(loop);
     return 0;
 }
 
@@ -1921,6 +2272,7 @@ CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void 
             visit(CASYNC_KIND_HOOK, casync__job_of(link), arg);
     casync__walk_watchers(loop, visit, arg);
     casync__walk_signals(loop, visit, arg);
+    casync__walk_tasks(loop, visit, arg);
 }
 
 CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
@@ -2330,9 +2682,48 @@ CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
 /* A future's callbacks are jobs on a list of its own; when it is done the whole list is appended to the
    ready queue in O(1). No allocation, no system call. */
 
-enum { CASYNC__FUTURE_PLAIN, CASYNC__FUTURE_OP };
+/* What a future is the first member of. `cancel` is how it is asked to end, if that takes more than being
+   marked as cancelled; `abandon` ends, at once, what would make it done. */
+enum {
+    CASYNC__FUTURE_PLAIN,
+    CASYNC__FUTURE_OP,
+    CASYNC__FUTURE_TIMER,
+    CASYNC__FUTURE_TASK,
+    CASYNC__FUTURE_FIBER, /* a stackful task */
+    CASYNC__FUTURE_GATHER,
+    CASYNC__FUTURE_SET,
+    CASYNC__FUTURE_SHIELD,
+    CASYNC__FUTURE_GROUP
+};
 
-static void casync__op_cancel(casync_op *op);
+typedef struct casync__future_kind {
+    int64_t (*cancel)(casync_future *future);
+    void (*abandon)(casync_future *future);
+} casync__future_kind;
+
+static void casync__op_abandon(casync_future *future);
+static void casync__timer_op_abandon(casync_future *future);
+static int64_t casync__task_future_cancel(casync_future *future);
+static void casync__task_abandon(casync_future *future);
+static int64_t casync__gather_cancel(casync_future *future);
+static void casync__set_abandon(casync_future *future);
+static void casync__shield_abandon(casync_future *future);
+static int64_t casync__group_cancel(casync_future *future);
+
+/* By kind. */
+static const casync__future_kind casync__future_kinds[] = {{NULL, NULL},
+                                                           {NULL, casync__op_abandon},
+                                                           {NULL, casync__timer_op_abandon},
+                                                           {casync__task_future_cancel, casync__task_abandon},
+                                                           {casync__task_future_cancel, casync__task_abandon},
+                                                           {casync__gather_cancel, casync__set_abandon},
+                                                           {NULL, casync__set_abandon},
+                                                           {NULL, casync__shield_abandon},
+                                                           {casync__group_cancel, NULL}};
+
+static void casync__future_abandon(casync_future *future) {
+    if (casync__future_kinds[future->kind].abandon) casync__future_kinds[future->kind].abandon(future);
+}
 
 static void casync__future_reset(casync_loop *loop, casync_future *future, int kind) {
     memset(future, 0, sizeof *future);
@@ -2363,10 +2754,9 @@ CASYNC__DEFINE void casync_future_close(casync_future *future) {
         casync__list_remove(&job->link);
         casync__release_job(loop, job);
     }
-    if (future->state == CASYNC_FUTURE_PENDING && future->kind == CASYNC__FUTURE_OP) {
-        future->state = CASYNC_FUTURE_CANCELLED;
-        casync__op_cancel((casync_op *)(void *)future);
-    }
+    if (future->state != CASYNC_FUTURE_PENDING) return;
+    casync__future_abandon(future);
+    future->state = CASYNC_FUTURE_CANCELLED;
 }
 
 static void casync__future_end(casync_future *future, int state, int64_t result, void *ptr) {
@@ -2386,8 +2776,9 @@ CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t r
 
 CASYNC__DEFINE int64_t casync_future_cancel(casync_future *future) {
     if (future->state != CASYNC_FUTURE_PENDING) return 0;
+    if (casync__future_kinds[future->kind].cancel) return casync__future_kinds[future->kind].cancel(future);
     casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
-    if (future->kind == CASYNC__FUTURE_OP) casync__op_cancel((casync_op *)(void *)future);
+    casync__future_abandon(future);
     return 1;
 }
 
@@ -3706,6 +4097,1610 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
     return total;
 }
 
+/* >> tasks (implementation) ------------------------------------------------------------------- */
+
+/* A task is a future with a job: whatever lets it go on queues the job, which is what the awaited future
+   has in its list of callbacks. The job runs the task until it waits again or ends. While a task is
+   pending its future's result and ptr mean nothing to others, so they hold what a task needs only then:
+   its context, and what it awaits.
+
+   A stackful task sits at the top of its own stack. Going there and back is an exchange of the stack
+   pointer and the registers that a function call preserves (fiber_resume, fiber_suspend); the rounding
+   mode of floating point is not exchanged. Stacks come from slabs of 32, by size, and go to a pool when their
+   task ends; a slab is given back when all of its stacks are idle and many others are.
+
+   Each stack ends in a guard page, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13) costs
+   no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that, so beyond
+   CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at when the
+   task waits: then it is too late for anything but to abort.
+
+   Costs: await and wake of a pending future are no system call and no allocation, and two switches for a
+   stackful task. Spawn takes a stack from the pool; else a guard (one system call), and for every 32nd stack
+   an mmap. */
+
+enum {
+    CASYNC__TASK_STARTED = 1,
+    CASYNC__TASK_MUST_CANCEL = 2 /* a request to cancel that no await has heard of yet */
+};
+
+static casync_loop *casync__task_loop(const casync_task *task) { return task->future.loop; }
+
+static bool casync__is_fiber(const casync_future *future) { return future->kind == CASYNC__FUTURE_FIBER; }
+static bool casync__is_task(const casync_future *future) {
+    return casync__is_fiber(future) || future->kind == CASYNC__FUTURE_TASK;
+}
+
+/* What a pending task awaits, or NULL; a task that lets the others run for a turn awaits nothing. */
+static casync_future *casync__task_awaits(const casync_task *task) {
+    return (casync_future *)task->future.ptr;
+}
+
+/* -- context: an array that tasks share until one of them changes it -- */
+
+typedef struct casync__context_entry {
+    const void *key; /* a casync_context_var; or a task, whose name this is */
+    void *value;
+} casync__context_entry;
+
+typedef struct casync__context {
+    uint32_t references, count;
+    casync__context_entry entries[1]; /* count of them */
+} casync__context;
+
+static casync__context *casync__task_context(const casync_task *task) {
+    return (casync__context *)(intptr_t)task->future.result;
+}
+
+/* Gives the task a context in place of the one it had. */
+static void casync__task_set_context(casync_task *task, casync__context *context) {
+    casync__context *previous = casync__task_context(task);
+    task->future.result = (int64_t)(intptr_t)context;
+    if (previous && --previous->references == 0) casync__free(&casync__task_loop(task)->allocator, previous);
+}
+
+static casync__context_entry *casync__context_find(casync__context *context, const void *key) {
+    uint32_t i;
+    for (i = 0; context && i < context->count; i++)
+        if (context->entries[i].key == key) return &context->entries[i];
+    return NULL;
+}
+
+/* A copy without `key`, with room for one entry more. NULL: no memory. */
+static casync__context *casync__context_copy(casync_loop *loop, casync__context *context, const void *key) {
+    uint32_t i, count = context ? context->count : 0;
+    casync__context *copy = (casync__context *)casync__realloc(
+        &loop->allocator, NULL, sizeof(casync__context) + count * sizeof(casync__context_entry));
+    if (!copy) return NULL;
+    copy->references = 1;
+    copy->count = 0;
+    for (i = 0; i < count; i++)
+        if (context->entries[i].key != key) copy->entries[copy->count++] = context->entries[i];
+    return copy;
+}
+
+static int64_t casync__context_set(casync_task *task, const void *key, void *value) {
+    casync__context *context = casync__task_context(task), *copy;
+    casync__context_entry *entry = casync__context_find(context, key);
+    if (entry && context->references == 1) {
+        entry->value = value;
+        return 0;
+    }
+    copy = casync__context_copy(casync__task_loop(task), context, key);
+    if (!copy) return -ENOMEM;
+    copy->entries[copy->count].key = key;
+    copy->entries[copy->count++].value = value;
+    casync__task_set_context(task, copy);
+    return 0;
+}
+
+/* A new task begins with the context of the one that makes it, but not with its name. */
+static int64_t casync__context_inherit(casync_task *task, const casync_task *maker) {
+    casync__context *context = maker ? casync__task_context(maker) : NULL;
+    if (!context) return 0;
+    if (casync__context_find(context, maker)) {
+        context = casync__context_copy(casync__task_loop(task), context, maker);
+        if (!context) return -ENOMEM;
+        context->references = 0;
+    }
+    context->references++;
+    task->future.result = (int64_t)(intptr_t)context;
+    return 0;
+}
+
+CASYNC__DEFINE void *casync_context_get(const casync_context_var *var) {
+    casync_task *task = casync_current_task();
+    casync__context_entry *entry = task ? casync__context_find(casync__task_context(task), var) : NULL;
+    return entry ? entry->value : var->default_value;
+}
+
+CASYNC__DEFINE int64_t casync_context_set(const casync_context_var *var, void *value) {
+    casync_task *task = casync_current_task();
+    return task ? casync__context_set(task, var, value) : -EPERM;
+}
+
+static int64_t casync__task_begin(casync_loop *loop, casync_task *task);
+
+#ifndef CASYNC_NO_STACKFUL
+
+/* -- switching stacks -- */
+
+/* AddressSanitizer, ThreadSanitizer and valgrind follow the stack pointer, and must be told when it goes
+   elsewhere. Their interfaces: sanitizer/common_interface_defs.h, tsan_interface.h; valgrind.h, whose
+   requests are an instruction sequence that does nothing on a real processor. */
+#if defined(__SANITIZE_ADDRESS__)
+#define CASYNC__ASAN
+#elif defined(__SANITIZE_THREAD__)
+#define CASYNC__TSAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CASYNC__ASAN
+#elif __has_feature(thread_sanitizer)
+#define CASYNC__TSAN
+#endif
+#endif
+
+#if defined(CASYNC__ASAN)
+void __sanitizer_start_switch_fiber(void **fake_stack_save, const void *bottom, size_t size);
+void __sanitizer_finish_switch_fiber(void *fake_stack_save, const void **bottom, size_t *size);
+void __asan_unpoison_memory_region(void const volatile *address, size_t size);
+#elif defined(CASYNC__TSAN)
+void *__tsan_get_current_fiber(void);
+void *__tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void *fiber);
+void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+#endif
+
+typedef struct casync__fiber {
+    casync_task task;
+    void *stack_pointer;      /* of the task, while it does not run */
+    void *loop_stack_pointer; /* of who let it run */
+    casync_coroutine coroutine;
+    void *arg;
+    const char *name;
+    struct casync__slab *slab;
+    char *stack; /* its lowest address; the fiber is at the other end */
+    casync_loop *loop;
+    int64_t result;
+    uint32_t references;
+    bool finished;
+    uint8_t guard;        /* how an overflow is found: CASYNC__GUARD_ */
+    uint64_t valgrind_id; /* of the stack */
+#if defined(CASYNC__ASAN)
+    void *fake_stack, *loop_fake_stack;
+    const void *loop_stack;
+    size_t loop_stack_size;
+#elif defined(CASYNC__TSAN)
+    void *tsan_fiber, *tsan_loop;
+#endif
+} casync__fiber;
+
+static casync__fiber *casync__fiber_of(casync_task *task) { return (casync__fiber *)(void *)task; }
+static void casync__fiber_main(casync__fiber *fiber);
+static void casync__check_stack(const casync__fiber *fiber);
+
+#if defined(__x86_64__)
+
+#if defined(__TINYC__) /* keeps nothing in these registers from one statement to the next */
+#define CASYNC__VECTOR_REGISTERS
+#elif defined(__AVX512F__)
+#define CASYNC__VECTOR_REGISTERS                                                                             \
+    , CASYNC__XMM_REGISTERS, "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",         \
+        "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4",      \
+        "k5", "k6", "k7"
+#else
+#define CASYNC__VECTOR_REGISTERS , CASYNC__XMM_REGISTERS
+#endif
+#define CASYNC__XMM_REGISTERS                                                                                \
+    "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",        \
+        "xmm12", "xmm13", "xmm14", "xmm15", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",      \
+        "st(7)"
+
+/* Saves the registers that a call preserves, with the address to go on at, below the red zone; takes over
+   the other stack's. It ends in a jump, not in a return, because the processor predicts returns by the calls
+   it saw, and these were on the other stack. fiber arrives in rdi: the first argument of fiber_main. The
+   bytes before the end are endbr64, for indirect branch tracking. */
+CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+    __asm__ __volatile__("leaq -128(%%rsp), %%rsp\n\t"
+                         "leaq 1f(%%rip), %%rax\n\t"
+                         "pushq %%rax\n\t"
+                         "pushq %%rbp\n\t"
+                         "pushq %%rbx\n\t"
+                         "pushq %%r12\n\t"
+                         "pushq %%r13\n\t"
+                         "pushq %%r14\n\t"
+                         "pushq %%r15\n\t"
+                         "movq %%rsp, (%%rsi)\n\t"
+                         "movq %%rdx, %%rsp\n\t"
+                         "popq %%r15\n\t"
+                         "popq %%r14\n\t"
+                         "popq %%r13\n\t"
+                         "popq %%r12\n\t"
+                         "popq %%rbx\n\t"
+                         "popq %%rbp\n\t"
+                         "popq %%rax\n\t"
+                         "jmp *%%rax\n"
+                         "1:\n\t"
+                         ".byte 0xf3, 0x0f, 0x1e, 0xfa\n\t"
+                         "leaq 128(%%rsp), %%rsp\n\t"
+                         : "+S"(from), "+d"(to), "+D"(fiber)
+                         :
+                         : "rax", "rcx", "r8", "r9", "r10", "r11", "memory", "cc" CASYNC__VECTOR_REGISTERS);
+}
+
+/* Lays out a stack as casync__switch leaves it: at `top` (aligned to 16) the return address that
+   fiber_main never uses. */
+static void *casync__first_frame(char *top) {
+    void **frame = (void **)(void *)top - 8;
+    memset(frame, 0, 8 * sizeof(void *));
+    frame[6] = (void *)(uintptr_t)casync__fiber_main;
+    return frame;
+}
+
+/* A shadow stack (CET) knows where each return goes to, and does not know of other stacks. The instruction
+   is rdssp, which does nothing where there is none. */
+static bool casync__has_shadow_stack(void) {
+    uint64_t pointer = 0;
+    __asm__ __volatile__(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a"(pointer));
+    return pointer != 0;
+}
+
+#elif defined(__aarch64__)
+
+/* As on x86-64: x19 to x30, d8 to d15. */
+CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+    register void **x1 __asm__("x1") = from;
+    register void *x2 __asm__("x2") = to;
+    register casync__fiber *x0 __asm__("x0") = fiber;
+    __asm__ __volatile__("sub sp, sp, #176\n\t"
+                         "stp x19, x20, [sp, #0]\n\t"
+                         "stp x21, x22, [sp, #16]\n\t"
+                         "stp x23, x24, [sp, #32]\n\t"
+                         "stp x25, x26, [sp, #48]\n\t"
+                         "stp x27, x28, [sp, #64]\n\t"
+                         "adr x9, 1f\n\t"
+                         "stp x29, x9, [sp, #80]\n\t"
+                         "stp d8, d9, [sp, #96]\n\t"
+                         "stp d10, d11, [sp, #112]\n\t"
+                         "stp d12, d13, [sp, #128]\n\t"
+                         "stp d14, d15, [sp, #144]\n\t"
+                         "str x18, [sp, #160]\n\t"
+                         "mov x9, sp\n\t"
+                         "str x9, [x1]\n\t"
+                         "mov sp, x2\n\t"
+                         "ldp x19, x20, [sp, #0]\n\t"
+                         "ldp x21, x22, [sp, #16]\n\t"
+                         "ldp x23, x24, [sp, #32]\n\t"
+                         "ldp x25, x26, [sp, #48]\n\t"
+                         "ldp x27, x28, [sp, #64]\n\t"
+                         "ldp x29, x16, [sp, #80]\n\t"
+                         "ldp d8, d9, [sp, #96]\n\t"
+                         "ldp d10, d11, [sp, #112]\n\t"
+                         "ldp d12, d13, [sp, #128]\n\t"
+                         "ldp d14, d15, [sp, #144]\n\t"
+                         "ldr x18, [sp, #160]\n\t"
+                         "add sp, sp, #176\n\t"
+                         "br x16\n"
+                         "1:\n\t"
+                         "hint #36\n\t" /* bti j */
+                         : "+r"(x1), "+r"(x2), "+r"(x0)
+                         :
+                         : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
+                           "x16", "x17", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17",
+                           "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",
+                           "v30", "v31", "memory", "cc");
+}
+
+static void *casync__first_frame(char *top) {
+    void **frame = (void **)(void *)top - 22;
+    memset(frame, 0, 22 * sizeof(void *));
+    frame[11] = (void *)(uintptr_t)casync__fiber_main;
+    return frame;
+}
+
+static bool casync__has_shadow_stack(void) { return false; }
+
+#else
+#error "casync.h: no stackful tasks on this processor yet; define CASYNC_NO_STACKFUL"
+#endif
+
+/* What the tools are told: before the stack pointer goes to a task, and when it is back; before it goes back
+   to the loop, and when it is in the task (again). */
+static inline void casync__before_resume(casync__fiber *fiber) {
+#if defined(CASYNC__ASAN)
+    __sanitizer_start_switch_fiber(&fiber->loop_fake_stack, fiber->stack,
+                                   (size_t)((char *)fiber - fiber->stack));
+#elif defined(CASYNC__TSAN)
+    fiber->tsan_loop = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(fiber->tsan_fiber, 0);
+#else
+    (void)fiber;
+#endif
+}
+
+static inline void casync__after_resume(casync__fiber *fiber) {
+#if defined(CASYNC__ASAN)
+    __sanitizer_finish_switch_fiber(fiber->loop_fake_stack, NULL, NULL);
+#else
+    (void)fiber;
+#endif
+}
+
+static inline void casync__before_suspend(casync__fiber *fiber) {
+#if defined(CASYNC__ASAN)
+    __sanitizer_start_switch_fiber(fiber->finished ? NULL : &fiber->fake_stack, fiber->loop_stack,
+                                   fiber->loop_stack_size);
+#elif defined(CASYNC__TSAN)
+    __tsan_switch_to_fiber(fiber->tsan_loop, 0);
+#else
+    (void)fiber;
+#endif
+}
+
+static inline void casync__after_suspend(casync__fiber *fiber) {
+#if defined(CASYNC__ASAN)
+    __sanitizer_finish_switch_fiber(fiber->fake_stack, &fiber->loop_stack, &fiber->loop_stack_size);
+#else
+    (void)fiber;
+#endif
+}
+
+/* Runs a stackful task until it waits or ends. */
+static int64_t casync__fiber_resume(casync__fiber *fiber) {
+    casync__before_resume(fiber);
+    casync__switch(&fiber->loop_stack_pointer, fiber->stack_pointer, fiber);
+    casync__after_resume(fiber);
+    return fiber->finished ? fiber->result : CASYNC_WAITING;
+}
+
+/* Back to the loop, from the running task. */
+static void casync__fiber_suspend(casync__fiber *fiber) {
+    casync__check_stack(fiber);
+    casync__before_suspend(fiber);
+    casync__switch(&fiber->stack_pointer, fiber->loop_stack_pointer, fiber);
+    casync__after_suspend(fiber);
+}
+
+/* The bottom of every task's stack. */
+static void casync__fiber_main(casync__fiber *fiber) {
+    casync__after_suspend(fiber);
+    fiber->result = fiber->coroutine(fiber->loop, fiber->arg);
+    fiber->finished = true;
+    casync__fiber_suspend(fiber);
+    abort(); /* nobody lets a task run that has ended */
+}
+
+static void casync__fiber_set_name(casync_task *task, const char *name) {
+    ((casync__fiber *)(void *)task)->name = name;
+}
+
+/* -- stacks -- */
+
+#define CASYNC__STACKS_IN_SLAB 32
+#define CASYNC__IDLE_STACKS 128 /* beyond these, slabs of idle stacks are given back */
+#define CASYNC__STACK_DEFAULT ((size_t)64 * 1024)
+#define CASYNC__STACK_SMALLEST ((size_t)16 * 1024)
+#define CASYNC__STACK_SIZES 17 /* powers of two from the smallest: up to 1 GiB */
+#define CASYNC__MPROTECT_GUARDS 16000
+enum { CASYNC__GUARD_PATTERN, CASYNC__GUARD_INSTALLED, CASYNC__GUARD_MPROTECT };
+static const uint64_t casync__stack_pattern[2] = {UINT64_C(0x5ca1ab1ec0ffee5a), UINT64_C(0xa5eeff0ce1ba1ac5)};
+
+typedef struct casync__slab {
+    casync_link link; /* in its pool's list */
+    struct casync__stack_pool *pool;
+    char *memory;
+    uint32_t made; /* stacks used so far: the first ones of the slab */
+    uint32_t live; /* of these, those of tasks */
+} casync__slab;
+
+/* Stacks of one size. */
+typedef struct casync__stack_pool {
+    size_t size;      /* of a stack, without its guard */
+    casync_link idle; /* casync_task by link */
+    size_t idle_count;
+    casync_link slabs; /* only the last may have stacks that were not used yet */
+} casync__stack_pool;
+
+struct casync__stacks {
+    casync__stack_pool pools[CASYNC__STACK_SIZES];
+};
+
+static size_t casync__page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
+    size_t size = CASYNC__STACK_SMALLEST;
+    int i;
+    struct casync__stacks *stacks =
+        (struct casync__stacks *)casync__realloc(&loop->allocator, NULL, sizeof *stacks);
+    if (!stacks) return NULL;
+    for (i = 0; i < CASYNC__STACK_SIZES; i++, size *= 2) {
+        stacks->pools[i].size = size;
+        stacks->pools[i].idle_count = 0;
+        casync__list_init(&stacks->pools[i].idle);
+        casync__list_init(&stacks->pools[i].slabs);
+    }
+    return stacks;
+}
+
+/* The pool for stacks of at least this size, or NULL. */
+static casync__stack_pool *casync__pool_for(struct casync__stacks *stacks, size_t size) {
+    int i;
+    if (size == 0) size = CASYNC__STACK_DEFAULT;
+    if (size < casync__page_size()) size = casync__page_size();
+    for (i = 0; i < CASYNC__STACK_SIZES; i++)
+        if (stacks->pools[i].size >= size) return &stacks->pools[i];
+    return NULL;
+}
+
+/* The guard comes on top of the size, so the distance of two stacks is no power of two: else the parts of
+   all stacks that are in use would share few lines of the caches. */
+static size_t casync__stack_distance(const casync__stack_pool *pool) {
+    return pool->size + casync__page_size();
+}
+
+/* A slab of stacks that are large is the stack alone. */
+static uint32_t casync__stacks_in_slab(const casync__stack_pool *pool) {
+    return pool->size > CASYNC__STACK_DEFAULT * 16 ? 1 : CASYNC__STACKS_IN_SLAB;
+}
+
+static size_t casync__slab_size(const casync__stack_pool *pool) {
+    return casync__stacks_in_slab(pool) * casync__stack_distance(pool);
+}
+
+static int64_t casync__make_slab(casync_loop *loop, casync__stack_pool *pool) {
+    int64_t address;
+    casync__slab *slab = (casync__slab *)casync__realloc(&loop->allocator, NULL, sizeof *slab);
+    if (!slab) return -ENOMEM;
+    address = casync__sys_map(casync__slab_size(pool));
+    if (address < 0) {
+        casync__free(&loop->allocator, slab);
+        return address;
+    }
+    memset(slab, 0, sizeof *slab);
+    slab->pool = pool;
+    slab->memory = (char *)(uintptr_t)address;
+    /* A huge page for a stack's first page is too much of a good thing. */
+    (void)casync__sys_madvise(slab->memory, casync__slab_size(pool), MADV_NOHUGEPAGE);
+    casync__list_append(&pool->slabs, &slab->link);
+    return 0;
+}
+
+/* Makes the page at the end of a stack one that faults. */
+static uint8_t casync__install_guard(char *page) {
+    size_t size = casync__page_size();
+    if (!casync__process.no_guard_install) {
+        if (casync__sys_madvise(page, size, CASYNC__MADV_GUARD_INSTALL) == 0) return CASYNC__GUARD_INSTALLED;
+        casync__process.no_guard_install = true;
+    }
+    if (casync__atomic_add(&casync__process.mprotect_guards, 1) < CASYNC__MPROTECT_GUARDS &&
+        casync__sys_mprotect(page, size, PROT_NONE) == 0)
+        return CASYNC__GUARD_MPROTECT;
+    casync__atomic_add(&casync__process.mprotect_guards, UINT32_MAX);
+    return CASYNC__GUARD_PATTERN;
+}
+
+/* Where the guard page of a slab's stack is, and where its fiber: each some lines below its top, another
+   number for each of 16, for the same reason as in stack_distance. */
+static char *casync__guard_page(const casync__slab *slab, uint32_t number) {
+    return slab->memory + number * casync__stack_distance(slab->pool);
+}
+static casync__fiber *casync__fiber_at(const casync__slab *slab, uint32_t number) {
+    char *top = casync__guard_page(slab, number) + casync__stack_distance(slab->pool);
+    return (casync__fiber *)(void *)((uintptr_t)(top - sizeof(casync__fiber) - number % 16 * 64) / 64 * 64);
+}
+
+/* valgrind's request `code` with two arguments; 0 without valgrind. */
+static uint64_t casync__valgrind(uint64_t code, const void *first, const void *second) {
+    uint64_t result = 0;
+#if defined(__x86_64__) && defined(__GNUC__)
+    volatile uint64_t request[6] = {0, 0, 0, 0, 0, 0};
+    request[0] = code;
+    request[1] = (uint64_t)(uintptr_t)first;
+    request[2] = (uint64_t)(uintptr_t)second;
+    __asm__ __volatile__("rolq $3, %%rdi; rolq $13, %%rdi; rolq $61, %%rdi; rolq $51, %%rdi\n\t"
+                         "xchgq %%rbx, %%rbx"
+                         : "+d"(result)
+                         : "a"(request)
+                         : "cc", "memory", "rdi");
+#else
+    (void)code, (void)first, (void)second;
+#endif
+    return result;
+}
+#define CASYNC__VALGRIND_STACK_REGISTER 0x1501
+#define CASYNC__VALGRIND_STACK_DEREGISTER 0x1502
+#define CASYNC__VALGRIND_MAKE_DEFINED 0x4d430002
+
+static void casync__stack_made(casync__fiber *fiber) {
+    fiber->valgrind_id = casync__valgrind(CASYNC__VALGRIND_STACK_REGISTER, fiber->stack, fiber);
+#if defined(CASYNC__TSAN)
+    fiber->tsan_fiber = __tsan_create_fiber(0);
+#endif
+}
+
+static void casync__stack_gone(casync__fiber *fiber) {
+    casync__valgrind(CASYNC__VALGRIND_STACK_DEREGISTER, (const void *)(uintptr_t)fiber->valgrind_id, NULL);
+#if defined(CASYNC__TSAN)
+    __tsan_destroy_fiber(fiber->tsan_fiber);
+#endif
+}
+
+/* The first use of the next stack of a slab. */
+static casync__fiber *casync__make_fiber(casync__slab *slab) {
+    uint32_t number = slab->made++;
+    casync__fiber *fiber = casync__fiber_at(slab, number);
+    memset(fiber, 0, sizeof *fiber);
+    fiber->slab = slab;
+    fiber->stack = casync__guard_page(slab, number) + casync__page_size();
+    fiber->guard = casync__install_guard(casync__guard_page(slab, number));
+    if (fiber->guard == CASYNC__GUARD_PATTERN)
+        memcpy(fiber->stack, casync__stack_pattern, sizeof casync__stack_pattern);
+    casync__stack_made(fiber);
+    return fiber;
+}
+
+/* A stack from the pool, or a new one. */
+static int64_t casync__take_fiber(casync_loop *loop, casync__stack_pool *pool, casync__fiber **fiber) {
+    casync__slab *slab = casync__container(pool->slabs.prev, casync__slab, link);
+    int64_t result;
+    if (!casync__list_is_empty(&pool->idle)) {
+        *fiber = casync__container(pool->idle.next, casync__fiber, task.link);
+        casync__list_remove(&(*fiber)->task.link);
+        pool->idle_count--;
+    } else {
+        if (casync__list_is_empty(&pool->slabs) || slab->made == casync__stacks_in_slab(pool)) {
+            result = casync__make_slab(loop, pool);
+            if (result < 0) return result;
+            slab = casync__container(pool->slabs.prev, casync__slab, link);
+        }
+        *fiber = casync__make_fiber(slab);
+    }
+    (*fiber)->slab->live++;
+    return 0;
+}
+
+static void casync__free_slab(casync_loop *loop, casync__slab *slab) {
+    uint32_t number;
+    for (number = 0; number < slab->made; number++) {
+        casync__fiber *fiber = casync__fiber_at(slab, number);
+        if (slab->live == 0) { /* else casync_run ends with handles that were not released */
+            casync__list_remove(&fiber->task.link);
+            slab->pool->idle_count--;
+        }
+        if (fiber->guard == CASYNC__GUARD_MPROTECT)
+            casync__atomic_add(&casync__process.mprotect_guards, UINT32_MAX);
+        casync__stack_gone(fiber);
+    }
+    casync__list_remove(&slab->link);
+    casync__sys_unmap(slab->memory, casync__slab_size(slab->pool));
+    casync__free(&loop->allocator, slab);
+}
+
+/* A stack whose task has ended and has no reference left. */
+static void casync__return_fiber(casync_loop *loop, casync__fiber *fiber) {
+    casync__slab *slab = fiber->slab;
+    casync__list_append(slab->pool->idle.next, &fiber->task.link); /* last used, first taken */
+    slab->pool->idle_count++;
+    if (--slab->live == 0 && slab->pool->idle_count > CASYNC__IDLE_STACKS + slab->made)
+        casync__free_slab(loop, slab);
+}
+
+/* Is there a stackful task, or a handle to one? */
+static bool casync__has_stacks(const casync_loop *loop) {
+    const casync_link *link, *slabs;
+    int i;
+    for (i = 0; loop->stacks && i < CASYNC__STACK_SIZES; i++) {
+        slabs = &loop->stacks->pools[i].slabs;
+        for (link = slabs->next; link != slabs; link = link->next)
+            if (((const casync__slab *)(const void *)link)->live > 0) return true;
+    }
+    return false;
+}
+
+static void casync__stacks_close(casync_loop *loop) {
+    int i;
+    for (i = 0; loop->stacks && i < CASYNC__STACK_SIZES; i++) {
+        casync_link *slabs = &loop->stacks->pools[i].slabs;
+        while (!casync__list_is_empty(slabs))
+            casync__free_slab(loop, casync__container(slabs->next, casync__slab, link));
+    }
+    casync__free(&loop->allocator, loop->stacks);
+    loop->stacks = NULL;
+}
+
+/* A stack without a guard page: has its task gone beyond its end? What lies there is ruined by now. */
+static void casync__check_stack(const casync__fiber *fiber) {
+    if (fiber->guard != CASYNC__GUARD_PATTERN ||
+        memcmp(fiber->stack, casync__stack_pattern, sizeof casync__stack_pattern) == 0)
+        return;
+    fprintf(stderr, "casync: task %s used more than its stack of %zu bytes\n", casync_task_name(&fiber->task),
+            fiber->slab->pool->size);
+    abort();
+}
+
+/* -- stackful tasks -- */
+
+CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
+                                         casync_task **task) {
+    casync__stack_pool *pool;
+    casync__fiber *fiber;
+    int64_t result;
+    if (loop->state == CASYNC_LOOP_CLOSED || !desc->coroutine) return -EINVAL;
+    if (casync__has_shadow_stack()) return -ENOSYS;
+    if (!loop->stacks) loop->stacks = casync__make_stacks(loop);
+    if (!loop->stacks) return -ENOMEM;
+    pool = casync__pool_for(loop->stacks, desc->stack_size);
+    if (!pool) return -EINVAL;
+    result = casync__take_fiber(loop, pool, &fiber);
+    if (result < 0) return result;
+    memset(&fiber->task, 0, sizeof fiber->task);
+    casync__future_reset(loop, &fiber->task.future, CASYNC__FUTURE_FIBER);
+    fiber->coroutine = desc->coroutine;
+    fiber->arg = desc->arg;
+    fiber->name = desc->name;
+    fiber->loop = loop;
+    fiber->finished = false;
+    fiber->references = 2;
+#if defined(CASYNC__ASAN)
+    fiber->fake_stack = NULL;
+    __asan_unpoison_memory_region(fiber->stack, (size_t)((char *)fiber - fiber->stack));
+#endif
+    fiber->stack_pointer = casync__first_frame((char *)(uintptr_t)((uintptr_t)fiber / 16 * 16));
+    result = casync__task_begin(loop, &fiber->task);
+    if (result < 0)
+        casync__return_fiber(loop, fiber);
+    else
+        *task = &fiber->task;
+    return result;
+}
+
+CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) {
+    casync__fiber_of(task)->references++;
+    return task;
+}
+
+CASYNC__DEFINE void casync_task_release(casync_task *task) {
+    casync__fiber *fiber = casync__fiber_of(task);
+    if (--fiber->references > 0) return;
+    casync_future_close(&task->future);
+    casync__return_fiber(fiber->loop, fiber);
+}
+
+CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
+    const casync__fiber *fiber = (const casync__fiber *)(const void *)task;
+    size_t page = casync__page_size(), size, unused = 0;
+    unsigned char resident;
+    if (!casync__is_fiber(&task->future)) return 0;
+    size = fiber->slab->pool->size;
+    (void)casync__valgrind(CASYNC__VALGRIND_MAKE_DEFINED, fiber->stack,
+                           (const void *)(uintptr_t)(size - 4096));
+    while (unused < size && casync__sys_mincore(fiber->stack + unused, page, &resident) == 0 &&
+           !(resident & 1))
+        unused += page;
+    if (fiber->guard == CASYNC__GUARD_PATTERN && unused == 0) unused = sizeof casync__stack_pattern;
+    while (unused < size && fiber->stack[unused] == 0) unused++;
+    return size - unused;
+}
+
+/* -- reporting an overflow -- */
+
+#define CASYNC__FAULT_STACK 65536
+
+/* Fails silently: nothing can be done about it, and the process is about to end. */
+static void casync__print_fault(const char *text) { (void)casync__sys_write(2, text, strlen(text)); }
+
+/* For SIGSEGV and SIGBUS. It puts back what was there before and returns: if it was a fault, it happens again,
+   and goes where it would have gone. */
+static void casync__on_fault(int signum, siginfo_t *info, void *context) {
+    casync_task *task = casync_current_task();
+    const char *address = (const char *)info->si_addr;
+    (void)context;
+    if (task && casync__is_fiber(&task->future)) {
+        const char *stack = casync__fiber_of(task)->stack;
+        if (address >= stack - casync__page_size() && address < stack) {
+            casync__print_fault("casync: stack overflow in task ");
+            casync__print_fault(casync_task_name(task));
+            casync__print_fault("; give it more by casync_task_desc.stack_size\n");
+        }
+    }
+    casync__sys_sigaction(signum, &casync__process.faults[signum == SIGBUS], NULL);
+    if (info->si_code <= 0) raise(signum); /* sent by kill(2): it does not come again by itself */
+}
+
+CASYNC__DEFINE int64_t casync_report_overflow(void) {
+    struct sigaction action;
+    stack_t stack;
+    int64_t result = casync__sys_sigaltstack(NULL, &stack);
+    if (result == 0 && (stack.ss_flags & SS_DISABLE)) {
+        result = casync__sys_map(CASYNC__FAULT_STACK);
+        if (result < 0) return result;
+        memset(&stack, 0, sizeof stack);
+        stack.ss_sp = (void *)(uintptr_t)result;
+        stack.ss_size = CASYNC__FAULT_STACK;
+        result = casync__sys_sigaltstack(&stack, NULL);
+    }
+    if (result < 0) return result;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = casync__on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    casync__lock_process();
+    if (!casync__process.reports_faults) {
+        result = casync__sys_sigaction(SIGSEGV, &action, &casync__process.faults[0]);
+        if (result == 0) result = casync__sys_sigaction(SIGBUS, &action, &casync__process.faults[1]);
+        casync__process.reports_faults = result == 0;
+    }
+    pthread_mutex_unlock(&casync__process.mutex);
+    return result;
+}
+
+static const char *casync__fiber_name(const casync_task *task) {
+    const casync__fiber *fiber = (const casync__fiber *)(const void *)task;
+    return fiber->name ? fiber->name : "task";
+}
+
+#else /* CASYNC_NO_STACKFUL */
+
+typedef struct casync__fiber {
+    casync_task task;
+} casync__fiber;
+
+static casync__fiber *casync__fiber_of(casync_task *task) { return (casync__fiber *)(void *)task; }
+static int64_t casync__fiber_resume(casync__fiber *fiber) { return (void)fiber, CASYNC_INVALID_STATE; }
+static void casync__fiber_suspend(casync__fiber *fiber) { (void)fiber; }
+static bool casync__has_stacks(const casync_loop *loop) { return (void)loop, false; }
+static void casync__stacks_close(casync_loop *loop) { (void)loop; }
+static void casync__fiber_set_name(casync_task *task, const char *name) { (void)task, (void)name; }
+static const char *casync__fiber_name(const casync_task *task) { return (void)task, ""; }
+CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
+                                         casync_task **task) {
+    return (void)loop, (void)desc, (void)task, -ENOSYS;
+}
+CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) { return task; }
+CASYNC__DEFINE void casync_task_release(casync_task *task) { (void)task; }
+CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) { return (void)task, (size_t)0; }
+CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
+
+#endif
+
+/* -- the life of a task -- */
+
+static void casync__task_go_on(void *task);
+static void casync__release_awaited(casync_future *future);
+
+/* Puts a fresh task into the loop. Its future was made by casync__future_reset. */
+static int64_t casync__task_begin(casync_loop *loop, casync_task *task) {
+    int64_t result = casync__context_inherit(task, loop->task);
+    if (result < 0) return result;
+    casync__job_init(loop, &task->job, casync__task_go_on, task);
+    task->job.flags = CASYNC__JOB_INTERNAL;
+    casync__list_append(&loop->tasks, &task->link);
+    casync__make_ready(loop, &task->job);
+    return 0;
+}
+
+/* The task will not run any more: what it has beside its future goes. */
+static void casync__task_leave(casync_task *task) {
+    casync__task_set_context(task, NULL);
+    casync__list_remove(&task->link);
+    task->future.ptr = NULL;
+}
+
+static void casync__task_end(casync_task *task, int64_t result) {
+    bool cancelled = result == -ECANCELED || (task->flags & CASYNC__TASK_MUST_CANCEL);
+    int state = cancelled ? CASYNC_FUTURE_CANCELLED : result < 0 ? CASYNC_FUTURE_FAILED : CASYNC_FUTURE_DONE;
+    casync__task_leave(task);
+    casync__future_end(&task->future, state, cancelled ? -ECANCELED : result, NULL);
+    if (casync__is_fiber(&task->future)) casync_task_release(task);
+}
+
+/* The job of every task: runs it until it waits or ends. */
+static void casync__task_go_on(void *arg) {
+    casync_task *task = (casync_task *)arg;
+    casync_loop *loop = casync__task_loop(task);
+    casync_task *outer = loop->task;
+    int64_t result;
+    if (!(task->flags & CASYNC__TASK_STARTED) && (task->flags & CASYNC__TASK_MUST_CANCEL)) {
+        casync__task_end(task, -ECANCELED);
+        return;
+    }
+    task->flags |= CASYNC__TASK_STARTED;
+    loop->task = task;
+    result = task->step ? task->step(task) : casync__fiber_resume(casync__fiber_of(task));
+    loop->task = outer;
+    if (result != CASYNC_WAITING) casync__task_end(task, result);
+}
+
+CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step) {
+    if (loop->state == CASYNC_LOOP_CLOSED || !step) return -EINVAL;
+    memset(task, 0, sizeof *task);
+    casync__future_reset(loop, &task->future, CASYNC__FUTURE_TASK);
+    task->step = step;
+    return casync__task_begin(loop, task);
+}
+
+/* casync_future_close of a task that is not done. */
+static void casync__task_abandon(casync_future *future) {
+    casync_task *task = (casync_task *)(void *)future;
+    CASYNC_ASSERT(task->step); /* a stackful task has a stack full of things: cancel it */
+    casync_job_cancel(&task->job);
+    if (task->future.ptr) casync__release_awaited((casync_future *)task->future.ptr);
+    casync__task_leave(task);
+    task->future.state = CASYNC_FUTURE_CANCELLED;
+    task->future.result = -ECANCELED;
+}
+
+/* A chain of tasks that await each other is followed to what its last one awaits. */
+CASYNC__DEFINE int64_t casync_task_cancel(casync_task *task) {
+    if (task->future.state != CASYNC_FUTURE_PENDING) return 0;
+    for (;;) {
+        casync_future *awaited = casync__task_awaits(task);
+        if (task->cancel_requests < UINT16_MAX) task->cancel_requests++;
+        if (awaited && awaited->state == CASYNC_FUTURE_PENDING && casync__is_task(awaited)) {
+            task = (casync_task *)(void *)awaited;
+            continue;
+        }
+        if (!awaited || casync_future_cancel(awaited) == 0) task->flags |= CASYNC__TASK_MUST_CANCEL;
+        return 1;
+    }
+}
+
+static int64_t casync__task_future_cancel(casync_future *future) {
+    return casync_task_cancel((casync_task *)(void *)future);
+}
+
+CASYNC__DEFINE int64_t casync_task_uncancel(casync_task *task) {
+    if (task->cancel_requests > 0) task->cancel_requests--;
+    if (task->cancel_requests == 0) task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
+    return task->cancel_requests;
+}
+
+CASYNC__DEFINE casync_task *casync_current_task(void) {
+    casync_loop *loop = casync_get_running_loop();
+    return loop ? loop->task : NULL;
+}
+
+/* -- awaiting -- */
+
+/* What a task awaits must not go before it has seen the result: it holds a reference to other tasks. */
+static void casync__release_awaited(casync_future *future) {
+    if (casync__is_fiber(future)) casync_task_release((casync_task *)(void *)future);
+}
+
+CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future) {
+    task->future.ptr = future;
+    if (!future) {
+        casync__make_ready(casync__task_loop(task), &task->job);
+        return true;
+    }
+    CASYNC_ASSERT(future->loop == task->future.loop && future != &task->future);
+    if (casync__is_fiber(future)) casync_task_retain((casync_task *)(void *)future);
+    if (future->state != CASYNC_FUTURE_PENDING) return false;
+    casync__list_append(&future->callbacks, &task->job.link);
+    if ((task->flags & CASYNC__TASK_MUST_CANCEL) && casync_future_cancel(future))
+        task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
+    return true;
+}
+
+CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
+    casync_future *future = casync__task_awaits(task);
+    int64_t result = 0;
+    task->future.ptr = NULL;
+    if (future) {
+        result = casync_future_result(future);
+        casync__release_awaited(future);
+    } else if (task->flags & CASYNC__TASK_MUST_CANCEL) {
+        task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
+        result = -ECANCELED;
+    }
+    return result;
+}
+
+/* The stackful task that runs now, and so may wait; or NULL. */
+static inline casync_task *casync__waiting_task(const casync_loop *loop) {
+    return loop && loop->task && !loop->task->step ? loop->task : NULL;
+}
+
+static inline int64_t casync__await(casync_task *task, casync_future *future) {
+    if (casync_await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
+    return casync_await_end(task);
+}
+
+CASYNC__DEFINE int64_t casync_await(casync_future *future) {
+    casync_task *task = casync__waiting_task(future->loop);
+    if (!task) return -EPERM;
+    if (future == &task->future) return -EDEADLK;
+    return casync__await(task, future);
+}
+
+CASYNC__DEFINE int64_t casync_join(casync_task *task) {
+    int64_t result;
+    if (!casync__waiting_task(task->future.loop)) return -EPERM;
+    result = casync_await(&task->future);
+    casync_task_release(task);
+    return result;
+}
+
+/* -- sleep -- */
+
+static void casync__timer_op_done(void *op) {
+    casync_future_set_result(&((casync_timer_op *)op)->future, 0, NULL);
+}
+
+static void casync__timer_op_abandon(casync_future *future) {
+    casync_timer_stop(&((casync_timer_op *)(void *)future)->timer);
+}
+
+CASYNC__DEFINE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay) {
+    int64_t result;
+    memset(op, 0, sizeof *op);
+    casync__future_reset(loop, &op->future, CASYNC__FUTURE_TIMER);
+    result = casync_call_later(loop, &op->timer, delay, casync__timer_op_done, op);
+    op->timer.job.flags |= CASYNC__JOB_INTERNAL;
+    if (result < 0) casync_future_set_result(&op->future, result, NULL);
+    return &op->future;
+}
+
+CASYNC__DEFINE int64_t casync_sleep(int64_t delay) {
+    casync_loop *loop = casync_get_running_loop();
+    casync_task *task = casync__waiting_task(loop);
+    casync_timer_op op;
+    if (!task) return -EPERM;
+    return casync__await(task, delay > 0 ? casync_sleep_op(loop, &op, delay) : NULL);
+}
+
+CASYNC__DEFINE casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg) {
+    casync_task_desc desc;
+    casync_task *task;
+    memset(&desc, 0, sizeof desc);
+    desc.coroutine = coroutine;
+    desc.arg = arg;
+    return casync_spawn_with(loop, &desc, &task) < 0 ? NULL : task;
+}
+
+/* -- names, and what tasks do -- */
+
+CASYNC__DEFINE const char *casync_task_name(const casync_task *task) {
+    casync__context_entry *entry = NULL;
+    if (casync__is_fiber(&task->future)) return casync__fiber_name(task);
+    if (task->future.state == CASYNC_FUTURE_PENDING)
+        entry = casync__context_find(casync__task_context(task), task);
+    return entry ? (const char *)entry->value : "task";
+}
+
+CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name) {
+    union {
+        const char *name;
+        void *value;
+    } cast;
+    cast.name = name;
+    if (task->future.state != CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
+    if (casync__is_fiber(&task->future)) {
+        casync__fiber_set_name(task, name);
+        return 0;
+    }
+    return casync__context_set(task, task, cast.value);
+}
+
+static void casync__describe_op(const casync_op *op, char *text, size_t size);
+static void casync__describe_awaited(casync_loop *loop, casync_future *future, char *text, size_t size);
+
+/* What a pending future that is no task stands for, in words. */
+static void casync__describe_future(casync_loop *loop, casync_future *future, char *text, size_t size) {
+    const casync_wait_set *set = (const casync_wait_set *)(const void *)future;
+    switch (future->kind) {
+    case CASYNC__FUTURE_OP:
+        casync__describe_op((const casync_op *)(const void *)future, text, size);
+        break;
+    case CASYNC__FUTURE_TIMER:
+        snprintf(text, size, "sleep, %lld us left",
+                 (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
+        break;
+    case CASYNC__FUTURE_GATHER:
+    case CASYNC__FUTURE_SET:
+        snprintf(text, size, "%zu of %zu futures", set->pending, set->count);
+        break;
+    case CASYNC__FUTURE_GROUP:
+        snprintf(text, size, "%zu children", casync__container(future, casync_task_group, ended)->children);
+        break;
+    case CASYNC__FUTURE_SHIELD:
+        casync__describe_awaited(loop, ((casync_shielded *)(void *)future)->inner, text, size);
+        break;
+    default:
+        snprintf(text, size, "future %p", (void *)future);
+    }
+}
+
+static void casync__describe_awaited(casync_loop *loop, casync_future *future, char *text, size_t size) {
+    if (casync__is_task(future))
+        snprintf(text, size, "task %s", casync_task_name((const casync_task *)(const void *)future));
+    else
+        casync__describe_future(loop, future, text, size);
+}
+
+/* A line: the task, and along the chain of tasks that await each other what the last of them awaits. */
+static void casync__describe_task(casync_loop *loop, const casync_task *task, char *line, size_t size) {
+    size_t length = (size_t)snprintf(line, size, "task %s", casync_task_name(task));
+    const casync_task *first = task;
+    for (;;) {
+        casync_future *awaited = casync__task_awaits(task);
+        if (length + 64 > size) break; /* a long chain: this is enough of it */
+        if (task == loop->task || !awaited || casync_future_done(awaited)) {
+            snprintf(line + length, size - length, task == loop->task ? " runs" : " is ready");
+            return;
+        }
+        length += (size_t)snprintf(line + length, size - length, " awaits ");
+        casync__describe_awaited(loop, awaited, line + length, size - length);
+        length += strlen(line + length);
+        task = (const casync_task *)(const void *)awaited;
+        if (!casync__is_task(awaited) || task == first) return;
+    }
+    snprintf(line + length, size - length, " ...");
+}
+
+CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
+    casync_link *link;
+    if (loop->state == CASYNC_LOOP_CLOSED) return 0;
+    for (link = loop->tasks.next; link != &loop->tasks; link = link->next) {
+        char line[512];
+        int64_t result;
+        casync__describe_task(loop, casync__container(link, casync_task, link), line, sizeof line - 1);
+        strcat(line, "\n");
+        result = casync__sys_write(fd, line, strlen(line));
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
+static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+    casync_link *link;
+    for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
+        visit(CASYNC_KIND_TASK, casync__container(link, casync_task, link), arg);
+}
+
+/* At the loop's end: stackless tasks are dropped, as jobs are. Stackful ones were asked for before. */
+static void casync__tasks_close(casync_loop *loop) {
+    while (!casync__list_is_empty(&loop->tasks)) {
+        casync_task *task = casync__container(loop->tasks.next, casync_task, link);
+        if (task->step)
+            casync__task_abandon(&task->future);
+        else
+            casync__list_remove(&task->link);
+    }
+    casync__stacks_close(loop);
+}
+
+/* -- generators -- */
+
+static int64_t casync__generator_main(casync_loop *loop, void *arg) {
+    casync_generator *generator = (casync_generator *)arg;
+    int64_t result = casync_await(&generator->asked);
+    if (result >= 0) result = generator->coroutine(loop, generator->arg);
+    generator->ended = true;
+    casync_future_set_result(&generator->given, result < 0 ? result : 0, NULL);
+    return result < 0 ? result : 0;
+}
+
+CASYNC__DEFINE int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
+                                              casync_coroutine coroutine, void *arg) {
+    casync_task_desc desc;
+    if (!coroutine) return -EINVAL;
+    memset(&desc, 0, sizeof desc);
+    memset(generator, 0, sizeof *generator);
+    generator->coroutine = coroutine;
+    generator->arg = arg;
+    casync__future_reset(loop, &generator->asked, CASYNC__FUTURE_PLAIN);
+    desc.coroutine = casync__generator_main;
+    desc.arg = generator;
+    desc.name = "generator";
+    return casync_spawn_with(loop, &desc, &generator->task);
+}
+
+CASYNC__DEFINE int64_t casync_yield(casync_generator *generator, void *value) {
+    casync_task *task = casync__waiting_task(casync_get_running_loop());
+    if (!task || task != generator->task) return -EPERM;
+    casync__future_reset(casync__task_loop(task), &generator->asked, CASYNC__FUTURE_PLAIN);
+    generator->value = value;
+    casync_future_set_result(&generator->given, 1, NULL);
+    return casync_await(&generator->asked);
+}
+
+CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void **value) {
+    int64_t result;
+    if (!generator->task) return CASYNC_INVALID_STATE;
+    if (!casync__waiting_task(casync__task_loop(generator->task))) return -EPERM;
+    if (generator->busy) return -EBUSY;
+    if (generator->ended) return 0;
+    casync__future_reset(casync__task_loop(generator->task), &generator->given, CASYNC__FUTURE_PLAIN);
+    casync_future_set_result(&generator->asked, 0, NULL);
+    generator->busy = true;
+    result = casync_await(&generator->given);
+    generator->busy = false;
+    if (result == -ECANCELED && !generator->ended) casync_task_cancel(generator->task);
+    if (result == 1) *value = generator->value;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
+    casync_task *task = generator->task;
+    int64_t result;
+    if (!task) return 0;
+    if (!casync__waiting_task(casync__task_loop(task))) return -EPERM;
+    generator->task = NULL;
+    casync_task_cancel(task);
+    result = casync_join(task);
+    return result == -ECANCELED ? 0 : result;
+}
+
+/* -- casync_run -- */
+
+static void casync__cancel_all_tasks(casync_loop *loop) {
+    casync_link *link;
+    for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
+        casync_task_cancel(casync__container(link, casync_task, link));
+}
+
+/* casync_walk's visitor: remembers a stream or server, to be closed. */
+static void casync__find_open(int kind, void *object, void *arg) {
+    void **found = (void **)arg;
+    if (kind == CASYNC_KIND_STREAM) found[0] = object;
+    if (kind == CASYNC_KIND_SERVER) found[1] = object;
+}
+
+static void casync__close_everything(casync_loop *loop) {
+    for (;;) {
+        void *found[2] = {NULL, NULL};
+        casync_walk(loop, casync__find_open, found);
+        if (found[0]) casync_close((casync_stream *)found[0]);
+        if (found[1]) casync_server_close((casync_server *)found[1]);
+        if (!found[0] && !found[1]) return;
+    }
+}
+
+CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg) {
+    casync_loop loop;
+    casync_task_desc main_desc;
+    casync_task *task;
+    int64_t result = casync_loop_init(&loop, desc);
+    if (result < 0) return result;
+    memset(&main_desc, 0, sizeof main_desc);
+    main_desc.coroutine = coroutine;
+    main_desc.arg = arg;
+    main_desc.name = "main";
+    result = casync_spawn_with(&loop, &main_desc, &task);
+    if (result == 0) {
+        result = casync_run_until_complete(&task->future);
+        casync_task_cancel(task); /* still there if the loop was stopped */
+        casync__cancel_all_tasks(&loop);
+        while (!casync__list_is_empty(&loop.tasks) && casync_run_once(&loop) >= 0)
+            ;
+        if (result == CASYNC_INVALID_STATE && casync_future_done(&task->future))
+            result = casync_future_result(&task->future);
+        casync_task_release(task);
+    }
+    casync__close_everything(&loop);
+    casync_run_nowait(&loop);
+    casync__close_loop(&loop);
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_run(casync_coroutine coroutine, void *arg) {
+    return casync_run_with(NULL, coroutine, arg);
+}
+
+/* >> structured concurrency (implementation) -------------------------------------------------- */
+
+/* A wait set is a future with a job on each future that it waits for, all in the caller's memory. When
+   it is done, cancelled or closed, it takes its jobs back, so the memory is the caller's again. No
+   allocation, no system call. */
+
+static void casync__set_detach(casync_wait_set *set) {
+    size_t i;
+    for (i = 0; i < set->count; i++) casync_job_cancel(&set->waiters[i].job);
+    casync_timer_stop(&set->timer);
+}
+
+static void casync__set_abandon(casync_future *future) {
+    casync__set_detach((casync_wait_set *)(void *)future);
+}
+
+static void casync__set_done(casync_wait_set *set, int64_t result) {
+    casync__set_detach(set);
+    casync_future_set_result(&set->future, result, NULL);
+}
+
+/* Begins to wait: callback(waiter) for each future when it is done. */
+static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int kind, casync_waiter *waiters,
+                                 size_t count, int mode, casync_callback callback) {
+    size_t i;
+    memset(set, 0, sizeof *set);
+    casync__future_reset(loop, &set->future, kind);
+    set->waiters = waiters;
+    set->mode = mode;
+    for (i = 0; i < count; i++) {
+        int64_t result;
+        memset(&waiters[i].job, 0, sizeof waiters[i].job);
+        waiters[i].set = set;
+        result = casync_future_add_done_callback(waiters[i].future, &waiters[i].job, callback, &waiters[i]);
+        if (result < 0) {
+            casync__set_done(set, result);
+            return result;
+        }
+        waiters[i].job.flags = CASYNC__JOB_INTERNAL;
+        set->count = set->pending = i + 1;
+    }
+    return 0;
+}
+
+static void casync__set_cancel_all(casync_wait_set *set, bool *any) {
+    size_t i;
+    for (i = 0; i < set->count; i++)
+        if (casync_future_cancel(set->waiters[i].future)) *any = true;
+}
+
+/* -- gather -- */
+
+static void casync__gather_one_done(void *arg) {
+    casync_waiter *waiter = (casync_waiter *)arg;
+    casync_wait_set *set = waiter->set;
+    int64_t result = casync_future_result(waiter->future);
+    set->pending--;
+    if (result < 0 && set->mode == CASYNC_FIRST_ERROR && !set->cancelled)
+        casync__set_done(set, result);
+    else if (set->pending == 0 && set->cancelled)
+        casync__future_end(&set->future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
+    else if (set->pending == 0)
+        casync__set_done(set, 0);
+}
+
+/* The gather is cancelled when all that it waits for have been told, and are done. */
+static int64_t casync__gather_cancel(casync_future *future) {
+    casync_wait_set *set = (casync_wait_set *)(void *)future;
+    bool any = false;
+    casync__set_cancel_all(set, &any);
+    if (any) set->cancelled = true;
+    return any;
+}
+
+CASYNC__DEFINE casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set,
+                                               casync_waiter *waiters, size_t count, int mode) {
+    int64_t result =
+        casync__set_begin(loop, set, CASYNC__FUTURE_GATHER, waiters, count, mode, casync__gather_one_done);
+    if (result == 0 && count == 0) casync__set_done(set, 0);
+    return &set->future;
+}
+
+CASYNC__DEFINE int64_t casync_gather(casync_waiter *waiters, size_t count, int mode) {
+    casync_loop *loop = casync_get_running_loop();
+    casync_task *task = casync__waiting_task(loop);
+    casync_wait_set set;
+    return task ? casync__await(task, casync_gather_op(loop, &set, waiters, count, mode)) : -EPERM;
+}
+
+/* -- wait and select -- */
+
+static int64_t casync__set_count_done(const casync_wait_set *set) {
+    int64_t done = 0;
+    size_t i;
+    for (i = 0; i < set->count; i++) done += casync_future_done(set->waiters[i].future);
+    return done;
+}
+
+static void casync__wait_is_over(void *set) {
+    casync__set_done((casync_wait_set *)set, casync__set_count_done((casync_wait_set *)set));
+}
+
+static void casync__wait_one_done(void *arg) {
+    casync_waiter *waiter = (casync_waiter *)arg;
+    casync_wait_set *set = waiter->set;
+    bool failed = waiter->future->state == CASYNC_FUTURE_FAILED;
+    set->pending--;
+    if (set->pending == 0 || set->mode == CASYNC_FIRST_COMPLETED ||
+        (failed && set->mode == CASYNC_FIRST_EXCEPTION))
+        casync__wait_is_over(set);
+}
+
+CASYNC__DEFINE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
+                                             size_t count, int mode, int64_t timeout) {
+    int64_t result =
+        casync__set_begin(loop, set, CASYNC__FUTURE_SET, waiters, count, mode, casync__wait_one_done);
+    if (result == 0 && count == 0) result = -EINVAL;
+    if (result == 0 && timeout != CASYNC_FOREVER) {
+        result = casync_call_later(loop, &set->timer, timeout, casync__wait_is_over, set);
+        set->timer.job.flags |= CASYNC__JOB_INTERNAL;
+    }
+    if (result < 0) casync__set_done(set, result);
+    return &set->future;
+}
+
+CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mode, int64_t timeout) {
+    casync_loop *loop = casync_get_running_loop();
+    casync_task *task = casync__waiting_task(loop);
+    casync_wait_set set;
+    return task ? casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout)) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout) {
+    size_t i;
+    int64_t result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
+    if (result == -EPERM || result == -EINVAL) return result;
+    for (i = 0; i < count; i++) casync_future_cancel(waiters[i].future);
+    return result;
+}
+
+/* -- as_completed -- */
+
+static void casync__completion_arrived(void *arg) {
+    casync_waiter *waiter = (casync_waiter *)arg;
+    casync_completion *completion = casync__container(waiter->set, casync_completion, set);
+    casync__list_append(&completion->done, &waiter->job.link);
+    completion->set.pending--;
+    casync_future_set_result(&completion->set.future, 0, NULL); /* done already if nobody waits */
+}
+
+CASYNC__DEFINE int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
+                                           casync_waiter *waiters, size_t count) {
+    casync__list_init(&completion->done);
+    return casync__set_begin(loop, &completion->set, CASYNC__FUTURE_PLAIN, waiters, count, 0,
+                             casync__completion_arrived);
+}
+
+CASYNC__DEFINE casync_future *casync_next_completed(casync_completion *completion) {
+    casync_wait_set *set = &completion->set;
+    casync_waiter *waiter;
+    while (casync__list_is_empty(&completion->done)) {
+        int64_t result;
+        if (set->pending == 0) return NULL;
+        casync__future_reset(set->future.loop, &set->future, CASYNC__FUTURE_PLAIN);
+        result = casync_await(&set->future);
+        if (result < 0) {
+            casync_stop_completed(completion);
+            return NULL;
+        }
+    }
+    waiter = casync__container(completion->done.next, casync_waiter, job.link);
+    casync__list_remove(&waiter->job.link);
+    return waiter->future;
+}
+
+CASYNC__DEFINE void casync_stop_completed(casync_completion *completion) {
+    casync__set_detach(&completion->set);
+    completion->set.pending = completion->set.count = 0;
+}
+
+/* -- shield -- */
+
+static void casync__shielded_done(void *arg) {
+    casync_shielded *shield = (casync_shielded *)arg;
+    const casync_future *inner = shield->inner;
+    if (inner->state == CASYNC_FUTURE_CANCELLED)
+        casync_future_cancel(&shield->future);
+    else
+        casync_future_set_result(&shield->future, casync_future_result(shield->inner), inner->ptr);
+}
+
+static void casync__shield_abandon(casync_future *future) {
+    casync_job_cancel(&((casync_shielded *)(void *)future)->job);
+}
+
+CASYNC__DEFINE casync_future *casync_shield_op(casync_shielded *shield, casync_future *future) {
+    int64_t result;
+    memset(shield, 0, sizeof *shield);
+    casync__future_reset(future->loop, &shield->future, CASYNC__FUTURE_SHIELD);
+    shield->inner = future;
+    result = casync_future_add_done_callback(future, &shield->job, casync__shielded_done, shield);
+    shield->job.flags = CASYNC__JOB_INTERNAL;
+    if (result < 0) casync_future_set_result(&shield->future, result, NULL);
+    return &shield->future;
+}
+
+CASYNC__DEFINE int64_t casync_shield(casync_future *future) {
+    casync_task *task = casync__waiting_task(future->loop);
+    casync_shielded shield;
+    if (!task) return -EPERM;
+    if (casync_future_done(future)) return casync_future_result(future);
+    return casync__await(task, casync_shield_op(&shield, future));
+}
+
+/* -- timeouts -- */
+
+static void casync__timeout_fires(void *arg) {
+    casync_timeout *timeout = (casync_timeout *)arg;
+    timeout->expired = true;
+    casync_task_cancel(timeout->task);
+}
+
+CASYNC__DEFINE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay) {
+    memset(timeout, 0, sizeof *timeout);
+    timeout->task = casync_current_task();
+    if (!timeout->task) return -EPERM;
+    timeout->cancelling = timeout->task->cancel_requests;
+    timeout->active = true;
+    return casync_timeout_reschedule(timeout, delay);
+}
+
+CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay) {
+    casync_loop *loop;
+    int64_t result;
+    if (!timeout->active || timeout->expired) return CASYNC_INVALID_STATE;
+    loop = casync__task_loop(timeout->task);
+    if (delay == CASYNC_FOREVER) {
+        casync_timer_stop(&timeout->timer);
+        return 0;
+    }
+    result = casync_timer_start(loop, &timeout->timer, delay, 0, casync__timeout_fires, timeout);
+    timeout->timer.job.flags |= CASYNC__JOB_INTERNAL;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t result) {
+    if (!timeout->active) return result;
+    timeout->active = false;
+    casync_timer_stop(&timeout->timer);
+    if (!timeout->expired) return result;
+    if (casync_task_uncancel(timeout->task) <= timeout->cancelling && result == -ECANCELED) return -ETIMEDOUT;
+    return result;
+}
+
+CASYNC__DEFINE bool casync_timeout_expired(const casync_timeout *timeout) { return timeout->expired; }
+
+CASYNC__DEFINE int64_t casync_wait_for(casync_future *future, int64_t delay) {
+    casync_timeout timeout;
+    int64_t result;
+    if (!casync__waiting_task(future->loop)) return -EPERM;
+    if (delay <= 0 && !casync_future_done(future)) {
+        casync_future_cancel(future);
+        result = casync_await(future);
+        return result == -ECANCELED ? -ETIMEDOUT : result;
+    }
+    result = casync_timeout_begin(&timeout, delay);
+    if (result < 0) return result;
+    return casync_timeout_end(&timeout, casync_await(future));
+}
+
+/* -- task groups -- */
+
+typedef struct casync__member {
+    casync_job job;
+    casync_link link;
+    casync_task *task;
+    casync_task_group *group;
+} casync__member;
+
+static void casync__group_error(casync_task_group *group, int64_t error) {
+    if (group->error_count < CASYNC_GROUP_ERRORS) group->errors[group->error_count] = error;
+    group->error_count++;
+}
+
+static void casync__group_abort(casync_task_group *group) {
+    casync_link *link;
+    group->aborting = true;
+    for (link = group->members.next; link != &group->members; link = link->next)
+        casync_task_cancel(casync__container(link, casync__member, link)->task);
+}
+
+/* All children are done, and the parent waits for that: what comes of the group? */
+static void casync__group_finish(casync_task_group *group) {
+    int64_t result = group->result;
+    if (group->parent_cancelled && casync_task_uncancel(group->parent) == 0 && result == -ECANCELED)
+        result = 0;
+    if (result < 0 && result != -ECANCELED) casync__group_error(group, result);
+    if (group->error_count > 0) {
+        result = group->errors[0];
+        /* The error goes first; a request that somebody else made is heard by the next await. */
+        if (group->parent->cancel_requests > 0) group->parent->flags |= CASYNC__TASK_MUST_CANCEL;
+    }
+    casync_future_set_result(&group->ended, result, NULL);
+}
+
+static void casync__member_done(void *arg) {
+    casync__member *member = (casync__member *)arg;
+    casync_task_group *group = member->group;
+    casync_future *future = &member->task->future;
+    int64_t error = casync_future_result(future);
+    casync__list_remove(&member->link);
+    group->children--;
+    if (error < 0 && future->state == CASYNC_FUTURE_FAILED) {
+        casync__group_error(group, error);
+        if (!group->aborting) {
+            casync__group_abort(group);
+            group->parent_cancelled = !group->ending;
+            if (!group->ending) casync_task_cancel(group->parent);
+        }
+    }
+    if (casync__is_fiber(future))
+        casync_task_release(member->task);
+    else
+        casync_future_close(future);
+    casync__free(&group->parent->future.loop->allocator, member);
+    if (group->ending && group->children == 0) casync__group_finish(group);
+}
+
+CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
+    memset(group, 0, sizeof *group);
+    group->parent = casync_current_task();
+    if (!group->parent) return -EPERM;
+    casync__list_init(&group->members);
+    casync__future_reset(casync__task_loop(group->parent), &group->ended, CASYNC__FUTURE_GROUP);
+    return 0;
+}
+
+static casync__member *casync__add_member(casync_task_group *group) {
+    casync_loop *loop = group->parent ? casync__task_loop(group->parent) : NULL;
+    casync__member *member;
+    if (!loop || group->aborting || casync_future_done(&group->ended)) return NULL;
+    member = (casync__member *)casync__realloc(&loop->allocator, NULL, sizeof *member);
+    if (!member) return NULL;
+    memset(member, 0, sizeof *member);
+    member->group = group;
+    casync__list_append(&group->members, &member->link);
+    group->children++;
+    return member;
+}
+
+static void casync__group_watch(casync__member *member, casync_task *task) {
+    casync_loop *loop = casync__task_loop(task);
+    member->task = task;
+    casync__job_init(loop, &member->job, casync__member_done, member);
+    member->job.flags = CASYNC__JOB_INTERNAL;
+    casync__list_append(&task->future.callbacks, &member->job.link);
+}
+
+static void casync__drop_member(casync__member *member) {
+    casync_loop *loop = casync__task_loop(member->group->parent);
+    casync__list_remove(&member->link);
+    member->group->children--;
+    casync__free(&loop->allocator, member);
+}
+
+CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group, casync_coroutine coroutine,
+                                                    void *arg) {
+    casync__member *member = casync__add_member(group);
+    casync_task *task;
+    if (!member) return NULL;
+    task = casync_spawn(casync__task_loop(group->parent), coroutine, arg);
+    if (task)
+        casync__group_watch(member, task);
+    else
+        casync__drop_member(member);
+    return task;
+}
+
+CASYNC__DEFINE int64_t casync_task_group_start(casync_task_group *group, casync_task *task,
+                                               casync_step step) {
+    casync__member *member = casync__add_member(group);
+    int64_t result;
+    if (!member) return group->aborting ? CASYNC_INVALID_STATE : -ENOMEM;
+    result = casync_task_start(casync__task_loop(group->parent), task, step);
+    if (result < 0)
+        casync__drop_member(member);
+    else
+        casync__group_watch(member, task);
+    return result;
+}
+
+/* The parent is cancelled while it waits: the children are, and then the parent hears of it. */
+static int64_t casync__group_cancel(casync_future *future) {
+    casync_task_group *group = casync__container(future, casync_task_group, ended);
+    if (!group->aborting) {
+        group->result = -ECANCELED;
+        casync__group_abort(group);
+    }
+    return 1;
+}
+
+CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result) {
+    if (group->ending) return &group->ended;
+    group->ending = true;
+    group->result = result;
+    if (result < 0 && !group->aborting) casync__group_abort(group);
+    if (group->children == 0) casync__group_finish(group);
+    return &group->ended;
+}
+
+CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t result) {
+    if (!casync__waiting_task(group->ended.loop)) return -EPERM;
+    return casync_await(casync_task_group_end_op(group, result));
+}
+
 /* >> streams & servers (implementation) ------------------------------------------------------- */
 
 /* One stream type over the readiness of a descriptor. Incoming bytes take the shortest way there is: into
@@ -3793,7 +5788,16 @@ static void casync__report_server(casync_server *server, const char *message, in
 
 /* -- ending operations that wait for a stream or a server -- */
 
-static void casync__op_cancel(casync_op *op) {
+/* For casync_dump. */
+static void casync__describe_op(const casync_op *op, char *text, size_t size) {
+    static const char *const names[] = {"read",  "read_exactly", "read_until", "connect",
+                                        "drain", "finish",       "accept"}; /* by kind */
+    int fd = op->stream ? op->stream->watcher.fd : op->server ? op->server->watcher.fd : -1;
+    snprintf(text, size, "%s, descriptor %d", names[op->kind], fd);
+}
+
+static void casync__op_abandon(casync_future *future) {
+    casync_op *op = (casync_op *)(void *)future;
     if (op->link.next) casync__list_remove(&op->link);
     if (op->stream && op->stream->reading == op) { /* a read waits in no list */
         op->stream->reading = NULL;
