@@ -6,7 +6,7 @@
    them runs. So a function that waits inside the kernel ("blocks") stops everything, however much there is:
 
        blocks                                      what lets the others run
-       sleep(1)                                    a timer: casync_call_later
+       sleep(1)                                    a timer (casync_call_later); in a task, casync_sleep
        read(2) of a pipe or a socket               O_NONBLOCK, and casync_add_reader or a casync_stream
        getaddrinfo(3): asks a name server          a thread that posts its result to the loop
        pthread_mutex_lock, sem_wait                the same, or hold locks for a moment only
