@@ -508,7 +508,8 @@ def test_a_body_that_fails_does_not_look_complete(loop: Loop, caplog: pytest.Log
 
 
 def test_what_a_response_cannot_be() -> None:
-    for arguments in ({"body": 5}, {"body": b"x", "json": 1}, {"headers": {"Content-Length": "5"}}):
+    bad_headers = {"Content-Length": "5"}
+    for arguments in {"body": 5}, {"body": {"a": 1}}, {"body": b"x", "json": 1}, {"headers": bad_headers}:
         with pytest.raises((TypeError, ValueError)):
             Response(**arguments)
 
@@ -653,12 +654,11 @@ STOPPING_SIGNALS = [signal.SIGTERM, *([signal.SIGINT] if sys.version_info >= (3,
 @pytest.mark.parametrize("number", STOPPING_SIGNALS)
 def test_signals_stop_the_program_gracefully(casync: Any, number: signal.Signals) -> None:
     program = start_script(casync, PROGRAM)
-    line = program.stdout.readline()
-    assert "listening on" in line, line + program.stdout.read()
+    line = next(line for line in program.stdout if "listening on" in line)
     address = ("127.0.0.1", int(line.split()[-1].strip("()")))
     with socket.create_connection(address, timeout=60) as sock:
         sock.sendall(GET + b"\r\n")
-        assert program.stdout.readline() == "working\n"
+        assert "working\n" in program.stdout
         program.send_signal(number)
         answer = b""
         while chunk := sock.recv(1000):
@@ -790,6 +790,7 @@ def test_https(loop: Loop) -> Steps:
     url = f"https://localhost:{served.address[1]}/"
     response = yield from ClientRequest(url, "POST", data=bytes(500_000), ssl=client).send()
     assert response.status == 200 and response.body == bytes(500_000)
+    loop.set_exception_handler(lambda *_: None)  # in debug mode asyncio reports the server's side of this
     with pytest.raises(ssl.SSLError):
         yield from ClientRequest(url).send()
     yield from served.end()

@@ -85,9 +85,9 @@ def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
         return b"", None
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body), None
-    if isinstance(body, Iterable):
+    if isinstance(body, Iterable) and not isinstance(body, Mapping):
         return body, None
-    raise TypeError(f"a body is bytes, text or an iterable of bytes, not {body!r}")
+    raise TypeError(f"a body is bytes, text or an iterable of bytes, not {body!r}; for JSON give json=")
 
 
 @types.coroutine
