@@ -17,7 +17,7 @@
 #include <stdio.h>
 
 static casync_loop loop;
-static int beats;
+static int beats, beats_at_stop;
 
 /* Something else, which wants to run every millisecond. */
 static void beat(void *arg) {
@@ -34,13 +34,17 @@ static void blocking_sleep(int milliseconds) {
 
 static void stop(void *arg) {
     (void)arg;
+    beats_at_stop = beats;
     casync_stop(&loop);
 }
+
+static void stop_in_the_next_turn(void *arg) { casync_call_soon(&loop, NULL, stop, arg); }
 
 static void *thread_main(void *arg) {
     (void)arg;
     blocking_sleep(100);
-    casync_call_soon_threadsafe(&loop, NULL, stop, NULL); /* the one way from a thread into the loop */
+    /* The one way from a thread into the loop: */
+    casync_call_soon_threadsafe(&loop, NULL, stop_in_the_next_turn, NULL);
     return NULL;
 }
 
@@ -70,7 +74,7 @@ static void watch(const char *name, casync_callback way) {
     casync_timer_start(&loop, &heart, CASYNC_MS(1), CASYNC_MS(1), beat, NULL);
     casync_run_forever(&loop);
     casync_timer_stop(&heart);
-    printf("%s: %s, %d ms\n", name, beats ? "others ran" : "nobody else ran",
+    printf("%s: %s, %d ms\n", name, beats_at_stop ? "others ran" : "nobody else ran",
            (int)((casync_time(&loop) - start) / CASYNC_MS(1)));
 }
 
