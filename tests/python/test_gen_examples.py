@@ -35,5 +35,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_examples(casync: ModuleType, name: str) -> None:
-    lines = ended(python("-W", "error", str(REPOSITORY / "examples" / f"{name}.py"))).splitlines()
+    program = str(REPOSITORY / "examples" / f"{name}.py")
+    environment = {"PYTHONASYNCIODEBUG": ""}  # else asyncio logs too
+    lines = ended(python("-W", "error", program, env=environment)).splitlines()
     assert [line for line in lines if not line.startswith("listening on")] == EXPECTED[name]

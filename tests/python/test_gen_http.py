@@ -447,7 +447,7 @@ def failing_app() -> Server:
     def body(request: Request) -> Response:
         def chunks() -> Iterator[bytes]:
             yield b"begun"
-            raise LookupError("of the body")
+            raise OSError("of the body")
 
         return Response(body=chunks())
 

@@ -30,6 +30,8 @@ H = TypeVar("H", bound=Handler)
 
 _WITHOUT_BODY = (204, 304)  # RFC 9110, 6.4.1
 
+_CLIENT_GONE = (ConnectionError, TimeoutError, tls.SSLError)  # TimeoutError: the kernel's ETIMEDOUT
+
 LINGER = 2.0  # seconds in which a client that is refused can read why
 
 
@@ -333,7 +335,7 @@ class _Connection:
             while (yield from self._request_begins()) and (yield from self._exchange()):
                 self._http.start_next_cycle()
                 self._request = None
-        except OSError as error:
+        except _CLIENT_GONE as error:
             _logger.debug("a connection ended: %r", error)
         except Exception:
             _logger.exception("a connection failed")
