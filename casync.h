@@ -5499,8 +5499,8 @@ CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
    loop, where it completes the op.
 
    Loop and thread meet at `state`, which the mutex covers. The thread posts with the mutex held: who
-   abandons a call takes the mutex, so after that no thread touches the loop. A call that runs when it
-   is abandoned is the thread's from then on. References count the handle, the threads, and the calls that
+   abandons a call, or delivers it, takes the mutex, so after that no thread touches the loop. A call that
+   runs when it is abandoned is the thread's from then on. References count the handle, the threads, and the calls that
    belong to a loop; the last to go frees the pool.
 
    In a forked child, where there are no threads, whoever first locks the pool makes it an empty one; what
@@ -5759,6 +5759,9 @@ static void casync__call_free(casync__call *call) {
 /* The job that a thread posted. */
 static void casync__call_done(void *arg) {
     casync__call *call = (casync__call *)arg, copy = *call;
+    /* Who posted it may not have come to waking the loop yet, which after this may be closed. */
+    casync__pool_lock(call->pool);
+    pthread_mutex_unlock(&call->pool->mutex);
     casync__call_leave(call);
     if (copy.handle && copy.state == CASYNC__CALL_DONE) casync__pool_close(copy.handle);
     casync__call_free(call);
