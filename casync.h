@@ -3885,10 +3885,6 @@ static void casync__report_server(casync_server *server, const char *message, in
 static void casync__call_abandon(struct casync__call *call);
 
 static void casync__op_cancel(casync_op *op) {
-    if (op->call) {
-        casync__call_abandon(op->call); /* may free op */
-        return;
-    }
     if (op->link.next) casync__list_remove(&op->link);
     if (op->stream && op->stream->reading == op) { /* a read waits in no list */
         op->stream->reading = NULL;
@@ -3896,8 +3892,10 @@ static void casync__op_cancel(casync_op *op) {
     }
     if (op->kind == CASYNC__OP_ACCEPT && !casync__server_wants(op->server))
         casync__unwant(&op->server->watcher, CASYNC__READ);
-    if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
-        casync_close(op->stream); /* may free op */
+    if (op->call)
+        casync__call_abandon(op->call); /* may free op */
+    else if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
+        casync_close(op->stream); /* this too */
 }
 
 /* -- framing -- */
