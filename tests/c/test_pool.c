@@ -672,13 +672,13 @@ TEST(results_come_in_batches_and_wake_a_loop_that_sleeps_alone) {
 
 /* >> many loops, one pool --------------------------------------------------------------------- */
 
-enum { LOOPS = 4, OPS = 16 };
+enum { LOOPS = 4, OPS = 16, CALLS = 50 };
 
 typedef struct customer {
     casync_loop loop;
     casync_op ops[OPS];
     uint64_t state;
-    int left, results, discards; /* discards: with the gate's mutex */
+    int rounds, results, discards; /* discards: with the gate's mutex */
 } customer;
 
 static void count_discard(void *arg, int64_t result, void *ptr) {
@@ -696,31 +696,41 @@ static int64_t return_one(void *arg, void **ptr) {
     return 1;
 }
 
-/* Calls at random, some of which are cancelled at random: each has a result, or is discarded, once. */
-static void *be_customer(void *arg) {
-    customer *c = (customer *)arg;
+static bool is_pending(const casync_op *op) { return op->future.loop && !casync_future_done(&op->future); }
+
+static void count_result(customer *c, casync_op *op) {
+    if (op->future.loop && casync_future_result(&op->future) == 1) c->results++;
+}
+
+/* Calls at random, some of which are cancelled at random, and in the end closes the loop, with or without
+   calls outstanding. */
+static void be_customer_once(customer *c, int calls) {
     casync_loop_desc desc = ZERO;
-    int i, started = 0;
+    int i;
     desc.allocator.function = locked_allocator;
     EQ(casync_loop_init(&c->loop, &desc), 0);
-    while (started < c->left) {
-        casync_op *op;
+    memset(c->ops, 0, sizeof c->ops);
+    for (i = 0; i < calls; i++) {
+        casync_op *op = &c->ops[i % OPS];
         c->state = c->state * 6364136223846793005u + 1442695040888963407u;
-        op = &c->ops[(c->state / 65536) % OPS];
-        if (op->future.loop && (c->state / 16777216) % 4 != 0) casync_future_cancel(&op->future);
-        if (op->future.loop && !casync_future_done(&op->future)) casync_run_nowait(&c->loop);
-        if (op->future.loop && !casync_future_done(&op->future)) continue;
-        if (op->future.loop && casync_future_result(&op->future) == 1) c->results++;
+        if (is_pending(op) && (c->state / 16777216) % 4 != 0) casync_future_cancel(&op->future);
+        while (is_pending(op)) EQ(casync_run_once(&c->loop), 0);
+        count_result(c, op);
         casync_run_in_executor_op(&c->loop, &pool, op, return_one, c, count_discard);
-        started++;
     }
-    EQ(casync_run_until_idle(&c->loop), 0);
-    for (i = 0; i < OPS; i++)
-        if (c->ops[i].future.loop && casync_future_result(&c->ops[i].future) == 1) c->results++;
+    if ((c->state / 65536) % 2) EQ(casync_run_until_idle(&c->loop), 0);
     EQ(casync_loop_close(&c->loop), 0);
+    for (i = 0; i < OPS; i++) count_result(c, &c->ops[i]);
+}
+
+static void *be_customer(void *arg) {
+    customer *c = (customer *)arg;
+    int i;
+    for (i = 0; i < c->rounds; i++) be_customer_once(c, 1 + i % CALLS);
     return NULL;
 }
 
+/* Each call has a result, or is discarded, once. */
 TEST(many_loops_share_a_pool) {
     static customer customers[LOOPS];
     pthread_t threads[LOOPS];
@@ -728,12 +738,13 @@ TEST(many_loops_share_a_pool) {
     open_both(3);
     for (i = 0; i < LOOPS; i++) {
         customers[i].state = (uint64_t)i;
-        customers[i].left = test_quick ? 300 : 20000;
+        customers[i].rounds = test_quick ? CALLS : 20 * CALLS;
         threads[i] = start_thread(be_customer, &customers[i]);
     }
     for (i = 0; i < LOOPS; i++) join_thread(threads[i]);
     shut_down();
-    for (i = 0; i < LOOPS; i++) EQ(customers[i].results + customers[i].discards, customers[i].left);
+    for (i = 0; i < LOOPS; i++)
+        EQ(customers[i].results + customers[i].discards, customers[i].rounds * (CALLS + 1) / 2);
     close_pool_loop();
 }
 
