@@ -5500,8 +5500,9 @@ CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
    Loop and thread meet at `state`, which the mutex covers: a call that runs when it is abandoned is the
    thread's from then on, and one that has ended is the loop's. Its thread posts it without the mutex,
    since that may be a system call. loop->posting counts the threads between the two, for which a loop
-   that closes, or gives up a call that has ended, waits (a post long, unless the thread is preempted). References count the handle, the threads, and the calls that
-   belong to a loop; the last to go frees the pool.
+   that closes, or gives up a call that has ended, waits (a post long, unless the thread is preempted).
+   References count the handle, the threads, and the calls that belong to a loop; the last to go frees the
+   pool.
 
    In a forked child, where there are no threads, whoever first locks the pool makes it an empty one; what
    was in it is known by its older generation.
@@ -5516,7 +5517,7 @@ enum {
     CASYNC__CALL_QUEUED,
     CASYNC__CALL_RUNNING,
     CASYNC__CALL_ABANDONED, /* and running */
-    CASYNC__CALL_DONE,      /* returned, and posted */
+    CASYNC__CALL_DONE,      /* returned, and posted or about to be */
     CASYNC__CALL_CANCELLED  /* by the pool's close, and posted */
 };
 
