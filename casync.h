@@ -1004,8 +1004,8 @@ CASYNC_API casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool
 typedef int64_t (*casync_pool_function)(void *arg, void **ptr);
 
 /* Called when nobody will get the result of a call any more, to free it, and arg: with the result and ptr
-   of a function that ran, or with -ECANCELED and NULL if it never did. In a thread of the pool, or inside
-   the cancel or close that was the cause: it must not use the loop. */
+   of a function that ran, or with -ECANCELED and NULL if it never did. In a thread of the pool or in the
+   loop's, there also inside the cancel or close that was the cause: it must not use the loop. */
 typedef void (*casync_pool_discard)(void *arg, int64_t result, void *ptr);
 
 /* Calls function(arg) in a thread of the pool, or of the loop's own default pool, which is made at first
