@@ -4937,10 +4937,12 @@ CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
     const casync__fiber *fiber = (const casync__fiber *)(const void *)task;
     size_t page = casync__page_size(), size, unused = 0;
     unsigned char resident;
+    const unsigned char *used; /* what lies below is no part of the stack at present: valgrind minds */
     if (!casync__is_fiber(&task->future)) return 0;
     size = fiber->slab->pool->size;
+    used = task == fiber->loop->task ? &resident : (const unsigned char *)fiber->stack_pointer;
     (void)casync__valgrind(CASYNC__VALGRIND_MAKE_DEFINED, fiber->stack,
-                           (const void *)(uintptr_t)(size - 4096));
+                           (const void *)(uintptr_t)(used - (const unsigned char *)fiber->stack));
     while (unused < size && casync__sys_mincore(fiber->stack + unused, page, &resident) == 0 &&
            !(resident & 1))
         unused += page;
