@@ -250,6 +250,8 @@ typedef void (*casync_exception_handler)(casync_loop *loop, const casync_excepti
 typedef struct casync_loop_desc {
     casync_allocator allocator; /* default: CASYNC_REALLOC and CASYNC_FREE */
     int clock;                  /* enum casync_clock */
+    bool metrics;               /* measure time for casync_loop_metrics: two readings of the clock a turn, and
+                                   two a wait */
     bool guest;                 /* this process's signals belong to somebody else: watch them by a
                                                    chaining handler, without touching masks (see signals) */
     casync_exception_handler exception_handler; /* default: a line on stderr */
@@ -289,8 +291,10 @@ struct casync_loop {
     void (*after_wait)(void *arg, int64_t timeout);
     void *arg, *exception_arg;
     /* private from here on */
-    bool stopping, breaking, closing, guest;
+    bool stopping, breaking, closing, guest, measures;
     uint32_t skipped_polls;
+    uint64_t events, callbacks; /* see casync_metrics */
+    int64_t idle_time, busy_time, longest_turn;
     int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
     int64_t now, last_poll;
     casync_link ready;     /* jobs for the next turn */
@@ -1399,8 +1403,36 @@ CASYNC_API int64_t casync_run_in_executor(casync_pool *pool, casync_pool_functio
 CASYNC_API casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op);
 CASYNC_API int64_t casync_shutdown_default_executor(void);
 
+/* >> metrics (API) ---------------------------------------------------------------------------- */
+
+/* What a loop has done since it was made. */
+typedef struct casync_metrics {
+    uint64_t turns;     /* turns of the loop */
+    uint64_t polls;     /* of these, those that asked the kernel for events */
+    uint64_t events;    /* descriptors that the kernel said were ready */
+    uint64_t callbacks; /* calls from the ready queue: jobs, timers, steps of tasks */
+    uint64_t tasks;     /* tasks that are not done */
+    /* nanoseconds; with casync_loop_desc.metrics, else 0 */
+    int64_t idle_time;    /* spent waiting in the kernel */
+    int64_t busy_time;    /* spent in callbacks */
+    int64_t longest_turn; /* the most spent in one turn's callbacks: how late a callback may have been */
+} casync_metrics;
+
+/* Copies the loop's numbers. In the loop's thread. Costs a walk over the tasks. */
+CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics);
+
 #ifdef __cplusplus
 }
+#endif
+
+/* An extension module of Python that is to work on the loops of the package casync, not on a copy of the
+   library: its calls go through the package's table (casync.get_include() has the file). */
+#ifdef CASYNC_IMPORT
+#ifdef CASYNC_IMPLEMENTATION
+#error                                                                                                       \
+    "casync.h: CASYNC_IMPORT takes the implementation from the Python package: do not define CASYNC_IMPLEMENTATION too"
+#endif
+#include "casync_import.h"
 #endif
 
 #endif /* CASYNC_H */
@@ -2087,6 +2119,7 @@ static void casync__prepare_call(casync_loop *loop, casync_job *job) {
 }
 
 static void casync__run_ready(casync_loop *loop) {
+    uint64_t called = 0;
     casync__list_move(&loop->running, &loop->ready);
     while (!loop->breaking && !casync__list_is_empty(&loop->running)) {
         casync_job *job = casync__job_of(loop->running.next);
@@ -2094,12 +2127,22 @@ static void casync__run_ready(casync_loop *loop) {
         void *arg = job->arg;
         casync__list_remove(&job->link);
         if (job->flags & CASYNC__JOB_PREPARED) casync__prepare_call(loop, job);
+        called++;
         callback(arg);
     }
+    loop->callbacks += called;
     if (casync__list_is_empty(&loop->running)) return;
     /* After a break: what has not run comes before what was queued since. */
     casync__list_move(&loop->running, &loop->ready);
     casync__list_move(&loop->ready, &loop->running);
+}
+
+static void casync__run_measured(casync_loop *loop) {
+    int64_t began = casync__monotonic(), passed;
+    casync__run_ready(loop);
+    passed = casync__monotonic() - began;
+    loop->busy_time += passed;
+    if (passed > loop->longest_turn) loop->longest_turn = passed;
 }
 
 static void casync__insert_hook(casync_link *hooks, casync_hook *hook) {
@@ -2213,7 +2256,10 @@ static int64_t casync__turn(casync_loop *loop, int mode) {
     result = casync__wait(loop, mode);
     casync__run_hooks(loop, CASYNC_HOOK_AFTER_POLL);
     casync__wheel_advance(loop, loop->now);
-    casync__run_ready(loop);
+    if (loop->measures)
+        casync__run_measured(loop);
+    else
+        casync__run_ready(loop);
     return result;
 }
 
@@ -2315,6 +2361,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
         loop->allocator = desc->allocator;
         loop->clock = desc->clock;
         loop->guest = desc->guest;
+        loop->measures = desc->metrics;
         loop->exception_handler = desc->exception_handler;
         loop->before_wait = desc->before_wait;
         loop->after_wait = desc->after_wait;
@@ -3137,6 +3184,7 @@ static int64_t casync__epoll_reap(casync_loop *loop, int64_t timeout) {
     if (loop->after_wait) loop->after_wait(loop->arg, timeout);
     casync__take_posted(loop); /* what was posted meanwhile comes before the events, as in asyncio */
     if (count == -EINTR) return 0;
+    if (count > 0) loop->events += (uint64_t)count;
     for (i = 0; i < count; i++) {
         uint32_t fd = (uint32_t)events[i].data;
         if (fd < loop->fds_size && loop->fds[fd].key == events[i].data)
@@ -3218,7 +3266,7 @@ static void casync__flush_changes(casync_loop *loop) {
 /* A post or wake that comes before `sleeping` is set is seen here; one that comes after writes the
    eventfd. */
 static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
-    int64_t result;
+    int64_t result, began = 0;
     bool waits = timeout > 0;
     if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
     if (waits) {
@@ -3227,7 +3275,9 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
             timeout = 0;
     }
     loop->polls++;
+    if (waits && loop->measures) began = casync__monotonic();
     result = loop->backend->reap(loop, timeout);
+    if (waits && loop->measures) loop->idle_time += casync__monotonic() - began;
     casync__atomic_store(&loop->sleeping, 0);
     if (waits) casync__atomic_store(&loop->woken, 0);
     return result;
@@ -6961,7 +7011,7 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
         stream->flags |= CASYNC__STREAM_WAS_BLOCKING;
         casync__set_blocking(fd, false);
     }
-    casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (!options || !options->keep_fd) casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
     if (casync__is_inet(family)) casync__set_tcp_options(fd, options);
     casync__update_reading(stream);
     return 0;
@@ -7776,7 +7826,7 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
         return result;
     }
     casync__set_blocking((int)fd, false);
-    if (desc->use_fd) casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    if (desc->use_fd && !desc->keep_fd) casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
     server->desc = *desc;
     server->user = desc->user;
@@ -8367,6 +8417,24 @@ CASYNC__DEFINE int64_t casync_run_in_executor(casync_pool *pool, casync_pool_fun
 
 CASYNC__DEFINE int64_t casync_shutdown_default_executor(void) {
     CASYNC__WAIT_FOR(NULL, casync_shutdown_default_executor_op(casync__task_loop(task), &op));
+}
+
+/* >> metrics (implementation) ----------------------------------------------------------------- */
+
+/* Counters are always kept: one addition a turn. Time is measured if the loop was asked to. */
+
+CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
+    const casync_link *link;
+    memset(metrics, 0, sizeof *metrics);
+    metrics->turns = loop->turns;
+    metrics->polls = loop->polls;
+    metrics->events = loop->events;
+    metrics->callbacks = loop->callbacks;
+    metrics->idle_time = loop->idle_time;
+    metrics->busy_time = loop->busy_time;
+    metrics->longest_turn = loop->longest_turn;
+    if (loop->state == CASYNC_LOOP_CLOSED) return;
+    for (link = loop->tasks.next; link != &loop->tasks; link = link->next) metrics->tasks++;
 }
 
 #ifdef __cplusplus
