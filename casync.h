@@ -5742,12 +5742,11 @@ static void casync__datagram_serve(casync_datagram *datagram, const casync__data
 static void casync__datagram_deliver_kept(casync_datagram *datagram, const casync__guard *guard) {
     casync_loop *loop = casync__datagram_loop(datagram);
     casync__datagram_entry *entry;
-    while (!guard->gone && casync__datagram_wants(datagram) &&
+    while (!guard->gone && !loop->breaking && casync__datagram_wants(datagram) &&
            (entry = casync__first_entry(&datagram->in)) != NULL) {
         casync__list_remove(&entry->link);
         if (!casync__list_is_empty(&datagram->receiving)) {
             casync__datagram_serve(datagram, entry);
-            casync__datagram_update_reading(datagram);
         } else if (entry->error < 0) {
             casync__datagram_error(datagram, entry->error);
         } else {
@@ -5781,15 +5780,15 @@ static bool casync__receive_for_op(casync_datagram *datagram) {
     if (result >= 0 && op->address) op->address->size = message.msg_namelen;
     if (result >= 0 && message.msg_flags & MSG_TRUNC) result = -EMSGSIZE;
     casync__op_done(op, result, NULL);
-    casync__datagram_update_reading(datagram);
     return true;
 }
 
 /* One datagram of a batch: to the protocol, or to wait until it is wanted. */
 static void casync__datagram_take(casync_datagram *datagram, casync_span data, const casync_address *from,
                                   int64_t error) {
+    casync_loop *loop = casync__datagram_loop(datagram);
     casync__datagram_entry *entry;
-    if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in)) {
+    if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in) && !loop->breaking) {
         if (error < 0)
             casync__datagram_error(datagram, error);
         else
@@ -5797,14 +5796,13 @@ static void casync__datagram_take(casync_datagram *datagram, casync_span data, c
         return;
     }
     if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)) return;
-    entry = casync__make_entry(casync__datagram_loop(datagram), &data, 1, from);
+    entry = casync__make_entry(loop, &data, 1, from);
     if (!entry) {
         casync__datagram_error(datagram, -ENOMEM);
         return;
     }
     entry->error = error;
     casync__list_append(&datagram->in, &entry->link);
-    casync__datagram_update_reading(datagram);
 }
 
 /* Receives as many datagrams as one call gives. False if there are no more for now. The area may not be
@@ -5847,11 +5845,12 @@ static void casync__datagram_readable(void *arg) {
     casync__guard_enter(loop, &guard, datagram);
     casync__datagram_deliver_kept(datagram, &guard);
     for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone; i++) {
-        if (!casync__datagram_wants(datagram)) break;
+        if (!casync__datagram_wants(datagram) || !casync__list_is_empty(&datagram->in) || loop->breaking)
+            break;
         more = casync__list_is_empty(&datagram->receiving) ? casync__receive_batch(datagram, &guard)
                                                            : casync__receive_for_op(datagram);
     }
-    casync__guard_leave(loop, &guard);
+    if (casync__guard_leave(loop, &guard)) casync__datagram_update_reading(datagram);
 }
 
 /* -- sending -- */
@@ -5959,7 +5958,7 @@ static void casync__datagram_writable(void *arg) {
     bool more = true;
     int i;
     casync__guard_enter(loop, &guard, datagram);
-    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone; i++)
+    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone && !loop->breaking; i++)
         more = !casync__list_is_empty(&datagram->out) && casync__send_batch(datagram);
     if (!guard.gone) casync__datagram_resume_if_drained(datagram);
     if (!casync__guard_leave(loop, &guard) || !casync__datagram_is_active(datagram)) return;

@@ -503,6 +503,55 @@ TEST(what_a_batch_brought_before_the_protocol_went_is_for_operations) {
     close_all();
 }
 
+static casync_op late_op;
+
+static void receive_by_operation(casync_datagram *datagram, casync_span data, const casync_address *from) {
+    said_datagram(datagram, data, from);
+    EQ(casync_datagram_set_protocol(datagram, NULL), 0);
+    casync_datagram_receive_op(datagram, &late_op, buffer, sizeof buffer, NULL);
+}
+
+TEST(operations_get_what_was_kept_before_what_comes) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    use_saying_protocol();
+    protocol.datagram_received = receive_by_operation;
+    desc.max_size = 400000; /* two in a batch */
+    open_here();
+    open_there();
+    send_here("1");
+    send_here("2");
+    send_here("3");
+    turns(2);
+    SAID("1");
+    EQ(result_of(&late_op.future), 1);
+    EQ(buffer[0], '2');
+    EQ(result_of(casync_datagram_receive_op(&here, &the_op, buffer, sizeof buffer, NULL)), 1);
+    EQ(buffer[0], '3');
+    close_all();
+}
+
+static void break_at_two(casync_datagram *datagram, casync_span data, const casync_address *from) {
+    said_datagram(datagram, data, from);
+    if (((const char *)data.ptr)[0] == '2') casync_break(&loop);
+}
+
+TEST(a_break_stops_a_batch_and_the_next_run_goes_on) {
+    open_both();
+    protocol.datagram_received = break_at_two;
+    send_here("1");
+    send_here("2");
+    send_here("3");
+    send_here("2");
+    send_here("4");
+    EQ(casync_run_forever(&loop), 0);
+    SAID("1 2");
+    EQ(casync_run_forever(&loop), 0);
+    SAID("3 2");
+    turn();
+    SAID("4");
+    close_all();
+}
+
 TEST(without_memory_to_keep_a_datagram_it_is_dropped_and_told) {
     open_both();
     protocol.datagram_received = pause_at_two;
@@ -1588,6 +1637,8 @@ int main(int argc, char **argv) {
     RUN(what_a_batch_brought_before_a_pause_is_kept);
     RUN(a_socket_may_start_paused);
     RUN(what_a_batch_brought_before_the_protocol_went_is_for_operations);
+    RUN(operations_get_what_was_kept_before_what_comes);
+    RUN(a_break_stops_a_batch_and_the_next_run_goes_on);
     RUN(without_memory_to_keep_a_datagram_it_is_dropped_and_told);
     RUN(a_socket_may_be_closed_and_freed_in_its_callback);
     RUN(a_socket_may_be_aborted_in_its_callback);
