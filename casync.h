@@ -3983,10 +3983,6 @@ static void casync__report_server(casync_server *server, const char *message, in
 /* -- ending operations that wait for a stream or a server -- */
 
 static void casync__op_cancel(casync_op *op) {
-    if (op->datagram) {
-        casync__datagram_op_cancel(op);
-        return;
-    }
     if (op->link.next) casync__list_remove(&op->link);
     if (op->stream && op->stream->reading == op) { /* a read waits in no list */
         op->stream->reading = NULL;
@@ -3994,7 +3990,9 @@ static void casync__op_cancel(casync_op *op) {
     }
     if (op->kind == CASYNC__OP_ACCEPT && !casync__server_wants(op->server))
         casync__unwant(&op->server->watcher, CASYNC__READ);
-    if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
+    if (op->datagram)
+        casync__datagram_op_cancel(op);
+    else if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
         casync_close(op->stream); /* may free op */
 }
 
@@ -6093,7 +6091,6 @@ static void casync__forget_send(casync_datagram *datagram, casync_op *op) {
 
 static void casync__datagram_op_cancel(casync_op *op) {
     casync_datagram *datagram = op->datagram;
-    if (op->link.next) casync__list_remove(&op->link);
     if (op->kind == CASYNC__OP_SEND) casync__forget_send(datagram, op);
     if (op->kind == CASYNC__OP_RECEIVE) casync__datagram_update_reading(datagram);
     if (op->kind == CASYNC__OP_FINISH) casync_datagram_close(datagram);
