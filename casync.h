@@ -3,8 +3,8 @@
    >> manual
 
    An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
-   watchers, threadsafe calls, signals, futures, streams and servers. No dependency but libc and
-   pthreads. The same engine drives the Python package `casync`.
+   watchers, threadsafe calls, signals, futures, streams, servers and datagrams. No dependency but libc
+   and pthreads. The same engine drives the Python package `casync`.
 
    QUICK START
 
@@ -65,6 +65,10 @@
        Protocol, BufferedProtocol       casync_protocol
        Server, start_server             casync_server, casync_listen
        open_connection                  casync_connect_op
+       loop.create_datagram_endpoint    casync_datagram_open
+       DatagramTransport                casync_datagram: send, finish_start, abort
+       DatagramProtocol                 casync_datagram_protocol
+       loop.sock_sendto, sock_recvfrom  casync_datagram_send_op, casync_datagram_receive_op
        ThreadPoolExecutor               casync_pool
        loop.run_in_executor             casync_run_in_executor_op
        executor.shutdown(wait=True)     casync_pool_shutdown_op
@@ -189,6 +193,8 @@ typedef struct casync_watcher casync_watcher;
 typedef struct casync_signal casync_signal;
 typedef struct casync_stream casync_stream;
 typedef struct casync_server casync_server;
+typedef struct casync_datagram casync_datagram;
+typedef struct casync_address casync_address;
 typedef struct casync_pool casync_pool;
 
 /* >> system calls (API) ----------------------------------------------------------------------- */
@@ -321,6 +327,7 @@ struct casync_loop {
 
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
+    uint8_t *datagram_area;       /* the same for datagrams */
     struct casync__signals *signals;
     casync_link calls;             /* what it waits for in pools of threads */
     struct casync__pool *executor; /* the default pool, or NULL */
@@ -334,9 +341,9 @@ struct casync_loop {
 CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
 
 /* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a call, their
-   structs may go. Streams and servers must have been closed before (they own descriptors and memory), and
-   stackful tasks must have ended and been released: -EBUSY otherwise, and if the loop is running. A
-   closed loop may be closed again. */
+   structs may go. Streams, servers and datagrams must have been closed before (they own descriptors and
+   memory), and stackful tasks must have ended and been released: -EBUSY otherwise, and if the loop is
+   running. A closed loop may be closed again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
@@ -345,7 +352,7 @@ CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 CASYNC_API int64_t casync_run_forever(casync_loop *loop);
 
 /* Runs until casync_stop, or until nothing is left that could run: no job, and no referenced timer,
-   watcher, signal, stream or server. */
+   watcher, signal, stream, server or datagram. */
 CASYNC_API int64_t casync_run_until_idle(casync_loop *loop);
 
 /* Runs until the future is done and returns its result (and so retrieves it). If the loop was
@@ -412,7 +419,8 @@ enum casync_kind {
     CASYNC_KIND_SIGNAL,  /* casync_signal */
     CASYNC_KIND_STREAM,  /* casync_stream */
     CASYNC_KIND_SERVER,  /* casync_server */
-    CASYNC_KIND_TASK     /* casync_task */
+    CASYNC_KIND_TASK,    /* casync_task */
+    CASYNC_KIND_DATAGRAM /* casync_datagram */
 };
 
 /* Visits every live object of the loop (but not jobs that wait in a future, not calls that
@@ -541,13 +549,15 @@ typedef struct casync_framing {
    buffer are yours again when the future is done or cancelled. Zeroing is not needed. */
 struct casync_op {
     casync_future future;
-    casync_link link;      /* private: in the list of those that wait for the same thing */
-    int kind;              /* private */
-    casync_stream *stream; /* private: whose operation it is (accept: where the connection goes) */
-    casync_server *server; /* private: accept's server */
-    uint8_t *buffer;       /* private */
-    size_t length;         /* private: of buffer */
-    size_t done;           /* read-only: bytes in the buffer so far */
+    casync_link link;          /* private: in the list of those that wait for the same thing */
+    int kind;                  /* private */
+    casync_stream *stream;     /* private: whose operation it is (accept: where the connection goes) */
+    casync_server *server;     /* private: accept's server */
+    casync_datagram *datagram; /* private: whose operation it is, if no stream's or server's */
+    casync_address *address;   /* private: where the sender of a datagram goes */
+    uint8_t *buffer;           /* private */
+    size_t length;             /* private: of buffer */
+    size_t done;               /* read-only: bytes in the buffer so far */
     casync_framing framing;
     struct casync__call *call; /* private: what a pool's thread knows of it */
 };
@@ -1001,19 +1011,24 @@ CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int
 /* >> streams & servers (API) ------------------------------------------------------------------ */
 
 /* An address of a socket: a struct sockaddr of any family. */
-typedef struct casync_address {
+struct casync_address {
     uint32_t size;
     union {
         uint64_t align;
         uint8_t bytes[128]; /* sizeof(struct sockaddr_storage) */
     } storage;
-} casync_address;
+};
 
 #define CASYNC_ADDRESS_TEXT 128 /* enough for every address in words */
 
 /* The address in words: "127.0.0.1:80", "[::1]:80", "/run/x.sock", "@abstract", "" for an unnamed
    socket. Returns text. */
 CASYNC_API const char *casync_address_text(const casync_address *address, char text[CASYNC_ADDRESS_TEXT]);
+
+/* Makes an address of a numeric host ("127.0.0.1", "::1", "fe80::1%eth0") and a port, or of the path of a
+   Unix socket ("@name" for an abstract one). -EINVAL as casync_connect_start. */
+CASYNC_API int64_t casync_address_from_host(casync_address *address, const char *host, int port);
+CASYNC_API int64_t casync_address_from_path(casync_address *address, const char *path);
 
 /* The port, 0 for addresses that have none. */
 CASYNC_API int casync_address_port(const casync_address *address);
@@ -1330,6 +1345,165 @@ CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
 
 /* Does the server keep casync_run_until_idle running? At first it does. */
 CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
+
+/* >> datagrams (API) -------------------------------------------------------------------------- */
+
+/* A protocol: what a datagram socket tells its user, as asyncio's DatagramProtocol does. Any member may
+   be NULL. The table must outlive its sockets. Callbacks may send, pause, close, abort or finish. */
+typedef struct casync_datagram_protocol {
+    /* One datagram came, of any length, 0 included; an unnamed Unix socket has an address of size 0. Data
+       and address are the library's and go when it returns. */
+    void (*datagram_received)(casync_datagram *datagram, casync_span data, const casync_address *from);
+    /* Receiving failed, or sending a datagram that was queued: -ECONNREFUSED and the like for what ICMP
+       tells of an earlier one (connected sockets only, see ip(7)), -EMSGSIZE for a queued one that is too
+       long, or one that came and was longer than desc.max_size: it is dropped. The socket goes on. */
+    void (*error_received)(casync_datagram *datagram, int64_t error);
+    /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
+    void (*pause_writing)(casync_datagram *datagram);
+    void (*resume_writing)(casync_datagram *datagram);
+    /* The socket was finished (error 0) or aborted (-ECONNABORTED). Last callback, and not after
+       casync_datagram_close. The socket is closed already: its struct may be opened again or freed. */
+    void (*connection_lost)(casync_datagram *datagram, int64_t error);
+} casync_datagram_protocol;
+
+/* How to make a datagram socket. Zero is the default everywhere. */
+typedef struct casync_datagram_desc {
+    const char *local_host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
+    int local_port;         /* 0: any free one; see casync_datagram_local_address */
+    const char *local_path; /* a Unix socket instead; "@name" for an abstract one. A socket file that is in
+                               the way is removed, as asyncio does; it is left behind at close */
+    /* With a remote address the socket is connected: it sends there by default, and receives from there
+       alone. It is bound then only if a local address is given. */
+    const char *remote_host; /* numeric; NULL with a port: loopback */
+    int remote_port;
+    const char *remote_path;
+    int fd; /* with use_fd: a datagram socket, which becomes the library's; no address above is used then */
+    bool use_fd;
+    bool keep_fd;       /* with use_fd: the descriptor stays yours: it is never closed with the datagram */
+    bool reuse_port;    /* SO_REUSEPORT: several sockets share the port */
+    bool reuse_address; /* SO_REUSEADDR: also with programs that know that alone; for multicast */
+    bool ipv6_only;     /* IPV6_V6ONLY */
+    bool broadcast;     /* SO_BROADCAST: may send to broadcast addresses */
+    bool start_paused;  /* do not receive until casync_datagram_resume_reading */
+    int receive_buffer, send_buffer; /* bytes for SO_RCVBUF, SO_SNDBUF (socket(7)); 0: the system's default */
+    /* Multicasts are sent by this interface (name or number; NULL: as routes say), over so many hops
+       (default 1, the local network), and to this host's members too unless no_multicast_loop. */
+    const char *multicast_interface;
+    int multicast_ttl;
+    bool no_multicast_loop;
+    size_t high_water, low_water; /* bytes queued; default 64 KiB and a quarter of high_water */
+    size_t queue_limit;           /* bytes queued at most; default 1 MiB, SIZE_MAX for no limit */
+    size_t max_size; /* the longest datagram the protocol may get, up to 1 MiB; default 64 KiB, which every
+                        UDP datagram fits in, and 256 KiB for Unix sockets. 16 of 64 KiB, or of less, are
+                        received as one batch, of longer ones as many as fit in 1 MiB */
+    const casync_datagram_protocol *protocol; /* or NULL */
+    void *user;                               /* datagram->user */
+} casync_datagram_desc;
+
+/* A datagram socket: UDP over IPv4 and IPv6, or Unix. Yours, zeroed at first. It receives either by a
+   protocol with datagram_received, or by receive operations. 512 bytes at most. */
+struct casync_datagram {
+    casync_watcher watcher;                   /* private, but for the descriptor: datagram->watcher.fd */
+    const casync_datagram_protocol *protocol; /* read-only */
+    void *user;                               /* yours */
+    size_t queued; /* read-only: bytes that wait to be sent, and 8 a datagram, as asyncio counts */
+    /* private from here on */
+    size_t high_water, low_water, queue_limit, max_size;
+    casync_link out;       /* datagrams that wait to be sent */
+    casync_link in;        /* datagrams of a batch that came when nobody took them any more */
+    casync_link receiving; /* receive operations that wait */
+    casync_link waiting;   /* drain and finish operations that wait */
+    casync_timer retry;    /* of a send that the kernel would not tell us to try again */
+    casync_job ending;     /* calls connection_lost */
+    int64_t error;
+    uint32_t flags;
+};
+
+/* Makes and opens a datagram socket: asyncio's create_datagram_endpoint. It is open when this returns,
+   connection_made is not called. Errors: -EALREADY if it is open, -EINVAL for a host that is not numeric,
+   a path that is too long, a bad port, unknown interface, low_water > high_water or max_size > 1 MiB,
+   -EPROTOTYPE if fd is a socket for streams, -ENOTSOCK, -EBADF, -EEXIST, -ENOMEM (once a loop 1 MiB of
+   address space is reserved, of which only what datagrams fill becomes memory), and those of socket(2),
+   setsockopt(2), bind(2) and connect(2). After an error a given fd is still yours. */
+CASYNC_API int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
+                                        const casync_datagram_desc *desc);
+
+/* Sends one datagram, which may be empty, to an address, or with NULL to where the socket is connected.
+   Never waits: if the kernel does not take it now it is copied and queued. sendv sends spans as one
+   datagram. Returns its size. try_send queues nothing: -EAGAIN if the kernel does not take it at once.
+   Errors, with which nothing was sent or queued (error_received is not called for what is returned
+   here): -ENOBUFS if the queue is at its limit, CASYNC_INVALID_STATE if the socket is not open, -EPIPE
+   after finish or abort, -EDESTADDRREQ or -ENOTCONN without an address, -EMSGSIZE, -ENOMEM, -ECONNREFUSED
+   and the like for what ICMP told of an earlier datagram, others of send(2). Cost: one system call when
+   nothing is queued, else none until the socket is writable; then one for up to 16 datagrams. */
+CASYNC_API int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
+                                        const casync_address *address);
+CASYNC_API int64_t casync_datagram_sendv(casync_datagram *datagram, const casync_span *spans, size_t count,
+                                         const casync_address *address);
+CASYNC_API int64_t casync_datagram_try_send(casync_datagram *datagram, const void *data, size_t size,
+                                            const casync_address *address);
+
+/* Sends one datagram and is done, with its size, when the kernel has it. Behind what is queued it waits in
+   turn, whatever queue_limit is; the data must live until then. Errors: as send, and -ECONNABORTED if the
+   socket is closed or aborted. */
+CASYNC_API casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op, const void *data,
+                                                  size_t size, const casync_address *address);
+
+/* Receives one datagram: done with its size, 0 for an empty one; address (or NULL) gets the sender's. Any
+   number may wait; the first gets the first. Errors: -EMSGSIZE if it was longer than the buffer, which has
+   its beginning (op->done bytes), -ECONNREFUSED and others of recv(2), -ECONNABORTED if this side closes,
+   CASYNC_INVALID_STATE if the socket is not open or its protocol has datagram_received. */
+CASYNC_API casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op, void *buffer,
+                                                     size_t size, casync_address *address);
+CASYNC_API int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
+                                           casync_address *address);
+
+/* As the functions of streams with these names. What a batch brought before pause_reading is kept.
+   set_protocol: -EBUSY if receive operations wait and the protocol has datagram_received, -ENOMEM as open. */
+CASYNC_API casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op);
+CASYNC_API int64_t casync_datagram_drain(casync_datagram *datagram);
+CASYNC_API int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high, size_t low);
+CASYNC_API int64_t casync_datagram_pause_reading(casync_datagram *datagram);
+CASYNC_API int64_t casync_datagram_resume_reading(casync_datagram *datagram);
+CASYNC_API int64_t casync_datagram_set_protocol(casync_datagram *datagram,
+                                                const casync_datagram_protocol *protocol);
+CASYNC_API bool casync_datagram_is_open(const casync_datagram *datagram);
+CASYNC_API void casync_datagram_ref(casync_datagram *datagram, bool referenced);
+
+/* Ends a socket in order: receiving stops, what is queued is sent, then the descriptor is closed. _start
+   tells the protocol by connection_lost; _op's future is done with 0. asyncio's transport.close(). */
+CASYNC_API int64_t casync_datagram_finish_start(casync_datagram *datagram);
+CASYNC_API casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op);
+CASYNC_API int64_t casync_datagram_finish(casync_datagram *datagram);
+
+/* Ends a socket soon, without sending what is queued; connection_lost(-ECONNABORTED) follows by the ready
+   queue. asyncio's transport.abort(). */
+CASYNC_API int64_t casync_datagram_abort(casync_datagram *datagram);
+
+/* Ends a socket now: no callback follows, operations that wait fail with -ECONNABORTED, what is queued is
+   dropped, the descriptor is closed. A closed socket may be closed again. */
+CASYNC_API void casync_datagram_close(casync_datagram *datagram);
+
+/* Its own address, and the one it is connected to. Errors of getsockname(2) and getpeername(2): -ENOTCONN
+   if it is not connected. */
+CASYNC_API int64_t casync_datagram_local_address(const casync_datagram *datagram, casync_address *address);
+CASYNC_API int64_t casync_datagram_peer_address(const casync_datagram *datagram, casync_address *address);
+
+/* Joins and leaves a multicast group: "239.1.2.3", "ff02::1". interface: its name or number; NULL: as
+   routes say, or the zone of the group ("ff02::1%eth0"). source: the one sender of which to hear, or NULL
+   for all. Errors: -EINVAL for what is not numeric or no multicast address, -EBADF if not open,
+   -EADDRINUSE if joined already, -EADDRNOTAVAIL if not joined, others of ip(7). */
+CASYNC_API int64_t casync_datagram_join(casync_datagram *datagram, const char *group, const char *interface,
+                                        const char *source);
+CASYNC_API int64_t casync_datagram_leave(casync_datagram *datagram, const char *group, const char *interface,
+                                         const char *source);
+
+/* What the desc set. ttl is that of datagrams to one receiver. -EOPNOTSUPP for Unix sockets. */
+CASYNC_API int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on);
+CASYNC_API int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops);
+CASYNC_API int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram, const char *interface);
+CASYNC_API int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops);
+CASYNC_API int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on);
 
 /* >> thread pool (API) ------------------------------------------------------------------------ */
 
@@ -1763,6 +1937,14 @@ static inline int64_t casync__map(size_t size) {
     X(accept, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                      \
       accept4(fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC))                                              \
     X(socket, (int family), (family), socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))         \
+    X(datagram_socket, (int family), (family), socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) \
+    X(sendto, (int fd, const void *data, size_t size, const struct sockaddr *address, socklen_t length),     \
+      (fd, data, size, address, length),                                                                     \
+      sendto(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT, address, length))                                  \
+    X(sendmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),                   \
+      sendmmsg(fd, messages, count, MSG_NOSIGNAL | MSG_DONTWAIT))                                            \
+    X(recvmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),                   \
+      recvmmsg(fd, messages, count, MSG_CMSG_CLOEXEC | MSG_DONTWAIT, NULL))                                  \
     X(socketpair, (int fds[2]), (fds),                                                                       \
       socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds))                               \
     X(pipe, (int fds[2]), (fds), pipe2(fds, O_NONBLOCK | O_CLOEXEC))                                         \
@@ -2418,7 +2600,8 @@ static void casync__close_loop(casync_loop *loop) {
         casync__free(&loop->allocator, chunk);
     }
     casync__free(&loop->allocator, loop->scratch);
-    loop->scratch = NULL;
+    casync__free(&loop->allocator, loop->datagram_area);
+    loop->scratch = loop->datagram_area = NULL;
     loop->state = CASYNC_LOOP_CLOSED;
 }
 
@@ -3290,7 +3473,13 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
    watchers too; `kind` tells whose it is. Costs: see operations & backend. The table has 16 bytes a
    descriptor number, doubled when needed. */
 
-enum { CASYNC__WATCHER_USER, CASYNC__WATCHER_INTERNAL, CASYNC__WATCHER_STREAM, CASYNC__WATCHER_SERVER };
+enum {
+    CASYNC__WATCHER_USER,
+    CASYNC__WATCHER_INTERNAL,
+    CASYNC__WATCHER_STREAM, /* from here on: what must be closed before the loop */
+    CASYNC__WATCHER_SERVER,
+    CASYNC__WATCHER_DATAGRAM
+};
 
 static int64_t casync__grow_fds(casync_loop *loop, int fd) {
     uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN, i;
@@ -3458,10 +3647,11 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
         if (!watcher || watcher->kind == CASYNC__WATCHER_INTERNAL) continue;
-        /* The watcher is the first member of a stream and of a server. */
+        /* The watcher is the first member of a stream, of a server and of a datagram. */
         visit(watcher->kind == CASYNC__WATCHER_USER     ? CASYNC_KIND_WATCHER
               : watcher->kind == CASYNC__WATCHER_STREAM ? CASYNC_KIND_STREAM
-                                                        : CASYNC_KIND_SERVER,
+              : watcher->kind == CASYNC__WATCHER_SERVER ? CASYNC_KIND_SERVER
+                                                        : CASYNC_KIND_DATAGRAM,
               watcher, arg);
     }
 }
@@ -5584,6 +5774,8 @@ static void casync__close_everything(casync_loop *loop) {
             casync_close(casync__container(watcher, casync_stream, watcher));
         else if (watcher && watcher->kind == CASYNC__WATCHER_SERVER)
             casync_server_close(casync__container(watcher, casync_server, watcher));
+        else if (watcher && watcher->kind == CASYNC__WATCHER_DATAGRAM)
+            casync_datagram_close(casync__container(watcher, casync_datagram, watcher));
     }
 }
 
@@ -6092,7 +6284,9 @@ enum {
     CASYNC__OP_ACCEPT,
     CASYNC__OP_JOIN,
     CASYNC__OP_WAIT_CLIENTS,
-    CASYNC__OP_CALL
+    CASYNC__OP_CALL,
+    CASYNC__OP_RECEIVE,
+    CASYNC__OP_SEND
 };
 
 #define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
@@ -6113,6 +6307,7 @@ static void casync__stream_end(casync_stream *stream, int64_t error);
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size);
 static void casync__update_reading(casync_stream *stream);
 static bool casync__server_wants(const casync_server *server);
+static void casync__datagram_op_cancel(casync_op *op);
 
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
     return stream->watcher.reader.loop;
@@ -6139,8 +6334,8 @@ static void casync__report_server(casync_server *server, const char *message, in
 /* For casync_dump. */
 static const char *casync__describe_op(const casync_op *op) {
     static const char *const names[] = {
-        "read",   "read_exactly", "read_until",          "connect",        "drain", "finish",
-        "accept", "server_join",  "server_wait_clients", "run_in_executor"};
+        "read",   "read_exactly", "read_until",          "connect",         "drain",   "finish",
+        "accept", "server_join",  "server_wait_clients", "run_in_executor", "receive", "send"};
     return names[op->kind];
 }
 
@@ -6155,7 +6350,9 @@ static void casync__op_abandon(casync_future *future) {
     }
     if (op->kind == CASYNC__OP_ACCEPT && !casync__server_wants(op->server))
         casync__unwant(&op->server->watcher, CASYNC__READ);
-    if (op->call)
+    if (op->datagram)
+        casync__datagram_op_cancel(op);
+    else if (op->call)
         casync__call_abandon(op->call); /* may free op */
     else if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
         casync_close(op->stream); /* this too */
@@ -6606,12 +6803,12 @@ static void casync__pause_writing_if_full(casync_stream *stream) {
     if (stream->protocol && stream->protocol->pause_writing) stream->protocol->pause_writing(stream);
 }
 
-static void casync__drains_done(casync_stream *stream) {
-    casync_link *link = stream->waiting.next;
-    while (link != &stream->waiting) {
+static void casync__drains_done(casync_link *waiting, int64_t result) {
+    casync_link *link = waiting->next;
+    while (link != waiting) {
         casync_op *op = casync__container(link, casync_op, link);
         link = link->next;
-        if (op->kind == CASYNC__OP_DRAIN) casync__op_done(op, 0, NULL);
+        if (op->kind == CASYNC__OP_DRAIN) casync__op_done(op, result, NULL);
     }
 }
 
@@ -6619,7 +6816,7 @@ static void casync__resume_writing_if_drained(casync_stream *stream) {
     if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) || stream->out.size > stream->low_water)
         return;
     stream->flags &= ~(uint32_t)CASYNC__STREAM_WRITING_PAUSED;
-    casync__drains_done(stream);
+    casync__drains_done(&stream->waiting, 0);
     if (stream->protocol && stream->protocol->resume_writing) stream->protocol->resume_writing(stream);
 }
 
@@ -7301,6 +7498,12 @@ static inline struct sockaddr *casync__sockaddr(const casync_address *address) {
     return (struct sockaddr *)(void *)address->storage.bytes;
 }
 
+/* The number of a network interface, given by name or as that number. */
+static int64_t casync__interface_index(const char *name) {
+    unsigned index = if_nametoindex(name);
+    return index == 0 && sscanf(name, "%u", &index) != 1 ? -EINVAL : (int64_t)index;
+}
+
 static int64_t casync__parse_ipv6(const char *host, int port, casync_address *address) {
     struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)address->storage.bytes;
     const char *zone = strchr(host, '%');
@@ -7313,9 +7516,9 @@ static int64_t casync__parse_ipv6(const char *host, int port, casync_address *ad
     in6->sin6_port = htons((uint16_t)port);
     if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1) return -EINVAL;
     if (zone) {
-        unsigned index = if_nametoindex(zone + 1);
-        if (index == 0 && sscanf(zone + 1, "%u", &index) != 1) return -EINVAL;
-        in6->sin6_scope_id = index;
+        int64_t index = casync__interface_index(zone + 1);
+        if (index < 0) return index;
+        in6->sin6_scope_id = (uint32_t)index;
     }
     address->size = sizeof *in6;
     return 0;
@@ -7345,6 +7548,20 @@ static int64_t casync__parse_path(const char *path, casync_address *address) {
         address->size--;
     }
     return 0;
+}
+
+CASYNC__DEFINE int64_t casync_address_from_host(casync_address *address, const char *host, int port) {
+    casync_address parsed;
+    int64_t result = casync__parse_host(host, port, &parsed);
+    if (result == 0) *address = parsed;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_address_from_path(casync_address *address, const char *path) {
+    casync_address parsed;
+    int64_t result = casync__parse_path(path, &parsed);
+    if (result == 0) *address = parsed;
+    return result;
 }
 
 CASYNC__DEFINE int casync_address_port(const casync_address *address) {
@@ -7923,6 +8140,890 @@ CASYNC__DEFINE int64_t casync_server_finish_clients(casync_server *server) {
 
 CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
     casync_watcher_ref(&server->watcher, referenced);
+}
+
+/* >> datagrams (implementation) --------------------------------------------------------------- */
+
+/* As a stream is, but each send and each receive is whole or fails by itself, and only its user ends the
+   socket. Received datagrams come as batches, through an area that all sockets of the loop share: one slot
+   each, of which the kernel touches what it fills. Those that cannot be sent at once wait in `out`, in
+   order, each in an entry of its own with its address. A callback may end the reading that it is part of:
+   then the rest of its batch waits in `in`.
+
+   Costs: receiving is one recvmmsg for up to 16 datagrams, sending one sendto each, or for what was queued
+   one sendmmsg for up to 16. So a datagram that is answered is 3 system calls with the wait, a burst of 64
+   that the protocol answers 69. Measured on one machine, for small datagrams: a recvmmsg that finds 16 takes
+   520 ns for each, one that finds a single one 1.06 us, where recvmsg until EAGAIN takes 1.22. A queued
+   datagram is one allocation of 184 bytes and its own. A socket has no memory but its struct; the first
+   with a protocol gives the loop the area. */
+
+enum {
+    CASYNC__DATAGRAM_OPEN = 1,
+    CASYNC__DATAGRAM_UNSHARED = 2, /* as for streams */
+    CASYNC__DATAGRAM_KEEP_FD = 4,
+    CASYNC__DATAGRAM_PAUSED = 8, /* reading, by the user */
+    CASYNC__DATAGRAM_WRITING_PAUSED = 16,
+    CASYNC__DATAGRAM_FINISHING = 32,
+    CASYNC__DATAGRAM_ENDED = 64
+};
+
+#define CASYNC__DATAGRAM_BATCH 16   /* at most, received or sent by one call */
+#define CASYNC__DATAGRAM_BATCHES 4  /* of one socket in one turn, each way */
+#define CASYNC__DATAGRAM_COUNTED 8  /* bytes that a datagram in the queue counts beside its own */
+#define CASYNC__DATAGRAM_SIZE 65536 /* the longest by default */
+#define CASYNC__DATAGRAM_UNIX_SIZE 262144
+#define CASYNC__DATAGRAM_AREA 1048576
+#define CASYNC__DATAGRAM_QUEUE_LIMIT 1048576
+#define CASYNC__DATAGRAM_RETRY CASYNC_MS(1)
+
+/* A datagram in a queue. The bytes follow it, but for those of an operation. */
+typedef struct casync__datagram_entry {
+    casync_link link;
+    casync_op *op; /* the send operation it belongs to, or NULL */
+    const uint8_t *data;
+    size_t size;
+    int64_t error; /* in `in`: this came in its place, or 0 */
+    casync_address address;
+} casync__datagram_entry;
+
+static inline casync_loop *casync__datagram_loop(const casync_datagram *datagram) {
+    return datagram->watcher.reader.loop;
+}
+
+static inline bool casync__datagram_is(const casync_datagram *datagram, uint32_t flag) {
+    return (datagram->flags & flag) != 0;
+}
+
+static inline bool casync__datagram_is_active(const casync_datagram *datagram) {
+    return (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
+}
+
+static inline casync__datagram_entry *casync__first_entry(const casync_link *list) {
+    return casync__list_is_empty(list) ? NULL : casync__container(list->next, casync__datagram_entry, link);
+}
+
+/* Makes an entry with a copy of the spans. */
+static casync__datagram_entry *casync__make_entry(casync_loop *loop, const casync_span *spans, size_t count,
+                                                  const casync_address *address) {
+    size_t i, size = casync__spans_size(spans, count);
+    casync__datagram_entry *entry =
+        (casync__datagram_entry *)casync__realloc(&loop->allocator, NULL, sizeof *entry + size);
+    uint8_t *bytes;
+    if (!entry) return NULL;
+    memset(entry, 0, sizeof *entry);
+    entry->data = bytes = (uint8_t *)(entry + 1);
+    entry->size = size;
+    if (address) entry->address = *address;
+    for (i = 0; i < count; i++) {
+        if (spans[i].len > 0) memcpy(bytes, spans[i].ptr, spans[i].len);
+        bytes += spans[i].len;
+    }
+    return entry;
+}
+
+static void casync__datagram_error(casync_datagram *datagram, int64_t error) {
+    if (datagram->protocol && datagram->protocol->error_received)
+        datagram->protocol->error_received(datagram, error);
+}
+
+/* -- receiving -- */
+
+static inline bool casync__datagram_protocol_reads(const casync_datagram_protocol *protocol) {
+    return protocol && protocol->datagram_received;
+}
+
+/* Shall the protocol be given datagrams now? */
+static inline bool casync__datagram_delivers(const casync_datagram *datagram) {
+    return casync__datagram_protocol_reads(datagram->protocol) &&
+           (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_PAUSED | CASYNC__DATAGRAM_FINISHING |
+                               CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
+}
+
+static inline bool casync__datagram_wants(const casync_datagram *datagram) {
+    return casync__datagram_delivers(datagram) || !casync__list_is_empty(&datagram->receiving);
+}
+
+static void casync__datagram_update_reading(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return;
+    if (!casync__datagram_wants(datagram)) {
+        casync__unwant(&datagram->watcher, CASYNC__READ);
+        return;
+    }
+    casync__want(&datagram->watcher, CASYNC__READ);
+    if (!casync__list_is_empty(&datagram->in)) /* by the queue: no callback inside its own call */
+        casync__make_ready(casync__datagram_loop(datagram), &datagram->watcher.reader);
+}
+
+/* The area of the loop, where batches are received. */
+static int64_t casync__make_datagram_area(casync_loop *loop) {
+    if (!loop->datagram_area)
+        loop->datagram_area = (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC__DATAGRAM_AREA);
+    return loop->datagram_area ? 0 : -ENOMEM;
+}
+
+/* Gives a datagram, or the error in its place, to the operation that waits. */
+static void casync__datagram_serve(casync_datagram *datagram, const casync__datagram_entry *entry) {
+    casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
+    int64_t error = entry->error < 0 ? entry->error : entry->size > op->length ? -EMSGSIZE : 0;
+    op->done = entry->size < op->length ? entry->size : op->length;
+    if (op->done > 0) memcpy(op->buffer, entry->data, op->done);
+    if (op->address) *op->address = entry->address;
+    casync__op_done(op, error < 0 ? error : (int64_t)op->done, NULL);
+}
+
+/* Hands out what a batch left, as far as it is wanted. */
+static void casync__datagram_deliver_kept(casync_datagram *datagram, const casync__guard *guard) {
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__datagram_entry *entry;
+    while (!guard->gone && !loop->breaking && casync__datagram_wants(datagram) &&
+           (entry = casync__first_entry(&datagram->in)) != NULL) {
+        casync__list_remove(&entry->link);
+        if (!casync__list_is_empty(&datagram->receiving)) {
+            casync__datagram_serve(datagram, entry);
+        } else if (entry->error < 0) {
+            casync__datagram_error(datagram, entry->error);
+        } else {
+            casync_span span;
+            span.ptr = entry->data;
+            span.len = entry->size;
+            datagram->protocol->datagram_received(datagram, span, &entry->address);
+        }
+        casync__free(&loop->allocator, entry);
+    }
+}
+
+/* Receives one datagram into the buffer of the operation that waits. */
+static bool casync__receive_for_op(casync_datagram *datagram) {
+    casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
+    struct iovec bytes;
+    struct msghdr message;
+    int64_t result;
+    memset(&message, 0, sizeof message);
+    bytes.iov_base = op->buffer;
+    bytes.iov_len = op->length;
+    message.msg_iov = &bytes;
+    message.msg_iovlen = 1;
+    if (op->address) {
+        message.msg_name = op->address->storage.bytes;
+        message.msg_namelen = sizeof op->address->storage;
+    }
+    result = casync__sys_recvmsg(datagram->watcher.fd, &message);
+    if (result == -EAGAIN) return false;
+    if (result >= 0) op->done = (size_t)result;
+    if (result >= 0 && op->address) op->address->size = message.msg_namelen;
+    if (result >= 0 && message.msg_flags & MSG_TRUNC) result = -EMSGSIZE;
+    casync__op_done(op, result, NULL);
+    return true;
+}
+
+/* One datagram of a batch: to the protocol, or to wait until it is wanted. */
+static void casync__datagram_take(casync_datagram *datagram, casync_span data, const casync_address *from,
+                                  int64_t error) {
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__datagram_entry *entry;
+    if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in) && !loop->breaking) {
+        if (error < 0)
+            casync__datagram_error(datagram, error);
+        else
+            datagram->protocol->datagram_received(datagram, data, from);
+        return;
+    }
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)) return;
+    entry = casync__make_entry(loop, &data, 1, from);
+    if (!entry) {
+        casync__datagram_error(datagram, -ENOMEM);
+        return;
+    }
+    entry->error = error;
+    casync__list_append(&datagram->in, &entry->link);
+}
+
+/* Receives as many datagrams as one call gives. False if there are no more for now. The area may not be
+   used by another socket meanwhile: that could only be in a loop run inside a callback, which has its own. */
+static bool casync__receive_batch(casync_datagram *datagram, const casync__guard *guard) {
+    struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
+    struct iovec bytes[CASYNC__DATAGRAM_BATCH];
+    casync_address from[CASYNC__DATAGRAM_BATCH];
+    size_t size = CASYNC__DATAGRAM_AREA / datagram->max_size, i;
+    int64_t count;
+    if (size > CASYNC__DATAGRAM_BATCH) size = CASYNC__DATAGRAM_BATCH;
+    memset(messages, 0, size * sizeof messages[0]);
+    for (i = 0; i < size; i++) {
+        bytes[i].iov_base = casync__datagram_loop(datagram)->datagram_area + i * datagram->max_size;
+        bytes[i].iov_len = datagram->max_size;
+        messages[i].msg_hdr.msg_iov = &bytes[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+        messages[i].msg_hdr.msg_name = from[i].storage.bytes;
+        messages[i].msg_hdr.msg_namelen = sizeof from[i].storage;
+    }
+    count = casync__sys_recvmmsg(datagram->watcher.fd, messages, (unsigned)size);
+    if (count < 0 && count != -EAGAIN) casync__datagram_error(datagram, count);
+    for (i = 0; (int64_t)i < count && !guard->gone; i++) {
+        casync_span data;
+        data.ptr = bytes[i].iov_base;
+        data.len = messages[i].msg_len;
+        from[i].size = messages[i].msg_hdr.msg_namelen;
+        casync__datagram_take(datagram, data, &from[i],
+                              messages[i].msg_hdr.msg_flags & MSG_TRUNC ? -EMSGSIZE : 0);
+    }
+    return count == (int64_t)size;
+}
+
+static void casync__datagram_readable(void *arg) {
+    casync_datagram *datagram = (casync_datagram *)arg;
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__guard guard;
+    bool more = true;
+    int i;
+    casync__guard_enter(loop, &guard, datagram);
+    casync__datagram_deliver_kept(datagram, &guard);
+    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone; i++) {
+        if (!casync__datagram_wants(datagram) || !casync__list_is_empty(&datagram->in) || loop->breaking)
+            break;
+        more = casync__list_is_empty(&datagram->receiving) ? casync__receive_batch(datagram, &guard)
+                                                           : casync__receive_for_op(datagram);
+    }
+    if (casync__guard_leave(loop, &guard)) casync__datagram_update_reading(datagram);
+}
+
+/* -- sending -- */
+
+static void casync__datagram_pause_if_full(casync_datagram *datagram) {
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED) ||
+        datagram->queued <= datagram->high_water)
+        return;
+    datagram->flags |= CASYNC__DATAGRAM_WRITING_PAUSED;
+    if (datagram->protocol && datagram->protocol->pause_writing) datagram->protocol->pause_writing(datagram);
+}
+
+static void casync__datagram_resume_if_drained(casync_datagram *datagram) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED) ||
+        datagram->queued > datagram->low_water)
+        return;
+    datagram->flags &= ~(uint32_t)CASYNC__DATAGRAM_WRITING_PAUSED;
+    casync__drains_done(&datagram->waiting, 0);
+    if (datagram->protocol && datagram->protocol->resume_writing)
+        datagram->protocol->resume_writing(datagram);
+}
+
+/* Ends the wait of a datagram: it is sent, dropped, or failed. */
+static void casync__datagram_dequeue(casync_datagram *datagram, casync__datagram_entry *entry,
+                                     int64_t result) {
+    casync_op *op = entry->op;
+    casync__list_remove(&entry->link);
+    datagram->queued -= entry->size + CASYNC__DATAGRAM_COUNTED;
+    casync__free(&casync__datagram_loop(datagram)->allocator, entry);
+    if (op) casync__op_done(op, result, NULL);
+}
+
+static void casync__datagram_want_write(casync_datagram *datagram) {
+    if (!datagram->retry.job.link.next) casync__want(&datagram->watcher, CASYNC__WRITE);
+}
+
+static void casync__datagram_enqueue(casync_datagram *datagram, casync__datagram_entry *entry) {
+    casync__list_append(&datagram->out, &entry->link);
+    datagram->queued += entry->size + CASYNC__DATAGRAM_COUNTED;
+    casync__datagram_want_write(datagram);
+    casync__datagram_pause_if_full(datagram);
+}
+
+static void casync__datagram_writable(void *arg);
+
+/* A Unix socket that is not connected counts as writable although the receiver's queue is full (unix(7);
+   epoll knows of no receiver), so waiting for that would spin: the next attempt comes a little later. */
+static void casync__datagram_back_off(casync_datagram *datagram) {
+    const casync__datagram_entry *entry = casync__first_entry(&datagram->out);
+    casync_loop *loop = casync__datagram_loop(datagram);
+    if (entry->address.size == 0 || casync__sockaddr(&entry->address)->sa_family != AF_UNIX) return;
+    casync_timer_ref(&datagram->retry, !(datagram->watcher.flags & CASYNC__WATCHER_UNREFERENCED));
+    datagram->retry.job.flags |= CASYNC__JOB_INTERNAL;
+    if (casync_call_later(loop, &datagram->retry, CASYNC__DATAGRAM_RETRY, casync__datagram_writable,
+                          datagram) == 0) /* else no memory for the timer: spinning is what is left */
+        casync__unwant(&datagram->watcher, CASYNC__WRITE);
+}
+
+/* Sends the first datagrams of the queue. False if the kernel took less than all it was given: then it
+   tells of the rest, or of an error in it, when the socket is writable next. (An error that ICMP told is
+   lost if it comes in the middle of a batch, see sendmmsg(2), BUGS; the datagram it hit is sent again.) */
+static bool casync__send_batch(casync_datagram *datagram) {
+    struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
+    struct iovec bytes[CASYNC__DATAGRAM_BATCH];
+    casync_link *link;
+    unsigned size = 0;
+    int64_t count, i;
+    memset(messages, 0, sizeof messages);
+    for (link = datagram->out.next; link != &datagram->out && size < CASYNC__DATAGRAM_BATCH;
+         link = link->next) {
+        casync__datagram_entry *entry = casync__container(link, casync__datagram_entry, link);
+        bytes[size].iov_base = (void *)(uintptr_t)entry->data;
+        bytes[size].iov_len = entry->size;
+        messages[size].msg_hdr.msg_iov = &bytes[size];
+        messages[size].msg_hdr.msg_iovlen = 1;
+        if (entry->address.size > 0) {
+            messages[size].msg_hdr.msg_name = entry->address.storage.bytes;
+            messages[size].msg_hdr.msg_namelen = entry->address.size;
+        }
+        size++;
+    }
+    count = casync__sys_sendmmsg(datagram->watcher.fd, messages, size);
+    for (i = 0; i < count; i++) {
+        casync__datagram_entry *entry = casync__first_entry(&datagram->out);
+        casync__datagram_dequeue(datagram, entry, (int64_t)entry->size);
+    }
+    if (count == -EAGAIN) {
+        casync__datagram_back_off(datagram);
+    } else if (count < 0) {
+        casync__datagram_entry *failed = casync__first_entry(&datagram->out);
+        bool tell = !failed->op;
+        casync__datagram_dequeue(datagram, failed, count);
+        if (tell) casync__datagram_error(datagram, count);
+    }
+    return count == (int64_t)size || (count < 0 && count != -EAGAIN);
+}
+
+static void casync__datagram_end(casync_datagram *datagram, int64_t error);
+
+/* The socket is writable, or it is time to try again. */
+static void casync__datagram_writable(void *arg) {
+    casync_datagram *datagram = (casync_datagram *)arg;
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__guard guard;
+    bool more = true;
+    int i;
+    casync__guard_enter(loop, &guard, datagram);
+    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone && !loop->breaking; i++)
+        more = !casync__list_is_empty(&datagram->out) && casync__send_batch(datagram);
+    if (!guard.gone) casync__datagram_resume_if_drained(datagram);
+    if (!casync__guard_leave(loop, &guard) || !casync__datagram_is_active(datagram)) return;
+    if (!casync__list_is_empty(&datagram->out)) {
+        casync__datagram_want_write(datagram);
+    } else {
+        casync__unwant(&datagram->watcher, CASYNC__WRITE);
+        if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) casync__datagram_end(datagram, 0);
+    }
+}
+
+/* May the user send? */
+static int64_t casync__check_send(const casync_datagram *datagram) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return CASYNC_INVALID_STATE;
+    return casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED) ? -EPIPE : 0;
+}
+
+/* What the kernel says to it now; -EAGAIN also if others wait before it. */
+static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync_span *spans, size_t count,
+                                         const casync_address *address) {
+    struct msghdr message;
+    int64_t result = casync__check_send(datagram);
+    if (result < 0) return result;
+    CASYNC_ASSERT(casync__in_loop_thread(casync__datagram_loop(datagram)));
+    if (!casync__list_is_empty(&datagram->out)) return -EAGAIN;
+    if (count == 1)
+        return casync__sys_sendto(datagram->watcher.fd, spans[0].ptr, spans[0].len,
+                                  address ? casync__sockaddr(address) : NULL, address ? address->size : 0);
+    memset(&message, 0, sizeof message);
+    message.msg_iov = casync__iovec(spans);
+    message.msg_iovlen = count;
+    if (address) {
+        message.msg_name = casync__sockaddr(address);
+        message.msg_namelen = address->size;
+    }
+    return casync__sys_sendmsg(datagram->watcher.fd, &message);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_sendv(casync_datagram *datagram, const casync_span *spans,
+                                             size_t count, const casync_address *address) {
+    int64_t result = casync__datagram_send_now(datagram, spans, count, address);
+    size_t size = casync__spans_size(spans, count);
+    casync__datagram_entry *entry;
+    if (result != -EAGAIN) return result;
+    if (datagram->queued >= datagram->queue_limit ||
+        size + CASYNC__DATAGRAM_COUNTED > datagram->queue_limit - datagram->queued)
+        return -ENOBUFS;
+    entry = casync__make_entry(casync__datagram_loop(datagram), spans, count, address);
+    if (!entry) return -ENOMEM;
+    casync__datagram_enqueue(datagram, entry);
+    return (int64_t)size;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
+                                            const casync_address *address) {
+    casync_span span;
+    span.ptr = data;
+    span.len = size;
+    return casync_datagram_sendv(datagram, &span, 1, address);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_try_send(casync_datagram *datagram, const void *data, size_t size,
+                                                const casync_address *address) {
+    casync_span span;
+    span.ptr = data;
+    span.len = size;
+    return casync__datagram_send_now(datagram, &span, 1, address);
+}
+
+/* -- operations -- */
+
+static casync_future *casync__datagram_op_begin(casync_datagram *datagram, casync_op *op, int kind) {
+    casync__op_begin(casync__datagram_loop(datagram), op, kind);
+    op->datagram = datagram;
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op,
+                                                      const void *data, size_t size,
+                                                      const casync_address *address) {
+    casync__datagram_entry *entry;
+    int64_t result;
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_SEND);
+    result = casync_datagram_try_send(datagram, data, size, address);
+    if (result != -EAGAIN) return casync__op_done(op, result, NULL);
+    entry = casync__make_entry(casync__datagram_loop(datagram), NULL, 0, address);
+    if (!entry) return casync__op_done(op, -ENOMEM, NULL);
+    entry->op = op;
+    entry->data = (const uint8_t *)data;
+    entry->size = size;
+    casync__datagram_enqueue(datagram, entry);
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op,
+                                                         void *buffer, size_t size, casync_address *address) {
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_RECEIVE);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN) ||
+        casync__datagram_protocol_reads(datagram->protocol))
+        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED))
+        return casync__op_done(op, -ECONNABORTED, NULL);
+    if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
+    op->buffer = (uint8_t *)buffer;
+    op->length = size;
+    op->address = address;
+    casync__list_append(&datagram->receiving, &op->link);
+    casync__datagram_update_reading(datagram);
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op) {
+    int64_t state = casync__check_send(datagram);
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_DRAIN);
+    if (state < 0 && !casync__datagram_is_active(datagram)) return casync__op_done(op, state, NULL);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED)) return casync__op_done(op, 0, NULL);
+    casync__list_append(&datagram->waiting, &op->link);
+    return &op->future;
+}
+
+/* Takes the datagram of a send operation out of the queue. */
+static void casync__forget_send(casync_datagram *datagram, casync_op *op) {
+    casync_link *link;
+    for (link = datagram->out.next; link != &datagram->out; link = link->next) {
+        casync__datagram_entry *entry = casync__container(link, casync__datagram_entry, link);
+        if (entry->op != op) continue;
+        entry->op = NULL;
+        casync__datagram_dequeue(datagram, entry, 0);
+        return; /* that the queue may be empty now is noticed when the socket is writable */
+    }
+}
+
+static void casync__datagram_op_cancel(casync_op *op) {
+    casync_datagram *datagram = op->datagram;
+    if (op->kind == CASYNC__OP_SEND) casync__forget_send(datagram, op);
+    if (op->kind == CASYNC__OP_RECEIVE) casync__datagram_update_reading(datagram);
+    if (op->kind == CASYNC__OP_FINISH) casync_datagram_close(datagram);
+}
+
+/* -- the life of a datagram socket -- */
+
+static void casync__drop_datagrams(casync_datagram *datagram, int64_t error) {
+    casync__datagram_entry *entry;
+    while ((entry = casync__first_entry(&datagram->out)) != NULL)
+        casync__datagram_dequeue(datagram, entry, error);
+    while ((entry = casync__first_entry(&datagram->in)) != NULL) {
+        casync__list_remove(&entry->link);
+        casync__free(&casync__datagram_loop(datagram)->allocator, entry);
+    }
+}
+
+/* Nothing more comes or goes. Operations fail, but for finish operations, which are done when it is
+   closed. */
+static void casync__datagram_end(casync_datagram *datagram, int64_t error) {
+    casync_loop *loop = casync__datagram_loop(datagram);
+    if (!casync__datagram_is_active(datagram)) return;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    datagram->flags |= CASYNC__DATAGRAM_ENDED;
+    datagram->error = error;
+    casync__watcher_want(&datagram->watcher, 0);
+    casync_job_cancel(&datagram->watcher.reader);
+    casync_job_cancel(&datagram->watcher.writer);
+    if (datagram->watcher.changed.next) casync__list_remove(&datagram->watcher.changed);
+    casync_timer_stop(&datagram->retry);
+    casync__drop_datagrams(datagram, -ECONNABORTED);
+    casync__drains_done(&datagram->waiting, -ECONNABORTED);
+    casync__ops_done(&datagram->receiving, -ECONNABORTED);
+    casync__make_ready(loop, &datagram->ending); /* behind the callbacks of these operations */
+}
+
+/* Closes a socket that ended, and tells its protocol, which may then use the struct again. */
+static void casync__datagram_ended(void *arg) {
+    casync_datagram *datagram = (casync_datagram *)arg;
+    const casync_datagram_protocol *protocol = datagram->protocol;
+    int64_t error = datagram->error;
+    casync_link finishing;
+    casync__list_init(&finishing);
+    casync__list_move(&finishing, &datagram->waiting);
+    casync_datagram_close(datagram);
+    casync__ops_done(&finishing, error);
+    if (protocol && protocol->connection_lost) protocol->connection_lost(datagram, error);
+}
+
+CASYNC__DEFINE void casync_datagram_close(casync_datagram *datagram) {
+    bool keep_fd = casync__datagram_is(datagram, CASYNC__DATAGRAM_KEEP_FD);
+    bool unshared = casync__datagram_is(datagram, CASYNC__DATAGRAM_UNSHARED);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return;
+    casync__datagram_end(datagram, -ECONNABORTED);
+    casync__guard_object_gone(casync__datagram_loop(datagram), datagram);
+    casync_job_cancel(&datagram->ending);
+    casync__watcher_unregister(&datagram->watcher, unshared);
+    if (!keep_fd) casync__sys_close(datagram->watcher.fd);
+    datagram->flags = 0;
+    casync__ops_done(&datagram->waiting, -ECONNABORTED);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_abort(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    casync__datagram_end(datagram, -ECONNABORTED);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_finish_start(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) return 0;
+    datagram->flags |= CASYNC__DATAGRAM_FINISHING;
+    casync__datagram_update_reading(datagram);
+    if (casync__list_is_empty(&datagram->out)) casync__datagram_end(datagram, 0);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op) {
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_FINISH);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN))
+        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    casync__list_append(&datagram->waiting, &op->link);
+    (void)casync_datagram_finish_start(datagram); /* if it ended already, what follows is on its way */
+    return &op->future;
+}
+
+CASYNC__DEFINE bool casync_datagram_is_open(const casync_datagram *datagram) {
+    return casync__datagram_is_active(datagram);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_protocol(casync_datagram *datagram,
+                                                    const casync_datagram_protocol *protocol) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    if (casync__datagram_protocol_reads(protocol)) {
+        if (!casync__list_is_empty(&datagram->receiving)) return -EBUSY;
+        if (casync__make_datagram_area(casync__datagram_loop(datagram)) < 0) return -ENOMEM;
+    }
+    datagram->protocol = protocol;
+    casync__datagram_update_reading(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_pause_reading(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    datagram->flags |= CASYNC__DATAGRAM_PAUSED;
+    casync__datagram_update_reading(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_resume_reading(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    datagram->flags &= ~(uint32_t)CASYNC__DATAGRAM_PAUSED;
+    casync__datagram_update_reading(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high, size_t low) {
+    if (low > high) return -EINVAL;
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    datagram->high_water = high;
+    datagram->low_water = low;
+    if (datagram->queued > high)
+        casync__datagram_pause_if_full(datagram);
+    else
+        casync__datagram_resume_if_drained(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE void casync_datagram_ref(casync_datagram *datagram, bool referenced) {
+    casync_watcher_ref(&datagram->watcher, referenced);
+    casync_timer_ref(&datagram->retry, referenced);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_local_address(const casync_datagram *datagram,
+                                                     casync_address *address) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__address_of(datagram->watcher.fd, casync__sys_getsockname, address);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_peer_address(const casync_datagram *datagram,
+                                                    casync_address *address) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__address_of(datagram->watcher.fd, casync__sys_getpeername, address);
+}
+
+/* -- options of the socket -- */
+
+/* Sets an option that has one number for each version of IP. A socket for IPv6 may send by IPv4 too, unless
+   it is for IPv6 alone, which the kernel may tell by an error. */
+static int64_t casync__set_ip(int fd, int name4, int name6, int value) {
+    int64_t family = casync__socket_family(fd), result;
+    if (family == AF_INET) return casync__set_int(fd, IPPROTO_IP, name4, value);
+    if (family != AF_INET6) return family < 0 ? family : -EOPNOTSUPP;
+    result = casync__set_int(fd, IPPROTO_IPV6, name6, value);
+    if (result == 0) (void)casync__set_int(fd, IPPROTO_IP, name4, value);
+    return result;
+}
+
+static int64_t casync__set_multicast_interface4(int fd, int index) {
+    struct ip_mreqn request;
+    memset(&request, 0, sizeof request);
+    request.imr_ifindex = index;
+    return casync__sys_setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof request);
+}
+
+static int64_t casync__set_multicast_interface(int fd, const char *interface) {
+    int64_t family = casync__socket_family(fd), index, result;
+    index = interface ? casync__interface_index(interface) : 0;
+    if (index < 0) return index;
+    if (family == AF_INET) return casync__set_multicast_interface4(fd, (int)index);
+    if (family != AF_INET6) return family < 0 ? family : -EOPNOTSUPP;
+    result = casync__set_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index);
+    if (result == 0) (void)casync__set_multicast_interface4(fd, (int)index);
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_int(datagram->watcher.fd, SOL_SOCKET, SO_BROADCAST, on);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_ip(datagram->watcher.fd, IP_TTL, IPV6_UNICAST_HOPS, hops);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram,
+                                                               const char *interface) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_multicast_interface(datagram->watcher.fd, interface);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_ip(datagram->watcher.fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, hops);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_ip(datagram->watcher.fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, on);
+}
+
+/* A group, and the interface and source of a membership: RFC 3678's, the same for both versions of IP. */
+static int64_t casync__parse_membership(const char *group, const char *interface, const char *source,
+                                        struct group_source_req *request) {
+    casync_address address;
+    int64_t result = casync__parse_host(group, 0, &address);
+    memset(request, 0, sizeof *request);
+    if (result < 0) return result;
+    memcpy(&request->gsr_group, address.storage.bytes, address.size);
+    if (casync__sockaddr(&address)->sa_family == AF_INET6)
+        request->gsr_interface = ((struct sockaddr_in6 *)(void *)&request->gsr_group)->sin6_scope_id;
+    if (interface) {
+        result = casync__interface_index(interface);
+        if (result < 0) return result;
+        request->gsr_interface = (uint32_t)result;
+    }
+    if (!source) return 0;
+    result = casync__parse_host(source, 0, &address);
+    if (result < 0) return result;
+    memcpy(&request->gsr_source, address.storage.bytes, address.size);
+    return request->gsr_source.ss_family == request->gsr_group.ss_family ? 0 : -EINVAL;
+}
+
+/* Joins or leaves, by the option of the two that fits. */
+static int64_t casync__change_membership(casync_datagram *datagram, const char *group, const char *interface,
+                                         const char *source, int option, int option_with_source) {
+    struct group_source_req request;
+    struct group_req any;
+    int64_t result = casync__parse_membership(group, interface, source, &request);
+    int level = request.gsr_group.ss_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    if (result < 0) return result;
+    if (source)
+        return casync__sys_setsockopt(datagram->watcher.fd, level, option_with_source, &request,
+                                      sizeof request);
+    memset(&any, 0, sizeof any);
+    any.gr_interface = request.gsr_interface;
+    any.gr_group = request.gsr_group;
+    return casync__sys_setsockopt(datagram->watcher.fd, level, option, &any, sizeof any);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_join(casync_datagram *datagram, const char *group,
+                                            const char *interface, const char *source) {
+    return casync__change_membership(datagram, group, interface, source, MCAST_JOIN_GROUP,
+                                     MCAST_JOIN_SOURCE_GROUP);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_leave(casync_datagram *datagram, const char *group,
+                                             const char *interface, const char *source) {
+    return casync__change_membership(datagram, group, interface, source, MCAST_LEAVE_GROUP,
+                                     MCAST_LEAVE_SOURCE_GROUP);
+}
+
+/* -- opening -- */
+
+static int64_t casync__configure_datagram(int fd, const casync_datagram_desc *desc) {
+    int64_t result = 0;
+    if (desc->reuse_address) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result == 0 && desc->reuse_port) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (result == 0 && desc->broadcast) result = casync__set_int(fd, SOL_SOCKET, SO_BROADCAST, 1);
+    if (result == 0 && desc->receive_buffer)
+        result = casync__set_int(fd, SOL_SOCKET, SO_RCVBUF, desc->receive_buffer);
+    if (result == 0 && desc->send_buffer)
+        result = casync__set_int(fd, SOL_SOCKET, SO_SNDBUF, desc->send_buffer);
+    if (result == 0 && desc->multicast_interface)
+        result = casync__set_multicast_interface(fd, desc->multicast_interface);
+    if (result == 0 && desc->multicast_ttl)
+        result = casync__set_ip(fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, desc->multicast_ttl);
+    if (result == 0 && desc->no_multicast_loop)
+        result = casync__set_ip(fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0);
+    return result;
+}
+
+/* Where the desc leads: addresses of size 0 where it says nothing. */
+static int64_t casync__datagram_addresses(const casync_datagram_desc *desc, casync_address *local,
+                                          casync_address *remote) {
+    int64_t result = 0;
+    bool ipv4;
+    local->size = remote->size = 0;
+    if (desc->remote_path)
+        result = casync__parse_path(desc->remote_path, remote);
+    else if (desc->remote_host || desc->remote_port)
+        result = casync__parse_host(desc->remote_host ? desc->remote_host : "127.0.0.1", desc->remote_port,
+                                    remote);
+    if (result < 0) return result;
+    ipv4 = remote->size > 0 && casync__sockaddr(remote)->sa_family == AF_INET;
+    if (desc->local_path)
+        result = casync__parse_path(desc->local_path, local);
+    else if (desc->local_host || desc->local_port || remote->size == 0)
+        result = casync__parse_host(desc->local_host ? desc->local_host
+                                    : ipv4           ? "0.0.0.0"
+                                                     : "::",
+                                    desc->local_port, local);
+    return result;
+}
+
+static int64_t casync__bind_datagram(int fd, const casync_datagram_desc *desc, const casync_address *local) {
+    int64_t result = 0;
+    if (local->size == 0) return 0;
+    if (casync__sockaddr(local)->sa_family == AF_INET6)
+        result = casync__set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
+    if (desc->local_path) casync__remove_socket_file(desc->local_path);
+    return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(local), local->size);
+}
+
+/* A socket that is bound and connected as the desc says. */
+static int64_t casync__datagram_socket(const casync_datagram_desc *desc) {
+    casync_address local, remote;
+    int64_t fd, result = casync__datagram_addresses(desc, &local, &remote);
+    if (result < 0) return result;
+    fd = casync__sys_datagram_socket(casync__sockaddr(local.size ? &local : &remote)->sa_family);
+    if (fd == -EAFNOSUPPORT && remote.size == 0 && !desc->local_host) { /* a kernel without IPv6 */
+        casync__parse_host("0.0.0.0", desc->local_port, &local);
+        fd = casync__sys_datagram_socket(AF_INET);
+    }
+    if (fd < 0) return fd;
+    result = casync__configure_datagram((int)fd, desc);
+    if (result == 0) result = casync__bind_datagram((int)fd, desc, &local);
+    if (result == 0 && remote.size > 0)
+        result = casync__sys_connect((int)fd, casync__sockaddr(&remote), remote.size);
+    if (result == 0) return fd;
+    casync__sys_close((int)fd);
+    return result;
+}
+
+/* A given descriptor may block: every call asks for itself that it does not. */
+static int64_t casync__datagram_adopt(const casync_datagram_desc *desc) {
+    int type = 0;
+    socklen_t size = sizeof type;
+    int64_t result = casync__sys_getsockopt(desc->fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    if (result == 0 && type == SOCK_STREAM) result = -EPROTOTYPE;
+    if (result == 0) result = casync__configure_datagram(desc->fd, desc);
+    return result < 0 ? result : desc->fd;
+}
+
+static void casync__datagram_begin(casync_loop *loop, casync_datagram *datagram,
+                                   const casync_datagram_desc *desc) {
+    size_t default_size = casync__socket_family(datagram->watcher.fd) == AF_UNIX ? CASYNC__DATAGRAM_UNIX_SIZE
+                                                                                 : CASYNC__DATAGRAM_SIZE;
+    casync__job_init(loop, &datagram->watcher.reader, casync__datagram_readable, datagram);
+    casync__job_init(loop, &datagram->watcher.writer, casync__datagram_writable, datagram);
+    casync__job_init(loop, &datagram->ending, casync__datagram_ended, datagram);
+    datagram->ending.flags = CASYNC__JOB_INTERNAL;
+    datagram->protocol = desc->protocol;
+    datagram->user = desc->user;
+    datagram->queued = 0;
+    datagram->high_water = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
+    datagram->low_water = desc->low_water ? desc->low_water : datagram->high_water / 4;
+    datagram->queue_limit = desc->queue_limit ? desc->queue_limit : CASYNC__DATAGRAM_QUEUE_LIMIT;
+    datagram->max_size = desc->max_size ? desc->max_size : default_size;
+    datagram->error = 0;
+    casync__list_init(&datagram->out);
+    casync__list_init(&datagram->in);
+    casync__list_init(&datagram->receiving);
+    casync__list_init(&datagram->waiting);
+    datagram->flags = CASYNC__DATAGRAM_OPEN;
+    if (!desc->use_fd) datagram->flags |= CASYNC__DATAGRAM_UNSHARED;
+    if (desc->use_fd && desc->keep_fd) datagram->flags |= CASYNC__DATAGRAM_KEEP_FD;
+    if (desc->start_paused) datagram->flags |= CASYNC__DATAGRAM_PAUSED;
+    casync__datagram_update_reading(datagram);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
+                                            const casync_datagram_desc *desc) {
+    size_t high = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
+    int64_t fd, result;
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EALREADY;
+    if (loop->state == CASYNC_LOOP_CLOSED || desc->low_water > high || desc->max_size > CASYNC__DATAGRAM_AREA)
+        return -EINVAL;
+    if (casync__datagram_protocol_reads(desc->protocol) && casync__make_datagram_area(loop) < 0)
+        return -ENOMEM;
+    fd = desc->use_fd ? casync__datagram_adopt(desc) : casync__datagram_socket(desc);
+    if (fd < 0) return fd;
+    result = casync__watcher_register(loop, &datagram->watcher, (int)fd, CASYNC__WATCHER_DATAGRAM);
+    if (result < 0) {
+        if (!desc->use_fd) casync__sys_close((int)fd);
+        return result;
+    }
+    if (desc->use_fd && !desc->keep_fd) (void)casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    casync__datagram_begin(loop, datagram, desc);
+    return 0;
+}
+
+/* -- the forms that wait -- */
+
+CASYNC__DEFINE int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
+                                               casync_address *address) {
+    CASYNC__WAIT_FOR(datagram->watcher.reader.loop,
+                     casync_datagram_receive_op(datagram, &op, buffer, size, address));
+}
+
+CASYNC__DEFINE int64_t casync_datagram_drain(casync_datagram *datagram) {
+    CASYNC__WAIT_FOR(datagram->watcher.reader.loop, casync_datagram_drain_op(datagram, &op));
+}
+
+CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
+    CASYNC__WAIT_FOR(datagram->watcher.reader.loop, casync_datagram_finish_op(datagram, &op));
 }
 
 /* >> thread pool (implementation) ------------------------------------------------------------- */
