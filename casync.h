@@ -5287,7 +5287,7 @@ static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
-static inline int64_t casync__await(casync_task *task, casync_future *future) {
+static int64_t casync__await(casync_task *task, casync_future *future) {
     if (casync_await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
     return casync_await_end(task);
 }
@@ -5999,7 +5999,8 @@ CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t r
    A cancelled operation just leaves its list; where that lets others go on, its kind has an `abandon`.
 
    No system call. No allocation but for a queue's slots: an operation is its caller's memory, or in the
-   waiting form on the task's stack. */
+   waiting form on the task's stack; where that is called often it tries first, and makes an operation
+   only if it has to wait. */
 
 static casync_op *casync__first_waiting(const casync_link *waiting) {
     if (!waiting->next || casync__list_is_empty(waiting)) return NULL;
@@ -6092,8 +6093,9 @@ CASYNC__DEFINE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_o
 
 CASYNC__DEFINE int64_t casync_lock_acquire(casync_lock *lock) {
     casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_lock_try_acquire(lock) : -EPERM;
     casync_op op;
-    return task ? casync__await(task, casync_lock_acquire_op(lock, &op)) : -EPERM;
+    return result == -EAGAIN ? casync__await(task, casync_lock_acquire_op(lock, &op)) : result;
 }
 
 CASYNC__DEFINE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout) {
@@ -6153,14 +6155,16 @@ CASYNC__DEFINE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlo
 
 CASYNC__DEFINE int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock) {
     casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_rwlock_try_acquire_read(rwlock) : -EPERM;
     casync_op op;
-    return task ? casync__await(task, casync_rwlock_acquire_read_op(rwlock, &op)) : -EPERM;
+    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_read_op(rwlock, &op)) : result;
 }
 
 CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
     casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_rwlock_try_acquire_write(rwlock) : -EPERM;
     casync_op op;
-    return task ? casync__await(task, casync_rwlock_acquire_write_op(rwlock, &op)) : -EPERM;
+    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_write_op(rwlock, &op)) : result;
 }
 
 /* -- condition -- */
@@ -6273,8 +6277,9 @@ CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *sema
 
 CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
     casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_semaphore_try_acquire(semaphore) : -EPERM;
     casync_op op;
-    return task ? casync__await(task, casync_semaphore_acquire_op(semaphore, &op)) : -EPERM;
+    return result == -EAGAIN ? casync__await(task, casync_semaphore_acquire_op(semaphore, &op)) : result;
 }
 
 /* -- barrier -- */
@@ -6550,8 +6555,9 @@ CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op
 
 CASYNC__DEFINE int64_t casync_queue_put(casync_queue *queue, void *item) {
     casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_queue_put_nowait(queue, item) : -EPERM;
     casync_op op;
-    return task ? casync__await(task, casync_queue_put_op(queue, &op, item)) : -EPERM;
+    return result == -EAGAIN ? casync__await(task, casync_queue_put_op(queue, &op, item)) : result;
 }
 
 CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
@@ -6562,9 +6568,9 @@ CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item,
 
 CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
     casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_queue_get_nowait(queue, item) : -EPERM;
     casync_op op;
-    int64_t result;
-    if (!task) return -EPERM;
+    if (result != -EAGAIN) return result;
     result = casync__await(task, casync_queue_get_op(queue, &op));
     if (result >= 0) *item = op.future.ptr;
     return result;
