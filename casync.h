@@ -64,6 +64,13 @@
        StreamReader                     casync_read_op, read_exactly_op, read_until_op
        Protocol, BufferedProtocol       casync_protocol
        Server, start_server             casync_server, casync_listen
+       Event, Lock, Condition, Barrier  casync_event, casync_lock, casync_condition, casync_barrier
+       Semaphore, BoundedSemaphore      casync_semaphore
+       Queue, LifoQueue, PriorityQueue  casync_queue, casync_queue_desc.order
+       async with lock                  casync_lock_acquire, casync_lock_release
+       QueueEmpty, QueueFull            -EAGAIN
+       QueueShutDown                    CASYNC_QUEUE_SHUT_DOWN
+       BrokenBarrierError               CASYNC_BROKEN_BARRIER
        open_connection                  casync_connect_op
        loop.create_datagram_endpoint    casync_datagram_open
        DatagramTransport                casync_datagram: send, finish_start, abort
@@ -149,7 +156,9 @@ enum casync_error {
     CASYNC_EOF = -5001,             /* the stream ended before the first byte of what was asked for */
     CASYNC_INCOMPLETE_READ = -5002, /* the stream ended inside what was asked for */
     CASYNC_LIMIT_OVERRUN = -5003,   /* a frame is longer than the stream's read limit */
-    CASYNC_INVALID_STATE = -5004    /* the object is not in a state that allows this call */
+    CASYNC_INVALID_STATE = -5004,   /* the object is not in a state that allows this call */
+    CASYNC_QUEUE_SHUT_DOWN = -5005, /* the queue takes no more items, or has none left to give */
+    CASYNC_BROKEN_BARRIER = -5006   /* the barrier was reset or aborted */
 };
 
 /* The name of an error in words; "success" for values >= 0. Thread-safe; the string is static. */
@@ -553,6 +562,7 @@ struct casync_op {
     int kind;                  /* private */
     casync_stream *stream;     /* private: whose operation it is (accept: where the connection goes) */
     casync_server *server;     /* private: accept's server */
+    void *object;              /* private: the lock, queue, ... it waits for */
     casync_datagram *datagram; /* private: whose operation it is, if no stream's or server's */
     casync_address *address;   /* private: where the sender of a datagram goes */
     uint8_t *buffer;           /* private */
@@ -1007,6 +1017,200 @@ CASYNC_API casync_task *casync_task_group_spawn(casync_task_group *group, casync
 CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task *task, casync_step step);
 CASYNC_API int64_t casync_task_group_end(casync_task_group *group, int64_t result);
 CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result);
+
+/* >> sync primitives (API) -------------------------------------------------------------------- */
+
+/* How the tasks of one loop wait for each other: asyncio's locks and queues, with its names and meaning.
+   The rules are the same for all:
+   - The structs are yours, and ready to use when they are zeroed: a lock is free, an event not set, a
+     semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct in whatever
+     state. Only a queue needs a close. A struct must outlive those who wait for it.
+   - x() waits: it is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already if there is
+     nothing to wait for: for stackless tasks, gather, select, callbacks; with casync_wait_for it has a
+     time limit. It belongs to the loop that this thread runs; where none runs, to wait is -EPERM. All else has
+     an immediate result, and may be called from tasks and callbacks alike, in the loop's thread.
+   - Who comes first is served first. What becomes free is handed at once to the first who waits for it, and
+     nobody can come between.
+   - So an operation that is done has had its effect, also if its task is cancelled before it goes on: the
+     task has the lock, or the item. One that is cancelled, or closed, while pending has had none.
+   - What would have to wait, in a form that does not, is -EAGAIN. What the state does not allow (the
+     release of a lock that is free, a task_done too many) is CASYNC_INVALID_STATE, and changes nothing.
+   Costs: no system call; and no allocation but for a queue's items. All are O(1), but for O(log n) in a
+   priority queue, and for whoever wakes n others. */
+
+/* Something that has happened, or not yet. Set lets all who wait go on, and all who come until clear. */
+typedef struct casync_event {
+    casync_link waiting; /* private */
+    bool set;            /* private */
+} casync_event;
+CASYNC_API void casync_event_set(casync_event *event);
+CASYNC_API void casync_event_clear(casync_event *event);
+CASYNC_API bool casync_event_is_set(const casync_event *event);
+CASYNC_API int64_t casync_event_wait(casync_event *event);
+CASYNC_API casync_future *casync_event_wait_op(casync_event *event, casync_op *op);
+
+/* A lock, which one holds at a time. As in asyncio it has no owner: anybody may release it, and who holds it
+   and acquires it again waits for ever. acquire_timeout: -ETIMEDOUT after so many nanoseconds. */
+typedef struct casync_lock {
+    casync_link waiting; /* private */
+    bool locked;         /* private */
+} casync_lock;
+CASYNC_API int64_t casync_lock_acquire(casync_lock *lock);
+CASYNC_API int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout);
+CASYNC_API casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op);
+CASYNC_API int64_t casync_lock_try_acquire(casync_lock *lock);
+CASYNC_API int64_t casync_lock_release(casync_lock *lock);
+CASYNC_API bool casync_lock_locked(const casync_lock *lock);
+
+/* A lock that many hold for reading, or one for writing. A reader that comes after a writer waits behind it,
+   so neither starves. release gives back either. */
+typedef struct casync_rwlock {
+    casync_link waiting; /* private */
+    int64_t readers;     /* read-only: who hold it for reading */
+    bool writing;        /* read-only: somebody holds it for writing */
+} casync_rwlock;
+CASYNC_API int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock);
+CASYNC_API casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op);
+CASYNC_API int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock);
+CASYNC_API int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock);
+CASYNC_API casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, casync_op *op);
+CASYNC_API int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock);
+CASYNC_API int64_t casync_rwlock_release(casync_rwlock *rwlock);
+
+/* Waits, holding a lock, for others to change what the lock protects. wait releases the lock until it is
+   notified, and holds it again when it returns; also when it was cancelled, so a cancelled wait is not done
+   before it has the lock (closing its future instead gives up the wait without the lock). Look again at what
+   you wait for:
+
+       while (result >= 0 && !ready) result = casync_condition_wait(&condition);
+
+   notify wakes the first n of those who wait and returns how many it woke; they go on, one after the other,
+   when you have released the lock. A notification whose receiver is cancelled before it has the lock goes
+   to the next. Who waits or notifies must hold the lock, else CASYNC_INVALID_STATE. -EINVAL for n < 0.
+   Several conditions may share a lock. */
+typedef struct casync_condition {
+    casync_link waiting; /* private */
+    casync_lock *lock;   /* read-only */
+} casync_condition;
+CASYNC_API void casync_condition_init(casync_condition *condition, casync_lock *lock);
+CASYNC_API int64_t casync_condition_wait(casync_condition *condition);
+CASYNC_API casync_future *casync_condition_wait_op(casync_condition *condition, casync_op *op);
+CASYNC_API int64_t casync_condition_notify(casync_condition *condition, int64_t n);
+CASYNC_API int64_t casync_condition_notify_all(casync_condition *condition);
+
+/* A number that acquire takes 1 from, once it is not 0, and release adds 1 to; not above `bound`, if that is
+   not 0 (asyncio's BoundedSemaphore(n) is value n, bound n): then CASYNC_INVALID_STATE. init: -EINVAL for
+   less than 0, or more than the bound. */
+typedef struct casync_semaphore {
+    casync_link waiting; /* private */
+    int64_t value;       /* read-only */
+    int64_t bound;       /* read-only */
+} casync_semaphore;
+CASYNC_API int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value, int64_t bound);
+CASYNC_API int64_t casync_semaphore_acquire(casync_semaphore *semaphore);
+CASYNC_API casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore, casync_op *op);
+CASYNC_API int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore);
+CASYNC_API int64_t casync_semaphore_release(casync_semaphore *semaphore);
+CASYNC_API bool casync_semaphore_locked(const casync_semaphore *semaphore);
+
+/* Where `parties` tasks wait until all have come, again and again. The result of wait is a number, from 0 in
+   the order in which they came. reset sends those who wait away with CASYNC_BROKEN_BARRIER; abort these,
+   and all who come until a reset. Who is cancelled just counts no more. init: -EINVAL for less than one. */
+typedef struct casync_barrier {
+    casync_link waiting; /* private */
+    int64_t parties;     /* read-only */
+    int64_t n_waiting;   /* read-only */
+    bool broken;         /* read-only */
+} casync_barrier;
+CASYNC_API int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties);
+CASYNC_API int64_t casync_barrier_wait(casync_barrier *barrier);
+CASYNC_API casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op);
+CASYNC_API void casync_barrier_reset(casync_barrier *barrier);
+CASYNC_API void casync_barrier_abort(casync_barrier *barrier);
+
+/* Go's WaitGroup: a count of what is still to be done, and those who wait for it to be 0. add: -EINVAL for
+   less than 0, or too much. done takes one off, CASYNC_INVALID_STATE at 0. */
+typedef struct casync_wait_group {
+    casync_link waiting; /* private */
+    int64_t count;       /* read-only */
+} casync_wait_group;
+CASYNC_API int64_t casync_wait_group_add(casync_wait_group *group, int64_t n);
+CASYNC_API int64_t casync_wait_group_done(casync_wait_group *group);
+CASYNC_API int64_t casync_wait_group_wait(casync_wait_group *group);
+CASYNC_API casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op);
+
+/* Something to be done once, by the first who needs it. begin waits until it is done and returns 0, or
+   returns 1: then it is yours to do, and to say by `end` how it went: with a result below 0 it is not done, and
+   the next who waits is asked. end: CASYNC_INVALID_STATE if nobody is at it. call is both, around a coroutine,
+   whose error it returns; 0 otherwise. */
+typedef struct casync_once {
+    casync_link waiting; /* private */
+    bool doing, done;    /* read-only */
+} casync_once;
+CASYNC_API int64_t casync_once_begin(casync_once *once);
+CASYNC_API casync_future *casync_once_begin_op(casync_once *once, casync_op *op);
+CASYNC_API int64_t casync_once_end(casync_once *once, int64_t result);
+CASYNC_API int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg);
+
+/* The order in which a queue's items come out. */
+enum casync_queue_order {
+    CASYNC_QUEUE_FIFO, /* first in, first out */
+    CASYNC_QUEUE_LIFO, /* last in, first out */
+    CASYNC_QUEUE_PRIORITY /* by compare, as in qsort: what is less comes first; first in, first out among equals */
+};
+
+typedef struct casync_queue_desc {
+    int64_t maxsize;                              /* items; 0: no limit */
+    int order;                                    /* enum casync_queue_order */
+    int (*compare)(const void *a, const void *b); /* of two items; it must not touch the queue */
+} casync_queue_desc;
+
+/* A queue of pointers, which stay yours.
+
+   put waits while there are maxsize items, get while there is none. An item that somebody waits for goes
+   to him at once, past the others' order. get gives the item in *item, get_op in future.ptr. The _timeout
+   forms return -ETIMEDOUT after so many nanoseconds, with nothing put or got.
+
+   For each item got, call task_done when its work is done: join waits until that has been said of all that
+   were put. shutdown ends the queue: put is CASYNC_QUEUE_SHUT_DOWN from then on, for those who wait too; get,
+   when it is empty; with `immediate` it is empty at once (a task done each, but the pointers are yours to
+   free: shut it down without, and get_nowait the rest, if you do not have them elsewhere).
+
+   Items are kept in memory of the loop given to init, or, in a zeroed queue, of the loop that runs when it is
+   needed first (-EPERM if none runs). With maxsize it is allocated once, by init, and a put cannot fail;
+   without, it doubles when it is full (put: -ENOMEM), and is kept until close. close is an immediate shutdown
+   that frees it, and may be called again.
+   init: -EINVAL for maxsize < 0, an unknown order, PRIORITY without compare, a closed loop; -ENOMEM. desc
+   may be NULL. */
+typedef struct casync_queue {
+    int64_t maxsize;    /* read-only */
+    int64_t unfinished; /* read-only: items put and not said to be done */
+    bool is_shutdown;   /* read-only */
+    int order;          /* private, as is the rest */
+    casync_link getters, putters, joining;
+    casync_allocator allocator;
+    int (*compare)(const void *a, const void *b);
+    struct casync__queue_slot *slots;
+    size_t first, count, capacity;
+    uint64_t sequence;
+} casync_queue;
+CASYNC_API int64_t casync_queue_init(casync_loop *loop, casync_queue *queue, const casync_queue_desc *desc);
+CASYNC_API void casync_queue_close(casync_queue *queue);
+CASYNC_API int64_t casync_queue_put(casync_queue *queue, void *item);
+CASYNC_API int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout);
+CASYNC_API casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item);
+CASYNC_API int64_t casync_queue_put_nowait(casync_queue *queue, void *item);
+CASYNC_API int64_t casync_queue_get(casync_queue *queue, void **item);
+CASYNC_API int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout);
+CASYNC_API casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op);
+CASYNC_API int64_t casync_queue_get_nowait(casync_queue *queue, void **item);
+CASYNC_API int64_t casync_queue_task_done(casync_queue *queue);
+CASYNC_API int64_t casync_queue_join(casync_queue *queue);
+CASYNC_API casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op);
+CASYNC_API void casync_queue_shutdown(casync_queue *queue, bool immediate);
+CASYNC_API size_t casync_queue_qsize(const casync_queue *queue);
+CASYNC_API bool casync_queue_empty(const casync_queue *queue);
+CASYNC_API bool casync_queue_full(const casync_queue *queue);
 
 /* >> streams & servers (API) ------------------------------------------------------------------ */
 
@@ -1842,6 +2046,10 @@ CASYNC__DEFINE const char *casync_strerror(int64_t error) {
         return "frame longer than the stream's read limit";
     case CASYNC_INVALID_STATE:
         return "the object's state does not allow this";
+    case CASYNC_QUEUE_SHUT_DOWN:
+        return "the queue is shut down";
+    case CASYNC_BROKEN_BARRIER:
+        return "the barrier was reset or aborted";
     default:
         break;
     }
@@ -3059,7 +3267,8 @@ enum {
     CASYNC__FUTURE_GATHER,
     CASYNC__FUTURE_SET,
     CASYNC__FUTURE_SHIELD,
-    CASYNC__FUTURE_GROUP
+    CASYNC__FUTURE_GROUP,
+    CASYNC__FUTURE_CONDITION /* an operation that is not over when it is cancelled */
 };
 
 typedef struct casync__future_kind {
@@ -3078,6 +3287,7 @@ static int64_t casync__gather_cancel(casync_future *future);
 static void casync__set_abandon(casync_future *future);
 static void casync__shield_abandon(casync_future *future);
 static int64_t casync__group_cancel(casync_future *future);
+static int64_t casync__condition_cancel(casync_future *future);
 
 /* By kind. */
 static const casync__future_kind casync__future_kinds[] = {{NULL, NULL},
@@ -3089,7 +3299,8 @@ static const casync__future_kind casync__future_kinds[] = {{NULL, NULL},
                                                            {casync__gather_cancel, casync__set_abandon},
                                                            {NULL, casync__set_abandon},
                                                            {NULL, casync__shield_abandon},
-                                                           {casync__group_cancel, NULL}};
+                                                           {casync__group_cancel, NULL},
+                                                           {casync__condition_cancel, casync__op_abandon}};
 
 static void casync__future_abandon(casync_future *future) {
     if (casync__future_kinds[future->kind].abandon) casync__future_kinds[future->kind].abandon(future);
@@ -3392,6 +3603,87 @@ static const casync__backend casync__epoll = {"epoll",
                                               casync__epoll_wake,
                                               casync__epoll_close,
                                               casync__epoll_fork};
+
+/* What an operation is for. */
+enum {
+    CASYNC__OP_READ,
+    CASYNC__OP_READ_EXACTLY,
+    CASYNC__OP_READ_FRAME,
+    CASYNC__OP_CONNECT,
+    CASYNC__OP_DRAIN,
+    CASYNC__OP_FINISH,
+    CASYNC__OP_ACCEPT,
+    CASYNC__OP_EVENT,
+    CASYNC__OP_LOCK,
+    CASYNC__OP_READ_LOCK,
+    CASYNC__OP_WRITE_LOCK,
+    CASYNC__OP_CONDITION,
+    CASYNC__OP_NOTIFIED_CONDITION,  /* waits for its lock, as does */
+    CASYNC__OP_CANCELLED_CONDITION, /* this one, which then ends as cancelled */
+    CASYNC__OP_SEMAPHORE,
+    CASYNC__OP_BARRIER,
+    CASYNC__OP_WAIT_GROUP,
+    CASYNC__OP_ONCE,
+    CASYNC__OP_PUT,
+    CASYNC__OP_GET,
+    CASYNC__OP_JOIN,
+    CASYNC__OP_SERVER_JOIN,
+    CASYNC__OP_WAIT_CLIENTS,
+    CASYNC__OP_RECEIVE,
+    CASYNC__OP_SEND,
+    CASYNC__OP_CALL
+};
+
+/* `abandon` says that the operation, which is in no list any more, was given up while it was pending. */
+typedef struct casync__op_kind {
+    const char *name;
+    void (*abandon)(casync_op *op);
+} casync__op_kind;
+
+static void casync__read_abandon(casync_op *op);
+static void casync__stream_abandon(casync_op *op);
+static void casync__finish_abandon(casync_op *op);
+static void casync__receive_abandon(casync_op *op);
+static void casync__send_abandon(casync_op *op);
+static void casync__call_op_abandon(casync_op *op);
+static void casync__accept_abandon(casync_op *op);
+static void casync__rwlock_abandon(casync_op *op);
+static void casync__notified_abandon(casync_op *op);
+static void casync__barrier_abandon(casync_op *op);
+
+/* By kind. */
+static const casync__op_kind casync__op_kinds[] = {{"read", casync__read_abandon},
+                                                   {"read_exactly", casync__read_abandon},
+                                                   {"read_until", casync__read_abandon},
+                                                   {"connect", casync__stream_abandon},
+                                                   {"drain", NULL},
+                                                   {"finish", casync__finish_abandon},
+                                                   {"accept", casync__accept_abandon},
+                                                   {"event", NULL},
+                                                   {"lock", NULL},
+                                                   {"rwlock, to read", casync__rwlock_abandon},
+                                                   {"rwlock, to write", casync__rwlock_abandon},
+                                                   {"condition", NULL},
+                                                   {"lock of condition", casync__notified_abandon},
+                                                   {"lock of condition", NULL},
+                                                   {"semaphore", NULL},
+                                                   {"barrier", casync__barrier_abandon},
+                                                   {"wait group", NULL},
+                                                   {"once", NULL},
+                                                   {"put to queue", NULL},
+                                                   {"get from queue", NULL},
+                                                   {"join of queue", NULL},
+                                                   {"server", NULL},
+                                                   {"clients of server", NULL},
+                                                   {"receive", casync__receive_abandon},
+                                                   {"send", casync__send_abandon},
+                                                   {"call in a thread", casync__call_op_abandon}};
+
+static void casync__op_abandon(casync_future *future) {
+    casync_op *op = (casync_op *)(void *)future;
+    if (op->link.next) casync__list_remove(&op->link);
+    if (casync__op_kinds[op->kind].abandon) casync__op_kinds[op->kind].abandon(op); /* may free op */
+}
 
 static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kind) {
     /* Nobody ever opened the stream: the operation fails, with or without a loop to tell it. */
@@ -5446,7 +5738,7 @@ static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
-static inline int64_t casync__await(casync_task *task, casync_future *future) {
+static int64_t casync__await(casync_task *task, casync_future *future) {
     if (casync_await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
     return casync_await_end(task);
 }
@@ -5576,8 +5868,6 @@ CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name)
 
 #define CASYNC__LINE 512
 
-static const char *casync__describe_op(const casync_op *op);
-
 /* Adds to a line what there is room for. */
 static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
     size_t length = strlen(line);
@@ -5587,12 +5877,24 @@ static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
     va_end(arguments);
 }
 
+static void casync__append_op(char line[CASYNC__LINE], const casync_op *op) {
+    casync__append(line, "%s", casync__op_kinds[op->kind].name);
+    if (op->object)
+        casync__append(line, " %p", op->object);
+    else if (op->stream || op->server || op->datagram)
+        casync__append(line, ", descriptor %d",
+                       op->stream   ? op->stream->watcher.fd
+                       : op->server ? op->server->watcher.fd
+                                    : op->datagram->watcher.fd);
+}
+
 /* What a pending future stands for, in words. */
 static void casync__append_future(char line[CASYNC__LINE], casync_future *future) {
     const casync_wait_set *set = (const casync_wait_set *)(const void *)future;
     switch (future->kind) {
     case CASYNC__FUTURE_OP:
-        casync__append(line, "%s", casync__describe_op((const casync_op *)(const void *)future));
+    case CASYNC__FUTURE_CONDITION:
+        casync__append_op(line, (const casync_op *)(const void *)future);
         break;
     case CASYNC__FUTURE_TIMER:
         casync__append(line, "sleep, %lld us left",
@@ -6238,6 +6540,634 @@ CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t r
     return casync_await(casync_task_group_end_op(group, result));
 }
 
+/* >> sync primitives (implementation) --------------------------------------------------------- */
+
+/* Each primitive is a little state and a list of the operations that wait for it, first come first. An
+   operation is tried; if the answer is -EAGAIN it is appended to the list. Whoever makes something
+   free takes the first operation off the list, gives it what it waits for in the state, and makes it
+   done. So whoever waits does so because it must: the first of a list could not go on, and there is no state
+   in between, in which a thing is free and its receiver on his way, that a cancelled task would have to undo.
+   A cancelled operation just leaves its list; where that lets others go on, its kind has an `abandon`.
+
+   No system call. No allocation but for a queue's slots: an operation is its caller's memory, or in the
+   waiting form on the task's stack; where that is called often it tries first, and makes an operation
+   only if it has to wait. */
+
+static casync_op *casync__first_waiting(const casync_link *waiting) {
+    if (!waiting->next || casync__list_is_empty(waiting)) return NULL;
+    return casync__container(waiting->next, casync_op, link);
+}
+
+static void casync__append_waiting(casync_link *waiting, casync_op *op) {
+    if (!waiting->next) casync__list_init(waiting); /* zeroed until now */
+    casync__list_append(waiting, &op->link);
+}
+
+/* Makes the future of an operation on `object`, the outcome of which is `result`; if that is -EAGAIN, the
+   operation waits. */
+static casync_future *casync__sync_op(casync_op *op, int kind, void *object, casync_link *waiting,
+                                      int64_t result) {
+    casync__op_begin(NULL, op, kind);
+    op->object = object;
+    if (result == -EAGAIN && !op->future.loop) result = -EPERM;
+    if (result != -EAGAIN) return casync__op_done(op, result, NULL);
+    casync__append_waiting(waiting, op);
+    return &op->future;
+}
+
+/* The stackful task that calls, or NULL. */
+static casync_task *casync__calling_task(void) { return casync__waiting_task(casync_get_running_loop()); }
+
+/* Waits for an operation of the caller's own, which is not pending after that. */
+static int64_t casync__await_for(casync_future *future, int64_t timeout) {
+    int64_t result;
+    if (casync_future_done(future)) return casync_future_result(future);
+    result = casync_wait_for(future, timeout);
+    casync_future_cancel(future); /* if there was no memory for the timer */
+    return result;
+}
+
+/* -- event -- */
+
+CASYNC__DEFINE void casync_event_set(casync_event *event) {
+    event->set = true;
+    casync__ops_done(&event->waiting, 0);
+}
+
+CASYNC__DEFINE void casync_event_clear(casync_event *event) { event->set = false; }
+
+CASYNC__DEFINE bool casync_event_is_set(const casync_event *event) { return event->set; }
+
+CASYNC__DEFINE casync_future *casync_event_wait_op(casync_event *event, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_EVENT, event, &event->waiting, event->set ? 0 : -EAGAIN);
+}
+
+CASYNC__DEFINE int64_t casync_event_wait(casync_event *event) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_event_wait_op(event, &op)) : -EPERM;
+}
+
+/* -- lock -- */
+
+/* The lock is this operation's now. */
+static void casync__lock_granted(casync_op *op) {
+    if (op->kind != CASYNC__OP_CANCELLED_CONDITION) {
+        casync__op_done(op, 0, NULL);
+        return;
+    }
+    if (op->link.next) casync__list_remove(&op->link);
+    casync__future_end(&op->future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
+}
+
+CASYNC__DEFINE int64_t casync_lock_try_acquire(casync_lock *lock) {
+    if (lock->locked) return -EAGAIN;
+    lock->locked = true;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_lock_release(casync_lock *lock) {
+    casync_op *next = casync__first_waiting(&lock->waiting);
+    if (!lock->locked) return CASYNC_INVALID_STATE;
+    if (next)
+        casync__lock_granted(next);
+    else
+        lock->locked = false;
+    return 0;
+}
+
+CASYNC__DEFINE bool casync_lock_locked(const casync_lock *lock) { return lock->locked; }
+
+CASYNC__DEFINE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_LOCK, lock, &lock->waiting, casync_lock_try_acquire(lock));
+}
+
+CASYNC__DEFINE int64_t casync_lock_acquire(casync_lock *lock) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_lock_try_acquire(lock) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_lock_acquire_op(lock, &op)) : result;
+}
+
+CASYNC__DEFINE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout) {
+    casync_op op;
+    return casync__calling_task() ? casync__await_for(casync_lock_acquire_op(lock, &op), timeout) : -EPERM;
+}
+
+/* -- rwlock -- */
+
+CASYNC__DEFINE int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock) {
+    if (rwlock->writing || casync__first_waiting(&rwlock->waiting)) return -EAGAIN;
+    rwlock->readers++;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock) {
+    if (rwlock->writing || rwlock->readers > 0) return -EAGAIN;
+    rwlock->writing = true;
+    return 0;
+}
+
+/* Hands the lock to those at the head of the line who can have it now. */
+static void casync__rwlock_hand_over(casync_rwlock *rwlock) {
+    casync_op *op;
+    while (!rwlock->writing && (op = casync__first_waiting(&rwlock->waiting)) != NULL) {
+        bool writer = op->kind == CASYNC__OP_WRITE_LOCK;
+        if (writer && rwlock->readers > 0) return;
+        rwlock->writing = writer;
+        rwlock->readers += !writer;
+        casync__op_done(op, 0, NULL);
+    }
+}
+
+/* A writer that gives up may have held up readers. */
+static void casync__rwlock_abandon(casync_op *op) { casync__rwlock_hand_over((casync_rwlock *)op->object); }
+
+CASYNC__DEFINE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
+    if (rwlock->writing)
+        rwlock->writing = false;
+    else if (rwlock->readers > 0)
+        rwlock->readers--;
+    else
+        return CASYNC_INVALID_STATE;
+    casync__rwlock_hand_over(rwlock);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_READ_LOCK, rwlock, &rwlock->waiting,
+                           casync_rwlock_try_acquire_read(rwlock));
+}
+
+CASYNC__DEFINE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_WRITE_LOCK, rwlock, &rwlock->waiting,
+                           casync_rwlock_try_acquire_write(rwlock));
+}
+
+CASYNC__DEFINE int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_rwlock_try_acquire_read(rwlock) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_read_op(rwlock, &op)) : result;
+}
+
+CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_rwlock_try_acquire_write(rwlock) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_write_op(rwlock, &op)) : result;
+}
+
+/* -- condition -- */
+
+/* A wait is in the condition's list until it is notified or cancelled; then it is in the lock's, beside those
+   who acquire it, and its kind says what it will make of the lock. */
+
+CASYNC__DEFINE void casync_condition_init(casync_condition *condition, casync_lock *lock) {
+    memset(condition, 0, sizeof *condition);
+    condition->lock = lock;
+}
+
+static void casync__condition_reacquire(casync_op *op, int kind) {
+    casync_lock *lock = ((casync_condition *)op->object)->lock;
+    casync__list_remove(&op->link);
+    op->kind = kind;
+    if (casync_lock_try_acquire(lock) == 0)
+        casync__lock_granted(op);
+    else
+        casync__append_waiting(&lock->waiting, op);
+}
+
+static int64_t casync__condition_wake(casync_condition *condition, int64_t n) {
+    int64_t woken = 0;
+    casync_op *op;
+    while (woken < n && (op = casync__first_waiting(&condition->waiting)) != NULL) {
+        casync__condition_reacquire(op, CASYNC__OP_NOTIFIED_CONDITION);
+        woken++;
+    }
+    return woken;
+}
+
+/* The wait goes on, for the lock. What it was notified of, another has to hear. */
+static int64_t casync__condition_cancel(casync_future *future) {
+    casync_op *op = (casync_op *)(void *)future;
+    if (op->kind == CASYNC__OP_CONDITION) {
+        casync__condition_reacquire(op, CASYNC__OP_CANCELLED_CONDITION);
+    } else if (op->kind == CASYNC__OP_NOTIFIED_CONDITION) {
+        op->kind = CASYNC__OP_CANCELLED_CONDITION;
+        casync__condition_wake((casync_condition *)op->object, 1);
+    }
+    return 1;
+}
+
+static void casync__notified_abandon(casync_op *op) {
+    casync__condition_wake((casync_condition *)op->object, 1);
+}
+
+CASYNC__DEFINE casync_future *casync_condition_wait_op(casync_condition *condition, casync_op *op) {
+    casync_lock *lock = condition->lock;
+    casync_future *future = casync__sync_op(op, CASYNC__OP_CONDITION, condition, &condition->waiting,
+                                            lock && lock->locked ? -EAGAIN : CASYNC_INVALID_STATE);
+    if (casync_future_done(future)) return future;
+    future->kind = CASYNC__FUTURE_CONDITION;
+    casync_lock_release(lock);
+    return future;
+}
+
+CASYNC__DEFINE int64_t casync_condition_wait(casync_condition *condition) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_condition_wait_op(condition, &op)) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_condition_notify(casync_condition *condition, int64_t n) {
+    if (n < 0) return -EINVAL;
+    if (!condition->lock || !condition->lock->locked) return CASYNC_INVALID_STATE;
+    return casync__condition_wake(condition, n);
+}
+
+CASYNC__DEFINE int64_t casync_condition_notify_all(casync_condition *condition) {
+    return casync_condition_notify(condition, INT64_MAX);
+}
+
+/* -- semaphore -- */
+
+CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value, int64_t bound) {
+    if (value < 0 || bound < 0 || (bound > 0 && value > bound)) return -EINVAL;
+    memset(semaphore, 0, sizeof *semaphore);
+    semaphore->value = value;
+    semaphore->bound = bound;
+    return 0;
+}
+
+CASYNC__DEFINE bool casync_semaphore_locked(const casync_semaphore *semaphore) {
+    return semaphore->value == 0;
+}
+
+CASYNC__DEFINE int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore) {
+    if (semaphore->value == 0) return -EAGAIN;
+    semaphore->value--;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
+    int64_t bound = semaphore->bound > 0 ? semaphore->bound : INT64_MAX;
+    casync_op *next = casync__first_waiting(&semaphore->waiting);
+    if (semaphore->value == bound) return CASYNC_INVALID_STATE;
+    if (next)
+        casync__op_done(next, 0, NULL);
+    else
+        semaphore->value++;
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_SEMAPHORE, semaphore, &semaphore->waiting,
+                           casync_semaphore_try_acquire(semaphore));
+}
+
+CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_semaphore_try_acquire(semaphore) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_semaphore_acquire_op(semaphore, &op)) : result;
+}
+
+/* -- barrier -- */
+
+CASYNC__DEFINE int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties) {
+    if (parties < 1) return -EINVAL;
+    memset(barrier, 0, sizeof *barrier);
+    barrier->parties = parties;
+    return 0;
+}
+
+static void casync__barrier_abandon(casync_op *op) { ((casync_barrier *)op->object)->n_waiting--; }
+
+/* One more comes: his number if he is the last, and the others go on; -EAGAIN if he has to wait. */
+static int64_t casync__barrier_arrive(casync_barrier *barrier) {
+    int64_t index = 0;
+    casync_op *op;
+    if (barrier->broken) return CASYNC_BROKEN_BARRIER;
+    if (barrier->parties == 0) return CASYNC_INVALID_STATE;
+    if (barrier->n_waiting + 1 < barrier->parties) return -EAGAIN;
+    barrier->n_waiting = 0;
+    while ((op = casync__first_waiting(&barrier->waiting)) != NULL) casync__op_done(op, index++, NULL);
+    return index;
+}
+
+CASYNC__DEFINE casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op) {
+    casync_future *future =
+        casync__sync_op(op, CASYNC__OP_BARRIER, barrier, &barrier->waiting, casync__barrier_arrive(barrier));
+    if (!casync_future_done(future)) barrier->n_waiting++;
+    return future;
+}
+
+CASYNC__DEFINE int64_t casync_barrier_wait(casync_barrier *barrier) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_barrier_wait_op(barrier, &op)) : -EPERM;
+}
+
+static void casync__barrier_break(casync_barrier *barrier, bool for_good) {
+    barrier->broken = for_good;
+    barrier->n_waiting = 0;
+    casync__ops_done(&barrier->waiting, CASYNC_BROKEN_BARRIER);
+}
+
+CASYNC__DEFINE void casync_barrier_reset(casync_barrier *barrier) { casync__barrier_break(barrier, false); }
+
+CASYNC__DEFINE void casync_barrier_abort(casync_barrier *barrier) { casync__barrier_break(barrier, true); }
+
+/* -- wait group -- */
+
+CASYNC__DEFINE int64_t casync_wait_group_add(casync_wait_group *group, int64_t n) {
+    if (n < 0 || n > INT64_MAX - group->count) return -EINVAL;
+    group->count += n;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_wait_group_done(casync_wait_group *group) {
+    if (group->count == 0) return CASYNC_INVALID_STATE;
+    if (--group->count == 0) casync__ops_done(&group->waiting, 0);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_WAIT_GROUP, group, &group->waiting,
+                           group->count == 0 ? 0 : -EAGAIN);
+}
+
+CASYNC__DEFINE int64_t casync_wait_group_wait(casync_wait_group *group) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_wait_group_wait_op(group, &op)) : -EPERM;
+}
+
+/* -- once -- */
+
+static int64_t casync__once_try(casync_once *once) {
+    if (once->done) return 0;
+    if (once->doing) return -EAGAIN;
+    once->doing = true;
+    return 1;
+}
+
+CASYNC__DEFINE casync_future *casync_once_begin_op(casync_once *once, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_ONCE, once, &once->waiting, casync__once_try(once));
+}
+
+CASYNC__DEFINE int64_t casync_once_begin(casync_once *once) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_once_begin_op(once, &op)) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_once_end(casync_once *once, int64_t result) {
+    casync_op *next = casync__first_waiting(&once->waiting);
+    if (!once->doing) return CASYNC_INVALID_STATE;
+    if (result < 0 && next) {
+        casync__op_done(next, 1, NULL);
+        return 0;
+    }
+    once->doing = false;
+    once->done = result >= 0;
+    casync__ops_done(&once->waiting, 0);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg) {
+    int64_t result = casync_once_begin(once);
+    if (result != 1) return result;
+    result = coroutine(casync_get_running_loop(), arg);
+    casync_once_end(once, result);
+    return result < 0 ? result : 0;
+}
+
+/* -- queue -- */
+
+/* The items are in a ring of slots, from `first` on; a priority queue's are a heap, for which first stays 0.
+   Somebody waits to get only while there are no items, and to put only while there are maxsize. While a put
+   waits, its item is in future.ptr. */
+
+#define CASYNC__QUEUE_MIN 16u
+
+typedef struct casync__queue_slot {
+    void *item;
+    uint64_t sequence; /* orders equals in a priority queue */
+} casync__queue_slot;
+
+static casync__queue_slot *casync__queue_at(const casync_queue *queue, size_t i) {
+    i += queue->first;
+    return &queue->slots[i < queue->capacity ? i : i - queue->capacity];
+}
+
+/* Moves the items to a larger ring. */
+static int64_t casync__queue_reserve(casync_queue *queue, uint64_t capacity) {
+    casync__queue_slot *slots;
+    size_t i;
+    if (!queue->allocator.function) {
+        const casync_loop *loop = casync_get_running_loop();
+        if (!loop) return -EPERM;
+        queue->allocator = loop->allocator;
+    }
+    if (capacity > PTRDIFF_MAX / sizeof *slots) return -ENOMEM;
+    slots = (casync__queue_slot *)casync__realloc(&queue->allocator, NULL, (size_t)capacity * sizeof *slots);
+    if (!slots) return -ENOMEM;
+    for (i = 0; i < queue->count; i++) slots[i] = *casync__queue_at(queue, i);
+    casync__free(&queue->allocator, queue->slots);
+    queue->slots = slots;
+    queue->capacity = (size_t)capacity;
+    queue->first = 0;
+    return 0;
+}
+
+static bool casync__slot_is_before(const casync_queue *queue, const casync__queue_slot *a,
+                                   const casync__queue_slot *b) {
+    int order = queue->compare(a->item, b->item);
+    return order < 0 || (order == 0 && a->sequence < b->sequence);
+}
+
+/* Puts the slot into the heap, at i or above: parents that come after it move down. */
+static void casync__heap_up(casync_queue *queue, size_t i, casync__queue_slot slot) {
+    while (i > 0 && casync__slot_is_before(queue, &slot, &queue->slots[(i - 1) / 2])) {
+        queue->slots[i] = queue->slots[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    queue->slots[i] = slot;
+}
+
+/* Puts the slot into the heap, at i or below: children that come before it move up. */
+static void casync__heap_down(casync_queue *queue, size_t i, casync__queue_slot slot) {
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child + 1 < queue->count &&
+            casync__slot_is_before(queue, &queue->slots[child + 1], &queue->slots[child]))
+            child++;
+        if (child >= queue->count || !casync__slot_is_before(queue, &queue->slots[child], &slot)) break;
+        queue->slots[i] = queue->slots[child];
+        i = child;
+    }
+    queue->slots[i] = slot;
+}
+
+/* There is room, or the queue has no limit. */
+static int64_t casync__queue_insert(casync_queue *queue, void *item) {
+    casync__queue_slot slot;
+    if (queue->count == queue->capacity) {
+        int64_t result =
+            casync__queue_reserve(queue, queue->count > 0 ? 2 * queue->count : CASYNC__QUEUE_MIN);
+        if (result < 0) return result;
+    }
+    slot.item = item;
+    slot.sequence = queue->sequence++;
+    if (queue->order == CASYNC_QUEUE_PRIORITY)
+        casync__heap_up(queue, queue->count, slot);
+    else
+        *casync__queue_at(queue, queue->count) = slot;
+    queue->count++;
+    return 0;
+}
+
+/* There is an item. */
+static void *casync__queue_take(casync_queue *queue) {
+    void *item;
+    queue->count--;
+    if (queue->order == CASYNC_QUEUE_LIFO) return casync__queue_at(queue, queue->count)->item;
+    item = queue->slots[queue->first].item;
+    if (queue->order == CASYNC_QUEUE_PRIORITY)
+        casync__heap_down(queue, 0, queue->slots[queue->count]);
+    else if (++queue->first == queue->capacity)
+        queue->first = 0;
+    return item;
+}
+
+CASYNC__DEFINE int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
+                                         const casync_queue_desc *desc) {
+    memset(queue, 0, sizeof *queue);
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    queue->allocator = loop->allocator;
+    if (!desc) return 0;
+    if (desc->maxsize < 0 || desc->order < CASYNC_QUEUE_FIFO || desc->order > CASYNC_QUEUE_PRIORITY ||
+        (desc->order == CASYNC_QUEUE_PRIORITY && !desc->compare))
+        return -EINVAL;
+    queue->maxsize = desc->maxsize;
+    queue->order = desc->order;
+    queue->compare = desc->compare;
+    return desc->maxsize > 0 ? casync__queue_reserve(queue, (uint64_t)desc->maxsize) : 0;
+}
+
+CASYNC__DEFINE size_t casync_queue_qsize(const casync_queue *queue) { return queue->count; }
+
+CASYNC__DEFINE bool casync_queue_empty(const casync_queue *queue) { return queue->count == 0; }
+
+CASYNC__DEFINE bool casync_queue_full(const casync_queue *queue) {
+    return queue->maxsize > 0 && queue->count >= (size_t)queue->maxsize;
+}
+
+CASYNC__DEFINE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) {
+    casync_op *getter = casync__first_waiting(&queue->getters);
+    int64_t result = 0;
+    if (queue->is_shutdown) return CASYNC_QUEUE_SHUT_DOWN;
+    if (casync_queue_full(queue)) return -EAGAIN;
+    if (getter)
+        casync__op_done(getter, 0, item);
+    else
+        result = casync__queue_insert(queue, item);
+    if (result == 0) queue->unfinished++;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_get_nowait(casync_queue *queue, void **item) {
+    casync_op *putter = casync__first_waiting(&queue->putters);
+    if (queue->count == 0) return queue->is_shutdown ? CASYNC_QUEUE_SHUT_DOWN : -EAGAIN;
+    *item = casync__queue_take(queue);
+    if (putter) {
+        casync_queue_put_nowait(queue, putter->future.ptr); /* which cannot fail: there is room */
+        casync__op_done(putter, 0, NULL);
+    }
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item) {
+    casync_future *future =
+        casync__sync_op(op, CASYNC__OP_PUT, queue, &queue->putters, casync_queue_put_nowait(queue, item));
+    future->ptr = item;
+    return future;
+}
+
+CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op) {
+    void *item = NULL;
+    int64_t result = casync_queue_get_nowait(queue, &item);
+    casync_future *future = casync__sync_op(op, CASYNC__OP_GET, queue, &queue->getters, result);
+    future->ptr = item;
+    return future;
+}
+
+CASYNC__DEFINE int64_t casync_queue_put(casync_queue *queue, void *item) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_queue_put_nowait(queue, item) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_queue_put_op(queue, &op, item)) : result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
+    casync_op op;
+    return casync__calling_task() ? casync__await_for(casync_queue_put_op(queue, &op, item), timeout)
+                                  : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_queue_get_nowait(queue, item) : -EPERM;
+    casync_op op;
+    if (result != -EAGAIN) return result;
+    result = casync__await(task, casync_queue_get_op(queue, &op));
+    if (result >= 0) *item = op.future.ptr;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout) {
+    casync_op op;
+    int64_t result;
+    if (!casync__calling_task()) return -EPERM;
+    result = casync__await_for(casync_queue_get_op(queue, &op), timeout);
+    if (result >= 0) *item = op.future.ptr;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_task_done(casync_queue *queue) {
+    if (queue->unfinished == 0) return CASYNC_INVALID_STATE;
+    if (--queue->unfinished == 0) casync__ops_done(&queue->joining, 0);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_JOIN, queue, &queue->joining, queue->unfinished == 0 ? 0 : -EAGAIN);
+}
+
+CASYNC__DEFINE int64_t casync_queue_join(casync_queue *queue) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_queue_join_op(queue, &op)) : -EPERM;
+}
+
+CASYNC__DEFINE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
+    queue->is_shutdown = true;
+    casync__ops_done(&queue->getters, CASYNC_QUEUE_SHUT_DOWN);
+    casync__ops_done(&queue->putters, CASYNC_QUEUE_SHUT_DOWN);
+    if (!immediate) return;
+    for (; queue->count > 0; queue->count--) casync_queue_task_done(queue);
+    queue->first = 0;
+}
+
+CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
+    casync_queue_shutdown(queue, true);
+    casync__free(&queue->allocator, queue->slots);
+    queue->slots = NULL;
+    queue->capacity = 0;
+}
+
 /* >> streams & servers (implementation) ------------------------------------------------------- */
 
 /* One stream type over the readiness of a descriptor. Incoming bytes take the shortest way there is: into
@@ -6274,21 +7204,6 @@ enum {
     CASYNC__STREAM_LENT = 65536           /* the frame last read is the user's until the next read */
 };
 
-enum {
-    CASYNC__OP_READ,
-    CASYNC__OP_READ_EXACTLY,
-    CASYNC__OP_READ_FRAME,
-    CASYNC__OP_CONNECT,
-    CASYNC__OP_DRAIN,
-    CASYNC__OP_FINISH,
-    CASYNC__OP_ACCEPT,
-    CASYNC__OP_JOIN,
-    CASYNC__OP_WAIT_CLIENTS,
-    CASYNC__OP_CALL,
-    CASYNC__OP_RECEIVE,
-    CASYNC__OP_SEND
-};
-
 #define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
 #define CASYNC__READS_MAX 4         /* of one stream in one turn */
 #define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
@@ -6307,7 +7222,6 @@ static void casync__stream_end(casync_stream *stream, int64_t error);
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size);
 static void casync__update_reading(casync_stream *stream);
 static bool casync__server_wants(const casync_server *server);
-static void casync__datagram_op_cancel(casync_op *op);
 
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
     return stream->watcher.reader.loop;
@@ -6329,33 +7243,27 @@ static void casync__report_server(casync_server *server, const char *message, in
     casync_call_exception_handler(server->watcher.reader.loop, &exception);
 }
 
-/* -- ending operations that wait for a stream or a server -- */
+/* -- operations that are given up -- */
 
-/* For casync_dump. */
-static const char *casync__describe_op(const casync_op *op) {
-    static const char *const names[] = {
-        "read",   "read_exactly", "read_until",          "connect",         "drain",   "finish",
-        "accept", "server_join",  "server_wait_clients", "run_in_executor", "receive", "send"};
-    return names[op->kind];
+/* A read waits in no list. */
+static void casync__read_abandon(casync_op *op) {
+    if (!op->stream || op->stream->reading != op) return;
+    op->stream->reading = NULL;
+    casync__update_reading(op->stream);
 }
 
-static void casync__call_abandon(struct casync__call *call);
+static void casync__accept_abandon(casync_op *op) {
+    if (!casync__server_wants(op->server)) casync__unwant(&op->server->watcher, CASYNC__READ);
+}
 
-static void casync__op_abandon(casync_future *future) {
-    casync_op *op = (casync_op *)(void *)future;
-    if (op->link.next) casync__list_remove(&op->link);
-    if (op->stream && op->stream->reading == op) { /* a read waits in no list */
-        op->stream->reading = NULL;
-        casync__update_reading(op->stream);
-    }
-    if (op->kind == CASYNC__OP_ACCEPT && !casync__server_wants(op->server))
-        casync__unwant(&op->server->watcher, CASYNC__READ);
+/* Connect and finish: the stream goes with them, and may free op. */
+static void casync__stream_abandon(casync_op *op) { casync_close(op->stream); }
+
+static void casync__finish_abandon(casync_op *op) {
     if (op->datagram)
-        casync__datagram_op_cancel(op);
-    else if (op->call)
-        casync__call_abandon(op->call); /* may free op */
-    else if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
-        casync_close(op->stream); /* this too */
+        casync_datagram_close(op->datagram);
+    else
+        casync_close(op->stream);
 }
 
 /* -- framing -- */
@@ -8076,7 +8984,7 @@ static casync_future *casync__join_server(casync_server *server, casync_op *op, 
 }
 
 CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
-    return casync__join_server(server, op, CASYNC__OP_JOIN, !server->open);
+    return casync__join_server(server, op, CASYNC__OP_SERVER_JOIN, !server->open);
 }
 
 CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
@@ -8624,12 +9532,8 @@ static void casync__forget_send(casync_datagram *datagram, casync_op *op) {
     }
 }
 
-static void casync__datagram_op_cancel(casync_op *op) {
-    casync_datagram *datagram = op->datagram;
-    if (op->kind == CASYNC__OP_SEND) casync__forget_send(datagram, op);
-    if (op->kind == CASYNC__OP_RECEIVE) casync__datagram_update_reading(datagram);
-    if (op->kind == CASYNC__OP_FINISH) casync_datagram_close(datagram);
-}
+static void casync__receive_abandon(casync_op *op) { casync__datagram_update_reading(op->datagram); }
+static void casync__send_abandon(casync_op *op) { casync__forget_send(op->datagram, op); }
 
 /* -- the life of a datagram socket -- */
 
@@ -9355,6 +10259,11 @@ static void casync__call_abandon(casync__call *call) {
     copy = *call;
     casync__call_free(call);
     if (copy.discard && state != CASYNC__CALL_RUNNING) copy.discard(copy.arg, copy.result, copy.ptr);
+}
+
+/* A call that is over has no record any more. */
+static void casync__call_op_abandon(casync_op *op) {
+    if (op->call) casync__call_abandon(op->call);
 }
 
 static void casync__calls_close(casync_loop *loop) {
