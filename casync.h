@@ -4396,8 +4396,7 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
 
 #if defined(__ARM_FEATURE_SVE)
 #define CASYNC__SVE_PREDICATES                                                                               \
-    , "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14", "p15",  \
-        "ffr"
+    , "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14", "p15"
 #else
 #define CASYNC__SVE_PREDICATES
 #endif
@@ -4459,9 +4458,15 @@ static bool casync__has_shadow_stack(void) {
 #define CASYNC__ARM_VECTORS
 #else
 #define CASYNC__ARM_VECTORS                                                                                  \
-    , "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13", "d14", "d15",  \
-        "d16", "d17", "d18", "d19", "d20", "d21", "d22", "d23", "d24", "d25", "d26", "d27", "d28", "d29",    \
+    , "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13", "d14",         \
+        "d15" CASYNC__ARM_UPPER_VECTORS
+#endif
+#if defined(__ARM_NEON) || !defined(__clang__) /* else clang warns that it has none of them */
+#define CASYNC__ARM_UPPER_VECTORS                                                                            \
+    , "d16", "d17", "d18", "d19", "d20", "d21", "d22", "d23", "d24", "d25", "d26", "d27", "d28", "d29",      \
         "d30", "d31"
+#else
+#define CASYNC__ARM_UPPER_VECTORS
 #endif
 
 /* bx goes on in Thumb's instructions if the address is odd. */
@@ -4498,7 +4503,7 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
 #define CASYNC__RISCV_VECTORS                                                                                \
     , "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",  \
         "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",    \
-        "v30", "v31", "vl", "vtype"
+        "v30", "v31"
 #else
 #define CASYNC__RISCV_VECTORS
 #endif

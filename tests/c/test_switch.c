@@ -58,7 +58,7 @@ int main(int argc, char **argv) {
 
 #else
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && defined(__GLIBC__)
 #include <unwind.h>
 #endif
 
@@ -280,6 +280,8 @@ static int64_t keep_vectors_often(casync_loop *where, void *arg) {
 
 TEST(vectors_survive_an_inlined_switch) { run_tasks(keep_vectors_often); }
 
+#if defined(__GLIBC__)
+
 /* -- the end of a stack -- */
 
 static _Unwind_Reason_Code count_frame(struct _Unwind_Context *context, void *arg) {
@@ -297,6 +299,8 @@ static int64_t unwind(casync_loop *where, void *arg) {
 }
 
 TEST(a_backtrace_ends_with_the_task) { run_tasks(unwind); }
+
+#endif
 
 #endif
 
@@ -376,6 +380,8 @@ int main(int argc, char **argv) {
     RUN(a_large_stack_can_be_used_to_its_end);
 #if defined(__GNUC__)
     RUN(vectors_survive_an_inlined_switch);
+#endif
+#if defined(__GNUC__) && defined(__GLIBC__)
     RUN(a_backtrace_ends_with_the_task);
 #endif
     RUN(a_switch_leaves_errno_alone);
