@@ -282,7 +282,7 @@ struct casync_loop {
     void (*after_wait)(void *arg, int64_t timeout);
     void *arg, *exception_arg;
     /* private from here on */
-    bool stopping, breaking, guest;
+    bool stopping, breaking, closing, guest;
     uint32_t skipped_polls;
     int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
     int64_t now, last_poll;
@@ -482,7 +482,8 @@ struct casync_future {
 /* Makes a pending future in *future, whatever was there. -EINVAL if the loop is closed. */
 CASYNC_API int64_t casync_future_init(casync_loop *loop, casync_future *future);
 
-/* Ends its use. If it is pending, its callbacks are dropped, and an operation is cancelled; if it is
+/* Ends its use. If it is pending, its callbacks are dropped, tasks that await it get -ECANCELED, and an
+   operation is cancelled; if it is
    done, they are in the ready queue already, as jobs of their own: cancel those that must not run. A
    failure that nobody retrieved is told to the exception handler. Needed before the memory of a
    future is used again or freed. */
@@ -714,7 +715,7 @@ CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutin
 CASYNC_API casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc, casync_task **task);
 
-/* One more reference; one less. Without any, the task goes on by itself and is freed when it ends; its
+/* One more reference; one less. (A stackless task has none, and needs none: nothing happens.) Without any, the task goes on by itself and is freed when it ends; its
    failure then reaches the exception handler. */
 CASYNC_API casync_task *casync_task_retain(casync_task *task);
 CASYNC_API void casync_task_release(casync_task *task);
@@ -750,6 +751,18 @@ typedef struct casync_timer_op {
 /* Waits `delay` nanoseconds: 0, or -ECANCELED. A delay of 0 or less lets the others run for a turn. */
 CASYNC_API int64_t casync_sleep(int64_t delay);
 CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay);
+
+/* A descriptor to be waited for. Yours. */
+typedef struct casync_fd_op {
+    casync_future future;
+    casync_watcher watcher; /* private */
+} casync_fd_op;
+
+/* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Errors as casync_add_reader. */
+CASYNC_API int64_t casync_wait_readable(int fd);
+CASYNC_API int64_t casync_wait_writable(int fd);
+CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_fd_op *op, int fd);
+CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_fd_op *op, int fd);
 
 /* A stackless task's step function is called again and again until it returns something else than
    CASYNC_WAITING; each time it goes on where it was. What must outlive an await lives in the struct, not
@@ -1081,7 +1094,8 @@ typedef struct casync_connect_desc {
     const casync_stream_options *options; /* or NULL */
 } casync_connect_desc;
 
-/* Connects. _start tells the protocol; _op's future is done with 0. The stream may be closed before it
+/* Connects. _start tells the protocol; _op's future is done with 0; the others wait (in stackful tasks). The
+   stream may be closed before it
    is connected. Errors at once, or later: -EINVAL for a host that is not numeric, a path that is too
    long or a bad port, -EALREADY if the stream is open, and those of socket(2), bind(2) and connect(2).
    When connect_op fails the stream is closed. */
@@ -1089,8 +1103,12 @@ CASYNC_API int64_t casync_connect_start(casync_loop *loop, casync_stream *stream
                                         const casync_connect_desc *desc);
 CASYNC_API casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
                                             const casync_connect_desc *desc);
+CASYNC_API int64_t casync_connect(casync_loop *loop, casync_stream *stream, const casync_connect_desc *desc);
+CASYNC_API int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
+                                          const casync_connect_desc *desc, int64_t timeout);
 
-/* Reading by operations; one at a time a stream, a second is -EBUSY. With a protocol that has
+/* Reading; one operation at a time a stream, a second is -EBUSY. The forms without _op wait: they are for
+   stackful tasks (else -EPERM). With a protocol that has
    data_received or get_buffer they are CASYNC_INVALID_STATE.
    read: 1 to size bytes, as soon as there are any; 0 at the end of the stream.
    read_exactly: size bytes. At an end before that, op->done are in the buffer.
@@ -1108,6 +1126,17 @@ CASYNC_API casync_future *casync_read_until_op(casync_stream *stream, casync_op 
                                                size_t size);
 CASYNC_API casync_future *casync_read_frame_op(casync_stream *stream, casync_op *op,
                                                const casync_framing *framing);
+CASYNC_API int64_t casync_read(casync_stream *stream, void *buffer, size_t size);
+CASYNC_API int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size);
+CASYNC_API int64_t casync_read_until(casync_stream *stream, const void *delimiter, size_t size,
+                                     const void **data);
+CASYNC_API int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing, const void **data);
+/* Within `timeout` nanoseconds, else -ETIMEDOUT: shorthands for a timeout scope. */
+CASYNC_API int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size, int64_t timeout);
+CASYNC_API int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer, size_t size,
+                                               int64_t timeout);
+CASYNC_API int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter, size_t size,
+                                             const void **data, int64_t timeout);
 
 /* Stops and restarts a protocol's reading: no data_received comes while it is paused, so the other
    side is held up by the kernel's buffers. CASYNC_INVALID_STATE if the stream is not open. */
@@ -1132,6 +1161,7 @@ CASYNC_API int64_t casync_write_frame(casync_stream *stream, const casync_framin
 
 /* Done (0) when less than the low-water mark is queued, at once unless writing is paused. */
 CASYNC_API casync_future *casync_drain_op(casync_stream *stream, casync_op *op);
+CASYNC_API int64_t casync_drain(casync_stream *stream);
 
 /* Sets when writing pauses (more than `high` bytes queued) and resumes (`low` or less). (0, 0) pauses
    at the first queued byte. Takes effect at once: pause_writing or resume_writing may be called.
@@ -1147,6 +1177,7 @@ CASYNC_API int64_t casync_write_eof(casync_stream *stream);
    is closed then. Until that the struct is the stream's. asyncio's transport.close(). */
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op);
+CASYNC_API int64_t casync_finish(casync_stream *stream);
 
 /* Ends a stream soon, also one that is finishing, without sending what is queued;
    connection_lost(-ECONNABORTED) follows by the ready queue. asyncio's transport.abort(). */
@@ -1226,9 +1257,12 @@ typedef struct casync_listen_desc {
     /* What becomes of a connection, one of: */
     const casync_protocol *protocol; /* the library allocates it, and its protocol is told */
     void (*accepted)(casync_server *server, int fd, const casync_address *peer); /* it is yours */
-    /* neither: casync_accept_op takes them */
-    /* Operations and jobs in a connection's memory must be done or cancelled when connection_lost
-       returns. */
+    casync_coroutine task; /* the library allocates it, and runs this as a task: arg is the connection */
+    casync_step step;      /* the same for a stackless task, with which the connection begins */
+    /* none: casync_accept_op takes them */
+    /* With a protocol, operations and jobs in a connection's memory must be done or cancelled when
+       connection_lost returns. With a task the connection is closed and freed when the task ends; a task
+       that fails is told to the exception handler. */
     size_t conn_size;     /* bytes allocated and zeroed for a connection; default a bare casync_stream */
     size_t stream_offset; /* where in these its casync_stream is */
     casync_stream_options options; /* for each connection */
@@ -1242,6 +1276,7 @@ struct casync_server {
     casync_listen_desc desc; /* read-only */
     casync_link connections; /* private: streams it allocated that are open */
     casync_link waiting;     /* private: accept operations */
+    casync_link joining;     /* private: join and wait_clients operations */
     casync_timer retry;      /* private: after the process ran out of descriptors */
     bool open, tcp;          /* private */
 };
@@ -1253,6 +1288,15 @@ CASYNC_API int64_t casync_listen(casync_loop *loop, casync_server *server, const
 
 /* Takes one connection into `stream`: done with 0. */
 CASYNC_API casync_future *casync_accept_op(casync_server *server, casync_op *op, casync_stream *stream);
+CASYNC_API int64_t casync_accept(casync_server *server, casync_stream *stream);
+
+/* Waits until the server is closed: 0. */
+CASYNC_API casync_future *casync_server_join_op(casync_server *server, casync_op *op);
+CASYNC_API int64_t casync_server_join(casync_server *server);
+
+/* Waits until no connection that the server allocated is open, or the server is closed: 0. */
+CASYNC_API casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op);
+CASYNC_API int64_t casync_server_wait_clients(casync_server *server);
 
 /* Stops and restarts accepting. */
 CASYNC_API int64_t casync_server_pause(casync_server *server);
@@ -1309,6 +1353,7 @@ CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1792,6 +1837,7 @@ enum {
     CASYNC__JOB_POSTED = 4,   /* came from another thread: job->posted is to be reset */
     CASYNC__JOB_PREPARED = 7, /* any of these: casync__prepare_call has something to do */
     CASYNC__JOB_UNREFERENCED = 8,
+    CASYNC__JOB_FINALLY = 32, /* called even when the loop is closed, to free what it has */
     CASYNC__JOB_INTERNAL = 16 /* not the user's: casync_walk passes over it */
 };
 
@@ -1825,10 +1871,6 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout);
 static void casync__flush_changes(casync_loop *loop);
 static void casync__watchers_close(casync_loop *loop);
 static bool casync__has_open_streams(casync_loop *loop);
-static void casync__free_connection(void *stream);
-struct casync__batch;
-static void casync__run_batch(void *batch);
-static void casync__return_batch(casync_loop *loop, struct casync__batch *batch);
 static void casync__mailbox_close(casync_loop *loop);
 static void casync__mailbox_fork(casync_loop *loop);
 static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
@@ -2211,17 +2253,17 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
 static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
     while (!casync__list_is_empty(list)) {
         casync_job *job = casync__job_of(list->next);
-        casync_callback callback = job->callback;
+        casync_callback callback = job->flags & CASYNC__JOB_FINALLY ? job->callback : NULL;
         void *arg = job->arg;
         casync__list_remove(&job->link);
         casync__release_job(loop, job);
-        if (callback == casync__free_connection) callback(arg);
-        if (callback == casync__run_batch) casync__return_batch(loop, (struct casync__batch *)arg);
+        if (callback) callback(arg);
     }
 }
 
 static void casync__close_loop(casync_loop *loop) {
     int kind;
+    loop->closing = true;
     casync__signals_close(loop);
     casync__watchers_close(loop);
     casync__backend_close(loop);
@@ -2688,6 +2730,7 @@ enum {
     CASYNC__FUTURE_PLAIN,
     CASYNC__FUTURE_OP,
     CASYNC__FUTURE_TIMER,
+    CASYNC__FUTURE_FD,
     CASYNC__FUTURE_TASK,
     CASYNC__FUTURE_FIBER, /* a stackful task */
     CASYNC__FUTURE_GATHER,
@@ -2701,8 +2744,11 @@ typedef struct casync__future_kind {
     void (*abandon)(casync_future *future);
 } casync__future_kind;
 
+static void casync__task_go_on(void *task);
+static void casync__interrupt(casync_task *task);
 static void casync__op_abandon(casync_future *future);
 static void casync__timer_op_abandon(casync_future *future);
+static void casync__fd_op_abandon(casync_future *future);
 static int64_t casync__task_future_cancel(casync_future *future);
 static void casync__task_abandon(casync_future *future);
 static int64_t casync__gather_cancel(casync_future *future);
@@ -2714,6 +2760,7 @@ static int64_t casync__group_cancel(casync_future *future);
 static const casync__future_kind casync__future_kinds[] = {{NULL, NULL},
                                                            {NULL, casync__op_abandon},
                                                            {NULL, casync__timer_op_abandon},
+                                                           {NULL, casync__fd_op_abandon},
                                                            {casync__task_future_cancel, casync__task_abandon},
                                                            {casync__task_future_cancel, casync__task_abandon},
                                                            {casync__gather_cancel, casync__set_abandon},
@@ -2751,8 +2798,12 @@ CASYNC__DEFINE void casync_future_close(casync_future *future) {
     }
     while (!casync__list_is_empty(&future->callbacks)) {
         casync_job *job = casync__job_of(future->callbacks.next);
-        casync__list_remove(&job->link);
-        casync__release_job(loop, job);
+        if (job->callback == casync__task_go_on) {
+            casync__interrupt((casync_task *)job->arg);
+        } else {
+            casync__list_remove(&job->link);
+            casync__release_job(loop, job);
+        }
     }
     if (future->state != CASYNC_FUTURE_PENDING) return;
     casync__future_abandon(future);
@@ -3379,6 +3430,8 @@ static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_cal
     return true;
 }
 
+static void casync__run_batch(void *batch);
+
 /* A batch with its first call, posted. With the mutex. */
 static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox, casync_callback callback,
                                   void *arg) {
@@ -3392,7 +3445,7 @@ static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox, c
     memset(batch->calls, 0, sizeof batch->calls);
     memset(&batch->job, 0, sizeof batch->job);
     casync__job_init(loop, &batch->job, casync__run_batch, batch);
-    batch->job.flags = CASYNC__JOB_INTERNAL;
+    batch->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
     batch->fork_generation = loop->fork_generation;
     batch->count = batch->called = 0;
     batch->calls[0].callback = (void *)(uintptr_t)callback;
@@ -3443,8 +3496,9 @@ static void casync__run_batch(void *arg) {
         batch->count = casync__atomic_exchange(&batch->reserved, CASYNC__BATCH_CLOSED);
         if (batch->count > CASYNC__BATCH_CALLS) batch->count = CASYNC__BATCH_CALLS;
     }
-    while (!loop->breaking && casync__next_call(loop, batch, &callback, &arg)) callback(arg);
-    if (batch->called == batch->count)
+    while (!loop->breaking && !loop->closing && casync__next_call(loop, batch, &callback, &arg))
+        callback(arg);
+    if (batch->called == batch->count || loop->closing)
         casync__return_batch(loop, batch);
     else /* after a break: the rest is the first that the next turn runs */
         casync__list_append(loop->running.next, &batch->job.link);
@@ -4135,6 +4189,14 @@ static casync_future *casync__task_awaits(const casync_task *task) {
     return (casync_future *)task->future.ptr;
 }
 
+/* The task that a task awaits, or NULL. */
+static casync_task *casync__awaited_task(const casync_task *task) {
+    casync_future *awaited = casync__task_awaits(task);
+    return awaited && casync__is_task(awaited) && !casync_future_done(awaited)
+               ? (casync_task *)(void *)awaited
+               : NULL;
+}
+
 /* -- context: an array that tasks share until one of them changes it -- */
 
 typedef struct casync__context_entry {
@@ -4274,7 +4336,14 @@ typedef struct casync__fiber {
 #endif
 } casync__fiber;
 
-static casync__fiber *casync__fiber_of(casync_task *task) { return (casync__fiber *)(void *)task; }
+/* The compiler must not see where it came from: it takes what follows `step == NULL` as done to a stackless
+   task too, and warns. */
+static inline casync__fiber *casync__fiber_of(casync_task *task) {
+#if defined(__GNUC__)
+    __asm__("" : "+r"(task));
+#endif
+    return (casync__fiber *)(void *)task;
+}
 static void casync__fiber_main(casync__fiber *fiber);
 static void casync__check_stack(const casync__fiber *fiber);
 
@@ -4645,17 +4714,18 @@ static inline void casync__after_suspend(casync__fiber *fiber) {
 #endif
 }
 
-/* Runs a stackful task until it waits or ends. */
-static int64_t casync__fiber_resume(casync__fiber *fiber) {
+/* Runs a stackful task until it waits (false) or ends. */
+static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
     casync__before_resume(fiber);
     casync__switch(&fiber->loop_stack_pointer, fiber->stack_pointer, fiber);
     casync__after_resume(fiber);
-    return fiber->finished ? fiber->result : CASYNC_WAITING;
+    casync__check_stack(fiber);
+    if (fiber->finished) *result = fiber->result;
+    return fiber->finished;
 }
 
 /* Back to the loop, from the running task. */
 static void casync__fiber_suspend(casync__fiber *fiber) {
-    casync__check_stack(fiber);
     casync__before_suspend(fiber);
     casync__switch(&fiber->stack_pointer, fiber->loop_stack_pointer, fiber);
     casync__after_suspend(fiber);
@@ -4671,7 +4741,7 @@ static void casync__fiber_main(casync__fiber *fiber) {
 }
 
 static void casync__fiber_set_name(casync_task *task, const char *name) {
-    ((casync__fiber *)(void *)task)->name = name;
+    casync__fiber_of(task)->name = name;
 }
 
 /* -- stacks -- */
@@ -4863,10 +4933,6 @@ static void casync__free_slab(casync_loop *loop, casync__slab *slab) {
     uint32_t number;
     for (number = 0; number < slab->made; number++) {
         casync__fiber *fiber = casync__fiber_at(slab, number);
-        if (slab->live == 0) { /* else casync_run ends with handles that were not released */
-            casync__list_remove(&fiber->task.link);
-            slab->pool->idle_count--;
-        }
         if (fiber->guard == CASYNC__GUARD_MPROTECT)
             casync__atomic_add(&casync__process.mprotect_guards, UINT32_MAX);
         casync__stack_gone(fiber);
@@ -4876,13 +4942,22 @@ static void casync__free_slab(casync_loop *loop, casync__slab *slab) {
     casync__free(&loop->allocator, slab);
 }
 
+/* All of a slab's stacks are idle: takes them out of the pool. */
+static void casync__give_back_slab(casync_loop *loop, casync__slab *slab) {
+    uint32_t number;
+    for (number = 0; number < slab->made; number++)
+        casync__list_remove(&casync__fiber_at(slab, number)->task.link);
+    slab->pool->idle_count -= slab->made;
+    casync__free_slab(loop, slab);
+}
+
 /* A stack whose task has ended and has no reference left. */
 static void casync__return_fiber(casync_loop *loop, casync__fiber *fiber) {
     casync__slab *slab = fiber->slab;
     casync__list_append(slab->pool->idle.next, &fiber->task.link); /* last used, first taken */
     slab->pool->idle_count++;
     if (--slab->live == 0 && slab->pool->idle_count > CASYNC__IDLE_STACKS + slab->made)
-        casync__free_slab(loop, slab);
+        casync__give_back_slab(loop, slab);
 }
 
 /* Is there a stackful task, or a handle to one? */
@@ -4955,13 +5030,13 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
 }
 
 CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) {
-    casync__fiber_of(task)->references++;
+    if (!task->step) casync__fiber_of(task)->references++;
     return task;
 }
 
 CASYNC__DEFINE void casync_task_release(casync_task *task) {
     casync__fiber *fiber = casync__fiber_of(task);
-    if (--fiber->references > 0) return;
+    if (task->step || --fiber->references > 0) return;
     casync_future_close(&task->future);
     casync__return_fiber(fiber->loop, fiber);
 }
@@ -5045,7 +5120,9 @@ typedef struct casync__fiber {
 } casync__fiber;
 
 static casync__fiber *casync__fiber_of(casync_task *task) { return (casync__fiber *)(void *)task; }
-static int64_t casync__fiber_resume(casync__fiber *fiber) { return (void)fiber, CASYNC_INVALID_STATE; }
+static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
+    return (void)fiber, (void)result, true;
+}
 static void casync__fiber_suspend(casync__fiber *fiber) { (void)fiber; }
 static bool casync__has_stacks(const casync_loop *loop) { return (void)loop, false; }
 static void casync__stacks_close(casync_loop *loop) { (void)loop; }
@@ -5064,7 +5141,6 @@ CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
 
 /* -- the life of a task -- */
 
-static void casync__task_go_on(void *task);
 static void casync__release_awaited(casync_future *future);
 
 /* Puts a fresh task into the loop. Its future was made by casync__future_reset. */
@@ -5085,8 +5161,9 @@ static void casync__task_leave(casync_task *task) {
     task->future.ptr = NULL;
 }
 
+/* A request to cancel that nobody heard of turns a success into a cancellation, but hides no failure. */
 static void casync__task_end(casync_task *task, int64_t result) {
-    bool cancelled = result == -ECANCELED || (task->flags & CASYNC__TASK_MUST_CANCEL);
+    bool cancelled = result == -ECANCELED || (result >= 0 && (task->flags & CASYNC__TASK_MUST_CANCEL));
     int state = cancelled ? CASYNC_FUTURE_CANCELLED : result < 0 ? CASYNC_FUTURE_FAILED : CASYNC_FUTURE_DONE;
     casync__task_leave(task);
     casync__future_end(&task->future, state, cancelled ? -ECANCELED : result, NULL);
@@ -5098,16 +5175,20 @@ static void casync__task_go_on(void *arg) {
     casync_task *task = (casync_task *)arg;
     casync_loop *loop = casync__task_loop(task);
     casync_task *outer = loop->task;
-    int64_t result;
+    int64_t result = 0;
+    bool ended;
     if (!(task->flags & CASYNC__TASK_STARTED) && (task->flags & CASYNC__TASK_MUST_CANCEL)) {
         casync__task_end(task, -ECANCELED);
         return;
     }
     task->flags |= CASYNC__TASK_STARTED;
     loop->task = task;
-    result = task->step ? task->step(task) : casync__fiber_resume(casync__fiber_of(task));
+    if (task->step)
+        ended = (result = task->step(task)) != CASYNC_WAITING;
+    else
+        ended = casync__fiber_resume(casync__fiber_of(task), &result);
     loop->task = outer;
-    if (result != CASYNC_WAITING) casync__task_end(task, result);
+    if (ended) casync__task_end(task, result);
 }
 
 CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step) {
@@ -5122,6 +5203,7 @@ CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, c
 static void casync__task_abandon(casync_future *future) {
     casync_task *task = (casync_task *)(void *)future;
     CASYNC_ASSERT(task->step); /* a stackful task has a stack full of things: cancel it */
+
     casync_job_cancel(&task->job);
     if (task->future.ptr) casync__release_awaited((casync_future *)task->future.ptr);
     casync__task_leave(task);
@@ -5129,17 +5211,42 @@ static void casync__task_abandon(casync_future *future) {
     task->future.result = -ECANCELED;
 }
 
+/* A task of the circle in which the chain of those that await each other ends, or NULL: nothing but an
+   interruption would ever end that. */
+static casync_task *casync__find_deadlock(casync_task *task) {
+    casync_task *slow = task, *fast = task;
+    do {
+        slow = casync__awaited_task(slow);
+        fast = casync__awaited_task(fast);
+        if (fast) fast = casync__awaited_task(fast);
+    } while (fast && fast != slow);
+    return fast;
+}
+
+/* Ends the task's await without regard to what it awaits: it returns -ECANCELED. */
+static void casync__interrupt(casync_task *task) {
+    casync_future *awaited = casync__task_awaits(task);
+    casync__list_remove(&task->job.link);
+    casync__make_ready(casync__task_loop(task), &task->job);
+    task->future.ptr = NULL;
+    task->flags |= CASYNC__TASK_MUST_CANCEL;
+    casync__release_awaited(awaited);
+}
+
 /* A chain of tasks that await each other is followed to what its last one awaits. */
 CASYNC__DEFINE int64_t casync_task_cancel(casync_task *task) {
+    casync_task *next, *deadlocked;
     if (task->future.state != CASYNC_FUTURE_PENDING) return 0;
-    for (;;) {
+    deadlocked = casync__find_deadlock(task);
+    for (;; task = next) {
         casync_future *awaited = casync__task_awaits(task);
+        next = casync__awaited_task(task);
         if (task->cancel_requests < UINT16_MAX) task->cancel_requests++;
-        if (awaited && awaited->state == CASYNC_FUTURE_PENDING && casync__is_task(awaited)) {
-            task = (casync_task *)(void *)awaited;
-            continue;
-        }
-        if (!awaited || casync_future_cancel(awaited) == 0) task->flags |= CASYNC__TASK_MUST_CANCEL;
+        if (next && task != deadlocked) continue;
+        if (next)
+            casync__interrupt(task);
+        else if (!awaited || casync_future_cancel(awaited) == 0)
+            task->flags |= CASYNC__TASK_MUST_CANCEL;
         return 1;
     }
 }
@@ -5172,7 +5279,8 @@ CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future)
         casync__make_ready(casync__task_loop(task), &task->job);
         return true;
     }
-    CASYNC_ASSERT(future->loop == task->future.loop && future != &task->future);
+    CASYNC_ASSERT(future->loop == task->future.loop);
+    if (future == &task->future) return false; /* await_end says -EDEADLK */
     if (casync__is_fiber(future)) casync_task_retain((casync_task *)(void *)future);
     if (future->state != CASYNC_FUTURE_PENDING) return false;
     casync__list_append(&future->callbacks, &task->job.link);
@@ -5185,7 +5293,9 @@ CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
     casync_future *future = casync__task_awaits(task);
     int64_t result = 0;
     task->future.ptr = NULL;
-    if (future) {
+    if (future == &task->future) {
+        result = -EDEADLK;
+    } else if (future) {
         result = casync_future_result(future);
         casync__release_awaited(future);
     } else if (task->flags & CASYNC__TASK_MUST_CANCEL) {
@@ -5197,6 +5307,8 @@ CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
 
 /* The stackful task that runs now, and so may wait; or NULL. */
 static inline casync_task *casync__waiting_task(const casync_loop *loop) {
+    if (!loop)
+        loop = casync_get_running_loop(); /* of a stream that was never opened: the operation says so */
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
@@ -5207,14 +5319,13 @@ static inline int64_t casync__await(casync_task *task, casync_future *future) {
 
 CASYNC__DEFINE int64_t casync_await(casync_future *future) {
     casync_task *task = casync__waiting_task(future->loop);
-    if (!task) return -EPERM;
-    if (future == &task->future) return -EDEADLK;
-    return casync__await(task, future);
+    return task ? casync__await(task, future) : -EPERM;
 }
 
 CASYNC__DEFINE int64_t casync_join(casync_task *task) {
     int64_t result;
     if (!casync__waiting_task(task->future.loop)) return -EPERM;
+    if (task == task->future.loop->task) return -EDEADLK;
     result = casync_await(&task->future);
     casync_task_release(task);
     return result;
@@ -5257,6 +5368,48 @@ CASYNC__DEFINE casync_task *casync_spawn(casync_loop *loop, casync_coroutine cor
     return casync_spawn_with(loop, &desc, &task) < 0 ? NULL : task;
 }
 
+/* -- descriptors -- */
+
+static void casync__fd_op_abandon(casync_future *future) {
+    casync_watcher *watcher = &((casync_fd_op *)(void *)future)->watcher;
+    casync_remove_reader(watcher);
+    casync_remove_writer(watcher);
+}
+
+static void casync__fd_op_done(void *arg) {
+    casync_future *future = (casync_future *)arg;
+    casync__fd_op_abandon(future);
+    casync_future_set_result(future, 0, NULL);
+}
+
+static casync_future *casync__fd_op_begin(casync_loop *loop, casync_fd_op *op, int fd, bool writes) {
+    int64_t result;
+    memset(op, 0, sizeof *op);
+    casync__future_reset(loop, &op->future, CASYNC__FUTURE_FD);
+    result = writes ? casync_add_writer(loop, &op->watcher, fd, casync__fd_op_done, op)
+                    : casync_add_reader(loop, &op->watcher, fd, casync__fd_op_done, op);
+    if (result < 0) casync_future_set_result(&op->future, result, NULL);
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_wait_readable_op(casync_loop *loop, casync_fd_op *op, int fd) {
+    return casync__fd_op_begin(loop, op, fd, false);
+}
+
+CASYNC__DEFINE casync_future *casync_wait_writable_op(casync_loop *loop, casync_fd_op *op, int fd) {
+    return casync__fd_op_begin(loop, op, fd, true);
+}
+
+static int64_t casync__wait_fd(int fd, bool writes) {
+    casync_loop *loop = casync_get_running_loop();
+    casync_task *task = casync__waiting_task(loop);
+    casync_fd_op op;
+    return task ? casync__await(task, casync__fd_op_begin(loop, &op, fd, writes)) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_wait_readable(int fd) { return casync__wait_fd(fd, false); }
+CASYNC__DEFINE int64_t casync_wait_writable(int fd) { return casync__wait_fd(fd, true); }
+
 /* -- names, and what tasks do -- */
 
 CASYNC__DEFINE const char *casync_task_name(const casync_task *task) {
@@ -5264,7 +5417,7 @@ CASYNC__DEFINE const char *casync_task_name(const casync_task *task) {
     if (casync__is_fiber(&task->future)) return casync__fiber_name(task);
     if (task->future.state == CASYNC_FUTURE_PENDING)
         entry = casync__context_find(casync__task_context(task), task);
-    return entry ? (const char *)entry->value : "task";
+    return entry && entry->value ? (const char *)entry->value : "task";
 }
 
 CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name) {
@@ -5281,69 +5434,80 @@ CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name)
     return casync__context_set(task, task, cast.value);
 }
 
-static void casync__describe_op(const casync_op *op, char *text, size_t size);
-static void casync__describe_awaited(casync_loop *loop, casync_future *future, char *text, size_t size);
+#define CASYNC__LINE 512
 
-/* What a pending future that is no task stands for, in words. */
-static void casync__describe_future(casync_loop *loop, casync_future *future, char *text, size_t size) {
+static const char *casync__describe_op(const casync_op *op);
+
+/* Adds to a line what there is room for. */
+static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
+    size_t length = strlen(line);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line + length, CASYNC__LINE - length, format, arguments);
+    va_end(arguments);
+}
+
+/* What a pending future stands for, in words. */
+static void casync__append_future(char line[CASYNC__LINE], casync_future *future) {
     const casync_wait_set *set = (const casync_wait_set *)(const void *)future;
     switch (future->kind) {
     case CASYNC__FUTURE_OP:
-        casync__describe_op((const casync_op *)(const void *)future, text, size);
+        casync__append(line, "%s", casync__describe_op((const casync_op *)(const void *)future));
         break;
     case CASYNC__FUTURE_TIMER:
-        snprintf(text, size, "sleep, %lld us left",
-                 (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
+        casync__append(line, "sleep, %lld us left",
+                       (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
+        break;
+    case CASYNC__FUTURE_FD:
+        casync__append(line, "descriptor %d", ((casync_fd_op *)(void *)future)->watcher.fd);
+        break;
+    case CASYNC__FUTURE_TASK:
+    case CASYNC__FUTURE_FIBER:
+        casync__append(line, "task %s", casync_task_name((const casync_task *)(const void *)future));
         break;
     case CASYNC__FUTURE_GATHER:
     case CASYNC__FUTURE_SET:
-        snprintf(text, size, "%zu of %zu futures", set->pending, set->count);
+        casync__append(line, "%zu of %zu futures", set->pending, set->count);
         break;
     case CASYNC__FUTURE_GROUP:
-        snprintf(text, size, "%zu children", casync__container(future, casync_task_group, ended)->children);
+        casync__append(line, "%zu children", casync__container(future, casync_task_group, ended)->children);
         break;
     case CASYNC__FUTURE_SHIELD:
-        casync__describe_awaited(loop, ((casync_shielded *)(void *)future)->inner, text, size);
+        casync__append_future(line, ((casync_shielded *)(void *)future)->inner);
         break;
     default:
-        snprintf(text, size, "future %p", (void *)future);
+        casync__append(line, "future %p", (void *)future);
     }
 }
 
-static void casync__describe_awaited(casync_loop *loop, casync_future *future, char *text, size_t size) {
-    if (casync__is_task(future))
-        snprintf(text, size, "task %s", casync_task_name((const casync_task *)(const void *)future));
-    else
-        casync__describe_future(loop, future, text, size);
-}
-
-/* A line: the task, and along the chain of tasks that await each other what the last of them awaits. */
-static void casync__describe_task(casync_loop *loop, const casync_task *task, char *line, size_t size) {
-    size_t length = (size_t)snprintf(line, size, "task %s", casync_task_name(task));
-    const casync_task *first = task;
-    for (;;) {
+/* A line: the task, and along the chain of tasks that await each other what the last of them awaits. A
+   chain that is a circle ends with the room. */
+static void casync__describe_task(char line[CASYNC__LINE], const casync_task *task) {
+    const casync_loop *loop = casync__task_loop(task);
+    line[0] = 0;
+    casync__append(line, "task %s", casync_task_name(task));
+    while (task && strlen(line) < CASYNC__LINE - 1) {
         casync_future *awaited = casync__task_awaits(task);
-        if (length + 64 > size) break; /* a long chain: this is enough of it */
-        if (task == loop->task || !awaited || casync_future_done(awaited)) {
-            snprintf(line + length, size - length, task == loop->task ? " runs" : " is ready");
-            return;
+        if (task == loop->task) {
+            casync__append(line, " runs");
+        } else if (!awaited || casync_future_done(awaited)) {
+            casync__append(line, " is ready");
+        } else {
+            casync__append(line, " awaits ");
+            casync__append_future(line, awaited);
         }
-        length += (size_t)snprintf(line + length, size - length, " awaits ");
-        casync__describe_awaited(loop, awaited, line + length, size - length);
-        length += strlen(line + length);
-        task = (const casync_task *)(const void *)awaited;
-        if (!casync__is_task(awaited) || task == first) return;
+        task = task == loop->task ? NULL : casync__awaited_task(task);
     }
-    snprintf(line + length, size - length, " ...");
+    if (strlen(line) == CASYNC__LINE - 1) memcpy(line + CASYNC__LINE - 5, " ...", 4);
 }
 
 CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
     casync_link *link;
     if (loop->state == CASYNC_LOOP_CLOSED) return 0;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next) {
-        char line[512];
+        char line[CASYNC__LINE + 1];
         int64_t result;
-        casync__describe_task(loop, casync__container(link, casync_task, link), line, sizeof line - 1);
+        casync__describe_task(line, casync__container(link, casync_task, link));
         strcat(line, "\n");
         result = casync__sys_write(fd, line, strlen(line));
         if (result < 0) return result;
@@ -5361,9 +5525,10 @@ static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, voi
 static void casync__tasks_close(casync_loop *loop) {
     while (!casync__list_is_empty(&loop->tasks)) {
         casync_task *task = casync__container(loop->tasks.next, casync_task, link);
-        if (task->step)
+        if (task->step) {
             casync__task_abandon(&task->future);
-        else
+            casync__list_move(&loop->ready, &task->future.callbacks);
+        } else
             casync__list_remove(&task->link);
     }
     casync__stacks_close(loop);
@@ -5395,6 +5560,14 @@ CASYNC__DEFINE int64_t casync_generator_start(casync_loop *loop, casync_generato
     return casync_spawn_with(loop, &desc, &generator->task);
 }
 
+/* A coroutine that has not begun never will: nobody but us would tell who waits for its first value. */
+static void casync__generator_cancel(casync_generator *generator, casync_task *task) {
+    casync_task_cancel(task);
+    if (task->flags & CASYNC__TASK_STARTED) return;
+    generator->ended = true;
+    casync_future_set_result(&generator->given, 0, NULL);
+}
+
 CASYNC__DEFINE int64_t casync_yield(casync_generator *generator, void *value) {
     casync_task *task = casync__waiting_task(casync_get_running_loop());
     if (!task || task != generator->task) return -EPERM;
@@ -5415,7 +5588,7 @@ CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void *
     generator->busy = true;
     result = casync_await(&generator->given);
     generator->busy = false;
-    if (result == -ECANCELED && !generator->ended) casync_task_cancel(generator->task);
+    if (result == -ECANCELED && !generator->ended) casync__generator_cancel(generator, generator->task);
     if (result == 1) *value = generator->value;
     return result;
 }
@@ -5426,33 +5599,41 @@ CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
     if (!task) return 0;
     if (!casync__waiting_task(casync__task_loop(task))) return -EPERM;
     generator->task = NULL;
-    casync_task_cancel(task);
+    casync__generator_cancel(generator, task);
     result = casync_join(task);
     return result == -ECANCELED ? 0 : result;
 }
 
 /* -- casync_run -- */
 
-static void casync__cancel_all_tasks(casync_loop *loop) {
-    casync_link *link;
+static bool casync__has_cancelled_tasks(const casync_loop *loop) {
+    const casync_link *link;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
-        casync_task_cancel(casync__container(link, casync_task, link));
+        if (((const casync_task *)(const void *)((const char *)link - offsetof(casync_task, link)))
+                ->cancel_requests > 0)
+            return true;
+    return false;
 }
 
-/* casync_walk's visitor: remembers a stream or server, to be closed. */
-static void casync__find_open(int kind, void *object, void *arg) {
-    void **found = (void **)arg;
-    if (kind == CASYNC_KIND_STREAM) found[0] = object;
-    if (kind == CASYNC_KIND_SERVER) found[1] = object;
+/* Those that others make while they clean up come next. */
+static void casync__end_all_tasks(casync_loop *loop) {
+    casync_link *link;
+    while (!casync__list_is_empty(&loop->tasks)) {
+        for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
+            casync_task_cancel(casync__container(link, casync_task, link));
+        while (casync__has_cancelled_tasks(loop))
+            if (casync_run_once(loop) < 0) return;
+    }
 }
 
 static void casync__close_everything(casync_loop *loop) {
-    for (;;) {
-        void *found[2] = {NULL, NULL};
-        casync_walk(loop, casync__find_open, found);
-        if (found[0]) casync_close((casync_stream *)found[0]);
-        if (found[1]) casync_server_close((casync_server *)found[1]);
-        if (!found[0] && !found[1]) return;
+    uint32_t fd;
+    for (fd = 0; fd < loop->fds_size; fd++) {
+        casync_watcher *watcher = loop->fds[fd].watcher;
+        if (watcher && watcher->kind == CASYNC__WATCHER_STREAM)
+            casync_close(casync__container(watcher, casync_stream, watcher));
+        else if (watcher && watcher->kind == CASYNC__WATCHER_SERVER)
+            casync_server_close(casync__container(watcher, casync_server, watcher));
     }
 }
 
@@ -5469,10 +5650,7 @@ CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coro
     result = casync_spawn_with(&loop, &main_desc, &task);
     if (result == 0) {
         result = casync_run_until_complete(&task->future);
-        casync_task_cancel(task); /* still there if the loop was stopped */
-        casync__cancel_all_tasks(&loop);
-        while (!casync__list_is_empty(&loop.tasks) && casync_run_once(&loop) >= 0)
-            ;
+        casync__end_all_tasks(&loop); /* main too, if the loop was stopped */
         if (result == CASYNC_INVALID_STATE && casync_future_done(&task->future))
             result = casync_future_result(&task->future);
         casync_task_release(task);
@@ -5647,6 +5825,7 @@ CASYNC__DEFINE int64_t casync_as_completed(casync_loop *loop, casync_completion 
 CASYNC__DEFINE casync_future *casync_next_completed(casync_completion *completion) {
     casync_wait_set *set = &completion->set;
     casync_waiter *waiter;
+    if (!casync__waiting_task(set->future.loop)) return NULL;
     while (casync__list_is_empty(&completion->done)) {
         int64_t result;
         if (set->pending == 0) return NULL;
@@ -5723,11 +5902,12 @@ CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_
     int64_t result;
     if (!timeout->active || timeout->expired) return CASYNC_INVALID_STATE;
     loop = casync__task_loop(timeout->task);
-    if (delay == CASYNC_FOREVER) {
-        casync_timer_stop(&timeout->timer);
-        return 0;
-    }
-    result = casync_timer_start(loop, &timeout->timer, delay, 0, casync__timeout_fires, timeout);
+    casync_job_cancel(&timeout->timer.job);
+    if (delay == CASYNC_FOREVER) return 0;
+    timeout->timer.job.flags = 0;
+    result = delay <= 0 /* timers that are due come after what is ready, but this must not be late */
+                 ? casync_call_soon(loop, &timeout->timer.job, casync__timeout_fires, timeout)
+                 : casync_call_later(loop, &timeout->timer, delay, casync__timeout_fires, timeout);
     timeout->timer.job.flags |= CASYNC__JOB_INTERNAL;
     return result;
 }
@@ -5735,7 +5915,7 @@ CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_
 CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t result) {
     if (!timeout->active) return result;
     timeout->active = false;
-    casync_timer_stop(&timeout->timer);
+    casync_job_cancel(&timeout->timer.job);
     if (!timeout->expired) return result;
     if (casync_task_uncancel(timeout->task) <= timeout->cancelling && result == -ECANCELED) return -ETIMEDOUT;
     return result;
@@ -5744,13 +5924,15 @@ CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t resul
 CASYNC__DEFINE bool casync_timeout_expired(const casync_timeout *timeout) { return timeout->expired; }
 
 CASYNC__DEFINE int64_t casync_wait_for(casync_future *future, int64_t delay) {
+    casync_task *task = casync__waiting_task(future->loop);
     casync_timeout timeout;
     int64_t result;
-    if (!casync__waiting_task(future->loop)) return -EPERM;
-    if (delay <= 0 && !casync_future_done(future)) {
+    if (!task) return -EPERM;
+    if (delay <= 0 && !casync_future_done(future)) { /* not even a turn */
+        uint16_t requests = task->cancel_requests;
         casync_future_cancel(future);
-        result = casync_await(future);
-        return result == -ECANCELED ? -ETIMEDOUT : result;
+        result = casync__await(task, future);
+        return result == -ECANCELED && task->cancel_requests == requests ? -ETIMEDOUT : result;
     }
     result = casync_timeout_begin(&timeout, delay);
     if (result < 0) return result;
@@ -5796,7 +5978,12 @@ static void casync__member_done(void *arg) {
     casync__member *member = (casync__member *)arg;
     casync_task_group *group = member->group;
     casync_future *future = &member->task->future;
-    int64_t error = casync_future_result(future);
+    int64_t error;
+    if (future->loop->closing) { /* parent and group may be gone */
+        casync__free(&future->loop->allocator, member);
+        return;
+    }
+    error = casync_future_result(future);
     casync__list_remove(&member->link);
     group->children--;
     if (error < 0 && future->state == CASYNC_FUTURE_FAILED) {
@@ -5824,10 +6011,15 @@ CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
     return 0;
 }
 
+/* May children still come? They may make others while the parent waits. */
+static bool casync__group_is_open(const casync_task_group *group) {
+    return group->parent && !group->aborting && !casync_future_done(&group->ended);
+}
+
 static casync__member *casync__add_member(casync_task_group *group) {
-    casync_loop *loop = group->parent ? casync__task_loop(group->parent) : NULL;
+    casync_loop *loop = group->ended.loop;
     casync__member *member;
-    if (!loop || group->aborting || casync_future_done(&group->ended)) return NULL;
+    if (!casync__group_is_open(group)) return NULL;
     member = (casync__member *)casync__realloc(&loop->allocator, NULL, sizeof *member);
     if (!member) return NULL;
     memset(member, 0, sizeof *member);
@@ -5841,7 +6033,7 @@ static void casync__group_watch(casync__member *member, casync_task *task) {
     casync_loop *loop = casync__task_loop(task);
     member->task = task;
     casync__job_init(loop, &member->job, casync__member_done, member);
-    member->job.flags = CASYNC__JOB_INTERNAL;
+    member->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
     casync__list_append(&task->future.callbacks, &member->job.link);
 }
 
@@ -5869,7 +6061,7 @@ CASYNC__DEFINE int64_t casync_task_group_start(casync_task_group *group, casync_
                                                casync_step step) {
     casync__member *member = casync__add_member(group);
     int64_t result;
-    if (!member) return group->aborting ? CASYNC_INVALID_STATE : -ENOMEM;
+    if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
     result = casync_task_start(casync__task_loop(group->parent), task, step);
     if (result < 0)
         casync__drop_member(member);
@@ -5945,7 +6137,9 @@ enum {
     CASYNC__OP_CONNECT,
     CASYNC__OP_DRAIN,
     CASYNC__OP_FINISH,
-    CASYNC__OP_ACCEPT
+    CASYNC__OP_ACCEPT,
+    CASYNC__OP_JOIN,
+    CASYNC__OP_WAIT_CLIENTS
 };
 
 #define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
@@ -5990,11 +6184,11 @@ static void casync__report_server(casync_server *server, const char *message, in
 /* -- ending operations that wait for a stream or a server -- */
 
 /* For casync_dump. */
-static void casync__describe_op(const casync_op *op, char *text, size_t size) {
-    static const char *const names[] = {"read",  "read_exactly", "read_until", "connect",
-                                        "drain", "finish",       "accept"}; /* by kind */
-    int fd = op->stream ? op->stream->watcher.fd : op->server ? op->server->watcher.fd : -1;
-    snprintf(text, size, "%s, descriptor %d", names[op->kind], fd);
+static const char *casync__describe_op(const casync_op *op) {
+    static const char *const names[] = {"read",    "read_exactly", "read_until",
+                                        "connect", "drain",        "finish",
+                                        "accept",  "server_join",  "server_wait_clients"};
+    return names[op->kind];
 }
 
 static void casync__op_abandon(casync_future *future) {
@@ -6656,6 +6850,20 @@ CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
 
 static void casync__stream_writable(void *arg);
 
+static void casync__leave_server(casync_stream *stream) {
+    casync_server *server = stream->server;
+    casync_link *link;
+    if (!server) return;
+    stream->server = NULL;
+    casync__list_remove(&stream->connections);
+    if (!casync__list_is_empty(&server->connections)) return;
+    for (link = server->joining.next; link != &server->joining;) {
+        casync_op *op = casync__container(link, casync_op, link);
+        link = link->next;
+        if (op->kind == CASYNC__OP_WAIT_CLIENTS) casync__op_done(op, 0, NULL);
+    }
+}
+
 /* Frees what a server allocated for a connection. */
 static void casync__free_connection(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
@@ -6667,6 +6875,7 @@ static void casync__free_connection_soon(casync_stream *stream, void *memory) {
     if (!memory) return;
     stream->memory = memory;
     casync__job_init(casync__stream_loop(stream), &stream->ending, casync__free_connection, stream);
+    stream->ending.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
     casync__make_ready(casync__stream_loop(stream), &stream->ending);
 }
 
@@ -6908,8 +7117,7 @@ CASYNC__DEFINE void casync_close(casync_stream *stream) {
     casync__ops_done(&stream->waiting, -ECONNABORTED);
     casync__input_free(stream);
     while (stream->received_fds) casync__sys_close((int)casync_receive_fd(stream));
-    if (stream->server) casync__list_remove(&stream->connections);
-    stream->server = NULL;
+    casync__leave_server(stream);
     stream->filter = NULL;
     stream->memory = NULL;
     if (filter && filter->close) filter->close(filter);
@@ -7343,6 +7551,93 @@ static void casync__stream_writable(void *arg) {
         casync__flush(stream);
 }
 
+/* -- the forms that wait -- */
+
+/* Runs `start`, a call of an operation on &op, in a stackful task. */
+#define CASYNC__WAIT_FOR(owner_loop, start)                                                                  \
+    casync_task *task = casync__waiting_task(owner_loop);                                                    \
+    casync_op op;                                                                                            \
+    return task ? casync__await(task, start) : -EPERM
+
+CASYNC__DEFINE int64_t casync_connect(casync_loop *loop, casync_stream *stream,
+                                      const casync_connect_desc *desc) {
+    CASYNC__WAIT_FOR(loop, casync_connect_op(loop, stream, &op, desc));
+}
+
+CASYNC__DEFINE int64_t casync_read(casync_stream *stream, void *buffer, size_t size) {
+    CASYNC__WAIT_FOR(casync__stream_loop(stream), casync_read_op(stream, &op, buffer, size));
+}
+
+CASYNC__DEFINE int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size) {
+    CASYNC__WAIT_FOR(casync__stream_loop(stream), casync_read_exactly_op(stream, &op, buffer, size));
+}
+
+static int64_t casync__await_data(casync_task *task, casync_future *future, const void **data) {
+    int64_t result = casync__await(task, future);
+    if (result >= 0) *data = future->ptr;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_read_until(casync_stream *stream, const void *delimiter, size_t size,
+                                         const void **data) {
+    casync_task *task = casync__waiting_task(casync__stream_loop(stream));
+    casync_op op;
+    return task ? casync__await_data(task, casync_read_until_op(stream, &op, delimiter, size), data) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing,
+                                         const void **data) {
+    casync_task *task = casync__waiting_task(casync__stream_loop(stream));
+    casync_op op;
+    return task ? casync__await_data(task, casync_read_frame_op(stream, &op, framing), data) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_drain(casync_stream *stream) {
+    CASYNC__WAIT_FOR(casync__stream_loop(stream), casync_drain_op(stream, &op));
+}
+
+CASYNC__DEFINE int64_t casync_finish(casync_stream *stream) {
+    CASYNC__WAIT_FOR(casync__stream_loop(stream), casync_finish_op(stream, &op));
+}
+
+CASYNC__DEFINE int64_t casync_accept(casync_server *server, casync_stream *stream) {
+    CASYNC__WAIT_FOR(server->watcher.reader.loop, casync_accept_op(server, &op, stream));
+}
+
+CASYNC__DEFINE int64_t casync_server_join(casync_server *server) {
+    CASYNC__WAIT_FOR(server->watcher.reader.loop, casync_server_join_op(server, &op));
+}
+
+CASYNC__DEFINE int64_t casync_server_wait_clients(casync_server *server) {
+    CASYNC__WAIT_FOR(server->watcher.reader.loop, casync_server_wait_clients_op(server, &op));
+}
+
+/* Runs `wait` in a timeout scope. */
+#define CASYNC__WITHIN(delay, wait)                                                                          \
+    casync_timeout scope;                                                                                    \
+    int64_t result = casync_timeout_begin(&scope, delay);                                                    \
+    return result < 0 ? result : casync_timeout_end(&scope, wait)
+
+CASYNC__DEFINE int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
+                                              const casync_connect_desc *desc, int64_t timeout) {
+    CASYNC__WITHIN(timeout, casync_connect(loop, stream, desc));
+}
+
+CASYNC__DEFINE int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size,
+                                           int64_t timeout) {
+    CASYNC__WITHIN(timeout, casync_read(stream, buffer, size));
+}
+
+CASYNC__DEFINE int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer, size_t size,
+                                                   int64_t timeout) {
+    CASYNC__WITHIN(timeout, casync_read_exactly(stream, buffer, size));
+}
+
+CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter, size_t size,
+                                                 const void **data, int64_t timeout) {
+    CASYNC__WITHIN(timeout, casync_read_until(stream, delimiter, size, data));
+}
+
 /* -- servers -- */
 
 static void casync__server_retry(void *arg) { (void)casync_server_resume((casync_server *)arg); }
@@ -7371,34 +7666,91 @@ static int64_t casync__open_connection(casync_server *server, casync_stream *str
     return result;
 }
 
-/* Allocates a connection and tells its protocol. */
+/* Before a connection that a task serves. */
+typedef struct casync__served {
+    casync_job ended;
+    casync_task *task;
+    casync_stream *stream;
+} casync__served;
+
+/* The task that served a connection is done. */
+static void casync__connection_served(void *arg) {
+    casync__served *served = (casync__served *)arg;
+    casync_stream *stream = served->stream;
+    casync_close(stream);
+    if (casync__is_fiber(&served->task->future))
+        casync_task_release(served->task);
+    else
+        casync_future_close(&served->task->future);
+    casync__free_connection_soon(stream, served);
+}
+
+static int64_t casync__serve(casync_server *server, casync__served *served, void *connection) {
+    casync_loop *loop = server->watcher.reader.loop;
+    casync_task_desc desc;
+    int64_t result;
+    if (server->desc.step) {
+        served->task = (casync_task *)connection;
+        result = casync_task_start(loop, served->task, server->desc.step);
+    } else {
+        memset(&desc, 0, sizeof desc);
+        desc.coroutine = server->desc.task;
+        desc.arg = connection;
+        desc.name = "connection";
+        result = casync_spawn_with(loop, &desc, &served->task);
+    }
+    if (result < 0) return result;
+    casync__job_init(loop, &served->ended, casync__connection_served, served);
+    served->ended.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
+    casync__list_append(&served->task->future.callbacks, &served->ended.link);
+    return 0;
+}
+
+static void casync__tell_connection(casync_server *server, casync_stream *stream) {
+    casync_loop *loop = server->watcher.reader.loop;
+    casync__guard guard;
+    casync__guard_enter(loop, &guard, stream);
+    if (stream->protocol->connection_made) stream->protocol->connection_made(stream);
+    if (casync__guard_leave(loop, &guard)) casync__update_reading(stream);
+}
+
+/* Allocates a connection, and tells its protocol or starts its task. */
 static int64_t casync__make_connection(casync_server *server, int fd) {
     casync_loop *loop = server->watcher.reader.loop;
-    const casync_protocol *protocol = server->desc.protocol;
-    size_t size = server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream);
+    bool has_task = server->desc.task || server->desc.step;
+    size_t before = has_task ? (sizeof(casync__served) + 15) / 16 * 16 : 0;
+    size_t size = before + (server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream));
     uint8_t *memory = (uint8_t *)casync__realloc(&loop->allocator, NULL, size);
     casync_stream *stream;
-    casync__guard guard;
     int64_t result;
     if (!memory) {
         casync__sys_close(fd);
         return -ENOMEM;
     }
     memset(memory, 0, size);
-    stream = (casync_stream *)(void *)(memory + server->desc.stream_offset);
-    result = casync__open_connection(server, stream, fd, protocol);
+    stream = (casync_stream *)(void *)(memory + before + server->desc.stream_offset);
+    result = casync__open_connection(server, stream, fd, server->desc.protocol);
+    if (result == 0 && has_task) {
+        casync__served *served = (casync__served *)(void *)memory;
+        served->stream = stream;
+        result = casync__serve(server, served, memory + before);
+        if (result < 0) casync_close(stream);
+    }
     if (result < 0) {
         casync__free(&loop->allocator, memory);
         return result;
     }
-
-    stream->memory = memory;
     stream->server = server;
     casync__list_append(&server->connections, &stream->connections);
-    casync__guard_enter(loop, &guard, stream);
-    if (protocol->connection_made) protocol->connection_made(stream);
-    if (casync__guard_leave(loop, &guard)) casync__update_reading(stream);
+    if (has_task) return 0;
+    stream->memory = memory;
+    casync__tell_connection(server, stream);
     return 0;
+}
+
+/* Does the library make the connections? */
+static bool casync__server_allocates(const casync_server *server) {
+    return server->desc.protocol || server->desc.task || server->desc.step;
 }
 
 /* A connection came: to an operation, to the user as a descriptor, or to the protocol. */
@@ -7408,14 +7760,15 @@ static int64_t casync__server_take(casync_server *server, int fd, const casync_a
         casync__op_done(op, casync__open_connection(server, op->stream, fd, NULL), NULL);
         return 0;
     }
-    if (server->desc.protocol) return casync__make_connection(server, fd);
+    if (casync__server_allocates(server)) return casync__make_connection(server, fd);
     if (server->tcp) casync__set_tcp_options(fd, &server->desc.options);
     server->desc.accepted(server, fd, peer);
     return 0;
 }
 
 static bool casync__server_wants(const casync_server *server) {
-    return server->desc.protocol || server->desc.accepted || !casync__list_is_empty(&server->waiting);
+    return casync__server_allocates(server) || server->desc.accepted ||
+           !casync__list_is_empty(&server->waiting);
 }
 
 /* These say that a connection broke before it was accepted (accept(2)): there may be others. */
@@ -7506,9 +7859,10 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
                                      const casync_listen_desc *desc) {
     int64_t fd, result;
     size_t conn_size = desc->conn_size ? desc->conn_size : sizeof(casync_stream);
+    size_t first = desc->step ? sizeof(casync_task) : 0; /* where the stream may begin */
     if (server->open) return -EALREADY;
     if (loop->state == CASYNC_LOOP_CLOSED || conn_size < sizeof(casync_stream) ||
-        desc->stream_offset > conn_size - sizeof(casync_stream) ||
+        desc->stream_offset > conn_size - sizeof(casync_stream) || desc->stream_offset < first ||
         desc->stream_offset % sizeof(void *) != 0 || !casync__options_are_valid(&desc->options))
         return -EINVAL;
     fd = desc->use_fd ? desc->fd : casync__listen_socket(desc);
@@ -7529,6 +7883,7 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
     server->open = true;
     casync__list_init(&server->connections);
     casync__list_init(&server->waiting);
+    casync__list_init(&server->joining);
     if (!desc->start_paused && casync__server_wants(server)) casync__want(&server->watcher, CASYNC__READ);
     return 0;
 }
@@ -7542,6 +7897,23 @@ CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op 
     casync__list_append(&server->waiting, &op->link);
     if (!server->retry.job.link.next) casync__want(&server->watcher, CASYNC__READ);
     return &op->future;
+}
+
+static casync_future *casync__join_server(casync_server *server, casync_op *op, int kind, bool is_over) {
+    casync__op_begin(server->watcher.reader.loop, op, kind);
+    if (is_over) return casync__op_done(op, 0, NULL);
+    op->server = server;
+    casync__list_append(&server->joining, &op->link);
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
+    return casync__join_server(server, op, CASYNC__OP_JOIN, !server->open);
+}
+
+CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
+    bool is_over = !server->open || casync__list_is_empty(&server->connections);
+    return casync__join_server(server, op, CASYNC__OP_WAIT_CLIENTS, is_over);
 }
 
 CASYNC__DEFINE int64_t casync_server_pause(casync_server *server) {
@@ -7567,6 +7939,7 @@ CASYNC__DEFINE void casync_server_close(casync_server *server) {
     casync__watcher_unregister(&server->watcher, !server->desc.use_fd);
     if (!keep_fd) casync__sys_close(server->watcher.fd);
     casync__ops_done(&server->waiting, -ECONNABORTED);
+    casync__ops_done(&server->joining, 0);
     while (!casync__list_is_empty(&server->connections)) {
         casync_stream *stream = casync__container(server->connections.next, casync_stream, connections);
         casync__list_remove(&stream->connections);

@@ -28,11 +28,11 @@ SOURCE = """
 
 
 def api_half(header: str) -> str:
-    """What lies between the include guard's two ends, without comments."""
+    """What lies between the include guard's two ends, without comments, each macro on one line."""
     guarded = re.search(r"^#define CASYNC_H\n(.*?)^#endif /\* CASYNC_H \*/", header, re.S | re.M)
     if guarded is None:
         raise ValueError(f"{HEADER}: the include guard CASYNC_H was not found")
-    return re.sub(r"/\*.*?\*/", "", guarded[1], flags=re.S)
+    return re.sub(r"/\*.*?\*/", "", guarded[1], flags=re.S).replace("\\\n", " ")
 
 
 def constants(api: str) -> list[str]:
@@ -52,7 +52,7 @@ def declarations(header: str) -> str:
     """The API half as cffi.cdef() takes it."""
     api = api_half(header)
     code = re.sub(r"^#ifdef __cplusplus\n.*?^#endif[^\n]*\n", "", api, flags=re.S | re.M)
-    code = re.sub(r"^#.*(?:\\\n.*)*\n?", "", code, flags=re.M)
+    code = re.sub(r"^#.*\n?", "", code, flags=re.M)
     code = re.sub(r"\bCASYNC_API\b", "", code)
     return "\n".join(constants(api)) + "\n" + code
 

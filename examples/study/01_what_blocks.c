@@ -6,7 +6,7 @@
    them runs. So a function that waits inside the kernel ("blocks") stops everything, however much there is:
 
        blocks                                      what lets the others run
-       sleep(1)                                    a timer: casync_call_later
+       sleep(1)                                    a timer (casync_call_later); in a task, casync_sleep
        read(2) of a pipe or a socket               O_NONBLOCK, and casync_add_reader or a casync_stream
        getaddrinfo(3): asks a name server          a thread that posts its result to the loop
        pthread_mutex_lock, sem_wait                the same, or hold locks for a moment only
@@ -17,7 +17,7 @@
 #include <stdio.h>
 
 static casync_loop loop;
-static int beats;
+static int beats, beats_at_stop;
 
 /* Something else, which wants to run every millisecond. */
 static void beat(void *arg) {
@@ -34,13 +34,17 @@ static void blocking_sleep(int milliseconds) {
 
 static void stop(void *arg) {
     (void)arg;
+    beats_at_stop = beats;
     casync_stop(&loop);
 }
+
+static void stop_in_the_next_turn(void *arg) { casync_call_soon(&loop, NULL, stop, arg); }
 
 static void *thread_main(void *arg) {
     (void)arg;
     blocking_sleep(100);
-    casync_call_soon_threadsafe(&loop, NULL, stop, NULL); /* the one way from a thread into the loop */
+    /* The one way from a thread into the loop: */
+    casync_call_soon_threadsafe(&loop, NULL, stop_in_the_next_turn, NULL);
     return NULL;
 }
 
@@ -70,7 +74,7 @@ static void watch(const char *name, casync_callback way) {
     casync_timer_start(&loop, &heart, CASYNC_MS(1), CASYNC_MS(1), beat, NULL);
     casync_run_forever(&loop);
     casync_timer_stop(&heart);
-    printf("%s: %s, %d ms\n", name, beats ? "others ran" : "nobody else ran",
+    printf("%s: %s, %d ms\n", name, beats_at_stop ? "others ran" : "nobody else ran",
            (int)((casync_time(&loop) - start) / CASYNC_MS(1)));
 }
 

@@ -7,7 +7,8 @@ it up when it waits (for a socket, a lock, a sleep), and otherwise every 5 ms (s
 another wants it. So:
 
 - threads wait at the same time, but compute one at a time: for pure Python they do not make sums faster;
-- a thread can lose the lock between any two instructions. What is read may be old when it is written.
+- a thread can lose the lock almost anywhere, between reading a variable and writing it, too. What it writes
+  then is made of an old value.
 
 An event loop has one thread. Tasks change places at `await` and nowhere else, so between two awaits no lock
 is needed. Across an await the old danger is back: you can see it, though, because it says `await`.

@@ -28,7 +28,7 @@ def io_bound(seconds: float = 0.02) -> int:
     return 1
 
 
-def cpu_bound(n: int = 500_000) -> int:
+def cpu_bound(n: int = 300_000) -> int:
     total = 0
     for number in range(n):
         total += number & 1

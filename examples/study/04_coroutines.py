@@ -2,8 +2,8 @@
 
 Run it from the repository's root:   python3 examples/study/04_coroutines.py
 
-A function that can stop in the middle, keep its variables, and go on later is a coroutine. Python has had
-them since it has `yield` (PEP 342): a generator stops at each `yield` and goes on when it is asked to.
+A function that can stop in the middle, keep its variables, and go on later is a coroutine. Python's are
+generators: they stop at each `yield` (PEP 255); who lets them go on may hand them something (PEP 342).
 
 - next(g), or g.send(value): go on up to the next yield. `yield` gives the value that was sent.
 - g.throw(error): go on, with this error raised where it stopped. (Cancellation will be this: page 13.)

@@ -39,6 +39,13 @@ static void tell(void *arg) {
 
 static void wait_for(waiter *w) { casync_future_add_done_callback(w->future, &w->job, tell, w); }
 
+/* A task waits in the middle of a function; what tell() and its job do for callbacks, its step does (page 8). */
+static int64_t await_it(casync_loop *running, void *arg) {
+    (void)running;
+    printf("  the task got %d\n", (int)casync_await((casync_future *)arg));
+    return 0;
+}
+
 static void produce(void *arg) {
     (void)arg;
     printf("set_result(42)\n");
@@ -65,7 +72,9 @@ int main(void) {
     printf("too early: %s\n", allowed(casync_future_result(&future)));
     wait_for(&ann);
     wait_for(&ben);
+    casync_task_release(casync_spawn(&loop, await_it, &future));
     casync_call_soon(&loop, NULL, produce, NULL);
+    casync_run_until_idle(&loop);
     result = casync_run_until_complete(&future);
     printf("run_until_complete gives it, too: %d\n", (int)result);
     printf("too late: %s\n", allowed(casync_future_set_result(&future, 43, NULL)));
@@ -89,6 +98,7 @@ int main(void) {
      set_result has returned, nobody has run yet
        ann got 42
        ben got 42
+       the task got 42
      run_until_complete gives it, too: 42
      too late: invalid state
        eve got an error: No route to host

@@ -7,19 +7,19 @@
    whoever ended first.
 
    The first error is passed on at once, and the others just go on: nobody waits for them any more. That is
-   asyncio's choice; a task group ends them (page 15). */
+   asyncio's choice; a task group ends them (page 15).
+
+   `our_gather` is made of a future and a counter. casync_gather does the same, and its struct is yours, too:
+   an array of casync_waiter, much as poll(2) has its array of struct pollfd. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
-
-static casync_loop loop;
 
 enum { MAX = 4 };
 
 typedef struct gathering {
     casync_future future; /* done with 0 when all are, or failed with the first error */
-    casync_future *of[MAX];
-    casync_job jobs[MAX];
+    casync_future **futures;
     int count, left;
 } gathering;
 
@@ -27,77 +27,104 @@ static void one_is_done(void *arg) {
     gathering *g = (gathering *)arg;
     int i;
     g->left--;
-    if (casync_future_done(&g->future)) return;
     for (i = 0; i < g->count; i++) {
-        if (!casync_future_done(g->of[i]) || casync_future_result(g->of[i]) >= 0) continue;
-        casync_future_set_result(&g->future, casync_future_result(g->of[i]), NULL);
-        return;
+        if (!casync_future_done(g->futures[i]) || casync_future_result(g->futures[i]) >= 0) continue;
+        casync_future_set_result(&g->future, casync_future_result(g->futures[i]), NULL);
     }
-    if (g->left == 0) casync_future_set_result(&g->future, 0, NULL);
+    if (g->left == 0) casync_future_set_result(&g->future, 0, NULL); /* no effect if there was an error */
 }
 
-static casync_future *gather(gathering *g, int count) {
+static int64_t our_gather(casync_loop *loop, casync_future **futures, int count) {
+    gathering g;
+    casync_job jobs[MAX];
+    int64_t result;
     int i;
-    casync_future_close(&g->future);
-    casync_future_init(&loop, &g->future);
-    g->count = g->left = count;
-    for (i = 0; i < count; i++) casync_future_add_done_callback(g->of[i], &g->jobs[i], one_is_done, g);
-    if (count == 0) casync_future_set_result(&g->future, 0, NULL);
-    return &g->future;
+    memset(jobs, 0, sizeof jobs);
+    g.futures = futures;
+    g.count = g.left = count;
+    casync_future_init(loop, &g.future);
+    for (i = 0; i < count; i++) casync_future_add_done_callback(futures[i], &jobs[i], one_is_done, &g);
+    result = casync_await(&g.future);
+    for (i = 0; i < count; i++) casync_job_cancel(&jobs[i]); /* after an error: g goes, so nobody may call */
+    casync_future_close(&g.future);
+    return result;
 }
 
-/* Something that takes its time: its timer makes its future done. */
+static int64_t their_gather(casync_loop *loop, casync_future **futures, int count) {
+    casync_waiter waiters[MAX];
+    int i;
+    (void)loop;
+    memset(waiters, 0, sizeof waiters);
+    for (i = 0; i < count; i++) waiters[i].future = futures[i];
+    return casync_gather(waiters, (size_t)count, CASYNC_FIRST_ERROR);
+}
+
 typedef struct fetch {
     const char *name;
-    casync_future future;
-    casync_timer timer;
+    int milliseconds;
     int64_t result;
 } fetch;
 
-static void there(void *arg) {
+static int64_t run_fetch(casync_loop *loop, void *arg) {
     fetch *f = (fetch *)arg;
+    (void)loop;
+    casync_sleep(CASYNC_MS(f->milliseconds));
     printf("  %s is there\n", f->name);
-    casync_future_set_result(&f->future, f->result, NULL);
+    return f->result;
 }
 
-/* A future that is used again must be closed first; one that was never used, all zeros, may be. */
-static casync_future *start(fetch *f, int milliseconds) {
-    casync_future_close(&f->future);
-    casync_future_init(&loop, &f->future);
-    casync_call_later(&loop, &f->timer, CASYNC_MS(milliseconds), there, f);
-    return &f->future;
+static void show(casync_loop *loop, int64_t (*gather)(casync_loop *, casync_future **, int)) {
+    fetch fast = {"fast", 20, 2}, slow = {"slow", 100, 1}, bad = {"bad", 50, -ENOENT};
+    casync_task *tasks[2];
+    casync_future *futures[2];
+    int64_t result;
+
+    tasks[0] = casync_spawn(loop, run_fetch, &slow);
+    tasks[1] = casync_spawn(loop, run_fetch, &fast);
+    futures[0] = &tasks[0]->future; /* a task is a future */
+    futures[1] = &tasks[1]->future;
+    result = gather(loop, futures, 2);
+    printf("  gather: %d, results: %d %d\n", (int)result, (int)futures[0]->result, (int)futures[1]->result);
+    casync_task_release(tasks[0]);
+    casync_task_release(tasks[1]);
+
+    tasks[0] = casync_spawn(loop, run_fetch, &slow);
+    tasks[1] = casync_spawn(loop, run_fetch, &bad);
+    futures[0] = &tasks[0]->future;
+    futures[1] = &tasks[1]->future;
+    result = gather(loop, futures, 2);
+    printf("  gather: %s\n", casync_strerror(result));
+    casync_join(tasks[0]); /* it went on */
+    casync_task_release(tasks[1]);
+}
+
+static int64_t amain(casync_loop *loop, void *arg) {
+    (void)arg;
+    printf("ours:\n");
+    show(loop, our_gather);
+    printf("casync_gather:\n");
+    show(loop, their_gather);
+    return 0;
 }
 
 int main(void) {
-    static fetch slow = {.name = "slow", .result = 1}, fast = {.name = "fast", .result = 2};
-    static fetch bad = {.name = "bad", .result = -ENOENT};
-    static gathering g;
-    int64_t result;
     casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL}; /* page 12 */
-    if (casync_loop_init(&loop, &desc) < 0) return 1;
-
-    g.of[0] = start(&slow, 100);
-    g.of[1] = start(&fast, 20);
-    result = casync_run_until_complete(gather(&g, 2));
-    printf("gather: %d; results: %d %d\n", (int)result, (int)slow.future.result, (int)fast.future.result);
-
-    g.of[0] = start(&slow, 100);
-    g.of[1] = start(&bad, 20);
-    result = casync_run_until_complete(gather(&g, 2));
-    printf("gather: %s; slow is done: %s\n", casync_strerror(result),
-           casync_future_done(&slow.future) ? "yes" : "no");
-    casync_run_until_complete(&slow.future); /* it went on */
-
-    printf("gather of nothing: %d\n", (int)casync_run_until_complete(gather(&g, 0)));
-    return casync_loop_close(&loop) < 0;
+    return casync_run_with(&desc, amain, NULL) < 0;
 }
 
 /* Prints:
+     ours:
        fast is there
        slow is there
-     gather: 0; results: 1 2
+       gather: 0, results: 1 2
        bad is there
-     gather: No such file or directory; slow is done: no
+       gather: No such file or directory
        slow is there
-     gather of nothing: 0
+     casync_gather:
+       fast is there
+       slow is there
+       gather: 0, results: 1 2
+       bad is there
+       gather: No such file or directory
+       slow is there
 */

@@ -9,7 +9,8 @@
    - A period that is missed altogether: skip it. Catching up makes a late program later still.
 
    And one with background work as such: it must not keep the program alive. casync_run_until_idle runs until
-   nothing is left to wait for; a timer that is not referenced does not count (casync_timer_ref).
+   nothing is left to wait for; a timer that is not referenced does not count (casync_timer_ref). casync_run
+   ends with its main task, and cancels what that leaves behind.
 
    The clock of this loop is virtual: it jumps to the next deadline instead of waiting for it. So the program
    takes no time, and its times are exact. Tests of whatever has to do with time should run like this. */
@@ -50,6 +51,24 @@ static void the_last_work(void *arg) {
     printf("the program's own work is done: at %d\n", now());
 }
 
+/* The same as a task. It is told of its end, and nobody but itself knows of its errors: it reports them. */
+static int64_t periodic_task(casync_loop *running, void *arg) {
+    int64_t start = casync_time(running), result = 0;
+    int n;
+    (void)arg;
+    for (n = 1; result >= 0; n++) {
+        result = casync_sleep(start + n * CASYNC_MS(20) - casync_time(running));
+        if (result >= 0) printf("task: at %d\n", (int)(casync_time(running) / CASYNC_MS(1)));
+    }
+    printf("task: %s\n", casync_strerror(result));
+    return result;
+}
+
+static int64_t amain(casync_loop *running, void *arg) {
+    casync_task_release(casync_spawn(running, periodic_task, arg)); /* nobody will await it */
+    return casync_sleep(CASYNC_MS(50));
+}
+
 static void start_clock_anew(void) {
     casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL};
     casync_loop_close(&loop);
@@ -58,6 +77,7 @@ static void start_clock_anew(void) {
 }
 
 int main(void) {
+    casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL};
     start_clock_anew();
     casync_call_later(&loop, &timer, CASYNC_MS(20), naive, NULL);
     casync_run_until_idle(&loop);
@@ -71,7 +91,8 @@ int main(void) {
     casync_timer_ref(&timer, false);
     casync_call_later(&loop, &end, CASYNC_MS(50), the_last_work, NULL);
     casync_run_until_idle(&loop);
-    return casync_loop_close(&loop) < 0;
+    casync_loop_close(&loop);
+    return casync_run_with(&desc, amain, NULL) < 0;
 }
 
 /* At 40 the repeating timer's work takes 45. So the call for 60 comes at 85, that for 80 is skipped, and at
@@ -88,4 +109,7 @@ int main(void) {
      background: at 20
      background: at 40
      the program's own work is done: at 50
+     task: at 20
+     task: at 40
+     task: Operation canceled
 */

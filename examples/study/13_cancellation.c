@@ -3,102 +3,137 @@
    Run it from the repository's root:   tcc -run examples/study/13_cancellation.c
 
    A thread cannot be stopped from outside in a way that is safe: it may hold a lock, or be half through
-   (pthread_cancel has its own page of warnings). What waits in a loop can: it is only a struct in some list.
+   (pthread_cancel has its own page of warnings). What waits in a loop can: it is only in some list.
 
    - jobs, timers, watchers, signals: cancel or stop takes them out of the list. No call follows; their memory
      is yours at once.
    - operations: casync_future_cancel. Who waits for them gets -ECANCELED, and their buffer is yours at once:
      what would have been read stays where it is, for the next read.
-   - a timeout is a timer that cancels.
+   - tasks: casync_task_cancel is a request. The await in which the task stands, or its next one, returns
+     -ECANCELED, once. The task cleans up, which may take awaits, and returns. Await it to know that it has.
+     Who ignores -ECANCELED cannot be cancelled.
+   - the request goes down the chain of awaits to what really waits; casync_shield keeps it from going
+     further down. A timeout is a timer that cancels: casync_wait_for, casync_timeout_begin.
    - what a thread has begun goes on: one can only stop waiting for it. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
 
-static casync_loop loop;
-static casync_stream ours, theirs;
-static casync_op reading;
-static char buffer[16];
-
 static void never(void *arg) { printf("%s was called\n", (const char *)arg); }
 
-static void callbacks(void) {
-    static casync_job job;
-    static casync_timer timer;
-    casync_call_soon(&loop, &job, never, "the job");
-    casync_call_later(&loop, &timer, 0, never, "the timer");
+static void callbacks(casync_loop *loop) {
+    casync_job job = {0};
+    casync_timer timer = {0};
+    casync_call_soon(loop, &job, never, "the job");
+    casync_call_later(loop, &timer, 0, never, "the timer");
     printf("cancel a job: %d", (int)casync_job_cancel(&job));
     printf(", and again: %d\n", (int)casync_job_cancel(&job));
     printf("stop a timer: %d\n", (int)casync_timer_stop(&timer));
-    casync_run_until_idle(&loop);
+    casync_sleep(CASYNC_MS(1)); /* nobody called, and both may go */
 }
 
-static void tell(void *arg) {
-    int64_t result = casync_future_result((casync_future *)arg);
-    if (result < 0)
-        printf("  the read ended: %s\n", casync_strerror(result));
-    else
-        printf("  the read got: %.*s\n", (int)result, buffer);
-}
-
-static casync_future *start_reading(void) {
-    casync_future *future = casync_read_op(&theirs, &reading, buffer, sizeof buffer);
-    casync_future_add_done_callback(future, NULL, tell, future);
-    return future;
-}
-
-static void cancel(void *arg) { casync_future_cancel((casync_future *)arg); }
-
-static void operations(void) {
-    casync_future *future;
-    printf("an operation:\n");
-    future = start_reading();
-    printf("  cancelled: %d\n", (int)casync_future_cancel(future));
-    casync_run_until_idle(&loop);
-    printf("  once it is done there is nothing to cancel: %d\n", (int)casync_future_cancel(future));
-    casync_write(&ours, "late", 4); /* the read that was cancelled has not taken it away */
-    start_reading();
-    casync_run_until_idle(&loop);
-}
-
-static void timeouts(void) {
-    static casync_timer timeout;
-    casync_future *future;
-    printf("a timeout:\n");
-    future = start_reading();
-    casync_call_later(&loop, &timeout, CASYNC_MS(10), cancel, future);
-    casync_run_until_idle(&loop);
-    printf("in time:\n");
-    casync_write(&ours, "quick", 5);
-    future = start_reading();
-    casync_call_later(&loop, &timeout, CASYNC_SECONDS(3600), cancel, future);
-    casync_run_until_complete(future);
-    printf("  the timer is not needed any more: %d\n", (int)casync_timer_stop(&timeout));
-    casync_run_until_idle(&loop);
-}
-
-int main(void) {
-    if (casync_loop_init(&loop, NULL) < 0) return 1;
-    if (casync_socketpair(&loop, &ours, &theirs, NULL, NULL) < 0) return 1;
-    callbacks();
-    operations();
-    timeouts();
+static void operations(casync_loop *loop) {
+    static casync_stream ours, theirs;
+    casync_op op;
+    casync_future *reading;
+    char buffer[16];
+    int64_t n;
+    casync_socketpair(loop, &ours, &theirs, NULL, NULL);
+    reading = casync_read_op(&theirs, &op, buffer, sizeof buffer);
+    casync_future_cancel(reading);
+    printf("a read: %s\n", casync_strerror(casync_await(reading)));
+    casync_write(&ours, "late", 4); /* the read that was cancelled does not take it away */
+    n = casync_await(casync_read_op(&theirs, &op, buffer, sizeof buffer));
+    printf("the next read: %.*s\n", (int)n, buffer);
     casync_close(&ours);
     casync_close(&theirs);
-    return casync_loop_close(&loop) < 0;
 }
+
+static int64_t worker(casync_loop *loop, void *arg) {
+    const char *name = (const char *)arg;
+    int64_t result;
+    (void)loop;
+    printf("  %s begins\n", name);
+    result = casync_sleep(CASYNC_SECONDS(3600));
+    if (result == -ECANCELED) printf("  %s is cancelled where it stands\n", name);
+    printf("  %s cleans up\n", name);
+    return result;
+}
+
+static int64_t outer(casync_loop *loop, void *arg) { return casync_join(casync_spawn(loop, worker, arg)); }
+
+static int64_t stubborn(casync_loop *loop, void *arg) {
+    (void)loop;
+    (void)arg;
+    casync_sleep(CASYNC_SECONDS(3600));
+    return 42;
+}
+
+static int64_t wait_shielded(casync_loop *loop, void *arg) {
+    (void)loop;
+    return casync_shield((casync_future *)arg);
+}
+
+static casync_task *spawn_and_start(casync_loop *loop, casync_coroutine coroutine, void *arg) {
+    casync_task *task = casync_spawn(loop, coroutine, arg);
+    casync_sleep(0);
+    casync_sleep(0);
+    return task;
+}
+
+static void tasks(casync_loop *loop) {
+    casync_task *task = spawn_and_start(loop, outer, "inner");
+    casync_future saving;
+    printf("cancel a task: %d\n", (int)casync_task_cancel(task));
+    printf("who awaits it sees it: %s\n", casync_strerror(casync_join(task)));
+
+    task = casync_spawn(loop, worker, "never begun");
+    casync_task_cancel(task); /* before its first step: then not a line of it runs */
+    printf("cancelled before it began: %s\n", casync_strerror(casync_join(task)));
+
+    task = spawn_and_start(loop, stubborn, NULL);
+    casync_task_cancel(task);
+    printf("one that does not listen: %d\n", (int)casync_join(task));
+
+    task = casync_spawn(loop, worker, "slow");
+    printf("a timeout: %s\n", casync_strerror(casync_wait_for(&task->future, CASYNC_MS(10))));
+    casync_task_release(task);
+
+    casync_future_init(loop, &saving);
+    task = spawn_and_start(loop, wait_shielded, &saving);
+    casync_task_cancel(task);
+    printf("who waits before the shield: %s\n", casync_strerror(casync_join(task)));
+    casync_future_set_result(&saving, 1, NULL);
+    printf("what is behind it: %d\n", (int)casync_await(&saving));
+    casync_future_close(&saving);
+}
+
+static int64_t amain(casync_loop *loop, void *arg) {
+    (void)arg;
+    callbacks(loop);
+    operations(loop);
+    tasks(loop);
+    return 0;
+}
+
+int main(void) { return casync_run(amain, NULL) < 0; }
 
 /* Prints:
      cancel a job: 1, and again: 0
      stop a timer: 1
-     an operation:
-       cancelled: 1
-       the read ended: Operation canceled
-       once it is done there is nothing to cancel: 0
-       the read got: late
-     a timeout:
-       the read ended: Operation canceled
-     in time:
-       the read got: quick
-       the timer is not needed any more: 1
+     a read: Operation canceled
+     the next read: late
+       inner begins
+     cancel a task: 1
+       inner is cancelled where it stands
+       inner cleans up
+     who awaits it sees it: Operation canceled
+     cancelled before it began: Operation canceled
+     one that does not listen: 42
+       slow begins
+       slow is cancelled where it stands
+       slow cleans up
+     a timeout: Connection timed out
+     who waits before the shield: Operation canceled
+     what is behind it: 1
 */

@@ -9,7 +9,7 @@ CancelledError. The task then unwinds like from any error, through its `finally`
 - cancel() is a request. It takes effect when the task's step runs next; await the task to know it has ended.
 - Clean up in `finally`. Who catches CancelledError should raise it again, for the canceller relies on it.
   It is a BaseException, so `except Exception` lets it pass.
-- What awaits a task is cancelled with it: the request goes down the chain of awaits to what really waits.
+- What a task awaits is cancelled with it: the request goes down the chain of awaits to what really waits.
   shield() keeps it from going further down.
 - A timeout is a timer that cancels, and turns the CancelledError into a TimeoutError: wait_for, timeout.
 - A thread that was started with to_thread goes on: only its awaiting ends.

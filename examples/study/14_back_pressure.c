@@ -8,7 +8,7 @@
 
    - protocols: pause_writing comes when more than the high-water mark is queued (64 KiB), resume_writing when
      it has sunk to the low-water mark. Who relays pauses the other side's reading in between.
-   - tasks: await casync_drain after each write.
+   - tasks: await casync_drain_op after each write: it is done at once below the mark.
    - readers: casync_pause_reading holds up the other side, through both kernels' buffers. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
@@ -71,6 +71,32 @@ static void transfer(const char *name, bool listen) {
     printf("  paused %s\n", pauses == 0 ? "never" : pauses == 1 ? "once" : "many times");
 }
 
+/* The same as a task: it looks like a blocking program. */
+static int64_t writing_task(casync_loop *running, void *arg) {
+    static char chunk[CHUNK];
+    casync_op op;
+    int64_t result = 0;
+    (void)running;
+    (void)arg;
+    for (written = 0; written < CHUNKS && result >= 0; written++) {
+        result = casync_write(&writer, chunk, CHUNK);
+        if (writer.out.size > most) most = writer.out.size;
+        if (result >= 0) result = casync_await(casync_drain_op(&writer, &op));
+    }
+    casync_finish_start(&writer);
+    return result;
+}
+
+static void transfer_by_task(void) {
+    most = arrived = 0;
+    listens = false; /* the callbacks */
+    if (casync_socketpair(&loop, &writer, &reader, &protocol, NULL) < 0) abort();
+    casync_task_release(casync_spawn(&loop, writing_task, NULL));
+    casync_run_until_idle(&loop);
+    printf("a task that drains: %d bytes arrived\n", (int)arrived);
+    printf("  queued was at most a chunk above the mark: %s\n", most <= HIGH_WATER + CHUNK ? "yes" : "no");
+}
+
 /* A reader that has had enough for now. */
 static casync_timer later;
 
@@ -85,6 +111,7 @@ int main(void) {
     if (casync_loop_init(&loop, NULL) < 0) return 1;
     transfer("who does not listen", false);
     transfer("who listens", true);
+    transfer_by_task();
 
     printf("a reader that pauses:\n");
     listens = true;
@@ -109,6 +136,8 @@ int main(void) {
        queued was at most a chunk above the mark: yes
        queued was nearly everything: no
        paused many times
+     a task that drains: 10000000 bytes arrived
+       queued was at most a chunk above the mark: yes
      a reader that pauses:
        the reader has paused; it got 0 bytes, the writer is stuck: yes
        in the end it got 10000000

@@ -2,138 +2,111 @@
 
    Run it from the repository's root:   tcc -run examples/study/15_structured_concurrency.c
 
-   To start something that goes on by itself is like goto: who waits for it, who sees its error, who ends it if
-   the rest fails, and when may the memory that it uses go? A group answers all four:
+   casync_spawn is like goto: it starts something that goes on after the function that started it has returned.
+   Who waits for it? Who sees its error? Who ends it if the rest fails? When may the memory that it uses go? A
+   task group ties the tasks to a block of code:
 
-   - it is done when the last of its members has ended: no member outlives it, so after that all that they
-     used may go. In C that is not tidiness, it is what keeps a callback out of freed memory;
-   - if a member fails, the others are cancelled, and awaited, and then the group fails with that error;
-   - if the group is cancelled, so are its members.
+       casync_task_group_begin(&group);
+       casync_task_group_spawn(&group, one, arg);
+       casync_task_group_spawn(&group, two, arg);
+       result = casync_task_group_end(&group, 0);      here all of them have ended
 
-   Here is one by hand, of members that can be told to end (`cancel`) and that say when they have (`ended`).
-   A member may take its time to end: it cleans up first. */
+   - `end` waits for the last of them. No task outlives it, so what they use may be on the block's own stack,
+     and go after it. In C that is not tidiness: it is what keeps a task out of memory that is gone.
+   - If a task fails, the others and the block's own waits are cancelled; `end` awaits them, and returns that
+     first error.
+   - If the block itself fails, or is cancelled, so are its tasks.
+
+   So a function that uses a group inside is, from outside, an ordinary function: it returns a result. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
 
-enum { MAX = 4 };
-
-static casync_loop loop;
-
-typedef struct group {
-    casync_future future; /* done when all have ended */
-    struct member *members[MAX];
-    int count, left;
-    int64_t error; /* the first */
-} group;
-
-/* Some work: it takes a while, and then has a result. When cancelled it cleans up for 10 ms. */
-typedef struct member {
+typedef struct work {
     const char *name;
     int milliseconds;
     int64_t result;
-    group *group;
-    casync_timer timer;
-    bool cancelled;
-} member;
+} work;
 
-static int now(void) { return (int)(casync_time(&loop) / CASYNC_MS(1)); }
+static int now(casync_loop *loop) { return (int)(casync_time(loop) / CASYNC_MS(1)); }
 
-static void group_cancel(group *g);
-
-static void ended(void *arg) {
-    member *m = (member *)arg;
-    group *g = m->group;
-    int64_t result = m->cancelled ? -ECANCELED : m->result;
-    printf("  %s: %s, at %d\n", m->name, result < 0 ? casync_strerror(result) : "has ended", now());
-    m->group = NULL; /* it has left */
-    g->left--;
-    if (result < 0 && g->error == 0) {
-        g->error = result;
-        group_cancel(g); /* the others: nobody wants their results now */
+/* When it is cancelled it cleans up, which takes it 5 ms. */
+static int64_t worker(casync_loop *loop, void *arg) {
+    work *w = (work *)arg;
+    int64_t result = casync_sleep(CASYNC_MS(w->milliseconds));
+    if (result < 0) {
+        printf("  %s is cancelled, at %d\n", w->name, now(loop));
+        casync_sleep(CASYNC_MS(5));
+        return result;
     }
-    if (g->left == 0) casync_future_set_result(&g->future, g->error, NULL);
+    printf("  %s %s, at %d\n", w->name, w->result < 0 ? "fails" : "has ended", now(loop));
+    return w->result;
 }
 
-static void group_cancel(group *g) {
-    int i;
-    if (g->error == 0) g->error = -ECANCELED;
-    for (i = 0; i < g->count; i++) {
-        member *m = g->members[i];
-        if (!m->group || m->cancelled) continue;
-        m->cancelled = true;
-        casync_timer_start(&loop, &m->timer, CASYNC_MS(10), 0, ended, m); /* this is its cleaning up */
-    }
+static int64_t all_is_well(casync_loop *loop, void *arg) {
+    work a = {"short", 10, 0}, b = {"long", 50, 0};
+    casync_task_group group;
+    (void)loop;
+    (void)arg;
+    casync_task_group_begin(&group);
+    casync_task_group_spawn(&group, worker, &a);
+    casync_task_group_spawn(&group, worker, &b);
+    return casync_task_group_end(&group, 0);
 }
 
-static void group_start(group *g, member *m) {
-    if (g->count == 0) casync_future_init(&loop, &g->future);
-    g->members[g->count++] = m;
-    g->left++;
-    m->group = g;
-    casync_call_later(&loop, &m->timer, CASYNC_MS(m->milliseconds), ended, m);
+static int64_t one_fails(casync_loop *loop, void *arg) {
+    work a = {"sibling", 1000, 0}, b = {"bad", 20, -EIO}, body = {"body", 1000, 0};
+    casync_task_group group;
+    (void)arg;
+    casync_task_group_begin(&group);
+    casync_task_group_spawn(&group, worker, &a);
+    casync_task_group_spawn(&group, worker, &b);
+    return casync_task_group_end(&group, worker(loop, &body)); /* the block may wait, too */
 }
 
-/* Waits for the end of the block. From outside, a function with a group in it is an ordinary function. */
-static void join(group *g) {
-    int64_t result = casync_run_until_complete(&g->future);
-    printf("  the block ends: %s, at %d; still running: %d\n", casync_strerror(result), now(), g->left);
-    casync_future_close(&g->future);
+static int64_t one_child(casync_loop *loop, void *arg) {
+    work a = {"child", 1000, 0};
+    casync_task_group group;
+    (void)loop;
+    (void)arg;
+    casync_task_group_begin(&group);
+    casync_task_group_spawn(&group, worker, &a);
+    return casync_task_group_end(&group, 0);
 }
 
-static void all_is_well(void) {
-    group g = {0};
-    member a = {.name = "short", .milliseconds = 10}, b = {.name = "long", .milliseconds = 50};
-    group_start(&g, &a);
-    group_start(&g, &b);
-    join(&g); /* their memory goes now: they are on the stack */
+static int64_t is_cancelled(casync_loop *loop, void *arg) {
+    casync_task *block = casync_spawn(loop, one_child, arg);
+    casync_sleep(CASYNC_MS(10));
+    casync_task_cancel(block);
+    return casync_join(block);
 }
 
-static void one_fails(void) {
-    group g = {0};
-    member a = {.name = "bad", .milliseconds = 20, .result = -EIO},
-           b = {.name = "sibling", .milliseconds = 50};
-    group_start(&g, &a);
-    group_start(&g, &b);
-    join(&g);
-}
-
-static void cancel(void *arg) { group_cancel((group *)arg); }
-
-static void block_is_cancelled(void) {
-    group g = {0};
-    member a = {.name = "child", .milliseconds = 1000};
-    casync_timer impatience = {0};
-    group_start(&g, &a);
-    casync_call_later(&loop, &impatience, CASYNC_MS(5), cancel, &g);
-    join(&g);
-}
-
-static void run(const char *name, void (*block)(void)) {
+static void run(const char *name, casync_coroutine block) {
     casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL}; /* page 12 */
-    if (casync_loop_init(&loop, &desc) < 0) abort();
+    int64_t result;
     printf("%s:\n", name);
-    block();
-    casync_loop_close(&loop);
+    result = casync_run_with(&desc, block, NULL);
+    printf("  result: %s\n", casync_strerror(result));
 }
 
 int main(void) {
     run("all is well", all_is_well);
     run("one fails", one_fails);
-    run("the block is cancelled", block_is_cancelled);
+    run("the block is cancelled", is_cancelled);
     return 0;
 }
 
 /* Prints:
      all is well:
-       short: has ended, at 10
-       long: has ended, at 50
-       the block ends: success, at 50; still running: 0
+       short has ended, at 10
+       long has ended, at 50
+       result: success
      one fails:
-       bad: Input/output error, at 20
-       sibling: Operation canceled, at 30
-       the block ends: Input/output error, at 30; still running: 0
+       bad fails, at 20
+       sibling is cancelled, at 20
+       body is cancelled, at 20
+       result: Input/output error
      the block is cancelled:
-       child: Operation canceled, at 15
-       the block ends: Operation canceled, at 15; still running: 0
+       child is cancelled, at 10
+       result: Operation canceled
 */

@@ -132,6 +132,53 @@ static void buffers(void) {
     close(fds[1]);
 }
 
+/* Pages 8 and 9. A stackful task lives in its stack, which comes from a pool; a switch is a few instructions. */
+static int64_t sleeper(casync_loop *running, void *arg) {
+    (void)running;
+    (void)arg;
+    return casync_sleep(0);
+}
+
+static void tasks(void) {
+    uint64_t turns;
+    int i;
+    section("tasks");
+    for (i = 0; i < 10; i++) casync_task_release(casync_spawn(&loop, sleeper, NULL));
+    casync_run_until_idle(&loop); /* the first ones make the pool: a mapping, and a guard page each */
+    turns = loop.turns;
+    calls();
+    for (i = 0; i < 10; i++) casync_task_release(casync_spawn(&loop, sleeper, NULL));
+    claim("10 stackful tasks were made from the pool, without a system call", calls() == 0);
+    casync_run_until_idle(&loop);
+    claim("each took two turns, at the same time", loop.turns - turns == 2);
+    claim("a stackless task takes 128 bytes or less beside your own variables", sizeof(casync_task) <= 128);
+}
+
+/* Pages 10 and 15. */
+static int64_t fails(casync_loop *running, void *arg) {
+    (void)running;
+    (void)arg;
+    return -EIO;
+}
+
+static int64_t block(casync_loop *running, void *arg) {
+    casync_task_group group;
+    (void)running;
+    casync_task_group_begin(&group);
+    casync_task_group_spawn(&group, sleeper, arg);
+    casync_task_group_spawn(&group, fails, arg);
+    return casync_task_group_end(&group, 0);
+}
+
+static void structured_concurrency(void) {
+    casync_task *task;
+    section("structured concurrency");
+    task = casync_spawn(&loop, block, NULL);
+    claim("a group ends with its first error", casync_run_until_complete(&task->future) == -EIO);
+    claim("and nothing is left over", !casync_loop_alive(&loop));
+    casync_task_release(task);
+}
+
 /* Page 14. write tries at once; read fills a buffer of the loop's, so an idle stream has none. */
 static void data_received(casync_stream *stream, casync_span data) {
     casync_write(stream, data.ptr, data.len);
@@ -162,6 +209,8 @@ int main(void) {
     threadsafe_calls();
     signals();
     buffers();
+    tasks();
+    structured_concurrency();
     streams();
     return casync_loop_close(&loop) < 0;
 }
@@ -184,6 +233,13 @@ int main(void) {
        the loop called back: yes
      buffers
        100 small writes that had to wait are one system call: yes
+     tasks
+       10 stackful tasks were made from the pool, without a system call: yes
+       each took two turns, at the same time: yes
+       a stackless task takes 128 bytes or less beside your own variables: yes
+     structured concurrency
+       a group ends with its first error: yes
+       and nothing is left over: yes
      streams & servers
        an echo came back: yes
        a stream takes 512 bytes or less: yes

@@ -38,6 +38,10 @@ static PyMethodDef loop_methods[] = {
     {"_remove_writer", (PyCFunction)loop_remove_writer, METH_O, NULL},
     {"_ensure_fd_no_transport", (PyCFunction)loop_ensure_fd_no_transport, METH_O, NULL},
     {"_make_socket_transport", FASTCALL(loop_make_socket_transport), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_make_read_pipe_transport", FASTCALL(loop_make_read_pipe_transport), METH_VARARGS | METH_KEYWORDS,
+     NULL},
+    {"_make_write_pipe_transport", FASTCALL(loop_make_write_pipe_transport), METH_VARARGS | METH_KEYWORDS,
+     NULL},
     {"_start_serving", FASTCALL(loop_start_serving), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -87,6 +91,10 @@ static int import_asyncio(state *st) {
          "BaseSelectorEventLoop._make_socket_transport"},
         {&st->base_ensure_fd_no_transport, "asyncio.selector_events",
          "BaseSelectorEventLoop._ensure_fd_no_transport"},
+        {&st->base_make_pipe_transport[0], "asyncio.unix_events",
+         "_UnixSelectorEventLoop._make_read_pipe_transport"},
+        {&st->base_make_pipe_transport[1], "asyncio.unix_events",
+         "_UnixSelectorEventLoop._make_write_pipe_transport"},
         {&st->format_callback_source, "asyncio.format_helpers", "_format_callback_source"},
         {&st->buffered_protocol, "asyncio.protocols", "BufferedProtocol"},
         {&st->transport_socket, "asyncio.trsock", "TransportSocket"},
@@ -134,22 +142,44 @@ static int check_slot(PyObject *mixin, const char *name, Py_ssize_t offset) {
     return -1;
 }
 
-static int add_transport_type(PyObject *module, state *st) {
-    PyObject *mixin = import_attribute("asyncio.transports", "_FlowControlMixin");
-    PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE"), *bases = NULL;
-    int result = -1;
-    if (mixin != NULL && mode != NULL && check_slot(mixin, "_extra", offsetof(transport, extra)) == 0 &&
-        check_slot(mixin, "_high_water", offsetof(transport, slot_high_water)) == 0 &&
-        check_slot(mixin, "_loop", offsetof(transport, slot_loop)) == 0 &&
-        check_slot(mixin, "_low_water", offsetof(transport, slot_low_water)) == 0 &&
-        check_slot(mixin, "_protocol_paused", offsetof(transport, slot_paused)) == 0)
-        bases = PyTuple_Pack(1, mixin);
-    if (bases != NULL && add_type(module, &st->transport_type, &transport_spec, bases) == 0 &&
-        PyObject_SetAttrString((PyObject *)st->transport_type, "_sendfile_compatible", mode) == 0)
-        result = PyObject_SetAttrString((PyObject *)st->transport_type, "_start_tls_compatible", Py_True);
-    Py_XDECREF(mixin);
-    Py_XDECREF(mode);
+/* A transport type that derives from two of asyncio's (or one: base2 is NULL). */
+static int add_transport_type(PyObject *module, state *st, enum transport_kind kind, PyType_Spec *spec,
+                              PyObject *base, PyObject *base2) {
+    PyObject *bases = base2 == NULL ? PyTuple_Pack(1, base) : PyTuple_Pack(2, base, base2);
+    int result = bases == NULL ? -1 : add_type(module, &st->transport_types[kind], spec, bases);
     Py_XDECREF(bases);
+    return result;
+}
+
+/* Are the slots of _FlowControlMixin where `transport` mirrors them? */
+static int check_slots(PyObject *mixin) {
+    return check_slot(mixin, "_extra", offsetof(transport, extra)) < 0 ||
+                   check_slot(mixin, "_high_water", offsetof(transport, slot_high_water)) < 0 ||
+                   check_slot(mixin, "_loop", offsetof(transport, slot_loop)) < 0 ||
+                   check_slot(mixin, "_low_water", offsetof(transport, slot_low_water)) < 0 ||
+                   check_slot(mixin, "_protocol_paused", offsetof(transport, slot_paused)) < 0
+               ? -1
+               : 0;
+}
+
+static int add_transport_types(PyObject *module, state *st) {
+    PyObject *mixin = import_attribute("asyncio.transports", "_FlowControlMixin");
+    PyObject *reader = import_attribute("asyncio.transports", "ReadTransport");
+    PyObject *writer = import_attribute("asyncio.transports", "WriteTransport");
+    PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE");
+    int result = -1;
+    if (mixin != NULL && reader != NULL && writer != NULL && mode != NULL && check_slots(mixin) == 0 &&
+        add_transport_type(module, st, TRANSPORT_SOCKET, &socket_transport_spec, mixin, NULL) == 0 &&
+        add_transport_type(module, st, TRANSPORT_READ_PIPE, &read_pipe_spec, reader, NULL) == 0 &&
+        add_transport_type(module, st, TRANSPORT_WRITE_PIPE, &write_pipe_spec, mixin, writer) == 0) {
+        PyObject *socket_transport = (PyObject *)st->transport_types[TRANSPORT_SOCKET];
+        result = PyObject_SetAttrString(socket_transport, "_sendfile_compatible", mode);
+        if (result == 0) result = PyObject_SetAttrString(socket_transport, "_start_tls_compatible", Py_True);
+    }
+    Py_XDECREF(mixin);
+    Py_XDECREF(reader);
+    Py_XDECREF(writer);
+    Py_XDECREF(mode);
     return result;
 }
 
@@ -159,7 +189,7 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
     if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;
     if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;
-    return add_transport_type(module, st);
+    return add_transport_types(module, st);
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg) {

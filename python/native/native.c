@@ -1,7 +1,7 @@
 /* casync._native: the hot path of casync.EventLoop, as glue over casync.h.
 
    Idea: the loop, its handles and its transports are Python objects that embed casync.h's own structs:
-   a Loop a casync_loop, a Handle a casync_job, a TimerHandle a casync_timer, a SocketTransport a
+   a Loop a casync_loop, a Handle a casync_job, a TimerHandle a casync_timer, a transport a
    casync_stream. casync.h queues, sorts, polls and buffers; what is here turns its callbacks into
    Python calls and Python calls into its functions. What asyncio already does well in Python (and
    differently in each version) is inherited there: casync/loop.py.
@@ -11,14 +11,16 @@
    interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
    the run waits in loop->error.
 
-   Read on in: context.c, handle.c, loop.c, watcher.c, transport.c, server.c, module.c. */
+   Read on in: context.c, handle.c, loop.c, watcher.c, transport.c, pipe.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -42,6 +44,7 @@
     X(TRANSPORT, "transport")                                                                                \
     X(PROTOCOL, "protocol")                                                                                  \
     X(SOCKET, "socket")                                                                                      \
+    X(PIPE, "pipe")                                                                                          \
     X(SOCKNAME, "sockname")                                                                                  \
     X(PEERNAME, "peername")                                                                                  \
     X(CALL_EXCEPTION_HANDLER, "call_exception_handler")                                                      \
@@ -73,7 +76,8 @@ enum name { NAMES(ENUMERATE) NAME_COUNT };
 /* What the module has of its own in each interpreter. */
 typedef struct {
     /* References, for the collector to visit: */
-    PyTypeObject *loop_type, *handle_type, *timer_type, *transport_type;
+    PyTypeObject *loop_type, *handle_type, *timer_type;
+    PyTypeObject *transport_types[3]; /* by enum transport_kind */
     PyObject *names[NAME_COUNT];
     PyObject *loop_keyword;         /* ("loop",) */
     PyObject *task_keywords[2];     /* ("loop", "name"), ("loop", "name", "context") */
@@ -82,6 +86,7 @@ typedef struct {
     PyObject *future_type, *task_type;
     PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
     PyObject *base_make_socket_transport, *base_ensure_fd_no_transport;      /* of BaseSelectorEventLoop */
+    PyObject *base_make_pipe_transport[2];                                   /* to read, to write */
     PyObject *format_callback_source;
     PyObject *buffered_protocol, *transport_socket, *socket_type;
     PyObject *spare_context, *no_vars; /* see context.c */
@@ -179,5 +184,6 @@ static PyObject *import_attribute(const char *module, const char *path) {
 #include "loop.c"
 #include "watcher.c"
 #include "transport.c"
+#include "pipe.c"
 #include "server.c"
 #include "module.c"

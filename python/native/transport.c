@@ -10,6 +10,8 @@
    the Python socket object if there is one, which is made on demand for accepted connections.
    `exception` is what connection_lost gets if this side ended the stream.
 
+   What pipes do otherwise than sockets is in pipe.c: transports of the three kinds share this struct.
+
    Costs: a message read is one bytes object and one method call; a write is at most one system call.
    Immutable data that the socket does not take at once is referenced, not copied; what may change
    (bytearray) is copied. */
@@ -25,6 +27,8 @@ enum {
     TRANSPORT_FLUSHING = 128 /* close() was called, with bytes still to send */
 };
 
+enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE };
+
 typedef union {
     struct sockaddr any;
     struct sockaddr_in in;
@@ -38,12 +42,13 @@ typedef struct transport {
     PyObject *dict, *weakrefs;
     loop *loop; /* until connection_lost */
     struct transport *next, *previous;
-    PyObject *protocol, *server, *sock, *context, *exception, *empty_waiter;
+    PyObject *protocol, *server, *context, *exception, *empty_waiter;
+    PyObject *sock; /* the socket, or the pipe's file object: closes the descriptor */
     size_t high_water, low_water;
     int fd; /* -1 once closed, then sock_fd still tells */
     int sock_fd;
     unsigned lost_writes;
-    uint8_t flags;
+    uint8_t flags, kind;
     inet_address local, peer; /* family AF_UNSPEC: neither IPv4 nor IPv6 */
     casync_stream stream;
 } transport;
@@ -271,7 +276,7 @@ static void on_resume_writing(casync_stream *stream) {
         self->flags &= (uint8_t)~TRANSPORT_PROTOCOL_PAUSED;
         transport_flow(self, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
     }
-    if (self->flags & TRANSPORT_FLUSHING && self->lost_writes == 0 && stream->out.size == 0)
+    if (self->flags & TRANSPORT_FLUSHING && casync_stream_is_open(stream) && stream->out.size == 0)
         transport_finish_stream(self);
 }
 
@@ -378,9 +383,14 @@ static const casync_protocol buffered_protocol = {NULL,
 
 /* ---- making ---- */
 
+static const casync_protocol *pipe_protocol(enum transport_kind kind, int fd);
+
 /* The table for a protocol, or NULL with an exception set. */
-static const casync_protocol *protocol_table(state *st, PyObject *protocol) {
-    int buffered = PyObject_IsInstance(protocol, st->buffered_protocol);
+static const casync_protocol *protocol_table(state *st, enum transport_kind kind, int fd,
+                                             PyObject *protocol) {
+    int buffered;
+    if (kind != TRANSPORT_SOCKET) return pipe_protocol(kind, fd);
+    buffered = PyObject_IsInstance(protocol, st->buffered_protocol);
     return buffered < 0 ? NULL : buffered ? &buffered_protocol : &data_protocol;
 }
 
@@ -426,16 +436,19 @@ static void transport_abandon(transport *self) {
     transport_unlink(self);
 }
 
-/* A transport for a connected descriptor. sock (or NULL) is the socket object that owns it, peer (or
-   NULL) the other side's address. */
-static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *protocol, PyObject *waiter,
-                                PyObject *extra, PyObject *server, const casync_address *peer) {
+/* A transport with an open stream over the descriptor, on the loop's list; nothing is scheduled yet. sock (or
+   NULL) is the object that owns the descriptor. On failure the descriptor stays the caller's, and *error is
+   casync's (or 0). */
+static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyObject *sock,
+                                 PyObject *protocol, PyObject *extra, int64_t *error) {
     state *st = lp->state;
+    PyTypeObject *type = st->transport_types[kind];
     casync_stream_options options = {0};
-    int64_t result;
-    const casync_protocol *table = protocol_table(st, protocol);
-    transport *self = table == NULL ? NULL : (transport *)st->transport_type->tp_alloc(st->transport_type, 0);
+    const casync_protocol *table = protocol_table(st, kind, fd, protocol);
+    transport *self = table == NULL ? NULL : (transport *)type->tp_alloc(type, 0);
+    *error = 0;
     if (self == NULL) return NULL;
+    self->kind = (uint8_t)kind;
     self->fd = self->sock_fd = -1;
     self->context = PyContext_CopyCurrent();
     if (self->context == NULL) {
@@ -444,10 +457,10 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
     }
     options.keep_fd = true;
     options.start_paused = true;
-    result = casync_stream_open(&lp->casync, &self->stream, fd, table, &options);
-    if (result < 0) {
+    *error = casync_stream_open(&lp->casync, &self->stream, fd, table, &options);
+    if (*error < 0) {
         Py_DECREF(self);
-        raise_os_error(result);
+        raise_os_error(*error);
         return NULL;
     }
     self->loop = (loop *)Py_NewRef((PyObject *)lp);
@@ -462,6 +475,28 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
     lp->transports = self;
     self->flags = TRANSPORT_OPEN;
     Py_INCREF(self);
+    return self;
+}
+
+/* Queues connection_made. If that fails, the transport is undone, and NULL returned. */
+static transport *transport_begin(transport *self, PyObject *waiter) {
+    PyObject *exception;
+    if (transport_schedule(self, waiter) == 0) return self;
+    exception = take_exception();
+    transport_abandon(self);
+    Py_DECREF(self);
+    raise_exception(exception);
+    return NULL;
+}
+
+/* A transport for a connected socket. sock (or NULL) is the socket object that owns it, peer (or NULL) the
+   other side's address. */
+static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *protocol, PyObject *waiter,
+                                PyObject *extra, PyObject *server, const casync_address *peer) {
+    state *st = lp->state;
+    int64_t error;
+    transport *self = transport_open(lp, TRANSPORT_SOCKET, fd, sock, protocol, extra, &error);
+    if (self == NULL) return NULL;
     read_address(fd, &self->local, getsockname);
     if (peer == NULL)
         read_address(fd, &self->peer, getpeername);
@@ -476,14 +511,7 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
             return NULL;
         }
     }
-    if (transport_schedule(self, waiter) < 0) {
-        PyObject *exception = take_exception();
-        transport_abandon(self);
-        Py_DECREF(self);
-        raise_exception(exception);
-        return NULL;
-    }
-    return self;
+    return transport_begin(self, waiter);
 }
 
 /* _start(waiter): connection_made was called; reading begins, and who waits for the connection is told. */
@@ -581,11 +609,21 @@ static int transport_check_write(transport *self, const char *method) {
     return 1;
 }
 
+/* Is written data dropped? A socket's protocol may write while close() flushes: sslproto does. */
+static bool transport_drops_writes(const transport *self) {
+    return self->lost_writes > 0 || self->fd < 0 ||
+           (self->kind != TRANSPORT_SOCKET && self->flags & TRANSPORT_CLOSING);
+}
+
 /* Data for a connection that is gone: asyncio warns from the fifth on. */
 static int transport_drop_write(transport *self) {
     if (self->lost_writes++ >= 5) {
-        PyObject *warning = import_attribute("asyncio.selector_events", "logger.warning"), *result = NULL;
-        if (warning != NULL) result = PyObject_CallFunction(warning, "s", "socket.send() raised exception.");
+        bool pipe = self->kind != TRANSPORT_SOCKET;
+        const char *module = pipe ? "asyncio.unix_events" : "asyncio.selector_events";
+        const char *message = pipe ? "pipe closed by peer or os.write(pipe, data) raised exception."
+                                   : "socket.send() raised exception.";
+        PyObject *warning = import_attribute(module, "logger.warning"), *result = NULL;
+        if (warning != NULL) result = PyObject_CallFunction(warning, "s", message);
         Py_XDECREF(warning);
         Py_XDECREF(result);
         if (result == NULL) return -1;
@@ -659,7 +697,7 @@ static PyObject *transport_write(transport *self, PyObject *data) {
     if (result < 0) return NULL;
     if (PyObject_Size(data) == 0) Py_RETURN_NONE;
     if (PyErr_Occurred()) return NULL;
-    if (self->lost_writes > 0 || self->fd < 0)
+    if (transport_drops_writes(self))
         result = transport_drop_write(self);
     else
         result = PyBytes_Check(data) ? transport_write_bytes(self, data) : transport_write_buffer(self, data);
@@ -692,7 +730,7 @@ static int transport_write_items(transport *self, PyObject *items) {
     else if (export_items(items, views, spans, &count, &total) == 0) {
         if (total == 0)
             result = 0;
-        else if (self->lost_writes > 0 || self->fd < 0)
+        else if (transport_drops_writes(self))
             result = transport_drop_write(self);
         else
             result = transport_written(self, casync_writev(&self->stream, spans, (size_t)count), total);
@@ -825,7 +863,7 @@ static PyObject *transport_force_close_method(transport *self, PyObject *excepti
 
 static PyObject *transport_set_protocol(transport *self, PyObject *protocol) {
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    const casync_protocol *table = protocol_table(st, protocol);
+    const casync_protocol *table = protocol_table(st, self->kind, self->fd, protocol);
     if (table == NULL) return NULL;
     if (self->fd >= 0) casync_set_protocol(&self->stream, table);
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
@@ -1026,25 +1064,40 @@ static void loop_drop_transports(loop *lp) {
     while (lp->transports != NULL) transport_close_stream(lp->transports);
 }
 
-static PyMethodDef transport_methods[] = {
-    {"_start", (PyCFunction)transport_start, METH_O, NULL},
-    {"write", (PyCFunction)transport_write, METH_O, "Send data; never blocks."},
-    {"writelines", (PyCFunction)transport_writelines, METH_O, "Send a list of bytes-like objects."},
+#define BASE_METHODS                                                                                         \
+    {"_start", (PyCFunction)transport_start, METH_O, NULL},                                                  \
+        {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "Is it closing, or closed?"},         \
+        {"close", (PyCFunction)transport_close, METH_NOARGS, "Send what is buffered, then close."},          \
+        {"set_protocol", (PyCFunction)transport_set_protocol, METH_O, "Replace the protocol."}, {            \
+        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."                    \
+    }
+
+#define READ_METHODS                                                                                         \
+    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS, "Stop calling data_received."},     \
+        {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS, "Call data_received again."}, \
+    {                                                                                                        \
+        "is_reading", (PyCFunction)transport_is_reading, METH_NOARGS, "Is data_received being called?"       \
+    }
+
+#define WRITE_METHODS                                                                                        \
+    {"write", (PyCFunction)transport_write, METH_O, "Send data; never blocks."},                             \
+        {"writelines", (PyCFunction)transport_writelines, METH_O, "Send a list of bytes-like objects."},     \
+        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},                       \
+        {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,                 \
+         "Bytes still to be sent."},                                                                         \
+        {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,             \
+         "(low, high)"},                                                                                     \
+        {"set_write_buffer_limits", (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,          \
+         METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},            \
+    {                                                                                                        \
+        "abort", (PyCFunction)transport_abort, METH_NOARGS, "Close without sending what is buffered."        \
+    }
+
+static PyMethodDef socket_transport_methods[] = {
+    BASE_METHODS,
+    READ_METHODS,
+    WRITE_METHODS,
     {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS, "Close the sending side when all is sent."},
-    {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},
-    {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,
-     "Bytes still to be sent."},
-    {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS, "(low, high)"},
-    {"set_write_buffer_limits", (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,
-     METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},
-    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS, "Stop calling data_received."},
-    {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS, "Call data_received again."},
-    {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS, "Is data_received being called?"},
-    {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "Is it closing, or closed?"},
-    {"close", (PyCFunction)transport_close, METH_NOARGS, "Send what is buffered, then close."},
-    {"abort", (PyCFunction)transport_abort, METH_NOARGS, "Close without sending what is buffered."},
-    {"set_protocol", (PyCFunction)transport_set_protocol, METH_O, "Replace the protocol."},
-    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."},
     {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info, METH_VARARGS | METH_KEYWORDS,
      "'socket', 'sockname', 'peername'."},
     {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
@@ -1053,18 +1106,22 @@ static PyMethodDef transport_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyGetSetDef transport_getsets[] = {
+#define BASE_GETSETS                                                                                         \
+    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},                                                 \
+        {"_protocol", (getter)transport_get_protocol_attribute, NULL, NULL, NULL},                           \
+        {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},                     \
+        {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},                       \
+        {"_protocol_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PROTOCOL_PAUSED},     \
+        {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL}, {                                 \
+        "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL                             \
+    }
+
+static PyGetSetDef socket_transport_getsets[] = {
+    BASE_GETSETS,
     {"_sock", (getter)transport_get_sock, NULL, NULL, NULL},
     {"_sock_fd", (getter)transport_get_sock_fd, NULL, NULL, NULL},
-    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},
-    {"_protocol", (getter)transport_get_protocol_attribute, NULL, NULL, NULL},
     {"_server", (getter)transport_get_server, NULL, NULL, NULL},
-    {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},
-    {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},
     {"_eof", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_EOF},
-    {"_protocol_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PROTOCOL_PAUSED},
-    {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL},
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -1074,19 +1131,26 @@ static PyMemberDef transport_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyType_Slot transport_slots[] = {
+#define BASE_SLOTS                                                                                           \
+    {Py_tp_dealloc, transport_dealloc}, {Py_tp_finalize, transport_finalize},                                \
+        {Py_tp_traverse, transport_traverse}, {Py_tp_clear, transport_clear}, {                              \
+        Py_tp_members, transport_members                                                                     \
+    }
+
+#define TRANSPORT_SPEC(name, slots)                                                                          \
+    {                                                                                                        \
+        name, sizeof(transport), 0,                                                                          \
+            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots               \
+    }
+
+static PyType_Slot socket_transport_slots[] = {
+    BASE_SLOTS,
     {Py_tp_doc, "A stream transport over casync_stream."},
-    {Py_tp_dealloc, transport_dealloc},
-    {Py_tp_finalize, transport_finalize},
-    {Py_tp_traverse, transport_traverse},
-    {Py_tp_clear, transport_clear},
     {Py_tp_repr, transport_repr},
-    {Py_tp_methods, transport_methods},
-    {Py_tp_getset, transport_getsets},
-    {Py_tp_members, transport_members},
+    {Py_tp_methods, socket_transport_methods},
+    {Py_tp_getset, socket_transport_getsets},
     {0, NULL},
 };
 
-static PyType_Spec transport_spec = {
-    "casync._native.SocketTransport", sizeof(transport), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, transport_slots};
+static PyType_Spec socket_transport_spec =
+    TRANSPORT_SPEC("casync._native.SocketTransport", socket_transport_slots);

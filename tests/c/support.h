@@ -206,6 +206,70 @@ HELPER uint64_t random_number(void) {
 
 HELPER uint64_t random_below(uint64_t limit) { return random_number() % limit; }
 
+/* >> tasks ------------------------------------------------------------------------------------ */
+
+/* Runs turns that do not wait. */
+HELPER void run_turns(int count) {
+    while (count-- > 0) EQ(casync_run_nowait(&loop), 0);
+}
+
+HELPER casync_task *spawn(casync_coroutine coroutine, void *arg) {
+    casync_task *task = casync_spawn(&loop, coroutine, arg);
+    EXPECT(task);
+    return task;
+}
+
+/* The result of a stackful task that was run to its end. */
+HELPER int64_t run_task(casync_coroutine coroutine, void *arg) {
+    casync_task *task = spawn(coroutine, arg);
+    int64_t result = casync_run_until_complete(&task->future);
+    casync_task_release(task);
+    return result;
+}
+
+/* A test whose body is a stackful task in a loop with virtual time. */
+#define IN_TASK(name)                                                                                        \
+    static void in_task_##name(void);                                                                        \
+    static int64_t main_of_##name(casync_loop *where, void *arg) {                                           \
+        (void)where, (void)arg;                                                                              \
+        in_task_##name();                                                                                    \
+        return 0;                                                                                            \
+    }                                                                                                        \
+    TEST(name) {                                                                                             \
+        open_loop(CASYNC_CLOCK_VIRTUAL);                                                                     \
+        EQ(run_task(main_of_##name, NULL), 0);                                                               \
+        close_loop();                                                                                        \
+    }                                                                                                        \
+    static void in_task_##name(void)
+
+/* Coroutines. Each sleeps some milliseconds, its argument. */
+#define MILLISECONDS(n) ((void *)(intptr_t)(n))
+
+/* Returns how long it slept, or that it was cancelled. */
+HELPER int64_t sleeps(casync_loop *where, void *ms) {
+    int64_t slept = casync_sleep(CASYNC_MS((intptr_t)ms));
+    (void)where;
+    return slept < 0 ? slept : (intptr_t)ms;
+}
+
+HELPER int64_t fails_after(casync_loop *where, void *ms) {
+    int64_t slept = sleeps(where, ms);
+    return slept < 0 ? slept : -EIO;
+}
+
+/* Makes of its cancellation an error. */
+HELPER int64_t fails_if_cancelled(casync_loop *where, void *ms) {
+    int64_t slept = sleeps(where, ms);
+    return slept == -ECANCELED ? -EDOM : slept;
+}
+
+/* Takes no notice of being cancelled. */
+HELPER int64_t sleeps_on(casync_loop *where, void *ms) {
+    int64_t end = casync_time(where) + CASYNC_MS((intptr_t)ms);
+    while (casync_time(where) < end) (void)casync_sleep(end - casync_time(where));
+    return (intptr_t)ms;
+}
+
 /* >> processes and threads -------------------------------------------------------------------- */
 
 /* Forks: 0 in the child. */

@@ -139,6 +139,30 @@ def test_what_is_sent_while_connecting_is_sent_then(loop: Loop) -> Steps:
 
 
 @by_yield
+def test_closing_while_connecting(loop: Loop) -> Steps:
+    """Waiting ends with EBADF; what was sent before still goes out when the connection comes about."""
+    with listener(backlog=0) as server, GenSocket() as first:
+        yield from first.connect(server.getsockname())  # the listener's queue is full now
+        for sent in b"", b"early":
+            sock = GenSocket()
+            connecting = gen.create_task(sock.connect(server.getsockname()))
+            yield from turns()
+            if sent:
+                sock.send(sent)
+            sock.close()
+            with pytest.raises(OSError) as caught:
+                yield from connecting
+            assert caught.value.errno == errno.EBADF
+        received = b""
+        while not received:
+            peer, address = yield from server.accept()
+            with peer:
+                if address != first.getsockname():
+                    received = yield from receive_all(peer)
+        assert received == b"early"
+
+
+@by_yield
 def test_unix_sockets(loop: Loop, tmp_path: Path) -> Steps:
     path = str(tmp_path / "socket")
     with GenSocket(socket.AF_UNIX, socket.SOCK_STREAM) as server, GenSocket(socket.AF_UNIX) as client:

@@ -185,6 +185,16 @@ async def refused_connection(loop: Loop) -> None:
             await loop.create_connection(Recorder, *unused.getsockname())
 
 
+async def pipes(loop: Loop) -> None:
+    reading, writing = os.pipe()
+    _, received = await loop.connect_read_pipe(Recorder, os.fdopen(reading, "rb", 0))
+    writer, sent = await loop.connect_write_pipe(Recorder, os.fdopen(writing, "wb", 0))
+    writer.write(bytes(100_000))
+    await received.received(100_000)
+    writer.close()
+    await asyncio.wait([received.lost, sent.lost])
+
+
 async def sock_methods(loop: Loop) -> None:
     ours, theirs = unix_pair()
     with ours, theirs:
@@ -263,6 +273,7 @@ WORK = [
     buffered_protocol,
     streams,
     refused_connection,
+    pipes,
     sock_methods,
 ]
 

@@ -1,9 +1,8 @@
-"""loop.sock_*, datagrams and pipes."""
+"""loop.sock_*, sendfile and datagrams."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 from pathlib import Path
@@ -157,34 +156,3 @@ async def test_a_udp_port_where_nobody_listens(loop: Loop) -> None:
     assert isinstance(protocol.errors[0], ConnectionRefusedError)
     client.close()
     await protocol.lost
-
-
-async def test_pipes(loop: Loop) -> None:
-    reading, writing = os.pipe()
-    reader, received = await loop.connect_read_pipe(Recorder, os.fdopen(reading, "rb", 0))
-    writer, sent = await loop.connect_write_pipe(Recorder, os.fdopen(writing, "wb", 0))
-    data = pattern(1_000_000)
-    writer.write(data)
-    assert await received.received(len(data)) == data
-    writer.close()
-    await received.lost
-    await sent.lost
-    assert received.events == ["made", "data", "eof", "lost"]
-    assert reader.is_closing()
-
-
-async def test_a_pipe_whose_reader_has_gone(loop: Loop) -> None:
-    reading, writing = os.pipe()
-    writer, protocol = await loop.connect_write_pipe(Recorder, os.fdopen(writing, "wb", 0))
-    writer.write(pattern(1_000_000))
-    os.close(reading)
-    await protocol.lost
-    assert isinstance(protocol.error, BrokenPipeError)
-    writer.close()
-
-
-async def test_a_regular_file_is_no_pipe(loop: Loop, big_file: Any) -> None:
-    with pytest.raises(ValueError):
-        await loop.connect_read_pipe(Recorder, big_file)
-    with pytest.raises(ValueError):
-        await loop.connect_write_pipe(Recorder, big_file)

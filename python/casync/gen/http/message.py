@@ -85,9 +85,9 @@ def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
         return b"", None
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body), None
-    if isinstance(body, Iterable):
+    if isinstance(body, Iterable) and not isinstance(body, Mapping):
         return body, None
-    raise TypeError(f"a body is bytes, text or an iterable of bytes, not {body!r}")
+    raise TypeError(f"a body is bytes, text or an iterable of bytes, not {body!r}; for JSON give json=")
 
 
 @types.coroutine
@@ -102,8 +102,9 @@ def write(
     connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request | h11.Response, body: bytes
 ) -> None:
     """Sends a message without waiting."""
-    data = [h11.Data(data=body)] if body else []
-    writer.writelines([connection.send(event) for event in [head, *data, h11.EndOfMessage()]])
+    events = [head, h11.Data(data=body), h11.EndOfMessage()] if body else [head, h11.EndOfMessage()]
+    pieces = [connection.send(event) for event in events]
+    writer.writelines([piece for piece in pieces if piece])  # asyncio, since 3.12, never ends an empty one
 
 
 @types.coroutine

@@ -30,14 +30,17 @@ H = TypeVar("H", bound=Handler)
 
 _WITHOUT_BODY = (204, 304)  # RFC 9110, 6.4.1
 
+_CLIENT_GONE = (ConnectionError, TimeoutError, tls.SSLError)  # TimeoutError: the kernel's ETIMEDOUT
+
 LINGER = 2.0  # seconds in which a client that is refused can read why
 
 
 class Response:
     """What a handler returns.
 
-    The body is bytes, text, an iterable of bytes (sent in chunks), or `json`, a value to be encoded so.
-    Without a `content_type` it follows from the body.
+    The body is bytes, text, an iterable of bytes (sent in chunks; closed after that, if it is a generator
+    or has another close()), or `json`, a value to be encoded so. Without a `content_type` it follows from
+    the body.
     """
 
     def __init__(
@@ -259,8 +262,8 @@ class Server:
     def run(
         self, host: str | None = "127.0.0.1", port: int = 8080, *, ssl: tls.SSLContext | None = None
     ) -> Generator[Any, Any, None]:
-        """Serves until close() is called, the task is cancelled (as by Ctrl-C) or, unless the program
-        handles that signal, SIGTERM comes; then stops gracefully, see close()."""
+        """Serves until close() is called, the task is cancelled (as by Ctrl-C, since Python 3.11) or, unless
+        the program handles that signal, SIGTERM comes; then stops gracefully, see close()."""
         yield from self.start(host, port, ssl=ssl)
         with _sigterm_calls(self.close):
             try:
@@ -332,7 +335,7 @@ class _Connection:
             while (yield from self._request_begins()) and (yield from self._exchange()):
                 self._http.start_next_cycle()
                 self._request = None
-        except OSError as error:
+        except _CLIENT_GONE as error:
             _logger.debug("a connection ended: %r", error)
         except Exception:
             _logger.exception("a connection failed")
@@ -377,8 +380,11 @@ class _Connection:
 
     @types.coroutine
     def _receive(self) -> Generator[Any, Any, Request]:
-        """Receives a request. Errors: HTTPError 413, h11.RemoteProtocolError, OSError."""
-        self._request = request = Request((yield from next_event(self._http, self._reader)))
+        """Receives a request. Errors: HTTPError 413 and 505, h11.RemoteProtocolError, OSError."""
+        event = yield from next_event(self._http, self._reader)
+        if not event.http_version.startswith(b"1."):
+            raise HTTPError(505)
+        self._request = request = Request(event)
         limit = self._server.max_body_size
         too_large = HTTPError(413, f"the body of a request has at most {limit} bytes here")
         if int(request.headers.get("Content-Length", 0)) > limit:
@@ -409,7 +415,11 @@ class _Connection:
         except Exception:
             _logger.exception("%s %s: the handler failed", request.method, request.path)
             response, head = _FAILED, _FAILED._head(close=self._server._closing.is_set())
-        yield from send(self._http, self._writer, head, self._body(response))
+        try:
+            yield from send(self._http, self._writer, head, self._body(response))
+        finally:
+            if hasattr(response.body, "close"):
+                response.body.close()
 
     @types.coroutine
     def _handle(self, request: Request) -> Generator[Any, Any, Response]:
