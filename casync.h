@@ -2186,7 +2186,7 @@ static inline int64_t casync__map(size_t size) {
     X(close, (int fd), (fd), close(fd))
 
 static inline int casync__from_pthread(int error) {
-    errno = error;
+    if (error) errno = error;
     return error ? -1 : 0;
 }
 
@@ -4972,27 +4972,42 @@ static inline casync__fiber *casync__fiber_of(casync_task *task) {
 static void casync__fiber_main(casync__fiber *fiber);
 static void casync__check_stack(const casync__fiber *fiber);
 
-#if defined(__x86_64__)
+/* casync__switch saves the registers that a call preserves, with the address to go on at, on the stack,
+   whose pointer goes to *from; and takes over those of the stack whose pointer is `to`. All other registers
+   are clobbered: the compiler saves what it needs of them, which is as much work and less text. It ends in
+   a jump, not in a return, because the processor predicts returns by the calls it saw, and these were on the
+   other stack. The jump leads behind itself, or to fiber_main for the first time, for which the fiber is in
+   the register of the first argument. */
 
-#if defined(__TINYC__) /* keeps nothing in these registers from one statement to the next */
-#define CASYNC__VECTOR_REGISTERS
-#elif defined(__AVX512F__)
-#define CASYNC__VECTOR_REGISTERS                                                                             \
-    , CASYNC__XMM_REGISTERS, "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23",         \
-        "xmm24", "xmm25", "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1", "k2", "k3", "k4",      \
-        "k5", "k6", "k7"
+/* Registers of floating point and vectors, which casync__switch clobbers: those that the compiler has. */
+#if defined(__TINYC__) /* keeps nothing in registers from one statement to the next */
+#define CASYNC__X86_VECTORS
+#define CASYNC__X86_64_VECTORS
 #else
-#define CASYNC__VECTOR_REGISTERS , CASYNC__XMM_REGISTERS
+#define CASYNC__X86_VECTORS                                                                                  \
+    , "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",                                            \
+        "st(7)" CASYNC__SSE_REGISTERS CASYNC__AVX512_MASKS
+#define CASYNC__X86_64_VECTORS                                                                               \
+    , "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15" CASYNC__AVX512_VECTORS
 #endif
-#define CASYNC__XMM_REGISTERS                                                                                \
-    "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",        \
-        "xmm12", "xmm13", "xmm14", "xmm15", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",      \
-        "st(7)"
+#if defined(__SSE__) /* else gcc refuses their names */
+#define CASYNC__SSE_REGISTERS , "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7"
+#else
+#define CASYNC__SSE_REGISTERS
+#endif
+#if defined(__AVX512F__)
+#define CASYNC__AVX512_MASKS , "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+#define CASYNC__AVX512_VECTORS                                                                               \
+    , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26",     \
+        "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
+#else
+#define CASYNC__AVX512_MASKS
+#define CASYNC__AVX512_VECTORS
+#endif
 
-/* Saves the registers that a call preserves, with the address to go on at, below the red zone; takes over
-   the other stack's. It ends in a jump, not in a return, because the processor predicts returns by the calls
-   it saw, and these were on the other stack. fiber arrives in rdi: the first argument of fiber_main. The
-   bytes before the end are endbr64, for indirect branch tracking. */
+#if !defined(CASYNC__UCONTEXT) && defined(__x86_64__) && !defined(__ILP32__)
+
+/* Below the red zone. The bytes before the end are endbr64, for indirect branch tracking. */
 CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     __asm__ __volatile__("leaq -128(%%rsp), %%rsp\n\t"
                          "leaq 1f(%%rip), %%rax\n\t"
@@ -5018,17 +5033,11 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
                          "leaq 128(%%rsp), %%rsp\n\t"
                          : "+S"(from), "+d"(to), "+D"(fiber)
                          :
-                         : "rax", "rcx", "r8", "r9", "r10", "r11", "memory", "cc" CASYNC__VECTOR_REGISTERS);
+                         : "rax", "rcx", "r8", "r9", "r10", "r11", "memory",
+                           "cc" CASYNC__X86_VECTORS CASYNC__X86_64_VECTORS);
 }
-
-/* Lays out a stack as casync__switch leaves it: at `top` (aligned to 16) the return address that
-   fiber_main never uses. */
-static void *casync__first_frame(char *top) {
-    void **frame = (void **)(void *)top - 8;
-    memset(frame, 0, 8 * sizeof(void *));
-    frame[6] = (void *)(uintptr_t)casync__fiber_main;
-    return frame;
-}
+#define CASYNC__FRAME_WORDS 8 /* the last one is a return address, of 0 */
+#define CASYNC__FRAME_JUMP 6
 
 /* A shadow stack (CET) knows where each return goes to, and does not know of other stacks. The instruction
    is rdssp, which does nothing where there is none. */
@@ -5038,63 +5047,255 @@ static bool casync__has_shadow_stack(void) {
     return pointer != 0;
 }
 
-#elif defined(__aarch64__)
+#elif !defined(CASYNC__UCONTEXT) && defined(__i386__)
 
-/* As on x86-64: x19 to x30, d8 to d15. */
+/* The address of 1 comes by a call that returns, as position independent code must; the bytes there are
+   endbr32. 4(%esp) is where fiber_main looks for its argument. */
 CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+    __asm__ __volatile__("leal -8(%%esp), %%esp\n\t"
+                         "pushl %%ebp\n\t"
+                         "pushl %%ebx\n\t"
+                         "pushl %%esi\n\t"
+                         "pushl %%edi\n\t"
+                         "jmp 3f\n"
+                         "2:\n\t"
+                         "movl (%%esp), %%ebx\n\t"
+                         "ret\n"
+                         "3:\n\t"
+                         "call 2b\n"
+                         "4:\n\t"
+                         "addl $1f-4b, %%ebx\n\t"
+                         "pushl %%ebx\n\t"
+                         "movl %%esp, (%%ecx)\n\t"
+                         "movl %%edx, %%esp\n\t"
+                         "popl %%ecx\n\t"
+                         "popl %%edi\n\t"
+                         "popl %%esi\n\t"
+                         "popl %%ebx\n\t"
+                         "popl %%ebp\n\t"
+                         "movl %%eax, 4(%%esp)\n\t"
+                         "jmp *%%ecx\n"
+                         "1:\n\t"
+                         ".byte 0xf3, 0x0f, 0x1e, 0xfb\n\t"
+                         "leal 8(%%esp), %%esp\n\t"
+                         : "+c"(from), "+d"(to), "+a"(fiber)
+                         :
+                         : "memory", "cc" CASYNC__X86_VECTORS);
+}
+#define CASYNC__FRAME_WORDS 10 /* with a return address of 0, and the argument at a multiple of 16 */
+#define CASYNC__FRAME_JUMP 0
+#define CASYNC__NO_SHADOW_STACK
+
+#elif !defined(CASYNC__UCONTEXT) && defined(__aarch64__) && !defined(__ILP32__)
+
+#if defined(__ARM_FEATURE_SVE)
+#define CASYNC__SVE_PREDICATES                                                                               \
+    , "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14", "p15"
+#else
+#define CASYNC__SVE_PREDICATES
+#endif
+
+/* hint #36 is bti j, for branch target identification, which lets br x16 go to the begin of a function, too.
+   x18 is a temporary on Linux. */
+CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+    register casync__fiber *x0 __asm__("x0") = fiber;
     register void **x1 __asm__("x1") = from;
     register void *x2 __asm__("x2") = to;
-    register casync__fiber *x0 __asm__("x0") = fiber;
-    __asm__ __volatile__("sub sp, sp, #176\n\t"
-                         "stp x19, x20, [sp, #0]\n\t"
+    __asm__ __volatile__("adr x16, 1f\n\t"
+                         "stp x19, x20, [sp, #-112]!\n\t"
                          "stp x21, x22, [sp, #16]\n\t"
                          "stp x23, x24, [sp, #32]\n\t"
                          "stp x25, x26, [sp, #48]\n\t"
                          "stp x27, x28, [sp, #64]\n\t"
-                         "adr x9, 1f\n\t"
-                         "stp x29, x9, [sp, #80]\n\t"
-                         "stp d8, d9, [sp, #96]\n\t"
-                         "stp d10, d11, [sp, #112]\n\t"
-                         "stp d12, d13, [sp, #128]\n\t"
-                         "stp d14, d15, [sp, #144]\n\t"
-                         "str x18, [sp, #160]\n\t"
-                         "mov x9, sp\n\t"
-                         "str x9, [x1]\n\t"
+                         "stp x29, x30, [sp, #80]\n\t"
+                         "str x16, [sp, #96]\n\t"
+                         "mov x17, sp\n\t"
+                         "str x17, [x1]\n\t"
                          "mov sp, x2\n\t"
-                         "ldp x19, x20, [sp, #0]\n\t"
                          "ldp x21, x22, [sp, #16]\n\t"
                          "ldp x23, x24, [sp, #32]\n\t"
                          "ldp x25, x26, [sp, #48]\n\t"
                          "ldp x27, x28, [sp, #64]\n\t"
-                         "ldp x29, x16, [sp, #80]\n\t"
-                         "ldp d8, d9, [sp, #96]\n\t"
-                         "ldp d10, d11, [sp, #112]\n\t"
-                         "ldp d12, d13, [sp, #128]\n\t"
-                         "ldp d14, d15, [sp, #144]\n\t"
-                         "ldr x18, [sp, #160]\n\t"
-                         "add sp, sp, #176\n\t"
+                         "ldp x29, x30, [sp, #80]\n\t"
+                         "ldr x16, [sp, #96]\n\t"
+                         "ldp x19, x20, [sp], #112\n\t"
                          "br x16\n"
                          "1:\n\t"
-                         "hint #36\n\t" /* bti j */
-                         : "+r"(x1), "+r"(x2), "+r"(x0)
+                         "hint #36\n\t"
+                         : "+r"(x0), "+r"(x1), "+r"(x2)
                          :
                          : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
-                           "x16", "x17", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17",
-                           "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",
-                           "v30", "v31", "memory", "cc");
+                           "x16", "x17", "x18", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9",
+                           "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21",
+                           "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory",
+                           "cc" CASYNC__SVE_PREDICATES);
+}
+#define CASYNC__FRAME_WORDS 14
+#define CASYNC__FRAME_JUMP 12
+
+/* As on x86-64; here it is the guarded control stack. The instruction is chkfeat, which clears the bits of x16
+   whose features are on, and does nothing where it is not known. */
+static bool casync__has_shadow_stack(void) {
+    register uint64_t x16 __asm__("x16") = 1;
+    __asm__ __volatile__("hint #40" : "+r"(x16));
+    return x16 == 0;
 }
 
-static void *casync__first_frame(char *top) {
-    void **frame = (void **)(void *)top - 22;
-    memset(frame, 0, 22 * sizeof(void *));
-    frame[11] = (void *)(uintptr_t)casync__fiber_main;
-    return frame;
+#elif !defined(CASYNC__UCONTEXT) && defined(__arm__) && (!defined(__thumb__) || defined(__thumb2__))
+
+#if defined(__thumb__)
+#define CASYNC__THUMB_ADDRESS "orr r12, r12, #1\n\t"
+#else
+#define CASYNC__THUMB_ADDRESS
+#endif
+#if defined(__SOFTFP__)
+#define CASYNC__ARM_VECTORS
+#else
+#define CASYNC__ARM_VECTORS                                                                                  \
+    , "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13", "d14",         \
+        "d15" CASYNC__ARM_UPPER_VECTORS
+#endif
+#if defined(__ARM_NEON) || !defined(__clang__) /* else clang warns that it has none of them */
+#define CASYNC__ARM_UPPER_VECTORS                                                                            \
+    , "d16", "d17", "d18", "d19", "d20", "d21", "d22", "d23", "d24", "d25", "d26", "d27", "d28", "d29",      \
+        "d30", "d31"
+#else
+#define CASYNC__ARM_UPPER_VECTORS
+#endif
+
+/* bx goes on in Thumb's instructions if the address is odd. */
+CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+    register casync__fiber *r0 __asm__("r0") = fiber;
+    register void **r1 __asm__("r1") = from;
+    register void *r2 __asm__("r2") = to;
+    __asm__ __volatile__("adr r12, 1f\n\t" CASYNC__THUMB_ADDRESS "push {r4-r12, lr}\n\t"
+                         "mov r12, sp\n\t"
+                         "str r12, [r1]\n\t"
+                         "mov sp, r2\n\t"
+                         "pop {r4-r12, lr}\n\t"
+                         "bx r12\n"
+                         "1:\n\t"
+                         : "+r"(r0), "+r"(r1), "+r"(r2)
+                         :
+                         : "r3", "r12", "memory", "cc" CASYNC__ARM_VECTORS);
+}
+#define CASYNC__FRAME_WORDS 10
+#define CASYNC__FRAME_JUMP 8
+#define CASYNC__NO_SHADOW_STACK
+
+#elif !defined(CASYNC__UCONTEXT) && defined(__riscv) && __riscv_xlen == 64
+
+#if defined(__riscv_flen)
+#define CASYNC__RISCV_FLOATS                                                                                 \
+    , "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "ft8", "ft9", "ft10", "ft11", "fs0", "fs1",    \
+        "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "fa0", "fa1", "fa2", "fa3",  \
+        "fa4", "fa5", "fa6", "fa7"
+#else
+#define CASYNC__RISCV_FLOATS
+#endif
+#if defined(__riscv_vector)
+#define CASYNC__RISCV_VECTORS                                                                                \
+    , "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",  \
+        "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",    \
+        "v30", "v31"
+#else
+#define CASYNC__RISCV_VECTORS
+#endif
+
+/* A jump by t2 needs no landing pad (Zicfilp), and is no return to the predictor, as one by t0 would be. */
+CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+    register casync__fiber *a0 __asm__("a0") = fiber;
+    register void **a1 __asm__("a1") = from;
+    register void *a2 __asm__("a2") = to;
+    __asm__ __volatile__("lla t2, 1f\n\t"
+                         "addi sp, sp, -112\n\t"
+                         "sd s0, 0(sp)\n\t"
+                         "sd s1, 8(sp)\n\t"
+                         "sd s2, 16(sp)\n\t"
+                         "sd s3, 24(sp)\n\t"
+                         "sd s4, 32(sp)\n\t"
+                         "sd s5, 40(sp)\n\t"
+                         "sd s6, 48(sp)\n\t"
+                         "sd s7, 56(sp)\n\t"
+                         "sd s8, 64(sp)\n\t"
+                         "sd s9, 72(sp)\n\t"
+                         "sd s10, 80(sp)\n\t"
+                         "sd s11, 88(sp)\n\t"
+                         "sd ra, 96(sp)\n\t"
+                         "sd t2, 104(sp)\n\t"
+                         "sd sp, 0(a1)\n\t"
+                         "mv sp, a2\n\t"
+                         "ld s0, 0(sp)\n\t"
+                         "ld s1, 8(sp)\n\t"
+                         "ld s2, 16(sp)\n\t"
+                         "ld s3, 24(sp)\n\t"
+                         "ld s4, 32(sp)\n\t"
+                         "ld s5, 40(sp)\n\t"
+                         "ld s6, 48(sp)\n\t"
+                         "ld s7, 56(sp)\n\t"
+                         "ld s8, 64(sp)\n\t"
+                         "ld s9, 72(sp)\n\t"
+                         "ld s10, 80(sp)\n\t"
+                         "ld s11, 88(sp)\n\t"
+                         "ld ra, 96(sp)\n\t"
+                         "ld t2, 104(sp)\n\t"
+                         "addi sp, sp, 112\n\t"
+                         "jr t2\n"
+                         "1:\n\t"
+                         : "+r"(a0), "+r"(a1), "+r"(a2)
+                         :
+                         : "a3", "a4", "a5", "a6", "a7", "t0", "t1", "t2", "t3", "t4", "t5", "t6",
+                           "memory" CASYNC__RISCV_FLOATS CASYNC__RISCV_VECTORS);
+}
+#define CASYNC__FRAME_WORDS 14
+#define CASYNC__FRAME_JUMP 13
+#define CASYNC__NO_SHADOW_STACK
+
+#elif defined(__GLIBC__)
+
+#include <ucontext.h>
+
+/* Any other processor; musl has no ucontext. It costs two system calls more, for it exchanges the signal
+   mask as well: that is the thread's, not the task's, so the other context gets the one of now. */
+static void casync__switch(void **from, void *to, casync__fiber *fiber) {
+    ucontext_t here;
+    (void)fiber;
+    *from = &here;
+    (void)casync__sys_thread_sigmask(SIG_SETMASK, NULL, &((ucontext_t *)to)->uc_sigmask);
+    swapcontext(&here, (ucontext_t *)to);
 }
 
-static bool casync__has_shadow_stack(void) { return false; }
+/* makecontext hands over ints alone, and here they are not needed. */
+static void casync__fiber_enter(void) { casync__fiber_main(casync__fiber_of(casync_current_task())); }
+
+static void *casync__first_frame(casync__fiber *fiber) {
+    ucontext_t *context = (ucontext_t *)(void *)((uintptr_t)((char *)fiber - sizeof(ucontext_t)) / 64 * 64);
+    getcontext(context);
+    context->uc_link = NULL;
+    context->uc_stack.ss_sp = fiber->stack;
+    context->uc_stack.ss_size = (size_t)((char *)context - fiber->stack);
+    makecontext(context, casync__fiber_enter, 0);
+    return context;
+}
+#define CASYNC__NO_SHADOW_STACK
 
 #else
-#error "casync.h: no stackful tasks on this processor yet; define CASYNC_NO_STACKFUL"
+#error "casync.h: stackful tasks need another processor or C library; without them: -DCASYNC_NO_STACKFUL"
+#endif
+
+#if defined(CASYNC__FRAME_WORDS)
+/* Lays out a stack as casync__switch leaves it. What fiber_main finds in place of its caller's registers and
+   return address is 0, where debuggers and exceptions see the end of the stack. */
+static void *casync__first_frame(casync__fiber *fiber) {
+    void **frame = (void **)(void *)fiber - CASYNC__FRAME_WORDS;
+    memset(frame, 0, CASYNC__FRAME_WORDS * sizeof(void *));
+    frame[CASYNC__FRAME_JUMP] = (void *)(uintptr_t)casync__fiber_main;
+    return frame;
+}
+#endif
+
+#if defined(CASYNC__NO_SHADOW_STACK)
+static bool casync__has_shadow_stack(void) { return false; }
 #endif
 
 /* What the tools are told: before the stack pointer goes to a task, and when it is back; before it goes back
@@ -5444,7 +5645,7 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
     fiber->fake_stack = NULL;
     __asan_unpoison_memory_region(fiber->stack, (size_t)((char *)fiber - fiber->stack));
 #endif
-    fiber->stack_pointer = casync__first_frame((char *)(uintptr_t)((uintptr_t)fiber / 16 * 16));
+    fiber->stack_pointer = casync__first_frame(fiber);
     result = casync__task_begin(loop, &fiber->task);
     if (result < 0)
         casync__return_fiber(loop, fiber);

@@ -51,6 +51,12 @@ HELPER void say_number(const char *word, int64_t number) {
         said_size = 0;                                                                                       \
     } while (0)
 
+/* qemu-user, where tests/run tells it by this variable what the foreign libraries are: it answers some calls
+   with success and does nothing. */
+HELPER void skip_under_qemu(const char *reason) {
+    if (getenv("QEMU_LD_PREFIX")) SKIP(reason);
+}
+
 /* >> memory: an allocator that counts, and fails when it is told ------------------------------ */
 
 static struct {

@@ -423,6 +423,7 @@ TEST(children_are_reaped_by_sigchld) {
 
 TEST(a_forked_child_has_signals_of_its_own) {
     pid_t pid;
+    skip_under_qemu("qemu-user does not zero pages in a child");
     open_signal_loop();
     EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, say_and_stop, WORD("usr1")), 0);
     pid = fork_child();
@@ -446,6 +447,7 @@ TEST(a_forked_child_has_signals_of_its_own) {
 
 TEST(a_child_that_closes_the_loop_leaves_the_parents_signals) {
     pid_t pid;
+    skip_under_qemu("qemu-user does not zero pages in a child");
     open_signal_loop();
     EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, say_and_stop, WORD("usr1")), 0);
     pid = fork_child();
@@ -703,6 +705,7 @@ TEST(a_fork_while_a_thread_is_in_the_registry_leaves_a_child_that_works) {
     pthread_t thread;
     int i;
     casync_loop before;
+    skip_under_qemu("qemu-user does not zero pages in a child");
     if (!FORKS_WITH_THREADS) SKIP("the sanitizer's own locks do not survive a fork with threads");
     EQ(casync_loop_init(&before, NULL), 0);
     thread = start_thread(start_and_stop, NULL);

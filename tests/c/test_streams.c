@@ -2025,6 +2025,7 @@ TEST(an_exception_handler_may_close_the_stream) {
     struct iovec iov;
     char byte = 'x';
     int i, fds[40];
+    skip_under_qemu("qemu-user keeps descriptors open that were cut off");
     for (i = 0; i < 40; i++) fds[i] = STDIN_FILENO;
     memset(&message, 0, sizeof message);
     memset(&control, 0, sizeof control);
