@@ -2,11 +2,16 @@
 #define CASYNC_SYSCALL_TABLE
 #include "support.h"
 
-/* Under a sanitizer a stack has a shadow, too: there are fewer of them. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
+/* Under a sanitizer frames are larger, and a stack has a shadow. */
+#if !defined(__has_feature)
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+enum { SANITIZED = true, SANITIZED_THREADS = true };
+#elif defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
+enum { SANITIZED = true, SANITIZED_THREADS = false };
 #else
-#define SANITIZED 0
+enum { SANITIZED = false, SANITIZED_THREADS = false };
 #endif
 
 /* >> an actor: the same task written both ways ------------------------------------------------ */
@@ -90,6 +95,26 @@ static int64_t run(actor *a) { return casync_run_until_complete(&a->task->future
         RUN(stackful_##name);                                                                                \
         RUN(stackless_##name);                                                                               \
     } while (0)
+
+/* >> a kernel that refuses -------------------------------------------------------------------- */
+
+static int advice_refused, maps_left;
+static int64_t refusing_madvise(void *page, size_t size, int advice) {
+    return advice == advice_refused ? -EINVAL : casync__direct_madvise(page, size, advice);
+}
+static int64_t refusing_mprotect(void *page, size_t size, int rights) {
+    (void)page, (void)size, (void)rights;
+    return -ENOMEM;
+}
+static int64_t refusing_map(size_t size) { return maps_left-- > 0 ? casync__direct_map(size) : -ENOMEM; }
+
+static void refuse_guard_install(void) {
+    advice_refused = 102; /* MADV_GUARD_INSTALL */
+    casync_syscalls.madvise = refusing_madvise;
+}
+static void refuse_mprotect(void) { casync_syscalls.mprotect = refusing_mprotect; }
+
+/* >> a loop, and something to wait for -------------------------------------------------------- */
 
 static casync_future gate; /* something to wait for */
 static actor actors[3];    /* zeroed, as each test is a process of its own */
@@ -585,6 +610,32 @@ TEST_BOTH(tasks_that_await_each_other_can_be_cancelled) {
     close_loop();
 }
 
+TEST_BOTH(task_whose_future_is_closed_is_cancelled) {
+    actor *a = &actors[0];
+    open_loop_and_gate();
+    start_at_gate(a, stackful);
+    casync_future_close(&gate);
+    memset(&gate, 0xdd, sizeof gate);
+    EQ(run(a), -ECANCELED);
+    finish(a);
+    close_loop();
+}
+
+TEST_BOTH(task_that_awaits_a_closed_task_is_cancelled) {
+    actor *outer = &actors[0], *inner = &actors[1];
+    open_loop_and_gate();
+    start_at_gate(inner, false);
+    outer->awaited[0] = &inner->task->future;
+    start(outer, stackful);
+    run_turns(1);
+    casync_future_close(&inner->task->future);
+    memset(inner, 0xdd, sizeof *inner);
+    EQ(run(outer), -ECANCELED);
+    EQ(outer->task->cancel_requests, 0);
+    finish(outer);
+    close_loop();
+}
+
 TEST_BOTH(uncancel_takes_a_request_back) {
     actor *a = &actors[0];
     open_loop_and_gate();
@@ -747,12 +798,10 @@ TEST(closed_stackless_task_lets_go_of_what_it_awaits) {
 }
 
 TEST(closed_loop_drops_stackless_tasks) {
-    static casync_context_var var;
     actor *a = &actors[0];
     open_loop_and_gate();
     start_at_gate(a, false);
     EQ(casync_task_set_name(a->task, "dropped"), 0);
-    (void)var;
     close_loop();
 }
 
@@ -962,6 +1011,15 @@ TEST(loops_in_several_threads_run_tasks) {
     for (i = 0; i < 4; i++) join_thread(threads[i]);
 }
 
+TEST(loops_in_several_threads_without_guard_install) {
+    SKIP("known bug");
+    pthread_t threads[4];
+    int i;
+    refuse_guard_install();
+    for (i = 0; i < 4; i++) threads[i] = start_thread(run_in_thread, NULL);
+    for (i = 0; i < 4; i++) join_thread(threads[i]);
+}
+
 /* >> fork ------------------------------------------------------------------------------------- */
 
 static int64_t forks(casync_loop *where, void *arg) {
@@ -980,9 +1038,7 @@ static int64_t forks(casync_loop *where, void *arg) {
     return 0;
 }
 TEST(tasks_go_on_in_a_forked_child) {
-#if defined(__SANITIZE_THREAD__)
-    SKIP("after a fork it takes the child's tasks for threads that race");
-#endif
+    if (SANITIZED_THREADS) SKIP("after a fork it takes the child's tasks for threads that race");
     open_loop(CASYNC_CLOCK_VIRTUAL);
     if (run_task(forks, NULL) == 1) {
         close_loop();
@@ -1092,22 +1148,6 @@ TEST(stacks_in_waves) {
 
 /* -- when the kernel refuses -- */
 
-static int advice_refused, maps_left;
-static int64_t refusing_madvise(void *page, size_t size, int advice) {
-    return advice == advice_refused ? -EINVAL : casync__direct_madvise(page, size, advice);
-}
-static int64_t refusing_mprotect(void *page, size_t size, int rights) {
-    (void)page, (void)size, (void)rights;
-    return -ENOMEM;
-}
-static int64_t refusing_map(size_t size) { return maps_left-- > 0 ? casync__direct_map(size) : -ENOMEM; }
-
-static void refuse_guard_install(void) {
-    advice_refused = 102; /* MADV_GUARD_INSTALL */
-    casync_syscalls.madvise = refusing_madvise;
-}
-static void refuse_mprotect(void) { casync_syscalls.mprotect = refusing_mprotect; }
-
 static int64_t spawns_and_joins(casync_loop *where, void *arg) {
     casync_task *tasks[40]; /* more than a slab has */
     int i;
@@ -1159,7 +1199,7 @@ TEST(kernel_without_memory_for_stacks) {
 
 /* -- overflow: each case in a child, whose words on stderr are looked at -- */
 
-static char words_on_stderr[4096];
+static char words_on_stderr[1 << 16];
 
 static int run_in_child(void (*function)(void)) {
     int ends[2];
@@ -1232,6 +1272,27 @@ TEST(overflow_without_guards_is_found) {
     refuse_mprotect();
     EQ(run_in_child(overflow_a_little), -SIGABRT);
     EXPECT(strstr(words_on_stderr, "casync: task sized used more than its stack of 65536 bytes"));
+}
+
+static int64_t refusing_sigaltstack(const stack_t *stack, stack_t *old) {
+    return stack ? -ENOMEM : casync__direct_sigaltstack(stack, old);
+}
+static int64_t refusing_sigaction(int signum, const struct sigaction *action, struct sigaction *old) {
+    (void)signum, (void)action, (void)old;
+    return -EINVAL;
+}
+TEST(report_of_overflows_that_the_kernel_refuses) {
+    if (SANITIZED) SKIP("the sanitizer has a signal stack already");
+    casync_syscalls.map = refusing_map;
+    EQ(casync_report_overflow(), -ENOMEM);
+    casync_syscalls.map = casync__direct_map;
+    casync_syscalls.sigaltstack = refusing_sigaltstack;
+    EQ(casync_report_overflow(), -ENOMEM);
+    casync_syscalls.sigaltstack = casync__direct_sigaltstack;
+    casync_syscalls.sigaction = refusing_sigaction;
+    EQ(casync_report_overflow(), -EINVAL);
+    casync_syscalls.sigaction = casync__direct_sigaction;
+    EQ(casync_report_overflow(), 0);
 }
 
 static void segfault(void) {
@@ -1397,9 +1458,7 @@ TEST(dump_tells_what_tasks_wait_for_and_who_awaits_whom) {
 
 static int64_t waits_for_many(casync_loop *where, void *arg) {
     casync_waiter waiters[2] = ZERO;
-    int ends[2];
-    char byte;
-    (void)where, (void)arg, (void)ends, (void)byte;
+    (void)where, (void)arg;
     waiters[0].future = &gate;
     waiters[1].future = &actors[0].stackless.future;
     (void)casync_gather(waiters, 2, CASYNC_RETURN_ERRORS);
@@ -1880,6 +1939,26 @@ TEST(without_memory_tasks_say_so_and_lose_nothing) {
     } while (result == -ENOMEM);
     EXPECT(n > 10);
 }
+IN_TASK(without_memory_nothing_waits) {
+    casync_generator generator = ZERO;
+    casync_task *self = casync_current_task(), *child;
+    fail_allocation(1, 0);
+    EQ(casync_sleep(CASYNC_SECONDS(1)), -ENOMEM); /* the timer wheel's first level */
+    EQ(casync_context_set(&variable, values[1]), -ENOMEM);
+    EQ(casync_sleep(0), 0);
+    fail_no_allocation();
+    STR_EQ((const char *)casync_context_get(&variable), "0");
+    EQ(casync_context_set(&variable, values[1]), 0);
+    child = spawn(sleeps, NULL); /* shares the context: now it must be copied to be changed */
+    fail_allocation(1, 0);
+    EQ(casync_context_set(&variable, values[2]), -ENOMEM);
+    EQ(casync_task_set_name(self, "stackful tasks need no memory for a name"), 0);
+    STR_EQ((const char *)casync_context_get(&variable), "1");
+    EQ(casync_generator_start(&loop, &generator, NULL, NULL), -EINVAL);
+    fail_no_allocation();
+    EQ(casync_join(child), 0);
+}
+
 TEST(without_memory_run_says_so) {
     int64_t n = 0, result;
     do {
@@ -1926,6 +2005,8 @@ int main(int argc, char **argv) {
     RUN_BOTH(inner_task_that_catches_keeps_the_outer_one_going);
     RUN_BOTH(pending_request_cancels_the_task_that_is_awaited_next);
     RUN_BOTH(tasks_that_await_each_other_can_be_cancelled);
+    RUN_BOTH(task_whose_future_is_closed_is_cancelled);
+    RUN_BOTH(task_that_awaits_a_closed_task_is_cancelled);
     RUN_BOTH(uncancel_takes_a_request_back);
     RUN_BOTH(uncancelled_task_can_be_cancelled_again);
     RUN_BOTH(cleaning_up_may_await);
@@ -1949,6 +2030,7 @@ int main(int argc, char **argv) {
     RUN(task_may_run_another_loop);
     RUN(stackless_task_may_run_another_loop);
     RUN(loops_in_several_threads_run_tasks);
+    RUN(loops_in_several_threads_without_guard_install);
     RUN(tasks_go_on_in_a_forked_child);
     RUN(stacks_have_the_size_that_was_asked_for);
     RUN(stack_used_is_the_most_that_was_used);
@@ -1962,6 +2044,7 @@ int main(int argc, char **argv) {
     RUN(overflow_is_reported_if_asked_for);
     RUN(overflow_is_reported_without_guard_install);
     RUN(overflow_without_guards_is_found);
+    RUN(report_of_overflows_that_the_kernel_refuses);
     RUN(other_faults_go_where_they_went);
     RUN(many_live_stackful_tasks);
     RUN(many_live_stackless_tasks);
@@ -1994,6 +2077,7 @@ int main(int argc, char **argv) {
     RUN(run_closes_what_is_open);
     RUN(run_inside_run);
     RUN(without_memory_tasks_say_so_and_lose_nothing);
+    RUN(without_memory_nothing_waits);
     RUN(without_memory_run_says_so);
     return test_end();
 }
