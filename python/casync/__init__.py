@@ -14,8 +14,19 @@ if not sys.platform.startswith("linux"):
     raise ImportError(f"casync runs on Linux only (its backend is epoll), and this is {sys.platform!r}")
 
 from .loop import EventLoop, install, is_installed, new_event_loop, run
+from .tasks import dump_tasks
 
-__all__ = ["EventLoop", "EventLoopPolicy", "ffi", "install", "is_installed", "lib", "new_event_loop", "run"]
+__all__ = [
+    "EventLoop",
+    "EventLoopPolicy",
+    "dump_tasks",
+    "ffi",
+    "install",
+    "is_installed",
+    "lib",
+    "new_event_loop",
+    "run",
+]
 __version__ = "0.1.0"
 
 

@@ -6,6 +6,7 @@ from .loop import is_installed as is_installed
 from .loop import new_event_loop as new_event_loop
 from .loop import run as run
 from .policy import EventLoopPolicy as EventLoopPolicy
+from .tasks import dump_tasks as dump_tasks
 
 __version__: str
 ffi: Any  # cffi's FFI object, for lib

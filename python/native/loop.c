@@ -48,9 +48,18 @@ static void loop_report_current(loop *self, const char *message, enum name key, 
         loop_report(self, PyUnicode_FromString(message), exception, key, value, NAME_COUNT, NULL);
 }
 
+/* With virtual time: a wait without end and with nothing outside to end it ends the run. */
+static void loop_check_deadlock(loop *self, int64_t timeout) {
+    if (timeout != CASYNC_FOREVER || self->casync.fds_active > 0) return;
+    self->deadlocked = true;
+    casync_break(&self->casync);
+    casync_wake(&self->casync);
+}
+
 static void loop_before_wait(void *arg, int64_t timeout) {
     loop *self = (loop *)arg;
     if (timeout == 0) return;
+    if (self->virtual_time) loop_check_deadlock(self, timeout);
     self->waiting = PyThreadState_Get(); /* to be seen by whoever gets the GIL next */
     PyEval_SaveThread();
 }
@@ -76,19 +85,24 @@ static void loop_exception(casync_loop *casync, const casync_exception *exceptio
                     NAME_COUNT, NULL, NAME_COUNT, NULL);
 }
 
-static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+static int64_t loop_init(loop *self, int clock) {
     casync_loop_desc desc = {0};
-    int64_t result;
-    state *st = find_state(type);
-    loop *self = st == NULL ? NULL : (loop *)type->tp_alloc(type, 0);
-    if (self == NULL) return NULL;
-    self->state = st;
+    desc.clock = clock;
     desc.guest = true;
     desc.exception_handler = loop_exception;
     desc.before_wait = loop_before_wait;
     desc.after_wait = loop_after_wait;
     desc.arg = self;
-    result = casync_loop_init(&self->casync, &desc);
+    return casync_loop_init(&self->casync, &desc);
+}
+
+static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    int64_t result;
+    state *st = find_state(type);
+    loop *self = st == NULL ? NULL : (loop *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->state = st;
+    result = loop_init(self, CASYNC_CLOCK_MONOTONIC);
     if (result < 0) {
         self->closed = true; /* for __del__ */
         Py_DECREF(self);
@@ -342,6 +356,24 @@ static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t 
 
 /* ---- running ---- */
 
+/* _use_virtual_time(forced): makes a new loop, which nobody has used, one with a virtual clock. */
+static PyObject *loop_use_virtual_time(loop *self, PyObject *forced) {
+    int truth = PyObject_IsTrue(forced);
+    int64_t result = truth < 0 ? 0 : casync_loop_close(&self->casync);
+    if (truth < 0) return NULL;
+    if (result == 0) result = loop_init(self, truth ? CASYNC_CLOCK_VIRTUAL_FORCED : CASYNC_CLOCK_VIRTUAL);
+    if (result < 0) return raise_os_error(result);
+    self->virtual_time = true;
+    Py_RETURN_NONE;
+}
+
+/* _deadlocked(): did the last run end because nothing could have gone on? Only with virtual time. */
+static PyObject *loop_was_deadlocked(loop *self, PyObject *Py_UNUSED(ignored)) {
+    bool deadlocked = self->deadlocked;
+    self->deadlocked = false;
+    return PyBool_FromLong(deadlocked);
+}
+
 /* Turns until _stopping. A forked child that runs the loop it inherited gets its own kernel objects. */
 static PyObject *loop_run(loop *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *error;
@@ -413,6 +445,28 @@ static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
     Py_XDECREF(found.ready);
     Py_XDECREF(found.timers);
     return pair;
+}
+
+typedef struct {
+    size_t of_kind[CASYNC_KIND_SERVER + 1];
+    size_t unsent;
+} live_objects;
+
+static void count_object(int kind, void *object, void *arg) {
+    live_objects *live = (live_objects *)arg;
+    if (kind <= CASYNC_KIND_SERVER) live->of_kind[kind]++;
+    if (kind == CASYNC_KIND_STREAM) live->unsent += ((casync_stream *)object)->out.size;
+}
+
+static PyObject *loop_metrics(loop *self, PyObject *Py_UNUSED(ignored)) {
+    live_objects live = {{0}, 0};
+    const casync_loop *c = &self->casync;
+    if (!self->closed) casync_walk(&self->casync, count_object, &live);
+    return Py_BuildValue("{sK sK sn sn sn sn sn sn}", "turns", (unsigned long long)c->turns, "polls",
+                         (unsigned long long)c->polls, "ready", live.of_kind[CASYNC_KIND_JOB], "timers",
+                         live.of_kind[CASYNC_KIND_TIMER], "watchers", live.of_kind[CASYNC_KIND_WATCHER],
+                         "transports", live.of_kind[CASYNC_KIND_STREAM], "servers",
+                         live.of_kind[CASYNC_KIND_SERVER], "unsent_bytes", live.unsent);
 }
 
 /* Cancels all that is queued. */

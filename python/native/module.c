@@ -22,6 +22,13 @@ static PyMethodDef loop_methods[] = {
     {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS, "Was the loop closed?"},
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS, "Does the loop run?"},
     {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS, "Is the loop in debug mode?"},
+    {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
+     "metrics(): a dict of counts: the loop's `turns` and `polls` (turns that asked the kernel for events) "
+     "so "
+     "far; callbacks that are `ready`, `timers`, `watchers` of descriptors, open `transports` (of streams), "
+     "listening `servers`, and `unsent_bytes` of the transports, now. Costs a walk over these objects."},
+    {"_use_virtual_time", (PyCFunction)loop_use_virtual_time, METH_O, NULL},
+    {"_deadlocked", (PyCFunction)loop_was_deadlocked, METH_NOARGS, NULL},
     {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},
     {"_run", (PyCFunction)loop_run, METH_NOARGS, NULL},
     {"_close", (PyCFunction)loop_close, METH_NOARGS, NULL},

@@ -126,6 +126,8 @@ typedef struct loop {
     PyObject *thread_id;    /* BaseEventLoop._thread_id */
     PyObject *task_factory; /* BaseEventLoop._task_factory */
     bool stopping, closed, debug;
+    bool virtual_time;            /* its clock is a virtual one */
+    bool deadlocked;              /* with it: nothing would ever have ended the last run */
     struct transport *transports; /* those that are open, each with a reference */
     Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
     PyObject *bulk;               /* the bytes object that a bulk read goes to */
