@@ -262,6 +262,23 @@ TEST(gathers_nest) {
     close_loop();
 }
 
+/* The gatherer is awaited by what it gathers. */
+TEST(gather_in_a_circle_can_be_cancelled) {
+    SKIP("known bug");
+    static stackless gatherer, gathered;
+    open_loop_and_futures();
+    start_stackless(&gathered, &gatherer.task.future);
+    waiters[0].future = &gathered.task.future;
+    start_stackless(&gatherer, gather(1, CASYNC_FIRST_ERROR));
+    run_turns(1);
+    EQ(casync_task_cancel(&gatherer.task), 1);
+    EQ(casync_run_until_complete(&gatherer.task.future), -ECANCELED);
+    EQ(casync_run_until_complete(&gathered.task.future), -ECANCELED);
+    casync_future_close(&gatherer.task.future);
+    casync_future_close(&gathered.task.future);
+    close_loop();
+}
+
 TEST(stackless_task_gathers) {
     static stackless s;
     open_loop_and_futures();
@@ -1477,6 +1494,35 @@ IN_TASK(timeout_in_a_group) {
     EQ(casync_time(&loop), CASYNC_MS(100));
 }
 
+/* >> without memory --------------------------------------------------------------------------- */
+
+IN_TASK(without_memory_there_are_no_limits_and_no_children) {
+    casync_timeout limit;
+    casync_task step;
+    casync_timer_op op;
+    init_futures();
+    fail_allocation(1, 0);
+    EQ(casync_wait(waiters, 2, CASYNC_ALL_COMPLETED, CASYNC_SECONDS(1)), -ENOMEM); /* the wheel's level */
+    EQ(casync_select(waiters, 2, CASYNC_SECONDS(1)), -ENOMEM);
+    EQ(casync_wait_for(&futures[3], CASYNC_SECONDS(1)), -ENOMEM);
+    EQ(casync_timeout_begin(&limit, CASYNC_SECONDS(1)), -ENOMEM);
+    EQ(casync_timeout_end(&limit, 5), 5);
+    EQ(casync_await(casync_sleep_op(&loop, &op, CASYNC_SECONDS(1))), -ENOMEM);
+    EQ(futures[3].state, CASYNC_FUTURE_PENDING);
+    EQ(casync_task_group_begin(&group), 0);
+    PTR_EQ(casync_task_group_spawn(&group, sleeps, NULL), NULL);
+    EQ(casync_task_group_start(&group, &step, await_step), -ENOMEM);
+    EQ(group.children, 0);
+    EQ(casync_task_group_end(&group, 0), 0);
+    set_result(4, 9);
+    waiters[0].future = &futures[4];
+    EQ(casync_gather(waiters, 1, CASYNC_FIRST_ERROR), 0); /* these need none */
+    EQ(casync_wait(waiters, 1, CASYNC_ALL_COMPLETED, CASYNC_FOREVER), 1);
+    EQ(casync_shield(&futures[4]), 9);
+    EQ(casync_wait_for(&futures[4], CASYNC_FOREVER), 9);
+    fail_no_allocation();
+}
+
 static casync_context_var variable;
 static int64_t looks_at_variable(casync_loop *where, void *expected) {
     (void)where;
@@ -1507,6 +1553,7 @@ int main(int argc, char **argv) {
     RUN(closed_gather_leaves_its_futures_alone);
     RUN(gather_of_a_closed_future_is_an_error);
     RUN(gathers_nest);
+    RUN(gather_in_a_circle_can_be_cancelled);
     RUN(stackless_task_gathers);
     RUN(wait_for_all);
     RUN(wait_for_the_first);
@@ -1594,6 +1641,7 @@ int main(int argc, char **argv) {
     RUN(closed_loop_drops_a_group_of_stackless_tasks);
     RUN(group_in_a_timeout);
     RUN(timeout_in_a_group);
+    RUN(without_memory_there_are_no_limits_and_no_children);
     RUN(children_have_their_parents_context);
     return test_end();
 }
