@@ -758,7 +758,8 @@ CASYNC_API void casync_task_release(casync_task *task);
 
 /* Makes a stackless task in *task, whatever was there, whose first step is in the next turn. Its memory is
    yours again when it is done: call casync_future_close(&task->future) then, which reports a failure that
-   nobody retrieved. Closing it earlier ends it without another step. -EINVAL for a closed loop or no step. */
+   nobody retrieved. Closing it earlier ends it without another step (not between the begin and end of a task group: the
+   children would be left without a parent). -EINVAL for a closed loop or no step. */
 CASYNC_API int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step);
 
 /* Asks the task to end: 1, or 0 if it is done. A task that has not run yet ends without running. Requests
@@ -913,7 +914,7 @@ typedef struct casync_wait_set {
     casync_waiter *waiters;
     size_t count, pending;
     int mode;
-    bool cancelled;
+    bool cancelled, cancelling;
 } casync_wait_set;
 
 /* Waits for all. 0, or the first error, as soon as it happens (the others then go on), or with
@@ -2348,6 +2349,7 @@ enum {
     CASYNC__JOB_PREPARED = 7, /* any of these: casync__prepare_call has something to do */
     CASYNC__JOB_UNREFERENCED = 8,
     CASYNC__JOB_FINALLY = 32, /* called even when the loop is closed, to free what it has */
+    CASYNC__JOB_TASK = 64,    /* the job of a casync_task */
     CASYNC__JOB_INTERNAL = 16 /* not the user's: casync_walk passes over it */
 };
 
@@ -2387,6 +2389,7 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
 static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__tasks_close(casync_loop *loop);
+static void casync__trim_stacks(casync_loop *loop);
 static bool casync__has_stacks(const casync_loop *loop);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
@@ -2508,6 +2511,10 @@ static void casync__prepare_call(casync_loop *loop, casync_job *job) {
     casync__release_job(loop, job);
 }
 
+CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task);
+
+/* Tasks go on from here, without a call in between, so that the processor's memory of calls is in step with
+   the tasks' returns: see the switch of stacks. */
 static void casync__run_ready(casync_loop *loop) {
     uint64_t called = 0;
     casync__list_move(&loop->running, &loop->ready);
@@ -2516,8 +2523,12 @@ static void casync__run_ready(casync_loop *loop) {
         casync_callback callback = job->callback;
         void *arg = job->arg;
         casync__list_remove(&job->link);
-        if (job->flags & CASYNC__JOB_PREPARED) casync__prepare_call(loop, job);
         called++;
+        if (job->flags & CASYNC__JOB_TASK) {
+            casync__task_run(loop, (casync_task *)arg);
+            continue;
+        }
+        if (job->flags & CASYNC__JOB_PREPARED) casync__prepare_call(loop, job);
         callback(arg);
     }
     loop->callbacks += called;
@@ -3332,7 +3343,7 @@ CASYNC__DEFINE void casync_future_close(casync_future *future) {
     }
     while (!casync__list_is_empty(&future->callbacks)) {
         casync_job *job = casync__job_of(future->callbacks.next);
-        if (job->callback == casync__task_go_on) {
+        if (job->flags & CASYNC__JOB_TASK) {
             casync__interrupt((casync_task *)job->arg);
         } else {
             casync__list_remove(&job->link);
@@ -3745,6 +3756,7 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
     bool waits = timeout > 0;
     if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
     if (waits) {
+        if (loop->stacks) casync__trim_stacks(loop);
         casync__atomic_exchange(&loop->sleeping, 1);
         if (loop->stopping || casync__atomic_load_job(&loop->posted) || casync__atomic_load(&loop->woken))
             timeout = 0;
@@ -4786,7 +4798,7 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
    A stackful task sits at the top of its own stack. Going there and back is an exchange of the stack
    pointer and the registers that a function call preserves (fiber_resume, fiber_suspend); the rounding
    mode of floating point is not exchanged. Stacks come from slabs of 32, by size, and go to a pool when their
-   task ends; a slab is given back when all of its stacks are idle and many others are.
+   task ends; when many are idle, the loop gives a slab back before it sleeps.
 
    Each stack ends in a guard page, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13) costs
    no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that, so beyond
@@ -5340,7 +5352,7 @@ static inline void casync__after_suspend(casync__fiber *fiber) {
 }
 
 /* Runs a stackful task until it waits (false) or ends. */
-static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
+CASYNC__ALWAYS_INLINE bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
     casync__before_resume(fiber);
     casync__switch(&fiber->loop_stack_pointer, fiber->stack_pointer, fiber);
     casync__after_resume(fiber);
@@ -5350,7 +5362,7 @@ static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
 }
 
 /* Back to the loop, from the running task. */
-static void casync__fiber_suspend(casync__fiber *fiber) {
+CASYNC__ALWAYS_INLINE void casync__fiber_suspend(casync__fiber *fiber) {
     casync__before_suspend(fiber);
     casync__switch(&fiber->stack_pointer, fiber->loop_stack_pointer, fiber);
     casync__after_suspend(fiber);
@@ -5372,7 +5384,8 @@ static void casync__fiber_set_name(casync_task *task, const char *name) {
 /* -- stacks -- */
 
 #define CASYNC__STACKS_IN_SLAB 32
-#define CASYNC__IDLE_STACKS 128 /* beyond these, slabs of idle stacks are given back */
+#define CASYNC__IDLE_STACKS                                                                                  \
+    1024 /* beyond these, a slab of idle stacks is given back each time the loop sleeps */
 #define CASYNC__STACK_DEFAULT ((size_t)64 * 1024)
 #define CASYNC__STACK_SMALLEST ((size_t)16 * 1024)
 #define CASYNC__STACK_SIZES 17 /* powers of two from the smallest: up to 1 GiB */
@@ -5382,6 +5395,7 @@ static const uint64_t casync__stack_pattern[2] = {UINT64_C(0x5ca1ab1ec0ffee5a), 
 
 typedef struct casync__slab {
     casync_link link; /* in its pool's list */
+    casync_link idle; /* in the list of those without a task */
     struct casync__stack_pool *pool;
     char *memory;
     uint32_t made; /* stacks used so far: the first ones of the slab */
@@ -5390,13 +5404,14 @@ typedef struct casync__slab {
 
 /* Stacks of one size. */
 typedef struct casync__stack_pool {
-    size_t size;      /* of a stack, without its guard */
-    casync_link idle; /* casync_task by link */
-    size_t idle_count;
+    size_t size;       /* of a stack, without its guard */
+    casync_link idle;  /* casync_task by link */
     casync_link slabs; /* only the last may have stacks that were not used yet */
 } casync__stack_pool;
 
 struct casync__stacks {
+    size_t idle_count;      /* stacks without a task */
+    casync_link idle_slabs; /* casync__slab by idle: those all of whose stacks are */
     casync__stack_pool pools[CASYNC__STACK_SIZES];
 };
 
@@ -5408,9 +5423,10 @@ static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
     struct casync__stacks *stacks =
         (struct casync__stacks *)casync__realloc(&loop->allocator, NULL, sizeof *stacks);
     if (!stacks) return NULL;
+    stacks->idle_count = 0;
+    casync__list_init(&stacks->idle_slabs);
     for (i = 0; i < CASYNC__STACK_SIZES; i++, size *= 2) {
         stacks->pools[i].size = size;
-        stacks->pools[i].idle_count = 0;
         casync__list_init(&stacks->pools[i].idle);
         casync__list_init(&stacks->pools[i].slabs);
     }
@@ -5541,7 +5557,7 @@ static int64_t casync__take_fiber(casync_loop *loop, casync__stack_pool *pool, c
     if (!casync__list_is_empty(&pool->idle)) {
         *fiber = casync__container(pool->idle.next, casync__fiber, task.link);
         casync__list_remove(&(*fiber)->task.link);
-        pool->idle_count--;
+        loop->stacks->idle_count--;
     } else {
         if (casync__list_is_empty(&pool->slabs) || slab->made == casync__stacks_in_slab(pool)) {
             result = casync__make_slab(loop, pool);
@@ -5550,7 +5566,8 @@ static int64_t casync__take_fiber(casync_loop *loop, casync__stack_pool *pool, c
         }
         *fiber = casync__make_fiber(slab);
     }
-    (*fiber)->slab->live++;
+    slab = (*fiber)->slab;
+    if (slab->live++ == 0 && slab->idle.next) casync__list_remove(&slab->idle);
     return 0;
 }
 
@@ -5567,22 +5584,27 @@ static void casync__free_slab(casync_loop *loop, casync__slab *slab) {
     casync__free(&loop->allocator, slab);
 }
 
-/* All of a slab's stacks are idle: takes them out of the pool. */
-static void casync__give_back_slab(casync_loop *loop, casync__slab *slab) {
-    uint32_t number;
-    for (number = 0; number < slab->made; number++)
-        casync__list_remove(&casync__fiber_at(slab, number)->task.link);
-    slab->pool->idle_count -= slab->made;
-    casync__free_slab(loop, slab);
-}
-
 /* A stack whose task has ended and has no reference left. */
 static void casync__return_fiber(casync_loop *loop, casync__fiber *fiber) {
     casync__slab *slab = fiber->slab;
     casync__list_append(slab->pool->idle.next, &fiber->task.link); /* last used, first taken */
-    slab->pool->idle_count++;
-    if (--slab->live == 0 && slab->pool->idle_count > CASYNC__IDLE_STACKS + slab->made)
-        casync__give_back_slab(loop, slab);
+    loop->stacks->idle_count++;
+    if (--slab->live == 0) casync__list_append(&loop->stacks->idle_slabs, &slab->idle);
+}
+
+/* The loop is about to sleep: gives a slab back if many stacks are idle. Those that come and go in numbers
+   while it works stay. */
+static void casync__trim_stacks(casync_loop *loop) {
+    casync__slab *slab;
+    uint32_t number;
+    if (loop->stacks->idle_count <= CASYNC__IDLE_STACKS || casync__list_is_empty(&loop->stacks->idle_slabs))
+        return;
+    slab = casync__container(loop->stacks->idle_slabs.next, casync__slab, idle);
+    casync__list_remove(&slab->idle);
+    for (number = 0; number < slab->made; number++)
+        casync__list_remove(&casync__fiber_at(slab, number)->task.link);
+    loop->stacks->idle_count -= slab->made;
+    casync__free_slab(loop, slab);
 }
 
 /* Is there a stackful task, or a handle to one? */
@@ -5752,6 +5774,7 @@ static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
 }
 static void casync__fiber_suspend(casync__fiber *fiber) { (void)fiber; }
 static bool casync__has_stacks(const casync_loop *loop) { return (void)loop, false; }
+static void casync__trim_stacks(casync_loop *loop) { (void)loop; }
 static void casync__stacks_close(casync_loop *loop) { (void)loop; }
 static void casync__fiber_set_name(casync_task *task, const char *name) { (void)task, (void)name; }
 static const char *casync__fiber_name(const casync_task *task) { return (void)task, ""; }
@@ -5775,7 +5798,7 @@ static int64_t casync__task_begin(casync_loop *loop, casync_task *task) {
     int64_t result = casync__context_inherit(task, loop->task);
     if (result < 0) return result;
     casync__job_init(loop, &task->job, casync__task_go_on, task);
-    task->job.flags = CASYNC__JOB_INTERNAL;
+    task->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_TASK;
     casync__list_append(&loop->tasks, &task->link);
     casync__make_ready(loop, &task->job);
     return 0;
@@ -5797,25 +5820,26 @@ static void casync__task_end(casync_task *task, int64_t result) {
     if (casync__is_fiber(&task->future)) casync_task_release(task);
 }
 
-/* The job of every task: runs it until it waits or ends. */
-static void casync__task_go_on(void *arg) {
-    casync_task *task = (casync_task *)arg;
-    casync_loop *loop = casync__task_loop(task);
+/* Lets the task run until it waits or ends. */
+CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task) {
     casync_task *outer = loop->task;
-    int64_t result = 0;
-    bool ended;
-    if (!(task->flags & CASYNC__TASK_STARTED) && (task->flags & CASYNC__TASK_MUST_CANCEL)) {
-        casync__task_end(task, -ECANCELED);
-        return;
+    int64_t result = -ECANCELED;
+    bool ended = true;
+    if ((task->flags & CASYNC__TASK_STARTED) || !(task->flags & CASYNC__TASK_MUST_CANCEL)) {
+        task->flags |= CASYNC__TASK_STARTED;
+        loop->task = task;
+        if (task->step)
+            ended = (result = task->step(task)) != CASYNC_WAITING;
+        else
+            ended = casync__fiber_resume(casync__fiber_of(task), &result);
+        loop->task = outer;
     }
-    task->flags |= CASYNC__TASK_STARTED;
-    loop->task = task;
-    if (task->step)
-        ended = (result = task->step(task)) != CASYNC_WAITING;
-    else
-        ended = casync__fiber_resume(casync__fiber_of(task), &result);
-    loop->task = outer;
     if (ended) casync__task_end(task, result);
+}
+
+/* What the jobs of tasks have as their callback: casync__run_ready knows them by their flag. */
+static void casync__task_go_on(void *task) {
+    casync__task_run(casync__task_loop((casync_task *)task), (casync_task *)task);
 }
 
 CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step) {
@@ -5900,7 +5924,7 @@ static void casync__release_awaited(casync_future *future) {
     if (casync__is_fiber(future)) casync_task_release((casync_task *)(void *)future);
 }
 
-CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future) {
+CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future *future) {
     task->future.ptr = future;
     if (!future) {
         casync__make_ready(casync__task_loop(task), &task->job);
@@ -5916,7 +5940,7 @@ CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future)
     return true;
 }
 
-CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
+CASYNC__ALWAYS_INLINE int64_t casync__await_end(casync_task *task) {
     casync_future *future = casync__task_awaits(task);
     int64_t result = 0;
     task->future.ptr = NULL;
@@ -5932,6 +5956,12 @@ CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
     return result;
 }
 
+CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future) {
+    return casync__await_begin(task, future);
+}
+
+CASYNC__DEFINE int64_t casync_await_end(casync_task *task) { return casync__await_end(task); }
+
 /* The stackful task that runs now, and so may wait; or NULL. */
 static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     if (!loop)
@@ -5939,9 +5969,9 @@ static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
-static int64_t casync__await(casync_task *task, casync_future *future) {
-    if (casync_await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
-    return casync_await_end(task);
+CASYNC__ALWAYS_INLINE int64_t casync__await(casync_task *task, casync_future *future) {
+    if (casync__await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
+    return casync__await_end(task);
 }
 
 CASYNC__DEFINE int64_t casync_await(casync_future *future) {
@@ -6381,7 +6411,14 @@ static void casync__gather_one_done(void *arg) {
 static int64_t casync__gather_cancel(casync_future *future) {
     casync_wait_set *set = (casync_wait_set *)(void *)future;
     bool any = false;
+    if (set->cancelling) { /* by way of others it waits for itself: let go */
+        casync__set_detach(set);
+        casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
+        return 1;
+    }
+    set->cancelling = true;
     casync__set_cancel_all(set, &any);
+    set->cancelling = false;
     if (any) set->cancelled = true;
     return any;
 }
