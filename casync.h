@@ -2,11 +2,46 @@
 
    >> manual
 
-   An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
-   watchers, threadsafe calls, signals, futures, streams, servers and datagrams. No dependency but libc
-   and pthreads. The same engine drives the Python package `casync`.
+      An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
+   watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers, datagrams, and
+   a pool of threads. No dependency but libc and pthreads. The same engine drives the Python package
+   `casync`.
 
-   QUICK START
+   QUICK START, with tasks: plain sequential code, of which any number runs at the same time
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t echo(casync_loop *loop, void *connection) {
+           casync_stream *stream = (casync_stream *)connection;
+           char buffer[4096];
+           int64_t n;
+           (void)loop;
+           while ((n = casync_read(stream, buffer, sizeof buffer)) > 0)
+               if ((n = casync_write(stream, buffer, (size_t)n)) < 0 || (n = casync_drain(stream)) < 0) break;
+           return n < 0 ? n : casync_finish(stream);
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_server server = {0};
+           casync_listen_desc desc = {0};
+           int64_t result;
+           (void)arg;
+           desc.host = "127.0.0.1";
+           desc.port = 7000;
+           desc.task = echo;
+           result = casync_listen(loop, &server, &desc);
+           if (result < 0) return result;
+           printf("try: nc 127.0.0.1 7000\n");
+           result = casync_server_join(&server);
+           casync_server_close(&server);
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   AND WITH CALLBACKS
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -23,7 +58,7 @@
            return casync_loop_close(&loop) < 0;
        }
 
-   Save it as hello.c beside this file and run it with `tcc -run hello.c`, or build it with
+      Save either as hello.c beside this file and run it with `tcc -run hello.c`, or build it with
    `cc hello.c -lpthread` (musl and glibc >= 2.34 need no -lpthread).
 
    HOW TO USE IT
@@ -40,6 +75,7 @@
        CASYNC_FREE(ptr)          its other half (define both or neither); realloc and free if absent
        CASYNC_ASSERT(condition)  checks of the caller's errors that no error code can report (use
                                  after close, wrong thread); assert() if absent, so NDEBUG ends them
+              CASYNC_NO_STACKFUL        leave stackful tasks out (stackless ones stay)
        CASYNC_SYSCALL_TABLE      route every system call through the table `casync_syscalls`, whose
                                  entries a test may replace
 
@@ -59,9 +95,20 @@
        loop.add_reader, remove_reader   casync_add_reader, casync_remove_reader
        loop.add_signal_handler          casync_signal_start
        loop.set_exception_handler       casync_set_exception_handler
-       Future                           casync_future
-       Transport and StreamWriter       casync_stream: write, writev, drain_op, write_eof, abort
-       StreamReader                     casync_read_op, read_exactly_op, read_until_op
+              Future                           casync_future
+       asyncio.run(main())              casync_run
+       create_task(coroutine)           casync_spawn; stackless: casync_task_start
+       await future                     casync_await; stackless: CASYNC_AWAIT
+       task.cancel(), uncancel()        casync_task_cancel, casync_task_uncancel
+       current_task(), all_tasks()      casync_current_task, casync_walk
+       sleep                            casync_sleep
+       gather, wait, as_completed       casync_gather, casync_wait, casync_as_completed
+       wait_for, timeout, shield        casync_wait_for, casync_timeout_begin, casync_shield
+       TaskGroup                        casync_task_group
+       ContextVar                       casync_context_var
+       async generator                  casync_generator
+              Transport and StreamWriter       casync_stream: write, writev, drain, write_eof, abort
+       StreamReader                     casync_read, casync_read_exactly, casync_read_until
        Protocol, BufferedProtocol       casync_protocol
        Server, start_server             casync_server, casync_listen
        Event, Lock, Condition, Barrier  casync_event, casync_lock, casync_condition, casync_barrier
@@ -71,16 +118,16 @@
        QueueEmpty, QueueFull            -EAGAIN
        QueueShutDown                    CASYNC_QUEUE_SHUT_DOWN
        BrokenBarrierError               CASYNC_BROKEN_BARRIER
-       open_connection                  casync_connect_op
+              open_connection                  casync_connect
        loop.create_datagram_endpoint    casync_datagram_open
        DatagramTransport                casync_datagram: send, finish_start, abort
        DatagramProtocol                 casync_datagram_protocol
-       loop.sock_sendto, sock_recvfrom  casync_datagram_send_op, casync_datagram_receive_op
+       loop.sock_sendto, sock_recvfrom  casync_datagram_send_op, casync_datagram_receive
        ThreadPoolExecutor               casync_pool
-       loop.run_in_executor             casync_run_in_executor_op
-       executor.shutdown(wait=True)     casync_pool_shutdown_op
+       loop.run_in_executor             casync_run_in_executor
+              executor.shutdown(wait=True)     casync_pool_shutdown
        shutdown(wait=False, cancel..)   casync_pool_close
-       shutdown_default_executor        casync_shutdown_default_executor_op
+              shutdown_default_executor        casync_shutdown_default_executor
 
    RULES
 
@@ -88,6 +135,9 @@
      what must outlive a call, through the loop's allocator. A struct must not move while in use.
    - Results are int64_t: >= 0 is a value, < 0 an error: -errno, or one of casync's own codes
      (enum casync_error). casync_strerror names them all. A call that fails changes nothing.
+      - What can wait has two forms: x() waits, in a stackful task, and is -EPERM anywhere else; x_op() starts
+     it and gives a future, which is never NULL: for stackless tasks, for casync_gather and its like, and
+     for callbacks. A future that failed at the start says so. What has its result at once has one form.
    - Callbacks get the `arg` given with them. A callback may stop, close or free any object,
      its own included.
    - Close is immediate: after casync_*_close, _stop or _cancel of an object no callback of it
@@ -868,6 +918,9 @@ CASYNC_API int64_t casync_context_set(const casync_context_var *var, void *value
 /* Writes to a descriptor what every live task of the loop waits for, and who awaits it. 0, or an error of
    write(2). */
 CASYNC_API int64_t casync_dump(casync_loop *loop, int fd);
+/* The same to stderr whenever the signal comes, SIGUSR1 say. End it by casync_signal_stop. Errors of
+   casync_signal_start. Does not keep casync_run_until_idle running. */
+CASYNC_API int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum);
 
 /* Lets a stack overflow of a task end the process with a message that names the task: installs a handler
    for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where they went. Call it in
@@ -2241,8 +2294,9 @@ static struct {
     uint32_t has_fork_page;
     uint32_t *fork_page;      /* one word in a page of its own, which the kernel zeroes in a child */
     uint32_t fork_generation; /* how many forks lie between this process and the first */
-    bool no_epoll_pwait2, no_rwf_nosignal, no_guard_install;
+    bool no_epoll_pwait2, no_rwf_nosignal;
     /* stacks of tasks */
+    uint32_t no_guard_install;  /* the kernel does not know MADV_GUARD_INSTALL */
     uint32_t mprotect_guards;   /* guard pages that are mappings of their own */
     bool reports_faults;        /* casync_report_overflow was called */
     struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS */
@@ -5479,9 +5533,9 @@ static int64_t casync__make_slab(casync_loop *loop, casync__stack_pool *pool) {
 /* Makes the page at the end of a stack one that faults. */
 static uint8_t casync__install_guard(char *page) {
     size_t size = casync__page_size();
-    if (!casync__process.no_guard_install) {
+    if (!casync__atomic_load(&casync__process.no_guard_install)) {
         if (casync__sys_madvise(page, size, CASYNC__MADV_GUARD_INSTALL) == 0) return CASYNC__GUARD_INSTALLED;
-        casync__process.no_guard_install = true;
+        casync__atomic_store(&casync__process.no_guard_install, 1);
     }
     if (casync__atomic_add(&casync__process.mprotect_guards, 1) < CASYNC__MPROTECT_GUARDS &&
         casync__sys_mprotect(page, size, PROT_NONE) == 0)
@@ -6186,6 +6240,14 @@ CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
         if (result < 0) return result;
     }
     return 0;
+}
+
+static void casync__dump_to_stderr(void *loop) { (void)casync_dump((casync_loop *)loop, STDERR_FILENO); }
+
+CASYNC__DEFINE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum) {
+    int64_t result = casync_signal_start(loop, watcher, signum, 0, casync__dump_to_stderr, loop);
+    if (result == 0) casync_signal_ref(watcher, false);
+    return result;
 }
 
 static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
