@@ -42,6 +42,17 @@ def debian_package(name: str) -> None:
     run_quietly(["apt-get", "install", "-y", "-q", "--no-install-recommends", name])
 
 
+def git_project(url: str) -> Path:
+    """A clone under bench/.cache, in which sources may also be put by hand."""
+    home = CACHE / url.rsplit("/", 1)[1]
+    if not home.exists():
+        if not shutil.which("git"):
+            raise Skipped(f"git is not installed, and {home} is not there")
+        say(f"git clone {url}")
+        run_quietly(["timeout", "60", "git", "clone", "-q", "--depth", "1", url, str(home)])
+    return home
+
+
 def compiler() -> str:
     for name in (os.environ.get("CC", "cc"), "gcc", "clang"):
         if shutil.which(name):
@@ -52,9 +63,9 @@ def compiler() -> str:
 
 
 def c_program(name: str, libraries: list[str]) -> list[str]:
-    """Builds bench/c/<name>.c; returns the command that runs it."""
-    CACHE.mkdir(exist_ok=True)
+    """Builds bench/c/<name>.c, with libraries or other sources; returns the command that runs it."""
     program = CACHE / name
+    program.parent.mkdir(parents=True, exist_ok=True)
     source = BENCH / "c" / f"{name}.c"
     run_quietly([compiler(), *CFLAGS, str(source), "-o", str(program), *libraries, "-lpthread"])
     return [str(program)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from measure import Values
 
 OURS = "casync"
+NOBODY = ""
 FLOOR = "epoll"  # a loop by hand, no peer: nothing could be faster, unless it does less
 
 
@@ -21,16 +22,17 @@ UNITS = {
     "user": "user ns",
     "system": "system ns",
     "calls": "system calls",
+    "memory": "bytes",
 }
 
 
 @dataclass(frozen=True)
 class Goal:
-    """casync's value of a metric / that of a peer must be at most `limit`."""
+    """casync's value of a metric / that of a peer must be at most `limit`; or the value itself."""
 
     metric: str
     limit: float
-    against: str = "best"  # of all peers, or a peer's name
+    against: str = "best"  # of all peers, or a peer's name; NOBODY: the value itself
     above_floor: bool = False  # compares what both take above the bare loop
 
 
@@ -42,6 +44,7 @@ class Line:
     ratio: float | None = None
     against: str | None = None
     goal: float | None = None
+    absolute: bool = False  # the goal is one for the value, not for the ratio
     met: bool | None = None
     rounds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -66,7 +69,8 @@ def make_line(row: str, metric: str, results: dict[str, Values], goal: Goal | No
     line = Line(row, metric, {name: typical(v, metric) for name, v in rounds.items()}, rounds=rounds)
     peers = [name for name in rounds if name not in (OURS, FLOOR)]
     line.goal = goal.limit if goal else None
-    line.against = goal.against if goal else "best"
+    line.absolute = goal is not None and goal.against == NOBODY
+    line.against = goal.against if goal and not line.absolute else "best"
     if line.against == "best":
         line.against = min(peers, key=line.values.__getitem__, default=None)
     if OURS in rounds and line.against in rounds:
@@ -75,8 +79,9 @@ def make_line(row: str, metric: str, results: dict[str, Values], goal: Goal | No
             line.against += f", above {FLOOR}"
             ours, peer = above(ours, rounds[FLOOR]), above(peer, rounds[FLOOR])
         line.ratio = ratio(ours, peer, metric)
-    if line.ratio is not None and line.goal is not None:
-        line.met = line.ratio <= line.goal
+    judged = line.values.get(OURS) if line.absolute else line.ratio
+    if judged is not None and line.goal is not None:
+        line.met = judged <= line.goal
     return line
 
 
@@ -95,6 +100,8 @@ def table(lines: list[Line], implementations: list[str]) -> str:
         met = "" if line.met is None else "yes" if line.met else "NO"
         ratio_text = "-" if line.ratio is None else f"{line.ratio:.2f}"
         goal = "" if line.goal is None else f"{line.goal:.2f}"
+        if line.absolute:
+            goal = f"{number(line.goal)} {UNITS[line.metric]}"
         text.append([line.row, UNITS[line.metric], *values, ratio_text, line.against or "-", goal, met])
     widths = [max(map(len, column)) for column in zip(*text, strict=True)]
     return "\n".join(

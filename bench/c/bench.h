@@ -6,14 +6,10 @@
 #ifndef BENCH_H
 #define BENCH_H
 
+#include "common.h"
 #include <pthread.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/resource.h>
-#include <time.h>
 
 /* Handles (timers, ...) are made by the rows as one zeroed array of n * x_size bytes. A library leaves
    out (NULL) what it does not have. */
@@ -52,18 +48,6 @@ static bool (*bench_again)(void); /* queues more and returns true, or returns fa
 /* Every measured callback ends here. True: it was the last one awaited, stop the loop. */
 static inline bool bench_fired(void) {
     return ++bench_count == bench_target && !(bench_again && bench_again());
-}
-
-static inline void bench_check(bool ok, const char *what) {
-    if (ok) return;
-    perror(what);
-    exit(1);
-}
-
-static inline int64_t bench_now(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
 }
 
 static inline void bench_raise_file_limit(void) {

@@ -1,22 +1,10 @@
-/* rows.h - the benchmarks of C libraries, written once over the `library` table, and main.
-
-   A worker: reads lines "row n", answers each with {"ops", "time", "check"}: operations done, the
-   nanoseconds they took together, and a value that must be the same for every library. The time is the
-   thread's CPU time where one thread does it all without sleeping: other processes do not count in it. */
+/* rows.h - the benchmarks of C loops, written once over the `library` table, and main. */
+#include "worker.h"
 #include <semaphore.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #define MS ((int64_t)1000000)
-
-typedef struct row {
-    const char *name;
-    void (*prepare)(size_t n);
-    uint64_t (*run)(size_t n);    /* the measured part; returns the operations done */
-    uint64_t (*finish)(size_t n); /* returns what is to be checked */
-    bool threads;                 /* it uses others than this one */
-} row;
 
 static char *handles, *extra;
 
@@ -47,14 +35,6 @@ static uint64_t random_below(uint64_t limit) {
 static int64_t random_timeout(void) {
     int64_t shortest = MS << random_below(17);
     return shortest + (int64_t)random_below((uint64_t)shortest);
-}
-
-/* Zeroed by hand: calloc would leave the page faults to what is measured. */
-static char *make_handles(size_t n, size_t size) {
-    char *made = malloc(n * size);
-    bench_check(made != NULL, "malloc");
-    memset(made, 0, n * size);
-    return made;
 }
 
 static char *make_timers(size_t n) {
@@ -273,57 +253,36 @@ static uint64_t round_trips_finish(size_t n) {
     return bench_count;
 }
 
-static const row rows[] = {
-    {"timer_start_stop", start_stop_prepare, start_stop_run, start_stop_finish, false},
-    {"timer_start_stop_from_now", start_stop_prepare, start_stop_from_now_run, start_stop_finish, false},
-    {"timer_expire", expire_prepare, expire_run, expire_finish, false},
-    {"call_soon", soon_prepare, soon_run, soon_finish, false},
-    {"post", post_prepare, post_run, post_finish, true},
-    {"post_asleep", asleep_prepare, asleep_run, asleep_finish, true},
-    {"echo_in_process", round_trips_prepare, round_trips_run, round_trips_finish, false},
-    {"fd", fd_prepare, fd_run, fd_finish, false},
-};
-
 /* Not inlined: callgrind collects what runs inside it. */
-static __attribute__((noinline)) uint64_t measured(const row *r, size_t n, int64_t *time) {
-    clockid_t clock = r->threads ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
-    int64_t start = bench_now(clock);
-    uint64_t ops = r->run(n);
-    *time = bench_now(clock) - start;
-    return ops;
-}
-
-static void sample(const row *r, size_t n) {
-    int64_t time;
-    r->prepare(n);
-    uint64_t ops = measured(r, n, &time);
-    uint64_t check = r->finish(n);
-    printf("{\"ops\": %llu, \"time\": %lld, \"check\": %llu}\n", (unsigned long long)ops, (long long)time,
-           (unsigned long long)check);
-    fflush(stdout);
-}
-
-/* Not inlined: as measured. */
 static __attribute__((noinline)) void serving(void) {
     lib.run();
     exit(0);
 }
 
-static void serve_echo(void) {
+/* Answers with the port, and does not return. */
+static void serve_echo(size_t n) {
+    (void)n;
     printf("{\"port\": %d}\n", lib.echo());
     fflush(stdout);
     serving();
 }
 
+static const row rows[] = {
+    {"timer_start_stop", start_stop_prepare, start_stop_run, start_stop_finish, false, false},
+    {"timer_start_stop_from_now", start_stop_prepare, start_stop_from_now_run, start_stop_finish, false,
+     false},
+    {"timer_expire", expire_prepare, expire_run, expire_finish, false, false},
+    {"call_soon", soon_prepare, soon_run, soon_finish, false, false},
+    {"post", post_prepare, post_run, post_finish, true, false},
+    {"post_asleep", asleep_prepare, asleep_run, asleep_finish, true, false},
+    {"echo_in_process", round_trips_prepare, round_trips_run, round_trips_finish, false, false},
+    {"fd", fd_prepare, fd_run, fd_finish, false, false},
+    {"echo", serve_echo, NULL, NULL, false, false},
+};
+
 int main(void) {
-    char name[32];
-    size_t n;
     bench_raise_file_limit();
     lib.init();
-    while (scanf("%31s %zu", name, &n) == 2) {
-        if (strcmp(name, "echo") == 0) serve_echo();
-        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-            if (strcmp(name, rows[i].name) == 0) sample(&rows[i], n);
-    }
+    answer(rows, sizeof rows / sizeof *rows);
     return 0;
 }
