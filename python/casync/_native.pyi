@@ -76,6 +76,14 @@ class Loop:
         extra: dict[str, Any] | None = None,
         server: asyncio.AbstractServer | None = None,
     ) -> SocketTransport: ...
+    def _make_datagram_transport(
+        self,
+        sock: Any,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> DatagramTransport: ...
     def _make_read_pipe_transport(
         self,
         pipe: Any,
@@ -122,6 +130,13 @@ class SocketTransport(asyncio.Transport):
     def _force_close(self, exc: BaseException | None) -> None: ...
     def _make_empty_waiter(self) -> asyncio.Future[None]: ...
     def _reset_empty_waiter(self) -> None: ...
+
+@final
+class DatagramTransport(asyncio.DatagramTransport):
+    """The transport of UDP and Unix datagrams."""
+
+    _sock: Any
+    _address: Any
 
 @final
 class ReadPipeTransport(asyncio.ReadTransport):

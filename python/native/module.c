@@ -43,6 +43,7 @@ static PyMethodDef loop_methods[] = {
     {"_remove_writer", (PyCFunction)loop_remove_writer, METH_O, NULL},
     {"_ensure_fd_no_transport", (PyCFunction)loop_ensure_fd_no_transport, METH_O, NULL},
     {"_make_socket_transport", FASTCALL(loop_make_socket_transport), METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_make_datagram_transport", FASTCALL(loop_make_datagram_transport), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_make_read_pipe_transport", FASTCALL(loop_make_read_pipe_transport), METH_VARARGS | METH_KEYWORDS,
      NULL},
     {"_make_write_pipe_transport", FASTCALL(loop_make_write_pipe_transport), METH_VARARGS | METH_KEYWORDS,
@@ -96,6 +97,8 @@ static int import_asyncio(state *st) {
          "BaseSelectorEventLoop._make_socket_transport"},
         {&st->base_ensure_fd_no_transport, "asyncio.selector_events",
          "BaseSelectorEventLoop._ensure_fd_no_transport"},
+        {&st->base_make_datagram_transport, "asyncio.selector_events",
+         "BaseSelectorEventLoop._make_datagram_transport"},
         {&st->base_make_pipe_transport[0], "asyncio.unix_events",
          "_UnixSelectorEventLoop._make_read_pipe_transport"},
         {&st->base_make_pipe_transport[1], "asyncio.unix_events",
@@ -184,10 +187,13 @@ static int add_transport_types(PyObject *module, state *st) {
     PyObject *mixin = import_attribute("asyncio.transports", "_FlowControlMixin");
     PyObject *reader = import_attribute("asyncio.transports", "ReadTransport");
     PyObject *writer = import_attribute("asyncio.transports", "WriteTransport");
+    PyObject *datagram = import_attribute("asyncio.transports", "DatagramTransport");
     PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE");
     int result = -1;
-    if (mixin != NULL && reader != NULL && writer != NULL && mode != NULL && check_slots(mixin) == 0 &&
+    if (mixin != NULL && reader != NULL && writer != NULL && datagram != NULL && mode != NULL &&
+        check_slots(mixin) == 0 &&
         add_transport_type(module, st, TRANSPORT_SOCKET, &socket_transport_spec, mixin, NULL) == 0 &&
+        add_transport_type(module, st, TRANSPORT_DATAGRAM, &datagram_spec, mixin, datagram) == 0 &&
         add_transport_type(module, st, TRANSPORT_READ_PIPE, &read_pipe_spec, reader, NULL) == 0 &&
         add_transport_type(module, st, TRANSPORT_WRITE_PIPE, &write_pipe_spec, mixin, writer) == 0) {
         PyObject *socket_transport = (PyObject *)st->transport_types[TRANSPORT_SOCKET];
@@ -197,6 +203,7 @@ static int add_transport_types(PyObject *module, state *st) {
     Py_XDECREF(mixin);
     Py_XDECREF(reader);
     Py_XDECREF(writer);
+    Py_XDECREF(datagram);
     Py_XDECREF(mode);
     return result;
 }

@@ -11,7 +11,7 @@
    interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
    the run waits in loop->error.
 
-   Read on in: context.c, handle.c, loop.c, watcher.c, transport.c, pipe.c, streams.c, server.c, module.c. */
+   Read on in: context.c, handle.c, loop.c, watcher.c, transport.c, pipe.c, datagram.c, streams.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -55,6 +55,8 @@
     X(SERVE, "_serve")                                                                                       \
     X(CONNECTION_MADE, "connection_made")                                                                    \
     X(DATA_RECEIVED, "data_received")                                                                        \
+    X(DATAGRAM_RECEIVED, "datagram_received")                                                                \
+    X(ERROR_RECEIVED, "error_received")                                                                      \
     X(GET_BUFFER, "get_buffer")                                                                              \
     X(BUFFER_UPDATED, "buffer_updated")                                                                      \
     X(EOF_RECEIVED, "eof_received")                                                                          \
@@ -89,7 +91,7 @@ enum name { NAMES(ENUMERATE) NAME_COUNT };
 typedef struct {
     /* References, for the collector to visit: */
     PyTypeObject *loop_type, *handle_type, *timer_type;
-    PyTypeObject *transport_types[3];           /* by enum transport_kind */
+    PyTypeObject *transport_types[4];           /* by enum transport_kind */
     PyTypeObject *operation_type, *reader_type; /* see streams.c */
     PyObject *names[NAME_COUNT];
     PyObject *loop_keyword;         /* ("loop",) */
@@ -99,7 +101,8 @@ typedef struct {
     PyObject *future_type, *task_type;
     PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
     PyObject *base_make_socket_transport, *base_ensure_fd_no_transport;      /* of BaseSelectorEventLoop */
-    PyObject *base_make_pipe_transport[2];                                   /* to read, to write */
+    PyObject *base_make_datagram_transport;
+    PyObject *base_make_pipe_transport[2];              /* to read, to write */
     PyObject *asyncio_reader, *asyncio_reader_protocol; /* StreamReader, StreamReaderProtocol */
     PyObject *reader_functions[4];                      /* by enum read_kind */
     PyObject *reader_feed_data, *reader_wait_for_data, *reader_exception, *protocol_data_received;
@@ -205,6 +208,7 @@ static PyObject *import_attribute(const char *module, const char *path) {
 #include "watcher.c"
 #include "transport.c"
 #include "pipe.c"
+#include "datagram.c"
 #include "streams.c"
 #include "server.c"
 #include "module.c"

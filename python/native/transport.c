@@ -23,11 +23,12 @@ enum {
     TRANSPORT_PAUSED = 8,   /* pause_reading() was called */
     TRANSPORT_STARTED = 16, /* connection_made was called */
     TRANSPORT_PROTOCOL_PAUSED = 32,
-    TRANSPORT_EMPTYING = 64, /* an empty waiter waits */
-    TRANSPORT_FLUSHING = 128 /* close() was called, with bytes still to send */
+    TRANSPORT_EMPTYING = 64,  /* an empty waiter waits */
+    TRANSPORT_FLUSHING = 128, /* close() was called, with bytes still to send */
+    TRANSPORT_CONNECTED = 256 /* of datagrams: there is a peer */
 };
 
-enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE };
+enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE, TRANSPORT_DATAGRAM };
 
 typedef union {
     struct sockaddr any;
@@ -50,9 +51,15 @@ typedef struct transport {
     int fd; /* -1 once closed, then sock_fd still tells */
     int sock_fd;
     unsigned lost_writes;
-    uint8_t flags, kind;
+    uint16_t flags;
+    uint8_t kind;
     inet_address local, peer; /* family AF_UNSPEC: neither IPv4 nor IPv6 */
-    casync_stream stream;
+    int family;               /* of datagrams */
+    PyObject *address;        /* of datagrams: where they go, if to one address alone; or NULL */
+    union {
+        casync_stream stream;
+        casync_datagram datagram; /* of TRANSPORT_DATAGRAM */
+    };
 } transport;
 
 static transport *transport_of(casync_stream *stream) {
@@ -268,7 +275,7 @@ static int wake_waiter(state *st, PyObject *waiter, enum name method, PyObject *
 }
 
 static void transport_emptied(transport *self) {
-    self->flags &= (uint8_t)~TRANSPORT_EMPTYING;
+    self->flags &= (uint16_t)~TRANSPORT_EMPTYING;
     if (!(self->flags & TRANSPORT_FLUSHING))
         casync_set_write_limits(&self->stream, self->high_water, self->low_water);
     if (wake_waiter(self->loop->state, self->empty_waiter, NAME_SET_RESULT, Py_None) < 0)
@@ -280,7 +287,7 @@ static void on_resume_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
     if (self->flags & TRANSPORT_EMPTYING) transport_emptied(self);
     if (self->flags & TRANSPORT_PROTOCOL_PAUSED) {
-        self->flags &= (uint8_t)~TRANSPORT_PROTOCOL_PAUSED;
+        self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
         transport_flow(self, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
     }
     if (self->flags & TRANSPORT_FLUSHING && casync_stream_is_open(stream) && stream->out.size == 0)
@@ -314,7 +321,7 @@ static void transport_close_fd(transport *self, state *st) {
 /* Off the loop's list, with the stream's reference: the caller has one of its own. */
 static void transport_unlink(transport *self) {
     if (!(self->flags & TRANSPORT_OPEN)) return;
-    self->flags &= (uint8_t)~TRANSPORT_OPEN;
+    self->flags &= (uint16_t)~TRANSPORT_OPEN;
     if (self->previous != NULL)
         self->previous->next = self->next;
     else
@@ -332,8 +339,7 @@ static void transport_finish(transport *self, state *st) {
     }
 }
 
-static void on_connection_lost(casync_stream *stream, int64_t error) {
-    transport *self = transport_of(stream);
+static void transport_lost(transport *self, int64_t error) {
     loop *lp = self->loop;
     PyObject *exception = self->exception, *result = NULL;
     Py_INCREF(self);
@@ -360,6 +366,10 @@ static void on_connection_lost(casync_stream *stream, int64_t error) {
     Py_CLEAR(self->loop);
     Py_DECREF(lp);
     Py_DECREF(self);
+}
+
+static void on_connection_lost(casync_stream *stream, int64_t error) {
+    transport_lost(transport_of(stream), error);
 }
 
 static const casync_protocol data_protocol = {NULL,
@@ -435,13 +445,32 @@ static int transport_schedule(transport *self, PyObject *waiter) {
     return second == NULL ? -1 : 0;
 }
 
+/* Ends what is underneath at once: no word to the protocol. */
+static void transport_close_native(transport *self) {
+    if (self->kind == TRANSPORT_DATAGRAM)
+        casync_datagram_close(&self->datagram);
+    else
+        casync_close(&self->stream);
+}
+
 /* What must be undone if making fails: the descriptor goes back to the caller. */
 static void transport_abandon(transport *self) {
-    casync_close(&self->stream);
+    transport_close_native(self);
     self->fd = -1;
     Py_CLEAR(self->sock);
     transport_finish(self, self->loop->state);
     transport_unlink(self);
+}
+
+static int64_t datagram_open(transport *self, int fd);
+
+static int64_t stream_open(transport *self, int fd) {
+    casync_stream_options options = {0};
+    const casync_protocol *table = protocol_table(self->loop->state, self->kind, fd, self->protocol);
+    if (table == NULL) return 1;
+    options.keep_fd = true;
+    options.start_paused = true;
+    return casync_stream_open(&self->loop->casync, &self->stream, fd, table, &options);
 }
 
 /* A transport with an open stream over the descriptor, on the loop's list; nothing is scheduled yet. sock (or
@@ -449,35 +478,27 @@ static void transport_abandon(transport *self) {
    casync's (or 0). */
 static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyObject *sock,
                                  PyObject *protocol, PyObject *extra, int64_t *error) {
-    state *st = lp->state;
-    PyTypeObject *type = st->transport_types[kind];
-    casync_stream_options options = {0};
-    const casync_protocol *table = protocol_table(st, kind, fd, protocol);
-    transport *self = table == NULL ? NULL : (transport *)type->tp_alloc(type, 0);
+    PyTypeObject *type = lp->state->transport_types[kind];
+    transport *self = (transport *)type->tp_alloc(type, 0);
     *error = 0;
     if (self == NULL) return NULL;
     self->kind = (uint8_t)kind;
     self->fd = self->sock_fd = -1;
-    self->context = PyContext_CopyCurrent();
-    if (self->context == NULL) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    options.keep_fd = true;
-    options.start_paused = true;
-    *error = casync_stream_open(&lp->casync, &self->stream, fd, table, &options);
-    if (*error < 0) {
-        Py_DECREF(self);
-        raise_os_error(*error);
-        return NULL;
-    }
     self->loop = (loop *)Py_NewRef((PyObject *)lp);
-    self->fd = self->sock_fd = fd;
-    self->sock = Py_XNewRef(sock);
     self->protocol = Py_NewRef(protocol);
     self->extra = Py_XNewRef(extra == Py_None ? NULL : extra);
     self->high_water = 65536;
     self->low_water = 16384;
+    self->context = PyContext_CopyCurrent();
+    if (self->context != NULL)
+        *error = kind == TRANSPORT_DATAGRAM ? datagram_open(self, fd) : stream_open(self, fd);
+    if (self->context == NULL || *error != 0) {
+        if (*error < 0) raise_os_error(*error); /* else an exception is set */
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->fd = self->sock_fd = fd;
+    self->sock = Py_XNewRef(sock);
     self->next = lp->transports;
     if (self->next != NULL) self->next->previous = self;
     lp->transports = self;
@@ -581,7 +602,7 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
         found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
         if (found == NULL) Py_RETURN_NONE;
     }
-    if (found != NULL && found->kind == CASYNC__WATCHER_STREAM) {
+    if (found != NULL && (found->kind == CASYNC__WATCHER_STREAM || found->kind == CASYNC__WATCHER_DATAGRAM)) {
         transport *t = transport_of((casync_stream *)(void *)found);
         if (t->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
         return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
@@ -783,24 +804,32 @@ static PyObject *transport_get_write_buffer_limits(transport *self, PyObject *Py
     return Py_BuildValue("nn", (Py_ssize_t)self->low_water, (Py_ssize_t)self->high_water);
 }
 
-/* set_write_buffer_limits(high=None, low=None), with _FlowControlMixin's rules */
-static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
+/* set_write_buffer_limits(high=None, low=None), with _FlowControlMixin's rules: sets high_water and
+   low_water. */
+static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"high", "low", NULL};
     PyObject *high_object = Py_None, *low_object = Py_None;
     Py_ssize_t high = 0, low = 0;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", keywords, &high_object,
                                      &low_object))
-        return NULL;
+        return -1;
     if (high_object != Py_None) high = PyNumber_AsSsize_t(high_object, NULL);
     if (low_object != Py_None) low = PyNumber_AsSsize_t(low_object, NULL);
-    if (PyErr_Occurred()) return NULL;
+    if (PyErr_Occurred()) return -1;
     if (high_object == Py_None)
         high = low_object == Py_None ? 65536 : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * low;
     if (low_object == Py_None) low = high / 4;
-    if (high < low || low < 0)
-        return PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
+    if (high < low || low < 0) {
+        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
+        return -1;
+    }
     self->high_water = (size_t)high;
     self->low_water = (size_t)low;
+    return 0;
+}
+
+static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
+    if (parse_write_limits(self, args, kwargs) < 0) return NULL;
     if (self->fd >= 0 && !(self->flags & (TRANSPORT_EMPTYING | TRANSPORT_FLUSHING)))
         casync_set_write_limits(&self->stream, self->high_water, self->low_water);
     Py_RETURN_NONE;
@@ -824,7 +853,7 @@ static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSE
 static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
     Py_CLEAR(self->empty_waiter);
     if (self->flags & TRANSPORT_EMPTYING && self->fd >= 0) {
-        self->flags &= (uint8_t)~TRANSPORT_EMPTYING;
+        self->flags &= (uint16_t)~TRANSPORT_EMPTYING;
         if (!(self->flags & TRANSPORT_FLUSHING))
             casync_set_write_limits(&self->stream, self->high_water, self->low_water);
     }
@@ -842,7 +871,7 @@ static PyObject *transport_pause_reading(transport *self, PyObject *Py_UNUSED(ig
 
 static PyObject *transport_resume_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
     if (self->flags & TRANSPORT_CLOSING || !(self->flags & TRANSPORT_PAUSED)) Py_RETURN_NONE;
-    self->flags &= (uint8_t)~TRANSPORT_PAUSED;
+    self->flags &= (uint16_t)~TRANSPORT_PAUSED;
     if (self->flags & TRANSPORT_STARTED) casync_resume_reading(&self->stream);
     Py_RETURN_NONE;
 }
@@ -987,7 +1016,7 @@ static PyObject *transport_get_server(transport *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *transport_get_flag(transport *self, void *flag) {
-    return PyBool_FromLong(self->flags & (uint8_t)(uintptr_t)flag);
+    return PyBool_FromLong(self->flags & (uint16_t)(uintptr_t)flag);
 }
 
 static PyObject *transport_get_conn_lost(transport *self, void *Py_UNUSED(closure)) {
@@ -1020,6 +1049,7 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
     Py_VISIT(self->server);
     Py_VISIT(self->sock);
     Py_VISIT(self->reader);
+    Py_VISIT(self->address);
     Py_VISIT(self->context);
     Py_VISIT(self->exception);
     Py_VISIT(self->empty_waiter);
@@ -1033,6 +1063,7 @@ static int transport_clear(transport *self) {
     Py_CLEAR(self->server);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->reader);
+    Py_CLEAR(self->address);
     Py_CLEAR(self->context);
     Py_CLEAR(self->exception);
     Py_CLEAR(self->empty_waiter);
@@ -1042,7 +1073,7 @@ static int transport_clear(transport *self) {
 /* Ends the stream at once, without a word to the protocol. */
 static void transport_close_stream(transport *self) {
     if (!(self->flags & TRANSPORT_OPEN)) return;
-    casync_close(&self->stream);
+    transport_close_native(self);
     self->flags |= TRANSPORT_CLOSING;
     transport_unlink(self);
 }

@@ -195,6 +195,29 @@ async def pipes(loop: Loop) -> None:
     await asyncio.wait([received.lost, sent.lost])
 
 
+class Datagrams(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.received, self.lost = loop.create_future(), loop.create_future()
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.received.set_result(addr)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.lost.set_result(None)
+
+
+async def datagrams(loop: Loop) -> None:
+    server, received = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    client, answered = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    client.sendto(b"question", server.get_extra_info("sockname"))
+    server.sendto(b"answer", await received.received)
+    await answered.received
+    for transport, protocol in (server, received), (client, answered):
+        transport.close()
+        await protocol.lost
+
+
 async def sock_methods(loop: Loop) -> None:
     ours, theirs = unix_pair()
     with ours, theirs:
@@ -274,6 +297,7 @@ WORK = [
     streams,
     refused_connection,
     pipes,
+    datagrams,
     sock_methods,
 ]
 

@@ -1,4 +1,4 @@
-"""loop.sock_*, sendfile and datagrams."""
+"""loop.sock_* and sendfile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Loop, Recorder, pattern, receive_all, receive_exactly, tcp_pair, turns, unix_pair, until
+from support import Loop, Recorder, pattern, receive_all, receive_exactly, tcp_pair, turns, unix_pair
 
 
 async def test_recv_and_sendall(loop: Loop) -> None:
@@ -111,48 +111,3 @@ async def test_sendfile_through_a_transport(loop: Loop, big_file: Any) -> None:
         transport.close()
         assert await receive_all(theirs) == b" tail"
         await protocol.lost
-
-
-class Datagrams(asyncio.DatagramProtocol):
-    def __init__(self) -> None:
-        self.received: list[tuple[bytes, Any]] = []
-        self.errors: list[Exception] = []
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.received.append((data, addr))
-
-    def error_received(self, exc: Exception) -> None:
-        self.errors.append(exc)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set_result(exc)
-
-
-async def test_udp(loop: Loop) -> None:
-    server, received = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
-    address = server.get_extra_info("sockname")
-    client, answers = await loop.create_datagram_endpoint(Datagrams, remote_addr=address)
-    client.sendto(b"to the connected address")
-    await until(lambda: received.received)
-    data, client_address = received.received[0]
-    assert data == b"to the connected address"
-    server.sendto(b"answer", client_address)
-    await until(lambda: answers.received)
-    assert answers.received == [(b"answer", address)]
-    for transport, protocol in (server, received), (client, answers):
-        transport.close()
-        assert await protocol.lost is None
-
-
-async def test_a_udp_port_where_nobody_listens(loop: Loop) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        address = nobody.getsockname()
-    client, protocol = await loop.create_datagram_endpoint(Datagrams, remote_addr=address)
-    while not protocol.errors:
-        client.sendto(b"x")
-        await asyncio.sleep(0)
-    assert isinstance(protocol.errors[0], ConnectionRefusedError)
-    client.close()
-    await protocol.lost
