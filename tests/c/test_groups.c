@@ -264,7 +264,6 @@ TEST(gathers_nest) {
 
 /* The gatherer is awaited by what it gathers. */
 TEST(gather_in_a_circle_can_be_cancelled) {
-    SKIP("known bug");
     static stackless gatherer, gathered;
     open_loop_and_futures();
     start_stackless(&gathered, &gatherer.task.future);

@@ -1012,7 +1012,6 @@ TEST(loops_in_several_threads_run_tasks) {
 }
 
 TEST(loops_in_several_threads_without_guard_install) {
-    SKIP("known bug");
     pthread_t threads[4];
     int i;
     refuse_guard_install();
