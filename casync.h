@@ -4752,6 +4752,7 @@ static void casync__fiber_set_name(casync_task *task, const char *name) {
 #define CASYNC__STACK_SMALLEST ((size_t)16 * 1024)
 #define CASYNC__STACK_SIZES 17 /* powers of two from the smallest: up to 1 GiB */
 #define CASYNC__MPROTECT_GUARDS 16000
+#define CASYNC__MADV_UNKNOWN 9999 /* -EINVAL */
 enum { CASYNC__GUARD_PATTERN, CASYNC__GUARD_INSTALLED, CASYNC__GUARD_MPROTECT };
 static const uint64_t casync__stack_pattern[2] = {UINT64_C(0x5ca1ab1ec0ffee5a), UINT64_C(0xa5eeff0ce1ba1ac5)};
 
@@ -4783,6 +4784,8 @@ static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
     struct casync__stacks *stacks =
         (struct casync__stacks *)casync__realloc(&loop->allocator, NULL, sizeof *stacks);
     if (!stacks) return NULL;
+    /* qemu-user takes any advice and follows none of this kind: so there are no guards to be had by it. */
+    if (casync__sys_madvise(NULL, 0, CASYNC__MADV_UNKNOWN) == 0) casync__process.no_guard_install = true;
     for (i = 0; i < CASYNC__STACK_SIZES; i++, size *= 2) {
         stacks->pools[i].size = size;
         stacks->pools[i].idle_count = 0;
