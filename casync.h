@@ -40,6 +40,7 @@
        CASYNC_FREE(ptr)          its other half (define both or neither); realloc and free if absent
        CASYNC_ASSERT(condition)  checks of the caller's errors that no error code can report (use
                                  after close, wrong thread); assert() if absent, so NDEBUG ends them
+       CASYNC_NO_STACKFUL        leave stackful tasks out, which need assembly or ucontext
        CASYNC_SYSCALL_TABLE      route every system call through the table `casync_syscalls`, whose
                                  entries a test may replace
 
@@ -91,8 +92,9 @@
    PLATFORMS
 
    Linux 4.14 or newer (before 5.11, which has epoll_pwait2, a wait ends up to 1 ms late); glibc 2.28
-   or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Where the header says
-   "source:", the rule comes from there.
+   or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Stackful
+   tasks: x86-64, i386, aarch64, arm, riscv64; others by ucontext, which is slower and which musl lacks.
+   Where the header says "source:", the rule comes from there.
 
    CONTENTS: `grep -n '>>' casync.h`. The API and the implementation have the same sections in the
    same order. (So that this stays true the code has no right shift: it divides by powers of two,
@@ -675,7 +677,9 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
    request that comes after the awaited future was done, but before the task went on, does not take the
    result away. It is kept for the next await, so that no byte and no lock is lost. */
 
-/* A stackful task's function. What it returns is the task's result: >= 0, or an error. */
+/* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++ exceptions end
+   in their task at the latest (else std::terminate), and nothing waits inside a catch block: the runtime keeps
+   one list of caught exceptions for the thread. */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* A stackless task's function: see CASYNC_BEGIN. */
