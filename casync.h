@@ -3,8 +3,8 @@
    >> manual
 
    An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
-   watchers, threadsafe calls, signals, futures, streams and servers. No dependency but libc and
-   pthreads. The same engine drives the Python package `casync`.
+   watchers, threadsafe calls, signals, futures, streams, servers and datagrams. No dependency but libc
+   and pthreads. The same engine drives the Python package `casync`.
 
    QUICK START
 
@@ -65,7 +65,23 @@
        StreamReader                     casync_read_op, read_exactly_op, read_until_op
        Protocol, BufferedProtocol       casync_protocol
        Server, start_server             casync_server, casync_listen
+       Event, Lock, Condition, Barrier  casync_event, casync_lock, casync_condition, casync_barrier
+       Semaphore, BoundedSemaphore      casync_semaphore
+       Queue, LifoQueue, PriorityQueue  casync_queue, casync_queue_desc.order
+       async with lock                  casync_lock_acquire, casync_lock_release
+       QueueEmpty, QueueFull            -EAGAIN
+       QueueShutDown                    CASYNC_QUEUE_SHUT_DOWN
+       BrokenBarrierError               CASYNC_BROKEN_BARRIER
        open_connection                  casync_connect_op
+       loop.create_datagram_endpoint    casync_datagram_open
+       DatagramTransport                casync_datagram: send, finish_start, abort
+       DatagramProtocol                 casync_datagram_protocol
+       loop.sock_sendto, sock_recvfrom  casync_datagram_send_op, casync_datagram_receive_op
+       ThreadPoolExecutor               casync_pool
+       loop.run_in_executor             casync_run_in_executor_op
+       executor.shutdown(wait=True)     casync_pool_shutdown_op
+       shutdown(wait=False, cancel..)   casync_pool_close
+       shutdown_default_executor        casync_shutdown_default_executor_op
 
    RULES
 
@@ -78,7 +94,8 @@
    - Close is immediate: after casync_*_close, _stop or _cancel of an object no callback of it
      follows, and its memory may go.
    - One thread owns a loop: the one that runs it. Only casync_call_soon_threadsafe and casync_wake may
-     be used from other threads. Several loops in several threads share nothing but the signal registry.
+     be used from other threads. Several loops in several threads share nothing but the signal registry,
+     and the pools of threads that you give to several.
    - Time is int64_t nanoseconds of CLOCK_MONOTONIC; write CASYNC_MS(5). Timers are never early,
      run in the order of their deadlines, and first come first served among equals.
    - A turn is asyncio's: wait for I/O; queue what became ready; queue the timers that are due; run
@@ -141,7 +158,9 @@ enum casync_error {
     CASYNC_EOF = -5001,             /* the stream ended before the first byte of what was asked for */
     CASYNC_INCOMPLETE_READ = -5002, /* the stream ended inside what was asked for */
     CASYNC_LIMIT_OVERRUN = -5003,   /* a frame is longer than the stream's read limit */
-    CASYNC_INVALID_STATE = -5004    /* the object is not in a state that allows this call */
+    CASYNC_INVALID_STATE = -5004,   /* the object is not in a state that allows this call */
+    CASYNC_QUEUE_SHUT_DOWN = -5005, /* the queue takes no more items, or has none left to give */
+    CASYNC_BROKEN_BARRIER = -5006   /* the barrier was reset or aborted */
 };
 
 /* The name of an error in words; "success" for values >= 0. Thread-safe; the string is static. */
@@ -149,7 +168,7 @@ CASYNC_API const char *casync_strerror(int64_t error);
 
 /* Memory: function(user, NULL, n) allocates, function(user, p, n) resizes, function(user, p, 0)
    frees and returns NULL. It returns NULL, and leaves p alone, when there is no memory. It must be
-   thread-safe if casync_call_soon_threadsafe is used with a NULL job. */
+   thread-safe if casync_call_soon_threadsafe is used with a NULL job, or a pool of threads. */
 typedef struct casync_allocator {
     void *(*function)(void *user, void *ptr, size_t size);
     void *user;
@@ -185,6 +204,9 @@ typedef struct casync_watcher casync_watcher;
 typedef struct casync_signal casync_signal;
 typedef struct casync_stream casync_stream;
 typedef struct casync_server casync_server;
+typedef struct casync_datagram casync_datagram;
+typedef struct casync_address casync_address;
+typedef struct casync_pool casync_pool;
 
 /* >> system calls (API) ----------------------------------------------------------------------- */
 
@@ -205,7 +227,7 @@ enum casync_clock {
                             so run it with casync_run_nowait */
     CASYNC_CLOCK_VIRTUAL, /* starts at 0; jumps to the next deadline when nothing is ready, a poll
                                    that does not wait finds nothing, and nothing outside is awaited (no fd
-                                   or signal is watched); else waits for it in real time */
+                                   or signal, no call in a pool); else waits for it in real time */
     CASYNC_CLOCK_VIRTUAL_FORCED /* as VIRTUAL, but jumps although something outside is awaited */
 };
 
@@ -245,6 +267,8 @@ typedef void (*casync_exception_handler)(casync_loop *loop, const casync_excepti
 typedef struct casync_loop_desc {
     casync_allocator allocator; /* default: CASYNC_REALLOC and CASYNC_FREE */
     int clock;                  /* enum casync_clock */
+    bool metrics;               /* measure time for casync_loop_metrics: two readings of the clock a turn, and
+                                   two a wait */
     bool guest;                 /* this process's signals belong to somebody else: watch them by a
                                                    chaining handler, without touching masks (see signals) */
     casync_exception_handler exception_handler; /* default: a line on stderr */
@@ -284,8 +308,10 @@ struct casync_loop {
     void (*after_wait)(void *arg, int64_t timeout);
     void *arg, *exception_arg;
     /* private from here on */
-    bool stopping, breaking, closing, guest;
+    bool stopping, breaking, closing, guest, measures;
     uint32_t skipped_polls;
+    uint64_t events, callbacks; /* see casync_metrics */
+    int64_t idle_time, busy_time, longest_turn;
     int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
     int64_t now, last_poll;
     casync_link ready;     /* jobs for the next turn */
@@ -312,7 +338,12 @@ struct casync_loop {
 
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
+    uint8_t *datagram_area;       /* the same for datagrams */
     struct casync__signals *signals;
+    casync_link calls;             /* what it waits for in pools of threads */
+    struct casync__pool *executor; /* the default pool, or NULL */
+    uint32_t posting;              /* pools' threads that are about to post */
+    bool executor_shut_down;
     casync_loop *outer; /* the loop this thread ran before this one */
 };
 
@@ -321,9 +352,9 @@ struct casync_loop {
 CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
 
 /* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a call, their
-   structs may go. Streams and servers must have been closed before (they own descriptors and memory), and
-   stackful tasks must have ended and been released: -EBUSY otherwise, and if the loop is running. A
-   closed loop may be closed again. */
+   structs may go. Streams, servers and datagrams must have been closed before (they own descriptors and
+   memory), and stackful tasks must have ended and been released: -EBUSY otherwise, and if the loop is
+   running. A closed loop may be closed again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
@@ -332,7 +363,7 @@ CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 CASYNC_API int64_t casync_run_forever(casync_loop *loop);
 
 /* Runs until casync_stop, or until nothing is left that could run: no job, and no referenced timer,
-   watcher, signal, stream or server. */
+   watcher, signal, stream, server or datagram. */
 CASYNC_API int64_t casync_run_until_idle(casync_loop *loop);
 
 /* Runs until the future is done and returns its result (and so retrieves it). If the loop was
@@ -399,7 +430,8 @@ enum casync_kind {
     CASYNC_KIND_SIGNAL,  /* casync_signal */
     CASYNC_KIND_STREAM,  /* casync_stream */
     CASYNC_KIND_SERVER,  /* casync_server */
-    CASYNC_KIND_TASK     /* casync_task */
+    CASYNC_KIND_TASK,    /* casync_task */
+    CASYNC_KIND_DATAGRAM /* casync_datagram */
 };
 
 /* Visits every live object of the loop (but not jobs that wait in a future, not calls that
@@ -528,14 +560,18 @@ typedef struct casync_framing {
    buffer are yours again when the future is done or cancelled. Zeroing is not needed. */
 struct casync_op {
     casync_future future;
-    casync_link link;      /* private: in the list of those that wait for the same thing */
-    int kind;              /* private */
-    casync_stream *stream; /* private: whose operation it is (accept: where the connection goes) */
-    casync_server *server; /* private: accept's server */
-    uint8_t *buffer;       /* private */
-    size_t length;         /* private: of buffer */
-    size_t done;           /* read-only: bytes in the buffer so far */
+    casync_link link;          /* private: in the list of those that wait for the same thing */
+    int kind;                  /* private */
+    casync_stream *stream;     /* private: whose operation it is (accept: where the connection goes) */
+    casync_server *server;     /* private: accept's server */
+    void *object;              /* private: the lock, queue, ... it waits for */
+    casync_datagram *datagram; /* private: whose operation it is, if no stream's or server's */
+    casync_address *address;   /* private: where the sender of a datagram goes */
+    uint8_t *buffer;           /* private */
+    size_t length;             /* private: of buffer */
+    size_t done;               /* read-only: bytes in the buffer so far */
     casync_framing framing;
+    struct casync__call *call; /* private: what a pool's thread knows of it */
 };
 
 /* >> fd watchers (API) ------------------------------------------------------------------------ */
@@ -705,7 +741,7 @@ typedef struct casync_task_desc {
 } casync_task_desc;
 
 /* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits for
-   them, and closes what is open and the loop: asyncio.run. Returns the coroutine's result, or why there
+   them and for the calls in the default pool, and closes what is open and the loop: asyncio.run. Returns the coroutine's result, or why there
    was none. desc: the loop's, or NULL. */
 CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg);
@@ -986,22 +1022,221 @@ CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task
 CASYNC_API int64_t casync_task_group_end(casync_task_group *group, int64_t result);
 CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result);
 
+/* >> sync primitives (API) -------------------------------------------------------------------- */
+
+/* How the tasks of one loop wait for each other: asyncio's locks and queues, with its names and meaning.
+   The rules are the same for all:
+   - The structs are yours, and ready to use when they are zeroed: a lock is free, an event not set, a
+     semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct in whatever
+     state. Only a queue needs a close. A struct must outlive those who wait for it.
+   - x() waits: it is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already if there is
+     nothing to wait for: for stackless tasks, gather, select, callbacks; with casync_wait_for it has a
+     time limit. It belongs to the loop that this thread runs; where none runs, to wait is -EPERM. All else has
+     an immediate result, and may be called from tasks and callbacks alike, in the loop's thread.
+   - Who comes first is served first. What becomes free is handed at once to the first who waits for it, and
+     nobody can come between.
+   - So an operation that is done has had its effect, also if its task is cancelled before it goes on: the
+     task has the lock, or the item. One that is cancelled, or closed, while pending has had none.
+   - What would have to wait, in a form that does not, is -EAGAIN. What the state does not allow (the
+     release of a lock that is free, a task_done too many) is CASYNC_INVALID_STATE, and changes nothing.
+   Costs: no system call; and no allocation but for a queue's items. All are O(1), but for O(log n) in a
+   priority queue, and for whoever wakes n others. */
+
+/* Something that has happened, or not yet. Set lets all who wait go on, and all who come until clear. */
+typedef struct casync_event {
+    casync_link waiting; /* private */
+    bool set;            /* private */
+} casync_event;
+CASYNC_API void casync_event_set(casync_event *event);
+CASYNC_API void casync_event_clear(casync_event *event);
+CASYNC_API bool casync_event_is_set(const casync_event *event);
+CASYNC_API int64_t casync_event_wait(casync_event *event);
+CASYNC_API casync_future *casync_event_wait_op(casync_event *event, casync_op *op);
+
+/* A lock, which one holds at a time. As in asyncio it has no owner: anybody may release it, and who holds it
+   and acquires it again waits for ever. acquire_timeout: -ETIMEDOUT after so many nanoseconds. */
+typedef struct casync_lock {
+    casync_link waiting; /* private */
+    bool locked;         /* private */
+} casync_lock;
+CASYNC_API int64_t casync_lock_acquire(casync_lock *lock);
+CASYNC_API int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout);
+CASYNC_API casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op);
+CASYNC_API int64_t casync_lock_try_acquire(casync_lock *lock);
+CASYNC_API int64_t casync_lock_release(casync_lock *lock);
+CASYNC_API bool casync_lock_locked(const casync_lock *lock);
+
+/* A lock that many hold for reading, or one for writing. A reader that comes after a writer waits behind it,
+   so neither starves. release gives back either. */
+typedef struct casync_rwlock {
+    casync_link waiting; /* private */
+    int64_t readers;     /* read-only: who hold it for reading */
+    bool writing;        /* read-only: somebody holds it for writing */
+} casync_rwlock;
+CASYNC_API int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock);
+CASYNC_API casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op);
+CASYNC_API int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock);
+CASYNC_API int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock);
+CASYNC_API casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, casync_op *op);
+CASYNC_API int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock);
+CASYNC_API int64_t casync_rwlock_release(casync_rwlock *rwlock);
+
+/* Waits, holding a lock, for others to change what the lock protects. wait releases the lock until it is
+   notified, and holds it again when it returns; also when it was cancelled, so a cancelled wait is not done
+   before it has the lock (closing its future instead gives up the wait without the lock). Look again at what
+   you wait for:
+
+       while (result >= 0 && !ready) result = casync_condition_wait(&condition);
+
+   notify wakes the first n of those who wait and returns how many it woke; they go on, one after the other,
+   when you have released the lock. A notification whose receiver is cancelled before it has the lock goes
+   to the next. Who waits or notifies must hold the lock, else CASYNC_INVALID_STATE. -EINVAL for n < 0.
+   Several conditions may share a lock. */
+typedef struct casync_condition {
+    casync_link waiting; /* private */
+    casync_lock *lock;   /* read-only */
+} casync_condition;
+CASYNC_API void casync_condition_init(casync_condition *condition, casync_lock *lock);
+CASYNC_API int64_t casync_condition_wait(casync_condition *condition);
+CASYNC_API casync_future *casync_condition_wait_op(casync_condition *condition, casync_op *op);
+CASYNC_API int64_t casync_condition_notify(casync_condition *condition, int64_t n);
+CASYNC_API int64_t casync_condition_notify_all(casync_condition *condition);
+
+/* A number that acquire takes 1 from, once it is not 0, and release adds 1 to; not above `bound`, if that is
+   not 0 (asyncio's BoundedSemaphore(n) is value n, bound n): then CASYNC_INVALID_STATE. init: -EINVAL for
+   less than 0, or more than the bound. */
+typedef struct casync_semaphore {
+    casync_link waiting; /* private */
+    int64_t value;       /* read-only */
+    int64_t bound;       /* read-only */
+} casync_semaphore;
+CASYNC_API int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value, int64_t bound);
+CASYNC_API int64_t casync_semaphore_acquire(casync_semaphore *semaphore);
+CASYNC_API casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore, casync_op *op);
+CASYNC_API int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore);
+CASYNC_API int64_t casync_semaphore_release(casync_semaphore *semaphore);
+CASYNC_API bool casync_semaphore_locked(const casync_semaphore *semaphore);
+
+/* Where `parties` tasks wait until all have come, again and again. The result of wait is a number, from 0 in
+   the order in which they came. reset sends those who wait away with CASYNC_BROKEN_BARRIER; abort these,
+   and all who come until a reset. Who is cancelled just counts no more. init: -EINVAL for less than one. */
+typedef struct casync_barrier {
+    casync_link waiting; /* private */
+    int64_t parties;     /* read-only */
+    int64_t n_waiting;   /* read-only */
+    bool broken;         /* read-only */
+} casync_barrier;
+CASYNC_API int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties);
+CASYNC_API int64_t casync_barrier_wait(casync_barrier *barrier);
+CASYNC_API casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op);
+CASYNC_API void casync_barrier_reset(casync_barrier *barrier);
+CASYNC_API void casync_barrier_abort(casync_barrier *barrier);
+
+/* Go's WaitGroup: a count of what is still to be done, and those who wait for it to be 0. add: -EINVAL for
+   less than 0, or too much. done takes one off, CASYNC_INVALID_STATE at 0. */
+typedef struct casync_wait_group {
+    casync_link waiting; /* private */
+    int64_t count;       /* read-only */
+} casync_wait_group;
+CASYNC_API int64_t casync_wait_group_add(casync_wait_group *group, int64_t n);
+CASYNC_API int64_t casync_wait_group_done(casync_wait_group *group);
+CASYNC_API int64_t casync_wait_group_wait(casync_wait_group *group);
+CASYNC_API casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op);
+
+/* Something to be done once, by the first who needs it. begin waits until it is done and returns 0, or
+   returns 1: then it is yours to do, and to say by `end` how it went: with a result below 0 it is not done, and
+   the next who waits is asked. end: CASYNC_INVALID_STATE if nobody is at it. call is both, around a coroutine,
+   whose error it returns; 0 otherwise. */
+typedef struct casync_once {
+    casync_link waiting; /* private */
+    bool doing, done;    /* read-only */
+} casync_once;
+CASYNC_API int64_t casync_once_begin(casync_once *once);
+CASYNC_API casync_future *casync_once_begin_op(casync_once *once, casync_op *op);
+CASYNC_API int64_t casync_once_end(casync_once *once, int64_t result);
+CASYNC_API int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg);
+
+/* The order in which a queue's items come out. */
+enum casync_queue_order {
+    CASYNC_QUEUE_FIFO, /* first in, first out */
+    CASYNC_QUEUE_LIFO, /* last in, first out */
+    CASYNC_QUEUE_PRIORITY /* by compare, as in qsort: what is less comes first; first in, first out among equals */
+};
+
+typedef struct casync_queue_desc {
+    int64_t maxsize;                              /* items; 0: no limit */
+    int order;                                    /* enum casync_queue_order */
+    int (*compare)(const void *a, const void *b); /* of two items; it must not touch the queue */
+} casync_queue_desc;
+
+/* A queue of pointers, which stay yours.
+
+   put waits while there are maxsize items, get while there is none. An item that somebody waits for goes
+   to him at once, past the others' order. get gives the item in *item, get_op in future.ptr. The _timeout
+   forms return -ETIMEDOUT after so many nanoseconds, with nothing put or got.
+
+   For each item got, call task_done when its work is done: join waits until that has been said of all that
+   were put. shutdown ends the queue: put is CASYNC_QUEUE_SHUT_DOWN from then on, for those who wait too; get,
+   when it is empty; with `immediate` it is empty at once (a task done each, but the pointers are yours to
+   free: shut it down without, and get_nowait the rest, if you do not have them elsewhere).
+
+   Items are kept in memory of the loop given to init, or, in a zeroed queue, of the loop that runs when it is
+   needed first (-EPERM if none runs). With maxsize it is allocated once, by init, and a put cannot fail;
+   without, it doubles when it is full (put: -ENOMEM), and is kept until close. close is an immediate shutdown
+   that frees it, and may be called again.
+   init: -EINVAL for maxsize < 0, an unknown order, PRIORITY without compare, a closed loop; -ENOMEM. desc
+   may be NULL. */
+typedef struct casync_queue {
+    int64_t maxsize;    /* read-only */
+    int64_t unfinished; /* read-only: items put and not said to be done */
+    bool is_shutdown;   /* read-only */
+    int order;          /* private, as is the rest */
+    casync_link getters, putters, joining;
+    casync_allocator allocator;
+    int (*compare)(const void *a, const void *b);
+    struct casync__queue_slot *slots;
+    size_t first, count, capacity;
+    uint64_t sequence;
+} casync_queue;
+CASYNC_API int64_t casync_queue_init(casync_loop *loop, casync_queue *queue, const casync_queue_desc *desc);
+CASYNC_API void casync_queue_close(casync_queue *queue);
+CASYNC_API int64_t casync_queue_put(casync_queue *queue, void *item);
+CASYNC_API int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout);
+CASYNC_API casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item);
+CASYNC_API int64_t casync_queue_put_nowait(casync_queue *queue, void *item);
+CASYNC_API int64_t casync_queue_get(casync_queue *queue, void **item);
+CASYNC_API int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout);
+CASYNC_API casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op);
+CASYNC_API int64_t casync_queue_get_nowait(casync_queue *queue, void **item);
+CASYNC_API int64_t casync_queue_task_done(casync_queue *queue);
+CASYNC_API int64_t casync_queue_join(casync_queue *queue);
+CASYNC_API casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op);
+CASYNC_API void casync_queue_shutdown(casync_queue *queue, bool immediate);
+CASYNC_API size_t casync_queue_qsize(const casync_queue *queue);
+CASYNC_API bool casync_queue_empty(const casync_queue *queue);
+CASYNC_API bool casync_queue_full(const casync_queue *queue);
+
 /* >> streams & servers (API) ------------------------------------------------------------------ */
 
 /* An address of a socket: a struct sockaddr of any family. */
-typedef struct casync_address {
+struct casync_address {
     uint32_t size;
     union {
         uint64_t align;
         uint8_t bytes[128]; /* sizeof(struct sockaddr_storage) */
     } storage;
-} casync_address;
+};
 
 #define CASYNC_ADDRESS_TEXT 128 /* enough for every address in words */
 
 /* The address in words: "127.0.0.1:80", "[::1]:80", "/run/x.sock", "@abstract", "" for an unnamed
    socket. Returns text. */
 CASYNC_API const char *casync_address_text(const casync_address *address, char text[CASYNC_ADDRESS_TEXT]);
+
+/* Makes an address of a numeric host ("127.0.0.1", "::1", "fe80::1%eth0") and a port, or of the path of a
+   Unix socket ("@name" for an abstract one). -EINVAL as casync_connect_start. */
+CASYNC_API int64_t casync_address_from_host(casync_address *address, const char *host, int port);
+CASYNC_API int64_t casync_address_from_path(casync_address *address, const char *path);
 
 /* The port, 0 for addresses that have none. */
 CASYNC_API int casync_address_port(const casync_address *address);
@@ -1319,8 +1554,267 @@ CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
 /* Does the server keep casync_run_until_idle running? At first it does. */
 CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 
+/* >> datagrams (API) -------------------------------------------------------------------------- */
+
+/* A protocol: what a datagram socket tells its user, as asyncio's DatagramProtocol does. Any member may
+   be NULL. The table must outlive its sockets. Callbacks may send, pause, close, abort or finish. */
+typedef struct casync_datagram_protocol {
+    /* One datagram came, of any length, 0 included; an unnamed Unix socket has an address of size 0. Data
+       and address are the library's and go when it returns. */
+    void (*datagram_received)(casync_datagram *datagram, casync_span data, const casync_address *from);
+    /* Receiving failed, or sending a datagram that was queued: -ECONNREFUSED and the like for what ICMP
+       tells of an earlier one (connected sockets only, see ip(7)), -EMSGSIZE for a queued one that is too
+       long, or one that came and was longer than desc.max_size: it is dropped. The socket goes on. */
+    void (*error_received)(casync_datagram *datagram, int64_t error);
+    /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
+    void (*pause_writing)(casync_datagram *datagram);
+    void (*resume_writing)(casync_datagram *datagram);
+    /* The socket was finished (error 0) or aborted (-ECONNABORTED). Last callback, and not after
+       casync_datagram_close. The socket is closed already: its struct may be opened again or freed. */
+    void (*connection_lost)(casync_datagram *datagram, int64_t error);
+} casync_datagram_protocol;
+
+/* How to make a datagram socket. Zero is the default everywhere. */
+typedef struct casync_datagram_desc {
+    const char *local_host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
+    int local_port;         /* 0: any free one; see casync_datagram_local_address */
+    const char *local_path; /* a Unix socket instead; "@name" for an abstract one. A socket file that is in
+                               the way is removed, as asyncio does; it is left behind at close */
+    /* With a remote address the socket is connected: it sends there by default, and receives from there
+       alone. It is bound then only if a local address is given. */
+    const char *remote_host; /* numeric; NULL with a port: loopback */
+    int remote_port;
+    const char *remote_path;
+    int fd; /* with use_fd: a datagram socket, which becomes the library's; no address above is used then */
+    bool use_fd;
+    bool keep_fd;       /* with use_fd: the descriptor stays yours: it is never closed with the datagram */
+    bool reuse_port;    /* SO_REUSEPORT: several sockets share the port */
+    bool reuse_address; /* SO_REUSEADDR: also with programs that know that alone; for multicast */
+    bool ipv6_only;     /* IPV6_V6ONLY */
+    bool broadcast;     /* SO_BROADCAST: may send to broadcast addresses */
+    bool start_paused;  /* do not receive until casync_datagram_resume_reading */
+    int receive_buffer, send_buffer; /* bytes for SO_RCVBUF, SO_SNDBUF (socket(7)); 0: the system's default */
+    /* Multicasts are sent by this interface (name or number; NULL: as routes say), over so many hops
+       (default 1, the local network), and to this host's members too unless no_multicast_loop. */
+    const char *multicast_interface;
+    int multicast_ttl;
+    bool no_multicast_loop;
+    size_t high_water, low_water; /* bytes queued; default 64 KiB and a quarter of high_water */
+    size_t queue_limit;           /* bytes queued at most; default 1 MiB, SIZE_MAX for no limit */
+    size_t max_size; /* the longest datagram the protocol may get, up to 1 MiB; default 64 KiB, which every
+                        UDP datagram fits in, and 256 KiB for Unix sockets. 16 of 64 KiB, or of less, are
+                        received as one batch, of longer ones as many as fit in 1 MiB */
+    const casync_datagram_protocol *protocol; /* or NULL */
+    void *user;                               /* datagram->user */
+} casync_datagram_desc;
+
+/* A datagram socket: UDP over IPv4 and IPv6, or Unix. Yours, zeroed at first. It receives either by a
+   protocol with datagram_received, or by receive operations. 512 bytes at most. */
+struct casync_datagram {
+    casync_watcher watcher;                   /* private, but for the descriptor: datagram->watcher.fd */
+    const casync_datagram_protocol *protocol; /* read-only */
+    void *user;                               /* yours */
+    size_t queued; /* read-only: bytes that wait to be sent, and 8 a datagram, as asyncio counts */
+    /* private from here on */
+    size_t high_water, low_water, queue_limit, max_size;
+    casync_link out;       /* datagrams that wait to be sent */
+    casync_link in;        /* datagrams of a batch that came when nobody took them any more */
+    casync_link receiving; /* receive operations that wait */
+    casync_link waiting;   /* drain and finish operations that wait */
+    casync_timer retry;    /* of a send that the kernel would not tell us to try again */
+    casync_job ending;     /* calls connection_lost */
+    int64_t error;
+    uint32_t flags;
+};
+
+/* Makes and opens a datagram socket: asyncio's create_datagram_endpoint. It is open when this returns,
+   connection_made is not called. Errors: -EALREADY if it is open, -EINVAL for a host that is not numeric,
+   a path that is too long, a bad port, unknown interface, low_water > high_water or max_size > 1 MiB,
+   -EPROTOTYPE if fd is a socket for streams, -ENOTSOCK, -EBADF, -EEXIST, -ENOMEM (once a loop 1 MiB of
+   address space is reserved, of which only what datagrams fill becomes memory), and those of socket(2),
+   setsockopt(2), bind(2) and connect(2). After an error a given fd is still yours. */
+CASYNC_API int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
+                                        const casync_datagram_desc *desc);
+
+/* Sends one datagram, which may be empty, to an address, or with NULL to where the socket is connected.
+   Never waits: if the kernel does not take it now it is copied and queued. sendv sends spans as one
+   datagram. Returns its size. try_send queues nothing: -EAGAIN if the kernel does not take it at once.
+   Errors, with which nothing was sent or queued (error_received is not called for what is returned
+   here): -ENOBUFS if the queue is at its limit, CASYNC_INVALID_STATE if the socket is not open, -EPIPE
+   after finish or abort, -EDESTADDRREQ or -ENOTCONN without an address, -EMSGSIZE, -ENOMEM, -ECONNREFUSED
+   and the like for what ICMP told of an earlier datagram, others of send(2). Cost: one system call when
+   nothing is queued, else none until the socket is writable; then one for up to 16 datagrams. */
+CASYNC_API int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
+                                        const casync_address *address);
+CASYNC_API int64_t casync_datagram_sendv(casync_datagram *datagram, const casync_span *spans, size_t count,
+                                         const casync_address *address);
+CASYNC_API int64_t casync_datagram_try_send(casync_datagram *datagram, const void *data, size_t size,
+                                            const casync_address *address);
+
+/* Sends one datagram and is done, with its size, when the kernel has it. Behind what is queued it waits in
+   turn, whatever queue_limit is; the data must live until then. Errors: as send, and -ECONNABORTED if the
+   socket is closed or aborted. */
+CASYNC_API casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op, const void *data,
+                                                  size_t size, const casync_address *address);
+
+/* Receives one datagram: done with its size, 0 for an empty one; address (or NULL) gets the sender's. Any
+   number may wait; the first gets the first. Errors: -EMSGSIZE if it was longer than the buffer, which has
+   its beginning (op->done bytes), -ECONNREFUSED and others of recv(2), -ECONNABORTED if this side closes,
+   CASYNC_INVALID_STATE if the socket is not open or its protocol has datagram_received. */
+CASYNC_API casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op, void *buffer,
+                                                     size_t size, casync_address *address);
+CASYNC_API int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
+                                           casync_address *address);
+
+/* As the functions of streams with these names. What a batch brought before pause_reading is kept.
+   set_protocol: -EBUSY if receive operations wait and the protocol has datagram_received, -ENOMEM as open. */
+CASYNC_API casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op);
+CASYNC_API int64_t casync_datagram_drain(casync_datagram *datagram);
+CASYNC_API int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high, size_t low);
+CASYNC_API int64_t casync_datagram_pause_reading(casync_datagram *datagram);
+CASYNC_API int64_t casync_datagram_resume_reading(casync_datagram *datagram);
+CASYNC_API int64_t casync_datagram_set_protocol(casync_datagram *datagram,
+                                                const casync_datagram_protocol *protocol);
+CASYNC_API bool casync_datagram_is_open(const casync_datagram *datagram);
+CASYNC_API void casync_datagram_ref(casync_datagram *datagram, bool referenced);
+
+/* Ends a socket in order: receiving stops, what is queued is sent, then the descriptor is closed. _start
+   tells the protocol by connection_lost; _op's future is done with 0. asyncio's transport.close(). */
+CASYNC_API int64_t casync_datagram_finish_start(casync_datagram *datagram);
+CASYNC_API casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op);
+CASYNC_API int64_t casync_datagram_finish(casync_datagram *datagram);
+
+/* Ends a socket soon, without sending what is queued; connection_lost(-ECONNABORTED) follows by the ready
+   queue. asyncio's transport.abort(). */
+CASYNC_API int64_t casync_datagram_abort(casync_datagram *datagram);
+
+/* Ends a socket now: no callback follows, operations that wait fail with -ECONNABORTED, what is queued is
+   dropped, the descriptor is closed. A closed socket may be closed again. */
+CASYNC_API void casync_datagram_close(casync_datagram *datagram);
+
+/* Its own address, and the one it is connected to. Errors of getsockname(2) and getpeername(2): -ENOTCONN
+   if it is not connected. */
+CASYNC_API int64_t casync_datagram_local_address(const casync_datagram *datagram, casync_address *address);
+CASYNC_API int64_t casync_datagram_peer_address(const casync_datagram *datagram, casync_address *address);
+
+/* Joins and leaves a multicast group: "239.1.2.3", "ff02::1". interface: its name or number; NULL: as
+   routes say, or the zone of the group ("ff02::1%eth0"). source: the one sender of which to hear, or NULL
+   for all. Errors: -EINVAL for what is not numeric or no multicast address, -EBADF if not open,
+   -EADDRINUSE if joined already, -EADDRNOTAVAIL if not joined, others of ip(7). */
+CASYNC_API int64_t casync_datagram_join(casync_datagram *datagram, const char *group, const char *interface,
+                                        const char *source);
+CASYNC_API int64_t casync_datagram_leave(casync_datagram *datagram, const char *group, const char *interface,
+                                         const char *source);
+
+/* What the desc set. ttl is that of datagrams to one receiver. -EOPNOTSUPP for Unix sockets. */
+CASYNC_API int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on);
+CASYNC_API int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops);
+CASYNC_API int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram, const char *interface);
+CASYNC_API int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops);
+CASYNC_API int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on);
+
+/* >> thread pool (API) ------------------------------------------------------------------------ */
+
+/* Threads for what would hold the loop up: work for the processor, calls that block. asyncio's
+   ThreadPoolExecutor. Yours. One pool may serve any number of loops, in any threads; init, shutdown and
+   close are for one thread, when no other starts calls any more. */
+struct casync_pool {
+    struct casync__pool *shared; /* private: NULL if it is closed */
+};
+
+typedef struct casync_pool_desc {
+    int size;         /* threads at most, 1 to 4096; default: four more than processors, but 32 at most */
+    int queue_limit;  /* calls that may wait when every thread is busy; default: any number */
+    const char *name; /* of its threads, which are called name-0, name-1, ...: of it 10 bytes count.
+                              Default: casync */
+    casync_allocator allocator; /* must be thread-safe; default: CASYNC_REALLOC and CASYNC_FREE */
+} casync_pool_desc;
+
+/* Makes a pool in *pool, whatever was there; desc may be NULL. Threads are started when there is work
+   for them, and then stay; all signals are blocked in them but those for faults (SIGSEGV and its like).
+   Errors: -EINVAL for a size or limit out of range, -ENOMEM. */
+CASYNC_API int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc);
+
+/* Ends the pool at once. Calls that wait are cancelled; those that run go on, and their results still
+   reach their futures. May be called again. Threads that are idle have ended when this returns; if a call
+   is running, all end by themselves, soon after the last call returned: to be sure of that (before
+   dlclose, or the end of `tcc -run`) wait for casync_pool_shutdown_op. */
+CASYNC_API void casync_pool_close(casync_pool *pool);
+
+/* Ends the pool in order: it takes no more calls; done with 0 when all that it has were made and the
+   threads have ended. Then the pool is closed; until then its memory must stay. To cancel this is to wait
+   no longer: the pool is still to be closed, or to be waited for anew. casync_pool_close ends it with
+   -ECANCELED. Errors: CASYNC_INVALID_STATE if the pool is closed or somebody waits for this already,
+   -ECHILD, -EINVAL, -ENOMEM. */
+CASYNC_API casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool, casync_op *op);
+CASYNC_API int64_t casync_pool_shutdown(casync_pool *pool);
+
+/* What runs in a pool's thread. The result, and what it puts in *ptr (at first NULL), become those of the
+   future. It must return (no pthread_exit), but not in a child that it forks. */
+typedef int64_t (*casync_pool_function)(void *arg, void **ptr);
+
+/* Called when nobody will get the result of a call any more, to free it, and arg: with the result and ptr
+   of a function that ran, or with -ECANCELED and NULL if it never did. In a thread of the pool or in the
+   loop's, there also inside the cancel or close that was the cause: it must not use the loop. */
+typedef void (*casync_pool_discard)(void *arg, int64_t result, void *ptr);
+
+/* Calls function(arg) in a thread of the pool, or of the loop's own default pool, which is made at first
+   use, if pool is NULL. First come, first served. asyncio's loop.run_in_executor.
+   A call that waits can be cancelled: it never runs. One that runs cannot be stopped: its future is
+   cancelled at once, and the function goes on without it. So if the future is cancelled (by you, by
+   casync_pool_close), or closed while it is pending, or if the loop is closed first, then `discard`,
+   unless it is NULL, is called instead, exactly once; until then arg is the call's. In all other
+   cases, a start that failed among them, it is not called.
+   The call keeps casync_run_until_idle running, and a virtual clock from jumping. In a forked child the
+   calls of an inherited loop fail with -ECHILD in casync_loop_fork (discard is not called for what
+   runs in the parent); an inherited pool starts threads of its own there.
+   Errors: -ENOBUFS if the queue is full, CASYNC_INVALID_STATE if the pool is closed or shut down, -EAGAIN
+   if its first thread cannot be started (pthread_create(3)), -ECHILD in a forked child before
+   casync_loop_fork, -EINVAL if the loop is closed or function is NULL, -ENOMEM, and what the function
+   returns below 0. Cost: see the implementation. */
+CASYNC_API casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool, casync_op *op,
+                                                    casync_pool_function function, void *arg,
+                                                    casync_pool_discard discard);
+/* The form that waits, for stackful tasks; *ptr, unless ptr is NULL, gets the pointer. */
+CASYNC_API int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function, void *arg,
+                                          casync_pool_discard discard, void **ptr);
+
+/* casync_pool_shutdown_op for the loop's default pool, also if it was never used: after it a NULL pool is
+   CASYNC_INVALID_STATE. casync_loop_close does not wait for the default pool: it is casync_pool_close
+   for it. asyncio's loop.shutdown_default_executor. */
+CASYNC_API casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op);
+CASYNC_API int64_t casync_shutdown_default_executor(void);
+
+/* >> metrics (API) ---------------------------------------------------------------------------- */
+
+/* What a loop has done since it was made. */
+typedef struct casync_metrics {
+    uint64_t turns;     /* turns of the loop */
+    uint64_t polls;     /* of these, those that asked the kernel for events */
+    uint64_t events;    /* descriptors that the kernel said were ready */
+    uint64_t callbacks; /* calls from the ready queue: jobs, timers, steps of tasks */
+    uint64_t tasks;     /* tasks that are not done */
+    /* nanoseconds; with casync_loop_desc.metrics, else 0 */
+    int64_t idle_time;    /* spent waiting in the kernel */
+    int64_t busy_time;    /* spent in callbacks */
+    int64_t longest_turn; /* the most spent in one turn's callbacks: how late a callback may have been */
+} casync_metrics;
+
+/* Copies the loop's numbers. In the loop's thread. Costs a walk over the tasks. */
+CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics);
+
 #ifdef __cplusplus
 }
+#endif
+
+/* An extension module of Python that is to work on the loops of the package casync, not on a copy of the
+   library: its calls go through the package's table (casync.get_include() has the file). */
+#ifdef CASYNC_IMPORT
+#ifdef CASYNC_IMPLEMENTATION
+#error                                                                                                       \
+    "casync.h: CASYNC_IMPORT takes the implementation from the Python package: do not define CASYNC_IMPLEMENTATION too"
+#endif
+#include "casync_import.h"
 #endif
 
 #endif /* CASYNC_H */
@@ -1364,6 +1858,7 @@ CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -1555,6 +2050,10 @@ CASYNC__DEFINE const char *casync_strerror(int64_t error) {
         return "frame longer than the stream's read limit";
     case CASYNC_INVALID_STATE:
         return "the object's state does not allow this";
+    case CASYNC_QUEUE_SHUT_DOWN:
+        return "the queue is shut down";
+    case CASYNC_BROKEN_BARRIER:
+        return "the barrier was reset or aborted";
     default:
         break;
     }
@@ -1631,6 +2130,9 @@ static inline int64_t casync__map(size_t size) {
     X(sigaltstack, (const stack_t *stack, stack_t *old), (stack, old), sigaltstack(stack, old))              \
     X(thread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),                        \
       casync__from_pthread(pthread_sigmask(how, set, old)))                                                  \
+    X(thread_create, (pthread_t * thread, void *(*run)(void *), void *arg), (thread, run, arg),              \
+      casync__from_pthread(pthread_create(thread, NULL, run, arg)))                                          \
+    X(thread_name, (const char *name), (name), prctl(PR_SET_NAME, (unsigned long)(uintptr_t)name, 0, 0, 0))  \
     X(sigtimedwait, (const sigset_t *set, const struct timespec *timeout), (set, timeout),                   \
       sigtimedwait(set, NULL, timeout))                                                                      \
     X(read, (int fd, void *data, size_t size), (fd, data, size), read(fd, data, size))                       \
@@ -1647,6 +2149,14 @@ static inline int64_t casync__map(size_t size) {
     X(accept, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                      \
       accept4(fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC))                                              \
     X(socket, (int family), (family), socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))         \
+    X(datagram_socket, (int family), (family), socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) \
+    X(sendto, (int fd, const void *data, size_t size, const struct sockaddr *address, socklen_t length),     \
+      (fd, data, size, address, length),                                                                     \
+      sendto(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT, address, length))                                  \
+    X(sendmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),                   \
+      sendmmsg(fd, messages, count, MSG_NOSIGNAL | MSG_DONTWAIT))                                            \
+    X(recvmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),                   \
+      recvmmsg(fd, messages, count, MSG_CMSG_CLOEXEC | MSG_DONTWAIT, NULL))                                  \
     X(socketpair, (int fds[2]), (fds),                                                                       \
       socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds))                               \
     X(pipe, (int fds[2]), (fds), pipe2(fds, O_NONBLOCK | O_CLOEXEC))                                         \
@@ -1884,6 +2394,8 @@ static void casync__tasks_close(casync_loop *loop);
 static bool casync__has_stacks(const casync_loop *loop);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
+static void casync__calls_close(casync_loop *loop);
+static void casync__calls_fork(casync_loop *loop);
 static void casync__take_posted_chain(casync_loop *loop);
 
 /* Moves what other threads posted to the ready queue. */
@@ -2001,6 +2513,7 @@ static void casync__prepare_call(casync_loop *loop, casync_job *job) {
 }
 
 static void casync__run_ready(casync_loop *loop) {
+    uint64_t called = 0;
     casync__list_move(&loop->running, &loop->ready);
     while (!loop->breaking && !casync__list_is_empty(&loop->running)) {
         casync_job *job = casync__job_of(loop->running.next);
@@ -2008,12 +2521,22 @@ static void casync__run_ready(casync_loop *loop) {
         void *arg = job->arg;
         casync__list_remove(&job->link);
         if (job->flags & CASYNC__JOB_PREPARED) casync__prepare_call(loop, job);
+        called++;
         callback(arg);
     }
+    loop->callbacks += called;
     if (casync__list_is_empty(&loop->running)) return;
     /* After a break: what has not run comes before what was queued since. */
     casync__list_move(&loop->running, &loop->ready);
     casync__list_move(&loop->ready, &loop->running);
+}
+
+static void casync__run_measured(casync_loop *loop) {
+    int64_t began = casync__monotonic(), passed;
+    casync__run_ready(loop);
+    passed = casync__monotonic() - began;
+    loop->busy_time += passed;
+    if (passed > loop->longest_turn) loop->longest_turn = passed;
 }
 
 static void casync__insert_hook(casync_link *hooks, casync_hook *hook) {
@@ -2090,7 +2613,7 @@ static bool casync__skip_poll(casync_loop *loop) {
    something outside is awaited it passes as real time does. */
 static int64_t casync__wait_virtual(casync_loop *loop, int64_t timeout) {
     int64_t result = casync__poll(loop, 0), began = casync__monotonic(), passed = timeout;
-    bool outside = loop->fds_active > 0 || loop->signals;
+    bool outside = loop->fds_active > 0 || loop->signals || !casync__list_is_empty(&loop->calls);
     if (result < 0 || casync__has_work(loop)) return result;
     if (timeout == CASYNC_FOREVER) return casync__poll(loop, timeout);
     if (outside && loop->clock != CASYNC_CLOCK_VIRTUAL_FORCED) {
@@ -2127,7 +2650,10 @@ static int64_t casync__turn(casync_loop *loop, int mode) {
     result = casync__wait(loop, mode);
     casync__run_hooks(loop, CASYNC_HOOK_AFTER_POLL);
     casync__wheel_advance(loop, loop->now);
-    casync__run_ready(loop);
+    if (loop->measures)
+        casync__run_measured(loop);
+    else
+        casync__run_ready(loop);
     return result;
 }
 
@@ -2229,6 +2755,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
         loop->allocator = desc->allocator;
         loop->clock = desc->clock;
         loop->guest = desc->guest;
+        loop->measures = desc->metrics;
         loop->exception_handler = desc->exception_handler;
         loop->before_wait = desc->before_wait;
         loop->after_wait = desc->after_wait;
@@ -2240,6 +2767,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
     casync__list_init(&loop->free_jobs);
     casync__list_init(&loop->changed);
     casync__list_init(&loop->tasks);
+    casync__list_init(&loop->calls);
     casync__list_init(&loop->wheel.past);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__list_init(&loop->hooks[kind]);
     loop->wheel.next_deadline = UINT64_MAX;
@@ -2268,6 +2796,7 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
 static void casync__close_loop(casync_loop *loop) {
     int kind;
     loop->closing = true;
+    casync__calls_close(loop);
     casync__signals_close(loop);
     casync__watchers_close(loop);
     casync__backend_close(loop);
@@ -2283,7 +2812,8 @@ static void casync__close_loop(casync_loop *loop) {
         casync__free(&loop->allocator, chunk);
     }
     casync__free(&loop->allocator, loop->scratch);
-    loop->scratch = NULL;
+    casync__free(&loop->allocator, loop->datagram_area);
+    loop->scratch = loop->datagram_area = NULL;
     loop->state = CASYNC_LOOP_CLOSED;
 }
 
@@ -2357,6 +2887,7 @@ CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
     if (!casync__is_forked(loop)) return 0;
     loop->fork_generation = casync__process.fork_generation;
     casync__mailbox_fork(loop);
+    casync__calls_fork(loop);
     return casync__backend_fork(loop);
 }
 
@@ -2740,7 +3271,8 @@ enum {
     CASYNC__FUTURE_GATHER,
     CASYNC__FUTURE_SET,
     CASYNC__FUTURE_SHIELD,
-    CASYNC__FUTURE_GROUP
+    CASYNC__FUTURE_GROUP,
+    CASYNC__FUTURE_CONDITION /* an operation that is not over when it is cancelled */
 };
 
 typedef struct casync__future_kind {
@@ -2759,6 +3291,7 @@ static int64_t casync__gather_cancel(casync_future *future);
 static void casync__set_abandon(casync_future *future);
 static void casync__shield_abandon(casync_future *future);
 static int64_t casync__group_cancel(casync_future *future);
+static int64_t casync__condition_cancel(casync_future *future);
 
 /* By kind. */
 static const casync__future_kind casync__future_kinds[] = {{NULL, NULL},
@@ -2770,7 +3303,8 @@ static const casync__future_kind casync__future_kinds[] = {{NULL, NULL},
                                                            {casync__gather_cancel, casync__set_abandon},
                                                            {NULL, casync__set_abandon},
                                                            {NULL, casync__shield_abandon},
-                                                           {casync__group_cancel, NULL}};
+                                                           {casync__group_cancel, NULL},
+                                                           {casync__condition_cancel, casync__op_abandon}};
 
 static void casync__future_abandon(casync_future *future) {
     if (casync__future_kinds[future->kind].abandon) casync__future_kinds[future->kind].abandon(future);
@@ -3048,6 +3582,7 @@ static int64_t casync__epoll_reap(casync_loop *loop, int64_t timeout) {
     if (loop->after_wait) loop->after_wait(loop->arg, timeout);
     casync__take_posted(loop); /* what was posted meanwhile comes before the events, as in asyncio */
     if (count == -EINTR) return 0;
+    if (count > 0) loop->events += (uint64_t)count;
     for (i = 0; i < count; i++) {
         uint32_t fd = (uint32_t)events[i].data;
         if (fd < loop->fds_size && loop->fds[fd].key == events[i].data)
@@ -3072,6 +3607,87 @@ static const casync__backend casync__epoll = {"epoll",
                                               casync__epoll_wake,
                                               casync__epoll_close,
                                               casync__epoll_fork};
+
+/* What an operation is for. */
+enum {
+    CASYNC__OP_READ,
+    CASYNC__OP_READ_EXACTLY,
+    CASYNC__OP_READ_FRAME,
+    CASYNC__OP_CONNECT,
+    CASYNC__OP_DRAIN,
+    CASYNC__OP_FINISH,
+    CASYNC__OP_ACCEPT,
+    CASYNC__OP_EVENT,
+    CASYNC__OP_LOCK,
+    CASYNC__OP_READ_LOCK,
+    CASYNC__OP_WRITE_LOCK,
+    CASYNC__OP_CONDITION,
+    CASYNC__OP_NOTIFIED_CONDITION,  /* waits for its lock, as does */
+    CASYNC__OP_CANCELLED_CONDITION, /* this one, which then ends as cancelled */
+    CASYNC__OP_SEMAPHORE,
+    CASYNC__OP_BARRIER,
+    CASYNC__OP_WAIT_GROUP,
+    CASYNC__OP_ONCE,
+    CASYNC__OP_PUT,
+    CASYNC__OP_GET,
+    CASYNC__OP_JOIN,
+    CASYNC__OP_SERVER_JOIN,
+    CASYNC__OP_WAIT_CLIENTS,
+    CASYNC__OP_RECEIVE,
+    CASYNC__OP_SEND,
+    CASYNC__OP_CALL
+};
+
+/* `abandon` says that the operation, which is in no list any more, was given up while it was pending. */
+typedef struct casync__op_kind {
+    const char *name;
+    void (*abandon)(casync_op *op);
+} casync__op_kind;
+
+static void casync__read_abandon(casync_op *op);
+static void casync__stream_abandon(casync_op *op);
+static void casync__finish_abandon(casync_op *op);
+static void casync__receive_abandon(casync_op *op);
+static void casync__send_abandon(casync_op *op);
+static void casync__call_op_abandon(casync_op *op);
+static void casync__accept_abandon(casync_op *op);
+static void casync__rwlock_abandon(casync_op *op);
+static void casync__notified_abandon(casync_op *op);
+static void casync__barrier_abandon(casync_op *op);
+
+/* By kind. */
+static const casync__op_kind casync__op_kinds[] = {{"read", casync__read_abandon},
+                                                   {"read_exactly", casync__read_abandon},
+                                                   {"read_until", casync__read_abandon},
+                                                   {"connect", casync__stream_abandon},
+                                                   {"drain", NULL},
+                                                   {"finish", casync__finish_abandon},
+                                                   {"accept", casync__accept_abandon},
+                                                   {"event", NULL},
+                                                   {"lock", NULL},
+                                                   {"rwlock, to read", casync__rwlock_abandon},
+                                                   {"rwlock, to write", casync__rwlock_abandon},
+                                                   {"condition", NULL},
+                                                   {"lock of condition", casync__notified_abandon},
+                                                   {"lock of condition", NULL},
+                                                   {"semaphore", NULL},
+                                                   {"barrier", casync__barrier_abandon},
+                                                   {"wait group", NULL},
+                                                   {"once", NULL},
+                                                   {"put to queue", NULL},
+                                                   {"get from queue", NULL},
+                                                   {"join of queue", NULL},
+                                                   {"server", NULL},
+                                                   {"clients of server", NULL},
+                                                   {"receive", casync__receive_abandon},
+                                                   {"send", casync__send_abandon},
+                                                   {"call in a thread", casync__call_op_abandon}};
+
+static void casync__op_abandon(casync_future *future) {
+    casync_op *op = (casync_op *)(void *)future;
+    if (op->link.next) casync__list_remove(&op->link);
+    if (casync__op_kinds[op->kind].abandon) casync__op_kinds[op->kind].abandon(op); /* may free op */
+}
 
 static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kind) {
     /* Nobody ever opened the stream: the operation fails, with or without a loop to tell it. */
@@ -3129,7 +3745,7 @@ static void casync__flush_changes(casync_loop *loop) {
 /* A post or wake that comes before `sleeping` is set is seen here; one that comes after writes the
    eventfd. */
 static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
-    int64_t result;
+    int64_t result, began = 0;
     bool waits = timeout > 0;
     if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
     if (waits) {
@@ -3138,7 +3754,9 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
             timeout = 0;
     }
     loop->polls++;
+    if (waits && loop->measures) began = casync__monotonic();
     result = loop->backend->reap(loop, timeout);
+    if (waits && loop->measures) loop->idle_time += casync__monotonic() - began;
     casync__atomic_store(&loop->sleeping, 0);
     if (waits) casync__atomic_store(&loop->woken, 0);
     return result;
@@ -3151,7 +3769,13 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
    watchers too; `kind` tells whose it is. Costs: see operations & backend. The table has 16 bytes a
    descriptor number, doubled when needed. */
 
-enum { CASYNC__WATCHER_USER, CASYNC__WATCHER_INTERNAL, CASYNC__WATCHER_STREAM, CASYNC__WATCHER_SERVER };
+enum {
+    CASYNC__WATCHER_USER,
+    CASYNC__WATCHER_INTERNAL,
+    CASYNC__WATCHER_STREAM, /* from here on: what must be closed before the loop */
+    CASYNC__WATCHER_SERVER,
+    CASYNC__WATCHER_DATAGRAM
+};
 
 static int64_t casync__grow_fds(casync_loop *loop, int fd) {
     uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN, i;
@@ -3319,10 +3943,11 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
         if (!watcher || watcher->kind == CASYNC__WATCHER_INTERNAL) continue;
-        /* The watcher is the first member of a stream and of a server. */
+        /* The watcher is the first member of a stream, of a server and of a datagram. */
         visit(watcher->kind == CASYNC__WATCHER_USER     ? CASYNC_KIND_WATCHER
               : watcher->kind == CASYNC__WATCHER_STREAM ? CASYNC_KIND_STREAM
-                                                        : CASYNC_KIND_SERVER,
+              : watcher->kind == CASYNC__WATCHER_SERVER ? CASYNC_KIND_SERVER
+                                                        : CASYNC_KIND_DATAGRAM,
               watcher, arg);
     }
 }
@@ -5052,10 +5677,12 @@ CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
     const casync__fiber *fiber = (const casync__fiber *)(const void *)task;
     size_t page = casync__page_size(), size, unused = 0;
     unsigned char resident;
+    const unsigned char *used; /* what lies below is no part of the stack at present: valgrind minds */
     if (!casync__is_fiber(&task->future)) return 0;
     size = fiber->slab->pool->size;
+    used = task == fiber->loop->task ? &resident : (const unsigned char *)fiber->stack_pointer;
     (void)casync__valgrind(CASYNC__VALGRIND_MAKE_DEFINED, fiber->stack,
-                           (const void *)(uintptr_t)(size - 4096));
+                           (const void *)(uintptr_t)(used - (const unsigned char *)fiber->stack));
     while (unused < size && casync__sys_mincore(fiber->stack + unused, page, &resident) == 0 &&
            !(resident & 1))
         unused += page;
@@ -5319,7 +5946,7 @@ static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
-static inline int64_t casync__await(casync_task *task, casync_future *future) {
+static int64_t casync__await(casync_task *task, casync_future *future) {
     if (casync_await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
     return casync_await_end(task);
 }
@@ -5337,6 +5964,12 @@ CASYNC__DEFINE int64_t casync_join(casync_task *task) {
     casync_task_release(task);
     return result;
 }
+
+/* Runs `start`, a call of an operation on &op, in a stackful task. */
+#define CASYNC__WAIT_FOR(owner_loop, start)                                                                  \
+    casync_task *task = casync__waiting_task(owner_loop);                                                    \
+    casync_op op;                                                                                            \
+    return task ? casync__await(task, start) : -EPERM
 
 /* -- sleep -- */
 
@@ -5443,8 +6076,6 @@ CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name)
 
 #define CASYNC__LINE 512
 
-static const char *casync__describe_op(const casync_op *op);
-
 /* Adds to a line what there is room for. */
 static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
     size_t length = strlen(line);
@@ -5454,12 +6085,24 @@ static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
     va_end(arguments);
 }
 
+static void casync__append_op(char line[CASYNC__LINE], const casync_op *op) {
+    casync__append(line, "%s", casync__op_kinds[op->kind].name);
+    if (op->object)
+        casync__append(line, " %p", op->object);
+    else if (op->stream || op->server || op->datagram)
+        casync__append(line, ", descriptor %d",
+                       op->stream   ? op->stream->watcher.fd
+                       : op->server ? op->server->watcher.fd
+                                    : op->datagram->watcher.fd);
+}
+
 /* What a pending future stands for, in words. */
 static void casync__append_future(char line[CASYNC__LINE], casync_future *future) {
     const casync_wait_set *set = (const casync_wait_set *)(const void *)future;
     switch (future->kind) {
     case CASYNC__FUTURE_OP:
-        casync__append(line, "%s", casync__describe_op((const casync_op *)(const void *)future));
+    case CASYNC__FUTURE_CONDITION:
+        casync__append_op(line, (const casync_op *)(const void *)future);
         break;
     case CASYNC__FUTURE_TIMER:
         casync__append(line, "sleep, %lld us left",
@@ -5641,6 +6284,8 @@ static void casync__close_everything(casync_loop *loop) {
             casync_close(casync__container(watcher, casync_stream, watcher));
         else if (watcher && watcher->kind == CASYNC__WATCHER_SERVER)
             casync_server_close(casync__container(watcher, casync_server, watcher));
+        else if (watcher && watcher->kind == CASYNC__WATCHER_DATAGRAM)
+            casync_datagram_close(casync__container(watcher, casync_datagram, watcher));
     }
 }
 
@@ -5648,6 +6293,7 @@ CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coro
     casync_loop loop;
     casync_task_desc main_desc;
     casync_task *task;
+    casync_op shutdown;
     int64_t result = casync_loop_init(&loop, desc);
     if (result < 0) return result;
     memset(&main_desc, 0, sizeof main_desc);
@@ -5662,6 +6308,7 @@ CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coro
             result = casync_future_result(&task->future);
         casync_task_release(task);
     }
+    if (loop.executor) (void)casync_run_until_complete(casync_shutdown_default_executor_op(&loop, &shutdown));
     casync__close_everything(&loop);
     casync_run_nowait(&loop);
     casync__close_loop(&loop);
@@ -6101,6 +6748,634 @@ CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t r
     return casync_await(casync_task_group_end_op(group, result));
 }
 
+/* >> sync primitives (implementation) --------------------------------------------------------- */
+
+/* Each primitive is a little state and a list of the operations that wait for it, first come first. An
+   operation is tried; if the answer is -EAGAIN it is appended to the list. Whoever makes something
+   free takes the first operation off the list, gives it what it waits for in the state, and makes it
+   done. So whoever waits does so because it must: the first of a list could not go on, and there is no state
+   in between, in which a thing is free and its receiver on his way, that a cancelled task would have to undo.
+   A cancelled operation just leaves its list; where that lets others go on, its kind has an `abandon`.
+
+   No system call. No allocation but for a queue's slots: an operation is its caller's memory, or in the
+   waiting form on the task's stack; where that is called often it tries first, and makes an operation
+   only if it has to wait. */
+
+static casync_op *casync__first_waiting(const casync_link *waiting) {
+    if (!waiting->next || casync__list_is_empty(waiting)) return NULL;
+    return casync__container(waiting->next, casync_op, link);
+}
+
+static void casync__append_waiting(casync_link *waiting, casync_op *op) {
+    if (!waiting->next) casync__list_init(waiting); /* zeroed until now */
+    casync__list_append(waiting, &op->link);
+}
+
+/* Makes the future of an operation on `object`, the outcome of which is `result`; if that is -EAGAIN, the
+   operation waits. */
+static casync_future *casync__sync_op(casync_op *op, int kind, void *object, casync_link *waiting,
+                                      int64_t result) {
+    casync__op_begin(NULL, op, kind);
+    op->object = object;
+    if (result == -EAGAIN && !op->future.loop) result = -EPERM;
+    if (result != -EAGAIN) return casync__op_done(op, result, NULL);
+    casync__append_waiting(waiting, op);
+    return &op->future;
+}
+
+/* The stackful task that calls, or NULL. */
+static casync_task *casync__calling_task(void) { return casync__waiting_task(casync_get_running_loop()); }
+
+/* Waits for an operation of the caller's own, which is not pending after that. */
+static int64_t casync__await_for(casync_future *future, int64_t timeout) {
+    int64_t result;
+    if (casync_future_done(future)) return casync_future_result(future);
+    result = casync_wait_for(future, timeout);
+    casync_future_cancel(future); /* if there was no memory for the timer */
+    return result;
+}
+
+/* -- event -- */
+
+CASYNC__DEFINE void casync_event_set(casync_event *event) {
+    event->set = true;
+    casync__ops_done(&event->waiting, 0);
+}
+
+CASYNC__DEFINE void casync_event_clear(casync_event *event) { event->set = false; }
+
+CASYNC__DEFINE bool casync_event_is_set(const casync_event *event) { return event->set; }
+
+CASYNC__DEFINE casync_future *casync_event_wait_op(casync_event *event, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_EVENT, event, &event->waiting, event->set ? 0 : -EAGAIN);
+}
+
+CASYNC__DEFINE int64_t casync_event_wait(casync_event *event) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_event_wait_op(event, &op)) : -EPERM;
+}
+
+/* -- lock -- */
+
+/* The lock is this operation's now. */
+static void casync__lock_granted(casync_op *op) {
+    if (op->kind != CASYNC__OP_CANCELLED_CONDITION) {
+        casync__op_done(op, 0, NULL);
+        return;
+    }
+    if (op->link.next) casync__list_remove(&op->link);
+    casync__future_end(&op->future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
+}
+
+CASYNC__DEFINE int64_t casync_lock_try_acquire(casync_lock *lock) {
+    if (lock->locked) return -EAGAIN;
+    lock->locked = true;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_lock_release(casync_lock *lock) {
+    casync_op *next = casync__first_waiting(&lock->waiting);
+    if (!lock->locked) return CASYNC_INVALID_STATE;
+    if (next)
+        casync__lock_granted(next);
+    else
+        lock->locked = false;
+    return 0;
+}
+
+CASYNC__DEFINE bool casync_lock_locked(const casync_lock *lock) { return lock->locked; }
+
+CASYNC__DEFINE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_LOCK, lock, &lock->waiting, casync_lock_try_acquire(lock));
+}
+
+CASYNC__DEFINE int64_t casync_lock_acquire(casync_lock *lock) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_lock_try_acquire(lock) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_lock_acquire_op(lock, &op)) : result;
+}
+
+CASYNC__DEFINE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout) {
+    casync_op op;
+    return casync__calling_task() ? casync__await_for(casync_lock_acquire_op(lock, &op), timeout) : -EPERM;
+}
+
+/* -- rwlock -- */
+
+CASYNC__DEFINE int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock) {
+    if (rwlock->writing || casync__first_waiting(&rwlock->waiting)) return -EAGAIN;
+    rwlock->readers++;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock) {
+    if (rwlock->writing || rwlock->readers > 0) return -EAGAIN;
+    rwlock->writing = true;
+    return 0;
+}
+
+/* Hands the lock to those at the head of the line who can have it now. */
+static void casync__rwlock_hand_over(casync_rwlock *rwlock) {
+    casync_op *op;
+    while (!rwlock->writing && (op = casync__first_waiting(&rwlock->waiting)) != NULL) {
+        bool writer = op->kind == CASYNC__OP_WRITE_LOCK;
+        if (writer && rwlock->readers > 0) return;
+        rwlock->writing = writer;
+        rwlock->readers += !writer;
+        casync__op_done(op, 0, NULL);
+    }
+}
+
+/* A writer that gives up may have held up readers. */
+static void casync__rwlock_abandon(casync_op *op) { casync__rwlock_hand_over((casync_rwlock *)op->object); }
+
+CASYNC__DEFINE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
+    if (rwlock->writing)
+        rwlock->writing = false;
+    else if (rwlock->readers > 0)
+        rwlock->readers--;
+    else
+        return CASYNC_INVALID_STATE;
+    casync__rwlock_hand_over(rwlock);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_READ_LOCK, rwlock, &rwlock->waiting,
+                           casync_rwlock_try_acquire_read(rwlock));
+}
+
+CASYNC__DEFINE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_WRITE_LOCK, rwlock, &rwlock->waiting,
+                           casync_rwlock_try_acquire_write(rwlock));
+}
+
+CASYNC__DEFINE int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_rwlock_try_acquire_read(rwlock) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_read_op(rwlock, &op)) : result;
+}
+
+CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_rwlock_try_acquire_write(rwlock) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_write_op(rwlock, &op)) : result;
+}
+
+/* -- condition -- */
+
+/* A wait is in the condition's list until it is notified or cancelled; then it is in the lock's, beside those
+   who acquire it, and its kind says what it will make of the lock. */
+
+CASYNC__DEFINE void casync_condition_init(casync_condition *condition, casync_lock *lock) {
+    memset(condition, 0, sizeof *condition);
+    condition->lock = lock;
+}
+
+static void casync__condition_reacquire(casync_op *op, int kind) {
+    casync_lock *lock = ((casync_condition *)op->object)->lock;
+    casync__list_remove(&op->link);
+    op->kind = kind;
+    if (casync_lock_try_acquire(lock) == 0)
+        casync__lock_granted(op);
+    else
+        casync__append_waiting(&lock->waiting, op);
+}
+
+static int64_t casync__condition_wake(casync_condition *condition, int64_t n) {
+    int64_t woken = 0;
+    casync_op *op;
+    while (woken < n && (op = casync__first_waiting(&condition->waiting)) != NULL) {
+        casync__condition_reacquire(op, CASYNC__OP_NOTIFIED_CONDITION);
+        woken++;
+    }
+    return woken;
+}
+
+/* The wait goes on, for the lock. What it was notified of, another has to hear. */
+static int64_t casync__condition_cancel(casync_future *future) {
+    casync_op *op = (casync_op *)(void *)future;
+    if (op->kind == CASYNC__OP_CONDITION) {
+        casync__condition_reacquire(op, CASYNC__OP_CANCELLED_CONDITION);
+    } else if (op->kind == CASYNC__OP_NOTIFIED_CONDITION) {
+        op->kind = CASYNC__OP_CANCELLED_CONDITION;
+        casync__condition_wake((casync_condition *)op->object, 1);
+    }
+    return 1;
+}
+
+static void casync__notified_abandon(casync_op *op) {
+    casync__condition_wake((casync_condition *)op->object, 1);
+}
+
+CASYNC__DEFINE casync_future *casync_condition_wait_op(casync_condition *condition, casync_op *op) {
+    casync_lock *lock = condition->lock;
+    casync_future *future = casync__sync_op(op, CASYNC__OP_CONDITION, condition, &condition->waiting,
+                                            lock && lock->locked ? -EAGAIN : CASYNC_INVALID_STATE);
+    if (casync_future_done(future)) return future;
+    future->kind = CASYNC__FUTURE_CONDITION;
+    casync_lock_release(lock);
+    return future;
+}
+
+CASYNC__DEFINE int64_t casync_condition_wait(casync_condition *condition) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_condition_wait_op(condition, &op)) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_condition_notify(casync_condition *condition, int64_t n) {
+    if (n < 0) return -EINVAL;
+    if (!condition->lock || !condition->lock->locked) return CASYNC_INVALID_STATE;
+    return casync__condition_wake(condition, n);
+}
+
+CASYNC__DEFINE int64_t casync_condition_notify_all(casync_condition *condition) {
+    return casync_condition_notify(condition, INT64_MAX);
+}
+
+/* -- semaphore -- */
+
+CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value, int64_t bound) {
+    if (value < 0 || bound < 0 || (bound > 0 && value > bound)) return -EINVAL;
+    memset(semaphore, 0, sizeof *semaphore);
+    semaphore->value = value;
+    semaphore->bound = bound;
+    return 0;
+}
+
+CASYNC__DEFINE bool casync_semaphore_locked(const casync_semaphore *semaphore) {
+    return semaphore->value == 0;
+}
+
+CASYNC__DEFINE int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore) {
+    if (semaphore->value == 0) return -EAGAIN;
+    semaphore->value--;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
+    int64_t bound = semaphore->bound > 0 ? semaphore->bound : INT64_MAX;
+    casync_op *next = casync__first_waiting(&semaphore->waiting);
+    if (semaphore->value == bound) return CASYNC_INVALID_STATE;
+    if (next)
+        casync__op_done(next, 0, NULL);
+    else
+        semaphore->value++;
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_SEMAPHORE, semaphore, &semaphore->waiting,
+                           casync_semaphore_try_acquire(semaphore));
+}
+
+CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_semaphore_try_acquire(semaphore) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_semaphore_acquire_op(semaphore, &op)) : result;
+}
+
+/* -- barrier -- */
+
+CASYNC__DEFINE int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties) {
+    if (parties < 1) return -EINVAL;
+    memset(barrier, 0, sizeof *barrier);
+    barrier->parties = parties;
+    return 0;
+}
+
+static void casync__barrier_abandon(casync_op *op) { ((casync_barrier *)op->object)->n_waiting--; }
+
+/* One more comes: his number if he is the last, and the others go on; -EAGAIN if he has to wait. */
+static int64_t casync__barrier_arrive(casync_barrier *barrier) {
+    int64_t index = 0;
+    casync_op *op;
+    if (barrier->broken) return CASYNC_BROKEN_BARRIER;
+    if (barrier->parties == 0) return CASYNC_INVALID_STATE;
+    if (barrier->n_waiting + 1 < barrier->parties) return -EAGAIN;
+    barrier->n_waiting = 0;
+    while ((op = casync__first_waiting(&barrier->waiting)) != NULL) casync__op_done(op, index++, NULL);
+    return index;
+}
+
+CASYNC__DEFINE casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op) {
+    casync_future *future =
+        casync__sync_op(op, CASYNC__OP_BARRIER, barrier, &barrier->waiting, casync__barrier_arrive(barrier));
+    if (!casync_future_done(future)) barrier->n_waiting++;
+    return future;
+}
+
+CASYNC__DEFINE int64_t casync_barrier_wait(casync_barrier *barrier) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_barrier_wait_op(barrier, &op)) : -EPERM;
+}
+
+static void casync__barrier_break(casync_barrier *barrier, bool for_good) {
+    barrier->broken = for_good;
+    barrier->n_waiting = 0;
+    casync__ops_done(&barrier->waiting, CASYNC_BROKEN_BARRIER);
+}
+
+CASYNC__DEFINE void casync_barrier_reset(casync_barrier *barrier) { casync__barrier_break(barrier, false); }
+
+CASYNC__DEFINE void casync_barrier_abort(casync_barrier *barrier) { casync__barrier_break(barrier, true); }
+
+/* -- wait group -- */
+
+CASYNC__DEFINE int64_t casync_wait_group_add(casync_wait_group *group, int64_t n) {
+    if (n < 0 || n > INT64_MAX - group->count) return -EINVAL;
+    group->count += n;
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_wait_group_done(casync_wait_group *group) {
+    if (group->count == 0) return CASYNC_INVALID_STATE;
+    if (--group->count == 0) casync__ops_done(&group->waiting, 0);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_WAIT_GROUP, group, &group->waiting,
+                           group->count == 0 ? 0 : -EAGAIN);
+}
+
+CASYNC__DEFINE int64_t casync_wait_group_wait(casync_wait_group *group) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_wait_group_wait_op(group, &op)) : -EPERM;
+}
+
+/* -- once -- */
+
+static int64_t casync__once_try(casync_once *once) {
+    if (once->done) return 0;
+    if (once->doing) return -EAGAIN;
+    once->doing = true;
+    return 1;
+}
+
+CASYNC__DEFINE casync_future *casync_once_begin_op(casync_once *once, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_ONCE, once, &once->waiting, casync__once_try(once));
+}
+
+CASYNC__DEFINE int64_t casync_once_begin(casync_once *once) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_once_begin_op(once, &op)) : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_once_end(casync_once *once, int64_t result) {
+    casync_op *next = casync__first_waiting(&once->waiting);
+    if (!once->doing) return CASYNC_INVALID_STATE;
+    if (result < 0 && next) {
+        casync__op_done(next, 1, NULL);
+        return 0;
+    }
+    once->doing = false;
+    once->done = result >= 0;
+    casync__ops_done(&once->waiting, 0);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg) {
+    int64_t result = casync_once_begin(once);
+    if (result != 1) return result;
+    result = coroutine(casync_get_running_loop(), arg);
+    casync_once_end(once, result);
+    return result < 0 ? result : 0;
+}
+
+/* -- queue -- */
+
+/* The items are in a ring of slots, from `first` on; a priority queue's are a heap, for which first stays 0.
+   Somebody waits to get only while there are no items, and to put only while there are maxsize. While a put
+   waits, its item is in future.ptr. */
+
+#define CASYNC__QUEUE_MIN 16u
+
+typedef struct casync__queue_slot {
+    void *item;
+    uint64_t sequence; /* orders equals in a priority queue */
+} casync__queue_slot;
+
+static casync__queue_slot *casync__queue_at(const casync_queue *queue, size_t i) {
+    i += queue->first;
+    return &queue->slots[i < queue->capacity ? i : i - queue->capacity];
+}
+
+/* Moves the items to a larger ring. */
+static int64_t casync__queue_reserve(casync_queue *queue, uint64_t capacity) {
+    casync__queue_slot *slots;
+    size_t i;
+    if (!queue->allocator.function) {
+        const casync_loop *loop = casync_get_running_loop();
+        if (!loop) return -EPERM;
+        queue->allocator = loop->allocator;
+    }
+    if (capacity > PTRDIFF_MAX / sizeof *slots) return -ENOMEM;
+    slots = (casync__queue_slot *)casync__realloc(&queue->allocator, NULL, (size_t)capacity * sizeof *slots);
+    if (!slots) return -ENOMEM;
+    for (i = 0; i < queue->count; i++) slots[i] = *casync__queue_at(queue, i);
+    casync__free(&queue->allocator, queue->slots);
+    queue->slots = slots;
+    queue->capacity = (size_t)capacity;
+    queue->first = 0;
+    return 0;
+}
+
+static bool casync__slot_is_before(const casync_queue *queue, const casync__queue_slot *a,
+                                   const casync__queue_slot *b) {
+    int order = queue->compare(a->item, b->item);
+    return order < 0 || (order == 0 && a->sequence < b->sequence);
+}
+
+/* Puts the slot into the heap, at i or above: parents that come after it move down. */
+static void casync__heap_up(casync_queue *queue, size_t i, casync__queue_slot slot) {
+    while (i > 0 && casync__slot_is_before(queue, &slot, &queue->slots[(i - 1) / 2])) {
+        queue->slots[i] = queue->slots[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    queue->slots[i] = slot;
+}
+
+/* Puts the slot into the heap, at i or below: children that come before it move up. */
+static void casync__heap_down(casync_queue *queue, size_t i, casync__queue_slot slot) {
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child + 1 < queue->count &&
+            casync__slot_is_before(queue, &queue->slots[child + 1], &queue->slots[child]))
+            child++;
+        if (child >= queue->count || !casync__slot_is_before(queue, &queue->slots[child], &slot)) break;
+        queue->slots[i] = queue->slots[child];
+        i = child;
+    }
+    queue->slots[i] = slot;
+}
+
+/* There is room, or the queue has no limit. */
+static int64_t casync__queue_insert(casync_queue *queue, void *item) {
+    casync__queue_slot slot;
+    if (queue->count == queue->capacity) {
+        int64_t result =
+            casync__queue_reserve(queue, queue->count > 0 ? 2 * queue->count : CASYNC__QUEUE_MIN);
+        if (result < 0) return result;
+    }
+    slot.item = item;
+    slot.sequence = queue->sequence++;
+    if (queue->order == CASYNC_QUEUE_PRIORITY)
+        casync__heap_up(queue, queue->count, slot);
+    else
+        *casync__queue_at(queue, queue->count) = slot;
+    queue->count++;
+    return 0;
+}
+
+/* There is an item. */
+static void *casync__queue_take(casync_queue *queue) {
+    void *item;
+    queue->count--;
+    if (queue->order == CASYNC_QUEUE_LIFO) return casync__queue_at(queue, queue->count)->item;
+    item = queue->slots[queue->first].item;
+    if (queue->order == CASYNC_QUEUE_PRIORITY)
+        casync__heap_down(queue, 0, queue->slots[queue->count]);
+    else if (++queue->first == queue->capacity)
+        queue->first = 0;
+    return item;
+}
+
+CASYNC__DEFINE int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
+                                         const casync_queue_desc *desc) {
+    memset(queue, 0, sizeof *queue);
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    queue->allocator = loop->allocator;
+    if (!desc) return 0;
+    if (desc->maxsize < 0 || desc->order < CASYNC_QUEUE_FIFO || desc->order > CASYNC_QUEUE_PRIORITY ||
+        (desc->order == CASYNC_QUEUE_PRIORITY && !desc->compare))
+        return -EINVAL;
+    queue->maxsize = desc->maxsize;
+    queue->order = desc->order;
+    queue->compare = desc->compare;
+    return desc->maxsize > 0 ? casync__queue_reserve(queue, (uint64_t)desc->maxsize) : 0;
+}
+
+CASYNC__DEFINE size_t casync_queue_qsize(const casync_queue *queue) { return queue->count; }
+
+CASYNC__DEFINE bool casync_queue_empty(const casync_queue *queue) { return queue->count == 0; }
+
+CASYNC__DEFINE bool casync_queue_full(const casync_queue *queue) {
+    return queue->maxsize > 0 && queue->count >= (size_t)queue->maxsize;
+}
+
+CASYNC__DEFINE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) {
+    casync_op *getter = casync__first_waiting(&queue->getters);
+    int64_t result = 0;
+    if (queue->is_shutdown) return CASYNC_QUEUE_SHUT_DOWN;
+    if (casync_queue_full(queue)) return -EAGAIN;
+    if (getter)
+        casync__op_done(getter, 0, item);
+    else
+        result = casync__queue_insert(queue, item);
+    if (result == 0) queue->unfinished++;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_get_nowait(casync_queue *queue, void **item) {
+    casync_op *putter = casync__first_waiting(&queue->putters);
+    if (queue->count == 0) return queue->is_shutdown ? CASYNC_QUEUE_SHUT_DOWN : -EAGAIN;
+    *item = casync__queue_take(queue);
+    if (putter) {
+        casync_queue_put_nowait(queue, putter->future.ptr); /* which cannot fail: there is room */
+        casync__op_done(putter, 0, NULL);
+    }
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item) {
+    casync_future *future =
+        casync__sync_op(op, CASYNC__OP_PUT, queue, &queue->putters, casync_queue_put_nowait(queue, item));
+    future->ptr = item;
+    return future;
+}
+
+CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op) {
+    void *item = NULL;
+    int64_t result = casync_queue_get_nowait(queue, &item);
+    casync_future *future = casync__sync_op(op, CASYNC__OP_GET, queue, &queue->getters, result);
+    future->ptr = item;
+    return future;
+}
+
+CASYNC__DEFINE int64_t casync_queue_put(casync_queue *queue, void *item) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_queue_put_nowait(queue, item) : -EPERM;
+    casync_op op;
+    return result == -EAGAIN ? casync__await(task, casync_queue_put_op(queue, &op, item)) : result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
+    casync_op op;
+    return casync__calling_task() ? casync__await_for(casync_queue_put_op(queue, &op, item), timeout)
+                                  : -EPERM;
+}
+
+CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
+    casync_task *task = casync__calling_task();
+    int64_t result = task ? casync_queue_get_nowait(queue, item) : -EPERM;
+    casync_op op;
+    if (result != -EAGAIN) return result;
+    result = casync__await(task, casync_queue_get_op(queue, &op));
+    if (result >= 0) *item = op.future.ptr;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout) {
+    casync_op op;
+    int64_t result;
+    if (!casync__calling_task()) return -EPERM;
+    result = casync__await_for(casync_queue_get_op(queue, &op), timeout);
+    if (result >= 0) *item = op.future.ptr;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_queue_task_done(casync_queue *queue) {
+    if (queue->unfinished == 0) return CASYNC_INVALID_STATE;
+    if (--queue->unfinished == 0) casync__ops_done(&queue->joining, 0);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op) {
+    return casync__sync_op(op, CASYNC__OP_JOIN, queue, &queue->joining, queue->unfinished == 0 ? 0 : -EAGAIN);
+}
+
+CASYNC__DEFINE int64_t casync_queue_join(casync_queue *queue) {
+    casync_task *task = casync__calling_task();
+    casync_op op;
+    return task ? casync__await(task, casync_queue_join_op(queue, &op)) : -EPERM;
+}
+
+CASYNC__DEFINE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
+    queue->is_shutdown = true;
+    casync__ops_done(&queue->getters, CASYNC_QUEUE_SHUT_DOWN);
+    casync__ops_done(&queue->putters, CASYNC_QUEUE_SHUT_DOWN);
+    if (!immediate) return;
+    for (; queue->count > 0; queue->count--) casync_queue_task_done(queue);
+    queue->first = 0;
+}
+
+CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
+    casync_queue_shutdown(queue, true);
+    casync__free(&queue->allocator, queue->slots);
+    queue->slots = NULL;
+    queue->capacity = 0;
+}
+
 /* >> streams & servers (implementation) ------------------------------------------------------- */
 
 /* One stream type over the readiness of a descriptor. Incoming bytes take the shortest way there is: into
@@ -6135,18 +7410,6 @@ enum {
     CASYNC__STREAM_WAS_BLOCKING = 131072, /* and will be again, if the descriptor is kept */
     CASYNC__STREAM_EOF_TOLD = 262144,     /* to the protocol */
     CASYNC__STREAM_LENT = 65536           /* the frame last read is the user's until the next read */
-};
-
-enum {
-    CASYNC__OP_READ,
-    CASYNC__OP_READ_EXACTLY,
-    CASYNC__OP_READ_FRAME,
-    CASYNC__OP_CONNECT,
-    CASYNC__OP_DRAIN,
-    CASYNC__OP_FINISH,
-    CASYNC__OP_ACCEPT,
-    CASYNC__OP_JOIN,
-    CASYNC__OP_WAIT_CLIENTS
 };
 
 #define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
@@ -6188,27 +7451,27 @@ static void casync__report_server(casync_server *server, const char *message, in
     casync_call_exception_handler(server->watcher.reader.loop, &exception);
 }
 
-/* -- ending operations that wait for a stream or a server -- */
+/* -- operations that are given up -- */
 
-/* For casync_dump. */
-static const char *casync__describe_op(const casync_op *op) {
-    static const char *const names[] = {"read",    "read_exactly", "read_until",
-                                        "connect", "drain",        "finish",
-                                        "accept",  "server_join",  "server_wait_clients"};
-    return names[op->kind];
+/* A read waits in no list. */
+static void casync__read_abandon(casync_op *op) {
+    if (!op->stream || op->stream->reading != op) return;
+    op->stream->reading = NULL;
+    casync__update_reading(op->stream);
 }
 
-static void casync__op_abandon(casync_future *future) {
-    casync_op *op = (casync_op *)(void *)future;
-    if (op->link.next) casync__list_remove(&op->link);
-    if (op->stream && op->stream->reading == op) { /* a read waits in no list */
-        op->stream->reading = NULL;
-        casync__update_reading(op->stream);
-    }
-    if (op->kind == CASYNC__OP_ACCEPT && !casync__server_wants(op->server))
-        casync__unwant(&op->server->watcher, CASYNC__READ);
-    if (op->kind == CASYNC__OP_CONNECT || op->kind == CASYNC__OP_FINISH)
-        casync_close(op->stream); /* may free op */
+static void casync__accept_abandon(casync_op *op) {
+    if (!casync__server_wants(op->server)) casync__unwant(&op->server->watcher, CASYNC__READ);
+}
+
+/* Connect and finish: the stream goes with them, and may free op. */
+static void casync__stream_abandon(casync_op *op) { casync_close(op->stream); }
+
+static void casync__finish_abandon(casync_op *op) {
+    if (op->datagram)
+        casync_datagram_close(op->datagram);
+    else
+        casync_close(op->stream);
 }
 
 /* -- framing -- */
@@ -6656,12 +7919,12 @@ static void casync__pause_writing_if_full(casync_stream *stream) {
     if (stream->protocol && stream->protocol->pause_writing) stream->protocol->pause_writing(stream);
 }
 
-static void casync__drains_done(casync_stream *stream) {
-    casync_link *link = stream->waiting.next;
-    while (link != &stream->waiting) {
+static void casync__drains_done(casync_link *waiting, int64_t result) {
+    casync_link *link = waiting->next;
+    while (link != waiting) {
         casync_op *op = casync__container(link, casync_op, link);
         link = link->next;
-        if (op->kind == CASYNC__OP_DRAIN) casync__op_done(op, 0, NULL);
+        if (op->kind == CASYNC__OP_DRAIN) casync__op_done(op, result, NULL);
     }
 }
 
@@ -6669,7 +7932,7 @@ static void casync__resume_writing_if_drained(casync_stream *stream) {
     if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) || stream->out.size > stream->low_water)
         return;
     stream->flags &= ~(uint32_t)CASYNC__STREAM_WRITING_PAUSED;
-    casync__drains_done(stream);
+    casync__drains_done(&stream->waiting, 0);
     if (stream->protocol && stream->protocol->resume_writing) stream->protocol->resume_writing(stream);
 }
 
@@ -7061,7 +8324,7 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
         stream->flags |= CASYNC__STREAM_WAS_BLOCKING;
         casync__set_blocking(fd, false);
     }
-    casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
+    if (!options || !options->keep_fd) casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
     if (casync__is_inet(family)) casync__set_tcp_options(fd, options);
     casync__update_reading(stream);
     return 0;
@@ -7351,6 +8614,12 @@ static inline struct sockaddr *casync__sockaddr(const casync_address *address) {
     return (struct sockaddr *)(void *)address->storage.bytes;
 }
 
+/* The number of a network interface, given by name or as that number. */
+static int64_t casync__interface_index(const char *name) {
+    unsigned index = if_nametoindex(name);
+    return index == 0 && sscanf(name, "%u", &index) != 1 ? -EINVAL : (int64_t)index;
+}
+
 static int64_t casync__parse_ipv6(const char *host, int port, casync_address *address) {
     struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)address->storage.bytes;
     const char *zone = strchr(host, '%');
@@ -7363,9 +8632,9 @@ static int64_t casync__parse_ipv6(const char *host, int port, casync_address *ad
     in6->sin6_port = htons((uint16_t)port);
     if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1) return -EINVAL;
     if (zone) {
-        unsigned index = if_nametoindex(zone + 1);
-        if (index == 0 && sscanf(zone + 1, "%u", &index) != 1) return -EINVAL;
-        in6->sin6_scope_id = index;
+        int64_t index = casync__interface_index(zone + 1);
+        if (index < 0) return index;
+        in6->sin6_scope_id = (uint32_t)index;
     }
     address->size = sizeof *in6;
     return 0;
@@ -7395,6 +8664,20 @@ static int64_t casync__parse_path(const char *path, casync_address *address) {
         address->size--;
     }
     return 0;
+}
+
+CASYNC__DEFINE int64_t casync_address_from_host(casync_address *address, const char *host, int port) {
+    casync_address parsed;
+    int64_t result = casync__parse_host(host, port, &parsed);
+    if (result == 0) *address = parsed;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_address_from_path(casync_address *address, const char *path) {
+    casync_address parsed;
+    int64_t result = casync__parse_path(path, &parsed);
+    if (result == 0) *address = parsed;
+    return result;
 }
 
 CASYNC__DEFINE int casync_address_port(const casync_address *address) {
@@ -7559,12 +8842,6 @@ static void casync__stream_writable(void *arg) {
 }
 
 /* -- the forms that wait -- */
-
-/* Runs `start`, a call of an operation on &op, in a stackful task. */
-#define CASYNC__WAIT_FOR(owner_loop, start)                                                                  \
-    casync_task *task = casync__waiting_task(owner_loop);                                                    \
-    casync_op op;                                                                                            \
-    return task ? casync__await(task, start) : -EPERM
 
 CASYNC__DEFINE int64_t casync_connect(casync_loop *loop, casync_stream *stream,
                                       const casync_connect_desc *desc) {
@@ -7882,7 +9159,7 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
         return result;
     }
     casync__set_blocking((int)fd, false);
-    if (desc->use_fd) casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    if (desc->use_fd && !desc->keep_fd) casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
     server->desc = *desc;
     server->user = desc->user;
@@ -7915,7 +9192,7 @@ static casync_future *casync__join_server(casync_server *server, casync_op *op, 
 }
 
 CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
-    return casync__join_server(server, op, CASYNC__OP_JOIN, !server->open);
+    return casync__join_server(server, op, CASYNC__OP_SERVER_JOIN, !server->open);
 }
 
 CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
@@ -7979,6 +9256,1403 @@ CASYNC__DEFINE int64_t casync_server_finish_clients(casync_server *server) {
 
 CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
     casync_watcher_ref(&server->watcher, referenced);
+}
+
+/* >> datagrams (implementation) --------------------------------------------------------------- */
+
+/* As a stream is, but each send and each receive is whole or fails by itself, and only its user ends the
+   socket. Received datagrams come as batches, through an area that all sockets of the loop share: one slot
+   each, of which the kernel touches what it fills. Those that cannot be sent at once wait in `out`, in
+   order, each in an entry of its own with its address. A callback may end the reading that it is part of:
+   then the rest of its batch waits in `in`.
+
+   Costs: receiving is one recvmmsg for up to 16 datagrams, sending one sendto each, or for what was queued
+   one sendmmsg for up to 16. So a datagram that is answered is 3 system calls with the wait, a burst of 64
+   that the protocol answers 69. Measured on one machine, for small datagrams: a recvmmsg that finds 16 takes
+   520 ns for each, one that finds a single one 1.06 us, where recvmsg until EAGAIN takes 1.22. A queued
+   datagram is one allocation of 184 bytes and its own. A socket has no memory but its struct; the first
+   with a protocol gives the loop the area. */
+
+enum {
+    CASYNC__DATAGRAM_OPEN = 1,
+    CASYNC__DATAGRAM_UNSHARED = 2, /* as for streams */
+    CASYNC__DATAGRAM_KEEP_FD = 4,
+    CASYNC__DATAGRAM_PAUSED = 8, /* reading, by the user */
+    CASYNC__DATAGRAM_WRITING_PAUSED = 16,
+    CASYNC__DATAGRAM_FINISHING = 32,
+    CASYNC__DATAGRAM_ENDED = 64
+};
+
+#define CASYNC__DATAGRAM_BATCH 16   /* at most, received or sent by one call */
+#define CASYNC__DATAGRAM_BATCHES 4  /* of one socket in one turn, each way */
+#define CASYNC__DATAGRAM_COUNTED 8  /* bytes that a datagram in the queue counts beside its own */
+#define CASYNC__DATAGRAM_SIZE 65536 /* the longest by default */
+#define CASYNC__DATAGRAM_UNIX_SIZE 262144
+#define CASYNC__DATAGRAM_AREA 1048576
+#define CASYNC__DATAGRAM_QUEUE_LIMIT 1048576
+#define CASYNC__DATAGRAM_RETRY CASYNC_MS(1)
+
+/* A datagram in a queue. The bytes follow it, but for those of an operation. */
+typedef struct casync__datagram_entry {
+    casync_link link;
+    casync_op *op; /* the send operation it belongs to, or NULL */
+    const uint8_t *data;
+    size_t size;
+    int64_t error; /* in `in`: this came in its place, or 0 */
+    casync_address address;
+} casync__datagram_entry;
+
+static inline casync_loop *casync__datagram_loop(const casync_datagram *datagram) {
+    return datagram->watcher.reader.loop;
+}
+
+static inline bool casync__datagram_is(const casync_datagram *datagram, uint32_t flag) {
+    return (datagram->flags & flag) != 0;
+}
+
+static inline bool casync__datagram_is_active(const casync_datagram *datagram) {
+    return (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
+}
+
+static inline casync__datagram_entry *casync__first_entry(const casync_link *list) {
+    return casync__list_is_empty(list) ? NULL : casync__container(list->next, casync__datagram_entry, link);
+}
+
+/* Makes an entry with a copy of the spans. */
+static casync__datagram_entry *casync__make_entry(casync_loop *loop, const casync_span *spans, size_t count,
+                                                  const casync_address *address) {
+    size_t i, size = casync__spans_size(spans, count);
+    casync__datagram_entry *entry =
+        (casync__datagram_entry *)casync__realloc(&loop->allocator, NULL, sizeof *entry + size);
+    uint8_t *bytes;
+    if (!entry) return NULL;
+    memset(entry, 0, sizeof *entry);
+    entry->data = bytes = (uint8_t *)(entry + 1);
+    entry->size = size;
+    if (address) entry->address = *address;
+    for (i = 0; i < count; i++) {
+        if (spans[i].len > 0) memcpy(bytes, spans[i].ptr, spans[i].len);
+        bytes += spans[i].len;
+    }
+    return entry;
+}
+
+static void casync__datagram_error(casync_datagram *datagram, int64_t error) {
+    if (datagram->protocol && datagram->protocol->error_received)
+        datagram->protocol->error_received(datagram, error);
+}
+
+/* -- receiving -- */
+
+static inline bool casync__datagram_protocol_reads(const casync_datagram_protocol *protocol) {
+    return protocol && protocol->datagram_received;
+}
+
+/* Shall the protocol be given datagrams now? */
+static inline bool casync__datagram_delivers(const casync_datagram *datagram) {
+    return casync__datagram_protocol_reads(datagram->protocol) &&
+           (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_PAUSED | CASYNC__DATAGRAM_FINISHING |
+                               CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
+}
+
+static inline bool casync__datagram_wants(const casync_datagram *datagram) {
+    return casync__datagram_delivers(datagram) || !casync__list_is_empty(&datagram->receiving);
+}
+
+static void casync__datagram_update_reading(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return;
+    if (!casync__datagram_wants(datagram)) {
+        casync__unwant(&datagram->watcher, CASYNC__READ);
+        return;
+    }
+    casync__want(&datagram->watcher, CASYNC__READ);
+    if (!casync__list_is_empty(&datagram->in)) /* by the queue: no callback inside its own call */
+        casync__make_ready(casync__datagram_loop(datagram), &datagram->watcher.reader);
+}
+
+/* The area of the loop, where batches are received. */
+static int64_t casync__make_datagram_area(casync_loop *loop) {
+    if (!loop->datagram_area)
+        loop->datagram_area = (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC__DATAGRAM_AREA);
+    return loop->datagram_area ? 0 : -ENOMEM;
+}
+
+/* Gives a datagram, or the error in its place, to the operation that waits. */
+static void casync__datagram_serve(casync_datagram *datagram, const casync__datagram_entry *entry) {
+    casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
+    int64_t error = entry->error < 0 ? entry->error : entry->size > op->length ? -EMSGSIZE : 0;
+    op->done = entry->size < op->length ? entry->size : op->length;
+    if (op->done > 0) memcpy(op->buffer, entry->data, op->done);
+    if (op->address) *op->address = entry->address;
+    casync__op_done(op, error < 0 ? error : (int64_t)op->done, NULL);
+}
+
+/* Hands out what a batch left, as far as it is wanted. */
+static void casync__datagram_deliver_kept(casync_datagram *datagram, const casync__guard *guard) {
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__datagram_entry *entry;
+    while (!guard->gone && !loop->breaking && casync__datagram_wants(datagram) &&
+           (entry = casync__first_entry(&datagram->in)) != NULL) {
+        casync__list_remove(&entry->link);
+        if (!casync__list_is_empty(&datagram->receiving)) {
+            casync__datagram_serve(datagram, entry);
+        } else if (entry->error < 0) {
+            casync__datagram_error(datagram, entry->error);
+        } else {
+            casync_span span;
+            span.ptr = entry->data;
+            span.len = entry->size;
+            datagram->protocol->datagram_received(datagram, span, &entry->address);
+        }
+        casync__free(&loop->allocator, entry);
+    }
+}
+
+/* Receives one datagram into the buffer of the operation that waits. */
+static bool casync__receive_for_op(casync_datagram *datagram) {
+    casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
+    struct iovec bytes;
+    struct msghdr message;
+    int64_t result;
+    memset(&message, 0, sizeof message);
+    bytes.iov_base = op->buffer;
+    bytes.iov_len = op->length;
+    message.msg_iov = &bytes;
+    message.msg_iovlen = 1;
+    if (op->address) {
+        message.msg_name = op->address->storage.bytes;
+        message.msg_namelen = sizeof op->address->storage;
+    }
+    result = casync__sys_recvmsg(datagram->watcher.fd, &message);
+    if (result == -EAGAIN) return false;
+    if (result >= 0) op->done = (size_t)result;
+    if (result >= 0 && op->address) op->address->size = message.msg_namelen;
+    if (result >= 0 && message.msg_flags & MSG_TRUNC) result = -EMSGSIZE;
+    casync__op_done(op, result, NULL);
+    return true;
+}
+
+/* One datagram of a batch: to the protocol, or to wait until it is wanted. */
+static void casync__datagram_take(casync_datagram *datagram, casync_span data, const casync_address *from,
+                                  int64_t error) {
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__datagram_entry *entry;
+    if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in) && !loop->breaking) {
+        if (error < 0)
+            casync__datagram_error(datagram, error);
+        else
+            datagram->protocol->datagram_received(datagram, data, from);
+        return;
+    }
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)) return;
+    entry = casync__make_entry(loop, &data, 1, from);
+    if (!entry) {
+        casync__datagram_error(datagram, -ENOMEM);
+        return;
+    }
+    entry->error = error;
+    casync__list_append(&datagram->in, &entry->link);
+}
+
+/* Receives as many datagrams as one call gives. False if there are no more for now. The area may not be
+   used by another socket meanwhile: that could only be in a loop run inside a callback, which has its own. */
+static bool casync__receive_batch(casync_datagram *datagram, const casync__guard *guard) {
+    struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
+    struct iovec bytes[CASYNC__DATAGRAM_BATCH];
+    casync_address from[CASYNC__DATAGRAM_BATCH];
+    size_t size = CASYNC__DATAGRAM_AREA / datagram->max_size, i;
+    int64_t count;
+    if (size > CASYNC__DATAGRAM_BATCH) size = CASYNC__DATAGRAM_BATCH;
+    memset(messages, 0, size * sizeof messages[0]);
+    for (i = 0; i < size; i++) {
+        bytes[i].iov_base = casync__datagram_loop(datagram)->datagram_area + i * datagram->max_size;
+        bytes[i].iov_len = datagram->max_size;
+        messages[i].msg_hdr.msg_iov = &bytes[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+        messages[i].msg_hdr.msg_name = from[i].storage.bytes;
+        messages[i].msg_hdr.msg_namelen = sizeof from[i].storage;
+    }
+    count = casync__sys_recvmmsg(datagram->watcher.fd, messages, (unsigned)size);
+    if (count < 0 && count != -EAGAIN) casync__datagram_error(datagram, count);
+    for (i = 0; (int64_t)i < count && !guard->gone; i++) {
+        casync_span data;
+        data.ptr = bytes[i].iov_base;
+        data.len = messages[i].msg_len;
+        from[i].size = messages[i].msg_hdr.msg_namelen;
+        casync__datagram_take(datagram, data, &from[i],
+                              messages[i].msg_hdr.msg_flags & MSG_TRUNC ? -EMSGSIZE : 0);
+    }
+    return count == (int64_t)size;
+}
+
+static void casync__datagram_readable(void *arg) {
+    casync_datagram *datagram = (casync_datagram *)arg;
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__guard guard;
+    bool more = true;
+    int i;
+    casync__guard_enter(loop, &guard, datagram);
+    casync__datagram_deliver_kept(datagram, &guard);
+    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone; i++) {
+        if (!casync__datagram_wants(datagram) || !casync__list_is_empty(&datagram->in) || loop->breaking)
+            break;
+        more = casync__list_is_empty(&datagram->receiving) ? casync__receive_batch(datagram, &guard)
+                                                           : casync__receive_for_op(datagram);
+    }
+    if (casync__guard_leave(loop, &guard)) casync__datagram_update_reading(datagram);
+}
+
+/* -- sending -- */
+
+static void casync__datagram_pause_if_full(casync_datagram *datagram) {
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED) ||
+        datagram->queued <= datagram->high_water)
+        return;
+    datagram->flags |= CASYNC__DATAGRAM_WRITING_PAUSED;
+    if (datagram->protocol && datagram->protocol->pause_writing) datagram->protocol->pause_writing(datagram);
+}
+
+static void casync__datagram_resume_if_drained(casync_datagram *datagram) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED) ||
+        datagram->queued > datagram->low_water)
+        return;
+    datagram->flags &= ~(uint32_t)CASYNC__DATAGRAM_WRITING_PAUSED;
+    casync__drains_done(&datagram->waiting, 0);
+    if (datagram->protocol && datagram->protocol->resume_writing)
+        datagram->protocol->resume_writing(datagram);
+}
+
+/* Ends the wait of a datagram: it is sent, dropped, or failed. */
+static void casync__datagram_dequeue(casync_datagram *datagram, casync__datagram_entry *entry,
+                                     int64_t result) {
+    casync_op *op = entry->op;
+    casync__list_remove(&entry->link);
+    datagram->queued -= entry->size + CASYNC__DATAGRAM_COUNTED;
+    casync__free(&casync__datagram_loop(datagram)->allocator, entry);
+    if (op) casync__op_done(op, result, NULL);
+}
+
+static void casync__datagram_want_write(casync_datagram *datagram) {
+    if (!datagram->retry.job.link.next) casync__want(&datagram->watcher, CASYNC__WRITE);
+}
+
+static void casync__datagram_enqueue(casync_datagram *datagram, casync__datagram_entry *entry) {
+    casync__list_append(&datagram->out, &entry->link);
+    datagram->queued += entry->size + CASYNC__DATAGRAM_COUNTED;
+    casync__datagram_want_write(datagram);
+    casync__datagram_pause_if_full(datagram);
+}
+
+static void casync__datagram_writable(void *arg);
+
+/* A Unix socket that is not connected counts as writable although the receiver's queue is full (unix(7);
+   epoll knows of no receiver), so waiting for that would spin: the next attempt comes a little later. */
+static void casync__datagram_back_off(casync_datagram *datagram) {
+    const casync__datagram_entry *entry = casync__first_entry(&datagram->out);
+    casync_loop *loop = casync__datagram_loop(datagram);
+    if (entry->address.size == 0 || casync__sockaddr(&entry->address)->sa_family != AF_UNIX) return;
+    casync_timer_ref(&datagram->retry, !(datagram->watcher.flags & CASYNC__WATCHER_UNREFERENCED));
+    datagram->retry.job.flags |= CASYNC__JOB_INTERNAL;
+    if (casync_call_later(loop, &datagram->retry, CASYNC__DATAGRAM_RETRY, casync__datagram_writable,
+                          datagram) == 0) /* else no memory for the timer: spinning is what is left */
+        casync__unwant(&datagram->watcher, CASYNC__WRITE);
+}
+
+/* Sends the first datagrams of the queue. False if the kernel took less than all it was given: then it
+   tells of the rest, or of an error in it, when the socket is writable next. (An error that ICMP told is
+   lost if it comes in the middle of a batch, see sendmmsg(2), BUGS; the datagram it hit is sent again.) */
+static bool casync__send_batch(casync_datagram *datagram) {
+    struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
+    struct iovec bytes[CASYNC__DATAGRAM_BATCH];
+    casync_link *link;
+    unsigned size = 0;
+    int64_t count, i;
+    memset(messages, 0, sizeof messages);
+    for (link = datagram->out.next; link != &datagram->out && size < CASYNC__DATAGRAM_BATCH;
+         link = link->next) {
+        casync__datagram_entry *entry = casync__container(link, casync__datagram_entry, link);
+        bytes[size].iov_base = (void *)(uintptr_t)entry->data;
+        bytes[size].iov_len = entry->size;
+        messages[size].msg_hdr.msg_iov = &bytes[size];
+        messages[size].msg_hdr.msg_iovlen = 1;
+        if (entry->address.size > 0) {
+            messages[size].msg_hdr.msg_name = entry->address.storage.bytes;
+            messages[size].msg_hdr.msg_namelen = entry->address.size;
+        }
+        size++;
+    }
+    count = casync__sys_sendmmsg(datagram->watcher.fd, messages, size);
+    for (i = 0; i < count; i++) {
+        casync__datagram_entry *entry = casync__first_entry(&datagram->out);
+        casync__datagram_dequeue(datagram, entry, (int64_t)entry->size);
+    }
+    if (count == -EAGAIN) {
+        casync__datagram_back_off(datagram);
+    } else if (count < 0) {
+        casync__datagram_entry *failed = casync__first_entry(&datagram->out);
+        bool tell = !failed->op;
+        casync__datagram_dequeue(datagram, failed, count);
+        if (tell) casync__datagram_error(datagram, count);
+    }
+    return count == (int64_t)size || (count < 0 && count != -EAGAIN);
+}
+
+static void casync__datagram_end(casync_datagram *datagram, int64_t error);
+
+/* The socket is writable, or it is time to try again. */
+static void casync__datagram_writable(void *arg) {
+    casync_datagram *datagram = (casync_datagram *)arg;
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__guard guard;
+    bool more = true;
+    int i;
+    casync__guard_enter(loop, &guard, datagram);
+    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone && !loop->breaking; i++)
+        more = !casync__list_is_empty(&datagram->out) && casync__send_batch(datagram);
+    if (!guard.gone) casync__datagram_resume_if_drained(datagram);
+    if (!casync__guard_leave(loop, &guard) || !casync__datagram_is_active(datagram)) return;
+    if (!casync__list_is_empty(&datagram->out)) {
+        casync__datagram_want_write(datagram);
+    } else {
+        casync__unwant(&datagram->watcher, CASYNC__WRITE);
+        if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) casync__datagram_end(datagram, 0);
+    }
+}
+
+/* May the user send? */
+static int64_t casync__check_send(const casync_datagram *datagram) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return CASYNC_INVALID_STATE;
+    return casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED) ? -EPIPE : 0;
+}
+
+/* What the kernel says to it now; -EAGAIN also if others wait before it. */
+static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync_span *spans, size_t count,
+                                         const casync_address *address) {
+    struct msghdr message;
+    int64_t result = casync__check_send(datagram);
+    if (result < 0) return result;
+    CASYNC_ASSERT(casync__in_loop_thread(casync__datagram_loop(datagram)));
+    if (!casync__list_is_empty(&datagram->out)) return -EAGAIN;
+    if (count == 1)
+        return casync__sys_sendto(datagram->watcher.fd, spans[0].ptr, spans[0].len,
+                                  address ? casync__sockaddr(address) : NULL, address ? address->size : 0);
+    memset(&message, 0, sizeof message);
+    message.msg_iov = casync__iovec(spans);
+    message.msg_iovlen = count;
+    if (address) {
+        message.msg_name = casync__sockaddr(address);
+        message.msg_namelen = address->size;
+    }
+    return casync__sys_sendmsg(datagram->watcher.fd, &message);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_sendv(casync_datagram *datagram, const casync_span *spans,
+                                             size_t count, const casync_address *address) {
+    int64_t result = casync__datagram_send_now(datagram, spans, count, address);
+    size_t size = casync__spans_size(spans, count);
+    casync__datagram_entry *entry;
+    if (result != -EAGAIN) return result;
+    if (datagram->queued >= datagram->queue_limit ||
+        size + CASYNC__DATAGRAM_COUNTED > datagram->queue_limit - datagram->queued)
+        return -ENOBUFS;
+    entry = casync__make_entry(casync__datagram_loop(datagram), spans, count, address);
+    if (!entry) return -ENOMEM;
+    casync__datagram_enqueue(datagram, entry);
+    return (int64_t)size;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
+                                            const casync_address *address) {
+    casync_span span;
+    span.ptr = data;
+    span.len = size;
+    return casync_datagram_sendv(datagram, &span, 1, address);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_try_send(casync_datagram *datagram, const void *data, size_t size,
+                                                const casync_address *address) {
+    casync_span span;
+    span.ptr = data;
+    span.len = size;
+    return casync__datagram_send_now(datagram, &span, 1, address);
+}
+
+/* -- operations -- */
+
+static casync_future *casync__datagram_op_begin(casync_datagram *datagram, casync_op *op, int kind) {
+    casync__op_begin(casync__datagram_loop(datagram), op, kind);
+    op->datagram = datagram;
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op,
+                                                      const void *data, size_t size,
+                                                      const casync_address *address) {
+    casync__datagram_entry *entry;
+    int64_t result;
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_SEND);
+    result = casync_datagram_try_send(datagram, data, size, address);
+    if (result != -EAGAIN) return casync__op_done(op, result, NULL);
+    entry = casync__make_entry(casync__datagram_loop(datagram), NULL, 0, address);
+    if (!entry) return casync__op_done(op, -ENOMEM, NULL);
+    entry->op = op;
+    entry->data = (const uint8_t *)data;
+    entry->size = size;
+    casync__datagram_enqueue(datagram, entry);
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op,
+                                                         void *buffer, size_t size, casync_address *address) {
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_RECEIVE);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN) ||
+        casync__datagram_protocol_reads(datagram->protocol))
+        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED))
+        return casync__op_done(op, -ECONNABORTED, NULL);
+    if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
+    op->buffer = (uint8_t *)buffer;
+    op->length = size;
+    op->address = address;
+    casync__list_append(&datagram->receiving, &op->link);
+    casync__datagram_update_reading(datagram);
+    return &op->future;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op) {
+    int64_t state = casync__check_send(datagram);
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_DRAIN);
+    if (state < 0 && !casync__datagram_is_active(datagram)) return casync__op_done(op, state, NULL);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED)) return casync__op_done(op, 0, NULL);
+    casync__list_append(&datagram->waiting, &op->link);
+    return &op->future;
+}
+
+/* Takes the datagram of a send operation out of the queue. */
+static void casync__forget_send(casync_datagram *datagram, casync_op *op) {
+    casync_link *link;
+    for (link = datagram->out.next; link != &datagram->out; link = link->next) {
+        casync__datagram_entry *entry = casync__container(link, casync__datagram_entry, link);
+        if (entry->op != op) continue;
+        entry->op = NULL;
+        casync__datagram_dequeue(datagram, entry, 0);
+        return; /* that the queue may be empty now is noticed when the socket is writable */
+    }
+}
+
+static void casync__receive_abandon(casync_op *op) { casync__datagram_update_reading(op->datagram); }
+static void casync__send_abandon(casync_op *op) { casync__forget_send(op->datagram, op); }
+
+/* -- the life of a datagram socket -- */
+
+static void casync__drop_datagrams(casync_datagram *datagram, int64_t error) {
+    casync__datagram_entry *entry;
+    while ((entry = casync__first_entry(&datagram->out)) != NULL)
+        casync__datagram_dequeue(datagram, entry, error);
+    while ((entry = casync__first_entry(&datagram->in)) != NULL) {
+        casync__list_remove(&entry->link);
+        casync__free(&casync__datagram_loop(datagram)->allocator, entry);
+    }
+}
+
+/* Nothing more comes or goes. Operations fail, but for finish operations, which are done when it is
+   closed. */
+static void casync__datagram_end(casync_datagram *datagram, int64_t error) {
+    casync_loop *loop = casync__datagram_loop(datagram);
+    if (!casync__datagram_is_active(datagram)) return;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    datagram->flags |= CASYNC__DATAGRAM_ENDED;
+    datagram->error = error;
+    casync__watcher_want(&datagram->watcher, 0);
+    casync_job_cancel(&datagram->watcher.reader);
+    casync_job_cancel(&datagram->watcher.writer);
+    if (datagram->watcher.changed.next) casync__list_remove(&datagram->watcher.changed);
+    casync_timer_stop(&datagram->retry);
+    casync__drop_datagrams(datagram, -ECONNABORTED);
+    casync__drains_done(&datagram->waiting, -ECONNABORTED);
+    casync__ops_done(&datagram->receiving, -ECONNABORTED);
+    casync__make_ready(loop, &datagram->ending); /* behind the callbacks of these operations */
+}
+
+/* Closes a socket that ended, and tells its protocol, which may then use the struct again. */
+static void casync__datagram_ended(void *arg) {
+    casync_datagram *datagram = (casync_datagram *)arg;
+    const casync_datagram_protocol *protocol = datagram->protocol;
+    int64_t error = datagram->error;
+    casync_link finishing;
+    casync__list_init(&finishing);
+    casync__list_move(&finishing, &datagram->waiting);
+    casync_datagram_close(datagram);
+    casync__ops_done(&finishing, error);
+    if (protocol && protocol->connection_lost) protocol->connection_lost(datagram, error);
+}
+
+CASYNC__DEFINE void casync_datagram_close(casync_datagram *datagram) {
+    bool keep_fd = casync__datagram_is(datagram, CASYNC__DATAGRAM_KEEP_FD);
+    bool unshared = casync__datagram_is(datagram, CASYNC__DATAGRAM_UNSHARED);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return;
+    casync__datagram_end(datagram, -ECONNABORTED);
+    casync__guard_object_gone(casync__datagram_loop(datagram), datagram);
+    casync_job_cancel(&datagram->ending);
+    casync__watcher_unregister(&datagram->watcher, unshared);
+    if (!keep_fd) casync__sys_close(datagram->watcher.fd);
+    datagram->flags = 0;
+    casync__ops_done(&datagram->waiting, -ECONNABORTED);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_abort(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    casync__datagram_end(datagram, -ECONNABORTED);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_finish_start(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) return 0;
+    datagram->flags |= CASYNC__DATAGRAM_FINISHING;
+    casync__datagram_update_reading(datagram);
+    if (casync__list_is_empty(&datagram->out)) casync__datagram_end(datagram, 0);
+    return 0;
+}
+
+CASYNC__DEFINE casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op) {
+    casync__datagram_op_begin(datagram, op, CASYNC__OP_FINISH);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN))
+        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    casync__list_append(&datagram->waiting, &op->link);
+    (void)casync_datagram_finish_start(datagram); /* if it ended already, what follows is on its way */
+    return &op->future;
+}
+
+CASYNC__DEFINE bool casync_datagram_is_open(const casync_datagram *datagram) {
+    return casync__datagram_is_active(datagram);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_protocol(casync_datagram *datagram,
+                                                    const casync_datagram_protocol *protocol) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    if (casync__datagram_protocol_reads(protocol)) {
+        if (!casync__list_is_empty(&datagram->receiving)) return -EBUSY;
+        if (casync__make_datagram_area(casync__datagram_loop(datagram)) < 0) return -ENOMEM;
+    }
+    datagram->protocol = protocol;
+    casync__datagram_update_reading(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_pause_reading(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    datagram->flags |= CASYNC__DATAGRAM_PAUSED;
+    casync__datagram_update_reading(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_resume_reading(casync_datagram *datagram) {
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    datagram->flags &= ~(uint32_t)CASYNC__DATAGRAM_PAUSED;
+    casync__datagram_update_reading(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high, size_t low) {
+    if (low > high) return -EINVAL;
+    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    datagram->high_water = high;
+    datagram->low_water = low;
+    if (datagram->queued > high)
+        casync__datagram_pause_if_full(datagram);
+    else
+        casync__datagram_resume_if_drained(datagram);
+    return 0;
+}
+
+CASYNC__DEFINE void casync_datagram_ref(casync_datagram *datagram, bool referenced) {
+    casync_watcher_ref(&datagram->watcher, referenced);
+    casync_timer_ref(&datagram->retry, referenced);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_local_address(const casync_datagram *datagram,
+                                                     casync_address *address) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__address_of(datagram->watcher.fd, casync__sys_getsockname, address);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_peer_address(const casync_datagram *datagram,
+                                                    casync_address *address) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__address_of(datagram->watcher.fd, casync__sys_getpeername, address);
+}
+
+/* -- options of the socket -- */
+
+/* Sets an option that has one number for each version of IP. A socket for IPv6 may send by IPv4 too, unless
+   it is for IPv6 alone, which the kernel may tell by an error. */
+static int64_t casync__set_ip(int fd, int name4, int name6, int value) {
+    int64_t family = casync__socket_family(fd), result;
+    if (family == AF_INET) return casync__set_int(fd, IPPROTO_IP, name4, value);
+    if (family != AF_INET6) return family < 0 ? family : -EOPNOTSUPP;
+    result = casync__set_int(fd, IPPROTO_IPV6, name6, value);
+    if (result == 0) (void)casync__set_int(fd, IPPROTO_IP, name4, value);
+    return result;
+}
+
+static int64_t casync__set_multicast_interface4(int fd, int index) {
+    struct ip_mreqn request;
+    memset(&request, 0, sizeof request);
+    request.imr_ifindex = index;
+    return casync__sys_setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof request);
+}
+
+static int64_t casync__set_multicast_interface(int fd, const char *interface) {
+    int64_t family = casync__socket_family(fd), index, result;
+    index = interface ? casync__interface_index(interface) : 0;
+    if (index < 0) return index;
+    if (family == AF_INET) return casync__set_multicast_interface4(fd, (int)index);
+    if (family != AF_INET6) return family < 0 ? family : -EOPNOTSUPP;
+    result = casync__set_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index);
+    if (result == 0) (void)casync__set_multicast_interface4(fd, (int)index);
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_int(datagram->watcher.fd, SOL_SOCKET, SO_BROADCAST, on);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_ip(datagram->watcher.fd, IP_TTL, IPV6_UNICAST_HOPS, hops);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram,
+                                                               const char *interface) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_multicast_interface(datagram->watcher.fd, interface);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_ip(datagram->watcher.fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, hops);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on) {
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    return casync__set_ip(datagram->watcher.fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, on);
+}
+
+/* A group, and the interface and source of a membership: RFC 3678's, the same for both versions of IP. */
+static int64_t casync__parse_membership(const char *group, const char *interface, const char *source,
+                                        struct group_source_req *request) {
+    casync_address address;
+    int64_t result = casync__parse_host(group, 0, &address);
+    memset(request, 0, sizeof *request);
+    if (result < 0) return result;
+    memcpy(&request->gsr_group, address.storage.bytes, address.size);
+    if (casync__sockaddr(&address)->sa_family == AF_INET6)
+        request->gsr_interface = ((struct sockaddr_in6 *)(void *)&request->gsr_group)->sin6_scope_id;
+    if (interface) {
+        result = casync__interface_index(interface);
+        if (result < 0) return result;
+        request->gsr_interface = (uint32_t)result;
+    }
+    if (!source) return 0;
+    result = casync__parse_host(source, 0, &address);
+    if (result < 0) return result;
+    memcpy(&request->gsr_source, address.storage.bytes, address.size);
+    return request->gsr_source.ss_family == request->gsr_group.ss_family ? 0 : -EINVAL;
+}
+
+/* Joins or leaves, by the option of the two that fits. */
+static int64_t casync__change_membership(casync_datagram *datagram, const char *group, const char *interface,
+                                         const char *source, int option, int option_with_source) {
+    struct group_source_req request;
+    struct group_req any;
+    int64_t result = casync__parse_membership(group, interface, source, &request);
+    int level = request.gsr_group.ss_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    if (result < 0) return result;
+    if (source)
+        return casync__sys_setsockopt(datagram->watcher.fd, level, option_with_source, &request,
+                                      sizeof request);
+    memset(&any, 0, sizeof any);
+    any.gr_interface = request.gsr_interface;
+    any.gr_group = request.gsr_group;
+    return casync__sys_setsockopt(datagram->watcher.fd, level, option, &any, sizeof any);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_join(casync_datagram *datagram, const char *group,
+                                            const char *interface, const char *source) {
+    return casync__change_membership(datagram, group, interface, source, MCAST_JOIN_GROUP,
+                                     MCAST_JOIN_SOURCE_GROUP);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_leave(casync_datagram *datagram, const char *group,
+                                             const char *interface, const char *source) {
+    return casync__change_membership(datagram, group, interface, source, MCAST_LEAVE_GROUP,
+                                     MCAST_LEAVE_SOURCE_GROUP);
+}
+
+/* -- opening -- */
+
+static int64_t casync__configure_datagram(int fd, const casync_datagram_desc *desc) {
+    int64_t result = 0;
+    if (desc->reuse_address) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result == 0 && desc->reuse_port) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (result == 0 && desc->broadcast) result = casync__set_int(fd, SOL_SOCKET, SO_BROADCAST, 1);
+    if (result == 0 && desc->receive_buffer)
+        result = casync__set_int(fd, SOL_SOCKET, SO_RCVBUF, desc->receive_buffer);
+    if (result == 0 && desc->send_buffer)
+        result = casync__set_int(fd, SOL_SOCKET, SO_SNDBUF, desc->send_buffer);
+    if (result == 0 && desc->multicast_interface)
+        result = casync__set_multicast_interface(fd, desc->multicast_interface);
+    if (result == 0 && desc->multicast_ttl)
+        result = casync__set_ip(fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, desc->multicast_ttl);
+    if (result == 0 && desc->no_multicast_loop)
+        result = casync__set_ip(fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0);
+    return result;
+}
+
+/* Where the desc leads: addresses of size 0 where it says nothing. */
+static int64_t casync__datagram_addresses(const casync_datagram_desc *desc, casync_address *local,
+                                          casync_address *remote) {
+    int64_t result = 0;
+    bool ipv4;
+    local->size = remote->size = 0;
+    if (desc->remote_path)
+        result = casync__parse_path(desc->remote_path, remote);
+    else if (desc->remote_host || desc->remote_port)
+        result = casync__parse_host(desc->remote_host ? desc->remote_host : "127.0.0.1", desc->remote_port,
+                                    remote);
+    if (result < 0) return result;
+    ipv4 = remote->size > 0 && casync__sockaddr(remote)->sa_family == AF_INET;
+    if (desc->local_path)
+        result = casync__parse_path(desc->local_path, local);
+    else if (desc->local_host || desc->local_port || remote->size == 0)
+        result = casync__parse_host(desc->local_host ? desc->local_host
+                                    : ipv4           ? "0.0.0.0"
+                                                     : "::",
+                                    desc->local_port, local);
+    return result;
+}
+
+static int64_t casync__bind_datagram(int fd, const casync_datagram_desc *desc, const casync_address *local) {
+    int64_t result = 0;
+    if (local->size == 0) return 0;
+    if (casync__sockaddr(local)->sa_family == AF_INET6)
+        result = casync__set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
+    if (desc->local_path) casync__remove_socket_file(desc->local_path);
+    return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(local), local->size);
+}
+
+/* A socket that is bound and connected as the desc says. */
+static int64_t casync__datagram_socket(const casync_datagram_desc *desc) {
+    casync_address local, remote;
+    int64_t fd, result = casync__datagram_addresses(desc, &local, &remote);
+    if (result < 0) return result;
+    fd = casync__sys_datagram_socket(casync__sockaddr(local.size ? &local : &remote)->sa_family);
+    if (fd == -EAFNOSUPPORT && remote.size == 0 && !desc->local_host) { /* a kernel without IPv6 */
+        casync__parse_host("0.0.0.0", desc->local_port, &local);
+        fd = casync__sys_datagram_socket(AF_INET);
+    }
+    if (fd < 0) return fd;
+    result = casync__configure_datagram((int)fd, desc);
+    if (result == 0) result = casync__bind_datagram((int)fd, desc, &local);
+    if (result == 0 && remote.size > 0)
+        result = casync__sys_connect((int)fd, casync__sockaddr(&remote), remote.size);
+    if (result == 0) return fd;
+    casync__sys_close((int)fd);
+    return result;
+}
+
+/* A given descriptor may block: every call asks for itself that it does not. */
+static int64_t casync__datagram_adopt(const casync_datagram_desc *desc) {
+    int type = 0;
+    socklen_t size = sizeof type;
+    int64_t result = casync__sys_getsockopt(desc->fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    if (result == 0 && type == SOCK_STREAM) result = -EPROTOTYPE;
+    if (result == 0) result = casync__configure_datagram(desc->fd, desc);
+    return result < 0 ? result : desc->fd;
+}
+
+static void casync__datagram_begin(casync_loop *loop, casync_datagram *datagram,
+                                   const casync_datagram_desc *desc) {
+    size_t default_size = casync__socket_family(datagram->watcher.fd) == AF_UNIX ? CASYNC__DATAGRAM_UNIX_SIZE
+                                                                                 : CASYNC__DATAGRAM_SIZE;
+    casync__job_init(loop, &datagram->watcher.reader, casync__datagram_readable, datagram);
+    casync__job_init(loop, &datagram->watcher.writer, casync__datagram_writable, datagram);
+    casync__job_init(loop, &datagram->ending, casync__datagram_ended, datagram);
+    datagram->ending.flags = CASYNC__JOB_INTERNAL;
+    datagram->protocol = desc->protocol;
+    datagram->user = desc->user;
+    datagram->queued = 0;
+    datagram->high_water = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
+    datagram->low_water = desc->low_water ? desc->low_water : datagram->high_water / 4;
+    datagram->queue_limit = desc->queue_limit ? desc->queue_limit : CASYNC__DATAGRAM_QUEUE_LIMIT;
+    datagram->max_size = desc->max_size ? desc->max_size : default_size;
+    datagram->error = 0;
+    casync__list_init(&datagram->out);
+    casync__list_init(&datagram->in);
+    casync__list_init(&datagram->receiving);
+    casync__list_init(&datagram->waiting);
+    datagram->flags = CASYNC__DATAGRAM_OPEN;
+    if (!desc->use_fd) datagram->flags |= CASYNC__DATAGRAM_UNSHARED;
+    if (desc->use_fd && desc->keep_fd) datagram->flags |= CASYNC__DATAGRAM_KEEP_FD;
+    if (desc->start_paused) datagram->flags |= CASYNC__DATAGRAM_PAUSED;
+    casync__datagram_update_reading(datagram);
+}
+
+CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
+                                            const casync_datagram_desc *desc) {
+    size_t high = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
+    int64_t fd, result;
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EALREADY;
+    if (loop->state == CASYNC_LOOP_CLOSED || desc->low_water > high || desc->max_size > CASYNC__DATAGRAM_AREA)
+        return -EINVAL;
+    if (casync__datagram_protocol_reads(desc->protocol) && casync__make_datagram_area(loop) < 0)
+        return -ENOMEM;
+    fd = desc->use_fd ? casync__datagram_adopt(desc) : casync__datagram_socket(desc);
+    if (fd < 0) return fd;
+    result = casync__watcher_register(loop, &datagram->watcher, (int)fd, CASYNC__WATCHER_DATAGRAM);
+    if (result < 0) {
+        if (!desc->use_fd) casync__sys_close((int)fd);
+        return result;
+    }
+    if (desc->use_fd && !desc->keep_fd) (void)casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    casync__datagram_begin(loop, datagram, desc);
+    return 0;
+}
+
+/* -- the forms that wait -- */
+
+CASYNC__DEFINE int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
+                                               casync_address *address) {
+    CASYNC__WAIT_FOR(datagram->watcher.reader.loop,
+                     casync_datagram_receive_op(datagram, &op, buffer, size, address));
+}
+
+CASYNC__DEFINE int64_t casync_datagram_drain(casync_datagram *datagram) {
+    CASYNC__WAIT_FOR(datagram->watcher.reader.loop, casync_datagram_drain_op(datagram, &op));
+}
+
+CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
+    CASYNC__WAIT_FOR(datagram->watcher.reader.loop, casync_datagram_finish_op(datagram, &op));
+}
+
+/* >> thread pool (implementation) ------------------------------------------------------------- */
+
+/* A pool is a queue of calls with a mutex and a condition variable, where threads wait for work. A call
+   is a record of the library's, since both the op and the loop may be gone when its function returns. It
+   belongs to its loop, in the list loop->calls, until it is delivered or abandoned. While it waits it
+   is also in the pool's queue, by its job's link; when its function returned, the job is posted to the
+   loop, where it completes the op.
+
+   Loop and thread meet at `state`, which the mutex covers: a call that runs when it is abandoned is the
+   thread's from then on, and one that has ended is the loop's. Its thread posts it without the mutex,
+   since that may be a system call. loop->posting counts the threads between the two, for which a loop
+   that closes, or gives up a call that has ended, waits (a post long, unless the thread is preempted).
+   References count the handle, the threads, and the calls that belong to a loop; the last to go frees the
+   pool.
+
+   In a forked child, where there are no threads, whoever first locks the pool makes it an empty one; what
+   was in it is known by its older generation.
+
+   Costs: a call is one allocation, the mutex three times (start, take, finish) and four locked
+   instructions beside it: in all about 1,200 instructions in both threads, of which malloc and free are
+   400 and the C library's mutex and condition variable 350. System calls: none while both threads have
+   work; two futex(2) if the pool's thread slept, one write and one wait if the loop did: then 1,700
+   instructions, and 10 to 15 us from start to result (glibc 2.36, two virtual processors). */
+
+enum {
+    CASYNC__CALL_QUEUED,
+    CASYNC__CALL_RUNNING,
+    CASYNC__CALL_ABANDONED, /* and running */
+    CASYNC__CALL_DONE,      /* returned, and posted or about to be */
+    CASYNC__CALL_CANCELLED  /* by the pool's close, and posted */
+};
+
+#define CASYNC__POOL_SIZE_MAX 4096
+
+typedef struct casync__pool {
+    pthread_mutex_t mutex;
+    pthread_cond_t work; /* there is a call, or the pool is closing */
+    casync_allocator allocator;
+    uint32_t references, fork_generation;
+    uint32_t size, queue_limit;
+    /* with the mutex */
+    bool closing;
+    uint32_t started, threads; /* how many were started, and of these, how many have not ended */
+    uint32_t named, queued, running;
+    casync_link queue;    /* casync__call by job.link */
+    casync_link shutdown; /* of these, the one that waits for the threads' end */
+    char name[11];
+    pthread_t *ids; /* of the threads that were started; behind this struct */
+} casync__pool;
+
+typedef struct casync__call {
+    casync_job job;
+    casync_link link; /* in loop->calls */
+    casync__pool *pool;
+    casync__pool **handle; /* a shutdown's: what is to be closed after it; else NULL */
+    casync_op *op;
+    casync_pool_function function;
+    void *arg;
+    casync_pool_discard discard;
+    int64_t result;
+    void *ptr;
+    uint32_t fork_generation;
+    int state; /* with the pool's mutex until it is posted */
+} casync__call;
+
+static void casync__pool_unref(casync__pool *pool) {
+    casync_allocator allocator = pool->allocator;
+    if (casync__atomic_add(&pool->references, UINT32_MAX) != 1) return;
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->mutex);
+    casync__free(&allocator, pool);
+}
+
+/* The parent's threads may have held the mutex, and left the queue half changed. */
+static void casync__pool_after_fork(casync__pool *pool) {
+    casync__lock_process();
+    if (pool->fork_generation != casync__process.fork_generation) {
+        pthread_mutex_init(&pool->mutex, NULL);
+        pthread_cond_init(&pool->work, NULL);
+        casync__list_init(&pool->queue);
+        casync__list_init(&pool->shutdown);
+        casync__atomic_add(&pool->references, 0 - pool->threads);
+        pool->started = pool->threads = pool->queued = pool->running = 0;
+        casync__atomic_store(&pool->fork_generation, casync__process.fork_generation);
+    }
+    pthread_mutex_unlock(&casync__process.mutex);
+}
+
+static void casync__pool_lock(casync__pool *pool) {
+    casync__notice_fork();
+    if (casync__atomic_load(&pool->fork_generation) != casync__process.fork_generation)
+        casync__pool_after_fork(pool);
+    pthread_mutex_lock(&pool->mutex);
+}
+
+static inline casync__call *casync__call_of(casync_link *job_link) {
+    return (casync__call *)(void *)casync__job_of(job_link);
+}
+
+/* -- in the pool's threads -- */
+
+/* The call is its loop's again. With the mutex; casync__call_post follows. */
+static void casync__call_end(casync__call *call, int state, int64_t result) {
+    call->state = state;
+    call->result = result;
+    casync__atomic_add(&call->job.loop->posting, 1);
+}
+
+static void casync__call_post(casync__call *call) {
+    casync_loop *loop = call->job.loop;
+    casync__atomic_store(&call->job.posted, 1);
+    casync__post(loop, &call->job);
+    casync__atomic_add(&loop->posting, UINT32_MAX); /* after this the loop may be gone */
+}
+
+static void casync__calls_end(casync_link *list, int state, int64_t result) {
+    while (!casync__list_is_empty(list)) {
+        casync__call *call = casync__call_of(list->next);
+        casync__list_remove(&call->job.link);
+        casync__call_end(call, state, result);
+        casync__call_post(call);
+    }
+}
+
+/* Waits for a call to run; NULL if there will be none. */
+static casync__call *casync__pool_take(casync__pool *pool) {
+    casync__call *call;
+    while (casync__list_is_empty(&pool->queue) && !pool->closing)
+        pthread_cond_wait(&pool->work, &pool->mutex);
+    if (casync__list_is_empty(&pool->queue)) return NULL;
+    call = casync__call_of(pool->queue.next);
+    casync__list_remove(&call->job.link);
+    call->state = CASYNC__CALL_RUNNING;
+    pool->queued--;
+    pool->running++;
+    return call;
+}
+
+static void casync__call_run(casync__pool *pool, casync__call *call) {
+    int64_t result;
+    pthread_mutex_unlock(&pool->mutex);
+    result = call->function(call->arg, &call->ptr);
+    pthread_mutex_lock(&pool->mutex);
+    if (call->state == CASYNC__CALL_RUNNING) {
+        casync__call_end(call, CASYNC__CALL_DONE, result);
+        pool->running--;
+        pthread_mutex_unlock(&pool->mutex);
+        casync__call_post(call);
+        pthread_mutex_lock(&pool->mutex);
+    } else {
+        pthread_mutex_unlock(&pool->mutex);
+        if (call->discard) call->discard(call->arg, result, call->ptr);
+        casync__free(&pool->allocator, call);
+        pthread_mutex_lock(&pool->mutex);
+        pool->running--;
+    }
+}
+
+static void *casync__pool_thread(void *arg) {
+    casync__pool *pool = (casync__pool *)arg;
+    casync__call *call;
+    char name[sizeof pool->name + 5];
+    pthread_mutex_lock(&pool->mutex);
+    snprintf(name, sizeof name, "%s-%u", pool->name, (unsigned)pool->named++);
+    (void)casync__sys_thread_name(name); /* a name is not worth a failure */
+    while ((call = casync__pool_take(pool)) != NULL) casync__call_run(pool, call);
+    if (--pool->threads == 0) casync__calls_end(&pool->shutdown, CASYNC__CALL_DONE, 0);
+    pthread_mutex_unlock(&pool->mutex);
+    casync__pool_unref(pool);
+    return NULL;
+}
+
+/* -- in the loops' threads -- */
+
+/* A thread inherits the mask of the one that starts it. Faults must end the process where they happen,
+   and reach the handlers of sanitizers and debuggers. */
+static int64_t casync__pool_start_thread(casync__pool *pool) {
+    sigset_t blocked, before;
+    int64_t result;
+    sigfillset(&blocked);
+    sigdelset(&blocked, SIGSEGV);
+    sigdelset(&blocked, SIGBUS);
+    sigdelset(&blocked, SIGFPE);
+    sigdelset(&blocked, SIGILL);
+    sigdelset(&blocked, SIGTRAP);
+    sigdelset(&blocked, SIGSYS);
+    result = casync__sys_thread_sigmask(SIG_SETMASK, &blocked, &before);
+    if (result < 0) return result;
+    result = casync__sys_thread_create(&pool->ids[pool->started], casync__pool_thread, pool);
+    casync__sys_thread_sigmask(SIG_SETMASK, &before, NULL);
+    if (result < 0) return result;
+    pool->started++;
+    pool->threads++;
+    casync__atomic_add(&pool->references, 1);
+    return 0;
+}
+
+/* Queues the call. Without a new thread it is served by those that are there. */
+static int64_t casync__pool_put(casync__pool *pool, casync__call *call) {
+    int64_t result = 0;
+    if (pool->closing) return CASYNC_INVALID_STATE;
+    if (pool->queue_limit > 0 && pool->queued + pool->running >= pool->size + pool->queue_limit)
+        return -ENOBUFS;
+    if (pool->queued >= pool->threads - pool->running && pool->threads < pool->size)
+        result = casync__pool_start_thread(pool);
+    if (pool->threads == 0) return result;
+    casync__list_append(&pool->queue, &call->job.link);
+    pool->queued++;
+    return 0;
+}
+
+/* Queues what waits for the threads' end, which may be now. */
+static int64_t casync__pool_put_shutdown(casync__pool *pool, casync__call *call) {
+    if (!casync__list_is_empty(&pool->shutdown)) return CASYNC_INVALID_STATE;
+    pool->closing = true;
+    casync__list_append(&pool->shutdown, &call->job.link);
+    if (pool->threads == 0) casync__calls_end(&pool->shutdown, CASYNC__CALL_DONE, 0);
+    return 0;
+}
+
+static int64_t casync__pool_make(casync__pool **handle, const casync_pool_desc *desc) {
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    int size = desc->size;
+    casync_allocator allocator = desc->allocator;
+    casync__pool *pool;
+    if (size < 0 || size > CASYNC__POOL_SIZE_MAX || desc->queue_limit < 0) return -EINVAL;
+    if (size == 0) size = processors > 0 && processors < 28 ? (int)processors + 4 : 32;
+    if (!allocator.function) allocator.function = casync__default_allocate;
+    pool = (casync__pool *)casync__realloc(&allocator, NULL, sizeof *pool + (size_t)size * sizeof(pthread_t));
+    if (!pool) return -ENOMEM;
+    memset(pool, 0, sizeof *pool);
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    casync__list_init(&pool->queue);
+    casync__list_init(&pool->shutdown);
+    pool->allocator = allocator;
+    pool->references = 1;
+    pool->fork_generation = casync__process.fork_generation;
+    pool->size = (uint32_t)size;
+    pool->queue_limit = (uint32_t)desc->queue_limit;
+    pool->ids = (pthread_t *)(void *)(pool + 1);
+    snprintf(pool->name, sizeof pool->name, "%s", desc->name ? desc->name : "casync");
+    *handle = pool;
+    return 0;
+}
+
+/* Threads that do nothing can be waited for: all they do is end. */
+static void casync__pool_close(casync__pool **handle) {
+    casync__pool *pool = *handle;
+    uint32_t i;
+    bool busy;
+    if (!pool) return;
+    *handle = NULL;
+    casync__pool_lock(pool);
+    pool->closing = true;
+    pool->queued = 0;
+    casync__calls_end(&pool->queue, CASYNC__CALL_CANCELLED, -ECANCELED);
+    casync__calls_end(&pool->shutdown, CASYNC__CALL_CANCELLED, -ECANCELED);
+    busy = pool->running > 0;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->mutex);
+    for (i = 0; i < pool->started; i++) {
+        if (busy)
+            pthread_detach(pool->ids[i]);
+        else
+            pthread_join(pool->ids[i], NULL);
+    }
+    casync__pool_unref(pool);
+}
+
+/* The call leaves its loop, which need not wait for it any more. */
+static void casync__call_leave(casync__call *call) {
+    casync__list_remove(&call->link);
+    call->job.loop->active--;
+    call->op->call = NULL;
+}
+
+static void casync__call_free(casync__call *call) {
+    casync__pool *pool = call->pool;
+    casync__free(&pool->allocator, call);
+    casync__pool_unref(pool);
+}
+
+/* The job that a thread posted. */
+static void casync__call_done(void *arg) {
+    casync__call *call = (casync__call *)arg, copy = *call;
+    casync__call_leave(call);
+    if (copy.handle && copy.state == CASYNC__CALL_DONE) casync__pool_close(copy.handle);
+    casync__call_free(call);
+    if (copy.state == CASYNC__CALL_DONE) {
+        casync__op_done(copy.op, copy.result, copy.ptr);
+        return;
+    }
+    casync_future_cancel(&copy.op->future);
+    if (copy.discard) copy.discard(copy.arg, copy.result, copy.ptr);
+}
+
+/* In a forked child the threads that were about to post are not there. */
+static void casync__wait_posting(casync_loop *loop) {
+    while (!casync__is_forked(loop) && casync__atomic_load(&loop->posting)) sched_yield();
+}
+
+/* Nobody wants the result any more. */
+static void casync__call_abandon(casync__call *call) {
+    casync__pool *pool = call->pool;
+    casync__call copy;
+    bool forked;
+    int state;
+    casync__call_leave(call);
+    casync__pool_lock(pool);
+    forked = call->fork_generation != casync__process.fork_generation;
+    state = call->state;
+    if (state == CASYNC__CALL_QUEUED && !forked) {
+        casync__list_remove(&call->job.link);
+        if (call->function) pool->queued--;
+    }
+    if (state == CASYNC__CALL_RUNNING) call->state = CASYNC__CALL_ABANDONED;
+    pthread_mutex_unlock(&pool->mutex);
+    if (state == CASYNC__CALL_RUNNING && !forked) {
+        casync__pool_unref(pool); /* the thread, which has a reference of its own, frees the call */
+        return;
+    }
+    if (state >= CASYNC__CALL_DONE) {
+        casync__wait_posting(call->job.loop);
+        casync_job_cancel(&call->job);
+    }
+    copy = *call;
+    casync__call_free(call);
+    if (copy.discard && state != CASYNC__CALL_RUNNING) copy.discard(copy.arg, copy.result, copy.ptr);
+}
+
+/* A call that is over has no record any more. */
+static void casync__call_op_abandon(casync_op *op) {
+    if (op->call) casync__call_abandon(op->call);
+}
+
+static void casync__calls_close(casync_loop *loop) {
+    while (!casync__list_is_empty(&loop->calls))
+        casync__call_abandon(casync__container(loop->calls.next, casync__call, link));
+    casync__pool_close(&loop->executor);
+    casync__wait_posting(loop);
+}
+
+/* In a forked child: what the parent's threads have posted is delivered; for the rest nobody is there. */
+static void casync__calls_fork(casync_loop *loop) {
+    casync_link *link, *next;
+    loop->posting = 0;
+    casync__take_posted(loop);
+    for (link = loop->calls.next; link != &loop->calls; link = next) {
+        casync__call *call = casync__container(link, casync__call, link);
+        casync_op *op = call->op;
+        next = link->next;
+        casync__pool_after_fork(call->pool);
+        if (call->state >= CASYNC__CALL_DONE && call->job.link.next) continue;
+        casync__call_leave(call);
+        casync__call_free(call);
+        casync__op_done(op, -ECHILD, NULL);
+    }
+}
+
+/* A call of the op's, not queued yet. */
+static casync__call *casync__call_make(casync_op *op, casync__pool *pool) {
+    casync__call *call = (casync__call *)casync__realloc(&pool->allocator, NULL, sizeof *call);
+    if (!call) return NULL;
+    memset(call, 0, sizeof *call);
+    casync__job_init(op->future.loop, &call->job, casync__call_done, call);
+    call->job.flags = CASYNC__JOB_INTERNAL;
+    call->pool = pool;
+    call->op = op;
+    call->result = -ECANCELED; /* if it never runs */
+    call->fork_generation = casync__process.fork_generation;
+    casync__atomic_add(&pool->references, 1);
+    return call;
+}
+
+/* Gives the call to its pool, and to its loop. It signals without the mutex, so that the thread does not
+   wake up to wait for it; the call's reference keeps the pool. */
+static int64_t casync__call_start(casync__call *call) {
+    casync__pool *pool = call->pool;
+    casync_loop *loop = call->job.loop;
+    int64_t result;
+    casync__pool_lock(pool);
+    result = call->function ? casync__pool_put(pool, call) : casync__pool_put_shutdown(pool, call);
+    pthread_mutex_unlock(&pool->mutex);
+    if (result < 0) {
+        casync__call_free(call);
+        return result;
+    }
+    casync__list_append(&loop->calls, &call->link);
+    loop->active++;
+    call->op->call = call;
+    if (call->function)
+        pthread_cond_signal(&pool->work);
+    else
+        pthread_cond_broadcast(&pool->work);
+    return 0;
+}
+
+static int64_t casync__check_call(casync_loop *loop) {
+    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    return casync__is_forked(loop) ? -ECHILD : 0;
+}
+
+static int64_t casync__run_in_pool(casync_op *op, casync__pool *pool, casync_pool_function function,
+                                   void *arg, casync_pool_discard discard) {
+    casync__call *call;
+    if (!pool) return CASYNC_INVALID_STATE;
+    call = casync__call_make(op, pool);
+    if (!call) return -ENOMEM;
+    call->function = function;
+    call->arg = arg;
+    call->discard = discard;
+    return casync__call_start(call);
+}
+
+static int64_t casync__shut_down_pool(casync_op *op, casync__pool **handle) {
+    casync__call *call;
+    if (!*handle) return CASYNC_INVALID_STATE;
+    call = casync__call_make(op, *handle);
+    if (!call) return -ENOMEM;
+    call->handle = handle;
+    return casync__call_start(call);
+}
+
+/* The default pool is there after this, unless it was shut down. */
+static int64_t casync__make_executor(casync_loop *loop) {
+    casync_pool_desc desc;
+    if (loop->executor || loop->executor_shut_down) return 0;
+    memset(&desc, 0, sizeof desc);
+    desc.allocator = loop->allocator;
+    return casync__pool_make(&loop->executor, &desc);
+}
+
+static casync_future *casync__op_started(casync_op *op, int64_t result) {
+    return result < 0 ? casync__op_done(op, result, NULL) : &op->future;
+}
+
+CASYNC__DEFINE int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc) {
+    casync_pool_desc defaults;
+    int64_t result = casync__process_init();
+    memset(&defaults, 0, sizeof defaults);
+    pool->shared = NULL;
+    return result < 0 ? result : casync__pool_make(&pool->shared, desc ? desc : &defaults);
+}
+
+CASYNC__DEFINE void casync_pool_close(casync_pool *pool) { casync__pool_close(&pool->shared); }
+
+CASYNC__DEFINE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool, casync_op *op) {
+    int64_t result = casync__check_call(loop);
+    casync__op_begin(loop, op, CASYNC__OP_CALL);
+    if (result == 0) result = casync__shut_down_pool(op, &pool->shared);
+    return casync__op_started(op, result);
+}
+
+CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool, casync_op *op,
+                                                        casync_pool_function function, void *arg,
+                                                        casync_pool_discard discard) {
+    int64_t result = function ? casync__check_call(loop) : -EINVAL;
+    casync__op_begin(loop, op, CASYNC__OP_CALL);
+    if (result == 0 && !pool) result = casync__make_executor(loop);
+    if (result == 0)
+        result = casync__run_in_pool(op, pool ? pool->shared : loop->executor, function, arg, discard);
+    return casync__op_started(op, result);
+}
+
+CASYNC__DEFINE casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op) {
+    int64_t result = casync__check_call(loop);
+    casync__op_begin(loop, op, CASYNC__OP_CALL);
+    if (result == 0) {
+        loop->executor_shut_down = true;
+        if (!loop->executor) return casync__op_done(op, 0, NULL);
+        result = casync__shut_down_pool(op, &loop->executor);
+    }
+    return casync__op_started(op, result);
+}
+
+/* -- the forms that wait -- */
+
+CASYNC__DEFINE int64_t casync_pool_shutdown(casync_pool *pool) {
+    CASYNC__WAIT_FOR(NULL, casync_pool_shutdown_op(casync__task_loop(task), pool, &op));
+}
+
+CASYNC__DEFINE int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function, void *arg,
+                                              casync_pool_discard discard, void **ptr) {
+    casync_task *task = casync__waiting_task(NULL);
+    casync_op op;
+    int64_t result;
+    if (!task) return -EPERM;
+    result = casync__await(
+        task, casync_run_in_executor_op(casync__task_loop(task), pool, &op, function, arg, discard));
+    if (ptr) *ptr = op.future.ptr;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_shutdown_default_executor(void) {
+    CASYNC__WAIT_FOR(NULL, casync_shutdown_default_executor_op(casync__task_loop(task), &op));
+}
+
+/* >> metrics (implementation) ----------------------------------------------------------------- */
+
+/* Counters are always kept: one addition a turn. Time is measured if the loop was asked to. */
+
+CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
+    const casync_link *link;
+    memset(metrics, 0, sizeof *metrics);
+    metrics->turns = loop->turns;
+    metrics->polls = loop->polls;
+    metrics->events = loop->events;
+    metrics->callbacks = loop->callbacks;
+    metrics->idle_time = loop->idle_time;
+    metrics->busy_time = loop->busy_time;
+    metrics->longest_turn = loop->longest_turn;
+    if (loop->state == CASYNC_LOOP_CLOSED) return;
+    for (link = loop->tasks.next; link != &loop->tasks; link = link->next) metrics->tasks++;
 }
 
 #ifdef __cplusplus

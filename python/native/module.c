@@ -6,8 +6,6 @@
 #define NAME_TEXT(name, text) text,
 static const char *const name_texts[NAME_COUNT] = {NAMES(NAME_TEXT)};
 
-#define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
-
 static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL(loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
      "call_soon(callback, *args, context=None): call it in the next turn."},
@@ -95,6 +93,18 @@ static int import_asyncio(state *st) {
          "_UnixSelectorEventLoop._make_read_pipe_transport"},
         {&st->base_make_pipe_transport[1], "asyncio.unix_events",
          "_UnixSelectorEventLoop._make_write_pipe_transport"},
+        {&st->asyncio_reader, "asyncio.streams", "StreamReader"},
+        {&st->asyncio_reader_protocol, "asyncio.streams", "StreamReaderProtocol"},
+        {&st->reader_functions[READ_SOME], "asyncio.streams", "StreamReader.read"},
+        {&st->reader_functions[READ_EXACTLY], "asyncio.streams", "StreamReader.readexactly"},
+        {&st->reader_functions[READ_UNTIL], "asyncio.streams", "StreamReader.readuntil"},
+        {&st->reader_functions[READ_LINE], "asyncio.streams", "StreamReader.readline"},
+        {&st->reader_feed_data, "asyncio.streams", "StreamReader.feed_data"},
+        {&st->reader_wait_for_data, "asyncio.streams", "StreamReader._wait_for_data"},
+        {&st->reader_exception, "asyncio.streams", "StreamReader.exception"},
+        {&st->protocol_data_received, "asyncio.streams", "StreamReaderProtocol.data_received"},
+        {&st->incomplete_read_error, "asyncio.exceptions", "IncompleteReadError"},
+        {&st->limit_overrun_error, "asyncio.exceptions", "LimitOverrunError"},
         {&st->format_callback_source, "asyncio.format_helpers", "_format_callback_source"},
         {&st->buffered_protocol, "asyncio.protocols", "BufferedProtocol"},
         {&st->transport_socket, "asyncio.trsock", "TransportSocket"},
@@ -124,6 +134,7 @@ static int make_names(state *st) {
     return st->loop_keyword == NULL || st->task_keywords[0] == NULL || st->task_keywords[1] == NULL ? -1 : 0;
 }
 
+/* bases: a type, a tuple of types, or NULL */
 static int add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec, PyObject *bases) {
     *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
     return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
@@ -189,6 +200,10 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
     if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;
     if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;
+    if (add_type(module, &st->operation_type, &operation_spec, NULL) < 0) return -1;
+    if (add_type(module, &st->reader_type, &reader_spec, st->asyncio_reader) < 0) return -1;
+    st->newline = PyBytes_FromString("\n");
+    if (st->newline == NULL) return -1;
     return add_transport_types(module, st);
 }
 

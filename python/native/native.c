@@ -11,7 +11,7 @@
    interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
    the run waits in loop->error.
 
-   Read on in: context.c, handle.c, loop.c, watcher.c, transport.c, pipe.c, server.c, module.c. */
+   Read on in: context.c, handle.c, loop.c, watcher.c, transport.c, pipe.c, streams.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -65,10 +65,22 @@
     X(ATTACH, "_attach")                                                                                     \
     X(DETACH, "_detach")                                                                                     \
     X(CLOSE, "close")                                                                                        \
+    X(EOF, "_eof")                                                                                           \
+    X(BUFFER, "_buffer")                                                                                     \
+    X(LIMIT, "_limit")                                                                                       \
+    X(PAUSED, "_paused")                                                                                     \
+    X(WAITER, "_waiter")                                                                                     \
+    X(LOOP_ATTRIBUTE, "_loop")                                                                               \
+    X(TRANSPORT_ATTRIBUTE, "_transport")                                                                     \
+    X(EXCEPTION_ATTRIBUTE, "_exception")                                                                     \
+    X(CREATE_FUTURE, "create_future")                                                                        \
+    X(RESUME_READING, "resume_reading")                                                                      \
     X(SETBLOCKING, "setblocking")                                                                            \
     X(SET_RESULT, "set_result")                                                                              \
     X(SET_EXCEPTION, "set_exception")                                                                        \
     X(DONE, "done")
+
+#define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
 #define ENUMERATE(name, text) NAME_##name,
 enum name { NAMES(ENUMERATE) NAME_COUNT };
@@ -77,7 +89,8 @@ enum name { NAMES(ENUMERATE) NAME_COUNT };
 typedef struct {
     /* References, for the collector to visit: */
     PyTypeObject *loop_type, *handle_type, *timer_type;
-    PyTypeObject *transport_types[3]; /* by enum transport_kind */
+    PyTypeObject *transport_types[3];           /* by enum transport_kind */
+    PyTypeObject *operation_type, *reader_type; /* see streams.c */
     PyObject *names[NAME_COUNT];
     PyObject *loop_keyword;         /* ("loop",) */
     PyObject *task_keywords[2];     /* ("loop", "name"), ("loop", "name", "context") */
@@ -87,6 +100,11 @@ typedef struct {
     PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
     PyObject *base_make_socket_transport, *base_ensure_fd_no_transport;      /* of BaseSelectorEventLoop */
     PyObject *base_make_pipe_transport[2];                                   /* to read, to write */
+    PyObject *asyncio_reader, *asyncio_reader_protocol; /* StreamReader, StreamReaderProtocol */
+    PyObject *reader_functions[4];                      /* by enum read_kind */
+    PyObject *reader_feed_data, *reader_wait_for_data, *reader_exception, *protocol_data_received;
+    PyObject *incomplete_read_error, *limit_overrun_error;
+    PyObject *newline; /* b"\n" */
     PyObject *format_callback_source;
     PyObject *buffered_protocol, *transport_socket, *socket_type;
     PyObject *spare_context, *no_vars; /* see context.c */
@@ -185,5 +203,6 @@ static PyObject *import_attribute(const char *module, const char *path) {
 #include "watcher.c"
 #include "transport.c"
 #include "pipe.c"
+#include "streams.c"
 #include "server.c"
 #include "module.c"

@@ -43,7 +43,9 @@ typedef struct transport {
     loop *loop; /* until connection_lost */
     struct transport *next, *previous;
     PyObject *protocol, *server, *context, *exception, *empty_waiter;
-    PyObject *sock; /* the socket, or the pipe's file object: closes the descriptor */
+    PyObject *sock;   /* the socket, or the pipe's file object: closes the descriptor */
+    PyObject *reader; /* a weak reference to the StreamReader it feeds, or NULL: see streams.c */
+    struct read_operation *reading; /* that waits for this transport, or NULL */
     size_t high_water, low_water;
     int fd; /* -1 once closed, then sock_fd still tells */
     int sock_fd;
@@ -143,7 +145,12 @@ static void transport_deliver(transport *self, PyObject *data) {
     Py_XDECREF(data);
 }
 
+static bool transport_feed(transport *self, casync_span span);
+static void transport_adopt_reader(transport *self);
+static void operation_detach(struct read_operation *op);
+
 static void on_data_received(casync_stream *stream, casync_span span) {
+    if (transport_of(stream)->reader != NULL && transport_feed(transport_of(stream), span)) return;
     if (span.len >= BULK_BEGIN) casync_set_protocol(stream, &bulk_protocol);
     transport_deliver(transport_of(stream),
                       PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
@@ -348,6 +355,7 @@ static void on_connection_lost(casync_stream *stream, int64_t error) {
     }
     transport_unlink(self);
     Py_CLEAR(self->protocol);
+    Py_CLEAR(self->reader);
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
     Py_DECREF(lp);
@@ -475,6 +483,7 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
     lp->transports = self;
     self->flags = TRANSPORT_OPEN;
     Py_INCREF(self);
+    transport_adopt_reader(self);
     return self;
 }
 
@@ -867,6 +876,7 @@ static PyObject *transport_set_protocol(transport *self, PyObject *protocol) {
     if (table == NULL) return NULL;
     if (self->fd >= 0) casync_set_protocol(&self->stream, table);
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
+    if (self->loop != NULL) transport_adopt_reader(self);
     Py_RETURN_NONE;
 }
 
@@ -1009,6 +1019,7 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
     Py_VISIT(self->protocol);
     Py_VISIT(self->server);
     Py_VISIT(self->sock);
+    Py_VISIT(self->reader);
     Py_VISIT(self->context);
     Py_VISIT(self->exception);
     Py_VISIT(self->empty_waiter);
@@ -1021,6 +1032,7 @@ static int transport_clear(transport *self) {
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->server);
     Py_CLEAR(self->sock);
+    Py_CLEAR(self->reader);
     Py_CLEAR(self->context);
     Py_CLEAR(self->exception);
     Py_CLEAR(self->empty_waiter);
@@ -1053,6 +1065,7 @@ static void transport_dealloc(transport *self) {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
+    if (self->reading != NULL) operation_detach(self->reading);
     transport_clear(self);
     Py_CLEAR(self->loop);
     type->tp_free(self);

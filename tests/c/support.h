@@ -110,13 +110,17 @@ HELPER int open_descriptors(void) {
     return n - 3; /* ".", ".." and the directory's own */
 }
 
+HELPER bool under_valgrind(void) {
+    const char *preload = getenv("LD_PRELOAD");
+    return preload && strstr(preload, "vgpreload");
+}
+
 /* No descriptor can be opened after this; undone by allow_descriptors. */
 static struct rlimit descriptor_limit;
 HELPER void forbid_descriptors(void) {
-    const char *preload = getenv("LD_PRELOAD");
     struct rlimit limit;
     int next = dup(0);
-    if (preload && strstr(preload, "vgpreload")) SKIP("valgrind's limit of descriptors is not the kernel's");
+    if (under_valgrind()) SKIP("valgrind's limit of descriptors is not the kernel's");
     EXPECT(next >= 0);
     close(next);
     EQ(getrlimit(RLIMIT_NOFILE, &descriptor_limit), 0);

@@ -614,7 +614,6 @@ static int64_t says_that_it_runs(casync_loop *where, void *arg) {
     return 0;
 }
 IN_TASK(wait_for_no_time_cancels_at_once) {
-    SKIP("known bug");
     int64_t timeout;
     for (timeout = 0; timeout >= -1; timeout--) {
         casync_task *never_run = spawn(says_that_it_runs, WORD("ran"));
@@ -837,7 +836,6 @@ IN_TASK(timeout_that_is_not_needed_changes_nothing) {
 }
 
 IN_TASK(timeout_of_nothing_ends_the_first_wait) {
-    SKIP("known bug");
     int64_t delay;
     for (delay = 0; delay >= -CASYNC_SECONDS(11); delay -= CASYNC_SECONDS(11)) {
         casync_timeout limit;
@@ -1344,7 +1342,6 @@ static int64_t refuses_siblings(casync_loop *where, void *ms) {
     return 0;
 }
 IN_TASK(no_child_after_a_failure_or_after_the_end) {
-    SKIP("known bug");
     casync_task step;
     EQ(casync_task_group_begin(&group), 0);
     child(&group, fails_after, 1);

@@ -18,14 +18,22 @@ TEST(structs_are_small) {
     EXPECT(sizeof(casync_future) <= 64);
     EXPECT(sizeof(casync_op) <= 192);
     EXPECT(sizeof(casync_watcher) <= 128);
+    EXPECT(sizeof(casync_task) <= 128);
+    EXPECT(sizeof(casync_timer_op) <= 128);
+    EXPECT(sizeof(casync_waiter) <= 64);
+    EXPECT(sizeof(casync_timeout) <= 96);
 }
 
-/* An operation's future, and a timer's or hook's job, are first members: a pointer to one is a pointer to
-   the other. */
+/* The future of what can be awaited, and a timer's or hook's job, are first members: a pointer to one is a
+   pointer to the other. */
 TEST(first_members) {
     EQ(offsetof(casync_op, future), 0);
     EQ(offsetof(casync_timer, job), 0);
     EQ(offsetof(casync_hook, job), 0);
+    EQ(offsetof(casync_task, future), 0);
+    EQ(offsetof(casync_timer_op, future), 0);
+    EQ(offsetof(casync_wait_set, future), 0);
+    EQ(offsetof(casync_shielded, future), 0);
 }
 
 /* A zeroed struct is a valid, unused one. */

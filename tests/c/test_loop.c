@@ -1323,11 +1323,11 @@ TEST(what_walk_finds_can_be_cancelled_without_a_leak) {
     open_loop(CASYNC_CLOCK_MANUAL);
     EQ(casync_call_soon(&loop, NULL, never, NULL), 0);
     EQ(casync_call_later(&loop, NULL, 5, never, NULL), 0);
-        EQ(casync_call_soon_threadsafe(&loop, &job, never, NULL), 0);
+    EQ(casync_call_soon_threadsafe(&loop, &job, never, NULL), 0);
     casync_walk(&loop, cancel_found, NULL);
     EQ(seen_count, 3);
     for (i = 0; i < seen_count; i++) EQ(casync_job_cancel((casync_job *)seen[i].object), 1);
-        EXPECT(!casync_loop_alive(&loop));
+    EXPECT(!casync_loop_alive(&loop));
     close_loop();
 }
 
@@ -1359,6 +1359,28 @@ TEST(slow_callbacks_keep_io_waiting_for_two_turns_at_most) {
     EQ(casync_run_forever(&loop), 0);
     close_loop();
     close_both(ends);
+}
+
+static void never_mind(void *arg) { (void)arg; }
+
+TEST(metrics_count_what_the_loop_does) {
+    casync_loop_desc desc = ZERO;
+    casync_metrics metrics;
+    int64_t i;
+    desc.metrics = true;
+    EQ(casync_loop_init(&loop, &desc), 0);
+    EQ(casync_call_later(&loop, NULL, CASYNC_MS(1), never_mind, NULL), 0);
+    for (i = 0; i < 10; i++) EQ(casync_call_soon(&loop, NULL, never_mind, NULL), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    casync_loop_metrics(&loop, &metrics);
+    EQ(metrics.callbacks, 11);
+    EQ(metrics.turns, loop.turns);
+    EQ(metrics.polls, loop.polls);
+    EQ(metrics.tasks, 0);
+    EXPECT(metrics.idle_time > 0);
+    EXPECT(metrics.busy_time > 0);
+    EXPECT(metrics.longest_turn > 0 && metrics.longest_turn <= metrics.busy_time);
+    EQ(casync_loop_close(&loop), 0);
 }
 
 int main(int argc, char **argv) {
@@ -1439,5 +1461,6 @@ int main(int argc, char **argv) {
     RUN(cancelling_a_timers_job_stops_the_timer);
     RUN(what_walk_finds_can_be_cancelled_without_a_leak);
     RUN(slow_callbacks_keep_io_waiting_for_two_turns_at_most);
+    RUN(metrics_count_what_the_loop_does);
     return test_end();
 }

@@ -1228,7 +1228,6 @@ static void overflow_a_little(void) {
     }
 }
 TEST(overflow_without_guards_is_found) {
-    SKIP("known bug");
     if (SANITIZED) SKIP("frames have another size here");
     refuse_guard_install();
     refuse_mprotect();
@@ -1262,7 +1261,8 @@ TEST(other_faults_go_where_they_went) {
     EXPECT(!strstr(words_on_stderr, "casync"));
     EXPECT(run_in_child(segfault_in_task) != 0);
     EXPECT(!strstr(words_on_stderr, "casync"));
-    EQ(run_in_child(overflow_with_a_handler), 7);
+    status = run_in_child(overflow_with_a_handler);
+    if (!under_valgrind()) EQ(status, 7); /* for which the overflow is an error of its own */
     EXPECT(strstr(words_on_stderr, "casync: stack overflow in task sized;"));
 }
 
