@@ -2113,11 +2113,11 @@ static inline int64_t casync__map(size_t size) {
 /* X(name, parameters, arguments, call) */
 #define CASYNC__SYSCALLS(X)                                                                                  \
     X(map, (size_t size), (size), casync__map(size))                                                         \
-    X(unmap, (void *memory, size_t size), (memory, size), munmap(memory, size))                              \
-    X(mprotect, (void *memory, size_t size, int rights), (memory, size, rights),                             \
-      mprotect(memory, size, rights))                                                                        \
-    X(mincore, (void *memory, size_t size, unsigned char *pages), (memory, size, pages),                     \
-      mincore(memory, size, pages))                                                                          \
+    X(unmap, (void *address, size_t size), (address, size), munmap(address, size))                           \
+    X(mprotect, (void *address, size_t size, int rights), (address, size, rights),                           \
+      mprotect(address, size, rights))                                                                       \
+    X(mincore, (void *address, size_t size, unsigned char *pages), (address, size, pages),                   \
+      mincore(address, size, pages))                                                                         \
     X(madvise, (void *page, size_t size, int advice), (page, size, advice), madvise(page, size, advice))     \
     X(sigpending, (sigset_t * set), (set), sigpending(set))                                                  \
     X(epoll_create, (void), (), epoll_create1(EPOLL_CLOEXEC))                                                \
