@@ -1228,6 +1228,9 @@ static void overflow_a_little(void) {
     }
 }
 TEST(overflow_without_guards_is_found) {
+#if defined(CASYNC__UCONTEXT)
+    SKIP("a saved ucontext is larger than the step, and has holes that leave the pattern alone");
+#endif
     if (SANITIZED) SKIP("frames have another size here");
     refuse_guard_install();
     refuse_mprotect();
