@@ -75,7 +75,7 @@
        CASYNC_FREE(ptr)          its other half (define both or neither); realloc and free if absent
        CASYNC_ASSERT(condition)  checks of the caller's errors that no error code can report (use
                                  after close, wrong thread); assert() if absent, so NDEBUG ends them
-              CASYNC_NO_STACKFUL        leave stackful tasks out (stackless ones stay)
+       CASYNC_NO_STACKFUL        leave stackful tasks out, which need assembly or ucontext
        CASYNC_SYSCALL_TABLE      route every system call through the table `casync_syscalls`, whose
                                  entries a test may replace
 
@@ -158,8 +158,9 @@
    PLATFORMS
 
    Linux 4.14 or newer (before 5.11, which has epoll_pwait2, a wait ends up to 1 ms late); glibc 2.28
-   or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Where the header says
-   "source:", the rule comes from there.
+   or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Stackful
+   tasks: x86-64, i386, aarch64, arm, riscv64; others by ucontext, which is slower and which musl lacks.
+   Where the header says "source:", the rule comes from there.
 
    CONTENTS: `grep -n '>>' casync.h`. The API and the implementation have the same sections in the
    same order. (So that this stays true the code has no right shift: it divides by powers of two,
@@ -571,7 +572,8 @@ CASYNC_API int64_t casync_future_init(casync_loop *loop, casync_future *future);
    future is used again or freed. */
 CASYNC_API void casync_future_close(casync_future *future);
 
-/* Makes it done (result >= 0), or failed (result < 0). CASYNC_INVALID_STATE unless it is pending. */
+/* Makes it done (result >= 0), or failed (result < 0). CASYNC_INVALID_STATE unless it is pending, and one
+   that casync_future_init made: operations and tasks end by themselves. */
 CASYNC_API int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr);
 
 /* Cancels it: 1, or 0 if it was done. The future of an operation ends the operation too. */
@@ -761,7 +763,9 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
    request that comes after the awaited future was done, but before the task went on, does not take the
    result away. It is kept for the next await, so that no byte and no lock is lost. */
 
-/* A stackful task's function. What it returns is the task's result: >= 0, or an error. */
+/* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++ exceptions end
+   in their task at the latest (else std::terminate), and nothing waits inside a catch block: the runtime keeps
+   one list of caught exceptions for the thread. */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* A stackless task's function: see CASYNC_BEGIN. */
@@ -986,13 +990,14 @@ CASYNC_API int64_t casync_wait(casync_waiter *waiters, size_t count, int mode, i
 CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
                                          size_t count, int mode, int64_t timeout);
 
-/* Waits until at least one is done and cancels the others, operations above all: those did not happen.
-   Returns how many are done, which may be more than one. Cancelled, it cancels all. */
+/* Waits until at least one is done, then cancels the others, operations above all: those did not happen.
+   Returns how many were done, which may be more than one, when none is pending any more. Cancelled, it
+   cancels all. */
 CASYNC_API int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
 
-/* The futures in the order in which they are done. Start once, then call next until it returns NULL: no
-   more, or this task was cancelled. Stop takes what is left out of the wait; needed unless next returned
-   NULL. */
+/* The futures in the order in which they are done. Start once, then call next: 1 and *future, or 0 when
+   there are no more; -ECANCELED. next_op's future has it in ptr. Stop takes what is left out of the wait;
+   needed unless next returned 0. */
 typedef struct casync_completion {
     casync_wait_set set; /* private, as is the rest */
     casync_link done;
@@ -1000,7 +1005,8 @@ typedef struct casync_completion {
 } casync_completion;
 CASYNC_API int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
                                        casync_waiter *waiters, size_t count);
-CASYNC_API casync_future *casync_next_completed(casync_completion *completion);
+CASYNC_API int64_t casync_next_completed(casync_completion *completion, casync_future **future);
+CASYNC_API casync_future *casync_next_completed_op(casync_completion *completion);
 CASYNC_API void casync_stop_completed(casync_completion *completion);
 
 /* Awaits the future, at most `timeout` nanoseconds; then it is cancelled, and -ETIMEDOUT returned when it
@@ -2163,11 +2169,11 @@ static inline int64_t casync__map(size_t size) {
 /* X(name, parameters, arguments, call) */
 #define CASYNC__SYSCALLS(X)                                                                                  \
     X(map, (size_t size), (size), casync__map(size))                                                         \
-    X(unmap, (void *memory, size_t size), (memory, size), munmap(memory, size))                              \
-    X(mprotect, (void *memory, size_t size, int rights), (memory, size, rights),                             \
-      mprotect(memory, size, rights))                                                                        \
-    X(mincore, (void *memory, size_t size, unsigned char *pages), (memory, size, pages),                     \
-      mincore(memory, size, pages))                                                                          \
+    X(unmap, (void *address, size_t size), (address, size), munmap(address, size))                           \
+    X(mprotect, (void *address, size_t size, int rights), (address, size, rights),                           \
+      mprotect(address, size, rights))                                                                       \
+    X(mincore, (void *address, size_t size, unsigned char *pages), (address, size, pages),                   \
+      mincore(address, size, pages))                                                                         \
     X(madvise, (void *page, size_t size, int advice), (page, size, advice), madvise(page, size, advice))     \
     X(sigpending, (sigset_t * set), (set), sigpending(set))                                                  \
     X(epoll_create, (void), (), epoll_create1(EPOLL_CLOEXEC))                                                \
@@ -3339,6 +3345,7 @@ enum {
 typedef struct casync__future_kind {
     int64_t (*cancel)(casync_future *future);
     void (*abandon)(casync_future *future);
+    bool is_task;
 } casync__future_kind;
 
 static void casync__task_go_on(void *task);
@@ -3355,17 +3362,18 @@ static int64_t casync__group_cancel(casync_future *future);
 static int64_t casync__condition_cancel(casync_future *future);
 
 /* By kind. */
-static const casync__future_kind casync__future_kinds[] = {{NULL, NULL},
-                                                           {NULL, casync__op_abandon},
-                                                           {NULL, casync__timer_op_abandon},
-                                                           {NULL, casync__fd_op_abandon},
-                                                           {casync__task_future_cancel, casync__task_abandon},
-                                                           {casync__task_future_cancel, casync__task_abandon},
-                                                           {casync__gather_cancel, casync__set_abandon},
-                                                           {NULL, casync__set_abandon},
-                                                           {NULL, casync__shield_abandon},
-                                                           {casync__group_cancel, NULL},
-                                                           {casync__condition_cancel, casync__op_abandon}};
+static const casync__future_kind casync__future_kinds[] = {
+    {NULL, NULL, false},
+    {NULL, casync__op_abandon, false},
+    {NULL, casync__timer_op_abandon, false},
+    {NULL, casync__fd_op_abandon, false},
+    {casync__task_future_cancel, casync__task_abandon, true},
+    {casync__task_future_cancel, casync__task_abandon, true},
+    {casync__gather_cancel, casync__set_abandon, false},
+    {NULL, casync__set_abandon, false},
+    {NULL, casync__shield_abandon, false},
+    {casync__group_cancel, NULL, false},
+    {casync__condition_cancel, casync__op_abandon, false}};
 
 static void casync__future_abandon(casync_future *future) {
     if (casync__future_kinds[future->kind].abandon) casync__future_kinds[future->kind].abandon(future);
@@ -3384,29 +3392,47 @@ CASYNC__DEFINE int64_t casync_future_init(casync_loop *loop, casync_future *futu
     return 0;
 }
 
+/* Tells those who wait for a future that is about to go: tasks, and what the library itself waits with. */
+static void casync__future_drop_callbacks(casync_loop *loop, casync_future *future) {
+    while (!casync__list_is_empty(&future->callbacks)) {
+        casync_job *job = casync__job_of(future->callbacks.next);
+        if (job->flags & CASYNC__JOB_TASK) {
+            casync__interrupt((casync_task *)job->arg);
+            continue;
+        }
+        casync__list_remove(&job->link);
+        if ((job->flags & CASYNC__JOB_INTERNAL) && !(job->flags & CASYNC__JOB_FINALLY))
+            job->callback(job->arg);
+        else
+            casync__release_job(loop, job);
+    }
+}
+
 CASYNC__DEFINE void casync_future_close(casync_future *future) {
     casync_loop *loop = future->loop;
+    bool pending = future->state == CASYNC_FUTURE_PENDING;
     if (!loop) return;
-    future->loop = NULL;
-    if (loop->state == CASYNC_LOOP_CLOSED) return;
+    if (loop->state == CASYNC_LOOP_CLOSED) {
+        future->loop = NULL;
+        return;
+    }
     if (future->state == CASYNC_FUTURE_FAILED && !future->retrieved) {
         casync_exception exception =
             casync__exception("a future failed and nobody retrieved its error", future->result);
         exception.future = future;
         casync_call_exception_handler(loop, &exception);
     }
-    while (!casync__list_is_empty(&future->callbacks)) {
-        casync_job *job = casync__job_of(future->callbacks.next);
-        if (job->flags & CASYNC__JOB_TASK) {
-            casync__interrupt((casync_task *)job->arg);
-        } else {
-            casync__list_remove(&job->link);
-            casync__release_job(loop, job);
-        }
+    if (pending && casync__future_kinds[future->kind].is_task) {
+        casync__future_abandon(future); /* first: a pending task's result holds something else */
+        pending = false;
     }
-    if (future->state != CASYNC_FUTURE_PENDING) return;
-    casync__future_abandon(future);
-    future->state = CASYNC_FUTURE_CANCELLED;
+    if (pending) {
+        future->state = CASYNC_FUTURE_CANCELLED;
+        future->result = -ECANCELED;
+    }
+    casync__future_drop_callbacks(loop, future);
+    future->loop = NULL;
+    if (pending) casync__future_abandon(future); /* last: the future may be gone with it */
 }
 
 static void casync__future_end(casync_future *future, int state, int64_t result, void *ptr) {
@@ -3418,9 +3444,15 @@ static void casync__future_end(casync_future *future, int state, int64_t result,
     casync__list_move(&future->loop->ready, &future->callbacks);
 }
 
-CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
-    if (future->state != CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
+static void casync__future_set_result(casync_future *future, int64_t result, void *ptr) {
+    if (future->state != CASYNC_FUTURE_PENDING) return;
     casync__future_end(future, result < 0 ? CASYNC_FUTURE_FAILED : CASYNC_FUTURE_DONE, result, ptr);
+}
+
+CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
+    if (future->state != CASYNC_FUTURE_PENDING || future->kind != CASYNC__FUTURE_PLAIN)
+        return CASYNC_INVALID_STATE;
+    casync__future_set_result(future, result, ptr);
     return 0;
 }
 
@@ -3761,7 +3793,7 @@ static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kin
 
 static casync_future *casync__op_done(casync_op *op, int64_t result, void *ptr) {
     if (op->link.next) casync__list_remove(&op->link);
-    casync_future_set_result(&op->future, result, ptr);
+    casync__future_set_result(&op->future, result, ptr);
     return &op->future;
 }
 
@@ -5444,6 +5476,7 @@ static void casync__fiber_set_name(casync_task *task, const char *name) {
 #define CASYNC__STACK_SMALLEST ((size_t)16 * 1024)
 #define CASYNC__STACK_SIZES 17 /* powers of two from the smallest: up to 1 GiB */
 #define CASYNC__MPROTECT_GUARDS 16000
+#define CASYNC__MADV_UNKNOWN 9999 /* -EINVAL */
 enum { CASYNC__GUARD_PATTERN, CASYNC__GUARD_INSTALLED, CASYNC__GUARD_MPROTECT };
 static const uint64_t casync__stack_pattern[2] = {UINT64_C(0x5ca1ab1ec0ffee5a), UINT64_C(0xa5eeff0ce1ba1ac5)};
 
@@ -5479,6 +5512,9 @@ static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
     if (!stacks) return NULL;
     stacks->idle_count = 0;
     casync__list_init(&stacks->idle_slabs);
+    /* qemu-user takes any advice and follows none of this kind: so there are no guards to be had by it. */
+    if (casync__sys_madvise(NULL, 0, CASYNC__MADV_UNKNOWN) == 0)
+        casync__atomic_store(&casync__process.no_guard_install, 1);
     for (i = 0; i < CASYNC__STACK_SIZES; i++, size *= 2) {
         stacks->pools[i].size = size;
         casync__list_init(&stacks->pools[i].idle);
@@ -6051,7 +6087,7 @@ CASYNC__DEFINE int64_t casync_join(casync_task *task) {
 /* -- sleep -- */
 
 static void casync__timer_op_done(void *op) {
-    casync_future_set_result(&((casync_timer_op *)op)->future, 0, NULL);
+    casync__future_set_result(&((casync_timer_op *)op)->future, 0, NULL);
 }
 
 static void casync__timer_op_abandon(casync_future *future) {
@@ -6064,7 +6100,7 @@ CASYNC__DEFINE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op
     casync__future_reset(loop, &op->future, CASYNC__FUTURE_TIMER);
     result = casync_call_later(loop, &op->timer, delay, casync__timer_op_done, op);
     op->timer.job.flags |= CASYNC__JOB_INTERNAL;
-    if (result < 0) casync_future_set_result(&op->future, result, NULL);
+    if (result < 0) casync__future_set_result(&op->future, result, NULL);
     return &op->future;
 }
 
@@ -6096,7 +6132,7 @@ static void casync__fd_op_abandon(casync_future *future) {
 static void casync__fd_op_done(void *arg) {
     casync_future *future = (casync_future *)arg;
     casync__fd_op_abandon(future);
-    casync_future_set_result(future, 0, NULL);
+    casync__future_set_result(future, 0, NULL);
 }
 
 static casync_future *casync__fd_op_begin(casync_loop *loop, casync_fd_op *op, int fd, bool writes) {
@@ -6105,7 +6141,7 @@ static casync_future *casync__fd_op_begin(casync_loop *loop, casync_fd_op *op, i
     casync__future_reset(loop, &op->future, CASYNC__FUTURE_FD);
     result = writes ? casync_add_writer(loop, &op->watcher, fd, casync__fd_op_done, op)
                     : casync_add_reader(loop, &op->watcher, fd, casync__fd_op_done, op);
-    if (result < 0) casync_future_set_result(&op->future, result, NULL);
+    if (result < 0) casync__future_set_result(&op->future, result, NULL);
     return &op->future;
 }
 
@@ -6276,7 +6312,7 @@ static int64_t casync__generator_main(casync_loop *loop, void *arg) {
     int64_t result = casync_await(&generator->asked);
     if (result >= 0) result = generator->coroutine(loop, generator->arg);
     generator->ended = true;
-    casync_future_set_result(&generator->given, result < 0 ? result : 0, NULL);
+    casync__future_set_result(&generator->given, result < 0 ? result : 0, NULL);
     return result < 0 ? result : 0;
 }
 
@@ -6300,7 +6336,7 @@ static void casync__generator_cancel(casync_generator *generator, casync_task *t
     casync_task_cancel(task);
     if (task->flags & CASYNC__TASK_STARTED) return;
     generator->ended = true;
-    casync_future_set_result(&generator->given, 0, NULL);
+    casync__future_set_result(&generator->given, 0, NULL);
 }
 
 CASYNC__DEFINE int64_t casync_yield(casync_generator *generator, void *value) {
@@ -6308,22 +6344,23 @@ CASYNC__DEFINE int64_t casync_yield(casync_generator *generator, void *value) {
     if (!task || task != generator->task) return -EPERM;
     casync__future_reset(casync__task_loop(task), &generator->asked, CASYNC__FUTURE_PLAIN);
     generator->value = value;
-    casync_future_set_result(&generator->given, 1, NULL);
+    casync__future_set_result(&generator->given, 1, NULL);
     return casync_await(&generator->asked);
 }
 
 CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void **value) {
+    casync_task *task = generator->task; /* close, which another task may call, forgets it and joins it */
     int64_t result;
-    if (!generator->task) return CASYNC_INVALID_STATE;
-    if (!casync__waiting_task(casync__task_loop(generator->task))) return -EPERM;
+    if (!task) return CASYNC_INVALID_STATE;
+    if (!casync__waiting_task(casync__task_loop(task))) return -EPERM;
     if (generator->busy) return -EBUSY;
     if (generator->ended) return 0;
-    casync__future_reset(casync__task_loop(generator->task), &generator->given, CASYNC__FUTURE_PLAIN);
-    casync_future_set_result(&generator->asked, 0, NULL);
+    casync__future_reset(casync__task_loop(task), &generator->given, CASYNC__FUTURE_PLAIN);
+    casync__future_set_result(&generator->asked, 0, NULL);
     generator->busy = true;
     result = casync_await(&generator->given);
     generator->busy = false;
-    if (result == -ECANCELED && !generator->ended) casync__generator_cancel(generator, generator->task);
+    if (result == -ECANCELED && !generator->ended) casync__generator_cancel(generator, task);
     if (result == 1) *value = generator->value;
     return result;
 }
@@ -6422,7 +6459,7 @@ static void casync__set_abandon(casync_future *future) {
 
 static void casync__set_done(casync_wait_set *set, int64_t result) {
     casync__set_detach(set);
-    casync_future_set_result(&set->future, result, NULL);
+    casync__future_set_result(&set->future, result, NULL);
 }
 
 /* Begins to wait: callback(waiter) for each future when it is done. */
@@ -6548,43 +6585,59 @@ CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64
     int64_t result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
     if (result == -EPERM || result == -EINVAL) return result;
     for (i = 0; i < count; i++) casync_future_cancel(waiters[i].future);
+    for (i = 0; i < count; i++) { /* some take their time: tasks, a condition that needs its lock again */
+        while (!casync_future_done(waiters[i].future)) (void)casync_await(waiters[i].future);
+        waiters[i].future->retrieved = 1;
+    }
     return result;
 }
 
 /* -- as_completed -- */
+
+/* Answers who waits, if there is something to say. */
+static void casync__completion_answer(casync_completion *completion) {
+    casync_waiter *waiter;
+    if (!completion->waiting || casync_future_done(&completion->set.future)) return;
+    if (!casync__list_is_empty(&completion->done)) {
+        waiter = casync__container(completion->done.next, casync_waiter, job.link);
+        casync__list_remove(&waiter->job.link);
+        casync__future_set_result(&completion->set.future, 1, waiter->future);
+    } else if (completion->set.pending == 0) {
+        casync__future_set_result(&completion->set.future, 0, NULL);
+    }
+}
 
 static void casync__completion_arrived(void *arg) {
     casync_waiter *waiter = (casync_waiter *)arg;
     casync_completion *completion = casync__container(waiter->set, casync_completion, set);
     casync__list_append(&completion->done, &waiter->job.link);
     completion->set.pending--;
-    casync_future_set_result(&completion->set.future, 0, NULL); /* done already if nobody waits */
+    casync__completion_answer(completion);
 }
 
 CASYNC__DEFINE int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
                                            casync_waiter *waiters, size_t count) {
     casync__list_init(&completion->done);
+    completion->waiting = false;
     return casync__set_begin(loop, &completion->set, CASYNC__FUTURE_PLAIN, waiters, count, 0,
                              casync__completion_arrived);
 }
 
-CASYNC__DEFINE casync_future *casync_next_completed(casync_completion *completion) {
+CASYNC__DEFINE casync_future *casync_next_completed_op(casync_completion *completion) {
     casync_wait_set *set = &completion->set;
-    casync_waiter *waiter;
-    if (!casync__waiting_task(set->future.loop)) return NULL;
-    while (casync__list_is_empty(&completion->done)) {
-        int64_t result;
-        if (set->pending == 0) return NULL;
-        casync__future_reset(set->future.loop, &set->future, CASYNC__FUTURE_PLAIN);
-        result = casync_await(&set->future);
-        if (result < 0) {
-            casync_stop_completed(completion);
-            return NULL;
-        }
-    }
-    waiter = casync__container(completion->done.next, casync_waiter, job.link);
-    casync__list_remove(&waiter->job.link);
-    return waiter->future;
+    casync__future_reset(set->future.loop, &set->future, CASYNC__FUTURE_PLAIN);
+    completion->waiting = true;
+    casync__completion_answer(completion);
+    return &set->future;
+}
+
+CASYNC__DEFINE int64_t casync_next_completed(casync_completion *completion, casync_future **future) {
+    casync_task *task = casync__waiting_task(completion->set.future.loop);
+    int64_t result;
+    if (!task) return -EPERM;
+    result = casync__await(task, casync_next_completed_op(completion));
+    if (result == 1) *future = (casync_future *)completion->set.future.ptr;
+    return result;
 }
 
 CASYNC__DEFINE void casync_stop_completed(casync_completion *completion) {
@@ -6600,7 +6653,7 @@ static void casync__shielded_done(void *arg) {
     if (inner->state == CASYNC_FUTURE_CANCELLED)
         casync_future_cancel(&shield->future);
     else
-        casync_future_set_result(&shield->future, casync_future_result(shield->inner), inner->ptr);
+        casync__future_set_result(&shield->future, casync_future_result(shield->inner), inner->ptr);
 }
 
 static void casync__shield_abandon(casync_future *future) {
@@ -6614,7 +6667,7 @@ CASYNC__DEFINE casync_future *casync_shield_op(casync_shielded *shield, casync_f
     shield->inner = future;
     result = casync_future_add_done_callback(future, &shield->job, casync__shielded_done, shield);
     shield->job.flags = CASYNC__JOB_INTERNAL;
-    if (result < 0) casync_future_set_result(&shield->future, result, NULL);
+    if (result < 0) casync__future_set_result(&shield->future, result, NULL);
     return &shield->future;
 }
 
@@ -6717,7 +6770,7 @@ static void casync__group_finish(casync_task_group *group) {
         /* The error goes first; a request that somebody else made is heard by the next await. */
         if (group->parent->cancel_requests > 0) group->parent->flags |= CASYNC__TASK_MUST_CANCEL;
     }
-    casync_future_set_result(&group->ended, result, NULL);
+    casync__future_set_result(&group->ended, result, NULL);
 }
 
 static void casync__member_done(void *arg) {

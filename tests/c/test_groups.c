@@ -502,13 +502,16 @@ IN_TASK(select_over_reads_loses_no_byte) {
 
 static casync_completion completion;
 
-/* The number of the next, or -1. */
-static int next_number(void) {
-    casync_future *future = casync_next_completed(&completion);
+enum { NO_MORE = -1 };
+
+/* The number of the next, NO_MORE, or an error. */
+static int64_t next_number(void) {
+    casync_future *future = NULL;
+    int64_t result = casync_next_completed(&completion, &future);
     int i;
-    for (i = 0; i < FUTURES && future; i++)
+    for (i = 0; i < FUTURES && result == 1; i++)
         if (waiters[i].future == future) return i;
-    return -1;
+    return result == 0 ? NO_MORE : result;
 }
 
 IN_TASK(as_completed_gives_them_in_the_order_in_which_they_end) {
@@ -522,21 +525,21 @@ IN_TASK(as_completed_gives_them_in_the_order_in_which_they_end) {
     EQ(casync_future_result(waiters[2].future), -EIO);
     EQ(casync_sleep(CASYNC_MS(500)), 0); /* it need not be asked at once */
     EQ(next_number(), 0);
-    PTR_EQ(casync_next_completed(&completion), NULL);
-    PTR_EQ(casync_next_completed(&completion), NULL);
+    EQ(next_number(), NO_MORE);
+    EQ(next_number(), NO_MORE);
     join_all(3);
 }
 
 IN_TASK(as_completed_of_nothing_and_of_what_is_done) {
     init_futures();
     EQ(casync_as_completed(&loop, &completion, waiters, 0), 0);
-    PTR_EQ(casync_next_completed(&completion), NULL);
+    EQ(next_number(), NO_MORE);
     set_result(1, 0);
     set_result(0, 0);
     EQ(casync_as_completed(&loop, &completion, waiters, 2), 0);
     EXPECT(next_number() >= 0);
     EXPECT(next_number() >= 0);
-    EQ(next_number(), -1);
+    EQ(next_number(), NO_MORE);
 }
 
 IN_TASK(as_completed_may_be_stopped) {
@@ -563,8 +566,9 @@ IN_TASK(cancelled_as_completed_gives_nothing) {
     asking = spawn(asks_for_next, NULL);
     EQ(casync_sleep(CASYNC_MS(1)), 0);
     EQ(casync_task_cancel(asking), 1);
-    EQ(casync_join(asking), -1);
+    EQ(casync_join(asking), -ECANCELED);
     EQ(futures[0].state, CASYNC_FUTURE_PENDING);
+    casync_stop_completed(&completion);
     memset(waiters, 0xff, sizeof waiters);
     set_result(0, 0);
 }
@@ -576,8 +580,8 @@ IN_TASK(as_completed_in_a_timeout) {
     EQ(casync_as_completed(&loop, &completion, waiters, 2), 0);
     EQ(casync_timeout_begin(&limit, CASYNC_MS(120)), 0);
     EQ(next_number(), 0);
-    EQ(next_number(), -1);
-    EQ(casync_timeout_end(&limit, -ECANCELED), -ETIMEDOUT);
+    EQ(casync_timeout_end(&limit, next_number()), -ETIMEDOUT);
+    casync_stop_completed(&completion);
     EQ(casync_time(&loop), CASYNC_MS(120));
     join_all(2);
 }
@@ -589,13 +593,13 @@ IN_TASK(the_same_future_completes_as_often_as_it_is_there) {
     set_result(0, 0);
     EQ(next_number(), 0);
     EQ(next_number(), 0);
-    EQ(next_number(), -1);
+    EQ(next_number(), NO_MORE);
 }
 
 TEST(as_completed_outside_of_a_task_does_nothing) {
     open_loop_and_futures();
     EQ(casync_as_completed(&loop, &completion, waiters, 1), 0);
-    PTR_EQ(casync_next_completed(&completion), NULL);
+    EQ(next_number(), -EPERM);
     EQ(completion.set.pending, 1);
     casync_stop_completed(&completion);
     close_loop();

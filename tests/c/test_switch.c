@@ -93,10 +93,11 @@ static void run_tasks(casync_coroutine coroutine) {
 
 /* -- values that a function keeps, in registers as long as there are any -- */
 
-/* Numbers the compiler cannot know, so that it has to keep them. */
-NOINLINE static uint64_t number(uint64_t seed, uint64_t i) { return (seed + i) * 0x9e3779b97f4a7c15u; }
-/* All of them, and what is made of them below, are exact as float too: i386 computes with more digits. */
-NOINLINE static double real(uint64_t seed, uint64_t i) { return (double)(seed % 10007 * 31 + i) / 8; }
+/* Numbers that the compiler can neither know nor compute again, as it reads a volatile: it has to keep them.
+   All reals, and sums of two, are exact as float too: i386 computes with more digits. */
+static volatile uint64_t factor = 31;
+NOINLINE static uint64_t number(uint64_t seed, uint64_t i) { return (seed << 32 | i) * factor; }
+NOINLINE static double real(uint64_t seed, uint64_t i) { return (double)(seed % 10007 * factor + i) / 8; }
 
 NOINLINE static void keep_values(uint64_t seed, int depth) {
     uint64_t a = number(seed, 0), b = number(seed, 1), c = number(seed, 2), d = number(seed, 3);

@@ -1248,6 +1248,7 @@ static void expect_overflow_message(void) {
 
 TEST(overflow_faults) {
     EXPECT(run_in_child(overflow) != 0);
+    skip_under_qemu("qemu-user says a word of its own");
     if (!SANITIZED) STR_EQ(words_on_stderr, "");
 }
 TEST(overflow_is_reported_if_asked_for) { expect_overflow_message(); }
@@ -1266,6 +1267,9 @@ static void overflow_a_little(void) {
     }
 }
 TEST(overflow_without_guards_is_found) {
+#if defined(CASYNC__UCONTEXT)
+    SKIP("a saved ucontext is larger than the step, and has holes that leave the pattern alone");
+#endif
     if (SANITIZED) SKIP("frames have another size here");
     refuse_guard_install();
     refuse_mprotect();
@@ -1292,6 +1296,26 @@ TEST(report_of_overflows_that_the_kernel_refuses) {
     EQ(casync_report_overflow(), -EINVAL);
     casync_syscalls.sigaction = casync__direct_sigaction;
     EQ(casync_report_overflow(), 0);
+}
+
+static void dump_on_signal(void) {
+    casync_signal watcher = ZERO;
+    open_loop_and_gate();
+    EQ(casync_dump_on_signal(&loop, &watcher, SIGUSR1), 0);
+    EXPECT(!casync_loop_alive(&loop)); /* the watcher keeps no loop running */
+    start_at_gate(&actors[0], false);
+    EQ(casync_task_set_name(actors[0].task, "dumped"), 0);
+    EQ(raise(SIGUSR1), 0);
+    run_turns(3); /* it is heard, told to the loop, and dumped */
+    EQ(casync_signal_stop(&watcher), 1);
+}
+TEST(dump_comes_with_a_signal) {
+    casync_signal watcher = ZERO;
+    EQ(run_in_child(dump_on_signal), 0);
+    EXPECT(strstr(words_on_stderr, "task dumped awaits future "));
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_dump_on_signal(&loop, &watcher, 0), -EINVAL);
+    close_loop();
 }
 
 static void segfault(void) {
@@ -2044,6 +2068,7 @@ int main(int argc, char **argv) {
     RUN(overflow_is_reported_without_guard_install);
     RUN(overflow_without_guards_is_found);
     RUN(report_of_overflows_that_the_kernel_refuses);
+    RUN(dump_comes_with_a_signal);
     RUN(other_faults_go_where_they_went);
     RUN(many_live_stackful_tasks);
     RUN(many_live_stackless_tasks);
