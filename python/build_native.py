@@ -7,6 +7,7 @@ The declarations that cffi needs are read out of casync.h, so that they are writ
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -23,7 +24,47 @@ SOURCE = """
 #define CASYNC_STATIC
 #define CASYNC_IMPLEMENTATION
 #include "casync.h"
+{table}
 #include "native.c"
+"""
+
+# What casync.h includes where CASYNC_IMPORT is defined.
+IMPORT_HEADER = """\
+/* Made by build_native.py of the Python package casync from the casync.h beside it: the functions of the
+   package's own copy of the library, for extension modules of Python that work on its loops.
+
+       #define CASYNC_IMPORT
+       #include <Python.h>
+       #include "casync.h"
+
+   Each C file that includes this calls casync_import() once, in the module's init function, say: 0, or -1
+   with an ImportError, if the package is not there or is another version than this file is of. After that
+   every casync_ function may be called, with the GIL held. casync_python_loop(loop) gives the casync_loop
+   of a casync.EventLoop; NULL, with a TypeError, for any other object. */
+#ifndef CASYNC_IMPORT_H
+#define CASYNC_IMPORT_H
+
+#include <Python.h>
+
+{struct}
+static const casync_functions *casync_imported;
+
+static int casync_import(void) {{
+    const casync_functions *found = (const casync_functions *)PyCapsule_Import("casync._functions", 0);
+    if (found == NULL) return -1;
+    if (found->stamp != CASYNC_IMPORT_STAMP || found->size != sizeof(casync_functions) ||
+        found->loop_size != sizeof(casync_loop)) {{
+        PyErr_Format(PyExc_ImportError,
+                     "this module was built for casync %s, or another configuration of it, than the package "
+                     "casync %s that is installed: build it again", CASYNC_VERSION, found->version);
+        return -1;
+    }}
+    casync_imported = found;
+    return 0;
+}}
+
+{names}
+#endif
 """
 
 
@@ -57,11 +98,57 @@ def declarations(header: str) -> str:
     return "\n".join(constants(api)) + "\n" + code
 
 
+def functions(header: str) -> list[tuple[str, str, str]]:
+    """Every function of the API: what it returns, its name, its parameters."""
+    found = []
+    for text in re.findall(r"^CASYNC_API\s+(.*?);", api_half(header), re.S | re.M):
+        match = re.fullmatch(r"(.*?[\s*])(casync_\w+)\((.*)\)", " ".join(text.split()))
+        if match is None:
+            raise ValueError(f"{HEADER}: this declaration is not understood: {text}")
+        found.append(match.groups())
+    return found
+
+
+def function_struct(header: str) -> str:
+    """The type of the package's table of functions. The stamp stands for all that the API half says."""
+    stamp = hashlib.sha256(api_half(header).encode()).hexdigest()[:16]
+    members = "".join(f"    {result}(*{name})({rest});\n" for result, name, rest in functions(header))
+    return (
+        f"#define CASYNC_IMPORT_STAMP 0x{stamp}ULL\n"
+        "typedef struct casync_functions {\n"
+        "    uint64_t stamp;\n    size_t size, loop_size;\n    const char *version;\n"
+        "    casync_loop *(*casync_python_loop)(PyObject *loop);\n"
+        f"{members}}} casync_functions;\n"
+    )
+
+
+def function_table(header: str) -> str:
+    names = "".join(f",\n    {name}" for _, name, _ in functions(header))
+    return (
+        f"{function_struct(header)}"
+        "static casync_loop *casync_python_loop(PyObject *loop);\n"
+        "static const casync_functions function_table = {\n"
+        "    CASYNC_IMPORT_STAMP, sizeof(casync_functions), sizeof(casync_loop), CASYNC_VERSION,\n"
+        f"    casync_python_loop{names}}};\n"
+    )
+
+
+def write_include(directory: Path) -> None:
+    """Makes what casync.get_include() names: casync.h, and casync_import.h made from it."""
+    header = HEADER.read_text()
+    names = ["casync_python_loop", *(name for _, name, _ in functions(header))]
+    defines = "".join(f"#define {name} (casync_imported->{name})\n" for name in names)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "casync.h").write_text(header)
+    text = IMPORT_HEADER.format(struct=function_struct(header), names=defines)
+    (directory / "casync_import.h").write_text(text)
+
+
 builder = FFI()
 builder.cdef(declarations(HEADER.read_text()))
 builder.set_source(
     "casync._casync",
-    SOURCE,
+    SOURCE.format(table=function_table(HEADER.read_text())),
     py_limited_api=False,
     include_dirs=[str(HERE), str(HERE / "native")],
     depends=[str(HEADER), *map(str, NATIVE)],

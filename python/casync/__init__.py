@@ -9,10 +9,12 @@ or, for a program that is not yours: `python -m casync app.py`.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 if not sys.platform.startswith("linux"):
     raise ImportError(f"casync runs on Linux only (its backend is epoll), and this is {sys.platform!r}")
 
+from ._extension import native as _native
 from .loop import EventLoop, install, is_installed, new_event_loop, run
 from .tasks import dump_tasks
 
@@ -21,6 +23,7 @@ __all__ = [
     "EventLoopPolicy",
     "dump_tasks",
     "ffi",
+    "get_include",
     "install",
     "is_installed",
     "lib",
@@ -28,6 +31,14 @@ __all__ = [
     "run",
 ]
 __version__ = "0.1.0"
+
+
+_functions = _native._functions  # a capsule: what casync_import.h imports
+
+
+def get_include() -> str:
+    """The directory of casync.h and casync_import.h, for extension modules that work on casync's loops."""
+    return str(Path(__file__).resolve().parent / "include")
 
 
 def __getattr__(name: str) -> object:

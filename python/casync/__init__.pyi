@@ -9,5 +9,8 @@ from .policy import EventLoopPolicy as EventLoopPolicy
 from .tasks import dump_tasks as dump_tasks
 
 __version__: str
+
+def get_include() -> str: ...
+
 ffi: Any  # cffi's FFI object, for lib
 lib: Any  # casync.h's functions and constants; see the header for what may be called from where

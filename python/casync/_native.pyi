@@ -10,6 +10,8 @@ from typing_extensions import TypeVarTuple, Unpack
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
+_functions: object  # a capsule: casync.h's functions
+
 class Loop:
     """What EventLoop has in C. Its attributes are those of asyncio.BaseEventLoop of the same names."""
 

@@ -208,8 +208,26 @@ static int add_transport_types(PyObject *module, state *st) {
     return result;
 }
 
+/* For other extension modules, by the table that build_native.py makes: see casync_import.h. */
+static casync_loop *casync_python_loop(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    state *st = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) ? find_state(type) : NULL;
+    if (st != NULL && PyObject_TypeCheck(object, st->loop_type)) return &((loop *)object)->casync;
+    PyErr_Clear();
+    PyErr_Format(PyExc_TypeError, "%s is no casync.EventLoop", type->tp_name);
+    return NULL;
+}
+
+static int add_function_table(PyObject *module) {
+    PyObject *capsule = PyCapsule_New((void *)(uintptr_t)&function_table, "casync._functions", NULL);
+    int result = capsule == NULL ? -1 : PyModule_AddObjectRef(module, "_functions", capsule);
+    Py_XDECREF(capsule);
+    return result;
+}
+
 static int native_exec(PyObject *module) {
     state *st = (state *)PyModule_GetState(module);
+    if (add_function_table(module) < 0) return -1;
     if (make_names(st) < 0 || import_asyncio(st) < 0 || check_snapshots(st) < 0) return -1;
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
     if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;

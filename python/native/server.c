@@ -16,9 +16,12 @@ typedef struct {
     PyObject *arguments; /* (sslcontext, server, *timeouts) */
 } serving;
 
-/* The serving around a watcher, or NULL if it is none. */
+static void on_accepted(casync_server *server, int fd, const casync_address *peer);
+
+/* The serving around a watcher, or NULL if it is none of this file's. */
 static serving *serving_of(casync_watcher *watcher) {
-    if (watcher == NULL || watcher->reader.callback != casync__server_readable) return NULL;
+    if (watcher == NULL || watcher->kind != CASYNC__WATCHER_SERVER) return NULL;
+    if (((casync_server *)(void *)watcher)->desc.accepted != on_accepted) return NULL;
     return (serving *)(void *)watcher;
 }
 
@@ -191,10 +194,12 @@ static int watch_visit(watch *self, visitproc visit, void *arg) {
     return result || self->writer == NULL ? result : handle_visit(self->writer, visit, arg);
 }
 
-/* tp_traverse for whatever casync_walk finds. */
+/* tp_traverse for whatever casync_walk finds. Other extension modules may have objects in the loop. */
 static void loop_visit_object(int kind, void *object, void *arg) {
     visiting *v = (visiting *)arg;
     handle *h;
+    watch *w;
+    serving *s;
     if (v->result != 0) return;
     switch (kind) {
     case CASYNC_KIND_JOB:
@@ -203,10 +208,12 @@ static void loop_visit_object(int kind, void *object, void *arg) {
         if (h != NULL) v->result = handle_visit(h, v->visit, v->arg);
         break;
     case CASYNC_KIND_WATCHER:
-        v->result = watch_visit((watch *)object, v->visit, v->arg);
+        w = watch_of((casync_watcher *)object);
+        if (w != NULL) v->result = watch_visit(w, v->visit, v->arg);
         break;
     case CASYNC_KIND_SERVER:
-        v->result = serving_visit((serving *)object, v->visit, v->arg);
+        s = serving_of((casync_watcher *)object);
+        if (s != NULL) v->result = serving_visit(s, v->visit, v->arg);
         break;
     default:
         break;

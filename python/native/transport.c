@@ -592,22 +592,29 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
     return (PyObject *)transport_new(self, fd, sock, protocol, waiter, extra, server, NULL);
 }
 
+/* The open transport that has this watcher, or NULL. */
+static transport *transport_of_watcher(loop *lp, const casync_watcher *watcher) {
+    transport *t = watcher == NULL ? NULL : lp->transports;
+    while (t != NULL && &t->stream.watcher != watcher) t = t->next;
+    return t;
+}
+
 /* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched can
-   belong to one; the transports that are asyncio's own (datagrams) it finds itself. */
+   belong to one; the transports that are asyncio's own (of what is no kernel's socket) it finds itself. */
 static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     casync_watcher *found = NULL;
+    transport *t;
     if (has_descriptor(file)) {
         int fd = parse_fd(file);
         if (fd < 0) return NULL;
         found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
         if (found == NULL) Py_RETURN_NONE;
     }
-    if (found != NULL && (found->kind == CASYNC__WATCHER_STREAM || found->kind == CASYNC__WATCHER_DATAGRAM)) {
-        transport *t = transport_of((casync_stream *)(void *)found);
-        if (t->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
-        return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
-    }
-    return PyObject_CallFunctionObjArgs(self->state->base_ensure_fd_no_transport, self, file, NULL);
+    t = transport_of_watcher(self, found);
+    if (t == NULL)
+        return PyObject_CallFunctionObjArgs(self->state->base_ensure_fd_no_transport, self, file, NULL);
+    if (t->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
+    return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
 }
 
 /* ---- writing ---- */
