@@ -1,12 +1,12 @@
 /* rows.h - the benchmarks of tasks, written once over the `library` table, and main. */
 #include "tasks.h"
 
-enum { STACKFUL_OPS = 50000 }; /* at least so many a sample */
+enum { STACKFUL_OPS = 20000, LEAST_ROUNDS = 20 };
 
 static uint64_t rounds, done;
 
 static void prepare_rounds(size_t tasks) {
-    rounds = STACKFUL_OPS / tasks + 1;
+    rounds = STACKFUL_OPS / tasks + LEAST_ROUNDS;
     done = 0;
 }
 
@@ -287,7 +287,7 @@ static uint64_t live_finish(size_t n) {
 static char *steppers;
 
 static void step_prepare(size_t n) {
-    rounds = 10 * STACKFUL_OPS / n;
+    rounds = 20 * STACKFUL_OPS / n;
     steppers = make_handles(n, lib.stepper_size);
 }
 
