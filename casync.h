@@ -843,17 +843,12 @@ typedef struct casync_timer_op {
 CASYNC_API int64_t casync_sleep(int64_t delay);
 CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay);
 
-/* A descriptor to be waited for. Yours. */
-typedef struct casync_fd_op {
-    casync_future future;
-    casync_watcher watcher; /* private */
-} casync_fd_op;
-
-/* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Errors as casync_add_reader. */
+/* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Any number may wait for one
+   descriptor. Errors as casync_add_reader. */
 CASYNC_API int64_t casync_wait_readable(int fd);
 CASYNC_API int64_t casync_wait_writable(int fd);
-CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_fd_op *op, int fd);
-CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_fd_op *op, int fd);
+CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd);
+CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd);
 
 /* A stackless task's step function is called again and again until it returns something else than
    CASYNC_WAITING; each time it goes on where it was. What must outlive an await lives in the struct, not
@@ -1406,7 +1401,8 @@ CASYNC_API int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stre
    stackful tasks (else -EPERM). With a protocol that has
    data_received or get_buffer they are CASYNC_INVALID_STATE.
    read: 1 to size bytes, as soon as there are any; 0 at the end of the stream.
-   read_exactly: size bytes. At an end before that, op->done are in the buffer.
+      read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is cancelled, they are
+   kept for the next read.
    read_until: up to and with the delimiter (1 to 64 bytes, which must live until then); read_frame: a
    frame. Both give the bytes in future.ptr, inside the stream's buffer, until the next read, and their
    number in result (a LENGTH frame without its prefix).
@@ -2450,6 +2446,7 @@ static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, v
 static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__tasks_close(casync_loop *loop);
 static void casync__trim_stacks(casync_loop *loop);
+static void casync__stacks_close(casync_loop *loop);
 static bool casync__has_stacks(const casync_loop *loop);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
@@ -2772,16 +2769,18 @@ CASYNC__DEFINE int64_t casync_run_until_idle(casync_loop *loop) {
     return casync__run_end(loop, result);
 }
 
-CASYNC__DEFINE int64_t casync_run_once(casync_loop *loop) {
+static int64_t casync__run_turn(casync_loop *loop, int mode) {
     int64_t result = casync__run_begin(loop);
     if (result < 0) return result;
-    return casync__run_end(loop, casync__turn(loop, CASYNC__WAIT_IF_ALIVE));
+    return casync__run_end(loop, casync__turn(loop, mode));
+}
+
+CASYNC__DEFINE int64_t casync_run_once(casync_loop *loop) {
+    return casync__run_turn(loop, CASYNC__WAIT_IF_ALIVE);
 }
 
 CASYNC__DEFINE int64_t casync_run_nowait(casync_loop *loop) {
-    int64_t result = casync__run_begin(loop);
-    if (result < 0) return result;
-    return casync__run_end(loop, casync__turn(loop, CASYNC__WAIT_NOT));
+    return casync__run_turn(loop, CASYNC__WAIT_NOT);
 }
 
 static void casync__stop_loop(void *loop) { casync_stop((casync_loop *)loop); }
@@ -2873,6 +2872,7 @@ static void casync__close_loop(casync_loop *loop) {
     casync__mailbox_close(loop);
     casync__wheel_close(loop);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__drop_jobs(loop, &loop->hooks[kind]);
+    casync__stacks_close(loop); /* what was dropped until here may lie on them */
     while (loop->job_chunks) {
         casync__chunk *chunk = loop->job_chunks;
         loop->job_chunks = chunk->next;
@@ -3332,7 +3332,7 @@ enum {
     CASYNC__FUTURE_PLAIN,
     CASYNC__FUTURE_OP,
     CASYNC__FUTURE_TIMER,
-    CASYNC__FUTURE_FD,
+
     CASYNC__FUTURE_TASK,
     CASYNC__FUTURE_FIBER, /* a stackful task */
     CASYNC__FUTURE_GATHER,
@@ -3352,7 +3352,7 @@ static void casync__task_go_on(void *task);
 static void casync__interrupt(casync_task *task);
 static void casync__op_abandon(casync_future *future);
 static void casync__timer_op_abandon(casync_future *future);
-static void casync__fd_op_abandon(casync_future *future);
+
 static int64_t casync__task_future_cancel(casync_future *future);
 static void casync__task_abandon(casync_future *future);
 static int64_t casync__gather_cancel(casync_future *future);
@@ -3366,7 +3366,6 @@ static const casync__future_kind casync__future_kinds[] = {
     {NULL, NULL, false},
     {NULL, casync__op_abandon, false},
     {NULL, casync__timer_op_abandon, false},
-    {NULL, casync__fd_op_abandon, false},
     {casync__task_future_cancel, casync__task_abandon, true},
     {casync__task_future_cancel, casync__task_abandon, true},
     {casync__gather_cancel, casync__set_abandon, false},
@@ -3728,7 +3727,9 @@ enum {
     CASYNC__OP_WAIT_CLIENTS,
     CASYNC__OP_RECEIVE,
     CASYNC__OP_SEND,
-    CASYNC__OP_CALL
+    CASYNC__OP_CALL,
+    CASYNC__OP_READABLE,
+    CASYNC__OP_WRITABLE
 };
 
 /* `abandon` says that the operation, which is in no list any more, was given up while it was pending. */
@@ -3743,6 +3744,7 @@ static void casync__finish_abandon(casync_op *op);
 static void casync__receive_abandon(casync_op *op);
 static void casync__send_abandon(casync_op *op);
 static void casync__call_op_abandon(casync_op *op);
+static void casync__fd_abandon(casync_op *op);
 static void casync__accept_abandon(casync_op *op);
 static void casync__rwlock_abandon(casync_op *op);
 static void casync__notified_abandon(casync_op *op);
@@ -3774,7 +3776,9 @@ static const casync__op_kind casync__op_kinds[] = {{"read", casync__read_abandon
                                                    {"clients of server", NULL},
                                                    {"receive", casync__receive_abandon},
                                                    {"send", casync__send_abandon},
-                                                   {"call in a thread", casync__call_op_abandon}};
+                                                   {"call in a thread", casync__call_op_abandon},
+                                                   {"readable", casync__fd_abandon},
+                                                   {"writable", casync__fd_abandon}};
 
 static void casync__op_abandon(casync_future *future) {
     casync_op *op = (casync_op *)(void *)future;
@@ -3866,7 +3870,8 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
 enum {
     CASYNC__WATCHER_USER,
     CASYNC__WATCHER_INTERNAL,
-    CASYNC__WATCHER_STREAM, /* from here on: what must be closed before the loop */
+    CASYNC__WATCHER_FD_WAITS, /* allocated: the head of a casync__fd_waits */
+    CASYNC__WATCHER_STREAM,   /* from here on: what must be closed before the loop */
     CASYNC__WATCHER_SERVER,
     CASYNC__WATCHER_DATAGRAM
 };
@@ -4025,8 +4030,12 @@ static bool casync__has_open_streams(casync_loop *loop) {
 /* The instance is closed next, which ends all registrations: the kernel need not hear of each. */
 static void casync__watchers_close(casync_loop *loop) {
     uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++)
-        if (loop->fds[fd].watcher) casync__watcher_unregister(loop->fds[fd].watcher, true);
+    for (fd = 0; fd < loop->fds_size; fd++) {
+        casync_watcher *watcher = loop->fds[fd].watcher;
+        if (!watcher) continue;
+        casync__watcher_unregister(watcher, true);
+        if (watcher->kind == CASYNC__WATCHER_FD_WAITS) casync__free(&loop->allocator, watcher);
+    }
     casync__free(&loop->allocator, loop->fds);
     loop->fds = NULL;
     loop->fds_size = 0;
@@ -4036,7 +4045,9 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
-        if (!watcher || watcher->kind == CASYNC__WATCHER_INTERNAL) continue;
+        if (!watcher || watcher->kind == CASYNC__WATCHER_INTERNAL ||
+            watcher->kind == CASYNC__WATCHER_FD_WAITS)
+            continue;
         /* The watcher is the first member of a stream, of a server and of a datagram. */
         visit(watcher->kind == CASYNC__WATCHER_USER     ? CASYNC_KIND_WATCHER
               : watcher->kind == CASYNC__WATCHER_STREAM ? CASYNC_KIND_STREAM
@@ -6123,41 +6134,75 @@ CASYNC__DEFINE casync_task *casync_spawn(casync_loop *loop, casync_coroutine cor
 
 /* -- descriptors -- */
 
-static void casync__fd_op_abandon(casync_future *future) {
-    casync_watcher *watcher = &((casync_fd_op *)(void *)future)->watcher;
-    casync_remove_reader(watcher);
-    casync_remove_writer(watcher);
+/* Those who wait for one descriptor: there can be only one watcher for all of them. */
+typedef struct casync__fd_waits {
+    casync_watcher watcher;
+    casync_link readers, writers; /* casync_op by link */
+} casync__fd_waits;
+
+/* Ends the watching that nobody waits for any more. */
+static void casync__fd_waits_update(casync__fd_waits *waits) {
+    casync_loop *loop = waits->watcher.reader.loop;
+    if (casync__list_is_empty(&waits->readers)) casync_remove_reader(&waits->watcher);
+    if (casync__list_is_empty(&waits->writers)) casync_remove_writer(&waits->watcher);
+    if (!casync__is_registered(&waits->watcher)) casync__free(&loop->allocator, waits);
 }
 
-static void casync__fd_op_done(void *arg) {
-    casync_future *future = (casync_future *)arg;
-    casync__fd_op_abandon(future);
-    casync__future_set_result(future, 0, NULL);
+static void casync__fd_abandon(casync_op *op) { casync__fd_waits_update((casync__fd_waits *)op->object); }
+
+static void casync__fd_readable(void *arg) {
+    casync__fd_waits *waits = (casync__fd_waits *)arg;
+    casync__ops_done(&waits->readers, 0);
+    casync__fd_waits_update(waits);
 }
 
-static casync_future *casync__fd_op_begin(casync_loop *loop, casync_fd_op *op, int fd, bool writes) {
+static void casync__fd_writable(void *arg) {
+    casync__fd_waits *waits = (casync__fd_waits *)arg;
+    casync__ops_done(&waits->writers, 0);
+    casync__fd_waits_update(waits);
+}
+
+/* The record of the descriptor, or a new one that does not watch yet. */
+static casync__fd_waits *casync__get_fd_waits(casync_loop *loop, int fd) {
+    casync_watcher *watcher = casync_watcher_find(loop, fd);
+    casync__fd_waits *waits;
+    if (watcher && watcher->kind == CASYNC__WATCHER_FD_WAITS)
+        return casync__container(watcher, casync__fd_waits, watcher);
+    waits = (casync__fd_waits *)casync__realloc(&loop->allocator, NULL, sizeof *waits);
+    if (!waits) return NULL;
+    memset(waits, 0, sizeof *waits);
+    casync__list_init(&waits->readers);
+    casync__list_init(&waits->writers);
+    return waits;
+}
+
+static casync_future *casync__fd_op_begin(casync_loop *loop, casync_op *op, int fd, bool writes) {
+    casync__fd_waits *waits = casync__get_fd_waits(loop, fd);
     int64_t result;
-    memset(op, 0, sizeof *op);
-    casync__future_reset(loop, &op->future, CASYNC__FUTURE_FD);
-    result = writes ? casync_add_writer(loop, &op->watcher, fd, casync__fd_op_done, op)
-                    : casync_add_reader(loop, &op->watcher, fd, casync__fd_op_done, op);
-    if (result < 0) casync__future_set_result(&op->future, result, NULL);
+    casync__op_begin(loop, op, writes ? CASYNC__OP_WRITABLE : CASYNC__OP_READABLE);
+    if (!waits) return casync__op_done(op, -ENOMEM, NULL);
+    result = writes ? casync_add_writer(loop, &waits->watcher, fd, casync__fd_writable, waits)
+                    : casync_add_reader(loop, &waits->watcher, fd, casync__fd_readable, waits);
+    if (result < 0) {
+        if (!casync__is_registered(&waits->watcher)) casync__free(&loop->allocator, waits);
+        return casync__op_done(op, result, NULL);
+    }
+    waits->watcher.kind = CASYNC__WATCHER_FD_WAITS;
+    op->object = waits;
+    casync__list_append(writes ? &waits->writers : &waits->readers, &op->link);
     return &op->future;
 }
 
-CASYNC__DEFINE casync_future *casync_wait_readable_op(casync_loop *loop, casync_fd_op *op, int fd) {
+CASYNC__DEFINE casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd) {
     return casync__fd_op_begin(loop, op, fd, false);
 }
 
-CASYNC__DEFINE casync_future *casync_wait_writable_op(casync_loop *loop, casync_fd_op *op, int fd) {
+CASYNC__DEFINE casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd) {
     return casync__fd_op_begin(loop, op, fd, true);
 }
 
 static int64_t casync__wait_fd(int fd, bool writes) {
-    casync_loop *loop = casync_get_running_loop();
-    casync_task *task = casync__waiting_task(loop);
-    casync_fd_op op;
-    return task ? casync__await(task, casync__fd_op_begin(loop, &op, fd, writes)) : -EPERM;
+    CASYNC__WAIT_FOR(NULL, casync__fd_op_begin(casync__task_loop(task), &op, fd, writes));
 }
 
 CASYNC__DEFINE int64_t casync_wait_readable(int fd) { return casync__wait_fd(fd, false); }
@@ -6200,7 +6245,9 @@ static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
 
 static void casync__append_op(char line[CASYNC__LINE], const casync_op *op) {
     casync__append(line, "%s", casync__op_kinds[op->kind].name);
-    if (op->object)
+    if (op->kind == CASYNC__OP_READABLE || op->kind == CASYNC__OP_WRITABLE)
+        casync__append(line, ", descriptor %d", ((casync__fd_waits *)op->object)->watcher.fd);
+    else if (op->object)
         casync__append(line, " %p", op->object);
     else if (op->stream || op->server || op->datagram)
         casync__append(line, ", descriptor %d",
@@ -6221,9 +6268,7 @@ static void casync__append_future(char line[CASYNC__LINE], casync_future *future
         casync__append(line, "sleep, %lld us left",
                        (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
         break;
-    case CASYNC__FUTURE_FD:
-        casync__append(line, "descriptor %d", ((casync_fd_op *)(void *)future)->watcher.fd);
-        break;
+
     case CASYNC__FUTURE_TASK:
     case CASYNC__FUTURE_FIBER:
         casync__append(line, "task %s", casync_task_name((const casync_task *)(const void *)future));
@@ -6302,7 +6347,6 @@ static void casync__tasks_close(casync_loop *loop) {
         } else
             casync__list_remove(&task->link);
     }
-    casync__stacks_close(loop);
 }
 
 /* -- generators -- */
@@ -6394,7 +6438,7 @@ static void casync__end_all_tasks(casync_loop *loop) {
         for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
             casync_task_cancel(casync__container(link, casync_task, link));
         while (casync__has_cancelled_tasks(loop))
-            if (casync_run_once(loop) < 0) return;
+            if (casync__run_turn(loop, CASYNC__WAIT) < 0) return;
     }
 }
 
@@ -7574,6 +7618,7 @@ typedef struct casync__fd_queue {
 static void casync__stream_end(casync_stream *stream, int64_t error);
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size);
 static void casync__update_reading(casync_stream *stream);
+static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size);
 static bool casync__server_wants(const casync_server *server);
 
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
@@ -7600,9 +7645,14 @@ static void casync__report_server(casync_server *server, const char *message, in
 
 /* A read waits in no list. */
 static void casync__read_abandon(casync_op *op) {
-    if (!op->stream || op->stream->reading != op) return;
-    op->stream->reading = NULL;
-    casync__update_reading(op->stream);
+    casync_stream *stream = op->stream;
+    if (!stream || stream->reading != op) return;
+    stream->reading = NULL;
+    /* What came so far is for the next read. */
+    if (op->done > 0 && casync__input_append(stream, op->buffer, op->done) < 0)
+        casync__stream_end(stream, -ENOMEM);
+    else
+        casync__update_reading(stream);
 }
 
 static void casync__accept_abandon(casync_op *op) {

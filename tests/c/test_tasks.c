@@ -1993,6 +1993,56 @@ TEST(without_memory_run_says_so) {
     EXPECT(n > 2);
 }
 
+/* >> descriptors ------------------------------------------------------------------------------ */
+
+static int pipe_ends[2];
+static int64_t waits_to_read(casync_loop *where, void *arg) {
+    (void)where, (void)arg;
+    return casync_wait_readable(pipe_ends[0]);
+}
+
+IN_TASK(any_number_waits_for_one_descriptor) {
+    casync_task *first, *second;
+    casync_op op;
+    make_socketpair(pipe_ends);
+    first = spawn(waits_to_read, NULL);
+    second = spawn(waits_to_read, NULL);
+    EQ(casync_sleep(0), 0);
+    EQ(casync_wait_writable(pipe_ends[0]), 0);
+    EXPECT(!casync_future_done(&first->future));
+    EQ(casync_task_cancel(second), 1);
+    EQ(casync_join(second), -ECANCELED);
+    EQ(write(pipe_ends[1], "x", 1), 1);
+    EQ(casync_join(first), 0);
+    EXPECT(casync_watcher_find(&loop, pipe_ends[0]) == NULL);
+    EQ(casync_await(casync_wait_readable_op(&loop, &op, -1)), -EBADF);
+    close(pipe_ends[0]);
+    close(pipe_ends[1]);
+}
+
+IN_TASK(cancelled_read_exactly_leaves_its_bytes_to_the_next_read) {
+    casync_stream a = ZERO, b = ZERO;
+    char bytes[8];
+    EQ(casync_socketpair(&loop, &a, &b, NULL, NULL), 0);
+    EQ(casync_write(&b, "abc", 3), 3);
+    EQ(casync_read_exactly_timeout(&a, bytes, 6, CASYNC_MS(5)), -ETIMEDOUT);
+    EQ(casync_write(&b, "def", 3), 3);
+    EQ(casync_read_exactly(&a, bytes, 6), 6);
+    EQ(memcmp(bytes, "abcdef", 6), 0);
+    casync_close(&a);
+    casync_close(&b);
+}
+
+static void nothing_to_do(void *arg) { (void)arg; }
+static int64_t leaves_a_timer(casync_loop *where, void *arg) {
+    casync_timer timer = ZERO;
+    casync_hook hook = ZERO;
+    (void)arg;
+    EQ(casync_hook_start(where, &hook, CASYNC_HOOK_AFTER_POLL, 0, nothing_to_do, NULL), 0);
+    return casync_call_later(where, &timer, CASYNC_SECONDS(1000), never, NULL);
+}
+TEST(run_drops_what_lies_on_mains_stack) { EQ(run_with_test_allocator(leaves_a_timer, NULL), 0); }
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN_BOTH(task_begins_in_the_next_turn);
@@ -2103,5 +2153,8 @@ int main(int argc, char **argv) {
     RUN(without_memory_tasks_say_so_and_lose_nothing);
     RUN(without_memory_nothing_waits);
     RUN(without_memory_run_says_so);
+    RUN(any_number_waits_for_one_descriptor);
+    RUN(cancelled_read_exactly_leaves_its_bytes_to_the_next_read);
+    RUN(run_drops_what_lies_on_mains_stack);
     return test_end();
 }
