@@ -786,13 +786,14 @@ typedef struct casync_task_desc {
     casync_coroutine coroutine;
     void *arg;
     const char *name;  /* for messages and casync_dump; not copied; or NULL */
-    size_t stack_size; /* bytes; rounded up to a power of two; default 64 KiB, of which a guard page and some
-                          500 bytes go off; least 16 KiB, most 1 GiB */
+    size_t stack_size; /* bytes, of which some 500 to 1,500 go off; rounded up to a power of two; default
+                          64 KiB, least 16 KiB, most 1 GiB */
 } casync_task_desc;
 
 /* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits for
-   them and for the calls in the default pool, and closes what is open and the loop: asyncio.run. Returns the coroutine's result, or why there
-   was none. desc: the loop's, or NULL. */
+   them and for the calls in the default pool, and closes what is open and the loop: asyncio.run. Returns
+   the coroutine's result, or why there was none. desc: the loop's, or NULL. Timers, streams and the like
+   that lie on the coroutine's stack must be stopped or closed before it returns: they go with it. */
 CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg);
 
@@ -800,8 +801,9 @@ CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutin
    reference, to be given back by casync_task_release or casync_join; the task itself is another until it
    ends. casync_spawn returns NULL where casync_spawn_with returns an error: -ENOMEM, -EINVAL (no coroutine,
    closed loop, stack size), -ENOSYS (no stackful tasks here: CASYNC_NO_STACKFUL, or a shadow stack is
-   on). Cost: from the pool of stacks no system call and no allocation; else an mmap per 32 stacks and a
-   guard page each, with one system call. */
+   on). Cost: from the pool of stacks no system call and no allocation; else an mmap per 32 stacks and one
+   call each for its guard. The guard makes an overflow a fault (see casync_report_overflow); a function
+   with a frame of more than 64 KiB steps over it, unless it is compiled with -fstack-clash-protection. */
 CASYNC_API casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc, casync_task **task);
 
@@ -2299,7 +2301,7 @@ static struct {
     bool no_epoll_pwait2, no_rwf_nosignal;
     /* stacks of tasks */
     uint32_t no_guard_install;  /* the kernel does not know MADV_GUARD_INSTALL */
-    uint32_t mprotect_guards;   /* guard pages that are mappings of their own */
+    uint32_t mprotect_guards;   /* guards that are mappings of their own */
     bool reports_faults;        /* casync_report_overflow was called */
     struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS */
     /* signals */
@@ -4897,7 +4899,7 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
    mode of floating point is not exchanged. Stacks come from slabs of 32, by size, and go to a pool when their
    task ends; when many are idle, the loop gives a slab back before it sleeps.
 
-   Each stack ends in a guard page, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13) costs
+      Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13) costs
    no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that, so beyond
    CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at when the
    task waits: then it is too late for anything but to abort.
@@ -5515,6 +5517,13 @@ struct casync__stacks {
 
 static size_t casync__page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
+/* Addresses that fault, at the end of a stack: a function whose frame is larger would step over them. A
+   page more than a power of two: else the parts of all stacks that are in use would share few lines of the
+   caches. Where addresses are scarce it is that page alone. */
+static size_t casync__guard_size(void) {
+    return casync__page_size() + (sizeof(void *) > 4 ? CASYNC__STACK_DEFAULT : 0);
+}
+
 static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
     size_t size = CASYNC__STACK_SMALLEST;
     int i;
@@ -5544,10 +5553,8 @@ static casync__stack_pool *casync__pool_for(struct casync__stacks *stacks, size_
     return NULL;
 }
 
-/* The guard comes on top of the size, so the distance of two stacks is no power of two: else the parts of
-   all stacks that are in use would share few lines of the caches. */
 static size_t casync__stack_distance(const casync__stack_pool *pool) {
-    return pool->size + casync__page_size();
+    return pool->size + casync__guard_size();
 }
 
 /* A slab of stacks that are large is the stack alone. */
@@ -5577,27 +5584,27 @@ static int64_t casync__make_slab(casync_loop *loop, casync__stack_pool *pool) {
     return 0;
 }
 
-/* Makes the page at the end of a stack one that faults. */
-static uint8_t casync__install_guard(char *page) {
-    size_t size = casync__page_size();
+/* Makes the addresses at the end of a stack such that fault. */
+static uint8_t casync__install_guard(char *guard) {
+    size_t size = casync__guard_size();
     if (!casync__atomic_load(&casync__process.no_guard_install)) {
-        if (casync__sys_madvise(page, size, CASYNC__MADV_GUARD_INSTALL) == 0) return CASYNC__GUARD_INSTALLED;
+        if (casync__sys_madvise(guard, size, CASYNC__MADV_GUARD_INSTALL) == 0) return CASYNC__GUARD_INSTALLED;
         casync__atomic_store(&casync__process.no_guard_install, 1);
     }
     if (casync__atomic_add(&casync__process.mprotect_guards, 1) < CASYNC__MPROTECT_GUARDS &&
-        casync__sys_mprotect(page, size, PROT_NONE) == 0)
+        casync__sys_mprotect(guard, size, PROT_NONE) == 0)
         return CASYNC__GUARD_MPROTECT;
     casync__atomic_add(&casync__process.mprotect_guards, UINT32_MAX);
     return CASYNC__GUARD_PATTERN;
 }
 
-/* Where the guard page of a slab's stack is, and where its fiber: each some lines below its top, another
+/* Where the guard of a slab's stack is, and where its fiber: each some lines below its top, another
    number for each of 16, for the same reason as in stack_distance. */
-static char *casync__guard_page(const casync__slab *slab, uint32_t number) {
+static char *casync__stack_guard(const casync__slab *slab, uint32_t number) {
     return slab->memory + number * casync__stack_distance(slab->pool);
 }
 static casync__fiber *casync__fiber_at(const casync__slab *slab, uint32_t number) {
-    char *top = casync__guard_page(slab, number) + casync__stack_distance(slab->pool);
+    char *top = casync__stack_guard(slab, number) + casync__stack_distance(slab->pool);
     return (casync__fiber *)(void *)((uintptr_t)(top - sizeof(casync__fiber) - number % 16 * 64) / 64 * 64);
 }
 
@@ -5643,8 +5650,8 @@ static casync__fiber *casync__make_fiber(casync__slab *slab) {
     casync__fiber *fiber = casync__fiber_at(slab, number);
     memset(fiber, 0, sizeof *fiber);
     fiber->slab = slab;
-    fiber->stack = casync__guard_page(slab, number) + casync__page_size();
-    fiber->guard = casync__install_guard(casync__guard_page(slab, number));
+    fiber->stack = casync__stack_guard(slab, number) + casync__guard_size();
+    fiber->guard = casync__install_guard(casync__stack_guard(slab, number));
     if (fiber->guard == CASYNC__GUARD_PATTERN)
         memcpy(fiber->stack, casync__stack_pattern, sizeof casync__stack_pattern);
     casync__stack_made(fiber);
@@ -5731,7 +5738,7 @@ static void casync__stacks_close(casync_loop *loop) {
     loop->stacks = NULL;
 }
 
-/* A stack without a guard page: has its task gone beyond its end? What lies there is ruined by now. */
+/* A stack without a guard: has its task gone beyond its end? What lies there is ruined by now. */
 static void casync__check_stack(const casync__fiber *fiber) {
     if (fiber->guard != CASYNC__GUARD_PATTERN ||
         memcmp(fiber->stack, casync__stack_pattern, sizeof casync__stack_pattern) == 0)
@@ -5822,7 +5829,7 @@ static void casync__on_fault(int signum, siginfo_t *info, void *context) {
     (void)context;
     if (task && casync__is_fiber(&task->future)) {
         const char *stack = casync__fiber_of(task)->stack;
-        if (address >= stack - casync__page_size() && address < stack) {
+        if (address >= stack - casync__guard_size() && address < stack) {
             casync__print_fault("casync: stack overflow in task ");
             casync__print_fault(casync_task_name(task));
             casync__print_fault("; give it more by casync_task_desc.stack_size\n");
@@ -6624,13 +6631,21 @@ CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mod
     return task ? casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout)) : -EPERM;
 }
 
+/* Waits for one that was asked to end. A request to cancel that comes meanwhile is for the next await. */
+static void casync__await_end_of(casync_task *task, casync_future *future) {
+    uint16_t requests = task->cancel_requests;
+    while (!casync_future_done(future) && future != &task->future) (void)casync__await(task, future);
+    if (task->cancel_requests > requests) task->flags |= CASYNC__TASK_MUST_CANCEL;
+}
+
 CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout) {
+    casync_task *task = casync__waiting_task(casync_get_running_loop());
     size_t i;
     int64_t result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
-    if (result == -EPERM || result == -EINVAL) return result;
+    if (!task || result == -EINVAL) return result;
     for (i = 0; i < count; i++) casync_future_cancel(waiters[i].future);
     for (i = 0; i < count; i++) { /* some take their time: tasks, a condition that needs its lock again */
-        while (!casync_future_done(waiters[i].future)) (void)casync_await(waiters[i].future);
+        casync__await_end_of(task, waiters[i].future);
         waiters[i].future->retrieved = 1;
     }
     return result;
@@ -10620,7 +10635,8 @@ static void casync__call_free(casync__call *call) {
 static void casync__call_done(void *arg) {
     casync__call *call = (casync__call *)arg, copy = *call;
     casync__call_leave(call);
-    if (copy.handle && copy.state == CASYNC__CALL_DONE) casync__pool_close(copy.handle);
+    if (copy.handle && *copy.handle == copy.pool && copy.state == CASYNC__CALL_DONE)
+        casync__pool_close(copy.handle);
     casync__call_free(call);
     if (copy.state == CASYNC__CALL_DONE) {
         casync__op_done(copy.op, copy.result, copy.ptr);

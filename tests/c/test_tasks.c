@@ -2035,13 +2035,13 @@ IN_TASK(cancelled_read_exactly_leaves_its_bytes_to_the_next_read) {
 
 static void nothing_to_do(void *arg) { (void)arg; }
 static int64_t leaves_a_timer(casync_loop *where, void *arg) {
-    casync_timer timer = ZERO;
-    casync_hook hook = ZERO;
+    static casync_timer timer;
+    static casync_hook hook;
     (void)arg;
     EQ(casync_hook_start(where, &hook, CASYNC_HOOK_AFTER_POLL, 0, nothing_to_do, NULL), 0);
     return casync_call_later(where, &timer, CASYNC_SECONDS(1000), never, NULL);
 }
-TEST(run_drops_what_lies_on_mains_stack) { EQ(run_with_test_allocator(leaves_a_timer, NULL), 0); }
+TEST(run_drops_what_main_left) { EQ(run_with_test_allocator(leaves_a_timer, NULL), 0); }
 
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
@@ -2155,6 +2155,6 @@ int main(int argc, char **argv) {
     RUN(without_memory_run_says_so);
     RUN(any_number_waits_for_one_descriptor);
     RUN(cancelled_read_exactly_leaves_its_bytes_to_the_next_read);
-    RUN(run_drops_what_lies_on_mains_stack);
+    RUN(run_drops_what_main_left);
     return test_end();
 }
