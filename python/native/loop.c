@@ -85,9 +85,10 @@ static void loop_exception(casync_loop *casync, const casync_exception *exceptio
                     NAME_COUNT, NULL, NAME_COUNT, NULL);
 }
 
-static int64_t loop_init(loop *self, int clock) {
+static int64_t loop_init(loop *self, int clock, bool metrics) {
     casync_loop_desc desc = {0};
     desc.clock = clock;
+    desc.metrics = metrics;
     desc.guest = true;
     desc.exception_handler = loop_exception;
     desc.before_wait = loop_before_wait;
@@ -96,13 +97,16 @@ static int64_t loop_init(loop *self, int clock) {
     return casync_loop_init(&self->casync, &desc);
 }
 
-static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+/* Looks at metrics= alone; __init__ checks the arguments. */
+static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *kwargs) {
     int64_t result;
-    state *st = find_state(type);
+    PyObject *wanted = kwargs == NULL ? NULL : PyDict_GetItemString(kwargs, "metrics");
+    int metrics = wanted == NULL ? 0 : PyObject_IsTrue(wanted);
+    state *st = metrics < 0 ? NULL : find_state(type);
     loop *self = st == NULL ? NULL : (loop *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
     self->state = st;
-    result = loop_init(self, CASYNC_CLOCK_MONOTONIC);
+    result = loop_init(self, CASYNC_CLOCK_MONOTONIC, metrics);
     if (result < 0) {
         self->closed = true; /* for __del__ */
         Py_DECREF(self);
@@ -361,7 +365,8 @@ static PyObject *loop_use_virtual_time(loop *self, PyObject *forced) {
     int truth = PyObject_IsTrue(forced);
     int64_t result = truth < 0 ? 0 : casync_loop_close(&self->casync);
     if (truth < 0) return NULL;
-    if (result == 0) result = loop_init(self, truth ? CASYNC_CLOCK_VIRTUAL_FORCED : CASYNC_CLOCK_VIRTUAL);
+    if (result == 0)
+        result = loop_init(self, truth ? CASYNC_CLOCK_VIRTUAL_FORCED : CASYNC_CLOCK_VIRTUAL, false);
     if (result < 0) return raise_os_error(result);
     self->virtual_time = true;
     Py_RETURN_NONE;
@@ -449,24 +454,39 @@ static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
 
 typedef struct {
     size_t of_kind[CASYNC_KIND_SERVER + 1];
-    size_t unsent;
+    size_t datagram_sockets, unsent;
 } live_objects;
 
 static void count_object(int kind, void *object, void *arg) {
     live_objects *live = (live_objects *)arg;
     if (kind <= CASYNC_KIND_SERVER) live->of_kind[kind]++;
     if (kind == CASYNC_KIND_STREAM) live->unsent += ((casync_stream *)object)->out.size;
+    if (kind == CASYNC_KIND_DATAGRAM) {
+        live->datagram_sockets++;
+        live->unsent += ((casync_datagram *)object)->queued;
+    }
 }
 
 static PyObject *loop_metrics(loop *self, PyObject *Py_UNUSED(ignored)) {
     live_objects live = {{0}, 0};
-    const casync_loop *c = &self->casync;
-    if (!self->closed) casync_walk(&self->casync, count_object, &live);
-    return Py_BuildValue("{sK sK sn sn sn sn sn sn}", "turns", (unsigned long long)c->turns, "polls",
-                         (unsigned long long)c->polls, "ready", live.of_kind[CASYNC_KIND_JOB], "timers",
-                         live.of_kind[CASYNC_KIND_TIMER], "watchers", live.of_kind[CASYNC_KIND_WATCHER],
-                         "transports", live.of_kind[CASYNC_KIND_STREAM], "servers",
-                         live.of_kind[CASYNC_KIND_SERVER], "unsent_bytes", live.unsent);
+    casync_metrics m = {0};
+    if (!self->closed) {
+        casync_walk(&self->casync, count_object, &live);
+        casync_loop_metrics(&self->casync, &m);
+    }
+    return Py_BuildValue("{sK sK sK sK sd sd sd sn sn sn sn sn sn}",                             //
+                         "turns", (unsigned long long)m.turns,                                   //
+                         "polls", (unsigned long long)m.polls,                                   //
+                         "events", (unsigned long long)m.events,                                 //
+                         "callbacks", (unsigned long long)m.callbacks,                           //
+                         "idle_time", (double)m.idle_time / 1e9,                                 //
+                         "busy_time", (double)m.busy_time / 1e9,                                 //
+                         "longest_turn", (double)m.longest_turn / 1e9,                           //
+                         "ready", live.of_kind[CASYNC_KIND_JOB],                                 //
+                         "timers", live.of_kind[CASYNC_KIND_TIMER],                              //
+                         "watchers", live.of_kind[CASYNC_KIND_WATCHER],                          //
+                         "transports", live.of_kind[CASYNC_KIND_STREAM] + live.datagram_sockets, //
+                         "servers", live.of_kind[CASYNC_KIND_SERVER], "unsent_bytes", live.unsent);
 }
 
 /* Cancels all that is queued. */

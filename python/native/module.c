@@ -23,10 +23,13 @@ static PyMethodDef loop_methods[] = {
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS, "Does the loop run?"},
     {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS, "Is the loop in debug mode?"},
     {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
-     "metrics(): a dict of counts: the loop's `turns` and `polls` (turns that asked the kernel for events) "
-     "so "
-     "far; callbacks that are `ready`, `timers`, `watchers` of descriptors, open `transports` (of streams), "
-     "listening `servers`, and `unsent_bytes` of the transports, now. Costs a walk over these objects."},
+     "metrics(): a dict of numbers. So far: `turns` of the loop, `polls` (turns that asked the kernel), "
+     "`events` "
+     "(descriptors found ready), `callbacks` run. In seconds, if the loop was made with metrics=True, else "
+     "0.0: "
+     "`idle_time` waiting, `busy_time` in callbacks, and `longest_turn`, the most spent in one turn's "
+     "callbacks: how late a callback may have been. Now: `ready` callbacks, `timers`, `watchers` of "
+     "descriptors, `transports`, `servers`, and `unsent_bytes` of the transports. Costs a walk over these."},
     {"_use_virtual_time", (PyCFunction)loop_use_virtual_time, METH_O, NULL},
     {"_deadlocked", (PyCFunction)loop_was_deadlocked, METH_NOARGS, NULL},
     {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},

@@ -18,6 +18,7 @@ import faulthandler
 import importlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -148,6 +149,8 @@ def flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 
 def main(events_path: str, loop_name: str, module_name: str, timeout: str, *names: str) -> None:
+    # A job in the background is started with SIGINT ignored; tests of interrupts need it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     probe = Probe()
     bind(loop_name, probe)
     module = importlib.import_module(f"test.test_asyncio.{module_name}")

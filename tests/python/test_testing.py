@@ -230,29 +230,39 @@ async def test_dump_tasks_shows_what_reads_a_stream(loop: Loop) -> None:
 
 def test_metrics(casync: ModuleType) -> None:
     loop = casync.new_event_loop()
-    assert loop.metrics() == dict.fromkeys(
-        ["turns", "polls", "ready", "timers", "watchers", "transports", "servers", "unsent_bytes"], 0
-    )
+    assert set(loop.metrics().values()) == {0}
 
     async def main() -> None:
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
         ours, theirs = unix_pair()
         transport, _ = await loop.create_connection(Recorder, sock=ours)
+        udp, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
         timer = loop.call_later(1000, int)
         loop.call_soon(int)
         loop.add_reader(theirs, int)
         transport.write(bytes(10_000_000))
         metrics = loop.metrics()
-        assert metrics["turns"] >= metrics["polls"] > 0
+        assert metrics["turns"] >= metrics["polls"] > 0 and metrics["callbacks"] > 0
         assert (metrics["ready"], metrics["timers"], metrics["servers"]) == (1, 1, 1)
-        assert metrics["transports"] == 1 and metrics["watchers"] >= 1
+        assert metrics["transports"] == 2 and metrics["watchers"] >= 1
         assert metrics["unsent_bytes"] == transport.get_write_buffer_size() > 0
+        assert metrics["idle_time"] == metrics["busy_time"] == metrics["longest_turn"] == 0
         timer.cancel()
         loop.remove_reader(theirs)
         transport.abort()
+        udp.close()
         theirs.close()
         server.close()
 
     loop.run_until_complete(main())
     loop.close()
     assert loop.metrics()["transports"] == 0
+
+
+def test_metrics_with_times(casync: ModuleType) -> None:
+    loop = casync.EventLoop(metrics=True)
+    while loop.metrics()["idle_time"] == 0:
+        loop.run_until_complete(asyncio.sleep(0.001))
+    metrics = loop.metrics()
+    assert metrics["busy_time"] >= metrics["longest_turn"] > 0
+    loop.close()
