@@ -316,6 +316,7 @@ typedef void (*casync_exception_handler)(casync_loop *loop, const casync_excepti
 typedef struct casync_loop_desc {
     casync_allocator allocator; /* default: CASYNC_REALLOC and CASYNC_FREE */
     int clock;                  /* enum casync_clock */
+    size_t stack_size;          /* of tasks that do not say; default 64 KiB: see casync_task_desc */
     bool metrics;               /* measure time for casync_loop_metrics: two readings of the clock a turn, and
                                    two a wait */
     bool guest;                 /* this process's signals belong to somebody else: watch them by a
@@ -383,7 +384,8 @@ struct casync_loop {
     casync_task *task;             /* the one that runs, or NULL */
     casync_link tasks;             /* all that are not done */
     struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
-    casync_task *outer_task;       /* what loop->outer was running */
+    size_t stack_size;
+    casync_task *outer_task; /* what loop->outer was running */
 
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
@@ -786,8 +788,8 @@ typedef struct casync_task_desc {
     casync_coroutine coroutine;
     void *arg;
     const char *name;  /* for messages and casync_dump; not copied; or NULL */
-    size_t stack_size; /* bytes, of which some 500 to 1,500 go off; rounded up to a power of two; default
-                          64 KiB, least 16 KiB, most 1 GiB */
+    size_t stack_size; /* bytes, of which some 500 to 1,500 go off; rounded up to a power of two; least
+                          16 KiB, most 1 GiB; default: casync_loop_desc.stack_size */
 } casync_task_desc;
 
 /* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits for
@@ -993,7 +995,7 @@ CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set
 CASYNC_API int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
 
 /* The futures in the order in which they are done. Start once, then call next: 1 and *future, or 0 when
-   there are no more; -ECANCELED. next_op's future has it in ptr. Stop takes what is left out of the wait;
+   there are no more; -ECANCELED, -EBUSY if another task asks. next_op's future has it in ptr. Stop takes what is left out of the wait;
    needed unless next returned 0. */
 typedef struct casync_completion {
     casync_wait_set set; /* private, as is the rest */
@@ -1069,6 +1071,8 @@ typedef struct casync_task_group {
 CASYNC_API int64_t casync_task_group_begin(casync_task_group *group);
 CASYNC_API casync_task *casync_task_group_spawn(casync_task_group *group, casync_coroutine coroutine,
                                                 void *arg);
+CASYNC_API int64_t casync_task_group_spawn_with(casync_task_group *group, const casync_task_desc *desc,
+                                                casync_task **task);
 /* The same for a stackless task; errors of casync_task_start, -ENOMEM, CASYNC_INVALID_STATE. The task's
    future is closed by the group. */
 CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task *task, casync_step step);
@@ -2824,6 +2828,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
         loop->clock = desc->clock;
         loop->guest = desc->guest;
         loop->measures = desc->metrics;
+        loop->stack_size = desc->stack_size;
         loop->exception_handler = desc->exception_handler;
         loop->before_wait = desc->before_wait;
         loop->after_wait = desc->after_wait;
@@ -5759,7 +5764,7 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
     if (casync__has_shadow_stack()) return -ENOSYS;
     if (!loop->stacks) loop->stacks = casync__make_stacks(loop);
     if (!loop->stacks) return -ENOMEM;
-    pool = casync__pool_for(loop->stacks, desc->stack_size);
+    pool = casync__pool_for(loop->stacks, desc->stack_size ? desc->stack_size : loop->stack_size);
     if (!pool) return -EINVAL;
     result = casync__take_fiber(loop, pool, &fiber);
     if (result < 0) return result;
@@ -6691,11 +6696,13 @@ CASYNC__DEFINE casync_future *casync_next_completed_op(casync_completion *comple
 }
 
 CASYNC__DEFINE int64_t casync_next_completed(casync_completion *completion, casync_future **future) {
-    casync_task *task = casync__waiting_task(completion->set.future.loop);
+    casync_future *next = &completion->set.future;
+    casync_task *task = casync__waiting_task(next->loop);
     int64_t result;
     if (!task) return -EPERM;
+    if (completion->waiting && !casync_future_done(next)) return -EBUSY;
     result = casync__await(task, casync_next_completed_op(completion));
-    if (result == 1) *future = (casync_future *)completion->set.future.ptr;
+    if (result == 1) *future = (casync_future *)next->ptr;
     return result;
 }
 
@@ -6862,9 +6869,9 @@ static void casync__member_done(void *arg) {
 
 CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
     memset(group, 0, sizeof *group);
+    casync__list_init(&group->members);
     group->parent = casync_current_task();
     if (!group->parent) return -EPERM;
-    casync__list_init(&group->members);
     casync__future_reset(casync__task_loop(group->parent), &group->ended, CASYNC__FUTURE_GROUP);
     return 0;
 }
@@ -6902,17 +6909,27 @@ static void casync__drop_member(casync__member *member) {
     casync__free(&loop->allocator, member);
 }
 
+CASYNC__DEFINE int64_t casync_task_group_spawn_with(casync_task_group *group, const casync_task_desc *desc,
+                                                    casync_task **task) {
+    casync__member *member = casync__add_member(group);
+    int64_t result;
+    if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
+    result = casync_spawn_with(casync__task_loop(group->parent), desc, task);
+    if (result < 0)
+        casync__drop_member(member);
+    else
+        casync__group_watch(member, *task);
+    return result;
+}
+
 CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group, casync_coroutine coroutine,
                                                     void *arg) {
-    casync__member *member = casync__add_member(group);
+    casync_task_desc desc;
     casync_task *task;
-    if (!member) return NULL;
-    task = casync_spawn(casync__task_loop(group->parent), coroutine, arg);
-    if (task)
-        casync__group_watch(member, task);
-    else
-        casync__drop_member(member);
-    return task;
+    memset(&desc, 0, sizeof desc);
+    desc.coroutine = coroutine;
+    desc.arg = arg;
+    return casync_task_group_spawn_with(group, &desc, &task) < 0 ? NULL : task;
 }
 
 CASYNC__DEFINE int64_t casync_task_group_start(casync_task_group *group, casync_task *task,
@@ -6940,6 +6957,11 @@ static int64_t casync__group_cancel(casync_future *future) {
 
 CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result) {
     if (group->ending) return &group->ended;
+    if (!group->parent) { /* it never began */
+        casync__future_reset(casync_get_running_loop(), &group->ended, CASYNC__FUTURE_GROUP);
+        casync__future_set_result(&group->ended, -EPERM, NULL);
+        return &group->ended;
+    }
     group->ending = true;
     group->result = result;
     if (result < 0 && !group->aborting) casync__group_abort(group);
@@ -7578,6 +7600,7 @@ CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
     casync__free(&queue->allocator, queue->slots);
     queue->slots = NULL;
     queue->capacity = 0;
+    casync__ops_done(&queue->joining, CASYNC_QUEUE_SHUT_DOWN);
 }
 
 /* >> streams & servers (implementation) ------------------------------------------------------- */
