@@ -1953,6 +1953,12 @@ extern "C" {
 #define CASYNC__ALWAYS_INLINE static inline
 #endif
 
+#if defined(__GNUC__)
+#define CASYNC__PREFETCH(address) __builtin_prefetch(address)
+#else
+#define CASYNC__PREFETCH(address) ((void)(address))
+#endif
+
 #define casync__container(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* Atomics are sequentially consistent, but for the store, which releases: it is on hot paths where no
@@ -2587,11 +2593,13 @@ static void casync__run_ready(casync_loop *loop) {
         void *arg = job->arg;
         casync__list_remove(&job->link);
         called++;
-        if (job->flags & CASYNC__JOB_TASK) {
-            casync__task_run(loop, (casync_task *)arg);
-            continue;
+        if (job->flags & (CASYNC__JOB_PREPARED | CASYNC__JOB_TASK)) {
+            if (job->flags & CASYNC__JOB_TASK) {
+                casync__task_run(loop, (casync_task *)arg);
+                continue;
+            }
+            casync__prepare_call(loop, job);
         }
-        if (job->flags & CASYNC__JOB_PREPARED) casync__prepare_call(loop, job);
         callback(arg);
     }
     loop->callbacks += called;
@@ -5455,6 +5463,18 @@ static inline void casync__after_suspend(casync__fiber *fiber) {
 #endif
 }
 
+/* While one stackful task runs, what the next job will touch comes into the cache, if it is such a task's:
+   its fiber, and the part of its stack that is in use, right below. With more tasks than the cache holds
+   this halves the time of an await. */
+#define CASYNC__STACK_LINES 5
+#define CASYNC__FIBER_LINES 4
+static inline void casync__prefetch_fiber(const casync_link *next_job) {
+    const char *address = (const char *)next_job;
+    int line;
+    for (line = -CASYNC__STACK_LINES; line < CASYNC__FIBER_LINES; line++)
+        CASYNC__PREFETCH(address + line * 64);
+}
+
 /* Runs a stackful task until it waits (false) or ends. */
 CASYNC__ALWAYS_INLINE bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
     casync__before_resume(fiber);
@@ -5515,6 +5535,7 @@ typedef struct casync__stack_pool {
 } casync__stack_pool;
 
 struct casync__stacks {
+    size_t smallest;        /* size of a stack: a page, or CASYNC__STACK_SMALLEST */
     size_t idle_count;      /* stacks without a task */
     casync_link idle_slabs; /* casync__slab by idle: those all of whose stacks are */
     casync__stack_pool pools[CASYNC__STACK_SIZES];
@@ -5535,6 +5556,7 @@ static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
     struct casync__stacks *stacks =
         (struct casync__stacks *)casync__realloc(&loop->allocator, NULL, sizeof *stacks);
     if (!stacks) return NULL;
+    stacks->smallest = casync__page_size();
     stacks->idle_count = 0;
     casync__list_init(&stacks->idle_slabs);
     /* qemu-user takes any advice and follows none of this kind: so there are no guards to be had by it. */
@@ -5552,7 +5574,7 @@ static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
 static casync__stack_pool *casync__pool_for(struct casync__stacks *stacks, size_t size) {
     int i;
     if (size == 0) size = CASYNC__STACK_DEFAULT;
-    if (size < casync__page_size()) size = casync__page_size();
+    if (size < stacks->smallest) size = stacks->smallest;
     for (i = 0; i < CASYNC__STACK_SIZES; i++)
         if (stacks->pools[i].size >= size) return &stacks->pools[i];
     return NULL;
@@ -5886,6 +5908,7 @@ static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
     return (void)fiber, (void)result, true;
 }
 static void casync__fiber_suspend(casync__fiber *fiber) { (void)fiber; }
+static void casync__prefetch_fiber(const casync_link *next_job) { (void)next_job; }
 static bool casync__has_stacks(const casync_loop *loop) { return (void)loop, false; }
 static void casync__trim_stacks(casync_loop *loop) { (void)loop; }
 static void casync__stacks_close(casync_loop *loop) { (void)loop; }
@@ -5941,10 +5964,12 @@ CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task
     if ((task->flags & CASYNC__TASK_STARTED) || !(task->flags & CASYNC__TASK_MUST_CANCEL)) {
         task->flags |= CASYNC__TASK_STARTED;
         loop->task = task;
-        if (task->step)
+        if (task->step) {
             ended = (result = task->step(task)) != CASYNC_WAITING;
-        else
+        } else {
+            casync__prefetch_fiber(loop->running.next);
             ended = casync__fiber_resume(casync__fiber_of(task), &result);
+        }
         loop->task = outer;
     }
     if (ended) casync__task_end(task, result);
