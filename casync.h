@@ -2,7 +2,7 @@
 
    >> manual
 
-      An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
+   An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
    watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers, datagrams, and
    a pool of threads. No dependency but libc and pthreads. The same engine drives the Python package
    `casync`.
@@ -58,7 +58,7 @@
            return casync_loop_close(&loop) < 0;
        }
 
-      Save either as hello.c beside this file and run it with `tcc -run hello.c`, or build it with
+   Save either as hello.c beside this file and run it with `tcc -run hello.c`, or build it with
    `cc hello.c -lpthread` (musl and glibc >= 2.34 need no -lpthread).
 
    HOW TO USE IT
@@ -95,7 +95,7 @@
        loop.add_reader, remove_reader   casync_add_reader, casync_remove_reader
        loop.add_signal_handler          casync_signal_start
        loop.set_exception_handler       casync_set_exception_handler
-              Future                           casync_future
+       Future                           casync_future
        asyncio.run(main())              casync_run
        create_task(coroutine)           casync_spawn; stackless: casync_task_start
        await future                     casync_await; stackless: CASYNC_AWAIT
@@ -107,7 +107,7 @@
        TaskGroup                        casync_task_group
        ContextVar                       casync_context_var
        async generator                  casync_generator
-              Transport and StreamWriter       casync_stream: write, writev, drain, write_eof, abort
+       Transport and StreamWriter       casync_stream: write, writev, drain, write_eof, abort
        StreamReader                     casync_read, casync_read_exactly, casync_read_until
        Protocol, BufferedProtocol       casync_protocol
        Server, start_server             casync_server, casync_listen
@@ -118,16 +118,16 @@
        QueueEmpty, QueueFull            -EAGAIN
        QueueShutDown                    CASYNC_QUEUE_SHUT_DOWN
        BrokenBarrierError               CASYNC_BROKEN_BARRIER
-              open_connection                  casync_connect
+       open_connection                  casync_connect
        loop.create_datagram_endpoint    casync_datagram_open
-       DatagramTransport                casync_datagram: send, finish_start, abort
+       DatagramTransport                casync_datagram: write, finish_start, abort
        DatagramProtocol                 casync_datagram_protocol
-       loop.sock_sendto, sock_recvfrom  casync_datagram_send_op, casync_datagram_receive
+       loop.sock_sendto, sock_recvfrom  casync_datagram_send, casync_datagram_receive
        ThreadPoolExecutor               casync_pool
        loop.run_in_executor             casync_run_in_executor
-              executor.shutdown(wait=True)     casync_pool_shutdown
+       executor.shutdown(wait=True)     casync_pool_shutdown
        shutdown(wait=False, cancel..)   casync_pool_close
-              shutdown_default_executor        casync_shutdown_default_executor
+       shutdown_default_executor        casync_shutdown_default_executor
 
    RULES
 
@@ -135,9 +135,11 @@
      what must outlive a call, through the loop's allocator. A struct must not move while in use.
    - Results are int64_t: >= 0 is a value, < 0 an error: -errno, or one of casync's own codes
      (enum casync_error). casync_strerror names them all. A call that fails changes nothing.
-      - What can wait has two forms: x() waits, in a stackful task, and is -EPERM anywhere else; x_op() starts
+   - What can wait has two forms: x() waits, in a stackful task, and is -EPERM anywhere else; x_op() starts
      it and gives a future, which is never NULL: for stackless tasks, for casync_gather and its like, and
      for callbacks. A future that failed at the start says so. What has its result at once has one form.
+   - A time limit for anything that waits is a scope, casync_timeout_begin and _end, around it; a few
+     operations have a _timeout form too.
    - Callbacks get the `arg` given with them. A callback may stop, close or free any object,
      its own included.
    - Close is immediate: after casync_*_close, _stop or _cancel of an object no callback of it
@@ -383,6 +385,7 @@ struct casync_loop {
 
     casync_task *task;             /* the one that runs, or NULL */
     casync_link tasks;             /* all that are not done */
+    casync_link groups;            /* open task groups */
     struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
     size_t stack_size;
     casync_task *outer_task; /* what loop->outer was running */
@@ -578,7 +581,8 @@ CASYNC_API void casync_future_close(casync_future *future);
    that casync_future_init made: operations and tasks end by themselves. */
 CASYNC_API int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr);
 
-/* Cancels it: 1, or 0 if it was done. The future of an operation ends the operation too. */
+/* Cancels it: 1, or 0 if it was done. An operation ends with its future. What must do something first is
+   asked, and is still pending when this returns: a task, a gather, a task group, the wait for a condition. */
 CASYNC_API int64_t casync_future_cancel(casync_future *future);
 
 CASYNC_API bool casync_future_done(const casync_future *future);
@@ -609,7 +613,7 @@ typedef struct casync_framing {
 
 /* Something awaited: a future with what the library needs to make it come true. Every x_op(..., &op,
    ...) returns &op->future, never NULL: if the start failed it is a failed future. The op and its
-   buffer are yours again when the future is done or cancelled. Zeroing is not needed. */
+   buffer are yours again when the future is done. Zeroing is not needed. */
 struct casync_op {
     casync_future future;
     casync_link link;          /* private: in the list of those that wait for the same thing */
@@ -759,6 +763,8 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
    Either awaits any future, the other kind of task included. Functions that wait (casync_await,
    casync_sleep, casync_read, ...) are for stackful tasks; anywhere else they return -EPERM and do
    nothing. Each has a form x_op, which returns a future: for CASYNC_AWAIT, casync_gather and the like.
+   (But not what is made of several waits: join, select, wait_for, generators, once_call, and the _timeout
+   forms.)
 
    Cancelling is asyncio's: a request makes the await in which the task is, or else its next one, return
    -ECANCELED, once; the task may clean up, which may await, and may go on. It differs in one case: a
@@ -766,8 +772,8 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
    result away. It is kept for the next await, so that no byte and no lock is lost. */
 
 /* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++ exceptions end
-   in their task at the latest (else std::terminate), and nothing waits inside a catch block: the runtime keeps
-   one list of caught exceptions for the thread. */
+   in their task at the latest (else std::terminate), and nothing waits inside a catch block: the runtime
+   keeps one list of caught exceptions for the thread. */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* A stackless task's function: see CASYNC_BEGIN. */
@@ -782,6 +788,7 @@ struct casync_task {
     uint32_t line;            /* private: where a stackless task goes on */
     uint16_t cancel_requests; /* read-only: see casync_task_cancel */
     uint8_t flags;            /* private */
+    uint8_t open_groups;      /* private: task groups between begin and end */
 };
 
 typedef struct casync_task_desc {
@@ -809,19 +816,18 @@ CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutin
 CASYNC_API casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc, casync_task **task);
 
-/* One more reference; one less. (A stackless task has none, and needs none: nothing happens.) Without any, the task goes on by itself and is freed when it ends; its
-   failure then reaches the exception handler. */
+/* One more reference; one less. (A stackless task has none, and needs none: nothing happens.) Without any,
+   the task goes on by itself and is freed when it ends; its failure then reaches the exception handler. */
 CASYNC_API casync_task *casync_task_retain(casync_task *task);
 CASYNC_API void casync_task_release(casync_task *task);
 
 /* Makes a stackless task in *task, whatever was there, whose first step is in the next turn. Its memory is
    yours again when it is done: call casync_future_close(&task->future) then, which reports a failure that
-   nobody retrieved. Closing it earlier ends it without another step (not between the begin and end of a task group: the
-   children would be left without a parent). -EINVAL for a closed loop or no step. */
+   nobody retrieved. Closing it earlier ends it without another step. -EINVAL for a closed loop or no step. */
 CASYNC_API int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step);
 
-/* Asks the task to end: 1, or 0 if it is done. A task that has not run yet ends without running. Requests
-   are counted: who asked and learns that it was heard takes it back with uncancel (as timeouts and task groups
+/* Asks the task to end: 1, or 0 if it is done. A task that has not run yet ends without running. Requests are
+   counted: who asked and learns that it was heard takes it back with uncancel (as timeouts and task groups
    do), which returns how many are left. */
 CASYNC_API int64_t casync_task_cancel(casync_task *task);
 CASYNC_API int64_t casync_task_uncancel(casync_task *task);
@@ -908,7 +914,8 @@ CASYNC_API int64_t casync_task_set_name(casync_task *task, const char *name);
 CASYNC_API size_t casync_task_stack_used(const casync_task *task);
 
 /* A value that each task has for itself, asyncio's ContextVar: a task begins with those of the task
-   that made it. A static object of yours; its address is its name. */
+   that made it. A static object of yours; its address is its name. Callbacks, and the tasks of a server's
+   connections, begin with none. */
 typedef struct casync_context_var {
     void *default_value;
 } casync_context_var;
@@ -945,12 +952,12 @@ CASYNC_API int64_t casync_generator_start(casync_loop *loop, casync_generator *g
                                           casync_coroutine coroutine, void *arg);
 /* In the coroutine: hands `value` to the consumer and waits until the next is asked for. -ECANCELED when the
    generator is closed: clean up and return. */
-CASYNC_API int64_t casync_yield(casync_generator *generator, void *value);
+CASYNC_API int64_t casync_generator_yield(casync_generator *generator, void *value);
 /* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one. -EBUSY
    if another task waits for it. If cancelled, the generator is cancelled with it. */
 CASYNC_API int64_t casync_generator_next(casync_generator *generator, void **value);
-/* Ends it: the coroutine's casync_yield returns -ECANCELED; waits until it has returned. Needed once,
-   also after its end. */
+/* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned. Needed
+   once, also after its end. */
 CASYNC_API int64_t casync_generator_close(casync_generator *generator);
 
 /* >> structured concurrency (API) ------------------------------------------------------------- */
@@ -976,7 +983,7 @@ typedef struct casync_wait_set {
 /* Waits for all. 0, or the first error, as soon as it happens (the others then go on), or with
    CASYNC_RETURN_ERRORS 0 in any case. Results are in the futures, which count as retrieved. Cancelling
    it cancels them all, and waits for them. */
-enum casync_gather_mode { CASYNC_FIRST_ERROR, CASYNC_RETURN_ERRORS };
+enum casync_gather_mode { CASYNC_FIRST_ERROR = 16, CASYNC_RETURN_ERRORS };
 CASYNC_API int64_t casync_gather(casync_waiter *waiters, size_t count, int mode);
 CASYNC_API casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
                                            size_t count, int mode);
@@ -994,9 +1001,9 @@ CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set
    cancels all. */
 CASYNC_API int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
 
-/* The futures in the order in which they are done. Start once, then call next: 1 and *future, or 0 when
-   there are no more; -ECANCELED, -EBUSY if another task asks. next_op's future has it in ptr. Stop takes what is left out of the wait;
-   needed unless next returned 0. */
+/* The futures in the order in which they are done. Start once, then call next: 1 and *future, or 0 when there
+   are no more; -ECANCELED, -EBUSY if another task asks. next_op's future has it in ptr. Stop takes what is
+   left out of the wait; needed unless next returned 0. */
 typedef struct casync_completion {
     casync_wait_set set; /* private, as is the rest */
     casync_link done;
@@ -1004,9 +1011,9 @@ typedef struct casync_completion {
 } casync_completion;
 CASYNC_API int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
                                        casync_waiter *waiters, size_t count);
-CASYNC_API int64_t casync_next_completed(casync_completion *completion, casync_future **future);
-CASYNC_API casync_future *casync_next_completed_op(casync_completion *completion);
-CASYNC_API void casync_stop_completed(casync_completion *completion);
+CASYNC_API int64_t casync_completion_next(casync_completion *completion, casync_future **future);
+CASYNC_API casync_future *casync_completion_next_op(casync_completion *completion);
+CASYNC_API void casync_completion_stop(casync_completion *completion);
 
 /* Awaits the future, at most `timeout` nanoseconds; then it is cancelled, and -ETIMEDOUT returned when it
    is done (its result, if it took none notice). */
@@ -1053,17 +1060,19 @@ CASYNC_API bool casync_timeout_expired(const casync_timeout *timeout);
        result = casync_task_group_end(&group, 0);
 
    `end` gets the block's own result; if that is an error the children are cancelled. It waits for all of
-   them, also when it is cancelled itself, and returns the block's result, or the first error of a child;
-   then errors[] has the errors in the order in which they happened (the first CASYNC_GROUP_ERRORS of
-   error_count; the block's own comes last). spawn: the handle is the group's, good until end; NULL if
-   there is no memory, or no more children may come (after end, or a failure). */
+   them, also when it is cancelled itself, and returns the block's result, or the first error of a child; then
+   errors[] has the errors in the order in which they happened (the first CASYNC_GROUP_ERRORS of error_count;
+   the block's own comes last). begin: -EPERM outside of a task, -ENOMEM. end: for the task that began; needed
+   once: a task that ends without it is told to the exception handler, and its children are cancelled. spawn:
+   the handle is the group's, good until end; NULL if there is no memory, or no more children may come (after
+   end, or a failure). */
 #define CASYNC_GROUP_ERRORS 8
 typedef struct casync_task_group {
     int64_t errors[CASYNC_GROUP_ERRORS]; /* read-only */
     size_t error_count;                  /* read-only */
     size_t children;                     /* read-only: how many are not done */
     casync_future ended;                 /* private, as is the rest */
-    casync_link members;
+    struct casync__group *record;
     casync_task *parent;
     int64_t result;
     bool ending, aborting, parent_cancelled;
@@ -1081,23 +1090,21 @@ CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int
 
 /* >> sync primitives (API) -------------------------------------------------------------------- */
 
-/* How the tasks of one loop wait for each other: asyncio's locks and queues, with its names and meaning.
-   The rules are the same for all:
-   - The structs are yours, and ready to use when they are zeroed: a lock is free, an event not set, a
-     semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct in whatever
-     state. Only a queue needs a close. A struct must outlive those who wait for it.
-   - x() waits: it is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already if there is
-     nothing to wait for: for stackless tasks, gather, select, callbacks; with casync_wait_for it has a
-     time limit. It belongs to the loop that this thread runs; where none runs, to wait is -EPERM. All else has
-     an immediate result, and may be called from tasks and callbacks alike, in the loop's thread.
-   - Who comes first is served first. What becomes free is handed at once to the first who waits for it, and
-     nobody can come between.
-   - So an operation that is done has had its effect, also if its task is cancelled before it goes on: the
-     task has the lock, or the item. One that is cancelled, or closed, while pending has had none.
-   - What would have to wait, in a form that does not, is -EAGAIN. What the state does not allow (the
-     release of a lock that is free, a task_done too many) is CASYNC_INVALID_STATE, and changes nothing.
-   Costs: no system call; and no allocation but for a queue's items. All are O(1), but for O(log n) in a
-   priority queue, and for whoever wakes n others. */
+/* How the tasks of one loop wait for each other: asyncio's locks and queues, with its names and meaning. The
+   rules are the same for all: - The structs are yours, and ready to use when they are zeroed: a lock is free,
+   an event not set, a semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct
+   in whatever state. Only a queue needs a close. A struct must outlive those who wait for it. - x() waits: it
+   is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already if there is nothing to wait
+   for: for stackless tasks, gather, select, callbacks; with casync_wait_for it has a time limit. It belongs
+   to the loop that this thread runs; where none runs, to wait is -EPERM. All else has an immediate result,
+   and may be called from tasks and callbacks alike, in the loop's thread. - Who comes first is served first.
+   What becomes free is handed at once to the first who waits for it, and nobody can come between. - So an
+   operation that is done has had its effect, also if its task is cancelled before it goes on: the task has
+   the lock, or the item. One that is cancelled, or closed, while pending has had none. - What would have to
+   wait, in a form that does not, is -EAGAIN. What the state does not allow (the release of a lock that is
+   free, a task_done too many) is CASYNC_INVALID_STATE, and changes nothing. Costs: no system call; and no
+   allocation but for a queue's items. All are O(1), but for O(log n) in a priority queue, and for whoever
+   wakes n others. */
 
 /* Something that has happened, or not yet. Set lets all who wait go on, and all who come until clear. */
 typedef struct casync_event {
@@ -1201,9 +1208,9 @@ CASYNC_API int64_t casync_wait_group_wait(casync_wait_group *group);
 CASYNC_API casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op);
 
 /* Something to be done once, by the first who needs it. begin waits until it is done and returns 0, or
-   returns 1: then it is yours to do, and to say by `end` how it went: with a result below 0 it is not done, and
-   the next who waits is asked. end: CASYNC_INVALID_STATE if nobody is at it. call is both, around a coroutine,
-   whose error it returns; 0 otherwise. */
+   returns 1: then it is yours to do, and to say by `end` how it went: with a result below 0 it is not done,
+   and the next who waits is asked. end: CASYNC_INVALID_STATE if nobody is at it. call is both, around a
+   coroutine, whose error it returns; 0 otherwise. */
 typedef struct casync_once {
     casync_link waiting; /* private */
     bool doing, done;    /* read-only */
@@ -1215,9 +1222,9 @@ CASYNC_API int64_t casync_once_call(casync_once *once, casync_coroutine coroutin
 
 /* The order in which a queue's items come out. */
 enum casync_queue_order {
-    CASYNC_QUEUE_FIFO, /* first in, first out */
-    CASYNC_QUEUE_LIFO, /* last in, first out */
-    CASYNC_QUEUE_PRIORITY /* by compare, as in qsort: what is less comes first; first in, first out among equals */
+    CASYNC_QUEUE_FIFO,    /* first in, first out */
+    CASYNC_QUEUE_LIFO,    /* last in, first out */
+    CASYNC_QUEUE_PRIORITY /* by compare, as in qsort: the least first; first in, first out among equals */
 };
 
 typedef struct casync_queue_desc {
@@ -1404,18 +1411,16 @@ CASYNC_API int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stre
                                           const casync_connect_desc *desc, int64_t timeout);
 
 /* Reading; one operation at a time a stream, a second is -EBUSY. The forms without _op wait: they are for
-   stackful tasks (else -EPERM). With a protocol that has
-   data_received or get_buffer they are CASYNC_INVALID_STATE.
-   read: 1 to size bytes, as soon as there are any; 0 at the end of the stream.
-      read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is cancelled, they are
-   kept for the next read.
-   read_until: up to and with the delimiter (1 to 64 bytes, which must live until then); read_frame: a
-   frame. Both give the bytes in future.ptr, inside the stream's buffer, until the next read, and their
-   number in result (a LENGTH frame without its prefix).
-   Errors: CASYNC_EOF if the stream ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it
-   ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the read limit (the bytes stay: read
-   them with casync_read_op), errors of read(2), -ECONNABORTED if this side closed or aborted. A stream
-   without a protocol that ended keeps its descriptor: close it, or finish it. */
+   stackful tasks (else -EPERM). With a protocol that has data_received or get_buffer they are
+   CASYNC_INVALID_STATE. read: 1 to size bytes, as soon as there are any; 0 at the end of the stream.
+   read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is cancelled, they are
+   kept for the next read. read_until: up to and with the delimiter (1 to 64 bytes, which must live until
+   then); read_frame: a frame. Both give the bytes in future.ptr, inside the stream's buffer, until the next
+   read, and their number in result (a LENGTH frame without its prefix). Errors: CASYNC_EOF if the stream
+   ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it ended inside, CASYNC_LIMIT_OVERRUN if
+   there is no frame within the read limit (the bytes stay: read them with casync_read_op), errors of read(2),
+   -ECONNABORTED if this side closed or aborted. A stream without a protocol that ended keeps its descriptor:
+   close it, or finish it. */
 CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer, size_t size);
 CASYNC_API casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
                                                  size_t size);
@@ -1480,8 +1485,9 @@ CASYNC_API int64_t casync_finish(casync_stream *stream);
    connection_lost(-ECONNABORTED) follows by the ready queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_abort(casync_stream *stream);
 
-/* Ends a stream now: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor
-   is closed. A closed stream may be closed again. The memory of a connection that a server allocated is freed soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end. */
+/* Ends a stream now: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor is
+   closed. A closed stream may be closed again. The memory of a connection that a server allocated is freed
+   soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end. */
 CASYNC_API void casync_close(casync_stream *stream);
 CASYNC_API void casync_close_reset(casync_stream *stream);
 
@@ -1702,18 +1708,20 @@ CASYNC_API int64_t casync_datagram_open(casync_loop *loop, casync_datagram *data
    after finish or abort, -EDESTADDRREQ or -ENOTCONN without an address, -EMSGSIZE, -ENOMEM, -ECONNREFUSED
    and the like for what ICMP told of an earlier datagram, others of send(2). Cost: one system call when
    nothing is queued, else none until the socket is writable; then one for up to 16 datagrams. */
-CASYNC_API int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
-                                        const casync_address *address);
-CASYNC_API int64_t casync_datagram_sendv(casync_datagram *datagram, const casync_span *spans, size_t count,
+CASYNC_API int64_t casync_datagram_write(casync_datagram *datagram, const void *data, size_t size,
                                          const casync_address *address);
-CASYNC_API int64_t casync_datagram_try_send(casync_datagram *datagram, const void *data, size_t size,
-                                            const casync_address *address);
+CASYNC_API int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans, size_t count,
+                                          const casync_address *address);
+CASYNC_API int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data, size_t size,
+                                             const casync_address *address);
 
 /* Sends one datagram and is done, with its size, when the kernel has it. Behind what is queued it waits in
    turn, whatever queue_limit is; the data must live until then. Errors: as send, and -ECONNABORTED if the
    socket is closed or aborted. */
 CASYNC_API casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op, const void *data,
                                                   size_t size, const casync_address *address);
+CASYNC_API int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
+                                        const casync_address *address);
 
 /* Receives one datagram: done with its size, 0 for an empty one; address (or NULL) gets the sender's. Any
    number may wait; the first gets the first. Errors: -EMSGSIZE if it was longer than the buffer, which has
@@ -1759,10 +1767,10 @@ CASYNC_API int64_t casync_datagram_peer_address(const casync_datagram *datagram,
    routes say, or the zone of the group ("ff02::1%eth0"). source: the one sender of which to hear, or NULL
    for all. Errors: -EINVAL for what is not numeric or no multicast address, -EBADF if not open,
    -EADDRINUSE if joined already, -EADDRNOTAVAIL if not joined, others of ip(7). */
-CASYNC_API int64_t casync_datagram_join(casync_datagram *datagram, const char *group, const char *interface,
-                                        const char *source);
-CASYNC_API int64_t casync_datagram_leave(casync_datagram *datagram, const char *group, const char *interface,
-                                         const char *source);
+CASYNC_API int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
+                                              const char *interface, const char *source);
+CASYNC_API int64_t casync_datagram_leave_group(casync_datagram *datagram, const char *group,
+                                               const char *interface, const char *source);
 
 /* What the desc set. ttl is that of datagrams to one receiver. -EOPNOTSUPP for Unix sockets. */
 CASYNC_API int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on);
@@ -1869,8 +1877,7 @@ CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *met
    library: its calls go through the package's table (casync.get_include() has the file). */
 #ifdef CASYNC_IMPORT
 #ifdef CASYNC_IMPLEMENTATION
-#error                                                                                                       \
-    "casync.h: CASYNC_IMPORT takes the implementation from the Python package: do not define CASYNC_IMPLEMENTATION too"
+#error "casync.h: with CASYNC_IMPORT the implementation is the Python package's: no CASYNC_IMPLEMENTATION"
 #endif
 #include "casync_import.h"
 #endif
@@ -1886,7 +1893,8 @@ CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *met
 
 /* >> config & compiler (implementation) ------------------------------------------------------- */
 
-/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans; and the lists that everything is made of. */
+/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans; and the lists
+   that everything is made of. */
 
 #include <features.h>
 #if !defined(__linux__)
@@ -2459,6 +2467,7 @@ static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, voi
 static void casync__tasks_close(casync_loop *loop);
 static void casync__trim_stacks(casync_loop *loop);
 static void casync__stacks_close(casync_loop *loop);
+static void casync__groups_close(casync_loop *loop);
 static bool casync__has_stacks(const casync_loop *loop);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
@@ -2848,6 +2857,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
     casync__list_init(&loop->free_jobs);
     casync__list_init(&loop->changed);
     casync__list_init(&loop->tasks);
+    casync__list_init(&loop->groups);
     casync__list_init(&loop->calls);
     casync__list_init(&loop->wheel.past);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__list_init(&loop->hooks[kind]);
@@ -2887,6 +2897,7 @@ static void casync__close_loop(casync_loop *loop) {
     casync__mailbox_close(loop);
     casync__wheel_close(loop);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__drop_jobs(loop, &loop->hooks[kind]);
+    casync__groups_close(loop);
     casync__stacks_close(loop); /* what was dropped until here may lie on them */
     while (loop->job_chunks) {
         casync__chunk *chunk = loop->job_chunks;
@@ -3354,7 +3365,8 @@ enum {
     CASYNC__FUTURE_SET,
     CASYNC__FUTURE_SHIELD,
     CASYNC__FUTURE_GROUP,
-    CASYNC__FUTURE_CONDITION /* an operation that is not over when it is cancelled */
+    CASYNC__FUTURE_CONDITION, /* an operation that is not over when it is cancelled */
+    CASYNC__FUTURE_LAST = CASYNC__FUTURE_CONDITION
 };
 
 typedef struct casync__future_kind {
@@ -3371,6 +3383,7 @@ static void casync__timer_op_abandon(casync_future *future);
 static int64_t casync__task_future_cancel(casync_future *future);
 static void casync__task_abandon(casync_future *future);
 static int64_t casync__gather_cancel(casync_future *future);
+static int64_t casync__wait_cancel(casync_future *future);
 static void casync__set_abandon(casync_future *future);
 static void casync__shield_abandon(casync_future *future);
 static int64_t casync__group_cancel(casync_future *future);
@@ -3384,10 +3397,13 @@ static const casync__future_kind casync__future_kinds[] = {
     {casync__task_future_cancel, casync__task_abandon, true},
     {casync__task_future_cancel, casync__task_abandon, true},
     {casync__gather_cancel, casync__set_abandon, false},
-    {NULL, casync__set_abandon, false},
+    {casync__wait_cancel, casync__set_abandon, false},
     {NULL, casync__shield_abandon, false},
     {casync__group_cancel, NULL, false},
     {casync__condition_cancel, casync__op_abandon, false}};
+
+typedef char casync__future_kinds_are_complete
+    [sizeof casync__future_kinds / sizeof *casync__future_kinds == CASYNC__FUTURE_LAST + 1 ? 1 : -1];
 
 static void casync__future_abandon(casync_future *future) {
     if (casync__future_kinds[future->kind].abandon) casync__future_kinds[future->kind].abandon(future);
@@ -3744,7 +3760,8 @@ enum {
     CASYNC__OP_SEND,
     CASYNC__OP_CALL,
     CASYNC__OP_READABLE,
-    CASYNC__OP_WRITABLE
+    CASYNC__OP_WRITABLE,
+    CASYNC__OP_LAST = CASYNC__OP_WRITABLE
 };
 
 /* `abandon` says that the operation, which is in no list any more, was given up while it was pending. */
@@ -3794,6 +3811,9 @@ static const casync__op_kind casync__op_kinds[] = {{"read", casync__read_abandon
                                                    {"call in a thread", casync__call_op_abandon},
                                                    {"readable", casync__fd_abandon},
                                                    {"writable", casync__fd_abandon}};
+
+typedef char casync__op_kinds_are_complete
+    [sizeof casync__op_kinds / sizeof *casync__op_kinds == CASYNC__OP_LAST + 1 ? 1 : -1];
 
 static void casync__op_abandon(casync_future *future) {
     casync_op *op = (casync_op *)(void *)future;
@@ -5257,8 +5277,8 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
 #define CASYNC__FRAME_WORDS 14
 #define CASYNC__FRAME_JUMP 12
 
-/* As on x86-64; here it is the guarded control stack. The instruction is chkfeat, which clears the bits of x16
-   whose features are on, and does nothing where it is not known. */
+/* As on x86-64; here it is the guarded control stack. The instruction is chkfeat, which clears the bits of
+   x16 whose features are on, and does nothing where it is not known. */
 static bool casync__has_shadow_stack(void) {
     register uint64_t x16 __asm__("x16") = 1;
     __asm__ __volatile__("hint #40" : "+r"(x16));
@@ -5848,8 +5868,8 @@ CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
 /* Fails silently: nothing can be done about it, and the process is about to end. */
 static void casync__print_fault(const char *text) { (void)casync__sys_write(2, text, strlen(text)); }
 
-/* For SIGSEGV and SIGBUS. It puts back what was there before and returns: if it was a fault, it happens again,
-   and goes where it would have gone. */
+/* For SIGSEGV and SIGBUS. It puts back what was there before and returns: if it was a fault, it happens
+   again, and goes where it would have gone. */
 static void casync__on_fault(int signum, siginfo_t *info, void *context) {
     casync_task *task = casync_current_task();
     const char *address = (const char *)info->si_addr;
@@ -5928,6 +5948,7 @@ CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
 /* -- the life of a task -- */
 
 static void casync__release_awaited(casync_future *future);
+static void casync__leave_groups(casync_task *task);
 
 /* Puts a fresh task into the loop. Its future was made by casync__future_reset. */
 static int64_t casync__task_begin(casync_loop *loop, casync_task *task) {
@@ -5942,6 +5963,7 @@ static int64_t casync__task_begin(casync_loop *loop, casync_task *task) {
 
 /* The task will not run any more: what it has beside its future goes. */
 static void casync__task_leave(casync_task *task) {
+    if (task->open_groups > 0) casync__leave_groups(task);
     casync__task_set_context(task, NULL);
     casync__list_remove(&task->link);
     task->future.ptr = NULL;
@@ -6420,7 +6442,7 @@ static void casync__generator_cancel(casync_generator *generator, casync_task *t
     casync__future_set_result(&generator->given, 0, NULL);
 }
 
-CASYNC__DEFINE int64_t casync_yield(casync_generator *generator, void *value) {
+CASYNC__DEFINE int64_t casync_generator_yield(casync_generator *generator, void *value) {
     casync_task *task = casync__waiting_task(casync_get_running_loop());
     if (!task || task != generator->task) return -EPERM;
     casync__future_reset(casync__task_loop(task), &generator->asked, CASYNC__FUTURE_PLAIN);
@@ -6459,23 +6481,28 @@ CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
 
 /* -- casync_run -- */
 
-static bool casync__has_cancelled_tasks(const casync_loop *loop) {
-    const casync_link *link;
-    for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
-        if (((const casync_task *)(const void *)((const char *)link - offsetof(casync_task, link)))
-                ->cancel_requests > 0)
-            return true;
-    return false;
+/* Asks those that were not asked yet and await no other task; the others hear of it by them. True if any
+   task was asked, now or before. */
+static bool casync__ask_tasks(casync_loop *loop) {
+    casync_link *link;
+    bool asked = false;
+    for (link = loop->tasks.next; link != &loop->tasks; link = link->next) {
+        casync_task *task = casync__container(link, casync_task, link);
+        if (task->cancel_requests == 0 && !casync__awaited_task(task)) casync_task_cancel(task);
+        asked = asked || task->cancel_requests > 0;
+    }
+    return asked;
 }
 
-/* Those that others make while they clean up come next. */
+/* After each round of requests come some turns, in which a long chain of tasks ends by itself. */
 static void casync__end_all_tasks(casync_loop *loop) {
-    casync_link *link;
+    int turns;
     while (!casync__list_is_empty(&loop->tasks)) {
-        for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
-            casync_task_cancel(casync__container(link, casync_task, link));
-        while (casync__has_cancelled_tasks(loop))
-            if (casync__run_turn(loop, CASYNC__WAIT) < 0) return;
+        if (!casync__ask_tasks(loop)) /* they await each other in a circle */
+            casync_task_cancel(casync__container(loop->tasks.next, casync_task, link));
+        if (casync__run_turn(loop, CASYNC__WAIT) < 0) return;
+        for (turns = 0; turns < 1000 && !casync__list_is_empty(&loop->ready); turns++)
+            if (casync__run_turn(loop, CASYNC__WAIT_NOT) < 0) return;
     }
 }
 
@@ -6607,7 +6634,11 @@ CASYNC__DEFINE casync_future *casync_gather_op(casync_loop *loop, casync_wait_se
                                                casync_waiter *waiters, size_t count, int mode) {
     int64_t result =
         casync__set_begin(loop, set, CASYNC__FUTURE_GATHER, waiters, count, mode, casync__gather_one_done);
-    if (result == 0 && count == 0) casync__set_done(set, 0);
+    bool known = mode == CASYNC_FIRST_ERROR || mode == CASYNC_RETURN_ERRORS;
+    if (result == 0 && !known)
+        casync__set_done(set, -EINVAL);
+    else if (result == 0 && count == 0)
+        casync__set_done(set, 0);
     return &set->future;
 }
 
@@ -6625,6 +6656,16 @@ static int64_t casync__set_count_done(const casync_wait_set *set) {
     size_t i;
     for (i = 0; i < set->count; i++) done += casync_future_done(set->waiters[i].future);
     return done;
+}
+
+/* A wait that is over, though the task does not know yet, is not cancelled: what is done would be lost. */
+static int64_t casync__wait_cancel(casync_future *future) {
+    casync_wait_set *set = (casync_wait_set *)(void *)future;
+    int64_t done = casync__set_count_done(set);
+    if (done == (int64_t)set->count || (done > 0 && set->mode == CASYNC_FIRST_COMPLETED)) return 0;
+    casync__set_detach(set);
+    casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
+    return 1;
 }
 
 static void casync__wait_is_over(void *set) {
@@ -6645,7 +6686,8 @@ CASYNC__DEFINE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set 
                                              size_t count, int mode, int64_t timeout) {
     int64_t result =
         casync__set_begin(loop, set, CASYNC__FUTURE_SET, waiters, count, mode, casync__wait_one_done);
-    if (result == 0 && count == 0) result = -EINVAL;
+    if (result == 0 && (count == 0 || mode < CASYNC_ALL_COMPLETED || mode > CASYNC_FIRST_EXCEPTION))
+        result = -EINVAL;
     if (result == 0 && timeout != CASYNC_FOREVER) {
         result = casync_call_later(loop, &set->timer, timeout, casync__wait_is_over, set);
         set->timer.job.flags |= CASYNC__JOB_INTERNAL;
@@ -6712,7 +6754,7 @@ CASYNC__DEFINE int64_t casync_as_completed(casync_loop *loop, casync_completion 
                              casync__completion_arrived);
 }
 
-CASYNC__DEFINE casync_future *casync_next_completed_op(casync_completion *completion) {
+CASYNC__DEFINE casync_future *casync_completion_next_op(casync_completion *completion) {
     casync_wait_set *set = &completion->set;
     casync__future_reset(set->future.loop, &set->future, CASYNC__FUTURE_PLAIN);
     completion->waiting = true;
@@ -6720,18 +6762,18 @@ CASYNC__DEFINE casync_future *casync_next_completed_op(casync_completion *comple
     return &set->future;
 }
 
-CASYNC__DEFINE int64_t casync_next_completed(casync_completion *completion, casync_future **future) {
+CASYNC__DEFINE int64_t casync_completion_next(casync_completion *completion, casync_future **future) {
     casync_future *next = &completion->set.future;
     casync_task *task = casync__waiting_task(next->loop);
     int64_t result;
     if (!task) return -EPERM;
     if (completion->waiting && !casync_future_done(next)) return -EBUSY;
-    result = casync__await(task, casync_next_completed_op(completion));
+    result = casync__await(task, casync_completion_next_op(completion));
     if (result == 1) *future = (casync_future *)next->ptr;
     return result;
 }
 
-CASYNC__DEFINE void casync_stop_completed(casync_completion *completion) {
+CASYNC__DEFINE void casync_completion_stop(casync_completion *completion) {
     casync__set_detach(&completion->set);
     completion->set.pending = completion->set.count = 0;
 }
@@ -6831,11 +6873,20 @@ CASYNC__DEFINE int64_t casync_wait_for(casync_future *future, int64_t delay) {
 
 /* -- task groups -- */
 
+/* What must outlive a parent that forgets its group. */
+typedef struct casync__group {
+    casync_link link;         /* in loop->groups */
+    casync_link members;      /* casync__member by link: children that are not done */
+    casync_task_group *group; /* NULL: the parent is gone */
+    casync_task *parent;
+    casync_loop *loop;
+} casync__group;
+
 typedef struct casync__member {
     casync_job job;
     casync_link link;
     casync_task *task;
-    casync_task_group *group;
+    casync__group *record;
 } casync__member;
 
 static void casync__group_error(casync_task_group *group, int64_t error) {
@@ -6843,16 +6894,32 @@ static void casync__group_error(casync_task_group *group, int64_t error) {
     group->error_count++;
 }
 
-static void casync__group_abort(casync_task_group *group) {
+static void casync__cancel_members(casync__group *record) {
     casync_link *link;
-    group->aborting = true;
-    for (link = group->members.next; link != &group->members; link = link->next)
+    for (link = record->members.next; link != &record->members; link = link->next)
         casync_task_cancel(casync__container(link, casync__member, link)->task);
+}
+
+static void casync__group_abort(casync_task_group *group) {
+    group->aborting = true;
+    casync__cancel_members(group->record);
+}
+
+static void casync__free_group(casync__group *record) {
+    casync__list_remove(&record->link);
+    casync__free(&record->loop->allocator, record);
+}
+
+static void casync__groups_close(casync_loop *loop) {
+    while (!casync__list_is_empty(&loop->groups))
+        casync__free_group(casync__container(loop->groups.next, casync__group, link));
 }
 
 /* All children are done, and the parent waits for that: what comes of the group? */
 static void casync__group_finish(casync_task_group *group) {
     int64_t result = group->result;
+    group->parent->open_groups--;
+    casync__free_group(group->record);
     if (group->parent_cancelled && casync_task_uncancel(group->parent) == 0 && result == -ECANCELED)
         result = 0;
     if (result < 0 && result != -ECANCELED) casync__group_error(group, result);
@@ -6864,40 +6931,78 @@ static void casync__group_finish(casync_task_group *group) {
     casync__future_set_result(&group->ended, result, NULL);
 }
 
+/* A task ends, or is closed, and has open groups: their children are orphans. */
+static void casync__leave_groups(casync_task *task) {
+    casync_loop *loop = casync__task_loop(task);
+    casync_exception exception = casync__exception(
+        "a task ended inside of its task group: call casync_task_group_end", CASYNC_INVALID_STATE);
+    casync_link *link = loop->groups.next;
+    if (loop->closing) return;
+    exception.future = &task->future;
+    casync_call_exception_handler(loop, &exception);
+    while (link != &loop->groups) {
+        casync__group *record = casync__container(link, casync__group, link);
+        link = link->next;
+        if (record->parent != task || !record->group) continue;
+        record->group = NULL;
+        casync__cancel_members(record);
+        if (casync__list_is_empty(&record->members)) casync__free_group(record);
+    }
+}
+
+/* What the group learns of a child that is done. */
+static void casync__child_done(casync_task_group *group, casync_future *child) {
+    group->children--;
+    if (child->state != CASYNC_FUTURE_FAILED) return;
+    casync__group_error(group, child->result);
+    if (group->aborting) return;
+    casync__group_abort(group);
+    group->parent_cancelled = !group->ending;
+    if (!group->ending) casync_task_cancel(group->parent);
+}
+
 static void casync__member_done(void *arg) {
     casync__member *member = (casync__member *)arg;
-    casync_task_group *group = member->group;
+    casync__group *record = member->record;
     casync_future *future = &member->task->future;
-    int64_t error;
     if (future->loop->closing) { /* parent and group may be gone */
         casync__free(&future->loop->allocator, member);
         return;
     }
-    error = casync_future_result(future);
     casync__list_remove(&member->link);
-    group->children--;
-    if (error < 0 && future->state == CASYNC_FUTURE_FAILED) {
-        casync__group_error(group, error);
-        if (!group->aborting) {
-            casync__group_abort(group);
-            group->parent_cancelled = !group->ending;
-            if (!group->ending) casync_task_cancel(group->parent);
-        }
+    if (record->group) {
+        future->retrieved = 1;
+        casync__child_done(record->group, future);
     }
     if (casync__is_fiber(future))
         casync_task_release(member->task);
     else
         casync_future_close(future);
-    casync__free(&group->parent->future.loop->allocator, member);
-    if (group->ending && group->children == 0) casync__group_finish(group);
+    casync__free(&record->loop->allocator, member);
+    if (!record->group && casync__list_is_empty(&record->members))
+        casync__free_group(record);
+    else if (record->group && record->group->ending && record->group->children == 0)
+        casync__group_finish(record->group);
 }
 
 CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
+    casync_task *parent = casync_current_task();
+    casync_loop *loop = parent ? casync__task_loop(parent) : NULL;
+    casync__group *record;
     memset(group, 0, sizeof *group);
-    casync__list_init(&group->members);
-    group->parent = casync_current_task();
-    if (!group->parent) return -EPERM;
-    casync__future_reset(casync__task_loop(group->parent), &group->ended, CASYNC__FUTURE_GROUP);
+    if (!parent) return -EPERM;
+    if (parent->open_groups == UINT8_MAX) return -ENOMEM;
+    record = (casync__group *)casync__realloc(&loop->allocator, NULL, sizeof *record);
+    if (!record) return -ENOMEM;
+    parent->open_groups++;
+    casync__list_append(&loop->groups, &record->link);
+    casync__list_init(&record->members);
+    record->group = group;
+    record->parent = parent;
+    record->loop = loop;
+    group->record = record;
+    group->parent = parent;
+    casync__future_reset(loop, &group->ended, CASYNC__FUTURE_GROUP);
     return 0;
 }
 
@@ -6913,8 +7018,8 @@ static casync__member *casync__add_member(casync_task_group *group) {
     member = (casync__member *)casync__realloc(&loop->allocator, NULL, sizeof *member);
     if (!member) return NULL;
     memset(member, 0, sizeof *member);
-    member->group = group;
-    casync__list_append(&group->members, &member->link);
+    member->record = group->record;
+    casync__list_append(&group->record->members, &member->link);
     group->children++;
     return member;
 }
@@ -6928,10 +7033,9 @@ static void casync__group_watch(casync__member *member, casync_task *task) {
 }
 
 static void casync__drop_member(casync__member *member) {
-    casync_loop *loop = casync__task_loop(member->group->parent);
     casync__list_remove(&member->link);
-    member->group->children--;
-    casync__free(&loop->allocator, member);
+    member->record->group->children--;
+    casync__free(&member->record->loop->allocator, member);
 }
 
 CASYNC__DEFINE int64_t casync_task_group_spawn_with(casync_task_group *group, const casync_task_desc *desc,
@@ -7636,8 +7740,9 @@ CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
    `input`, which exists while there is something in it. Outgoing bytes are tried at once; what is left is
    queued in `out` until the descriptor is writable.
 
-   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job that closes and then calls connection_lost. casync_close closes alone, at once. A callback may
-   do either, or free the stream, so after each call of one a guard tells whether to go on.
+   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job that closes
+   and then calls connection_lost. casync_close closes alone, at once. A callback may do either, or free the
+   stream, so after each call of one a guard tells whether to go on.
 
    Costs: a message received and answered is one read and one send, beside the wait; a connection is one
    accept4, one setsockopt (TCP), one epoll_ctl and one close. An idle stream has no memory but its struct. */
@@ -9402,7 +9507,9 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
     int64_t fd, result;
     size_t conn_size = desc->conn_size ? desc->conn_size : sizeof(casync_stream);
     size_t first = desc->step ? sizeof(casync_task) : 0; /* where the stream may begin */
+    int ways = !!desc->protocol + !!desc->accepted + !!desc->task + !!desc->step;
     if (server->open) return -EALREADY;
+    if (ways > 1) return -EINVAL;
     if (loop->state == CASYNC_LOOP_CLOSED || conn_size < sizeof(casync_stream) ||
         desc->stream_offset > conn_size - sizeof(casync_stream) || desc->stream_offset < first ||
         desc->stream_offset % sizeof(void *) != 0 || !casync__options_are_valid(&desc->options))
@@ -9904,8 +10011,8 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
     return casync__sys_sendmsg(datagram->watcher.fd, &message);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_sendv(casync_datagram *datagram, const casync_span *spans,
-                                             size_t count, const casync_address *address) {
+CASYNC__DEFINE int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans,
+                                              size_t count, const casync_address *address) {
     int64_t result = casync__datagram_send_now(datagram, spans, count, address);
     size_t size = casync__spans_size(spans, count);
     casync__datagram_entry *entry;
@@ -9919,16 +10026,16 @@ CASYNC__DEFINE int64_t casync_datagram_sendv(casync_datagram *datagram, const ca
     return (int64_t)size;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
-                                            const casync_address *address) {
+CASYNC__DEFINE int64_t casync_datagram_write(casync_datagram *datagram, const void *data, size_t size,
+                                             const casync_address *address) {
     casync_span span;
     span.ptr = data;
     span.len = size;
-    return casync_datagram_sendv(datagram, &span, 1, address);
+    return casync_datagram_writev(datagram, &span, 1, address);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_try_send(casync_datagram *datagram, const void *data, size_t size,
-                                                const casync_address *address) {
+CASYNC__DEFINE int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data, size_t size,
+                                                 const casync_address *address) {
     casync_span span;
     span.ptr = data;
     span.len = size;
@@ -9949,7 +10056,7 @@ CASYNC__DEFINE casync_future *casync_datagram_send_op(casync_datagram *datagram,
     casync__datagram_entry *entry;
     int64_t result;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_SEND);
-    result = casync_datagram_try_send(datagram, data, size, address);
+    result = casync_datagram_try_write(datagram, data, size, address);
     if (result != -EAGAIN) return casync__op_done(op, result, NULL);
     entry = casync__make_entry(casync__datagram_loop(datagram), NULL, 0, address);
     if (!entry) return casync__op_done(op, -ENOMEM, NULL);
@@ -10238,14 +10345,14 @@ static int64_t casync__change_membership(casync_datagram *datagram, const char *
     return casync__sys_setsockopt(datagram->watcher.fd, level, option, &any, sizeof any);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_join(casync_datagram *datagram, const char *group,
-                                            const char *interface, const char *source) {
+CASYNC__DEFINE int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
+                                                  const char *interface, const char *source) {
     return casync__change_membership(datagram, group, interface, source, MCAST_JOIN_GROUP,
                                      MCAST_JOIN_SOURCE_GROUP);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_leave(casync_datagram *datagram, const char *group,
-                                             const char *interface, const char *source) {
+CASYNC__DEFINE int64_t casync_datagram_leave_group(casync_datagram *datagram, const char *group,
+                                                   const char *interface, const char *source) {
     return casync__change_membership(datagram, group, interface, source, MCAST_LEAVE_GROUP,
                                      MCAST_LEAVE_SOURCE_GROUP);
 }
@@ -10382,18 +10489,24 @@ CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *
 
 /* -- the forms that wait -- */
 
+CASYNC__DEFINE int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
+                                            const casync_address *address) {
+    CASYNC__WAIT_FOR(casync__datagram_loop(datagram),
+                     casync_datagram_send_op(datagram, &op, data, size, address));
+}
+
 CASYNC__DEFINE int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
                                                casync_address *address) {
-    CASYNC__WAIT_FOR(datagram->watcher.reader.loop,
+    CASYNC__WAIT_FOR(casync__datagram_loop(datagram),
                      casync_datagram_receive_op(datagram, &op, buffer, size, address));
 }
 
 CASYNC__DEFINE int64_t casync_datagram_drain(casync_datagram *datagram) {
-    CASYNC__WAIT_FOR(datagram->watcher.reader.loop, casync_datagram_drain_op(datagram, &op));
+    CASYNC__WAIT_FOR(casync__datagram_loop(datagram), casync_datagram_drain_op(datagram, &op));
 }
 
 CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
-    CASYNC__WAIT_FOR(datagram->watcher.reader.loop, casync_datagram_finish_op(datagram, &op));
+    CASYNC__WAIT_FOR(casync__datagram_loop(datagram), casync_datagram_finish_op(datagram, &op));
 }
 
 /* >> thread pool (implementation) ------------------------------------------------------------- */

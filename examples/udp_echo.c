@@ -15,7 +15,7 @@ static casync_signal interrupt, terminate;
 
 static void datagram_received(casync_datagram *datagram, casync_span data, const casync_address *from) {
     char text[CASYNC_ADDRESS_TEXT];
-    int64_t result = casync_datagram_send(datagram, data.ptr, data.len, from);
+    int64_t result = casync_datagram_write(datagram, data.ptr, data.len, from);
     printf("%zu bytes from %s\n", data.len, casync_address_text(from, text));
     if (result < 0) printf("not sent back: %s\n", casync_strerror(result)); /* UDP may lose datagrams */
 }

@@ -228,7 +228,7 @@ static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
     result = view.len == 0 && PY_VERSION_HEX < 0x030D0000
                  ? 0 /* asyncio's own sends no empty ones there */
-                 : casync_datagram_send(&self->datagram, view.buf, (size_t)view.len,
+                 : casync_datagram_write(&self->datagram, view.buf, (size_t)view.len,
                                         target == NULL ? NULL : &address);
     PyBuffer_Release(&view);
     if (result == -ENOMEM) return PyErr_NoMemory();

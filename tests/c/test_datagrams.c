@@ -108,7 +108,7 @@ static void close_all(void) {
 }
 
 static int64_t send_word(casync_datagram *datagram, const char *word, const casync_address *address) {
-    return casync_datagram_send(datagram, word, strlen(word), address);
+    return casync_datagram_write(datagram, word, strlen(word), address);
 }
 
 /* From there to here, which must be taken at once or queued. */
@@ -239,7 +239,7 @@ TEST(unix_datagrams_may_be_long) {
     desc.remote_path = name_of("here");
     desc.send_buffer = 400000;
     open_datagram(&there, &there_at);
-    EQ(casync_datagram_send(&there, text, sizeof text, NULL), sizeof text);
+    EQ(casync_datagram_write(&there, text, sizeof text, NULL), sizeof text);
     while (received == 0) EQ(casync_run_once(&loop), 0);
     EQ(received, 1);
     close_all();
@@ -280,11 +280,11 @@ TEST(a_connected_socket_may_be_bound) {
 
 TEST(empty_datagrams) {
     open_both();
-    EQ(casync_datagram_send(&there, NULL, 0, &here_at), 0);
-    EQ(casync_datagram_sendv(&there, NULL, 0, &here_at), 0);
+    EQ(casync_datagram_write(&there, NULL, 0, &here_at), 0);
+    EQ(casync_datagram_writev(&there, NULL, 0, &here_at), 0);
     send_here("after");
     run_until_said("(empty) (empty) after");
-    EQ(casync_datagram_send(&here, "", 0, &there_at), 0);
+    EQ(casync_datagram_write(&here, "", 0, &there_at), 0);
     EQ(result_of(casync_datagram_receive_op(&there, &the_op, buffer, sizeof buffer, NULL)), 0);
     close_all();
 }
@@ -298,9 +298,9 @@ TEST(spans_are_sent_as_one_datagram) {
     spans[0].len = 3;
     spans[1].len = 0;
     spans[2].len = 8;
-    EQ(casync_datagram_sendv(&there, spans, 3, &here_at), 11);
+    EQ(casync_datagram_writev(&there, spans, 3, &here_at), 11);
     fail_calls("sendmsg", 0, 1, -EAGAIN);
-    EQ(casync_datagram_sendv(&there, spans, 3, &here_at), 11); /* queued */
+    EQ(casync_datagram_writev(&there, spans, 3, &here_at), 11); /* queued */
     EQ(there.queued, 11 + 8);
     run_until_said("onedatagram onedatagram");
     close_all();
@@ -375,8 +375,8 @@ TEST(the_longest_udp_datagram_fits) {
     desc.protocol = &protocol;
     open_at("127.0.0.1", &here, &here_at);
     open_at("127.0.0.1", &there, &there_at);
-    EQ(casync_datagram_send(&there, text, sizeof text, &here_at), sizeof text);
-    EQ(casync_datagram_send(&there, text, sizeof text, &here_at), sizeof text);
+    EQ(casync_datagram_write(&there, text, sizeof text, &here_at), sizeof text);
+    EQ(casync_datagram_write(&there, text, sizeof text, &here_at), sizeof text);
     while (received < 2) EQ(casync_run_once(&loop), 0);
     close_all();
 }
@@ -445,7 +445,7 @@ TEST(what_a_batch_brought_before_a_pause_is_kept) {
     send_here("1");
     send_here("2");
     send_here("3");
-    EQ(casync_datagram_send(&there, NULL, 0, &here_at), 0);
+    EQ(casync_datagram_write(&there, NULL, 0, &here_at), 0);
     turns(3);
     SAID("1 2");
     EQ(casync_datagram_resume_reading(&here), 0);
@@ -632,7 +632,7 @@ TEST(what_the_kernel_does_not_take_is_queued_and_sent_in_order) {
     forget_calls();
     send_numbers(9);
     EQ(there.queued, 9 + 9 * 8);
-    EQ(casync_datagram_try_send(&there, "x", 1, &here_at), -EAGAIN);
+    EQ(casync_datagram_try_write(&there, "x", 1, &here_at), -EAGAIN);
     EQ(calls("sendto"), 1);
     turn();
     EQ(there.queued, 0);
@@ -675,7 +675,7 @@ TEST(queued_datagrams_may_go_to_different_addresses_and_be_empty) {
     refuse_sends(1);
     send_here("1");
     EQ(send_word(&there, "2", &third_at), 1);
-    EQ(casync_datagram_send(&there, NULL, 0, &here_at), 0);
+    EQ(casync_datagram_write(&there, NULL, 0, &here_at), 0);
     EQ(there.queued, 2 + 3 * 8);
     casync_datagram_pause_reading(&third);
     run_until_said("1 (empty)");
@@ -819,10 +819,10 @@ TEST(a_datagram_too_long_fails_alone) {
     open_both_at("127.0.0.1");
     desc.protocol = &protocol;
     EQ(casync_datagram_set_protocol(&there, &protocol), 0);
-    EQ(casync_datagram_send(&there, text, sizeof text, &here_at), -EMSGSIZE);
+    EQ(casync_datagram_write(&there, text, sizeof text, &here_at), -EMSGSIZE);
     SAID(""); /* the caller knows */
     refuse_sends(1);
-    EQ(casync_datagram_send(&there, text, sizeof text, &here_at), sizeof text); /* the kernel is not asked */
+    EQ(casync_datagram_write(&there, text, sizeof text, &here_at), sizeof text); /* the kernel is not asked */
     send_here("b");
     casync_datagram_pause_reading(&here);
     run_until_said("error=-90");
@@ -917,7 +917,7 @@ TEST(a_socket_may_be_closed_in_error_received) {
     SAID("error=-105");
     EQ(ENOBUFS, 105);
     fail_calls("recvmmsg", 0, 1, -EIO);
-    EQ(casync_datagram_send(&here, "self", 4, &here_at), 4);
+    EQ(casync_datagram_write(&here, "self", 4, &here_at), 4);
     turn();
     SAID("error=-5");
     EXPECT(!casync_datagram_is_open(&here));
@@ -1350,7 +1350,7 @@ TEST(options_of_the_socket) {
     EQ(casync_datagram_set_multicast_ttl(&here, 1), -EBADF);
     EQ(casync_datagram_set_multicast_loop(&here, true), -EBADF);
     EQ(casync_datagram_set_multicast_interface(&here, "lo"), -EBADF);
-    EQ(casync_datagram_join(&here, "239.1.2.3", NULL, NULL), -EBADF);
+    EQ(casync_datagram_join_group(&here, "239.1.2.3", NULL, NULL), -EBADF);
     desc.local_path = name_of("options");
     open_datagram(&here, &here_at);
     EQ(casync_datagram_set_ttl(&here, 1), -EOPNOTSUPP);
@@ -1410,12 +1410,12 @@ static void send_to_group(const char *word, const char *own_host) {
 
 TEST(multicast_over_ipv4) {
     open_for_multicast("0.0.0.0", "239.193.7.7");
-    EQ(casync_datagram_join(&here, "239.193.7.7", "lo", NULL), 0);
-    EQ(casync_datagram_join(&here, "239.193.7.7", "lo", NULL), -EADDRINUSE);
+    EQ(casync_datagram_join_group(&here, "239.193.7.7", "lo", NULL), 0);
+    EQ(casync_datagram_join_group(&here, "239.193.7.7", "lo", NULL), -EADDRINUSE);
     send_to_group("member", "127.0.0.1");
     run_until_said("member direct");
-    EQ(casync_datagram_leave(&here, "239.193.7.7", "lo", NULL), 0);
-    EQ(casync_datagram_leave(&here, "239.193.7.7", "lo", NULL), -EADDRNOTAVAIL);
+    EQ(casync_datagram_leave_group(&here, "239.193.7.7", "lo", NULL), 0);
+    EQ(casync_datagram_leave_group(&here, "239.193.7.7", "lo", NULL), -EADDRNOTAVAIL);
     send_to_group("left", "127.0.0.1");
     run_until_said("direct");
     close_all();
@@ -1428,13 +1428,13 @@ TEST(multicast_of_one_source) {
     desc.multicast_interface = "lo";
     open_at("127.0.0.1", &there, &there_at);
     EQ(casync_address_from_host(&group_at, "232.1.2.3", casync_address_port(&here_at)), 0);
-    EQ(casync_datagram_join(&here, "232.1.2.3", "lo", "127.0.0.99"), 0);
+    EQ(casync_datagram_join_group(&here, "232.1.2.3", "lo", "127.0.0.99"), 0);
     send_to_group("of-another", "127.0.0.1");
     run_until_said("direct");
-    EQ(casync_datagram_join(&here, "232.1.2.3", "lo", "127.0.0.1"), 0);
+    EQ(casync_datagram_join_group(&here, "232.1.2.3", "lo", "127.0.0.1"), 0);
     send_to_group("of-this", "127.0.0.1");
     run_until_said("of-this direct");
-    EQ(casync_datagram_leave(&here, "232.1.2.3", "lo", "127.0.0.1"), 0);
+    EQ(casync_datagram_leave_group(&here, "232.1.2.3", "lo", "127.0.0.1"), 0);
     send_to_group("left", "127.0.0.1");
     run_until_said("direct");
     close_all();
@@ -1464,15 +1464,15 @@ TEST(multicast_over_ipv6) {
     interface = find_ipv6_interface("ff02::7:7");
     if (!interface) SKIP("no interface has a route for IPv6 multicasts");
     snprintf(group, sizeof group, "ff02::7:7%%%s", interface);
-    EQ(casync_datagram_join(&here, group, NULL, NULL), 0);
-    EQ(casync_datagram_join(&here, "ff02::7:7", interface, NULL), -EADDRINUSE);
+    EQ(casync_datagram_join_group(&here, group, NULL, NULL), 0);
+    EQ(casync_datagram_join_group(&here, "ff02::7:7", interface, NULL), -EADDRINUSE);
     EQ(send_word(&there, "member", &group_at), 6);
     run_until_said("member");
     EQ(casync_datagram_set_multicast_loop(&there, false), 0);
     send_to_group("not-on-this-host", "::1");
     run_until_said("direct");
     EQ(casync_datagram_set_multicast_loop(&there, true), 0);
-    EQ(casync_datagram_leave(&here, "ff02::7:7", interface, NULL), 0);
+    EQ(casync_datagram_leave_group(&here, "ff02::7:7", interface, NULL), 0);
     send_to_group("left", "::1");
     run_until_said("direct");
     close_all();
@@ -1481,7 +1481,7 @@ TEST(multicast_over_ipv6) {
 TEST(a_socket_for_both_versions_may_join_groups_of_ipv4) {
     if (!has_ipv6()) SKIP("no IPv6 here");
     open_for_multicast("::", "239.193.7.8");
-    EQ(casync_datagram_join(&here, "239.193.7.8", "lo", NULL), 0);
+    EQ(casync_datagram_join_group(&here, "239.193.7.8", "lo", NULL), 0);
     send_to_group("member", "127.0.0.1");
     run_until_said("member direct");
     close_all();
@@ -1489,12 +1489,12 @@ TEST(a_socket_for_both_versions_may_join_groups_of_ipv4) {
 
 TEST(bad_memberships_are_refused) {
     open_for_multicast("0.0.0.0", "239.193.7.9");
-    EQ(casync_datagram_join(&here, "127.0.0.1", "lo", NULL), -EINVAL);
-    EQ(casync_datagram_join(&here, "group", "lo", NULL), -EINVAL);
-    EQ(casync_datagram_join(&here, "239.193.7.9", "no such interface", NULL), -EINVAL);
-    EQ(casync_datagram_join(&here, "239.193.7.9", "lo", "somebody"), -EINVAL);
-    EQ(casync_datagram_join(&here, "239.193.7.9", "lo", "::1"), -EINVAL);
-    EQ(casync_datagram_leave(&here, "group", "lo", NULL), -EINVAL);
+    EQ(casync_datagram_join_group(&here, "127.0.0.1", "lo", NULL), -EINVAL);
+    EQ(casync_datagram_join_group(&here, "group", "lo", NULL), -EINVAL);
+    EQ(casync_datagram_join_group(&here, "239.193.7.9", "no such interface", NULL), -EINVAL);
+    EQ(casync_datagram_join_group(&here, "239.193.7.9", "lo", "somebody"), -EINVAL);
+    EQ(casync_datagram_join_group(&here, "239.193.7.9", "lo", "::1"), -EINVAL);
+    EQ(casync_datagram_leave_group(&here, "group", "lo", NULL), -EINVAL);
     close_all();
 }
 
@@ -1548,7 +1548,7 @@ static void use_datagrams(void) {
     desc.multicast_ttl = 2;
     if (casync_datagram_open(&loop, &here, &desc) == 0) {
         if (casync_datagram_local_address(&here, &here_at) < 0) memset(&here_at, 0, sizeof here_at);
-        (void)casync_datagram_join(&here, "239.193.7.9", "lo", NULL);
+        (void)casync_datagram_join_group(&here, "239.193.7.9", "lo", NULL);
     }
     memset(&desc, 0, sizeof desc);
     desc.local_path = name_of("use-everything");
@@ -1557,12 +1557,12 @@ static void use_datagrams(void) {
     memset(&desc, 0, sizeof desc);
     desc.local_host = "127.0.0.1";
     if (casync_datagram_open(&loop, &there, &desc) == 0 && casync_datagram_is_open(&here)) {
-        for (i = 0; i < 5; i++) (void)casync_datagram_send(&there, i == 1 ? "2" : "x", 1, &here_at);
+        for (i = 0; i < 5; i++) (void)casync_datagram_write(&there, i == 1 ? "2" : "x", 1, &here_at);
         casync_datagram_send_op(&there, &send_op, "x", 1, &here_at);
         casync_datagram_receive_op(&there, &receive_op, bytes, sizeof bytes, &sender);
         for (i = 0; i < 5; i++) (void)casync_run_nowait(&loop);
         (void)casync_datagram_resume_reading(&here);
-        (void)casync_datagram_send(&here, "y", 1, &there_at);
+        (void)casync_datagram_write(&here, "y", 1, &there_at);
         casync_datagram_drain_op(&there, &drain_op);
         casync_datagram_finish_op(&there, &finish_op);
         for (i = 0; i < 5; i++) (void)casync_run_nowait(&loop);

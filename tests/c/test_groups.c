@@ -507,7 +507,7 @@ enum { NO_MORE = -1 };
 /* The number of the next, NO_MORE, or an error. */
 static int64_t next_number(void) {
     casync_future *future = NULL;
-    int64_t result = casync_next_completed(&completion, &future);
+    int64_t result = casync_completion_next(&completion, &future);
     int i;
     for (i = 0; i < FUTURES && result == 1; i++)
         if (waiters[i].future == future) return i;
@@ -548,7 +548,7 @@ IN_TASK(as_completed_may_be_stopped) {
     set_result(2, 0);
     set_result(1, 0);
     EQ(next_number(), 2);
-    casync_stop_completed(&completion);
+    casync_completion_stop(&completion);
     memset(&completion, 0xff, sizeof completion); /* the memory is ours again */
     memset(waiters, 0xff, sizeof waiters);
     set_result(0, 0);
@@ -568,7 +568,7 @@ IN_TASK(cancelled_as_completed_gives_nothing) {
     EQ(casync_task_cancel(asking), 1);
     EQ(casync_join(asking), -ECANCELED);
     EQ(futures[0].state, CASYNC_FUTURE_PENDING);
-    casync_stop_completed(&completion);
+    casync_completion_stop(&completion);
     memset(waiters, 0xff, sizeof waiters);
     set_result(0, 0);
 }
@@ -581,7 +581,7 @@ IN_TASK(as_completed_in_a_timeout) {
     EQ(casync_timeout_begin(&limit, CASYNC_MS(120)), 0);
     EQ(next_number(), 0);
     EQ(casync_timeout_end(&limit, next_number()), -ETIMEDOUT);
-    casync_stop_completed(&completion);
+    casync_completion_stop(&completion);
     EQ(casync_time(&loop), CASYNC_MS(120));
     join_all(2);
 }
@@ -601,7 +601,7 @@ TEST(as_completed_outside_of_a_task_does_nothing) {
     EQ(casync_as_completed(&loop, &completion, waiters, 1), 0);
     EQ(next_number(), -EPERM);
     EQ(completion.set.pending, 1);
-    casync_stop_completed(&completion);
+    casync_completion_stop(&completion);
     close_loop();
 }
 
@@ -1512,7 +1512,10 @@ IN_TASK(without_memory_there_are_no_limits_and_no_children) {
     EQ(casync_timeout_end(&limit, 5), 5);
     EQ(casync_await(casync_sleep_op(&loop, &op, CASYNC_SECONDS(1))), -ENOMEM);
     EQ(futures[3].state, CASYNC_FUTURE_PENDING);
+    EQ(casync_task_group_begin(&group), -ENOMEM);
+    fail_no_allocation();
     EQ(casync_task_group_begin(&group), 0);
+    fail_allocation(1, 0);
     PTR_EQ(casync_task_group_spawn(&group, sleeps, NULL), NULL);
     EQ(casync_task_group_start(&group, &step, await_step), -ENOMEM);
     EQ(group.children, 0);
@@ -1537,6 +1540,31 @@ IN_TASK(children_have_their_parents_context) {
     EQ(casync_task_group_begin(&group), 0);
     EXPECT(casync_task_group_spawn(&group, looks_at_variable, casync_context_get(&variable)));
     EQ(casync_task_group_end(&group, 0), 0);
+}
+
+static int64_t forgets_its_group(casync_loop *where, void *arg) {
+    casync_task_group forgotten;
+    (void)where;
+    EQ(casync_task_group_begin(&forgotten), 0);
+    EXPECT(casync_task_group_spawn(&forgotten, sleeps, arg) != NULL);
+    return casync_sleep(0);
+}
+
+TEST(task_that_forgets_its_group_is_told_and_its_children_are_cancelled) {
+    casync_task *task;
+    open_loop(CASYNC_CLOCK_VIRTUAL);
+    task = spawn(forgets_its_group, MILLISECONDS(1000000));
+    EQ(casync_run_until_idle(&loop), 0);
+    EQ(casync_time(&loop), 0); /* nobody slept on */
+    casync_task_release(task);
+    SAID("exception=-5004");
+    close_loop();
+}
+
+IN_TASK(waits_refuse_modes_they_do_not_know) {
+    init_futures();
+    EQ(casync_wait(waiters, 1, 77, CASYNC_FOREVER), -EINVAL);
+    EQ(casync_gather(waiters, 1, CASYNC_FIRST_COMPLETED), -EINVAL);
 }
 
 int main(int argc, char **argv) {
@@ -1646,5 +1674,7 @@ int main(int argc, char **argv) {
     RUN(timeout_in_a_group);
     RUN(without_memory_there_are_no_limits_and_no_children);
     RUN(children_have_their_parents_context);
+    RUN(task_that_forgets_its_group_is_told_and_its_children_are_cancelled);
+    RUN(waits_refuse_modes_they_do_not_know);
     return test_end();
 }
