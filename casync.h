@@ -763,8 +763,7 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
    Either awaits any future, the other kind of task included. Functions that wait (casync_await,
    casync_sleep, casync_read, ...) are for stackful tasks; anywhere else they return -EPERM and do
    nothing. Each has a form x_op, which returns a future: for CASYNC_AWAIT, casync_gather and the like.
-   (But not what is made of several waits: join, select, wait_for, generators, once_call, and the _timeout
-   forms.)
+      (But not what is made of several waits: join, select, wait_for, once_call, and the _timeout forms.)
 
    Cancelling is asyncio's: a request makes the await in which the task is, or else its next one, return
    -ECANCELED, once; the task may clean up, which may await, and may go on. It differs in one case: a
@@ -854,7 +853,8 @@ CASYNC_API int64_t casync_sleep(int64_t delay);
 CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay);
 
 /* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Any number may wait for one
-   descriptor. Errors as casync_add_reader. */
+   descriptor. Errors as casync_add_reader. Cost: an allocation and two epoll_ctl, unless others wait for
+   the descriptor; who waits for it again and again is better served by casync_add_reader or a stream. */
 CASYNC_API int64_t casync_wait_readable(int fd);
 CASYNC_API int64_t casync_wait_writable(int fd);
 CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd);
@@ -941,7 +941,7 @@ CASYNC_API int64_t casync_report_overflow(void);
 typedef struct casync_generator {
     casync_task *task; /* private, as is the rest */
     casync_coroutine coroutine;
-    void *arg, *value;
+    void *arg;
     casync_future asked, given;
     bool busy, ended;
 } casync_generator;
@@ -956,6 +956,8 @@ CASYNC_API int64_t casync_generator_yield(casync_generator *generator, void *val
 /* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one. -EBUSY
    if another task waits for it. If cancelled, the generator is cancelled with it. */
 CASYNC_API int64_t casync_generator_next(casync_generator *generator, void **value);
+/* The same as a future: 1, with the value in ptr. One at a time; cancelling it leaves the generator alone. */
+CASYNC_API casync_future *casync_generator_next_op(casync_generator *generator);
 /* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned. Needed
    once, also after its end. */
 CASYNC_API int64_t casync_generator_close(casync_generator *generator);
@@ -1858,11 +1860,12 @@ typedef struct casync_metrics {
     uint64_t turns;     /* turns of the loop */
     uint64_t polls;     /* of these, those that asked the kernel for events */
     uint64_t events;    /* descriptors that the kernel said were ready */
-    uint64_t callbacks; /* calls from the ready queue: jobs, timers, steps of tasks */
+    uint64_t callbacks; /* called from the ready queue in turns that are over: jobs, timers, steps of tasks;
+                           up to 60 calls that another thread posted without a job are one */
     uint64_t tasks;     /* tasks that are not done */
     /* nanoseconds; with casync_loop_desc.metrics, else 0 */
     int64_t idle_time;    /* spent waiting in the kernel */
-    int64_t busy_time;    /* spent in callbacks */
+    int64_t busy_time;    /* spent in callbacks, hooks aside */
     int64_t longest_turn; /* the most spent in one turn's callbacks: how late a callback may have been */
 } casync_metrics;
 
@@ -4043,8 +4046,18 @@ CASYNC__DEFINE int64_t casync_remove_writer(casync_watcher *watcher) {
     return casync__unwatch(watcher, CASYNC__WRITE);
 }
 
-CASYNC__DEFINE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {
+static casync_watcher *casync__watcher_at(const casync_loop *loop, int fd) {
     return fd >= 0 && (uint32_t)fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
+}
+
+/* Is the watcher one that the library has for itself? */
+static bool casync__is_hidden(const casync_watcher *watcher) {
+    return watcher->kind == CASYNC__WATCHER_INTERNAL || watcher->kind == CASYNC__WATCHER_FD_WAITS;
+}
+
+CASYNC__DEFINE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {
+    casync_watcher *watcher = casync__watcher_at(loop, fd);
+    return watcher && !casync__is_hidden(watcher) ? watcher : NULL;
 }
 
 CASYNC__DEFINE void casync_watcher_ref(casync_watcher *watcher, bool referenced) {
@@ -4080,9 +4093,7 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
-        if (!watcher || watcher->kind == CASYNC__WATCHER_INTERNAL ||
-            watcher->kind == CASYNC__WATCHER_FD_WAITS)
-            continue;
+        if (!watcher || casync__is_hidden(watcher)) continue;
         /* The watcher is the first member of a stream, of a server and of a datagram. */
         visit(watcher->kind == CASYNC__WATCHER_USER     ? CASYNC_KIND_WATCHER
               : watcher->kind == CASYNC__WATCHER_STREAM ? CASYNC_KIND_STREAM
@@ -4240,9 +4251,20 @@ static int64_t casync__post_call(casync_loop *loop, casync_callback callback, vo
     return result;
 }
 
+/* Lets another thread run that is in the middle of something. sched_yield does not give way to a thread of
+   lower real-time priority (sched(7)), sleeping does. */
+static void casync__give_way(int *rounds) {
+    struct timespec pause = {0, 50000};
+    if (++*rounds < 100)
+        sched_yield();
+    else
+        nanosleep(&pause, NULL);
+}
+
 /* Takes the next call out of a closed batch. false if there is none. */
 static bool casync__next_call(casync_loop *loop, casync__batch *batch, casync_callback *callback,
                               void **arg) {
+    int rounds = 0;
     while (batch->called < batch->count) {
         uint32_t i = batch->called;
         *callback = (casync_callback)(uintptr_t)casync__atomic_load_pointer(&batch->calls[i].callback);
@@ -4252,7 +4274,7 @@ static bool casync__next_call(casync_loop *loop, casync__batch *batch, casync_ca
             *arg = batch->calls[i].arg;
             return true;
         }
-        sched_yield();
+        casync__give_way(&rounds);
     }
     return false;
 }
@@ -4943,7 +4965,8 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
 
 enum {
     CASYNC__TASK_STARTED = 1,
-    CASYNC__TASK_MUST_CANCEL = 2 /* a request to cancel that no await has heard of yet */
+    CASYNC__TASK_MUST_CANCEL = 2, /* a request to cancel that no await has heard of yet */
+    CASYNC__TASK_ASKED = 4        /* by casync_run, to end */
 };
 
 static casync_loop *casync__task_loop(const casync_task *task) { return task->future.loop; }
@@ -6223,7 +6246,7 @@ static void casync__fd_writable(void *arg) {
 
 /* The record of the descriptor, or a new one that does not watch yet. */
 static casync__fd_waits *casync__get_fd_waits(casync_loop *loop, int fd) {
-    casync_watcher *watcher = casync_watcher_find(loop, fd);
+    casync_watcher *watcher = casync__watcher_at(loop, fd);
     casync__fd_waits *waits;
     if (watcher && watcher->kind == CASYNC__WATCHER_FD_WAITS)
         return casync__container(watcher, casync__fd_waits, watcher);
@@ -6446,25 +6469,33 @@ CASYNC__DEFINE int64_t casync_generator_yield(casync_generator *generator, void 
     casync_task *task = casync__waiting_task(casync_get_running_loop());
     if (!task || task != generator->task) return -EPERM;
     casync__future_reset(casync__task_loop(task), &generator->asked, CASYNC__FUTURE_PLAIN);
-    generator->value = value;
-    casync__future_set_result(&generator->given, 1, NULL);
+    casync__future_set_result(&generator->given, 1, value);
     return casync_await(&generator->asked);
+}
+
+CASYNC__DEFINE casync_future *casync_generator_next_op(casync_generator *generator) {
+    casync__future_reset(generator->asked.loop, &generator->given, CASYNC__FUTURE_PLAIN);
+    if (!generator->task)
+        casync__future_set_result(&generator->given, CASYNC_INVALID_STATE, NULL);
+    else if (generator->ended)
+        casync__future_set_result(&generator->given, 0, NULL);
+    else
+        casync__future_set_result(&generator->asked, 0, NULL);
+    return &generator->given;
 }
 
 CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void **value) {
     casync_task *task = generator->task; /* close, which another task may call, forgets it and joins it */
+    casync_task *consumer = casync__waiting_task(generator->asked.loop);
     int64_t result;
     if (!task) return CASYNC_INVALID_STATE;
-    if (!casync__waiting_task(casync__task_loop(task))) return -EPERM;
+    if (!consumer) return -EPERM;
     if (generator->busy) return -EBUSY;
-    if (generator->ended) return 0;
-    casync__future_reset(casync__task_loop(task), &generator->given, CASYNC__FUTURE_PLAIN);
-    casync__future_set_result(&generator->asked, 0, NULL);
     generator->busy = true;
-    result = casync_await(&generator->given);
+    result = casync__await(consumer, casync_generator_next_op(generator));
     generator->busy = false;
     if (result == -ECANCELED && !generator->ended) casync__generator_cancel(generator, task);
-    if (result == 1) *value = generator->value;
+    if (result == 1) *value = generator->given.ptr;
     return result;
 }
 
@@ -6488,8 +6519,11 @@ static bool casync__ask_tasks(casync_loop *loop) {
     bool asked = false;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next) {
         casync_task *task = casync__container(link, casync_task, link);
-        if (task->cancel_requests == 0 && !casync__awaited_task(task)) casync_task_cancel(task);
-        asked = asked || task->cancel_requests > 0;
+        if (!(task->flags & CASYNC__TASK_ASKED) && !casync__awaited_task(task)) {
+            task->flags |= CASYNC__TASK_ASKED;
+            casync_task_cancel(task);
+        }
+        asked = asked || (task->flags & CASYNC__TASK_ASKED);
     }
     return asked;
 }
@@ -6703,11 +6737,13 @@ CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mod
     return task ? casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout)) : -EPERM;
 }
 
-/* Waits for one that was asked to end. A request to cancel that comes meanwhile is for the next await. */
+/* Waits for one that was asked to end. A request to cancel, from before or meanwhile, is kept for the next. */
 static void casync__await_end_of(casync_task *task, casync_future *future) {
+    bool asked = (task->flags & CASYNC__TASK_MUST_CANCEL) != 0;
     uint16_t requests = task->cancel_requests;
+    task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
     while (!casync_future_done(future) && future != &task->future) (void)casync__await(task, future);
-    if (task->cancel_requests > requests) task->flags |= CASYNC__TASK_MUST_CANCEL;
+    if (asked || task->cancel_requests > requests) task->flags |= CASYNC__TASK_MUST_CANCEL;
 }
 
 CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout) {
@@ -7091,6 +7127,7 @@ CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group,
         casync__future_set_result(&group->ended, -EPERM, NULL);
         return &group->ended;
     }
+    CASYNC_ASSERT(casync_current_task() == group->parent);
     group->ending = true;
     group->result = result;
     if (result < 0 && !group->aborting) casync__group_abort(group);
@@ -7099,8 +7136,9 @@ CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group,
 }
 
 CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t result) {
-    if (!casync__waiting_task(group->ended.loop)) return -EPERM;
-    return casync_await(casync_task_group_end_op(group, result));
+    casync_task *task = casync__waiting_task(NULL);
+    if (!task || task != group->parent) return -EPERM;
+    return casync__await(task, casync_task_group_end_op(group, result));
 }
 
 /* >> sync primitives (implementation) --------------------------------------------------------- */
@@ -10809,7 +10847,8 @@ static void casync__call_done(void *arg) {
 
 /* In a forked child the threads that were about to post are not there. */
 static void casync__wait_posting(casync_loop *loop) {
-    while (!casync__is_forked(loop) && casync__atomic_load(&loop->posting)) sched_yield();
+    int rounds = 0;
+    while (!casync__is_forked(loop) && casync__atomic_load(&loop->posting)) casync__give_way(&rounds);
 }
 
 /* Nobody wants the result any more. */
