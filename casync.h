@@ -6737,7 +6737,7 @@ CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mod
     return task ? casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout)) : -EPERM;
 }
 
-/* Waits for one that was asked to end. A request to cancel, from before or meanwhile, is kept for the next. */
+/* Waits for one that was asked to end. A request to cancel, old or new, is kept for the next await. */
 static void casync__await_end_of(casync_task *task, casync_future *future) {
     bool asked = (task->flags & CASYNC__TASK_MUST_CANCEL) != 0;
     uint16_t requests = task->cancel_requests;

@@ -229,7 +229,7 @@ static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target
     result = view.len == 0 && PY_VERSION_HEX < 0x030D0000
                  ? 0 /* asyncio's own sends no empty ones there */
                  : casync_datagram_write(&self->datagram, view.buf, (size_t)view.len,
-                                        target == NULL ? NULL : &address);
+                                         target == NULL ? NULL : &address);
     PyBuffer_Release(&view);
     if (result == -ENOMEM) return PyErr_NoMemory();
     if (result < 0) return datagram_send_failed(self, make_os_error(result));
