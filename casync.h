@@ -2448,8 +2448,6 @@ typedef struct casync__guard {
     bool gone;
 } casync__guard;
 
-static int64_t casync__wheel_add(casync_loop *loop, casync_timer *timer);
-static void casync__wheel_remove(casync_loop *loop, casync_timer *timer);
 static void casync__wheel_advance(casync_loop *loop, int64_t now);
 static int64_t casync__wheel_next(casync_wheel *wheel, bool exact);
 static bool casync__wheel_is_empty(const casync_wheel *wheel);
@@ -6177,6 +6175,13 @@ CASYNC__DEFINE int64_t casync_join(casync_task *task) {
     casync_op op;                                                                                            \
     return task ? casync__await(task, start) : -EPERM
 
+/* The same for what `attempt` may have done at once; if it is -EAGAIN, `start` waits for it. */
+#define CASYNC__TRY_OR_WAIT(attempt, start)                                                                  \
+    casync_task *task = casync__waiting_task(NULL);                                                          \
+    int64_t result = task ? attempt : -EPERM;                                                                \
+    casync_op op;                                                                                            \
+    return result == -EAGAIN ? casync__await(task, start) : result
+
 /* -- sleep -- */
 
 static void casync__timer_op_done(void *op) {
@@ -7177,7 +7182,6 @@ static casync_future *casync__sync_op(casync_op *op, int kind, void *object, cas
 }
 
 /* The stackful task that calls, or NULL. */
-static casync_task *casync__calling_task(void) { return casync__waiting_task(casync_get_running_loop()); }
 
 /* Waits for an operation of the caller's own, which is not pending after that. */
 static int64_t casync__await_for(casync_future *future, int64_t timeout) {
@@ -7204,9 +7208,7 @@ CASYNC__DEFINE casync_future *casync_event_wait_op(casync_event *event, casync_o
 }
 
 CASYNC__DEFINE int64_t casync_event_wait(casync_event *event) {
-    casync_task *task = casync__calling_task();
-    casync_op op;
-    return task ? casync__await(task, casync_event_wait_op(event, &op)) : -EPERM;
+    CASYNC__WAIT_FOR(NULL, casync_event_wait_op(event, &op));
 }
 
 /* -- lock -- */
@@ -7244,15 +7246,13 @@ CASYNC__DEFINE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_o
 }
 
 CASYNC__DEFINE int64_t casync_lock_acquire(casync_lock *lock) {
-    casync_task *task = casync__calling_task();
-    int64_t result = task ? casync_lock_try_acquire(lock) : -EPERM;
-    casync_op op;
-    return result == -EAGAIN ? casync__await(task, casync_lock_acquire_op(lock, &op)) : result;
+    CASYNC__TRY_OR_WAIT(casync_lock_try_acquire(lock), casync_lock_acquire_op(lock, &op));
 }
 
 CASYNC__DEFINE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout) {
     casync_op op;
-    return casync__calling_task() ? casync__await_for(casync_lock_acquire_op(lock, &op), timeout) : -EPERM;
+    return casync__waiting_task(NULL) ? casync__await_for(casync_lock_acquire_op(lock, &op), timeout)
+                                      : -EPERM;
 }
 
 /* -- rwlock -- */
@@ -7306,17 +7306,11 @@ CASYNC__DEFINE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlo
 }
 
 CASYNC__DEFINE int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock) {
-    casync_task *task = casync__calling_task();
-    int64_t result = task ? casync_rwlock_try_acquire_read(rwlock) : -EPERM;
-    casync_op op;
-    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_read_op(rwlock, &op)) : result;
+    CASYNC__TRY_OR_WAIT(casync_rwlock_try_acquire_read(rwlock), casync_rwlock_acquire_read_op(rwlock, &op));
 }
 
 CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
-    casync_task *task = casync__calling_task();
-    int64_t result = task ? casync_rwlock_try_acquire_write(rwlock) : -EPERM;
-    casync_op op;
-    return result == -EAGAIN ? casync__await(task, casync_rwlock_acquire_write_op(rwlock, &op)) : result;
+    CASYNC__TRY_OR_WAIT(casync_rwlock_try_acquire_write(rwlock), casync_rwlock_acquire_write_op(rwlock, &op));
 }
 
 /* -- condition -- */
@@ -7376,9 +7370,7 @@ CASYNC__DEFINE casync_future *casync_condition_wait_op(casync_condition *conditi
 }
 
 CASYNC__DEFINE int64_t casync_condition_wait(casync_condition *condition) {
-    casync_task *task = casync__calling_task();
-    casync_op op;
-    return task ? casync__await(task, casync_condition_wait_op(condition, &op)) : -EPERM;
+    CASYNC__WAIT_FOR(NULL, casync_condition_wait_op(condition, &op));
 }
 
 CASYNC__DEFINE int64_t casync_condition_notify(casync_condition *condition, int64_t n) {
@@ -7428,10 +7420,7 @@ CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *sema
 }
 
 CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
-    casync_task *task = casync__calling_task();
-    int64_t result = task ? casync_semaphore_try_acquire(semaphore) : -EPERM;
-    casync_op op;
-    return result == -EAGAIN ? casync__await(task, casync_semaphore_acquire_op(semaphore, &op)) : result;
+    CASYNC__TRY_OR_WAIT(casync_semaphore_try_acquire(semaphore), casync_semaphore_acquire_op(semaphore, &op));
 }
 
 /* -- barrier -- */
@@ -7465,9 +7454,7 @@ CASYNC__DEFINE casync_future *casync_barrier_wait_op(casync_barrier *barrier, ca
 }
 
 CASYNC__DEFINE int64_t casync_barrier_wait(casync_barrier *barrier) {
-    casync_task *task = casync__calling_task();
-    casync_op op;
-    return task ? casync__await(task, casync_barrier_wait_op(barrier, &op)) : -EPERM;
+    CASYNC__WAIT_FOR(NULL, casync_barrier_wait_op(barrier, &op));
 }
 
 static void casync__barrier_break(casync_barrier *barrier, bool for_good) {
@@ -7500,9 +7487,7 @@ CASYNC__DEFINE casync_future *casync_wait_group_wait_op(casync_wait_group *group
 }
 
 CASYNC__DEFINE int64_t casync_wait_group_wait(casync_wait_group *group) {
-    casync_task *task = casync__calling_task();
-    casync_op op;
-    return task ? casync__await(task, casync_wait_group_wait_op(group, &op)) : -EPERM;
+    CASYNC__WAIT_FOR(NULL, casync_wait_group_wait_op(group, &op));
 }
 
 /* -- once -- */
@@ -7519,9 +7504,7 @@ CASYNC__DEFINE casync_future *casync_once_begin_op(casync_once *once, casync_op 
 }
 
 CASYNC__DEFINE int64_t casync_once_begin(casync_once *once) {
-    casync_task *task = casync__calling_task();
-    casync_op op;
-    return task ? casync__await(task, casync_once_begin_op(once, &op)) : -EPERM;
+    CASYNC__WAIT_FOR(NULL, casync_once_begin_op(once, &op));
 }
 
 CASYNC__DEFINE int64_t casync_once_end(casync_once *once, int64_t result) {
@@ -7706,20 +7689,17 @@ CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op
 }
 
 CASYNC__DEFINE int64_t casync_queue_put(casync_queue *queue, void *item) {
-    casync_task *task = casync__calling_task();
-    int64_t result = task ? casync_queue_put_nowait(queue, item) : -EPERM;
-    casync_op op;
-    return result == -EAGAIN ? casync__await(task, casync_queue_put_op(queue, &op, item)) : result;
+    CASYNC__TRY_OR_WAIT(casync_queue_put_nowait(queue, item), casync_queue_put_op(queue, &op, item));
 }
 
 CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
     casync_op op;
-    return casync__calling_task() ? casync__await_for(casync_queue_put_op(queue, &op, item), timeout)
-                                  : -EPERM;
+    return casync__waiting_task(NULL) ? casync__await_for(casync_queue_put_op(queue, &op, item), timeout)
+                                      : -EPERM;
 }
 
 CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
-    casync_task *task = casync__calling_task();
+    casync_task *task = casync__waiting_task(NULL);
     int64_t result = task ? casync_queue_get_nowait(queue, item) : -EPERM;
     casync_op op;
     if (result != -EAGAIN) return result;
@@ -7731,7 +7711,7 @@ CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
 CASYNC__DEFINE int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout) {
     casync_op op;
     int64_t result;
-    if (!casync__calling_task()) return -EPERM;
+    if (!casync__waiting_task(NULL)) return -EPERM;
     result = casync__await_for(casync_queue_get_op(queue, &op), timeout);
     if (result >= 0) *item = op.future.ptr;
     return result;
@@ -7748,9 +7728,7 @@ CASYNC__DEFINE casync_future *casync_queue_join_op(casync_queue *queue, casync_o
 }
 
 CASYNC__DEFINE int64_t casync_queue_join(casync_queue *queue) {
-    casync_task *task = casync__calling_task();
-    casync_op op;
-    return task ? casync__await(task, casync_queue_join_op(queue, &op)) : -EPERM;
+    CASYNC__WAIT_FOR(NULL, casync_queue_join_op(queue, &op));
 }
 
 CASYNC__DEFINE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
@@ -7822,7 +7800,6 @@ typedef struct casync__fd_queue {
 } casync__fd_queue;
 
 static void casync__stream_end(casync_stream *stream, int64_t error);
-static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size);
 static void casync__update_reading(casync_stream *stream);
 static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size);
 static bool casync__server_wants(const casync_server *server);
