@@ -763,7 +763,7 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
    Either awaits any future, the other kind of task included. Functions that wait (casync_await,
    casync_sleep, casync_read, ...) are for stackful tasks; anywhere else they return -EPERM and do
    nothing. Each has a form x_op, which returns a future: for CASYNC_AWAIT, casync_gather and the like.
-      (But not what is made of several waits: join, select, wait_for, once_call, and the _timeout forms.)
+   (But not what is made of several waits: join, select, wait_for, once_call, and the _timeout forms.)
 
    Cancelling is asyncio's: a request makes the await in which the task is, or else its next one, return
    -ECANCELED, once; the task may clean up, which may await, and may go on. It differs in one case: a

@@ -511,7 +511,7 @@ static int64_t next_number(void) {
     int i;
     for (i = 0; i < FUTURES && result == 1; i++)
         if (waiters[i].future == future) return i;
-    return result == 0 ? NO_MORE : result;
+    return result == 0 ? (int64_t)NO_MORE : result;
 }
 
 IN_TASK(as_completed_gives_them_in_the_order_in_which_they_end) {
