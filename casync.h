@@ -4952,7 +4952,7 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
    mode of floating point is not exchanged. Stacks come from slabs of 32, by size, and go to a pool when their
    task ends; when many are idle, the loop gives a slab back before it sleeps.
 
-      Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13) costs
+   Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13) costs
    no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that, so beyond
    CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at when the
    task waits: then it is too late for anything but to abort.
@@ -4971,7 +4971,7 @@ static casync_loop *casync__task_loop(const casync_task *task) { return task->fu
 
 static bool casync__is_fiber(const casync_future *future) { return future->kind == CASYNC__FUTURE_FIBER; }
 static bool casync__is_task(const casync_future *future) {
-    return casync__is_fiber(future) || future->kind == CASYNC__FUTURE_TASK;
+    return casync__future_kinds[future->kind].is_task;
 }
 
 /* What a pending task awaits, or NULL; a task that lets the others run for a turn awaits nothing. */
@@ -6035,7 +6035,6 @@ CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, c
 static void casync__task_abandon(casync_future *future) {
     casync_task *task = (casync_task *)(void *)future;
     CASYNC_ASSERT(task->step); /* a stackful task has a stack full of things: cancel it */
-
     casync_job_cancel(&task->job);
     if (task->future.ptr) casync__release_awaited((casync_future *)task->future.ptr);
     casync__task_leave(task);
@@ -6143,10 +6142,10 @@ CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future)
 
 CASYNC__DEFINE int64_t casync_await_end(casync_task *task) { return casync__await_end(task); }
 
-/* The stackful task that runs now, and so may wait; or NULL. */
+/* The stackful task that runs now, and so may wait; or NULL. Without a loop (a lock has none, nor has a
+   stream that was never opened) it is that of this thread's. */
 static inline casync_task *casync__waiting_task(const casync_loop *loop) {
-    if (!loop)
-        loop = casync_get_running_loop(); /* of a stream that was never opened: the operation says so */
+    if (!loop) loop = casync_get_running_loop();
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
