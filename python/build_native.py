@@ -13,6 +13,13 @@ from pathlib import Path
 
 from cffi import FFI
 
+# What the package's table has beside casync.h's own functions: what they return, name, parameters.
+PYTHON_FUNCTIONS = [
+    ("casync_loop *", "casync_python_loop", "PyObject *loop"),
+    ("PyObject *", "casync_python_wrap_future", "casync_future *future"),
+    ("int ", "casync_python_chain_future", "PyObject *awaitable, casync_future *future"),
+]
+
 HERE = Path(__file__).resolve().parent
 HEADER = HERE / "casync.h"
 NATIVE = sorted((HERE / "native").glob("*.c"))
@@ -39,8 +46,15 @@ IMPORT_HEADER = """\
 
    Each C file that includes this calls casync_import() once, in the module's init function, say: 0, or -1
    with an ImportError, if the package is not there or is another version than this file is of. After that
-   every casync_ function may be called, with the GIL held. casync_python_loop(loop) gives the casync_loop
-   of a casync.EventLoop; NULL, with a TypeError, for any other object. */
+   every casync_ function may be called, with the GIL held: code that cffi calls takes it first, by
+   PyGILState_Ensure. And:
+
+       casync_loop *casync_python_loop(PyObject *loop)
+           The casync_loop of a casync.EventLoop; NULL, with a TypeError, for any other object.
+       PyObject *casync_python_wrap_future(casync_future *future)
+           casync.wrap_future: a new reference to an asyncio.Future that ends as the C future does.
+       int casync_python_chain_future(PyObject *awaitable, casync_future *future)
+           casync.chain_future: lets the C future end as the awaitable does. 0, or -1 with an exception. */
 #ifndef CASYNC_IMPORT_H
 #define CASYNC_IMPORT_H
 
@@ -110,33 +124,35 @@ def functions(header: str) -> list[tuple[str, str, str]]:
 
 
 def function_struct(header: str) -> str:
-    """The type of the package's table of functions. The stamp stands for all that the API half says."""
-    stamp = hashlib.sha256(api_half(header).encode()).hexdigest()[:16]
-    members = "".join(f"    {result}(*{name})({rest});\n" for result, name, rest in functions(header))
+    """The type of the package's table of functions. The stamp stands for all that it and the API half say."""
+    stamp = hashlib.sha256(f"{api_half(header)}{PYTHON_FUNCTIONS}".encode()).hexdigest()[:16]
+    table = [*PYTHON_FUNCTIONS, *functions(header)]
+    members = "".join(f"    {result}(*{name})({rest});\n" for result, name, rest in table)
     return (
         f"#define CASYNC_IMPORT_STAMP 0x{stamp}ULL\n"
         "typedef struct casync_functions {\n"
         "    uint64_t stamp;\n    size_t size, loop_size;\n    const char *version;\n"
-        "    casync_loop *(*casync_python_loop)(PyObject *loop);\n"
         f"{members}}} casync_functions;\n"
     )
 
 
 def function_table(header: str) -> str:
-    names = "".join(f",\n    {name}" for _, name, _ in functions(header))
+    prototypes = "".join(f"static {result}{name}({rest});\n" for result, name, rest in PYTHON_FUNCTIONS)
+    table = [*PYTHON_FUNCTIONS, *functions(header)]
+    names = "".join(f",\n    {name}" for _, name, _ in table)
     return (
         f"{function_struct(header)}"
-        "static casync_loop *casync_python_loop(PyObject *loop);\n"
+        f"{prototypes}"
         "static const casync_functions function_table = {\n"
-        "    CASYNC_IMPORT_STAMP, sizeof(casync_functions), sizeof(casync_loop), CASYNC_VERSION,\n"
-        f"    casync_python_loop{names}}};\n"
+        "    CASYNC_IMPORT_STAMP, sizeof(casync_functions), sizeof(casync_loop), CASYNC_VERSION"
+        f"{names}}};\n"
     )
 
 
 def write_include(directory: Path) -> None:
     """Makes what casync.get_include() names: casync.h, and casync_import.h made from it."""
     header = HEADER.read_text()
-    names = ["casync_python_loop", *(name for _, name, _ in functions(header))]
+    names = [name for _, name, _ in [*PYTHON_FUNCTIONS, *functions(header)]]
     defines = "".join(f"#define {name} (casync_imported->{name})\n" for name in names)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "casync.h").write_text(header)

@@ -15,12 +15,14 @@ if not sys.platform.startswith("linux"):
     raise ImportError(f"casync runs on Linux only (its backend is epoll), and this is {sys.platform!r}")
 
 from ._extension import native as _native
+from .futures import chain_future, wrap_future
 from .loop import EventLoop, install, is_installed, new_event_loop, run
 from .tasks import dump_tasks
 
 __all__ = [
     "EventLoop",
     "EventLoopPolicy",
+    "chain_future",
     "dump_tasks",
     "ffi",
     "get_include",
@@ -29,6 +31,7 @@ __all__ = [
     "lib",
     "new_event_loop",
     "run",
+    "wrap_future",
 ]
 __version__ = "0.1.0"
 

@@ -1,5 +1,7 @@
 from typing import Any
 
+from .futures import chain_future as chain_future
+from .futures import wrap_future as wrap_future
 from .loop import EventLoop as EventLoop
 from .loop import install as install
 from .loop import is_installed as is_installed

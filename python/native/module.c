@@ -44,6 +44,10 @@ static PyMethodDef loop_methods[] = {
     {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
     {"_remove_reader", (PyCFunction)loop_remove_reader, METH_O, NULL},
     {"_remove_writer", (PyCFunction)loop_remove_writer, METH_O, NULL},
+    {"_watch_future", FASTCALL(loop_watch_future), METH_FASTCALL, NULL},
+    {"_cancel_future", (PyCFunction)loop_cancel_future, METH_O, NULL},
+    {"_end_future", (PyCFunction)loop_end_future, METH_VARARGS, NULL},
+    {"_future_result", (PyCFunction)loop_future_result, METH_O, NULL},
     {"_ensure_fd_no_transport", (PyCFunction)loop_ensure_fd_no_transport, METH_O, NULL},
     {"_make_socket_transport", FASTCALL(loop_make_socket_transport), METH_VARARGS | METH_KEYWORDS, NULL},
     {"_make_datagram_transport", FASTCALL(loop_make_datagram_transport), METH_VARARGS | METH_KEYWORDS, NULL},
@@ -271,11 +275,17 @@ static PyModuleDef_Slot native_slots[] = {
     {0, NULL},
 };
 
+static PyMethodDef native_functions[] = {
+    {"_future_loop", get_future_loop, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef native_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "casync._native",
     .m_doc = "The hot path of casync.EventLoop, over casync.h.",
     .m_size = sizeof(state),
+    .m_methods = native_functions,
     .m_slots = native_slots,
     .m_traverse = native_traverse,
     .m_clear = native_clear,
