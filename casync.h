@@ -6342,9 +6342,21 @@ static void casync__append_op(char line[CASYNC__LINE], const casync_op *op) {
                                     : op->datagram->watcher.fd);
 }
 
+static void casync__append_children(char line[CASYNC__LINE], const casync_task_group *group);
+
+/* How many are awaited, and the tasks among them. */
+static void casync__append_set(char line[CASYNC__LINE], const casync_wait_set *set) {
+    size_t i;
+    casync__append(line, "%zu of %zu futures", set->pending, set->count);
+    for (i = 0; i < set->count; i++) {
+        casync_future *future = set->waiters[i].future;
+        if (casync__is_task(future) && !casync_future_done(future))
+            casync__append(line, ", task %s", casync_task_name((const casync_task *)(const void *)future));
+    }
+}
+
 /* What a pending future stands for, in words. */
 static void casync__append_future(char line[CASYNC__LINE], casync_future *future) {
-    const casync_wait_set *set = (const casync_wait_set *)(const void *)future;
     switch (future->kind) {
     case CASYNC__FUTURE_OP:
     case CASYNC__FUTURE_CONDITION:
@@ -6354,17 +6366,16 @@ static void casync__append_future(char line[CASYNC__LINE], casync_future *future
         casync__append(line, "sleep, %lld us left",
                        (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
         break;
-
     case CASYNC__FUTURE_TASK:
     case CASYNC__FUTURE_FIBER:
         casync__append(line, "task %s", casync_task_name((const casync_task *)(const void *)future));
         break;
     case CASYNC__FUTURE_GATHER:
     case CASYNC__FUTURE_SET:
-        casync__append(line, "%zu of %zu futures", set->pending, set->count);
+        casync__append_set(line, (const casync_wait_set *)(const void *)future);
         break;
     case CASYNC__FUTURE_GROUP:
-        casync__append(line, "%zu children", casync__container(future, casync_task_group, ended)->children);
+        casync__append_children(line, casync__container(future, casync_task_group, ended));
         break;
     case CASYNC__FUTURE_SHIELD:
         casync__append_future(line, ((casync_shielded *)(void *)future)->inner);
@@ -7044,6 +7055,17 @@ CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
     group->parent = parent;
     casync__future_reset(loop, &group->ended, CASYNC__FUTURE_GROUP);
     return 0;
+}
+
+/* For casync_dump. */
+static void casync__append_children(char line[CASYNC__LINE], const casync_task_group *group) {
+    const casync_link *link, *members = &group->record->members;
+    casync__append(line, "children");
+    for (link = members->next; link != members; link = link->next) {
+        const casync__member *member =
+            (const casync__member *)(const void *)((const char *)link - offsetof(casync__member, link));
+        casync__append(line, ", task %s", casync_task_name(member->task));
+    }
 }
 
 /* May children still come? They may make others while the parent waits. */

@@ -1511,9 +1511,9 @@ IN_TASK(dump_tells_what_stands_for_several) {
     EQ(casync_task_set_name(grouping, "grouping"), 0);
     EQ(casync_sleep(CASYNC_MS(1)), 0);
     EXPECT(strstr(dump(), "task task runs\n"));
-    EXPECT(strstr(dumped, "task gathers awaits 2 of 2 futures\n"));
+    EXPECT(strstr(dumped, "task gathers awaits 2 of 2 futures, task task\n"));
     EXPECT(strstr(dumped, "task shielding awaits task gathers\n"));
-    EXPECT(strstr(dumped, "task grouping awaits 1 children\n"));
+    EXPECT(strstr(dumped, "task grouping awaits children, task task\n"));
     EQ(casync_future_set_result(&gate, 0, NULL), 0);
     EQ(casync_join(gathers), 0);
     EQ(casync_join(shielding), 0);
