@@ -281,11 +281,19 @@ TEST(a_connected_socket_may_be_bound) {
 TEST(empty_datagrams) {
     open_both();
     EQ(casync_datagram_write(&there, NULL, 0, &here_at), 0);
-    EQ(casync_datagram_writev(&there, NULL, 0, &here_at), 0);
     send_here("after");
-    run_until_said("(empty) (empty) after");
+    run_until_said("(empty) after");
     EQ(casync_datagram_write(&here, "", 0, &there_at), 0);
     EQ(result_of(casync_datagram_receive_op(&there, &the_op, buffer, sizeof buffer, NULL)), 0);
+    close_all();
+}
+
+TEST(no_spans_are_an_empty_datagram) {
+    skip_under_qemu("qemu-user sends nothing for a message without buffers");
+    open_both();
+    EQ(casync_datagram_writev(&there, NULL, 0, &here_at), 0);
+    send_here("after");
+    run_until_said("(empty) after");
     close_all();
 }
 
@@ -1320,9 +1328,6 @@ TEST(options_of_the_socket) {
     EQ(casync_datagram_set_broadcast(&here, false), 0);
     EQ(casync_datagram_set_multicast_ttl(&here, 9), 0);
     EQ(casync_datagram_set_multicast_loop(&here, true), 0);
-    EQ(casync_datagram_set_multicast_interface(&here, "lo"), 0);
-    EQ(casync_datagram_set_multicast_interface(&here, NULL), 0);
-    EQ(casync_datagram_set_multicast_interface(&here, "no such interface"), -EINVAL);
     EQ(casync_datagram_set_ttl(&here, 11), 0);
     EQ(casync_datagram_set_ttl(&here, 1000), -EINVAL);
     EXPECT(!option(&here, SOL_SOCKET, SO_BROADCAST));
@@ -1331,11 +1336,9 @@ TEST(options_of_the_socket) {
     EQ(option(&here, IPPROTO_IP, IP_TTL), 11);
     if (has_ipv6()) { /* a socket for both versions */
         desc.multicast_ttl = 5;
-        desc.multicast_interface = "lo";
         open_datagram(&there, &there_at);
         EQ(option(&there, IPPROTO_IPV6, IPV6_MULTICAST_HOPS), 5);
         EQ(option(&there, IPPROTO_IP, IP_MULTICAST_TTL), 5);
-        EQ(option(&there, IPPROTO_IPV6, IPV6_MULTICAST_IF), if_nametoindex("lo"));
         EQ(casync_datagram_set_ttl(&there, 12), 0);
         EQ(option(&there, IPPROTO_IPV6, IPV6_UNICAST_HOPS), 12);
         EQ(option(&there, IPPROTO_IPV6, IPV6_V6ONLY), 0);
@@ -1391,7 +1394,27 @@ TEST(broadcast) {
 
 static casync_address group_at;
 
+static void need_multicast(void) {
+    skip_under_qemu("qemu-user knows neither IP_MULTICAST_IF nor MCAST_JOIN_GROUP");
+}
+
+TEST(the_interface_of_multicasts) {
+    need_multicast();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_at("127.0.0.1", &here, &here_at);
+    EQ(casync_datagram_set_multicast_interface(&here, "lo"), 0);
+    EQ(casync_datagram_set_multicast_interface(&here, NULL), 0);
+    EQ(casync_datagram_set_multicast_interface(&here, "no such interface"), -EINVAL);
+    if (has_ipv6()) { /* a socket for both versions */
+        desc.multicast_interface = "lo";
+        open_datagram(&there, &there_at);
+        EQ(option(&there, IPPROTO_IPV6, IPV6_MULTICAST_IF), if_nametoindex("lo"));
+    }
+    close_all();
+}
+
 static void open_for_multicast(const char *any, const char *group) {
+    need_multicast();
     open_loop(CASYNC_CLOCK_MONOTONIC);
     use_saying_protocol();
     open_at(any, &here, &here_at);
@@ -1422,6 +1445,7 @@ TEST(multicast_over_ipv4) {
 }
 
 TEST(multicast_of_one_source) {
+    need_multicast();
     open_loop(CASYNC_CLOCK_MONOTONIC);
     use_saying_protocol();
     open_at("0.0.0.0", &here, &here_at);
@@ -1626,6 +1650,7 @@ int main(int argc, char **argv) {
     RUN(a_connected_socket_has_one_peer);
     RUN(a_connected_socket_may_be_bound);
     RUN(empty_datagrams);
+    RUN(no_spans_are_an_empty_datagram);
     RUN(spans_are_sent_as_one_datagram);
     RUN(a_burst_is_received_in_batches_with_a_limit_a_turn);
     RUN(an_answered_datagram_is_three_calls);
@@ -1682,6 +1707,7 @@ int main(int argc, char **argv) {
     RUN(options_of_the_socket);
     RUN(several_sockets_may_share_a_port);
     RUN(broadcast);
+    RUN(the_interface_of_multicasts);
     RUN(multicast_over_ipv4);
     RUN(multicast_of_one_source);
     RUN(multicast_over_ipv6);
