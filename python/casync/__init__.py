@@ -23,6 +23,7 @@ __all__ = [
     "EventLoop",
     "EventLoopPolicy",
     "chain_future",
+    "cpu_executor",
     "dump_tasks",
     "ffi",
     "get_include",
@@ -45,11 +46,15 @@ def get_include() -> str:
 
 
 def __getattr__(name: str) -> object:
-    """What costs something and few need: the policy (deprecated since 3.14) and the C API."""
+    """What costs something and few need: the policy (deprecated since 3.14), processes, and the C API."""
     if name == "EventLoopPolicy":
         from .policy import EventLoopPolicy
 
         return EventLoopPolicy
+    if name == "cpu_executor":
+        from .executor import cpu_executor
+
+        return cpu_executor
     if name in ("ffi", "lib"):
         from . import _casync
 

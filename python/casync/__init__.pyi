@@ -1,5 +1,6 @@
 from typing import Any
 
+from .executor import cpu_executor as cpu_executor
 from .futures import chain_future as chain_future
 from .futures import wrap_future as wrap_future
 from .loop import EventLoop as EventLoop
