@@ -9,7 +9,7 @@ does all of that (PEP 380). `await` is the same instruction with two differences
 
 So a chain of awaits, however deep, is one pipe: at the bottom something yields, at the top a driver gets what
 was yielded and sends the answer down. Between them nobody is called for it but the interpreter itself.
-The driver here is a loop of six lines. asyncio's is Task.step: page 8.
+The driver here is a short loop. asyncio's is Task.step: page 8.
 """
 
 import inspect

@@ -13,10 +13,15 @@ sleepers cost one entry each in the timers' heap; the thread waits once, for the
 import asyncio
 
 
+def wake_up(future: "asyncio.Future[None]") -> None:
+    if not future.done():  # it may have been cancelled in the very turn in which its time has come
+        future.set_result(None)
+
+
 async def sleep(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     future = loop.create_future()
-    timer = loop.call_later(seconds, future.set_result, None)
+    timer = loop.call_later(seconds, wake_up, future)
     try:
         await future
     finally:

@@ -7,6 +7,7 @@ too. So it takes as long as the slowest, and the results have the order of the a
 
 The first error is passed on at once, and the other tasks just go on: nobody waits for them any more. That
 is asyncio's choice; a task group ends them (page 15). With return_exceptions=True errors count as results.
+What this one lacks: who cancels asyncio's gather cancels its tasks, too.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ def gather(*coroutines: Coroutine[Any, Any, Any]) -> "asyncio.Future[list[Any]]"
     def one_is_done(task: "asyncio.Task[Any]") -> None:
         nonlocal left
         left -= 1
-        error = task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if everything.done():
             return
         if error:

@@ -8,7 +8,9 @@
    epoll keeps it in the kernel, so that a call costs what is ready, not what is watched.
 
    "Ready" means: a read would not wait. There may be one byte only, or the end of the stream (0), or an
-   error. If you do not read it all, it is ready again in the next turn ("level-triggered").
+   error. If you do not read it all, it is ready again in the next turn ("level-triggered"). In rare cases
+   what was ready is so no more when you read (select(2), "BUGS"; or another process was faster): servers
+   set O_NONBLOCK all the same. The short ones below do not.
 
    Three floors: the system calls; casync_add_reader, by which the loop does the waiting; and streams, which
    read and write by themselves and tell a protocol. */
@@ -30,7 +32,7 @@ static void ask(int fd, const char *text) {
 static void show_answer(int fd) {
     char text[64];
     ssize_t size = read(fd, text, sizeof text);
-    printf("answer: %.*s\n", (int)size, text);
+    printf("answer: %.*s\n", size < 0 ? 0 : (int)size, text);
     close(fd);
 }
 
@@ -73,10 +75,18 @@ static void readable(void *arg) {
 
 /* The third: the stream reads, the protocol is told. At the end it closes the stream. */
 static void data_received(casync_stream *stream, casync_span data) {
+    const char *rest = (const char *)data.ptr, *end = rest + data.len;
     char text[64];
-    memcpy(text, data.ptr, data.len < sizeof text ? data.len : sizeof text);
-    to_upper(text, data.len);
-    casync_write(stream, text, data.len);
+    size_t size;
+    for (; rest < end; rest += size) { /* there may be any number of bytes */
+        size = (size_t)(end - rest) < sizeof text ? (size_t)(end - rest) : sizeof text;
+        memcpy(text, rest, size);
+        to_upper(text, size);
+        if (casync_write(stream, text, size) < 0) {
+            casync_abort(stream);
+            return;
+        }
+    }
 }
 
 static const casync_protocol protocol = {.data_received = data_received};

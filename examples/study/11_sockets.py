@@ -8,6 +8,8 @@ sockets and waits until at least one is ready. select(2) and poll(2) are given t
 keeps it in the kernel, so that a call costs what is ready, not what is watched.
 
 "Ready" means: a read would not wait. There may be one byte only, or the end of the stream (b""), or an error.
+In rare cases what was ready is so no more when you read (select(2), "BUGS"; or another process was faster):
+so the sockets do not block either way.
 
 This is a server with any number of clients in one thread, without any framework. It lacks what page 14 is
 about: it believes that send() takes everything.

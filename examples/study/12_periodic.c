@@ -54,10 +54,10 @@ static void the_last_work(void *arg) {
 /* The same as a task. It is told of its end, and nobody but itself knows of its errors: it reports them. */
 static int64_t periodic_task(casync_loop *running, void *arg) {
     int64_t start = casync_time(running), result = 0;
-    int n;
     (void)arg;
-    for (n = 1; result >= 0; n++) {
-        result = casync_sleep(start + n * CASYNC_MS(20) - casync_time(running));
+    while (result >= 0) {
+        /* What is left of this period; so those that were missed are skipped. */
+        result = casync_sleep(CASYNC_MS(20) - (casync_time(running) - start) % CASYNC_MS(20));
         if (result >= 0) printf("task: at %d\n", (int)(casync_time(running) / CASYNC_MS(1)));
     }
     printf("task: %s\n", casync_strerror(result));

@@ -192,6 +192,7 @@ static void task_step(void *arg) {
     int64_t result = t->line == 0 && t->must_cancel ? -ECANCELED : t->step(t);
     if (result == PENDING) {
         future_then(t->waits_for, &t->wake_up);
+        if (t->must_cancel) task_cancel(&t->future); /* it has cancelled itself */
         return;
     }
     while (*place != t) place = &(*place)->next;
@@ -241,7 +242,7 @@ static future *sleep_until(operation *o, int64_t when) {
 /* Waits until the descriptor can be read (POLLIN) or written (POLLOUT) without blocking. */
 static future *ready(operation *o, int fd, short events) {
     operation_init(o);
-    if (watched == MAX_FDS) future_set_result(&o->future, -ENOSPC);
+    if (fd < 0 || watched == MAX_FDS) future_set_result(&o->future, fd < 0 ? -EBADF : -ENOSPC);
     if (!o->future.done) watch(fd, events, &o->job);
     return &o->future;
 }
@@ -310,6 +311,7 @@ typedef struct peer { /* the server, a connection of it, or a client */
 } peer;
 
 static struct sockaddr_in address = {.sin_family = AF_INET};
+static int nonblocking(int fd) { return fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ? -1 : fd; }
 
 static int64_t echo(task *t) {
     peer *p = (peer *)t;
@@ -318,8 +320,8 @@ static int64_t echo(task *t) {
     for (;;) {
         AWAIT(t, p->result, ready(&p->op, p->fd, POLLIN));
         if (p->result < 0 || (p->result = read(p->fd, p->text, sizeof p->text)) <= 0) break;
-        for (i = 0; i < p->result; i++) p->text[i] = (char)toupper(p->text[i]);
-        if (send(p->fd, p->text, (size_t)p->result, MSG_NOSIGNAL) != p->result) break;
+        for (i = 0; i < p->result; i++) p->text[i] = (char)toupper((unsigned char)p->text[i]);
+        if (send(p->fd, p->text, (size_t)p->result, MSG_NOSIGNAL) != p->result) break; /* it does not read */
     }
     close(p->fd);
     END(t, p->result);
@@ -333,7 +335,7 @@ static int64_t serve(task *t) {
         if (p->result < 0 || !(connection = calloc(1, sizeof *connection))) break;
         create_task(&connection->task, echo);
         connection->task.allocated = true;
-        connection->fd = accept(p->fd, NULL, NULL);
+        connection->fd = nonblocking(accept(p->fd, NULL, NULL)); /* -1 if the client has gone already */
     }
     close(p->fd);
     END(t, p->result);
@@ -341,14 +343,11 @@ static int64_t serve(task *t) {
 
 static int64_t client(task *t) {
     peer *p = (peer *)t;
-    int error = 0;
-    socklen_t size = sizeof error;
     BEGIN(t);
-    p->fd = socket(AF_INET, SOCK_STREAM, 0);
-    if (p->fd < 0 || fcntl(p->fd, F_SETFL, O_NONBLOCK) < 0) return -errno;
-    (void)connect(p->fd, (struct sockaddr *)&address, sizeof address); /* in progress: */
-    AWAIT(t, p->result, ready(&p->op, p->fd, POLLOUT));                /* it becomes writable */
-    if (getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 || error) p->result = -ENOTCONN;
+    if ((p->fd = nonblocking(socket(AF_INET, SOCK_STREAM, 0))) < 0) return -errno;
+    if (connect(p->fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
+        p->result = -errno;
+    if (p->result == 0) AWAIT(t, p->result, ready(&p->op, p->fd, POLLOUT)); /* if it failed, send says so */
     if (p->result == 0 && send(p->fd, p->text, strlen(p->text), MSG_NOSIGNAL) < 0) p->result = -errno;
     if (p->result == 0) AWAIT(t, p->result, ready(&p->op, p->fd, POLLIN));
     if (p->result == 0 && (p->result = read(p->fd, p->text, sizeof p->text)) < 0) p->result = -errno;
@@ -371,8 +370,9 @@ static int64_t demo(task *t) {
     int i;
     BEGIN(t);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if ((server.fd = socket(AF_INET, SOCK_STREAM, 0)) < 0 || bind(server.fd, any, size) < 0) return -errno;
-    if (listen(server.fd, 8) < 0 || getsockname(server.fd, any, &size) < 0) return -errno;
+    server.fd = nonblocking(socket(AF_INET, SOCK_STREAM, 0));
+    if (bind(server.fd, any, size) < 0 || listen(server.fd, 8) < 0) return -errno;
+    if (getsockname(server.fd, any, &size) < 0) return -errno;
     create_task(&background.task, periodic_step);
     create_task(&server.task, serve);
     for (i = 0; i < 3; i++) create_task(clients[i], client);

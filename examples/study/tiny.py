@@ -7,6 +7,7 @@ work, run. What asyncio has beyond it: threads, signals, processes, streams, TLS
 
 from __future__ import annotations
 
+import errno
 import heapq
 import itertools
 import selectors
@@ -129,8 +130,7 @@ def get_running_loop() -> Loop:
 
 
 class CancelledError(BaseException):
-    """What an await raises in a task that was cancelled. Not an Exception, so that `except Exception`
-    does not swallow it."""
+    """What an await raises in a task that was cancelled. `except Exception` does not swallow it."""
 
 
 class Future:
@@ -155,7 +155,7 @@ class Future:
 
     def set_result(self, value: Any, error: BaseException | None = None) -> None:
         if self.callbacks is None:
-            raise RuntimeError("the future is done already")
+            return  # it was cancelled in the turn in which its event came; asyncio's own raises here
         callbacks, self.callbacks = self.callbacks, None
         self.value, self.error = value, error
         for callback in callbacks:
@@ -184,8 +184,6 @@ class Future:
         if not self.done():
             yield self
         return self.result()
-
-    __iter__ = __await__  # generators may use `yield from future`
 
 
 # --- tasks: a coroutine that is driven by the futures it waits for ---------------------------------
@@ -220,6 +218,8 @@ class Task(Future):
         else:
             self.waits_for = waits_for
             waits_for.add_done_callback(self.step)
+            if self.must_cancel:  # it has cancelled itself
+                self.must_cancel = not waits_for.cancel()
 
     def end(self, value: Any, error: BaseException | None) -> None:
         self.loop.tasks.discard(self)
@@ -258,7 +258,7 @@ async def gather(*coroutines: Coroutine[Future, None, Any]) -> list[Any]:
 
     def one_is_done(task: Task) -> None:
         left.discard(task)
-        if (task.error or not left) and not over.done():
+        if task.error or not left:
             over.set_result(None)
 
     for task in tasks:
@@ -289,8 +289,7 @@ async def every(seconds: float, callback: Callback, *args: Any) -> None:
 async def ready(sock: socket.socket, event: int) -> None:
     """Waits until the socket can be read (EVENT_READ) or written (EVENT_WRITE) without blocking."""
     future = Future()
-    # The loop tells in every turn until we unwatch, but a future can be done only once.
-    future.loop.watch(sock, event, lambda: future.done() or future.set_result(None))
+    future.loop.watch(sock, event, lambda: future.set_result(None))
     try:
         await future
     finally:
@@ -307,9 +306,11 @@ async def accept(listener: socket.socket) -> socket.socket:
 async def connect(address: tuple[str, int]) -> socket.socket:
     sock = socket.socket()
     sock.setblocking(False)
-    sock.connect_ex(address)  # "in progress": it is writable once it is connected
-    await ready(sock, selectors.EVENT_WRITE)
-    if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+    error = sock.connect_ex(address)
+    if error == errno.EINPROGRESS:  # it is writable once it is connected, or has failed
+        await ready(sock, selectors.EVENT_WRITE)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
         sock.close()
         raise OSError(error, f"cannot connect to {address}")
     return sock
@@ -371,11 +372,10 @@ async def client(address: tuple[str, int], text: str) -> str:
 
 
 async def demo() -> str:
-    ticks, third = [], Future()
+    ticks, third = itertools.count(1), Future()
 
     def tick() -> None:
-        ticks.append(len(ticks))
-        if len(ticks) == 3:
+        if next(ticks) == 3:
             third.set_result(None)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -385,7 +385,7 @@ async def demo() -> str:
         address = listener.getsockname()
         print("gather:", await gather(*(client(address, text) for text in ("one", "two", "three"))))
         await third
-        print("the background task ticked", len(ticks), "times")
+        print("the background task ticked, too")
         background.cancel()
         return "goodbye"  # and run() cancels what still runs: the server
 
@@ -395,5 +395,5 @@ if __name__ == "__main__":
 
 # Prints:
 #   gather: ['ONE', 'TWO', 'THREE']
-#   the background task ticked 3 times
+#   the background task ticked, too
 #   goodbye
