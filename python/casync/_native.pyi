@@ -19,6 +19,7 @@ class Loop:
 
     _closed: bool
     _debug: bool
+    _observed: bool
     _stopping: bool
     _task_factory: Callable[..., asyncio.Future[Any]] | None
     _thread_id: int | None

@@ -26,10 +26,10 @@ def cpu_executor(workers: int | None = None, *, threads: bool | None = None) -> 
 
     For processes, the function, its arguments and its result are pickled: the function is one that a module
     has by name, and what is large costs a copy each way. A program's main module is imported by each worker,
-    so what it does belongs behind `if __name__ == "__main__"`. Workers start with the first call. They come from
-    multiprocessing's fork server, not from a fork of this process, whose threads, locks and loop they would
-    inherit. They ignore Ctrl-C, which is this process's to handle. A worker that dies (by a signal, or for
-    want of memory) makes its calls, and all later ones, raise BrokenExecutor: make a new executor then.
+    so what it does belongs behind `if __name__ == "__main__"`. Workers start with the first call, by
+    multiprocessing's fork server: a fork of this process would inherit its threads, locks and loop. They
+    ignore Ctrl-C, which is this process's to handle. A worker that dies (by a signal, or for want of memory)
+    makes its calls, and all later ones, raise BrokenExecutor: make a new executor then.
 
     As everywhere with run_in_executor, cancelling what awaits a call does not stop one that runs.
     """

@@ -25,6 +25,9 @@ from ._extension import native
 
 _T = TypeVar("_T")
 
+# (callback, its arguments, function, its arguments): calls the function, which calls the callback.
+_Observer = Callable[..., Any]
+
 
 def _warn_of_slow(source: str, duration: float) -> None:
     # By asyncio's name for the logger, which programs replace.
@@ -84,8 +87,8 @@ class _Selector(selectors.BaseSelector):
         pass
 
 
-class _DebugTimerHandle(asyncio.TimerHandle):
-    """In debug mode: asyncio's TimerHandle, which a native one stands for in the timer wheel."""
+class _TimerHandle(asyncio.TimerHandle):
+    """In debug mode, and observed: asyncio's TimerHandle; a native one stands for it in the timer wheel."""
 
     __slots__ = ("_native",)
     _native: asyncio.TimerHandle
@@ -103,7 +106,7 @@ class _DebugTimerHandle(asyncio.TimerHandle):
         self._native.cancel()
 
 
-_DebugTimerHandle.__name__ = "TimerHandle"  # for its repr
+_TimerHandle.__name__ = "TimerHandle"  # for its repr
 
 
 class EventLoop(native.Loop, asyncio.SelectorEventLoop):
@@ -124,6 +127,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         "_exception_handler",
         "_executor_shutdown_called",
         "_internal_fds",
+        "_observer",
         "_old_agen_hooks",
         "_selector",
         "_signal_handlers",
@@ -137,6 +141,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     def __init__(self, selector: selectors.BaseSelector | None = None, *, metrics: bool = False) -> None:
         if selector is not None:
             selector.close()
+        self._observer: _Observer | None = None  # see trace.py; _observed tells the native half
         super().__init__(_Selector(self))
 
     def close(self) -> None:
@@ -206,13 +211,23 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         self._open_self_pipe()
         super().add_signal_handler(sig, callback, *args)
 
-    # -- debug mode: asyncio's own handles, in the native queue --
+    # -- debug mode, and while observed: asyncio's own handles, in the native queue --
 
     def _run_handle(self, handle: asyncio.Handle | None) -> None:
         """What BaseEventLoop._run_once does with a handle."""
         try:
             if handle._cancelled:
                 return
+            if self._observer is not None:
+                self._observer(handle._callback, handle._args, self._run_now, handle)
+            else:
+                self._run_now(handle)
+        finally:
+            # An exception that a task keeps leads by its frames to this one, and would keep the task.
+            handle = None
+
+    def _run_now(self, handle: asyncio.Handle | None) -> None:
+        try:
             if not self._debug:
                 handle._run()
                 return
@@ -223,15 +238,15 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             if duration >= self.slow_callback_duration:
                 _warn_of_slow(base_events._format_handle(handle), duration)
         finally:
-            # An exception that a task keeps leads by its frames to this one, and would keep the task.
-            self._current_handle = handle = None
+            self._current_handle = handle = None  # as above
 
-    def _call_at_debug(
+    def _call_at_python(
         self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
     ) -> asyncio.TimerHandle:
-        self._check_thread()
-        self._check_callback(callback, "call_at")
-        handle = _DebugTimerHandle(when, callback, args, self, context)
+        if self._debug:
+            self._check_thread()
+            self._check_callback(callback, "call_at")
+        handle = _TimerHandle(when, callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1]
         handle._native = self._enqueue_at(when, self._run_handle, handle)
@@ -240,17 +255,17 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """asyncio counts these; here a cancelled timer is gone."""
 
-    def _debug_reader(
+    def _python_reader(
         self, watched: tuple[Any, ...]
     ) -> tuple[Callable[[asyncio.Handle], None], asyncio.Handle]:
-        return self._debug_watch(self._remove_reader, *watched)
+        return self._python_watch(self._remove_reader, *watched)
 
-    def _debug_writer(
+    def _python_writer(
         self, watched: tuple[Any, ...]
     ) -> tuple[Callable[[asyncio.Handle], None], asyncio.Handle]:
-        return self._debug_watch(self._remove_writer, *watched)
+        return self._python_watch(self._remove_writer, *watched)
 
-    def _debug_watch(
+    def _python_watch(
         self, remove: Callable[[int], bool], fd: int, callback: Callable[..., object], *args: Any
     ) -> tuple[Callable[[asyncio.Handle], None], asyncio.Handle]:
         def run(handle: asyncio.Handle) -> None:
@@ -261,8 +276,15 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
         return run, events.Handle(callback, args, self, None)
 
-    def _debug_call(self, callback: Callable[..., object], *args: Any) -> object:
+    def _python_call(self, callback: Callable[..., object], *args: Any) -> object:
         """A protocol's callback, which in asyncio is part of a handle's."""
+        if self._observer is not None:
+            return self._observer(callback, args, self._timed_call, callback, *args)
+        return self._timed_call(callback, *args)
+
+    def _timed_call(self, callback: Callable[..., object], *args: Any) -> object:
+        if not self._debug:
+            return callback(*args)
         start = self.time()
         try:
             return callback(*args)

@@ -133,8 +133,8 @@ static void datagram_call(transport *self, enum name method, PyObject *first, Py
     loop *lp = self->loop;
     PyObject *bound = PyObject_GetAttr(self->protocol, lp->state->names[method]), *result = NULL;
     if (bound != NULL && PyContext_Enter(self->context) == 0) {
-        if (lp->debug)
-            result = PyObject_CallMethodObjArgs((PyObject *)lp, lp->state->names[NAME_DEBUG_CALL], bound,
+        if (lp->calls_python)
+            result = PyObject_CallMethodObjArgs((PyObject *)lp, lp->state->names[NAME_PYTHON_CALL], bound,
                                                 first, second, NULL);
         else
             result = PyObject_CallFunctionObjArgs(bound, first, second, NULL);

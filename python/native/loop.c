@@ -2,7 +2,7 @@
 
    Idea: asyncio's run_forever (which differs by version) is inherited and calls _run_once; ours runs
    casync turns until `_stopping` is set, so there is one Python call a run and none a turn. In debug
-   mode call_soon and its like go to the inherited methods, so real asyncio.Handles with tracebacks are
+   mode, and while the loop is observed (casync/trace.py), call_soon and its like go to the inherited methods, so real asyncio.Handles with tracebacks are
    made, and come back through `_enqueue` wrapped in a native handle.
 
    Invariants: an exception that must end the run (KeyboardInterrupt, SystemExit, one raised by an
@@ -179,7 +179,8 @@ static PyObject *loop_queue(loop *self, handle *h) {
 
 static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     PyObject *context;
-    if (self->debug) return call_base(self->state->base_call_soon, (PyObject *)self, args, count, keywords);
+    if (self->calls_python)
+        return call_base(self->state->base_call_soon, (PyObject *)self, args, count, keywords);
     if (parse_schedule("call_soon", 1, count, args, keywords, self->state, &context) < 0) return NULL;
     if (self->closed) return raise_closed();
     return loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
@@ -195,7 +196,7 @@ static void loop_wake(loop *self) {
 static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py_ssize_t count,
                                            PyObject *keywords) {
     PyObject *context, *h;
-    if (self->debug)
+    if (self->calls_python)
         return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count, keywords);
     if (parse_schedule("call_soon_threadsafe", 1, count, args, keywords, self->state, &context) < 0)
         return NULL;
@@ -235,13 +236,13 @@ static double parse_seconds(PyObject *value, const char *name) {
     return seconds;
 }
 
-/* In debug mode: EventLoop._call_at_debug(when, callback, args, context) makes an asyncio.TimerHandle. */
-static PyObject *loop_call_at_debug(loop *self, double when, PyObject *const *args, Py_ssize_t count,
-                                    PyObject *context) {
+/* In debug mode, and observed: EventLoop._call_at_python(when, callback, args, context) makes an asyncio.TimerHandle. */
+static PyObject *loop_call_at_python(loop *self, double when, PyObject *const *args, Py_ssize_t count,
+                                     PyObject *context) {
     PyObject *number = PyFloat_FromDouble(when), *tuple = PyTuple_New(count - 2), *result = NULL;
     if (number != NULL && tuple != NULL) {
         for (Py_ssize_t i = 2; i < count; i++) PyTuple_SET_ITEM(tuple, i - 2, Py_NewRef(args[i]));
-        result = PyObject_CallMethodObjArgs((PyObject *)self, self->state->names[NAME_CALL_AT_DEBUG], number,
+        result = PyObject_CallMethodObjArgs((PyObject *)self, self->state->names[NAME_CALL_AT_PYTHON], number,
                                             args[1], tuple, context == NULL ? Py_None : context, NULL);
     }
     Py_XDECREF(number);
@@ -254,7 +255,7 @@ static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline
                                        Py_ssize_t count, PyObject *context) {
     int64_t result;
     handle *h;
-    if (self->debug) return loop_call_at_debug(self, when, args, count, context);
+    if (self->calls_python) return loop_call_at_python(self, when, args, count, context);
     h = handle_new(self->state, true, args[1], args + 2, count - 2, context);
     if (h == NULL) return NULL;
     ((timer_handle *)h)->when = when;
@@ -598,7 +599,19 @@ static PyObject *loop_get_debug_attribute(loop *self, void *Py_UNUSED(closure)) 
 }
 
 static int loop_set_debug(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
-    return set_flag(&self->debug, value);
+    if (set_flag(&self->debug, value) < 0) return -1;
+    self->calls_python = self->debug || self->observed;
+    return 0;
+}
+
+static PyObject *loop_get_observed(loop *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->observed);
+}
+
+static int loop_set_observed(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    if (set_flag(&self->observed, value) < 0) return -1;
+    self->calls_python = self->debug || self->observed;
+    return 0;
 }
 
 static PyObject *loop_get_thread_id(loop *self, void *Py_UNUSED(closure)) {
@@ -621,6 +634,7 @@ static PyGetSetDef loop_getsets[] = {
     {"_stopping", (getter)loop_get_stopping, (setter)loop_set_stopping, NULL, NULL},
     {"_closed", (getter)loop_get_closed, (setter)loop_set_closed, NULL, NULL},
     {"_debug", (getter)loop_get_debug_attribute, (setter)loop_set_debug, NULL, NULL},
+    {"_observed", (getter)loop_get_observed, (setter)loop_set_observed, NULL, NULL},
     {"_thread_id", (getter)loop_get_thread_id, (setter)loop_set_thread_id, NULL, NULL},
     {"_task_factory", (getter)loop_get_task_factory, (setter)loop_set_task_factory, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -49,10 +49,10 @@
     X(SOCKNAME, "sockname")                                                                                  \
     X(PEERNAME, "peername")                                                                                  \
     X(CALL_EXCEPTION_HANDLER, "call_exception_handler")                                                      \
-    X(CALL_AT_DEBUG, "_call_at_debug")                                                                       \
-    X(DEBUG_READER, "_debug_reader")                                                                         \
-    X(DEBUG_WRITER, "_debug_writer")                                                                         \
-    X(DEBUG_CALL, "_debug_call")                                                                             \
+    X(CALL_AT_PYTHON, "_call_at_python")                                                                     \
+    X(PYTHON_READER, "_python_reader")                                                                       \
+    X(PYTHON_WRITER, "_python_writer")                                                                       \
+    X(PYTHON_CALL, "_python_call")                                                                           \
     X(SERVE, "_serve")                                                                                       \
     X(CONNECTION_MADE, "connection_made")                                                                    \
     X(DATA_RECEIVED, "data_received")                                                                        \
@@ -129,7 +129,8 @@ typedef struct loop {
     PyObject *error;        /* the exception that ends this run */
     PyObject *thread_id;    /* BaseEventLoop._thread_id */
     PyObject *task_factory; /* BaseEventLoop._task_factory */
-    bool stopping, closed, debug;
+    bool stopping, closed, debug, observed;
+    bool calls_python;            /* debug or observed: what is called goes through casync/loop.py */
     bool virtual_time;            /* its clock is a virtual one */
     bool deadlocked;              /* with it: nothing would ever have ended the last run */
     struct transport *transports; /* those that are open, each with a reference */

@@ -66,12 +66,12 @@ static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
 }
 
-/* In debug mode: EventLoop._debug_call(method, *arguments), which reports slow ones. */
-static PyObject *transport_call_debug(loop *lp, PyObject *protocol, enum name method, PyObject *argument) {
+/* In debug mode, and observed: EventLoop._python_call(method, *arguments), which reports slow ones. */
+static PyObject *transport_call_python(loop *lp, PyObject *protocol, enum name method, PyObject *argument) {
     PyObject *const *names = lp->state->names;
     PyObject *bound = PyObject_GetAttr(protocol, names[method]), *result;
     if (bound == NULL) return NULL;
-    result = PyObject_CallMethodObjArgs((PyObject *)lp, names[NAME_DEBUG_CALL], bound, argument, NULL);
+    result = PyObject_CallMethodObjArgs((PyObject *)lp, names[NAME_PYTHON_CALL], bound, argument, NULL);
     Py_DECREF(bound);
     return result;
 }
@@ -89,8 +89,8 @@ static PyObject *transport_call(transport *self, enum name method, PyObject *arg
     loop *lp = self->loop;
     if (PyContext_Enter(self->context) < 0) return NULL;
     protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
-    result = lp->debug ? transport_call_debug(lp, protocol, method, argument)
-                       : call_method(lp, protocol, method, argument);
+    result = lp->calls_python ? transport_call_python(lp, protocol, method, argument)
+                              : call_method(lp, protocol, method, argument);
     if (PyContext_Exit(self->context) < 0) Py_CLEAR(result);
     Py_DECREF(protocol);
     return result;

@@ -91,17 +91,17 @@ static int parse_fd(PyObject *object) {
     return fd;
 }
 
-/* The handle kept for a direction. In debug mode it calls `_debug_reader(fd, asyncio.Handle)`, and that
-   asyncio.Handle is what the caller gets. */
+/* The handle kept for a direction. In debug mode, and observed, it calls `_python_reader(fd, asyncio.Handle)`,
+   and that asyncio.Handle is what the caller gets. */
 static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count, bool writing,
                             PyObject **returned) {
     handle *h;
-    if (self->debug) {
+    if (self->calls_python) {
         PyObject *tuple = PyTuple_New(count), *pair;
         if (tuple == NULL) return NULL;
         for (Py_ssize_t i = 0; i < count; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
         pair = PyObject_CallMethodOneArg(
-            (PyObject *)self, self->state->names[writing ? NAME_DEBUG_WRITER : NAME_DEBUG_READER], tuple);
+            (PyObject *)self, self->state->names[writing ? NAME_PYTHON_WRITER : NAME_PYTHON_READER], tuple);
         Py_DECREF(tuple);
         if (pair == NULL) return NULL;
         h = wrap_handle(self, false, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));

@@ -1,0 +1,183 @@
+"""Observation: what a loop calls and how long each call takes. Off by default, and free while off.
+
+    from casync import trace
+
+    with trace.chrome_trace(loop, "trace.json"):   # for chrome://tracing or ui.perfetto.dev
+        ...
+    with trace.observe(loop, trace.SlowCallbacks(0.05)):  # logs what held up the loop for 50 ms
+        ...
+
+A Call is one callback: of call_soon and its like, a step of a task, a watcher of a descriptor, or a method of
+a protocol that a native transport calls. Only calls that are scheduled while the loop is observed are seen
+(and tasks woken meanwhile), and reads of StreamReader that go on natively show as the steps of their tasks.
+While observed, callbacks take the way that they take in debug mode, at a cost of a few microseconds each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .loop import EventLoop
+
+_logger = logging.getLogger("casync")
+
+
+class Call:
+    """One callback: the function, its arguments, and the task if it is a step of one. `start` is
+    time.monotonic_ns(), `duration` nanoseconds, 0 until it has returned."""
+
+    __slots__ = ("args", "callback", "duration", "start", "task")
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        owner = getattr(callback, "__self__", None)  # also of the steps that asyncio's C code makes
+        self.callback = callback
+        self.args = args
+        self.task: asyncio.Task[Any] | None = owner if isinstance(owner, asyncio.Task) else None
+        self.start = time.monotonic_ns()
+        self.duration = 0
+
+    @property
+    def name(self) -> str:
+        """The qualified name of the function, or of the task's coroutine with the task's name."""
+        if self.task is not None:
+            coroutine = self.task.get_coro()
+            return f"{getattr(coroutine, '__qualname__', coroutine)} ({self.task.get_name()})"
+        function = self.callback
+        while hasattr(function, "func"):  # functools.partial
+            function = function.func
+        return getattr(function, "__qualname__", None) or repr(function)
+
+
+class Observer:
+    """What observe() takes. Override what you need; what a method raises goes to the loop's exception
+    handler. Calls nest where a callback runs the loop's code that calls a protocol."""
+
+    def before_call(self, call: Call) -> None:
+        """It is about to begin."""
+
+    def after_call(self, call: Call) -> None:
+        """It has returned or raised; call.task, if there is one, may be done now."""
+
+
+@contextmanager
+def observe(loop: EventLoop, *observers: Observer) -> Iterator[None]:
+    """Tells the observers of all calls that the loop makes, beside those that observe it already. Any number
+    may, and end in any order. In the loop's thread, or while the loop does not run."""
+    _set_observers(loop, (*_observers_of(loop), *observers))
+    try:
+        yield
+    finally:
+        _set_observers(loop, tuple(one for one in _observers_of(loop) if one not in observers))
+
+
+class _Observation:
+    """What a loop calls in place of its callbacks."""
+
+    def __init__(self, loop: EventLoop, observers: tuple[Observer, ...]) -> None:
+        self._loop = weakref.ref(loop)
+        self.observers = observers
+
+    def __call__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], function: Callable[..., Any], *rest: Any
+    ) -> Any:
+        call = Call(callback, args or ())
+        for observer in self.observers:
+            self._tell(observer.before_call, call)
+        call.start = time.monotonic_ns()
+        try:
+            return function(*rest)
+        finally:
+            call.duration = time.monotonic_ns() - call.start
+            for observer in reversed(self.observers):
+                self._tell(observer.after_call, call)
+            # An exception that a task keeps leads by its frames to this one, and would keep the task.
+            del callback, args, function, rest, call
+
+    def _tell(self, method: Callable[[Call], None], call: Call) -> None:
+        try:
+            method(call)
+        except Exception as error:
+            loop = self._loop()
+            if loop is not None:
+                context = {"message": f"Exception in {method.__qualname__}", "exception": error}
+                loop.call_exception_handler(context)
+
+
+def _observers_of(loop: EventLoop) -> tuple[Observer, ...]:
+    if not isinstance(loop, EventLoop):
+        raise TypeError(f"only a casync.EventLoop can be observed, not {loop!r}")
+    observation: Any = loop._observer
+    return () if observation is None else observation.observers
+
+
+def _set_observers(loop: EventLoop, observers: tuple[Observer, ...]) -> None:
+    loop._observer = _Observation(loop, observers) if observers else None
+    loop._observed = bool(observers)
+
+
+class SlowCallbacks(Observer):
+    """Logs, as warnings of the logger "casync", calls that take `seconds` or longer: as asyncio's debug mode
+    does, without the rest of that."""
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self.seconds = seconds
+
+    def after_call(self, call: Call) -> None:
+        if call.duration >= self.seconds * 1e9:
+            _logger.warning("%s took %.3f seconds", call.name, call.duration / 1e9)
+
+
+class ChromeTrace(Observer):
+    """Collects calls, and tasks from their first step that was seen to their end, as trace events. The last
+    `limit` events are kept, of some 500 bytes each. Format: "Trace Event Format", by the Chromium authors."""
+
+    def __init__(self, limit: int = 1_000_000) -> None:
+        self._events: deque[dict[str, Any]] = deque(maxlen=limit)
+        self._task_ids: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+        self._task_count = 0
+
+    def before_call(self, call: Call) -> None:
+        if call.task is not None and call.task not in self._task_ids:
+            self._task_count += 1
+            self._task_ids[call.task] = self._task_count
+            self._add_task_event("b", call, call.start)
+
+    def after_call(self, call: Call) -> None:
+        category = "callback" if call.task is None else "task step"
+        self._add("X", call.name, category, call.start, dur=call.duration / 1000)
+        if call.task is not None and call.task.done():
+            self._add_task_event("e", call, call.start + call.duration)
+
+    def _add_task_event(self, phase: str, call: Call, when: int) -> None:
+        assert call.task is not None
+        self._add(phase, call.name, "task", when, id=self._task_ids[call.task])
+
+    def _add(self, phase: str, name: str, category: str, when: int, **rest: Any) -> None:
+        event = {"ph": phase, "name": name, "cat": category, "ts": when / 1000, "pid": os.getpid()}
+        self._events.append({**event, "tid": threading.get_native_id(), **rest})
+
+    def as_json(self) -> str:
+        """What is collected so far, for chrome://tracing, ui.perfetto.dev and the like."""
+        return json.dumps({"traceEvents": list(self._events)})
+
+
+@contextmanager
+def chrome_trace(loop: EventLoop, path: str | os.PathLike[str], limit: int = 1_000_000) -> Iterator[None]:
+    """Observes the loop in this block, and writes a Chrome trace to the file at its end."""
+    trace = ChromeTrace(limit)
+    try:
+        with observe(loop, trace):
+            yield
+    finally:
+        Path(path).write_text(trace.as_json())
