@@ -8,10 +8,10 @@
        blocks                                      what lets the others run
        sleep(1)                                    a timer (casync_call_later); in a task, casync_sleep
        read(2) of a pipe or a socket               O_NONBLOCK, and casync_add_reader or a casync_stream
-       getaddrinfo(3): asks a name server          a thread that posts its result to the loop
-       pthread_mutex_lock, sem_wait                the same, or hold locks for a moment only
-       read(2) of a file: never "not ready"        a thread; O_NONBLOCK has no effect on files (open(2))
-       computing                                   a thread, which in C runs on a CPU of its own: page 2 */
+       pthread_mutex_lock, sem_wait                among tasks casync_lock and casync_semaphore
+       getaddrinfo(3): asks a name server          a thread: casync_run_in_executor
+       read(2) of a file: never "not ready"        the same; O_NONBLOCK has no effect on files (open(2))
+       computing                                   the same; in C it has a CPU of its own there: page 2 */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -38,14 +38,12 @@ static void stop(void *arg) {
     casync_stop(&loop);
 }
 
-static void stop_in_the_next_turn(void *arg) { casync_call_soon(&loop, NULL, stop, arg); }
-
-static void *thread_main(void *arg) {
+/* Runs in a thread of the loop's pool. */
+static int64_t sleep_in_a_thread(void *arg, void **ptr) {
     (void)arg;
+    (void)ptr;
     blocking_sleep(100);
-    /* The one way from a thread into the loop: */
-    casync_call_soon_threadsafe(&loop, NULL, stop_in_the_next_turn, NULL);
-    return NULL;
+    return 0;
 }
 
 static void by_blocking(void *arg) {
@@ -59,11 +57,10 @@ static void by_timer(void *arg) {
 }
 
 static void by_thread(void *arg) {
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, thread_main, arg) == 0)
-        pthread_detach(thread); /* nobody waits for it */
-    else
-        stop(arg);
+    static casync_op op;
+    static casync_job when_done;
+    casync_future *slept = casync_run_in_executor_op(&loop, NULL, &op, sleep_in_a_thread, arg, NULL);
+    casync_future_add_done_callback(slept, &when_done, stop, arg);
 }
 
 static void watch(const char *name, casync_callback way) {

@@ -7,9 +7,11 @@
    that looks like one (x = x + 1 reads, adds, writes). Every access to what threads share needs a lock, an
    atomic operation, or an owner: one thread that alone may touch it.
 
-   An event loop is such an owner. Callbacks of one loop never run at the same time and are never interrupted
-   by each other, so what they share needs no lock. Other threads do not touch it: they post
-   (casync_call_soon_threadsafe), and the loop's thread does it for them. */
+   An event loop is such an owner. Callbacks and tasks of one loop never run at the same time and are never
+   interrupted by each other, so what they share needs no lock: only what has to stay as it is while a task
+   waits does (casync_lock). Other threads do not touch it. They post (casync_call_soon_threadsafe), and the
+   loop's thread does it for them; or they compute, and the task that awaits the result does the rest
+   (casync_run_in_executor). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -72,6 +74,19 @@ static void *post(void *arg) {
     return NULL;
 }
 
+static int64_t earn(void *arg, void **ptr) { /* runs in a thread of the loop's pool */
+    (void)arg;
+    (void)ptr;
+    return 1;
+}
+
+static int64_t pay_in_as_task(casync_loop *running, void *arg) {
+    int64_t earned = casync_run_in_executor(NULL, earn, arg, NULL, NULL);
+    (void)running;
+    if (earned > 0) balance = balance + (int)earned; /* back in the loop's thread */
+    return 0;
+}
+
 int main(void) {
     int start = now_ms();
     compute(NULL);
@@ -93,6 +108,11 @@ int main(void) {
     two_threads(post);
     casync_run_forever(&loop);
     printf("posted to a loop, which owns the balance: %d\n", balance);
+    balance = 0;
+    casync_task_release(casync_spawn(&loop, pay_in_as_task, NULL));
+    casync_task_release(casync_spawn(&loop, pay_in_as_task, NULL));
+    casync_run_until_idle(&loop);
+    printf("earned in threads, paid in by tasks: %d\n", balance);
     return casync_loop_close(&loop) < 0;
 }
 
@@ -102,4 +122,5 @@ int main(void) {
      two threads paid in 1 each: 1
      with a lock: 2
      posted to a loop, which owns the balance: 2
+     earned in threads, paid in by tasks: 2
 */

@@ -5,90 +5,105 @@
    I/O-bound work waits for others: its time does not depend on your CPU, and any number of waits can go on
    at once. For that a loop is enough, and it is cheaper than threads: a wait costs a struct (a casync_timer
    has 64 bytes), where a thread costs a stack and a place in the kernel's scheduler.
-   CPU-bound work computes: as often at once as there are CPUs, and for that there must be threads. */
+   CPU-bound work computes: as often at once as there are CPUs, and for that there must be threads.
+
+   casync_run_in_executor calls a function in a thread of a pool. A pool has so many threads and no more, so
+   that many wait or compute at once; this one has 8. (A loop's own has 4 more than there are CPUs, 32 at most.) */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
 
 enum { JOBS = 8 };
 
-static casync_loop loop;
-static int results;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static casync_pool pool;
 
-static void done(void *arg) {
-    (void)arg;
-    pthread_mutex_lock(&mutex); /* for the threads' sake */
-    results++;
-    pthread_mutex_unlock(&mutex);
-}
-
-static void *io_bound(void *arg) {
+static int64_t io_bound(void *arg, void **ptr) {
     struct timespec t = {0, 20000000}; /* 20 ms stand for an answer from the network */
+    (void)arg;
+    (void)ptr;
     nanosleep(&t, NULL);
-    done(arg);
-    return NULL;
+    return 1;
 }
 
-static void *cpu_bound(void *arg) {
+static int64_t cpu_bound(void *arg, void **ptr) {
     volatile int i;
+    (void)arg;
+    (void)ptr;
     for (i = 0; i < 20000000; i++) continue;
-    done(arg);
-    return NULL;
+    return 1;
 }
 
-static void cpu_bound_callback(void *arg) { cpu_bound(arg); }
-
-static void one_by_one(void *(*work)(void *)) {
-    int i;
-    for (i = 0; i < JOBS; i++) work(NULL);
+static int64_t io_bound_task(casync_loop *loop, void *arg) {
+    (void)loop;
+    (void)arg;
+    casync_sleep(CASYNC_MS(20));
+    return 1;
 }
 
-static void with_threads(void *(*work)(void *)) {
-    pthread_t threads[JOBS];
-    int i, started = 0;
-    while (started < JOBS && pthread_create(&threads[started], NULL, work, NULL) == 0) started++;
-    for (i = 0; i < started; i++) pthread_join(threads[i], NULL);
+static int64_t cpu_bound_task(casync_loop *loop, void *arg) {
+    (void)loop;
+    return cpu_bound(arg, NULL); /* a task makes it no faster, and nothing here waits */
 }
 
-static void with_timers(void *(*work)(void *)) {
-    static casync_timer timers[JOBS];
-    int i;
-    (void)work; /* waiting is all that it does */
-    for (i = 0; i < JOBS; i++) casync_call_later(&loop, &timers[i], CASYNC_MS(20), done, NULL);
-    casync_run_until_idle(&loop);
+static int one_by_one(casync_pool_function work) {
+    int i, results = 0;
+    for (i = 0; i < JOBS; i++) results += (int)work(NULL, NULL);
+    return results;
 }
 
-static void with_callbacks(void *(*work)(void *)) {
-    int i;
-    (void)work;
-    for (i = 0; i < JOBS; i++) casync_call_soon(&loop, NULL, cpu_bound_callback, NULL);
-    casync_run_until_idle(&loop);
+static int with_pool(casync_loop *loop, casync_pool_function work) {
+    casync_op ops[JOBS];
+    casync_waiter calls[JOBS];
+    int i, results = 0;
+    memset(calls, 0, sizeof calls);
+    for (i = 0; i < JOBS; i++)
+        calls[i].future = casync_run_in_executor_op(loop, &pool, &ops[i], work, NULL, NULL);
+    casync_gather(calls, JOBS, CASYNC_FIRST_ERROR);
+    for (i = 0; i < JOBS; i++) results += (int)casync_future_result(calls[i].future);
+    return results;
 }
 
-static void timed(const char *name, void (*how)(void *(*)(void *)), void *(*work)(void *)) {
-    int64_t start = casync_time(&loop);
-    results = 0;
-    how(work);
-    printf("%s: %d ms, %d results\n", name, (int)((casync_time(&loop) - start) / CASYNC_MS(1)), results);
+static int with_tasks(casync_loop *loop, casync_coroutine work) {
+    casync_task *tasks[JOBS];
+    int i, results = 0;
+    for (i = 0; i < JOBS; i++) tasks[i] = casync_spawn(loop, work, NULL);
+    for (i = 0; i < JOBS; i++) results += (int)casync_join(tasks[i]);
+    return results;
 }
 
-int main(void) {
-    if (casync_loop_init(&loop, NULL) < 0) return 1;
-    timed("I/O, one by one", one_by_one, io_bound);
-    timed("I/O, threads", with_threads, io_bound);
-    timed("I/O, timers of a loop", with_timers, io_bound);
-    timed("CPU, one by one", one_by_one, cpu_bound);
-    timed("CPU, callbacks of a loop", with_callbacks, cpu_bound);
-    timed("CPU, threads", with_threads, cpu_bound);
-    return casync_loop_close(&loop) < 0;
+static void report(casync_loop *loop, const char *name, int64_t start, int results) {
+    printf("%s: %d ms, %d results\n", name, (int)((casync_time(loop) - start) / CASYNC_MS(1)), results);
 }
+
+static int64_t amain(casync_loop *loop, void *arg) {
+    casync_pool_desc desc = {.size = JOBS};
+    int64_t start, result = casync_pool_init(&pool, &desc);
+    (void)arg;
+    if (result < 0) return result;
+    with_pool(loop, io_bound); /* the threads start with the first work: not in the times below */
+
+    start = casync_time(loop);
+    report(loop, "I/O, one by one", start, one_by_one(io_bound));
+    start = casync_time(loop);
+    report(loop, "I/O, threads", start, with_pool(loop, io_bound));
+    start = casync_time(loop);
+    report(loop, "I/O, tasks", start, with_tasks(loop, io_bound_task));
+    start = casync_time(loop);
+    report(loop, "CPU, one by one", start, one_by_one(cpu_bound));
+    start = casync_time(loop);
+    report(loop, "CPU, tasks", start, with_tasks(loop, cpu_bound_task));
+    start = casync_time(loop);
+    report(loop, "CPU, threads", start, with_pool(loop, cpu_bound));
+    return casync_pool_shutdown(&pool);
+}
+
+int main(void) { return casync_run(amain, NULL) < 0; }
 
 /* Prints:
      I/O, one by one: 161 ms, 8 results
      I/O, threads: 20 ms, 8 results
-     I/O, timers of a loop: 20 ms, 8 results
+     I/O, tasks: 20 ms, 8 results
      CPU, one by one: 80 ms, 8 results
-     CPU, callbacks of a loop: 79 ms, 8 results
+     CPU, tasks: 79 ms, 8 results
      CPU, threads: 40 ms, 8 results
 */

@@ -7,7 +7,7 @@ and any number of waits can go on at once. CPU-bound work computes: at once it c
 there are CPUs, and in Python code only in as many processes (page 2).
 
     work        threads                       tasks (asyncio)              processes
-    I/O-bound   at once; a stack each         at once; some KiB each       at once; an interpreter each
+    I/O-bound   at once; a stack each         at once; some 2 KiB each     at once; an interpreter each
     CPU-bound   one at a time, by the GIL     one at a time, and the       at once, a CPU each
                                               loop stands still
 

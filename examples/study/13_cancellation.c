@@ -14,7 +14,8 @@
      Who ignores -ECANCELED cannot be cancelled.
    - the request goes down the chain of awaits to what really waits; casync_shield keeps it from going
      further down. A timeout is a timer that cancels: casync_wait_for, casync_timeout_begin.
-   - what a thread has begun goes on: one can only stop waiting for it. */
+   - what a thread has begun goes on: one can only stop waiting for it. casync_run_in_executor takes a
+     function, `discard`, that frees what it brings when nobody waits any more. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>

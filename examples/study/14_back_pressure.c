@@ -8,8 +8,11 @@
 
    - protocols: pause_writing comes when more than the high-water mark is queued (64 KiB), resume_writing when
      it has sunk to the low-water mark. Who relays pauses the other side's reading in between.
-   - tasks: await casync_drain_op after each write: it is done at once below the mark.
-   - readers: casync_pause_reading holds up the other side, through both kernels' buffers. */
+   - tasks: casync_drain after each write: it returns at once below the mark.
+   - readers: casync_pause_reading holds up the other side, through both kernels' buffers. A task that does
+     not call casync_read does the same.
+   - between tasks: a casync_queue with a maxsize, whose put waits while it is full.
+   - threads: a casync_pool with a queue_limit, which refuses more (-ENOBUFS). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -74,14 +77,13 @@ static void transfer(const char *name, bool listen) {
 /* The same as a task: it looks like a blocking program. */
 static int64_t writing_task(casync_loop *running, void *arg) {
     static char chunk[CHUNK];
-    casync_op op;
     int64_t result = 0;
     (void)running;
     (void)arg;
     for (written = 0; written < CHUNKS && result >= 0; written++) {
         result = casync_write(&writer, chunk, CHUNK);
         if (writer.out.size > most) most = writer.out.size;
-        if (result >= 0) result = casync_await(casync_drain_op(&writer, &op));
+        if (result >= 0) result = casync_drain(&writer);
     }
     casync_finish_start(&writer);
     return result;
@@ -107,6 +109,41 @@ static void read_on(void *arg) {
     casync_resume_reading(&reader);
 }
 
+/* Between tasks. */
+static int numbers[] = {0, 1, 2, 3};
+
+static int64_t produce(casync_loop *running, void *arg) {
+    casync_queue *queue = (casync_queue *)arg;
+    int64_t result = 0;
+    int i;
+    (void)running;
+    for (i = 0; i < 4 && result >= 0; i++) {
+        if (casync_queue_full(queue)) printf("  the queue is full: the producer waits\n");
+        result = casync_queue_put(queue, &numbers[i]);
+        printf("  put %d\n", numbers[i]);
+    }
+    return result;
+}
+
+static int64_t consume(casync_loop *running, void *arg) {
+    casync_queue *queue = (casync_queue *)arg;
+    void *item;
+    int i;
+    (void)running;
+    for (i = 0; i < 4 && casync_queue_get(queue, &item) >= 0; i++) printf("  got %d\n", *(int *)item);
+    return 0;
+}
+
+static void bounded_queue(void) {
+    casync_queue queue;
+    casync_queue_desc desc = {.maxsize = 2};
+    if (casync_queue_init(&loop, &queue, &desc) < 0) abort();
+    casync_task_release(casync_spawn(&loop, produce, &queue));
+    casync_task_release(casync_spawn(&loop, consume, &queue));
+    casync_run_until_idle(&loop);
+    casync_queue_close(&queue);
+}
+
 int main(void) {
     if (casync_loop_init(&loop, NULL) < 0) return 1;
     transfer("who does not listen", false);
@@ -124,10 +161,15 @@ int main(void) {
     casync_call_later(&loop, &later, CASYNC_MS(20), read_on, NULL);
     casync_run_until_idle(&loop);
     printf("  in the end it got %d\n", (int)arrived);
+
+    printf("a queue of two:\n");
+    bounded_queue();
     return casync_loop_close(&loop) < 0;
 }
 
-/* Prints:
+/* In the end "put 2" is late: its item went in when 0 was got, its producer says so in the turn after.
+
+   Prints:
      who does not listen: 10000000 bytes arrived
        queued was at most a chunk above the mark: no
        queued was nearly everything: yes
@@ -141,4 +183,14 @@ int main(void) {
      a reader that pauses:
        the reader has paused; it got 0 bytes, the writer is stuck: yes
        in the end it got 10000000
+     a queue of two:
+       put 0
+       put 1
+       the queue is full: the producer waits
+       got 0
+       got 1
+       got 2
+       put 2
+       put 3
+       got 3
 */

@@ -42,6 +42,21 @@ static void count(void *arg) {
     called++;
 }
 
+/* Pages 9 and 12. Times are nanoseconds of a clock that is never set back; for tests it may be virtual. */
+static void clocks(void) {
+    casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL};
+    casync_loop virtual_loop;
+    casync_timer timer = {0};
+    section("clock");
+    if (casync_loop_init(&virtual_loop, &desc) < 0) abort();
+    called = 0;
+    casync_call_later(&virtual_loop, &timer, CASYNC_SECONDS(3600), count, NULL);
+    casync_run_until_idle(&virtual_loop);
+    claim("an hour of a virtual clock took no waiting", called == 1);
+    claim("and was an hour", casync_time(&virtual_loop) == CASYNC_SECONDS(3600));
+    casync_loop_close(&virtual_loop);
+}
+
 /* Page 6. Jobs are links of a list, embedded in whatever is to be called: queueing one is four stores. */
 static void chain(void *arg) {
     casync_job *job = (casync_job *)arg;
@@ -71,6 +86,24 @@ static void timer_wheel(void) {
     for (i = 0; i < 1000; i++) casync_timer_stop(&timers[i]);
     claim("1000 timers were started and stopped without a system call", calls() == 0);
     claim("a timer takes 64 bytes or less, and no allocation", sizeof(casync_timer) <= 64);
+}
+
+/* Pages 7 and 10. A future is a result and a list of jobs; done, it appends the list to the ready queue. */
+static void futures(void) {
+    static casync_future future;
+    static casync_job jobs[1000];
+    int i;
+    section("futures");
+    calls();
+    called = 0;
+    casync_future_init(&loop, &future);
+    for (i = 0; i < 1000; i++) casync_future_add_done_callback(&future, &jobs[i], count, NULL);
+    casync_future_set_result(&future, 42, NULL);
+    claim("set_result called nobody, and no kernel", called == 0 && calls() == 0);
+    casync_run_until_idle(&loop);
+    claim("1000 callbacks were called in the next turn", called == 1000);
+    claim("a future takes 64 bytes or less", sizeof(casync_future) <= 64);
+    casync_future_close(&future);
 }
 
 /* Page 11. What is watched is a table by descriptor; what changed is told to epoll before the next wait. */
@@ -154,7 +187,7 @@ static void tasks(void) {
     claim("a stackless task takes 128 bytes or less beside your own variables", sizeof(casync_task) <= 128);
 }
 
-/* Pages 10 and 15. */
+/* Pages 13 and 15. What is cancelled is the future that a task awaits; a group cancels its tasks. */
 static int64_t fails(casync_loop *running, void *arg) {
     (void)running;
     (void)arg;
@@ -199,29 +232,122 @@ static void streams(void) {
     close(fds[0]);
 }
 
+/* Pages 2 and 14. A state and a list of who waits. What becomes free is handed to the first of them. */
+static casync_lock lock;
+
+static int64_t locker(casync_loop *running, void *arg) {
+    int64_t result = casync_lock_acquire(&lock);
+    (void)running;
+    (void)arg;
+    if (result < 0) return result;
+    called++;
+    casync_sleep(0); /* here others run, and wait for the lock */
+    return casync_lock_release(&lock);
+}
+
+static void sync_primitives(void) {
+    int i;
+    section("sync primitives");
+    called = 0;
+    for (i = 0; i < 10; i++) casync_task_release(casync_spawn(&loop, locker, NULL));
+    casync_run_until_idle(&loop);
+    claim("10 tasks had the lock, one after the other", called == 10 && !casync_lock_locked(&lock));
+    calls();
+    for (i = 0; i < 1000; i++)
+        if (casync_lock_try_acquire(&lock) < 0 || casync_lock_release(&lock) < 0) abort();
+    claim("a lock takes no system call", calls() == 0);
+}
+
+/* Page 11. Datagrams that are there are received many at a time. */
+static void datagram_received(casync_datagram *datagram, casync_span data, const casync_address *from) {
+    (void)data;
+    (void)from;
+    if (++called == 10) casync_datagram_close(datagram);
+}
+
+static void datagrams(void) {
+    static const casync_datagram_protocol protocol = {.datagram_received = datagram_received};
+    static casync_datagram datagram;
+    casync_datagram_desc desc = {.protocol = &protocol};
+    int fds[2], i;
+    section("datagrams");
+    if (socketpair(AF_UNIX, SOCK_DGRAM, 0, fds) < 0) abort();
+    for (i = 0; i < 10; i++)
+        if (send(fds[0], "hello", 5, 0) != 5) abort();
+    desc.use_fd = true;
+    desc.fd = fds[1];
+    desc.max_size = 1024;
+    called = 0;
+    calls();
+    if (casync_datagram_open(&loop, &datagram, &desc) < 0) abort();
+    casync_run_until_idle(&loop);
+    claim("10 datagrams came", called == 10);
+    claim("and took less than 10 system calls, with open and close", calls() < 10);
+    close(fds[0]);
+}
+
+/* Pages 1 to 3. A queue with a mutex, where threads wait for calls; the result is posted to the loop. */
+static int64_t blocks(void *arg, void **ptr) {
+    (void)ptr;
+    *(pthread_t *)arg = pthread_self();
+    return 42;
+}
+
+static void thread_pool(void) {
+    pthread_t thread = pthread_self();
+    casync_op op;
+    casync_future *future;
+    section("thread pool");
+    future = casync_run_in_executor_op(&loop, NULL, &op, blocks, &thread, NULL);
+    claim("the result comes to the loop's thread", casync_run_until_complete(future) == 42);
+    claim("from another one", !pthread_equal(thread, pthread_self()));
+}
+
+/* How to see that a loop stands still (page 1): the longest turn, for instance. */
+static void metrics(void) {
+    casync_metrics numbers;
+    section("metrics");
+    casync_loop_metrics(&loop, &numbers);
+    claim("most turns asked the kernel for nothing", numbers.polls < numbers.turns / 2);
+    claim("no task is left", numbers.tasks == 0);
+}
+
 int main(void) {
     CASYNC__SYSCALLS(INSTALL)
     CASYNC__SYSCALLS_ONCE(INSTALL)
     if (casync_loop_init(&loop, NULL) < 0) return 1;
+    clocks();
     ready_queue();
     timer_wheel();
+    futures();
     fd_watchers();
     threadsafe_calls();
     signals();
     buffers();
     tasks();
     structured_concurrency();
+    sync_primitives();
     streams();
+    datagrams();
+    thread_pool();
+    metrics();
     return casync_loop_close(&loop) < 0;
 }
 
 /* Prints:
+     clock
+       an hour of a virtual clock took no waiting: yes
+       and was an hour: yes
      loop & ready queue
        a callback that queues itself 10000 times takes 10000 turns: yes
        while work is ready most turns ask the kernel for nothing: yes
      timer wheel
        1000 timers were started and stopped without a system call: yes
        a timer takes 64 bytes or less, and no allocation: yes
+     futures
+       set_result called nobody, and no kernel: yes
+       1000 callbacks were called in the next turn: yes
+       a future takes 64 bytes or less: yes
      operations & backend, fd watchers
        watching a descriptor is two system calls at most: yes
        changing the callback is none: yes
@@ -240,7 +366,19 @@ int main(void) {
      structured concurrency
        a group ends with its first error: yes
        and nothing is left over: yes
+     sync primitives
+       10 tasks had the lock, one after the other: yes
+       a lock takes no system call: yes
      streams & servers
        an echo came back: yes
        a stream takes 512 bytes or less: yes
+     datagrams
+       10 datagrams came: yes
+       and took less than 10 system calls, with open and close: yes
+     thread pool
+       the result comes to the loop's thread: yes
+       from another one: yes
+     metrics
+       most turns asked the kernel for nothing: yes
+       no task is left: yes
 */
