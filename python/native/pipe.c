@@ -5,7 +5,9 @@
    always closes; writes after close() are dropped; and the writing end is closed when the reading end
    goes, which shows as readiness to read (asyncio/unix_events.py).
 
-   Invariants: the file object closes the descriptor. What epoll does not take (/dev/null) is left to
+   Invariants: the file object closes the descriptor. epoll and casync.h know a descriptor number once, and
+   asyncio lets one pipe be read by one transport and written by another (a terminal, say): the second has a
+   duplicate of the descriptor. What epoll does not take (/dev/null) is left to
    asyncio's own transports, which write to it directly. */
 
 /* Tells of the exception that is set, which ends the run if it ends the program. */
@@ -79,11 +81,34 @@ static const casync_protocol *pipe_protocol(enum transport_kind kind, int fd) {
                                                                           : &pipe_writer_protocol;
 }
 
+/* As transport_open, over a duplicate of the descriptor. */
+static transport *pipe_open_copy(loop *lp, enum transport_kind kind, int fd, PyObject *pipe,
+                                 PyObject *protocol, PyObject *extra, int64_t *error) {
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    transport *self;
+    if (copy < 0) {
+        *error = -errno;
+        return (transport *)raise_os_error(*error);
+    }
+    self = transport_open(lp, kind, copy, pipe, protocol, extra, error);
+    if (self == NULL) {
+        close(copy);
+        return NULL;
+    }
+    self->flags |= TRANSPORT_COPY;
+    self->sock_fd = fd;
+    return self;
+}
+
 /* As transport_open. Whether programs that are started inherit the descriptor is its owner's business. */
 static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject *pipe, PyObject *protocol,
                             PyObject *extra, int64_t *error) {
     int inherited = fcntl(fd, F_GETFD);
     transport *self = transport_open(lp, kind, fd, pipe, protocol, extra, error);
+    if (self == NULL && *error == -EEXIST) {
+        PyErr_Clear();
+        self = pipe_open_copy(lp, kind, fd, pipe, protocol, extra, error);
+    }
     if (inherited >= 0) (void)fcntl(fd, F_SETFD, inherited);
     return self;
 }
@@ -137,7 +162,7 @@ static int pipe_set_file(transport *self, PyObject *value, void *Py_UNUSED(closu
     }
     transport_close_stream(self);
     Py_CLEAR(self->sock);
-    self->fd = -1;
+    transport_forget_fd(self);
     return 0;
 }
 

@@ -23,9 +23,10 @@ enum {
     TRANSPORT_PAUSED = 8,   /* pause_reading() was called */
     TRANSPORT_STARTED = 16, /* connection_made was called */
     TRANSPORT_PROTOCOL_PAUSED = 32,
-    TRANSPORT_EMPTYING = 64,  /* an empty waiter waits */
-    TRANSPORT_FLUSHING = 128, /* close() was called, with bytes still to send */
-    TRANSPORT_CONNECTED = 256 /* of datagrams: there is a peer */
+    TRANSPORT_EMPTYING = 64,   /* an empty waiter waits */
+    TRANSPORT_FLUSHING = 128,  /* close() was called, with bytes still to send */
+    TRANSPORT_CONNECTED = 256, /* of datagrams: there is a peer */
+    TRANSPORT_COPY = 512       /* of pipes: fd is a duplicate of the file's descriptor, and ours to close */
 };
 
 enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE, TRANSPORT_DATAGRAM };
@@ -305,6 +306,13 @@ static int transport_tell_server(transport *self, state *st, enum name method) {
     return result == NULL ? -1 : 0;
 }
 
+/* The descriptor itself is closed by who owns it. */
+static void transport_forget_fd(transport *self) {
+    if (self->flags & TRANSPORT_COPY) close(self->fd);
+    self->flags &= (uint16_t)~TRANSPORT_COPY;
+    self->fd = -1;
+}
+
 static void transport_close_fd(transport *self, state *st) {
     if (self->fd < 0) return;
     if (self->sock == NULL) {
@@ -315,7 +323,7 @@ static void transport_close_fd(transport *self, state *st) {
         Py_XDECREF(result);
         Py_CLEAR(self->sock);
     }
-    self->fd = -1;
+    transport_forget_fd(self);
 }
 
 /* Off the loop's list, with the stream's reference: the caller has one of its own. */
@@ -456,7 +464,7 @@ static void transport_close_native(transport *self) {
 /* What must be undone if making fails: the descriptor goes back to the caller. */
 static void transport_abandon(transport *self) {
     transport_close_native(self);
-    self->fd = -1;
+    transport_forget_fd(self);
     Py_CLEAR(self->sock);
     transport_finish(self, self->loop->state);
     transport_unlink(self);

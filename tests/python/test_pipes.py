@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tty
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -164,6 +165,47 @@ async def test_a_terminal(loop: Loop) -> None:
     assert received.error is None or received.error.errno == 5  # EIO
     writer.close()
     await turns()
+
+
+@pytest.mark.parametrize("reader_first", [True, False])
+async def test_one_descriptor_is_read_and_written(loop: Loop, reader_first: bool) -> None:
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    file = os.fdopen(master, "r+b", 0)
+    if reader_first:
+        reader, received = await loop.connect_read_pipe(Recorder, file)
+    writer, sent = await loop.connect_write_pipe(Recorder, file)
+    if not reader_first:
+        reader, received = await loop.connect_read_pipe(Recorder, file)
+    for transport in reader, writer:
+        assert transport.get_extra_info("pipe") is file and f"fd={master}" in repr(transport)
+    for number in range(1, 4):
+        os.write(slave, b"x")
+        await received.received(number)
+        writer.write(b"answer")
+        assert await loop.run_in_executor(None, os.read, slave, 100) == b"answer"
+    writer.close()
+    await sent.lost
+    reader.close()
+    await received.lost
+    assert file.closed and sent.error is received.error is None
+    os.close(slave)
+
+
+async def test_one_descriptor_opened_again_and_again(loop: Loop) -> None:
+    descriptors = set(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        ours, theirs = os.openpty()
+        file = os.fdopen(ours, "r+b", 0)
+        transports = [
+            await loop.connect_read_pipe(Recorder, file),
+            await loop.connect_write_pipe(Recorder, file),
+        ]
+        for transport, protocol in transports:
+            transport.close()
+            await protocol.lost
+        os.close(theirs)
+    assert set(os.listdir("/proc/self/fd")) == descriptors
 
 
 async def test_a_socket_may_be_written_as_a_pipe(loop: Loop) -> None:
