@@ -11,6 +11,7 @@
      Python's generators and coroutines are this, too: the struct is their frame.
    - stackful: give each coroutine a stack of its own, and change the stack pointer to stop it. It may stop
      anywhere, in any function that it calls, and keeps its locals. Costs a stack each, and some assembly.
+     (casync_generator is one that hands over a value at each stop.)
 
    Here is the first, by hand. `case` labels may stand inside of loops: the switch jumps right into them
    (a trick that Tom Duff found in 1983). */

@@ -9,8 +9,10 @@
    The first error is passed on at once, and the others just go on: nobody waits for them any more. That is
    asyncio's choice; a task group ends them (page 15).
 
-   `our_gather` is made of a future and a counter. casync_gather does the same, and its struct is yours, too:
-   an array of casync_waiter, much as poll(2) has its array of struct pollfd. */
+   `our_gather` is made of a future and a counter. casync_gather does the same (and who cancels it cancels all
+   that it waits for); its struct is yours, too: an array of casync_waiter, much as poll(2) has its array of struct pollfd. With such an array one may also
+   wait for the first that is done (casync_wait, casync_select), or get one after the other
+   (casync_as_completed, casync_completion_next). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>

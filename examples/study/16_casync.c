@@ -146,7 +146,7 @@ static void signals(void) {
     claim("the loop called back", called == 1);
 }
 
-/* Page 14. Small writes share a chunk, large ones are referenced; all go in one vectored call. */
+/* Page 14. Small writes share a chunk, what casync_write_ref gets is not copied; all go in one vectored call. */
 static void buffers(void) {
     casync_allocator default_allocator = {NULL, NULL};
     casync_outbuf out;

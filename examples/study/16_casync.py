@@ -12,11 +12,14 @@ programs: `python -m casync 13_cancellation.py` runs any page of this study on i
     6  select               a selector object, each turn     operations & backend: epoll, skipped while busy
     7  future, 8  task      C already (_asyncio)             the same; their call_soon is casync's
     9  sleep                future + call_later              the same, on the wheel
+    10 gather, 13, 15       Python, on futures and tasks     the same: cancellation, TaskGroup, timeouts
     11 sockets              Python transports                streams & servers, buffers: C transports
     14 back-pressure        a bytearray or deque             buffers: OutBuf, small writes copied, large
                                                              ones referenced, one sendmsg for many
     2  threads              a byte into a socketpair for     wakeup & threadsafe calls: an eventfd, written
                             each call                        only if the loop sleeps
+    3  run_in_executor      a ThreadPoolExecutor             the same (C programs have the thread pool)
+    1  what blocks?         debug mode                       the same; metrics: loop.metrics()
 """
 
 import asyncio
