@@ -452,6 +452,14 @@ def test_importing_casync_does_not_import_it(casync: ModuleType) -> None:
     ended(python("-c", "import casync.gen, sys; assert 'h11' not in sys.modules"))
 
 
+def test_submodules_are_attributes(casync: ModuleType) -> None:
+    code = "from casync import gen; gen.http.Server, gen.http.server.Request, gen.gensocket.GenSocket"
+    ended(python("-c", code))
+    assert gen.GenSocket is gen.gensocket.GenSocket
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        gen.other  # noqa: B018
+
+
 def test_what_is_not_waited_for_is_reported(casync: ModuleType) -> None:
     """As asyncio does: the error of a task that nobody asks for is logged."""
     output = run_script(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -22,6 +23,8 @@ from support import Loop, ended, python, start_script
 from test_gen import Steps, by_yield
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n"
+
+BIG = 50_000_000  # more than the kernel takes of what a peer does not read
 
 
 def make_app(**options: Any) -> Server:
@@ -92,6 +95,15 @@ def receive_until(sock: GenSocket, end: bytes) -> Steps:
         assert chunk, f"end of stream after {bytes(data)!r}"
         data += chunk
     return bytes(data)
+
+
+def received_until_the_end(sock: GenSocket) -> Steps:
+    """How much comes until the peer closes the connection, in whatever way."""
+    size = 0
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := (yield from sock.recv(1 << 16)):
+            size += len(chunk)
+    return size
 
 
 def status_of(answer: bytes) -> int:
@@ -329,6 +341,15 @@ MALFORMED = {
     "negative length": GET + b"Content-Length: -1\r\n\r\n",
     "no length": GET + b"Content-Length: many\r\n\r\n",
     "endless length": GET + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "length and chunks": GET
+    + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    + GET
+    + b"\r\n",
+    "absolute target": b"GET http://[/ HTTP/1.1\r\nHost: test\r\n\r\n",
+    "two hosts": GET + b"Host: test\r\n\r\n",
+    "space before colon": GET + b"Content-Length : 5\r\n\r\nabcde",
+    "end of chunk": GET + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabcXX0\r\n\r\n" + GET + b"\r\n",
+    "requests after it": GET + b"no colon\r\n\r\n" + GET + b"\r\n",
     "two lengths": GET + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     "chunk": GET + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n",
 }
@@ -339,7 +360,7 @@ def refused(loop: Loop, request: bytes) -> Steps:
     served = yield from serving()
     answer = yield from served.raw(request)
     assert status_of(answer) == 400 and b"Connection: close" in answer and b"malformed" in answer
-    assert answer.count(b"HTTP/1.1 400") == 1
+    assert answer.count(b"HTTP/1.1 ") == 1, "what follows is not taken for a request"
     assert (yield from served.request("/")).status == 200, "others are served"
     yield from served.end()
 
@@ -447,7 +468,7 @@ def failing_app() -> Server:
     def body(request: Request) -> Response:
         def chunks() -> Iterator[bytes]:
             yield b"begun"
-            raise OSError("of the body")
+            raise ConnectionError("of the body")
 
         return Response(body=chunks())
 
@@ -501,9 +522,25 @@ def test_http_errors_are_answers(loop: Loop, caplog: pytest.LogCaptureFixture) -
 @by_yield
 def test_a_body_that_fails_does_not_look_complete(loop: Loop, caplog: pytest.LogCaptureFixture) -> Steps:
     served = yield from serving(failing_app())
-    with pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError, match="not a complete"):
         yield from served.request("/body")
-    assert "of the body" in caplog.text
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR and "/body" in record.getMessage() and "of the body" in caplog.text
+    yield from served.end()
+
+
+@by_yield
+def test_a_request_cannot_forge_lines_of_the_log(loop: Loop, caplog: pytest.LogCaptureFixture) -> Steps:
+    app = Server()
+
+    @app.router.get("/{name}")
+    def fail(request: Request) -> Response:
+        raise LookupError(repr(request))
+
+    served = yield from serving(app)
+    assert (yield from served.request("/a%0D%0Aforged")).status == 500
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage() and "/a%0D%0Aforged" in record.getMessage()
     yield from served.end()
 
 
@@ -590,6 +627,25 @@ def test_requests_that_take_too_long_to_finish_are_cancelled(loop: Loop) -> Step
     yield from started.wait()
     yield from served.end()
     assert (yield from asking).status == 500
+
+
+@by_yield
+def test_a_client_that_does_not_read_is_not_waited_for_when_the_server_stops(loop: Loop) -> Steps:
+    app = make_app(shutdown_timeout=0.001)
+
+    @app.router.get("/big")
+    def big(request: Request) -> Response:
+        answering.set()
+        return Response(body=bytes(BIG))
+
+    answering = gen.Event()
+    served = yield from serving(app)
+    sock = yield from served.connect()
+    with sock:
+        sock.send(b"GET /big HTTP/1.1\r\nHost: test\r\n\r\n")
+        yield from answering.wait()
+        yield from served.end()
+        assert (yield from received_until_the_end(sock)) < BIG
 
 
 @by_yield
@@ -745,6 +801,40 @@ def test_the_clients_timeout(loop: Loop) -> Steps:
 
 
 @by_yield
+def test_a_request_that_is_given_up_is_not_sent_to_its_end(loop: Loop) -> Steps:
+    with GenSocket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/"
+        with pytest.raises(asyncio.TimeoutError):
+            yield from ClientRequest(url, "POST", data=bytes(BIG), timeout=0.05).send()
+        peer, _ = yield from sock.accept()
+        with peer:
+            assert (yield from received_until_the_end(peer)) < BIG
+
+
+@by_yield
+def test_what_a_body_raises_is_raised_by_send(loop: Loop) -> Steps:
+    def body() -> Iterator[bytes]:
+        yield b"begun"
+        raise error
+
+    served = yield from serving()
+    for error in LookupError("of the body"), ConnectionError("of the body"):
+        with pytest.raises(type(error), match="of the body"):
+            yield from served.request("/", "POST", data=body(), timeout=60)
+    yield from served.end()
+
+
+@by_yield
+def test_headers_beyond_ascii_are_iso_8859_1(loop: Loop) -> Steps:
+    served = yield from serving()
+    response = yield from served.request("/", data=b"x", headers={"Content-Type": "text/ü"})
+    assert response.status == 200 and response.content_type == "text/ü"
+    yield from served.end()
+
+
+@by_yield
 def test_a_server_that_is_not_there(loop: Loop) -> Steps:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
@@ -759,6 +849,9 @@ def test_requests_that_cannot_be_sent() -> None:
     for options in (
         {"method": "BAD METHOD"},
         {"headers": {"X": "a\r\nb"}},
+        {"headers": {"X\r\nY": "a"}},
+        {"headers": {"X": "\u20ac"}},
+        {"method": "GET / HTTP/1.1\r\nX:"},
         {"headers": {"content-length": "5"}},
         {"json": 1, "data": b"x"},
     ):

@@ -330,6 +330,23 @@ def test_close_and_shutdown_come_after_what_was_sent(loop: Loop) -> Steps:
 
 
 @by_yield
+def test_nothing_is_queued_after_close(loop: Loop) -> Steps:
+    one, two = pair()
+    with two:
+        one.send(pattern(BIG))
+        one.close()
+        with pytest.raises(OSError) as of_sending:
+            one.send(b"late")
+        with pytest.raises(OSError) as of_waiting:
+            yield from one.sendall(b"late")
+        with pytest.raises(OSError) as of_shutdown:
+            one.shutdown(socket.SHUT_WR)
+        for caught in of_sending, of_waiting, of_shutdown:
+            assert caught.value.errno == errno.EBADF
+        assert (yield from receive_all(two)) == pattern(BIG)
+
+
+@by_yield
 def test_errors_of_sending(loop: Loop) -> Steps:
     one, two = pair()
     with one:

@@ -26,8 +26,11 @@ mean in asyncio. Like asyncio's, these objects belong to one loop and its thread
 
 from __future__ import annotations
 
+import importlib
 from asyncio import Future, QueueEmpty, QueueFull, Task
+from typing import Any
 
+from .gensocket import GenSocket
 from .queue import Queue
 from .sync import Condition, Event, Lock, Semaphore
 from .task import GenCancelledError, Loop, create_task, gather, get_running_loop, run, sleep, wait_for
@@ -37,6 +40,7 @@ __all__ = [
     "Event",
     "Future",
     "GenCancelledError",
+    "GenSocket",
     "Lock",
     "Loop",
     "Queue",
@@ -51,3 +55,9 @@ __all__ = [
     "sleep",
     "wait_for",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "http":  # imported when it is asked for, since it needs h11
+        return importlib.import_module(".http", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

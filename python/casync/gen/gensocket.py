@@ -236,23 +236,31 @@ class GenSocket:
         bytes; who sends much should do that, for the queue has no limit. An error at once is raised,
         one later is what waiting raises.
         """
+        self._check_open()
         return self._sender.send(data, flags)
 
     @types.coroutine
     def sendall(self, data: Any, flags: int = 0) -> Generator[Any, Any, None]:
         """Sends, and waits until the kernel has all of it."""
-        yield from self._sender.send(data, flags)
+        yield from self.send(data, flags)
 
     @types.coroutine
     def sendto(self, data: Any, address: Any) -> Generator[Any, Any, int]:
         """Sends a datagram; the host may be a name. Gives the number of bytes."""
         address = yield from self._resolve(address)
+        self._check_open()
         return (yield from self._sender.send(data, 0, address))
+
+    def _check_open(self) -> None:
+        """The queue outlives the socket: what comes after close() must not get into it."""
+        if self._socket.fileno() == -1:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     # -- the end --
 
     def shutdown(self, how: int) -> None:
         """As socket.shutdown(); the end of the stream comes after all that was sent before."""
+        self._check_open()
         if how == socket.SHUT_RD:
             self._socket.shutdown(how)
         else:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import h11
 
 from ..task import wait_for
-from .message import Headers, Pairs, charset, encode, next_event, send
+from .message import BodyError, Headers, Pairs, charset, encode, next_event, send
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -76,7 +76,7 @@ class ClientRequest:
         self.method = method.upper()
         self.timeout = timeout
         self._host = parts.hostname
-        self._port = parts.port or _PORTS[parts.scheme]
+        self._port = _PORTS[parts.scheme] if parts.port is None else parts.port
         self._ssl = (ssl or tls.create_default_context()) if parts.scheme == "https" else None
         form = isinstance(data, Mapping)
         self._body, content_type = encode(urlencode(data).encode() if form else data, json)
@@ -88,7 +88,7 @@ class ClientRequest:
             self._head = h11.Request(
                 method=self.method,
                 target=target,
-                headers=self._headers(Headers(headers), parts.netloc, content_type).pairs(),
+                headers=self._headers(Headers(headers), parts.netloc, content_type).encoded(),
             )
         except h11.LocalProtocolError as error:
             raise ValueError(f"this cannot be sent as HTTP: {error}") from error
@@ -113,7 +113,7 @@ class ClientRequest:
         """Connects, sends the request and waits for the whole response.
 
         Errors: OSError, as ConnectionError if the response is not HTTP or ends early;
-        asyncio.TimeoutError.
+        asyncio.TimeoutError; what an iterable body raises.
         """
         return (yield from wait_for(self._exchange(), self.timeout))
 
@@ -121,14 +121,26 @@ class ClientRequest:
     def _exchange(self) -> Generator[Any, Any, ClientResponse]:
         reader, writer = yield from asyncio.open_connection(self._host, self._port, ssl=self._ssl)
         try:
-            connection = h11.Connection(h11.CLIENT)
+            response = yield from self._converse(reader, writer)
+        except BaseException:
+            writer.transport.abort()  # close() would wait, maybe for ever, until the server takes the rest
+            raise
+        writer.close()
+        return response
+
+    @types.coroutine
+    def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Generator[Any, Any, ClientResponse]:
+        connection = h11.Connection(h11.CLIENT)
+        try:
             with contextlib.suppress(ConnectionError):  # a server that has refused the body has said why
                 yield from send(connection, writer, self._head, self._body)
             return (yield from self._receive(connection, reader))
+        except BodyError as error:
+            raise error.reason from None
         except h11.RemoteProtocolError as error:
             raise ConnectionError(f"{self.url}: not a complete HTTP response: {error}") from error
-        finally:
-            writer.close()
 
     @types.coroutine
     def _receive(

@@ -55,7 +55,7 @@ class MultiDict(Mapping[str, str]):
 
 
 class Headers(MultiDict):
-    """A message's headers; names are the same in upper and lower case."""
+    """A message's headers; names are the same in upper and lower case, values are ISO-8859-1 in transit."""
 
     @staticmethod
     def _key(name: str) -> str:
@@ -64,6 +64,10 @@ class Headers(MultiDict):
     @classmethod
     def received(cls, event: h11.Request | h11.Response) -> Headers:
         return cls((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
+
+    def encoded(self) -> list[tuple[bytes, bytes]]:
+        """For h11, which refuses what is no header. UnicodeEncodeError if it cannot be one."""
+        return [(str.encode(name, "ascii"), str.encode(value, "latin-1")) for name, value in self._pairs]
 
 
 def charset(content_type: str | None) -> str:
@@ -107,17 +111,36 @@ def write(
     writer.writelines([piece for piece in pieces if piece])  # asyncio, since 3.12, never ends an empty one
 
 
+class BodyError(Exception):
+    """An iterable body raised `reason`: so its OSErrors are not mistaken for the connection's."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _chunks(body: Iterable[bytes]) -> Iterator[h11.Data]:
+    try:
+        for chunk in body:
+            yield h11.Data(data=chunk)
+    except Exception as error:
+        raise BodyError(error) from error
+
+
 @types.coroutine
 def send(
     connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request | h11.Response, body: Any
 ) -> Generator[Any, Any, None]:
-    """Sends a message; of an iterable body no more than the peer takes is kept in memory."""
+    """Sends a message; of an iterable body no more than the peer takes is kept in memory.
+
+    Errors: BodyError, OSError.
+    """
     if isinstance(body, bytes):
         write(connection, writer, head, body)
     else:
         writer.write(connection.send(head))
-        for chunk in body:
-            writer.write(connection.send(h11.Data(data=chunk)))
+        for data in _chunks(body):
+            writer.write(connection.send(data))
             yield from writer.drain()
         writer.write(connection.send(h11.EndOfMessage()))
     yield from writer.drain()

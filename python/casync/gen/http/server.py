@@ -21,7 +21,7 @@ import h11
 
 from ..sync import Event
 from ..task import GenCancelledError, create_task, wait_for
-from .message import READ_SIZE, Headers, MultiDict, Pairs, encode, next_event, send, write
+from .message import READ_SIZE, BodyError, Headers, MultiDict, Pairs, encode, next_event, send, write
 
 _logger = logging.getLogger("casync.gen.http")
 
@@ -63,7 +63,7 @@ class Response:
             raise ValueError(f"a response of status {status} has no body")
 
     def _head(self, close: bool) -> h11.Response:
-        """For h11, which raises LocalProtocolError if a header is not allowed."""
+        """For h11. Errors: h11.LocalProtocolError, UnicodeEncodeError if a header is not allowed."""
         headers = [("Date", formatdate(usegmt=True)), *self.headers.pairs()]
         if self.status not in _WITHOUT_BODY:
             headers.append(("Content-Type", self.content_type))
@@ -71,7 +71,8 @@ class Response:
                 headers.append(("Content-Length", str(len(self.body))))
         if close:
             headers.append(("Connection", "close"))
-        return h11.Response(status_code=self.status, headers=headers, reason=_phrase(self.status))
+        encoded = Headers(headers).encoded()
+        return h11.Response(status_code=self.status, headers=encoded, reason=_phrase(self.status))
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {_phrase(self.status)}>"
@@ -102,9 +103,13 @@ class Request:
     """What a handler gets."""
 
     def __init__(self, event: h11.Request) -> None:
+        """Errors: HTTPError 400."""
         target = event.target.decode("ascii")
         if not target.startswith("/"):  # as proxies get it: http://host/path (RFC 9112, 3.2.2)
-            parts = urlsplit(target)
+            try:
+                parts = urlsplit(target)
+            except ValueError as error:
+                raise HTTPError(400, f"malformed request: {error}") from error
             target = (parts.path or "/") + ("?" if parts.query else "") + parts.query
         self._path, _, query = target.partition("?")
         self.method = event.method.decode("ascii")
@@ -138,7 +143,7 @@ class Request:
             raise HTTPError(400, f"the body is not JSON: {error}") from error
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.path}>"
+        return f"<Request {self.method} {self._path}>"
 
 
 class Router:
@@ -339,7 +344,6 @@ class _Connection:
             _logger.debug("a connection ended: %r", error)
         except Exception:
             _logger.exception("a connection failed")
-            self._writer.transport.abort()  # so the client sees that its response is not complete
         finally:
             self._writer.close()
 
@@ -380,11 +384,14 @@ class _Connection:
 
     @types.coroutine
     def _receive(self) -> Generator[Any, Any, Request]:
-        """Receives a request. Errors: HTTPError 413 and 505, h11.RemoteProtocolError, OSError."""
+        """Receives a request. Errors: HTTPError 400, 413 and 505, h11.RemoteProtocolError, OSError."""
         event = yield from next_event(self._http, self._reader)
         if not event.http_version.startswith(b"1."):
             raise HTTPError(505)
         self._request = request = Request(event)
+        if "Content-Length" in request.headers and "Transfer-Encoding" in request.headers:
+            # RFC 9112, 6.1: a proxy before this server may see another end of this request than h11 does.
+            raise HTTPError(400, "malformed request: both Content-Length and Transfer-Encoding")
         limit = self._server.max_body_size
         too_large = HTTPError(413, f"the body of a request has at most {limit} bytes here")
         if int(request.headers.get("Content-Length", 0)) > limit:
@@ -409,14 +416,20 @@ class _Connection:
                 response = error._response()
             head = response._head(close=self._server._closing.is_set())
         except GenCancelledError:
-            _logger.error("%s %s: the handler was cancelled", request.method, request.path)
+            _logger.error("%r: the handler was cancelled", request)
             write(self._http, self._writer, _FAILED._head(close=True), self._body(_FAILED))
             raise
         except Exception:
-            _logger.exception("%s %s: the handler failed", request.method, request.path)
+            _logger.exception("%r: the handler failed", request)
             response, head = _FAILED, _FAILED._head(close=self._server._closing.is_set())
         try:
             yield from send(self._http, self._writer, head, self._body(response))
+        except BodyError as error:
+            self._writer.transport.abort()  # so the client sees that its response is not complete
+            _logger.error("%r: the body of the response failed", request, exc_info=error.reason)
+        except BaseException:
+            self._writer.transport.abort()  # close() would wait, maybe for ever, until the client reads
+            raise
         finally:
             if hasattr(response.body, "close"):
                 response.body.close()
