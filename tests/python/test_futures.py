@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 from support import REPOSITORY, ended, python
+from test_leaks import assert_flat
 
 # Futures that Python makes, ends and looks at by their number.
 EXTENSION = r"""
@@ -231,6 +232,27 @@ def test_what_is_no_c_future_is_refused(casync: ModuleType, c: ModuleType) -> No
                 casync.wrap_future(wrong)
 
     casync.run(main())
+
+
+def test_nothing_leaks(casync: ModuleType, c: ModuleType) -> None:
+    async def one_round() -> None:
+        loop = asyncio.get_running_loop()
+        wrapped = casync.wrap_future(c.init(0, loop))
+        c.chain(0, asyncio.sleep(0))
+        await wrapped
+        cancelled = casync.wrap_future(c.init(1, loop))
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        c.chain(1, task)
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled, task])
+        assert task.cancelled()
+        for number in range(2):
+            c.close(number)
+
+    loop = casync.new_event_loop()
+    assert_flat(lambda: loop.run_until_complete(one_round()))
+    loop.close()
 
 
 def test_the_example(casync: ModuleType) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from support import Recorder, collect_garbage, tcp_pair, turns
+from test_leaks import assert_flat
 
 casync_trace = pytest.importorskip("casync.trace")
 
@@ -196,6 +197,20 @@ def test_exceptions_pass_and_tasks_are_not_kept(casync: ModuleType) -> None:
         assert [type(context["exception"]) for context in told] == [ValueError]
 
     casync.run(main())
+
+
+def test_nothing_leaks(casync: ModuleType) -> None:
+    async def one_round() -> None:
+        loop = asyncio.get_running_loop()
+        with casync_trace.observe(loop, casync_trace.ChromeTrace()):
+            loop.call_soon(first, object())
+            loop.call_later(0, second, object())
+            loop.call_later(3600, first).cancel()
+            await loop.create_task(pause())
+
+    loop = casync.new_event_loop()
+    assert_flat(lambda: loop.run_until_complete(one_round()))
+    loop.close()
 
 
 def test_slow_callbacks_are_logged(casync: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
