@@ -5853,14 +5853,15 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
 }
 
 CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) {
-    if (!task->step) casync__fiber_of(task)->references++;
+    casync__fiber *fiber = casync__fiber_of(task);
+    if (!fiber->task.step) fiber->references++;
     return task;
 }
 
 CASYNC__DEFINE void casync_task_release(casync_task *task) {
     casync__fiber *fiber = casync__fiber_of(task);
-    if (task->step || --fiber->references > 0) return;
-    casync_future_close(&task->future);
+    if (fiber->task.step || --fiber->references > 0) return;
+    casync_future_close(&fiber->task.future);
     casync__return_fiber(fiber->loop, fiber);
 }
 
