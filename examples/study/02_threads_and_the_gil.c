@@ -40,7 +40,7 @@ static void two_threads(thread_function function) {
 }
 
 /* Two customers pay in 1 each. There should be 2 then. */
-static volatile int balance;
+static int balance;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_barrier_t both_have_read;
 

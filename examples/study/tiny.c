@@ -267,8 +267,8 @@ static int64_t gather_step(task *t) {
     END(t, g->error);
 }
 
-/* Periodic work, until the task is cancelled. The times are multiples from the start, so that the time that
-   the work takes does not add up. */
+/* Periodic work, until the task is cancelled, at multiples from the start: so the time that the work takes
+   does not add up. (Page 12 skips periods that were missed; here they are made up for.) */
 typedef struct periodic {
     task task;
     operation op;

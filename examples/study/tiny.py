@@ -273,8 +273,8 @@ async def gather(*coroutines: Coroutine[Future, None, Any]) -> list[Any]:
 
 
 async def every(seconds: float, callback: Callback, *args: Any) -> None:
-    """Periodic work, until the task is cancelled. The times are multiples from the start, so that the
-    time that the work takes does not add up."""
+    """Periodic work, until the task is cancelled, at multiples from the start: so the time that the work
+    takes does not add up. (Page 12 skips periods that were missed; here they are made up for.)"""
     loop = get_running_loop()
     when = loop.time()
     while True:

@@ -80,6 +80,13 @@ def test_each_page_has_its_counterpart_and_its_place_in_the_table_of_contents() 
     assert sorted(linked) == sorted(files)
 
 
+def test_the_last_page_goes_through_the_sections_of_casync_h() -> None:
+    sections = re.findall(r"^/\* >> (.+) \(API\) -", (REPOSITORY / "casync.h").read_text(), re.MULTILINE)
+    shown = ", ".join(promised(STUDY / "16_casync.c").splitlines()).split(", ")
+    assert sections[:2] == ["config & compiler", "system calls"]  # how it is built, and how the page counts
+    assert [section for section in sections[2:] if section not in shown] == []
+
+
 def questions() -> list[tuple[str, str, str, str]]:
     """Of questions.md: each question, and its programs: language, text, and what it prints."""
     found = []
