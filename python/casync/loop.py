@@ -213,7 +213,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     # -- debug mode, and while observed: asyncio's own handles, in the native queue --
 
-    def _run_handle(self, handle: asyncio.Handle | None) -> None:
+    def _run_handle(self, handle: Any) -> None:
         """What BaseEventLoop._run_once does with a handle."""
         try:
             if handle._cancelled:
@@ -226,7 +226,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             # An exception that a task keeps leads by its frames to this one, and would keep the task.
             handle = None
 
-    def _run_now(self, handle: asyncio.Handle | None) -> None:
+    def _run_now(self, handle: Any) -> None:
         try:
             if not self._debug:
                 handle._run()
