@@ -513,8 +513,9 @@ def test_http_errors_are_answers(loop: Loop, caplog: pytest.LogCaptureFixture) -
     served = yield from serving(failing_app())
     response = yield from served.request("/error")
     assert (response.status, response.text, response.headers["x-why"]) == (409, "because\n", "it is so")
-    response = yield from served.request("/json", "POST", data="{")
-    assert response.status == 400 and "not JSON" in response.text
+    for data in b"{", b"\xff", b"", b"[" * 100_000:
+        response = yield from served.request("/json", "POST", data=data)
+        assert response.status == 400 and "not JSON" in response.text
     assert not caplog.records
     yield from served.end()
 

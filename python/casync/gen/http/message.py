@@ -108,7 +108,10 @@ def write(
     """Sends a message without waiting."""
     events = [head, h11.Data(data=body), h11.EndOfMessage()] if body else [head, h11.EndOfMessage()]
     pieces = [connection.send(event) for event in events]
-    writer.writelines([piece for piece in pieces if piece])  # asyncio, since 3.12, never ends an empty one
+    if len(body) < READ_SIZE:
+        pieces = [b"".join(pieces)]  # one system call, and one packet
+    for piece in pieces:  # not writelines(): asyncio's, in 3.12 and 3.13, does not make drain() wait
+        writer.write(piece)
 
 
 class BodyError(Exception):

@@ -139,7 +139,7 @@ class Request:
         """The body's JSON value; if it is none, HTTPError 400."""
         try:
             return json.loads((yield from self.read()))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # the latter for what is nested too deep
             raise HTTPError(400, f"the body is not JSON: {error}") from error
 
     def __repr__(self) -> str:
@@ -331,6 +331,7 @@ class _Connection:
         self._server = server
         self._reader = reader
         self._writer = writer
+        writer.transport.set_write_buffer_limits(0)  # a response is served when the kernel has all of it
         self._http = h11.Connection(h11.SERVER)
         self._request: Request | None = None  # the one that is being received or answered
 
