@@ -1093,20 +1093,24 @@ CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int
 /* >> sync primitives (API) -------------------------------------------------------------------- */
 
 /* How the tasks of one loop wait for each other: asyncio's locks and queues, with its names and meaning. The
-   rules are the same for all: - The structs are yours, and ready to use when they are zeroed: a lock is free,
-   an event not set, a semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct
-   in whatever state. Only a queue needs a close. A struct must outlive those who wait for it. - x() waits: it
-   is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already if there is nothing to wait
-   for: for stackless tasks, gather, select, callbacks; with casync_wait_for it has a time limit. It belongs
-   to the loop that this thread runs; where none runs, to wait is -EPERM. All else has an immediate result,
-   and may be called from tasks and callbacks alike, in the loop's thread. - Who comes first is served first.
-   What becomes free is handed at once to the first who waits for it, and nobody can come between. - So an
-   operation that is done has had its effect, also if its task is cancelled before it goes on: the task has
-   the lock, or the item. One that is cancelled, or closed, while pending has had none. - What would have to
-   wait, in a form that does not, is -EAGAIN. What the state does not allow (the release of a lock that is
-   free, a task_done too many) is CASYNC_INVALID_STATE, and changes nothing. Costs: no system call; and no
-   allocation but for a queue's items. All are O(1), but for O(log n) in a priority queue, and for whoever
-   wakes n others. */
+   rules are the same for all:
+
+   1. The structs are yours, and ready to use when they are zeroed: a lock is free, an event not set, a
+      semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct in whatever
+      state. Only a queue needs a close. A struct must outlive those who wait for it.
+   2. x() waits: it is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already if there
+      is nothing to wait for: for stackless tasks, gather, select, callbacks; with casync_wait_for it has a
+      time limit. It belongs to the loop that this thread runs; where none runs, to wait is -EPERM. All else
+      has an immediate result, and may be called from tasks and callbacks alike, in the loop's thread.
+   3. Who comes first is served first. What becomes free is handed at once to the first who waits for it,
+      and nobody can come between.
+   4. So an operation that is done has had its effect, also if its task is cancelled before it goes on: the
+      task has the lock, or the item. One that is cancelled, or closed, while pending has had none.
+   5. What would have to wait, in a form that does not, is -EAGAIN. What the state does not allow (the
+      release of a lock that is free, a task_done too many) is CASYNC_INVALID_STATE, and changes nothing.
+
+   Costs: no system call; and no allocation but for a queue's items. All are O(1), but for O(log n) in a
+   priority queue, and for whoever wakes n others. */
 
 /* Something that has happened, or not yet. Set lets all who wait go on, and all who come until clear. */
 typedef struct casync_event {
@@ -1703,8 +1707,8 @@ CASYNC_API int64_t casync_datagram_open(casync_loop *loop, casync_datagram *data
                                         const casync_datagram_desc *desc);
 
 /* Sends one datagram, which may be empty, to an address, or with NULL to where the socket is connected.
-   Never waits: if the kernel does not take it now it is copied and queued. sendv sends spans as one
-   datagram. Returns its size. try_send queues nothing: -EAGAIN if the kernel does not take it at once.
+   Never waits: if the kernel does not take it now it is copied and queued. writev sends spans as one
+   datagram. Returns its size. try_write queues nothing: -EAGAIN if the kernel does not take it at once.
    Errors, with which nothing was sent or queued (error_received is not called for what is returned
    here): -ENOBUFS if the queue is at its limit, CASYNC_INVALID_STATE if the socket is not open, -EPIPE
    after finish or abort, -EDESTADDRREQ or -ENOTCONN without an address, -EMSGSIZE, -ENOMEM, -ECONNREFUSED
@@ -1718,7 +1722,7 @@ CASYNC_API int64_t casync_datagram_try_write(casync_datagram *datagram, const vo
                                              const casync_address *address);
 
 /* Sends one datagram and is done, with its size, when the kernel has it. Behind what is queued it waits in
-   turn, whatever queue_limit is; the data must live until then. Errors: as send, and -ECONNABORTED if the
+   turn, whatever queue_limit is; the data must live until then. Errors: as write, and -ECONNABORTED if the
    socket is closed or aborted. */
 CASYNC_API casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op, const void *data,
                                                   size_t size, const casync_address *address);
