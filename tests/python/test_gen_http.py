@@ -247,6 +247,37 @@ def test_responses_without_a_body(loop: Loop) -> Steps:
     yield from served.end()
 
 
+@by_yield
+def test_what_has_no_body_does_not_shift_the_responses_after_it(loop: Loop) -> Steps:
+    app = make_app()
+
+    @app.router.get("/{status}")
+    def bodiless(request: Request) -> Response:
+        return Response(int(request.path_params["status"]), headers={"ETag": '"1"'})
+
+    @app.router.get("/in/chunks")
+    def chunks(request: Request) -> Response:
+        return Response(body=(b"not sent", b"for HEAD"))
+
+    served = yield from serving(app)
+    heads = b"GET /204", b"GET /304", b"HEAD /304", b"HEAD /", b"HEAD /in/chunks", b"HEAD /no/such"
+    last = GET + b"Content-Length: 4\r\nConnection: close\r\n\r\nlast"
+    answer = yield from served.raw(*(b"%s HTTP/1.1\r\nHost: test\r\n\r\n" % head for head in heads), last)
+    *bodiless_answers, end = answer.split(b"\r\n\r\n")
+    assert [status_of(head) for head in bodiless_answers] == [204, 304, 304, 200, 200, 404, 200]
+    assert end == b"last"
+    yield from served.end()
+
+
+@by_yield
+def test_a_folded_header_is_one_value(loop: Loop) -> Steps:
+    """RFC 9112, 5.2: what a proxy may take for a part of X must not be a Content-Length here."""
+    served = yield from serving()
+    answer = yield from served.raw(GET + b"X: a\r\n Content-Length: 9\r\nConnection: close\r\n\r\n")
+    assert status_of(answer) == 200 and answer.endswith(b"\r\n\r\n")
+    yield from served.end()
+
+
 def test_headers_are_found_in_any_case_and_all() -> None:
     headers = Headers([("Set-Cookie", "a"), ("set-cookie", "b"), ("Other", "c")])
     assert headers["SET-COOKIE"] == "a" and headers.get_all("Set-Cookie") == ["a", "b"]
@@ -767,6 +798,8 @@ def test_answers_of_all_kinds(loop: Loop) -> Steps:
         (b"HTTP/1.0 200 OK\r\n\r\nold", 200, b"old"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", 404, b""),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 200, b"abc"),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
         (b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n", 302, b""),
     ):
         url, serving = yield from scripted(answer)
@@ -781,6 +814,8 @@ def test_answers_that_are_none(loop: Loop) -> Steps:
         b"",
         b"garbage\r\n\r\n",
         b"HTTP/1.1 200 O",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000,
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
     ):
