@@ -37,18 +37,24 @@ class Room:
                 guest.send(f"{text}\n".encode())  # sends now; what a slow guest does not take is queued
 
     def serve(self, guest: GenSocket) -> Steps:
-        said: gen.Queue[str | None] = gen.Queue()
-        reading = gen.create_task(lines(guest, said))
-        name = yield from said.get()
+        with guest:
+            said: gen.Queue[str | None] = gen.Queue()
+            reading = gen.create_task(lines(guest, said))
+            name = yield from said.get()
+            if name is not None:
+                yield from self.talk(guest, name, said)
+            yield from reading  # which raises the error that ended it, if one did
+
+    def talk(self, guest: GenSocket, name: str, said: gen.Queue[str | None]) -> Steps:
         self.guests.add(guest)
-        guest.send(b"welcome\n")
-        self.tell(guest, f"{name} came")
-        while (text := (yield from said.get())) is not None:
-            self.tell(guest, f"{name}: {text}")
-        self.guests.remove(guest)
-        self.tell(guest, f"{name} left")
-        yield from reading
-        guest.close()
+        try:
+            guest.send(b"welcome\n")
+            self.tell(guest, f"{name} came")
+            while (text := (yield from said.get())) is not None:
+                self.tell(guest, f"{name}: {text}")
+        finally:
+            self.guests.remove(guest)
+            self.tell(guest, f"{name} left")
 
     def accept(self, listener: GenSocket) -> Steps:
         while True:

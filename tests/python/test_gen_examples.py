@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
+import socket
 from types import ModuleType
 
 import pytest
-from support import REPOSITORY, ended, python
+from casync import gen
+from support import REPOSITORY, Loop, ended, python
+from test_gen import Steps, by_yield
+from test_gen_sockets import pair
 
 EXPECTED = {
     "gen_chat": [
@@ -39,3 +44,16 @@ def test_examples(casync: ModuleType, name: str) -> None:
     environment = {"PYTHONASYNCIODEBUG": ""}  # else asyncio logs too
     lines = ended(python("-W", "error", program, env=environment)).splitlines()
     assert [line for line in lines if not line.startswith("listening on")] == EXPECTED[name]
+
+
+@by_yield
+def test_the_chat_room_keeps_nobody_who_left(loop: Loop) -> Steps:
+    room = runpy.run_path(str(REPOSITORY / "examples" / "gen_chat.py"))["Room"]()
+    for said, error in (b"", None), (b"no end of line", None), (b"name\n\xff\n", UnicodeDecodeError):
+        guest, other = pair()
+        with other:
+            other.send(said)
+            other.shutdown(socket.SHUT_WR)
+            (result,) = yield from gen.gather(room.serve(guest), return_exceptions=True)
+            assert result is None if error is None else isinstance(result, error)
+            assert not room.guests and guest.fileno() == -1
