@@ -2423,7 +2423,7 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
    free list that grows by a chunk of 31). A turn with work ready polls only every 64 turns or 100 us,
    and reads the clock once if there are timers, else every other time; a turn without work is one
-   epoll_pwait2. */
+   epoll_pwait2. The job of a task lets the task go on from right here. */
 
 enum {
     CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
@@ -2431,9 +2431,9 @@ enum {
     CASYNC__JOB_POSTED = 4,   /* came from another thread: job->posted is to be reset */
     CASYNC__JOB_PREPARED = 7, /* any of these: casync__prepare_call has something to do */
     CASYNC__JOB_UNREFERENCED = 8,
-    CASYNC__JOB_FINALLY = 32, /* called even when the loop is closed, to free what it has */
-    CASYNC__JOB_TASK = 64,    /* the job of a casync_task */
-    CASYNC__JOB_INTERNAL = 16 /* not the user's: casync_walk passes over it */
+    CASYNC__JOB_INTERNAL = 16, /* not the user's: casync_walk passes over it */
+    CASYNC__JOB_FINALLY = 32,  /* called even when the loop is closed, to free what it has */
+    CASYNC__JOB_TASK = 64      /* the job of a casync_task, which has no callback: casync__task_run */
 };
 
 #define CASYNC__MAX_SKIPPED_POLLS 64
@@ -3355,7 +3355,8 @@ CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
 /* >> futures (implementation) ----------------------------------------------------------------- */
 
 /* A future's callbacks are jobs on a list of its own; when it is done the whole list is appended to the
-   ready queue in O(1). No allocation, no system call. */
+   ready queue in O(1). Operations, tasks and waits begin with one, and the table of kinds tells how each is
+   asked to end. No allocation, no system call. */
 
 /* What a future is the first member of. `cancel` is how it is asked to end, if that takes more than being
    marked as cancelled; `abandon` ends, at once, what would make it done. */
@@ -3380,7 +3381,6 @@ typedef struct casync__future_kind {
     bool is_task;
 } casync__future_kind;
 
-static void casync__task_go_on(void *task);
 static void casync__interrupt(casync_task *task);
 static void casync__op_abandon(casync_future *future);
 static void casync__timer_op_abandon(casync_future *future);
@@ -3527,7 +3527,9 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
    operation (casync_op) is what a caller waits for: it is attempted at once; if the kernel says EAGAIN
    it waits with its stream or server, and is attempted again when the watcher says ready. Nothing above
    knows more of the kernel than that, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is
-   another casync__backend, and one that completes operations by itself gets to know them in casync__op_begin.
+   another casync__backend, and one that completes operations by itself gets to know them in
+   casync__op_begin. Locks, queues and pools have operations too, which wait for other tasks or for threads:
+   the table of kinds tells how each is given up.
 
    The table `fds` maps a descriptor's number to its watcher and a generation, which changes with each
    watcher. epoll hands back (generation, number), so an event that was meant for somebody before is
@@ -3902,10 +3904,10 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
 
 /* >> fd watchers (implementation) ------------------------------------------------------------- */
 
-/* A watcher is a row of the table above with two jobs, one a direction, which an event puts into the
-   ready queue. So order and cancel are those of every other job. Streams, servers and signals have
-   watchers too; `kind` tells whose it is. Costs: see operations & backend. The table has 16 bytes a
-   descriptor number, doubled when needed. */
+/* A watcher is a row of the table above with two jobs, one a direction, which an event puts into the ready
+   queue. So order and cancel are those of every other job. Streams, servers, datagrams, signals and those who
+   wait for a descriptor have watchers too; `kind` tells whose it is. Costs: see operations & backend. The
+   table has 16 bytes a descriptor number, doubled when needed. */
 
 enum {
     CASYNC__WATCHER_USER,
@@ -5980,7 +5982,7 @@ static void casync__leave_groups(casync_task *task);
 static int64_t casync__task_begin(casync_loop *loop, casync_task *task) {
     int64_t result = casync__context_inherit(task, loop->task);
     if (result < 0) return result;
-    casync__job_init(loop, &task->job, casync__task_go_on, task);
+    casync__job_init(loop, &task->job, NULL, task);
     task->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_TASK;
     casync__list_append(&loop->tasks, &task->link);
     casync__make_ready(loop, &task->job);
@@ -6021,11 +6023,6 @@ CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task
         loop->task = outer;
     }
     if (ended) casync__task_end(task, result);
-}
-
-/* What the jobs of tasks have as their callback: casync__run_ready knows them by their flag. */
-static void casync__task_go_on(void *task) {
-    casync__task_run(casync__task_loop((casync_task *)task), (casync_task *)task);
 }
 
 CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step) {
@@ -6605,9 +6602,16 @@ CASYNC__DEFINE int64_t casync_run(casync_coroutine coroutine, void *arg) {
 
 /* >> structured concurrency (implementation) -------------------------------------------------- */
 
-/* A wait set is a future with a job on each future that it waits for, all in the caller's memory. When
-   it is done, cancelled or closed, it takes its jobs back, so the memory is the caller's again. No
-   allocation, no system call. */
+/* A wait set is a future with a job on each future that it waits for, all in the caller's memory. When it is
+   done, cancelled or closed, it takes its jobs back, so the memory is the caller's again. A timeout is a
+   timer that cancels a task.
+
+   A task group is in the memory of its parent too, but what its children refer to is a record of the
+   library's, for a parent may end without it. When the last child is done, and the parent waits for that,
+   the group's future is done with what came of it all.
+
+   Costs: no system call. An allocation for each group and each of its children; else none, but for the
+   wheel's when a timer is the first of its level. */
 
 static void casync__set_detach(casync_wait_set *set) {
     size_t i;
@@ -9328,16 +9332,22 @@ CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const vo
 
 /* -- servers -- */
 
+/* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher does. */
+static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry, int64_t delay,
+                                   casync_callback callback, void *arg) {
+    casync_timer_ref(retry, !(watcher->flags & CASYNC__WATCHER_UNREFERENCED));
+    retry->job.flags |= CASYNC__JOB_INTERNAL;
+    return casync_call_later(watcher->reader.loop, retry, delay, callback, arg);
+}
+
 static void casync__server_retry(void *arg) { (void)casync_server_resume((casync_server *)arg); }
 
 /* Accepting fails for want of something that may come back: going on at once would spin. */
 static void casync__server_back_off(casync_server *server, int64_t error) {
-    casync_loop *loop = server->watcher.reader.loop;
-    casync__unwant(&server->watcher, CASYNC__READ);
-    casync_timer_ref(&server->retry, !(server->watcher.flags & CASYNC__WATCHER_UNREFERENCED));
-    server->retry.job.flags |= CASYNC__JOB_INTERNAL;
-    if (casync_call_later(loop, &server->retry, CASYNC__ACCEPT_RETRY, casync__server_retry, server) < 0)
-        casync__want(&server->watcher, CASYNC__READ); /* no memory for the timer: spinning is what is left */
+    casync_watcher *watcher = &server->watcher;
+    casync__unwant(watcher, CASYNC__READ);
+    if (casync__retry_later(watcher, &server->retry, CASYNC__ACCEPT_RETRY, casync__server_retry, server) < 0)
+        casync__want(watcher, CASYNC__READ); /* no memory for the timer: spinning is what is left */
     casync__report_server(server, "cannot accept connections, trying again in 100 ms", error);
 }
 
@@ -9955,13 +9965,10 @@ static void casync__datagram_writable(void *arg);
    epoll knows of no receiver), so waiting for that would spin: the next attempt comes a little later. */
 static void casync__datagram_back_off(casync_datagram *datagram) {
     const casync__datagram_entry *entry = casync__first_entry(&datagram->out);
-    casync_loop *loop = casync__datagram_loop(datagram);
     if (entry->address.size == 0 || casync__sockaddr(&entry->address)->sa_family != AF_UNIX) return;
-    casync_timer_ref(&datagram->retry, !(datagram->watcher.flags & CASYNC__WATCHER_UNREFERENCED));
-    datagram->retry.job.flags |= CASYNC__JOB_INTERNAL;
-    if (casync_call_later(loop, &datagram->retry, CASYNC__DATAGRAM_RETRY, casync__datagram_writable,
-                          datagram) == 0) /* else no memory for the timer: spinning is what is left */
-        casync__unwant(&datagram->watcher, CASYNC__WRITE);
+    if (casync__retry_later(&datagram->watcher, &datagram->retry, CASYNC__DATAGRAM_RETRY,
+                            casync__datagram_writable, datagram) == 0)
+        casync__unwant(&datagram->watcher, CASYNC__WRITE); /* else spinning is what is left */
 }
 
 /* Sends the first datagrams of the queue. False if the kernel took less than all it was given: then it
@@ -11053,7 +11060,8 @@ CASYNC__DEFINE int64_t casync_shutdown_default_executor(void) {
 
 /* >> metrics (implementation) ----------------------------------------------------------------- */
 
-/* Counters are always kept: one addition a turn. Time is measured if the loop was asked to. */
+/* Counters are always kept: an addition for each callback, poll and turn. Time is measured if the loop was
+   asked to. */
 
 CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
     const casync_link *link;

@@ -133,6 +133,13 @@ HELPER void allow_descriptors(void) { EQ(setrlimit(RLIMIT_NOFILE, &descriptor_li
 /* A pipe, with ends[0] to read from. */
 HELPER void make_pipe(int ends[2]) { EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0); }
 
+HELPER int socket_option(int fd, int level, int name) {
+    int value = -1;
+    socklen_t size = sizeof value;
+    EQ(getsockopt(fd, level, name, &value, &size), 0);
+    return value;
+}
+
 HELPER void make_socketpair(int ends[2]) {
     EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
 }
