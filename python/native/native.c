@@ -11,8 +11,8 @@
    interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
    the run waits in loop->error.
 
-   Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c, streams.c, server.c,
-   module.c. */
+   Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c,
+   awaitable.c, streams.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -212,6 +212,7 @@ static PyObject *import_attribute(const char *module, const char *path) {
 #include "transport.c"
 #include "pipe.c"
 #include "datagram.c"
+#include "awaitable.c"
 #include "streams.c"
 #include "server.c"
 #include "module.c"

@@ -18,18 +18,15 @@ enum read_kind { READ_SOME, READ_EXACTLY, READ_UNTIL, READ_LINE };
 
 static const char *const read_names[] = {"read", "readexactly", "readuntil", "readline"};
 
-enum { OPERATION_CREATED, OPERATION_RUNNING, OPERATION_FINISHED };
-
 typedef struct read_operation {
-    PyObject ob_base;
+    awaitable awaitable;
     PyObject *reader;
     PyObject *separator; /* bytes; of READ_UNTIL and READ_LINE */
     Py_ssize_t size;
     Py_ssize_t scanned;   /* bytes of the buffer where no separator begins */
-    PyObject *waiting;    /* the iterator of the future that is awaited, or NULL */
     PyObject *handed;     /* bytes that the transport gave, or NULL */
     transport *transport; /* that may hand bytes over, or NULL */
-    uint8_t kind, progress;
+    uint8_t kind;
     bool woken; /* by the transport, which has reset `_waiter` */
 } read_operation;
 
@@ -125,8 +122,6 @@ static PyObject *reader_take(state *st, PyObject *reader, PyObject *buffer, Py_s
 
 static state *reader_state(PyObject *reader) { return (state *)PyType_GetModuleState(Py_TYPE(reader)); }
 
-static state *operation_state(read_operation *op) { return (state *)PyType_GetModuleState(Py_TYPE(op)); }
-
 /* The transport will hand this operation nothing more. */
 static void operation_detach(read_operation *op) {
     if (op->transport != NULL) op->transport->reading = NULL;
@@ -150,20 +145,21 @@ static void operation_attach(read_operation *op, state *st) {
     Py_XDECREF(object);
 }
 
-static void operation_finish(read_operation *op) {
+static void operation_finish(awaitable *self) {
+    read_operation *op = (read_operation *)self;
     operation_detach(op);
-    op->progress = OPERATION_FINISHED;
-    Py_CLEAR(op->waiting);
     Py_CLEAR(op->handed);
+    Py_CLEAR(op->separator);
     Py_CLEAR(op->reader);
 }
 
 /* The end of a wait that brought nothing: bytes that were handed over go back to the buffer. */
-static int operation_abandon(read_operation *op) {
-    state *st = operation_state(op);
+static int operation_abandon(awaitable *self) {
+    read_operation *op = (read_operation *)self;
+    state *st = awaitable_state(self);
     int result = 0;
-    if (op->waiting != NULL) {
-        Py_CLEAR(op->waiting);
+    if (self->waiting != NULL) {
+        Py_CLEAR(self->waiting);
         result = PyObject_SetAttr(op->reader, st->names[NAME_WAITER], Py_None);
     }
     if (op->handed != NULL) {
@@ -277,7 +273,6 @@ static int operation_attempt(read_operation *op, state *st, PyObject **result) {
 /* asyncio's checks before anything is done: 1 and a result, 0 to go on, -1 and an exception. */
 static int operation_begin(read_operation *op, state *st, PyObject **result) {
     PyObject *exception;
-    op->progress = OPERATION_RUNNING;
     if (op->kind == READ_EXACTLY && op->size < 0) {
         PyErr_SetString(PyExc_ValueError, "readexactly size can not be less than zero");
         return -1;
@@ -315,9 +310,9 @@ static int operation_wait(read_operation *op, state *st) {
     if (lp != NULL) future = PyObject_CallMethodNoArgs(lp, names[NAME_CREATE_FUTURE]);
     Py_XDECREF(lp);
     if (future != NULL && PyObject_SetAttr(op->reader, names[NAME_WAITER], future) == 0)
-        op->waiting = PyObject_GetIter(future);
+        op->awaitable.waiting = PyObject_GetIter(future);
     Py_XDECREF(future);
-    if (op->waiting == NULL) return -1;
+    if (op->awaitable.waiting == NULL) return -1;
     op->woken = false;
     operation_attach(op, st);
     return 0;
@@ -325,10 +320,10 @@ static int operation_wait(read_operation *op, state *st) {
 
 /* The future that is awaited was asked: what follows from its answer. */
 static PySendResult operation_waited(read_operation *op, state *st, PyObject **result) {
-    PySendResult answer = PyIter_Send(op->waiting, Py_None, result);
+    PySendResult answer = PyIter_Send(op->awaitable.waiting, Py_None, result);
     if (answer == PYGEN_NEXT) return answer;
     operation_detach(op);
-    Py_CLEAR(op->waiting);
+    Py_CLEAR(op->awaitable.waiting);
     if (answer == PYGEN_RETURN) Py_CLEAR(*result);
     if (op->woken) return answer;
     PyObject *exception = answer == PYGEN_ERROR ? take_exception() : NULL;
@@ -350,9 +345,11 @@ static PySendResult operation_run(read_operation *op, state *st, PyObject **resu
     }
 }
 
-static PySendResult operation_step(read_operation *op, state *st, PyObject **result) {
+static PySendResult operation_step(awaitable *self, PyObject **result) {
+    read_operation *op = (read_operation *)self;
+    state *st = awaitable_state(self);
     PySendResult answer = PYGEN_RETURN;
-    if (op->progress == OPERATION_CREATED) {
+    if (self->waiting == NULL) {
         int done = operation_begin(op, st, result);
         if (done != 0) return done > 0 ? PYGEN_RETURN : PYGEN_ERROR;
     } else {
@@ -361,154 +358,33 @@ static PySendResult operation_step(read_operation *op, state *st, PyObject **res
     return answer == PYGEN_RETURN ? operation_run(op, st, result) : answer;
 }
 
-static PySendResult operation_am_send(PyObject *self, PyObject *Py_UNUSED(value), PyObject **result) {
-    read_operation *op = (read_operation *)self;
-    PySendResult answer;
-    *result = NULL;
-    if (op->progress == OPERATION_FINISHED || (op->progress == OPERATION_RUNNING && op->waiting == NULL)) {
-        PyErr_SetString(PyExc_RuntimeError, op->progress == OPERATION_FINISHED
-                                                ? "cannot reuse already awaited coroutine"
-                                                : "coroutine is being awaited already");
-        return PYGEN_ERROR;
-    }
-    answer = operation_step(op, operation_state(op), result);
-    if (answer == PYGEN_ERROR) Py_CLEAR(*result);
-    if (answer != PYGEN_NEXT) {
-        PyObject *exception = answer == PYGEN_ERROR ? take_exception() : NULL;
-        operation_finish(op);
-        if (exception != NULL) raise_exception(exception);
-    }
-    return answer;
-}
-
-/* A step as generators give it: what is yielded, or NULL with StopIteration(result) or an error set. */
-static PyObject *operation_next(PyObject *self) {
-    PyObject *result;
-    PySendResult answer = operation_am_send(self, Py_None, &result);
-    if (answer == PYGEN_RETURN) {
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        if (stop != NULL) PyErr_SetObject(PyExc_StopIteration, stop);
-        Py_XDECREF(stop);
-        Py_CLEAR(result);
-    }
-    return answer == PYGEN_NEXT ? result : NULL;
-}
-
-static PyObject *operation_send(PyObject *self, PyObject *Py_UNUSED(value)) { return operation_next(self); }
-
-static PyObject *operation_await(PyObject *self) { return Py_NewRef(self); }
-
-/* throw(exception), or as it was before 3.12: throw(type, value=None, traceback=None) */
-static PyObject *operation_throw(read_operation *op, PyObject *args) {
-    PyObject *type, *value = Py_None, *traceback = Py_None;
-    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) return NULL;
-    if (op->progress != OPERATION_FINISHED && operation_abandon(op) < 0) return NULL;
-    operation_finish(op);
-    if (PyExceptionInstance_Check(type))
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    else if (PyExceptionClass_Check(type))
-        PyErr_SetObject(type, value == Py_None ? NULL : value);
-    else
-        PyErr_SetString(PyExc_TypeError,
-                        "exceptions must be classes or instances deriving from BaseException");
-    return NULL;
-}
-
-static PyObject *operation_close(read_operation *op, PyObject *Py_UNUSED(ignored)) {
-    if (op->progress != OPERATION_FINISHED && operation_abandon(op) < 0) return NULL;
-    operation_finish(op);
-    Py_RETURN_NONE;
-}
-
-static PyObject *operation_name(read_operation *op, void *Py_UNUSED(closure)) {
-    return PyUnicode_FromString(read_names[op->kind]);
-}
-
-static PyObject *operation_qualname(read_operation *op, void *Py_UNUSED(closure)) {
-    return PyUnicode_FromFormat("StreamReader.%s", read_names[op->kind]);
-}
-
-static PyObject *operation_repr(read_operation *op) {
-    return PyUnicode_FromFormat("<coroutine object StreamReader.%s at %p>", read_names[op->kind], op);
-}
+static const awaitable_kind read_kinds[] = {
+    {"StreamReader", "read", operation_step, operation_abandon, operation_finish},
+    {"StreamReader", "readexactly", operation_step, operation_abandon, operation_finish},
+    {"StreamReader", "readuntil", operation_step, operation_abandon, operation_finish},
+    {"StreamReader", "readline", operation_step, operation_abandon, operation_finish},
+};
 
 static int operation_traverse(read_operation *op, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(op));
     Py_VISIT(op->reader);
     Py_VISIT(op->separator);
-    Py_VISIT(op->waiting);
-    return 0;
+    return awaitable_visit(&op->awaitable, visit, arg);
 }
-
-static int operation_clear(read_operation *op) {
-    operation_detach(op);
-    Py_CLEAR(op->reader);
-    Py_CLEAR(op->waiting);
-    return 0;
-}
-
-/* As a coroutine's end: one that was never awaited warns, one that waits is closed. */
-static void operation_finalize(PyObject *self) {
-    read_operation *op = (read_operation *)self;
-    PyObject *type, *value, *traceback;
-    if (op->progress == OPERATION_FINISHED || op->reader == NULL) return;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (op->progress == OPERATION_CREATED &&
-        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine 'StreamReader.%s' was never awaited",
-                         read_names[op->kind]) < 0)
-        PyErr_WriteUnraisable(self);
-    if (operation_abandon(op) < 0) PyErr_WriteUnraisable(self);
-    PyErr_Restore(type, value, traceback);
-}
-
-static void operation_dealloc(read_operation *op) {
-    PyTypeObject *type = Py_TYPE(op);
-    if (PyObject_CallFinalizerFromDealloc((PyObject *)op) < 0) return;
-    PyObject_GC_UnTrack(op);
-    operation_clear(op);
-    Py_CLEAR(op->handed);
-    Py_CLEAR(op->separator);
-    PyObject_GC_Del(op);
-    Py_DECREF(type);
-}
-
-static PyMethodDef operation_methods[] = {
-    {"send", operation_send, METH_O, "As a coroutine's."},
-    {"throw", (PyCFunction)operation_throw, METH_VARARGS, "As a coroutine's."},
-    {"close", (PyCFunction)operation_close, METH_NOARGS, "As a coroutine's."},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef operation_getsets[] = {
-    {"__name__", (getter)operation_name, NULL, NULL, NULL},
-    {"__qualname__", (getter)operation_qualname, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
 
 static PyType_Slot operation_slots[] = {
     {Py_tp_doc, "What a read method of a stream returns: await it."},
-    {Py_tp_dealloc, operation_dealloc},
-    {Py_tp_finalize, operation_finalize},
     {Py_tp_traverse, operation_traverse},
-    {Py_tp_clear, operation_clear},
-    {Py_tp_repr, operation_repr},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, operation_next},
-    {Py_am_await, operation_await},
-    {Py_am_send, operation_am_send},
-    {Py_tp_methods, operation_methods},
-    {Py_tp_getset, operation_getsets},
+    AWAITABLE_SLOTS,
     {0, NULL},
 };
 
-static PyType_Spec operation_spec = {
-    "casync._native.ReadOperation", sizeof(read_operation), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, operation_slots};
+static PyType_Spec operation_spec = {"casync._native.ReadOperation", sizeof(read_operation), 0,
+                                     AWAITABLE_FLAGS, operation_slots};
 
 /* Takes the reference of the separator. */
 static PyObject *new_operation(state *st, PyObject *reader, enum read_kind kind, Py_ssize_t size,
                                PyObject *separator) {
-    read_operation *op = PyObject_GC_New(read_operation, st->operation_type);
+    read_operation *op = (read_operation *)new_awaitable(st->operation_type, &read_kinds[kind]);
     if (op == NULL) {
         Py_XDECREF(separator);
         return NULL;
@@ -517,11 +393,10 @@ static PyObject *new_operation(state *st, PyObject *reader, enum read_kind kind,
     op->separator = separator;
     op->size = size;
     op->scanned = 0;
-    op->waiting = op->handed = NULL;
+    op->handed = NULL;
     op->transport = NULL;
     op->woken = false;
     op->kind = (uint8_t)kind;
-    op->progress = OPERATION_CREATED;
     PyObject_GC_Track(op);
     return (PyObject *)op;
 }

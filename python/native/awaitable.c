@@ -1,0 +1,190 @@
+/* Awaitables: coroutines in C.
+
+   Idea: what an async method of ours returns is an object with all that makes a coroutine (send, throw,
+   close, __await__), so that `await`, create_task() and iscoroutine() take it for one. Its body is a
+   function that goes as far as it can each time it is stepped. The struct of each type begins with an
+   `awaitable`, whose `kind` is that function and what it takes to end early.
+
+   Invariants: nothing happens before the first step. One that waits has `waiting`, and is stepped again
+   when that future is done. Whatever the end is (a result, an exception, throw, close, the collector),
+   finish() is called, once or more; before it abandon(), if the body did not come to its end itself. One
+   that was never awaited warns, as a coroutine does.
+
+   Costs: one object, known to the collector; no frame. */
+
+typedef struct awaitable awaitable;
+
+typedef struct {
+    const char *owner, *name; /* of the method: "StreamReader", "read" */
+    /* Goes on: PYGEN_NEXT and what `waiting` yielded, PYGEN_RETURN and the result, or PYGEN_ERROR. In the
+       first step there is no `waiting`. */
+    PySendResult (*step)(awaitable *self, PyObject **result);
+    /* It will not be stepped again, though it has not ended: -1 with an exception set. */
+    int (*abandon)(awaitable *self);
+    /* Lets go of all it has. Called with no exception set. */
+    void (*finish)(awaitable *self);
+} awaitable_kind;
+
+enum { AWAITABLE_CREATED, AWAITABLE_RUNNING, AWAITABLE_FINISHED };
+
+struct awaitable {
+    PyObject ob_base;
+    const awaitable_kind *kind;
+    PyObject *waiting; /* the iterator of the future that is awaited, or NULL */
+    uint8_t progress;
+};
+
+static state *awaitable_state(awaitable *self) { return (state *)PyType_GetModuleState(Py_TYPE(self)); }
+
+/* An object of a type that has AWAITABLE_SLOTS; not tracked by the collector yet. */
+static awaitable *new_awaitable(PyTypeObject *type, const awaitable_kind *kind) {
+    awaitable *self = PyObject_GC_New(awaitable, type);
+    if (self == NULL) return NULL;
+    self->kind = kind;
+    self->waiting = NULL;
+    self->progress = AWAITABLE_CREATED;
+    return self;
+}
+
+static void awaitable_finish(awaitable *self) {
+    self->progress = AWAITABLE_FINISHED;
+    Py_CLEAR(self->waiting);
+    self->kind->finish(self);
+}
+
+static PySendResult awaitable_am_send(PyObject *object, PyObject *Py_UNUSED(value), PyObject **result) {
+    awaitable *self = (awaitable *)object;
+    PySendResult answer;
+    *result = NULL;
+    if (self->progress == AWAITABLE_FINISHED ||
+        (self->progress == AWAITABLE_RUNNING && self->waiting == NULL)) {
+        PyErr_SetString(PyExc_RuntimeError, self->progress == AWAITABLE_FINISHED
+                                                ? "cannot reuse already awaited coroutine"
+                                                : "coroutine is being awaited already");
+        return PYGEN_ERROR;
+    }
+    self->progress = AWAITABLE_RUNNING;
+    answer = self->kind->step(self, result);
+    if (answer == PYGEN_ERROR) Py_CLEAR(*result);
+    if (answer != PYGEN_NEXT) {
+        PyObject *exception = answer == PYGEN_ERROR ? take_exception() : NULL;
+        awaitable_finish(self);
+        if (exception != NULL) raise_exception(exception);
+    }
+    return answer;
+}
+
+/* A step as generators give it: what is yielded, or NULL with StopIteration(result) or an error set. */
+static PyObject *awaitable_next(PyObject *self) {
+    PyObject *result;
+    PySendResult answer = awaitable_am_send(self, Py_None, &result);
+    if (answer == PYGEN_RETURN) {
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        if (stop != NULL) PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_XDECREF(stop);
+        Py_CLEAR(result);
+    }
+    return answer == PYGEN_NEXT ? result : NULL;
+}
+
+static PyObject *awaitable_send(PyObject *self, PyObject *Py_UNUSED(value)) { return awaitable_next(self); }
+
+static PyObject *awaitable_await(PyObject *self) { return Py_NewRef(self); }
+
+/* Ends it before its end: 0, or -1 with an exception set. */
+static int awaitable_end(awaitable *self) {
+    if (self->progress != AWAITABLE_FINISHED && self->kind->abandon(self) < 0) return -1;
+    awaitable_finish(self);
+    return 0;
+}
+
+/* throw(exception), or as it was before 3.12: throw(type, value=None, traceback=None) */
+static PyObject *awaitable_throw(awaitable *self, PyObject *args) {
+    PyObject *type, *value = Py_None, *traceback = Py_None;
+    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) return NULL;
+    if (awaitable_end(self) < 0) return NULL;
+    if (PyExceptionInstance_Check(type))
+        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+    else if (PyExceptionClass_Check(type))
+        PyErr_SetObject(type, value == Py_None ? NULL : value);
+    else
+        PyErr_SetString(PyExc_TypeError,
+                        "exceptions must be classes or instances deriving from BaseException");
+    return NULL;
+}
+
+static PyObject *awaitable_close(awaitable *self, PyObject *Py_UNUSED(ignored)) {
+    if (awaitable_end(self) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *awaitable_name(awaitable *self, void *Py_UNUSED(closure)) {
+    return PyUnicode_FromString(self->kind->name);
+}
+
+static PyObject *awaitable_qualname(awaitable *self, void *Py_UNUSED(closure)) {
+    return PyUnicode_FromFormat("%s.%s", self->kind->owner, self->kind->name);
+}
+
+static PyObject *awaitable_repr(awaitable *self) {
+    return PyUnicode_FromFormat("<coroutine object %s.%s at %p>", self->kind->owner, self->kind->name, self);
+}
+
+/* For the tp_traverse of its type. */
+static int awaitable_visit(awaitable *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->waiting);
+    return 0;
+}
+
+static int awaitable_clear(awaitable *self) {
+    awaitable_finish(self);
+    return 0;
+}
+
+/* As a coroutine's end: one that was never awaited warns, one that waits is closed. */
+static void awaitable_finalize(PyObject *object) {
+    awaitable *self = (awaitable *)object;
+    PyObject *type, *value, *traceback;
+    if (self->progress == AWAITABLE_FINISHED) return;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (self->progress == AWAITABLE_CREATED &&
+        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s.%s' was never awaited", self->kind->owner,
+                         self->kind->name) < 0)
+        PyErr_WriteUnraisable(object);
+    if (self->kind->abandon(self) < 0) PyErr_WriteUnraisable(object);
+    PyErr_Restore(type, value, traceback);
+}
+
+static void awaitable_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    if (PyObject_CallFinalizerFromDealloc(self) < 0) return;
+    PyObject_GC_UnTrack(self);
+    awaitable_clear((awaitable *)self);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef awaitable_methods[] = {
+    {"send", awaitable_send, METH_O, "As a coroutine's."},
+    {"throw", (PyCFunction)awaitable_throw, METH_VARARGS, "As a coroutine's."},
+    {"close", (PyCFunction)awaitable_close, METH_NOARGS, "As a coroutine's."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef awaitable_getsets[] = {
+    {"__name__", (getter)awaitable_name, NULL, NULL, NULL},
+    {"__qualname__", (getter)awaitable_qualname, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define AWAITABLE_FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+
+/* Of every type of awaitables, beside its own tp_doc and tp_traverse. */
+#define AWAITABLE_SLOTS                                                                                      \
+    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_finalize, awaitable_finalize},                                \
+        {Py_tp_clear, awaitable_clear}, {Py_tp_repr, awaitable_repr}, {Py_tp_iter, PyObject_SelfIter},       \
+        {Py_tp_iternext, awaitable_next}, {Py_am_await, awaitable_await}, {Py_am_send, awaitable_am_send},   \
+        {Py_tp_methods, awaitable_methods}, {                                                                \
+        Py_tp_getset, awaitable_getsets                                                                      \
+    }
