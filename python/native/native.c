@@ -77,6 +77,7 @@
     X(TRANSPORT_ATTRIBUTE, "_transport")                                                                     \
     X(EXCEPTION_ATTRIBUTE, "_exception")                                                                     \
     X(CREATE_FUTURE, "create_future")                                                                        \
+    X(PAUSE_READING, "pause_reading")                                                                        \
     X(RESUME_READING, "resume_reading")                                                                      \
     X(SETBLOCKING, "setblocking")                                                                            \
     X(SET_RESULT, "set_result")                                                                              \

@@ -7,8 +7,8 @@
    where asyncio has it, in the object's own attributes; so whoever looks at these, and asyncio's own
    methods, find what they expect.
 
-   Invariants: a transport knows the operation that waits for it (both borrowed; whoever goes first tells
-   the other), and may hand it bytes that never were in the buffer. An operation that is cancelled
+   Invariants: a transport's feed knows the operation that waits for it (both borrowed; whoever goes first
+   tells the other), and may hand it bytes that never were in the buffer. An operation that is cancelled
    before it could return them puts them back.
 
    Costs: a read that waits is one operation, one future and one handle; a message is copied once if a
@@ -23,11 +23,11 @@ typedef struct read_operation {
     PyObject *reader;
     PyObject *separator; /* bytes; of READ_UNTIL and READ_LINE */
     Py_ssize_t size;
-    Py_ssize_t scanned;   /* bytes of the buffer where no separator begins */
-    PyObject *handed;     /* bytes that the transport gave, or NULL */
-    transport *transport; /* that may hand bytes over, or NULL */
+    Py_ssize_t scanned; /* bytes of the buffer where no separator begins */
+    PyObject *handed;   /* bytes that the feed gave, or NULL */
+    reader_feed *feed;  /* that may hand bytes over, or NULL */
     uint8_t kind;
-    bool woken; /* by the transport, which has reset `_waiter` */
+    bool woken; /* by the feed, which has reset `_waiter` */
 } read_operation;
 
 /* The attributes of a reader that an operation looks at again and again. */
@@ -122,27 +122,36 @@ static PyObject *reader_take(state *st, PyObject *reader, PyObject *buffer, Py_s
 
 static state *reader_state(PyObject *reader) { return (state *)PyType_GetModuleState(Py_TYPE(reader)); }
 
-/* The transport will hand this operation nothing more. */
+/* The feed will hand this operation nothing more. */
 static void operation_detach(read_operation *op) {
-    if (op->transport != NULL) op->transport->reading = NULL;
-    op->transport = NULL;
+    if (op->feed != NULL) op->feed->operation = NULL;
+    op->feed = NULL;
 }
 
-/* If the reader's transport feeds it natively, that may hand bytes to the operation. */
+static void feed_close(reader_feed *feed) {
+    if (feed->operation != NULL) operation_detach(feed->operation);
+    Py_CLEAR(feed->reader);
+}
+
+/* The feed behind a reader's `_transport`; NULL if that has none. */
+static reader_feed *find_feed(state *st, PyObject *object) {
+    return Py_IS_TYPE(object, st->transport_types[TRANSPORT_SOCKET]) ? &((transport *)object)->feed : NULL;
+}
+
+/* If the reader is fed natively, its feed may hand bytes to the operation. */
 static void operation_attach(read_operation *op, state *st) {
     PyObject *object = PyObject_GetAttr(op->reader, st->names[NAME_TRANSPORT_ATTRIBUTE]);
-    if (object == NULL) {
-        PyErr_Clear();
-    } else if (Py_IS_TYPE(object, st->transport_types[TRANSPORT_SOCKET])) {
-        transport *t = (transport *)object;
-        PyObject *fed = t->reader == NULL || t->reading != NULL ? NULL : follow(t->reader);
+    reader_feed *feed = object == NULL ? NULL : find_feed(st, object);
+    if (feed != NULL && feed->reader != NULL && feed->operation == NULL) {
+        PyObject *fed = follow(feed->reader);
         if (fed == op->reader) {
-            t->reading = op;
-            op->transport = t;
+            feed->operation = op;
+            op->feed = feed;
         }
         Py_XDECREF(fed);
     }
     Py_XDECREF(object);
+    PyErr_Clear();
 }
 
 static void operation_finish(awaitable *self) {
@@ -394,7 +403,7 @@ static PyObject *new_operation(state *st, PyObject *reader, enum read_kind kind,
     op->size = size;
     op->scanned = 0;
     op->handed = NULL;
-    op->transport = NULL;
+    op->feed = NULL;
     op->woken = false;
     op->kind = (uint8_t)kind;
     PyObject_GC_Track(op);
@@ -506,22 +515,26 @@ static bool adopt_reader(state *st, PyObject *reader) {
     return false;
 }
 
-/* Called with every new protocol of a transport: from now on it feeds that one's reader, or none. */
-static void transport_adopt_reader(transport *self) {
-    state *st = self->loop->state;
-    PyObject *reference, *reader, *lp = NULL;
-    Py_CLEAR(self->reader);
-    if (self->kind != TRANSPORT_SOCKET || self->loop->debug) return;
-    if ((PyObject *)Py_TYPE(self->protocol) != st->asyncio_reader_protocol) return;
-    if (!is_unpatched(self->protocol, "data_received", st->protocol_data_received)) return;
-    reference = PyObject_GetAttrString(self->protocol, "_stream_reader_wr");
+/* A weak reference to the reader that bytes for this protocol go to, now adopted; NULL if they go by
+   protocol.data_received. Asked for every new protocol of a transport. */
+static PyObject *protocol_reader(loop *lp, PyObject *protocol) {
+    state *st = lp->state;
+    PyObject *reference, *reader, *reader_loop = NULL;
+    if (lp->debug || (PyObject *)Py_TYPE(protocol) != st->asyncio_reader_protocol) return NULL;
+    if (!is_unpatched(protocol, "data_received", st->protocol_data_received)) return NULL;
+    reference = PyObject_GetAttrString(protocol, "_stream_reader_wr");
     reader = reference != NULL && PyWeakref_CheckRef(reference) ? follow(reference) : NULL;
-    if (reader != NULL) lp = PyObject_GetAttr(reader, st->names[NAME_LOOP_ATTRIBUTE]);
-    if (lp == (PyObject *)self->loop && adopt_reader(st, reader)) self->reader = Py_NewRef(reference);
+    if (reader != NULL) reader_loop = PyObject_GetAttr(reader, st->names[NAME_LOOP_ATTRIBUTE]);
+    if (reader_loop != (PyObject *)lp || !adopt_reader(st, reader)) Py_CLEAR(reference);
     PyErr_Clear();
-    Py_XDECREF(lp);
+    Py_XDECREF(reader_loop);
     Py_XDECREF(reader);
-    Py_XDECREF(reference);
+    return reference;
+}
+
+static void transport_adopt_reader(transport *self) {
+    Py_CLEAR(self->feed.reader);
+    if (self->kind == TRANSPORT_SOCKET) self->feed.reader = protocol_reader(self->loop, self->protocol);
 }
 
 /* ---- feeding ---- */
@@ -537,31 +550,38 @@ static int reader_wake(state *st, PyObject *reader) {
     return result;
 }
 
-/* Pauses the transport if the reader has more than it wants. */
-static int reader_pause_if_full(state *st, transport *self, PyObject *reader, PyObject *buffer) {
+/* Pauses the reader's transport if it has more than it wants. */
+static int reader_pause_if_full(state *st, PyObject *reader, PyObject *buffer) {
     Py_ssize_t limit = reader_limit(st, reader);
-    PyObject *object;
+    PyObject *object, *result = NULL;
     int paused;
     if (limit == -1 && PyErr_Occurred()) return -1;
     if (PyByteArray_GET_SIZE(buffer) <= 2 * limit) return 0;
     paused = get_flag(reader, st->names[NAME_PAUSED]);
     if (paused != 0) return paused < 0 ? -1 : 0;
     object = PyObject_GetAttr(reader, st->names[NAME_TRANSPORT_ATTRIBUTE]);
-    if (object == NULL) return -1;
-    Py_DECREF(object);
-    if (object != (PyObject *)self) return 0;
-    Py_XDECREF(transport_pause_reading(self, NULL));
-    return PyObject_SetAttr(reader, st->names[NAME_PAUSED], Py_True);
+    if (object == Py_None) {
+        Py_DECREF(object);
+        return 0;
+    }
+    if (object != NULL) result = PyObject_CallMethodNoArgs(object, st->names[NAME_PAUSE_READING]);
+    Py_XDECREF(object);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : PyObject_SetAttr(reader, st->names[NAME_PAUSED], Py_True);
 }
 
 /* asyncio's StreamReader.feed_data, from where the bytes are. */
-static int reader_feed(state *st, transport *self, PyObject *reader, PyObject *buffer, casync_span span) {
+static int reader_feed_bytes(state *st, reader_feed *feed, PyObject *reader, PyObject *buffer,
+                             casync_span span, PyObject *whole) {
     const char *data = (const char *)span.ptr;
     size_t size = span.len;
-    read_operation *op = self->reading;
+    read_operation *op = feed->operation;
     if (op != NULL && op->kind == READ_SOME && PyByteArray_GET_SIZE(buffer) == 0) {
         size_t wanted = (size_t)op->size < size ? (size_t)op->size : size;
-        op->handed = PyBytes_FromStringAndSize(data, (Py_ssize_t)wanted);
+        if (wanted == size && whole != NULL)
+            op->handed = Py_NewRef(whole);
+        else
+            op->handed = PyBytes_FromStringAndSize(data, (Py_ssize_t)wanted);
         if (op->handed == NULL) return -1;
         data += wanted;
         size -= wanted;
@@ -572,24 +592,30 @@ static int reader_feed(state *st, transport *self, PyObject *reader, PyObject *b
         operation_detach(op);
     }
     if (reader_wake(st, reader) < 0) return -1;
-    return size > 0 ? reader_pause_if_full(st, self, reader, buffer) : 0;
+    return size > 0 ? reader_pause_if_full(st, reader, buffer) : 0;
 }
 
-/* Bytes for an adopted reader. False if they must go by protocol.data_received. */
-static bool transport_feed(transport *self, casync_span span) {
-    state *st = self->loop->state;
-    PyObject *reader = follow(self->reader);
+/* Bytes for an adopted reader; `whole` (or NULL) is the bytes object that they are all of. 1: it has them; 0:
+   they must go by protocol.data_received; -1: an exception is set. */
+static int feed_bytes(state *st, reader_feed *feed, casync_span span, PyObject *whole) {
+    PyObject *reader = feed->reader == NULL ? NULL : follow(feed->reader);
     reader_view view;
-    int result;
-    if (reader == NULL) return false;
+    int result = 0;
+    if (reader == NULL) return 0;
     if (view_reader(st, reader, &view) < 0) {
         PyErr_Clear();
         Py_DECREF(reader);
-        return false;
+        return 0;
     }
-    result = view.eof ? 1 : reader_feed(st, self, reader, view.buffer, span);
+    if (!view.eof) result = reader_feed_bytes(st, feed, reader, view.buffer, span, whole) < 0 ? -1 : 1;
     Py_DECREF(view.buffer);
     Py_DECREF(reader);
+    return result;
+}
+
+/* Bytes for the transport's reader. False if they must go by protocol.data_received. */
+static bool transport_feed(transport *self, casync_span span) {
+    int result = feed_bytes(self->loop->state, &self->feed, span, NULL);
     if (result < 0) transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
-    return result <= 0;
+    return result != 0;
 }

@@ -37,6 +37,12 @@ typedef union {
     struct sockaddr_in6 in6;
 } inet_address;
 
+/* Where the bytes for a StreamReader go without a Python call: see streams.c. */
+typedef struct reader_feed {
+    PyObject *reader;                 /* a weak reference to the adopted reader, or NULL */
+    struct read_operation *operation; /* that waits for what comes here, or NULL */
+} reader_feed;
+
 typedef struct transport {
     PyObject ob_base;
     PyObject *extra;                                                      /* BaseTransport's slot */
@@ -45,9 +51,8 @@ typedef struct transport {
     loop *loop; /* until connection_lost */
     struct transport *next, *previous;
     PyObject *protocol, *server, *context, *exception, *empty_waiter;
-    PyObject *sock;   /* the socket, or the pipe's file object: closes the descriptor */
-    PyObject *reader; /* a weak reference to the StreamReader it feeds, or NULL: see streams.c */
-    struct read_operation *reading; /* that waits for this transport, or NULL */
+    PyObject *sock; /* the socket, or the pipe's file object: closes the descriptor */
+    reader_feed feed;
     size_t high_water, low_water;
     int fd; /* -1 once closed, then sock_fd still tells */
     int sock_fd;
@@ -155,10 +160,10 @@ static void transport_deliver(transport *self, PyObject *data) {
 
 static bool transport_feed(transport *self, casync_span span);
 static void transport_adopt_reader(transport *self);
-static void operation_detach(struct read_operation *op);
+static void feed_close(reader_feed *feed);
 
 static void on_data_received(casync_stream *stream, casync_span span) {
-    if (transport_of(stream)->reader != NULL && transport_feed(transport_of(stream), span)) return;
+    if (transport_of(stream)->feed.reader != NULL && transport_feed(transport_of(stream), span)) return;
     if (span.len >= BULK_BEGIN) casync_set_protocol(stream, &bulk_protocol);
     transport_deliver(transport_of(stream),
                       PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
@@ -369,7 +374,7 @@ static void transport_lost(transport *self, int64_t error) {
     }
     transport_unlink(self);
     Py_CLEAR(self->protocol);
-    Py_CLEAR(self->reader);
+    Py_CLEAR(self->feed.reader);
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
     Py_DECREF(lp);
@@ -1063,7 +1068,7 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
     Py_VISIT(self->protocol);
     Py_VISIT(self->server);
     Py_VISIT(self->sock);
-    Py_VISIT(self->reader);
+    Py_VISIT(self->feed.reader);
     Py_VISIT(self->address);
     Py_VISIT(self->context);
     Py_VISIT(self->exception);
@@ -1077,7 +1082,7 @@ static int transport_clear(transport *self) {
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->server);
     Py_CLEAR(self->sock);
-    Py_CLEAR(self->reader);
+    Py_CLEAR(self->feed.reader);
     Py_CLEAR(self->address);
     Py_CLEAR(self->context);
     Py_CLEAR(self->exception);
@@ -1111,7 +1116,7 @@ static void transport_dealloc(transport *self) {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) return;
     PyObject_GC_UnTrack(self);
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
-    if (self->reading != NULL) operation_detach(self->reading);
+    feed_close(&self->feed);
     transport_clear(self);
     Py_CLEAR(self->loop);
     type->tp_free(self);
