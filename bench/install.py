@@ -62,12 +62,12 @@ def compiler() -> str:
     return "gcc"
 
 
-def c_program(name: str, libraries: list[str]) -> list[str]:
+def c_program(name: str, arguments: list[str], program_name: str = "") -> list[str]:
     """Builds bench/c/<name>.c, with libraries or other sources; returns the command that runs it."""
-    program = CACHE / name
+    program = CACHE / (program_name or name)
     program.parent.mkdir(parents=True, exist_ok=True)
     source = BENCH / "c" / f"{name}.c"
-    run_quietly([compiler(), *CFLAGS, str(source), "-o", str(program), *libraries, "-lpthread"])
+    run_quietly([compiler(), *CFLAGS, str(source), "-o", str(program), *arguments, "-lpthread"])
     return [str(program)]
 
 
@@ -117,6 +117,16 @@ def python_package(python: str, name: str) -> None:
     if subprocess.run([python, "-c", f"import {name}"], capture_output=True).returncode:
         say(f"pip install {name}")
         run_quietly([python, "-m", "pip", "install", "-q", name])
+
+
+def certificate(python: str) -> Path:
+    """The certificate of an authority; beside it the server's own, server.pem with server.key."""
+    authority = CACHE / "certificate" / "client.pem"
+    if not authority.exists():
+        python_package(python, "trustme")
+        authority.parent.mkdir(parents=True, exist_ok=True)
+        run_quietly([python, "-m", "trustme", "-q", "-d", str(authority.parent)])
+    return authority
 
 
 def own_package(python: str) -> None:

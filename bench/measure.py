@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 from install import CACHE
 
@@ -61,6 +62,15 @@ class Worker:
                 pipe.close()
 
 
+def proportional_set_size(worker: Worker) -> int:
+    """The memory of a process, in bytes; of pages that it shares, its share (proc(5), smaps_rollup)."""
+    text = Path(f"/proc/{worker.process.pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    if not found:
+        raise Failed(worker.name, "the kernel does not tell its memory")
+    return int(found[1]) * 1024
+
+
 def verify(samples: dict[str, Sample], line: str) -> None:
     """All must have done the same work with the same outcome; a minority is wrong."""
     outcomes = {name: (sample["ops"], sample["check"]) for name, sample in samples.items()}
@@ -111,7 +121,8 @@ def instructions(name: str, command: list[str], line: str) -> float:
 
 
 def system_calls(server: Worker, load: Worker, count: int) -> float:
-    """System calls that the server makes for a message, counted by strace."""
+    """System calls that the server makes for a message, counted by strace. The connection is made before."""
+    load.ask("1")
     with tempfile.NamedTemporaryFile("r") as summary:
         command = ["strace", "-c", "-f", "-o", summary.name, "-p", str(server.process.pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

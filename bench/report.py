@@ -19,11 +19,16 @@ FLOOR = "epoll"  # a loop by hand, no peer: nothing could be faster, unless it d
 UNITS = {
     "time": "ns",
     "instructions": "instructions",
+    "cpu": "CPU ns",
     "user": "user ns",
     "system": "system ns",
     "calls": "system calls",
     "memory": "bytes",
 }
+TICKS = (
+    "user",
+    "system",
+)  # estimated by the ticks of the kernel's clock, so that only their mean says anything
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Line:
     metric: str
     values: dict[str, float]
     ratio: float | None = None
+    spread: tuple[float, float] | None = None  # the middle half of the rounds' ratios
     against: str | None = None
     goal: float | None = None
     absolute: bool = False  # the goal is one for the value, not for the ratio
@@ -50,14 +56,23 @@ class Line:
 
 
 def typical(values: list[float], metric: str) -> float:
-    """CPU time comes in ticks of the kernel's clock, so that only its mean says anything."""
-    return statistics.median(values) if metric == "time" else statistics.fmean(values)
+    return statistics.fmean(values) if metric in TICKS else statistics.median(values)
 
 
 def ratio(ours: list[float], peer: list[float], metric: str) -> float | None:
-    if metric == "time":
-        return statistics.median(a / b for a, b in zip(ours, peer, strict=True))
-    return sum(ours) / sum(peer) if sum(peer) else None
+    if metric in TICKS:
+        return sum(ours) / sum(peer) if sum(peer) else None
+    return statistics.median(a / b for a, b in zip(ours, peer, strict=True))
+
+
+def middle_half(ours: list[float], peer: list[float]) -> tuple[float, float] | None:
+    """The first and the third quartile of the rounds' ratios."""
+    if len(ours) < 2 or not all(peer):
+        return None
+    quartiles = statistics.quantiles(
+        (a / b for a, b in zip(ours, peer, strict=True)), n=4, method="inclusive"
+    )
+    return quartiles[0], quartiles[2]
 
 
 def above(values: list[float], floor: list[float]) -> list[float]:
@@ -79,6 +94,7 @@ def make_line(row: str, metric: str, results: dict[str, Values], goal: Goal | No
             line.against += f", above {FLOOR}"
             ours, peer = above(ours, rounds[FLOOR]), above(peer, rounds[FLOOR])
         line.ratio = ratio(ours, peer, metric)
+        line.spread = middle_half(ours, peer)
     judged = line.values.get(OURS) if line.absolute else line.ratio
     if judged is not None and line.goal is not None:
         line.met = judged <= line.goal
@@ -93,16 +109,18 @@ def number(value: float | None) -> str:
 
 def table(lines: list[Line], implementations: list[str]) -> str:
     names = [name for name in implementations if any(name in line.values for line in lines)]
-    header = ["row, an operation", "in", *names, "ratio", "to", "goal", "met"]
-    text = [header, ["---"] * 2 + ["---:"] * (len(names) + 1) + ["---", "---:", "---"]]
+    header = ["row, an operation", "in", *names, "ratio", "middle half", "to", "goal", "met"]
+    text = [header, ["---"] * 2 + ["---:"] * (len(names) + 2) + ["---", "---:", "---"]]
     for line in lines:
         values = [number(line.values.get(name)) for name in names]
         met = "" if line.met is None else "yes" if line.met else "NO"
         ratio_text = "-" if line.ratio is None else f"{line.ratio:.2f}"
+        spread = "" if line.spread is None else "{:.2f}-{:.2f}".format(*line.spread)
         goal = "" if line.goal is None else f"{line.goal:.2f}"
         if line.absolute:
             goal = f"{number(line.goal)} {UNITS[line.metric]}"
-        text.append([line.row, UNITS[line.metric], *values, ratio_text, line.against or "-", goal, met])
+        judged = [ratio_text, spread, line.against or "-", goal, met]
+        text.append([line.row, UNITS[line.metric], *values, *judged])
     widths = [max(map(len, column)) for column in zip(*text, strict=True)]
     return "\n".join(
         "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |" for cells in text

@@ -1,21 +1,29 @@
 """A loop under measurement: `python worker.py asyncio|uvloop|rloop|casync`.
 
 Reads lines "row n" from stdin and answers each with a line of JSON: "ops" done, the nanoseconds ("time")
-they took together, and a "check" that must be the same for every loop. The rows "echo_protocol" and
-"echo_streams" answer with the port and serve until the process is ended.
+they took together, and a "check" that must be the same for every loop. The rows of SERVERS answer with the
+port and serve until the process is ended.
 """
 
 import asyncio
 import gc
 import importlib
 import json
+import resource
+import socket
+import ssl
 import sys
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
 
 Loop = asyncio.AbstractEventLoop
 Result = dict[str, int]
+
+BACKLOG = 4096
+KEEP_ALIVE = 3600  # seconds: connections outlive the turns of the other loops
+CERTIFICATE = Path(__file__).resolve().parents[1] / ".cache" / "certificate"
 
 
 def timed(ops: int, batch: Callable[[], int]) -> Result:
@@ -182,15 +190,77 @@ def echo_in_process(loop: Loop, n: int) -> Result:
     return timed(n, lambda: loop.run_until_complete(exchange()))
 
 
-def serve(loop: Loop, row: str) -> None:
-    if row == "echo_protocol":
-        starting = loop.create_server(EchoProtocol, "127.0.0.1", 0, backlog=4096)
-    else:
-        starting = asyncio.start_server(echo_stream, "127.0.0.1", 0, backlog=4096)
-    server = loop.run_until_complete(starting)
-    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+def server_context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE / "server.pem", CERTIFICATE / "server.key")
+    return context
+
+
+async def echo_protocol(sock: socket.socket, **options: Any) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.create_server(EchoProtocol, sock=sock, backlog=BACKLOG, **options)
+
+
+async def echo_streams(sock: socket.socket, **options: Any) -> None:
+    await asyncio.start_server(echo_stream, sock=sock, backlog=BACKLOG, **options)
+
+
+async def tls_echo_protocol(sock: socket.socket) -> None:
+    await echo_protocol(sock, ssl=server_context())
+
+
+async def tls_echo_streams(sock: socket.socket) -> None:
+    await echo_streams(sock, ssl=server_context())
+
+
+async def aiohttp(sock: socket.socket) -> None:
+    """Answers a request with its path, as uvicorn() does."""
+    from aiohttp import web
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=request.match_info["name"])
+
+    application = web.Application()
+    application.router.add_get("/{name}", answer)
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=KEEP_ALIVE)
+    await runner.setup()
+    await web.SockSite(runner, sock, backlog=BACKLOG).start()
+
+
+async def uvicorn(sock: socket.socket) -> None:
+    from uvicorn import Config, Server
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        body = scope["path"][1:].encode()
+        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    options: dict[str, Any] = {"http": "httptools", "ws": "none", "lifespan": "off", "access_log": False}
+    config = Config(application, log_config=None, timeout_keep_alive=KEEP_ALIVE, **options)
+    server = Server(config)
+    asyncio.get_running_loop().create_task(server.serve(sockets=[sock]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+
+
+def serve(loop: Loop, start: Callable[[socket.socket], Awaitable[None]]) -> None:
+    """Serves as many connections as the system lets it have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # asyncio sets TCP_NODELAY only where the protocol is named.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.bind(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    loop.run_until_complete(start(sock))
+    print(json.dumps({"port": port}), flush=True)
     loop.run_forever()
 
+
+SERVERS: dict[str, Callable[[socket.socket], Awaitable[None]]] = {
+    server.__name__: server
+    for server in (echo_protocol, echo_streams, tls_echo_protocol, tls_echo_streams, aiohttp, uvicorn)
+}
 
 ROWS: dict[str, Callable[[Loop, int], Result]] = {
     row.__name__: row
@@ -215,7 +285,7 @@ def main() -> None:
         if row in ROWS:
             print(json.dumps(ROWS[row](loop, int(n))), flush=True)
         else:
-            serve(loop, row)
+            serve(loop, SERVERS[row])
 
 
 main()
