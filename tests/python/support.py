@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,6 +37,11 @@ async def until(condition: Callable[[], object]) -> None:
     """Lets the loop turn until something is true that no callback tells."""
     while not condition():
         await asyncio.sleep(0)
+
+
+def runs_on(loop_module: ModuleType) -> None:
+    """The loop that runs is loop_module's, not one that a program made for itself."""
+    assert type(asyncio.get_running_loop()) is loop_module.EventLoop
 
 
 def run_turns(loop: Loop, count: int = 1) -> None:
@@ -170,6 +177,17 @@ def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
         env=environment,
         **options,
     )
+
+
+def printed(process: subprocess.Popen[str], text: str) -> re.Match[str]:
+    """Reads what a program prints until a line matches: how a server says that it listens, and where."""
+    assert process.stdout
+    log = []
+    for line in process.stdout:
+        log.append(line)
+        if match := re.search(text, line):
+            return match
+    raise AssertionError(f"the program ended before it printed {text!r}:\n{''.join(log)}")
 
 
 def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[str]:

@@ -1,11 +1,10 @@
-"""Real programs on the loop, over loopback: aiohttp, uvicorn, websockets, httpx and anyio."""
+"""Programs that speak HTTP on the loop, over loopback: aiohttp, uvicorn, websockets, httpx and anyio."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import io
-import re
 import signal
 import ssl
 import sys
@@ -22,7 +21,7 @@ import pytest
 import trustme
 import websockets
 from aiohttp import web
-from support import TIMEOUT, Loop, ended, finish, pattern, python, within
+from support import TIMEOUT, Loop, ended, finish, pattern, printed, python, within
 
 BIG = pattern(3_000_000)
 
@@ -179,6 +178,12 @@ async def app(scope, receive, send):
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
                 return
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"].upper()})
+        return
     digest, more = hashlib.sha1(), True
     while more:
         message = await receive()
@@ -192,13 +197,7 @@ async def app(scope, receive, send):
 
 
 def url_of(server: Any) -> str:
-    """Reads uvicorn's log until it says where it listens."""
-    log = []
-    while line := server.stdout.readline():
-        log.append(line)
-        if match := re.search(r"http://127\.0\.0\.1:\d+", line):
-            return match.group()
-    raise AssertionError("uvicorn did not start:\n" + "".join(log))
+    return printed(server, r"http://127\.0\.0\.1:\d+").group()
 
 
 @pytest.mark.parametrize("implementation", ["h11", "httptools"])
@@ -227,6 +226,10 @@ def test_uvicorn(loop_module: ModuleType, tmp_path: Path, implementation: str) -
                 ]
                 answer = await client.post("/upload", content=BIG)
                 assert answer.text == f"{name} POST /upload {hashlib.sha1(BIG).hexdigest()}"
+            async with websockets.connect(url.replace("http", "ws"), proxy=None) as connection:
+                for text in "hello", "x" * 100_000:
+                    await connection.send(text)
+                    assert await connection.recv() == text.upper()
 
         loop = loop_module.new_event_loop()
         loop.run_until_complete(within(requests()))
