@@ -66,7 +66,16 @@ async def cancel_leftovers() -> None:
     for task in leftovers:
         task.cancel()
     await asyncio.gather(*leftovers, return_exceptions=True)
-    await turns()  # until the transports that are closing have closed
+    loop = asyncio.get_running_loop()
+    await within(until(lambda: not open_transports(loop)))  # those that are closing close
+    await turns(2)
+
+
+def open_transports(loop: Any) -> int:
+    """How many transports of a loop connection_lost has not ended; asyncio's own tells of sockets alone."""
+    if hasattr(loop, "metrics"):
+        return loop.metrics()["transports"]
+    return sum(getattr(transport, "_sock", None) is not None for transport in loop._transports.values())
 
 
 def collect_garbage() -> None:

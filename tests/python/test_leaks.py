@@ -14,6 +14,7 @@ import collections
 import contextlib
 import contextvars
 import ctypes
+import functools
 import gc
 import inspect
 import io
@@ -34,7 +35,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from support import Loop, Recorder, finish, tcp_pair, turns, unix_pair, until
+from support import Loop, Recorder, collect_garbage, finish, tcp_pair, turns, unix_pair, until
 
 WARM_UP = 300  # rounds until caches, pools and free lists have what they need
 
@@ -1599,3 +1600,121 @@ def test_a_leak_shows(what: str) -> None:
             os.close(descriptor)
     kept.clear()
     assert what in grown.leaks(), grown
+
+
+# -- what nobody closed --
+
+
+async def open_transport(loop: Loop, kind: str) -> tuple[Any, Any, Any]:
+    """A transport of a kind, its protocol, and the other end, all in a cycle."""
+    other: Any = None
+    if kind == "datagram":
+        transport, protocol = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    elif kind == "read pipe":
+        reading, other = os.pipe()
+        transport, protocol = await loop.connect_read_pipe(Recorder, os.fdopen(reading, "rb", 0))
+    elif kind == "write pipe":
+        other, writing = os.pipe()
+        transport, protocol = await loop.connect_write_pipe(Recorder, os.fdopen(writing, "wb", 0))
+        transport.write(payload)
+    elif kind == "TLS":
+        server_context, client_context = tls_contexts()
+        (one, first), (two, second) = [await connect(loop, sock) for sock in tcp_pair()]
+        transport, _ = await asyncio.gather(
+            loop.start_tls(one, first, server_context, server_side=True),
+            loop.start_tls(two, second, client_context, server_hostname="localhost"),
+        )
+        protocol = first
+    else:
+        ours, other = unix_pair()
+        transport, protocol = await connect(loop, ours)
+        transport.write(payload * 3)
+    protocol.cycle = transport, loop
+    return transport, protocol, other
+
+
+def close_other(other: Any) -> None:
+    if isinstance(other, int):
+        os.close(other)
+    elif other is not None:
+        other.close()
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["loop closed", "loop dropped"])
+@pytest.mark.parametrize("kind", ["stream", "datagram", "read pipe", "write pipe", "TLS"])
+def test_a_transport_that_is_dropped_with_its_loop_warns_and_goes(
+    loop_module: ModuleType, kind: str, closed: bool
+) -> None:
+    loop = loop_module.new_event_loop()
+    transport, protocol, other = loop.run_until_complete(open_transport(loop, kind))
+    alive = [weakref.ref(each) for each in (loop, transport, protocol)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if closed:
+            loop.close()
+        del loop, transport, protocol
+        collect_garbage()
+    close_other(other)
+    assert [reference() for reference in alive] == [None, None, None]
+    told = [str(warning.message) for warning in caught if warning.category is ResourceWarning]
+    assert any("unclosed transport" in message for message in told)
+    assert closed != any("unclosed event loop" in message for message in told)
+
+
+@pytest.mark.parametrize("kind", ["stream", "datagram", "read pipe", "write pipe", "TLS"])
+async def test_a_transport_goes_when_its_connection_is_lost(loop: Loop, kind: str) -> None:
+    if kind == "TLS" and sys.version_info < (3, 11):
+        pytest.skip("asyncio's sslproto of 3.10 warns of the peer's transport, which only we have closed")
+    loop.set_exception_handler(callback)
+    transport, protocol, other = await open_transport(loop, kind)
+    del protocol.cycle
+    alive = [weakref.ref(each) for each in (transport, protocol)]
+    if kind in ("TLS", "read pipe"):
+        transport.close()
+    else:
+        transport.abort()  # what is written nobody reads
+    lost = protocol.lost
+    del transport, protocol
+    await lost
+    await turns()
+    close_other(other)
+    collect_garbage()
+    assert [reference() for reference in alive] == [None, None]
+
+
+def test_what_a_dropped_loop_has_goes_with_it(loop_module: ModuleType) -> None:
+    loop = loop_module.new_event_loop()
+    loop.set_exception_handler(callback)
+    things = [Argument() for _ in range(8)]
+    alive = [weakref.ref(each) for each in [loop, *things]]
+    ours, theirs = unix_pair()
+
+    def factory(thing: object, loop: object) -> Recorder:
+        return Recorder()
+
+    async def waits(thing: object) -> None:
+        await asyncio.sleep(1000, (thing, asyncio.current_task()))
+
+    async def leave(loop: Loop) -> None:
+        server = await loop.create_server(functools.partial(factory, things[0], loop), "127.0.0.1", 0)
+        things[1].server = server
+        task = loop.create_task(waits(things[2]))
+        task.add_done_callback(functools.partial(callback, things[3], task))
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(leave(loop))
+    things[4].handle = loop.call_later(1000, callback, things[4], loop)
+    loop.call_soon(callback, things[5], loop, loop, loop)
+    loop.add_reader(ours, callback, things[6], loop)
+    things[7].handle = loop.call_soon_threadsafe(things.__len__, context=contextvars.copy_context())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del loop
+        things.clear()
+        collect_garbage()
+    ours.close()
+    theirs.close()
+    assert [reference() for reference in alive] == [None] * 9
+    told = [str(warning.message) for warning in caught if warning.category is ResourceWarning]
+    assert any("unclosed event loop" in message for message in told)
+    assert any("unclosed <socket.socket" in message for message in told)
