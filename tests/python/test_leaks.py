@@ -1590,6 +1590,9 @@ LEAKS: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("what", LEAKS)
 def test_a_leak_shows(what: str) -> None:
+    if what in ("blocks", "malloced") and sys.getallocatedblocks() == 0:
+        pytest.skip("a memory checker's malloc does not count")
+
     def run(count: int) -> None:
         for _ in range(count):
             LEAKS[what]()
