@@ -62,7 +62,7 @@ def typical(values: list[float], metric: str) -> float:
 def ratio(ours: list[float], peer: list[float], metric: str) -> float | None:
     if metric in TICKS:
         return sum(ours) / sum(peer) if sum(peer) else None
-    return statistics.median(a / b for a, b in zip(ours, peer, strict=True))
+    return statistics.median(a / b for a, b in zip(ours, peer, strict=True)) if all(peer) else None
 
 
 def middle_half(ours: list[float], peer: list[float]) -> tuple[float, float] | None:
