@@ -11,13 +11,16 @@ happy eyeballs, sendfile, debug mode. This class joins the two.
 from __future__ import annotations
 
 import asyncio
+import collections
+import inspect
+import operator
 import selectors
 import signal
 import socket
 import sys
 import threading
 from asyncio import base_events, events, format_helpers, selector_events, sslproto
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -34,29 +37,51 @@ def _warn_of_slow(source: str, duration: float) -> None:
     base_events.logger.warning("Executing %s took %.3f seconds", source, duration)
 
 
-class _Queue:
-    """`_ready` and `_scheduled`, as asyncio's own code uses them: a view of the native queue."""
+class _Queue(Sequence[asyncio.Handle]):
+    """`_ready` and `_scheduled` of a loop whose turns are native: a view of the native queue, or of the
+    timers by their time. What else one does to a deque or a list makes the turns asyncio's own, and is done
+    to the loop's real ones."""
 
-    def __init__(self, loop: EventLoop, side: int) -> None:
+    def __init__(self, loop: EventLoop, name: str) -> None:
         self._loop = loop
-        self._side = side
+        self._name = name
+
+    def _handles(self) -> list[asyncio.Handle]:
+        ready, timers = self._loop._queued()
+        return ready if self._name == "_ready" else sorted(timers, key=lambda handle: handle._when)
 
     def __len__(self) -> int:
-        return len(self._loop._queued()[self._side])
+        return len(self._handles())
 
     def __iter__(self) -> Iterator[asyncio.Handle]:
-        return iter(self._loop._queued()[self._side])
+        return iter(self._handles())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._handles()[index]
+
+    def __repr__(self) -> str:
+        return repr(self._handles())
 
     def append(self, handle: asyncio.Handle) -> None:
         self._loop._enqueue(self._loop._run_handle, handle)
+
+    def copy(self) -> list[asyncio.Handle]:
+        return self._handles()
 
     def clear(self) -> None:
         for handle in self:
             handle.cancel()
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._loop._use_asyncio_turns()
+        return getattr(getattr(self._loop, self._name), name)
+
 
 class _Selector(selectors.BaseSelector):
-    """`_selector`, as asyncio's own code uses it: a view of the native watchers."""
+    """`_selector`, as asyncio's own code uses it: a view of the native watchers. select() is for turns that
+    are asyncio's own: all native work there is makes one event."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
@@ -71,8 +96,12 @@ class _Selector(selectors.BaseSelector):
         )
         return selectors.SelectorKey(fileobj, fd, mask, handles)
 
-    def get_map(self) -> Any:
-        raise NotImplementedError("the descriptors of a casync loop are in its native table")
+    def get_map(self) -> dict[int, selectors.SelectorKey]:
+        """A copy, by descriptor. Transports and servers have no handles here."""
+        return {
+            fd: selectors.SelectorKey(fd, fd, mask, self._loop._watched(fd) or (None, None))
+            for fd, mask in self._loop._descriptors()
+        }
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         raise NotImplementedError("use loop.add_reader() and loop.add_writer()")
@@ -81,7 +110,16 @@ class _Selector(selectors.BaseSelector):
         raise NotImplementedError("use loop.remove_reader() and loop.remove_writer()")
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        raise NotImplementedError("a casync loop waits natively")
+        loop = self._loop
+        if loop._deque or (timeout is not None and timeout <= 0):
+            is_ready = loop._poll(0)
+        else:
+            # Another thread's call_soon_threadsafe is an event, too: asyncio reads it from its self-pipe.
+            is_ready = loop._with_wakeup_fd(loop._poll, timeout) or bool(loop._deque)
+        if not is_ready:
+            return []
+        handle = events.Handle(loop._run_ready, (), loop, None)
+        return [(selectors.SelectorKey(self, -1, selectors.EVENT_READ, (handle, None)), selectors.EVENT_READ)]
 
     def close(self) -> None:
         pass
@@ -124,8 +162,10 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         "_csock",
         "_current_handle",
         "_default_executor",
+        "_deque",
         "_exception_handler",
         "_executor_shutdown_called",
+        "_heap",
         "_internal_fds",
         "_observer",
         "_old_agen_hooks",
@@ -143,6 +183,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             selector.close()
         self._observer: _Observer | None = None  # see trace.py; _observed tells the native half
         super().__init__(_Selector(self))
+        if type(self) is not EventLoop:
+            self._look_for_patches()
 
     def close(self) -> None:
         super().close()
@@ -151,40 +193,66 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     # -- what asyncio's code finds in place of its own queue --
 
     @property
-    def _ready(self) -> _Queue:
-        return _Queue(self, 0)
+    def _ready(self) -> Any:
+        self._look_for_patches()
+        return self._deque if self._asyncio_turns else _Queue(self, "_ready")
 
     @_ready.setter
-    def _ready(self, queue: object) -> None:
-        """BaseEventLoop.__init__ makes a deque: it is not needed."""
+    def _ready(self, queue: collections.deque[asyncio.Handle]) -> None:
+        self._deque = queue
 
     @property
-    def _scheduled(self) -> _Queue:
-        return _Queue(self, 1)
+    def _scheduled(self) -> Any:
+        self._look_for_patches()
+        return self._heap if self._asyncio_turns else _Queue(self, "_scheduled")
 
     @_scheduled.setter
-    def _scheduled(self, queue: object) -> None:
-        """BaseEventLoop.__init__ makes a list: it is not needed."""
+    def _scheduled(self, heap: list[asyncio.TimerHandle]) -> None:
+        self._heap = heap
 
-    # -- running; signals --
+    # -- turns: native ones, or asyncio's own --
 
     def _run_once(self) -> None:
-        """Runs until stop(), so asyncio's run_forever calls this once.
+        """Native: runs until stop(), so asyncio's run_forever calls this once. Else it is one turn."""
+        self._look_for_patches()
+        if self._asyncio_turns:
+            super()._run_once()
+        else:
+            self._run_turns()
 
-        In the main thread Python's signal handlers must be able to end the wait, also when the signal
-        came to another thread or just before the wait: the self-pipe is the wakeup fd meanwhile.
-        """
+    def _run_turns(self) -> None:
+        self._with_wakeup_fd(self._run)
+
+    def _look_for_patches(self) -> None:
+        """Has a program replaced what a turn is made of: in a class, or in the selector? (Setting one of
+        native._turn_names in the loop itself calls _use_asyncio_turns, setting its __class__ this.)"""
+        if not self._asyncio_turns and (
+            _turn_methods(type(self)) != _TURN_METHODS
+            or type(self._selector) is not _Selector
+            or "select" in vars(self._selector)
+        ):
+            self._use_asyncio_turns()
+
+    def _use_asyncio_turns(self) -> None:
+        """From now on a turn is asyncio's own BaseEventLoop._run_once, over a deque and a heap, so that all
+        it calls and all that calls it may be replaced. I/O stays native: it is what _selector.select() finds,
+        and so do timers that are set already."""
+        if not self._asyncio_turns:
+            self._asyncio_turns = True
+            self._deque.extend(self._take_ready())
+
+    def _with_wakeup_fd(self, wait: Callable[..., _T], *args: Any) -> _T:
+        """In the main thread Python's signal handlers must be able to end the wait, also when the signal
+        came to another thread or just before the wait: the self-pipe is the wakeup fd meanwhile."""
         if threading.current_thread() is not threading.main_thread():
-            self._run()
-            return
+            return wait(*args)
         ours = self._open_self_pipe().fileno()
         try:
             before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         except ValueError:  # the main thread of a subinterpreter has no signals
-            self._run()
-            return
+            return wait(*args)
         try:
-            self._run()
+            return wait(*args)
         finally:
             # Signals that come between runs must reach the handlers of the next run.
             if not self._signal_handlers and before != ours:
@@ -210,6 +278,11 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         self._check_closed()
         self._open_self_pipe()
         super().add_signal_handler(sig, callback, *args)
+
+    def _call_by_keyword(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """call_soon and its like with callback= and so on, or with arguments that are wrong."""
+        call = inspect.signature(getattr(asyncio.SelectorEventLoop, name)).bind(self, *args, **kwargs)
+        return getattr(native.Loop, name)(*call.args, **call.kwargs)
 
     # -- debug mode, and while observed: asyncio's own handles, in the native queue --
 
@@ -253,7 +326,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """asyncio counts these; here a cancelled timer is gone."""
+        """asyncio counts these; in the native queue a cancelled timer is gone."""
+        if self._asyncio_turns:
+            super()._timer_handle_cancelled(handle)
 
     def _python_reader(
         self, watched: tuple[Any, ...]
@@ -349,6 +424,11 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             transp._reset_empty_waiter()
             if reading:
                 transp.resume_reading()
+
+
+# What a native turn is made of. A class where any of these is another has turns of asyncio's kind.
+_turn_methods = operator.attrgetter(*native._turn_names)
+_TURN_METHODS = _turn_methods(EventLoop)
 
 
 def new_event_loop() -> EventLoop:

@@ -76,10 +76,10 @@ class VirtualTimeLoop(EventLoop):
             self._end_outside()
         super().close()
 
-    def _run_once(self) -> None:
+    def _run_turns(self) -> None:
         """Without signal handlers of its own, the loop does not wait for signals' sake."""
         if self._signal_handlers:
-            super()._run_once()
+            super()._run_turns()
         else:
             self._run()
         if self._deadlocked():

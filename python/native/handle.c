@@ -220,9 +220,47 @@ static void handle_report(loop *lp, handle *self) {
     Py_XDECREF(source);
 }
 
+/* Is that function asyncio's own? */
+static bool is_of_events(state *st, PyObject *function) {
+    return PyFunction_Check(function) && PyFunction_GET_GLOBALS(function) == st->events;
+}
+
+/* asyncio.Handle._run, if a program has put another function there (aiodebug measures by it): a new
+   reference, or NULL. Asked at every call, so the type's version is remembered,
+   which changes with the type and with its base. */
+static PyObject *find_patched_run(state *st, bool timer) {
+    PyTypeObject *type = (PyTypeObject *)st->asyncio_timer_handle;
+    PyObject *run, *run_timer;
+    if (type->tp_version_tag == st->unpatched_version && st->unpatched_version != 0) return NULL;
+    run = PyObject_GetAttr(st->asyncio_handle, st->names[NAME_RUN]);
+    run_timer = PyObject_GetAttr((PyObject *)type, st->names[NAME_RUN]);
+    if (run == NULL || run_timer == NULL) PyErr_Clear(); /* then it is none of ours */
+    if (run != NULL && run_timer != NULL && is_of_events(st, run) && is_of_events(st, run_timer))
+        st->unpatched_version = type->tp_version_tag;
+    Py_XSETREF(run, Py_XNewRef(timer ? run_timer : run));
+    Py_XDECREF(run_timer);
+    if (run != NULL && is_of_events(st, run)) Py_CLEAR(run);
+    return run;
+}
+
+/* As asyncio: what that function raises ends the run. */
+static void handle_run_patched(loop *lp, handle *self, PyObject *run) {
+    PyObject *result = PyObject_CallOneArg(run, (PyObject *)self);
+    if (result == NULL) loop_end_run(lp, take_exception());
+    Py_XDECREF(result);
+    Py_DECREF(run);
+}
+
 static void handle_run_now(loop *lp, handle *self) {
-    PyObject *result;
+    PyObject *result, *patched;
     self->flags |= HANDLE_RUNNING;
+    /* Without a context it only stands for one of asyncio's handles, whose own _run will be called. */
+    patched = self->context == NULL ? NULL : find_patched_run(lp->state, self->flags & HANDLE_TIMER);
+    if (patched != NULL) {
+        handle_run_patched(lp, self, patched);
+        self->flags &= (uint8_t)~HANDLE_RUNNING;
+        return;
+    }
     result = handle_call(self, lp->state);
     if (result != NULL)
         Py_DECREF(result);

@@ -5,6 +5,10 @@
    mode, and while the loop is observed (casync/trace.py), call_soon and its like go to the inherited methods, so real asyncio.Handles with tracebacks are
    made, and come back through `_enqueue` wrapped in a native handle.
 
+   A program may replace what a turn is made of (nest_asyncio: _run_once; looptime: time() and the
+   selector's select()). Then the turns are asyncio's own, BaseEventLoop._run_once over a deque and a heap,
+   and the native queue is one more source of events there: _poll() waits, _run_ready() runs what came.
+
    Invariants: an exception that must end the run (KeyboardInterrupt, SystemExit, one raised by an
    exception handler) is kept in `error`, and casync_break() ends the turn at once; what has not run
    stays queued, as in asyncio. A loop visits and clears what its queued handles hold.
@@ -122,36 +126,6 @@ static PyObject *raise_closed(void) {
 
 /* ---- scheduling ---- */
 
-/* The arguments of call_soon and its like: `required` positional ones and context=. */
-static int parse_keywords(const char *function, Py_ssize_t required, Py_ssize_t count, PyObject *const *args,
-                          PyObject *keywords, state *st, PyObject **context) {
-    if (count < required) {
-        PyErr_Format(PyExc_TypeError, "%s() takes at least %zd positional arguments (%zd given)", function,
-                     required, count);
-        return -1;
-    }
-    for (Py_ssize_t i = 0; keywords != NULL && i < PyTuple_GET_SIZE(keywords); i++) {
-        PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
-        int same = keyword == st->names[NAME_CONTEXT]
-                       ? 1
-                       : PyObject_RichCompareBool(keyword, st->names[NAME_CONTEXT], Py_EQ);
-        if (same < 0) return -1;
-        if (!same) {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument %R", function, keyword);
-            return -1;
-        }
-        *context = args[count + i];
-    }
-    return 0;
-}
-
-static inline int parse_schedule(const char *function, Py_ssize_t required, Py_ssize_t count,
-                                 PyObject *const *args, PyObject *keywords, state *st, PyObject **context) {
-    *context = NULL;
-    if (keywords == NULL && count >= required) return 0;
-    return parse_keywords(function, required, count, args, keywords, st, context);
-}
-
 /* function(self, *args, **keywords), for a method of a base class. */
 static PyObject *call_base(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t count,
                            PyObject *keywords) {
@@ -162,6 +136,30 @@ static PyObject *call_base(PyObject *function, PyObject *self, PyObject *const *
     if (total > 0) memcpy(vector + 1, args, (size_t)total * sizeof *vector);
     result = PyObject_Vectorcall(function, vector, (size_t)count + 1, keywords);
     PyMem_Free(vector);
+    return result;
+}
+
+/* Do call_soon and its like have their `required` arguments by position, and no keyword but context=? */
+static inline bool parse_schedule(Py_ssize_t required, Py_ssize_t count, PyObject *const *args,
+                                  PyObject *keywords, state *st, PyObject **context) {
+    *context = NULL;
+    if (count < required) return false;
+    if (keywords == NULL) return true;
+    if (PyTuple_GET_SIZE(keywords) != 1) return false;
+    *context = args[count];
+    /* Two interned strings of the same text may differ: CPython's own code has some that are static. */
+    return PyTuple_GET_ITEM(keywords, 0) == st->names[NAME_CONTEXT] ||
+           PyUnicode_Compare(PyTuple_GET_ITEM(keywords, 0), st->names[NAME_CONTEXT]) == 0;
+}
+
+/* Any other call of them: EventLoop._call_by_keyword(function, *args, **keywords). */
+static PyObject *call_by_keyword(loop *self, const char *function, PyObject *const *args, Py_ssize_t count,
+                                 PyObject *keywords) {
+    PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->names[NAME_CALL_BY_KEYWORD]);
+    PyObject *name = PyUnicode_FromString(function), *result = NULL;
+    if (method != NULL && name != NULL) result = call_base(method, name, args, count, keywords);
+    Py_XDECREF(method);
+    Py_XDECREF(name);
     return result;
 }
 
@@ -181,15 +179,16 @@ static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t co
     PyObject *context;
     if (self->calls_python)
         return call_base(self->state->base_call_soon, (PyObject *)self, args, count, keywords);
-    if (parse_schedule("call_soon", 1, count, args, keywords, self->state, &context) < 0) return NULL;
+    if (!parse_schedule(1, count, args, keywords, self->state, &context))
+        return call_by_keyword(self, "call_soon", args, count, keywords);
     if (self->closed) return raise_closed();
     return loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
 }
 
 /* Ends the wait of the thread that runs the loop. Who has the GIL knows whether it waits; if it does not,
-   it looks at the queue before it will. */
+   it looks at the native queue before it will, but not at that of asyncio's turns. */
 static void loop_wake(loop *self) {
-    if (self->waiting != NULL) casync_wake(&self->casync);
+    if (self->waiting != NULL || self->asyncio_turns) casync_wake(&self->casync);
 }
 
 /* The GIL makes queueing safe; what remains is to wake the loop. */
@@ -198,8 +197,8 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
     PyObject *context, *h;
     if (self->calls_python)
         return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count, keywords);
-    if (parse_schedule("call_soon_threadsafe", 1, count, args, keywords, self->state, &context) < 0)
-        return NULL;
+    if (!parse_schedule(1, count, args, keywords, self->state, &context))
+        return call_by_keyword(self, "call_soon_threadsafe", args, count, keywords);
     if (self->closed) return raise_closed();
     h = loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
     if (h != NULL) loop_wake(self);
@@ -271,7 +270,10 @@ static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t c
     PyObject *context;
     double delay;
     int64_t now;
-    if (parse_schedule("call_later", 2, count, args, keywords, self->state, &context) < 0) return NULL;
+    if (self->asyncio_turns)
+        return call_base(self->state->base_call_later, (PyObject *)self, args, count, keywords);
+    if (!parse_schedule(2, count, args, keywords, self->state, &context))
+        return call_by_keyword(self, "call_later", args, count, keywords);
     delay = parse_seconds(args[0], "delay");
     if (delay == -1.0 && PyErr_Occurred()) return NULL;
     if (self->closed) return raise_closed();
@@ -283,7 +285,10 @@ static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t c
 static PyObject *loop_call_at(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     PyObject *context;
     double when;
-    if (parse_schedule("call_at", 2, count, args, keywords, self->state, &context) < 0) return NULL;
+    if (self->asyncio_turns)
+        return call_base(self->state->base_call_at, (PyObject *)self, args, count, keywords);
+    if (!parse_schedule(2, count, args, keywords, self->state, &context))
+        return call_by_keyword(self, "call_at", args, count, keywords);
     when = parse_seconds(args[0], "when");
     if (when == -1.0 && PyErr_Occurred()) return NULL;
     if (self->closed) return raise_closed();
@@ -332,16 +337,25 @@ static PyObject *loop_enqueue_at(loop *self, PyObject *const *args, Py_ssize_t c
 
 /* ---- futures and tasks ---- */
 
+/* A name in one of asyncio's modules: programs (nest_asyncio) put other types of futures and tasks there.
+   A borrowed reference. */
+static PyObject *asyncio_type(PyObject *module_names, PyObject *name) {
+    PyObject *type = PyDict_GetItemWithError(module_names, name);
+    if (type == NULL && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, name);
+    return type;
+}
+
 static PyObject *loop_create_future(loop *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *args[1] = {(PyObject *)self};
-    return PyObject_Vectorcall(self->state->future_type, args, 0, self->state->loop_keyword);
+    PyObject *type = asyncio_type(self->state->futures, self->state->names[NAME_FUTURE]);
+    return type == NULL ? NULL : PyObject_Vectorcall(type, args, 0, self->state->loop_keyword);
 }
 
 /* create_task(coro, *, name=None, context=None): asyncio's own in debug mode, with a factory, and with
    keywords that a later version has. */
 static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     PyObject *const *names = self->state->names;
-    PyObject *vector[4] = {NULL, (PyObject *)self, Py_None, NULL};
+    PyObject *vector[4] = {NULL, (PyObject *)self, Py_None, NULL}, *type;
     bool plain = count == 1 && !self->debug && self->task_factory == NULL;
     for (Py_ssize_t i = 0; plain && keywords != NULL && i < PyTuple_GET_SIZE(keywords); i++) {
         PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
@@ -355,8 +369,9 @@ static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t 
     if (!plain) return call_base(self->state->base_create_task, (PyObject *)self, args, count, keywords);
     if (self->closed) return raise_closed();
     vector[0] = args[0];
-    return PyObject_Vectorcall(self->state->task_type, vector, 1,
-                               self->state->task_keywords[vector[3] != NULL]);
+    type = asyncio_type(self->state->tasks, names[NAME_TASK]);
+    if (type == NULL) return NULL;
+    return PyObject_Vectorcall(type, vector, 1, self->state->task_keywords[vector[3] != NULL]);
 }
 
 /* ---- running ---- */
@@ -380,13 +395,14 @@ static PyObject *loop_was_deadlocked(loop *self, PyObject *Py_UNUSED(ignored)) {
     return PyBool_FromLong(deadlocked);
 }
 
-/* Turns until _stopping. A forked child that runs the loop it inherited gets its own kernel objects. */
-static PyObject *loop_run(loop *self, PyObject *Py_UNUSED(ignored)) {
+/* Runs turns by one of casync's functions. A forked child that runs the loop it inherited gets its own
+   kernel objects. */
+static PyObject *loop_run_by(loop *self, int64_t (*run)(casync_loop *)) {
     PyObject *error;
-    int64_t result = casync_run_forever(&self->casync);
+    int64_t result = run(&self->casync);
     if (result == -ECHILD) {
         result = casync_loop_fork(&self->casync);
-        if (result >= 0) result = casync_run_forever(&self->casync);
+        if (result >= 0) result = run(&self->casync);
     }
     error = self->error;
     self->error = NULL;
@@ -397,6 +413,70 @@ static PyObject *loop_run(loop *self, PyObject *Py_UNUSED(ignored)) {
     if (result == -EBUSY) return PyErr_Format(PyExc_RuntimeError, "This event loop is already running");
     if (result < 0) return raise_os_error(result);
     Py_RETURN_NONE;
+}
+
+/* Turns until _stopping. */
+static PyObject *loop_run(loop *self, PyObject *Py_UNUSED(ignored)) {
+    return loop_run_by(self, casync_run_forever);
+}
+
+/* As loop_run_by, also inside one of this loop's callbacks (of the native run in which the program changed
+   its loop's turns): that run is suspended, and ends when the callback returns. Its queue is in order at
+   every call of a callback, so what has not run yet may as well run in here. */
+static PyObject *loop_run_within(loop *self, int64_t (*run)(casync_loop *)) {
+    casync_loop *casync = &self->casync, *outer = casync->outer;
+    casync_task *outer_task = casync->outer_task;
+    bool within = casync->state == CASYNC_LOOP_RUNNING;
+    PyObject *result;
+    if (within) {
+        casync->state = CASYNC_LOOP_STOPPED;
+        casync->stopping = casync->breaking = false;
+    }
+    result = loop_run_by(self, run);
+    if (within) {
+        casync->state = CASYNC_LOOP_RUNNING;
+        casync->outer = outer;
+        casync->outer_task = outer_task;
+        casync_break(casync);
+    }
+    return result;
+}
+
+static void loop_break(void *casync) { casync_break((casync_loop *)casync); }
+
+static void loop_pass(void *Py_UNUSED(arg)) {}
+
+/* One turn that runs nothing: it ends after the poll. */
+static int64_t loop_poll_once(casync_loop *casync) {
+    casync_hook hook = {0};
+    int64_t result = casync_hook_start(casync, &hook, CASYNC_HOOK_AFTER_POLL, INT_MIN, loop_break, casync);
+    if (result < 0) return result;
+    result = casync_run_once(casync);
+    casync_hook_stop(&hook);
+    return result;
+}
+
+/* _poll(timeout): waits for native work, at most so many seconds (None: without end), and runs none of it.
+   Is there some? */
+static PyObject *loop_poll(loop *self, PyObject *timeout) {
+    casync_timer timer = {0};
+    double seconds = timeout == Py_None ? (double)INFINITY : parse_seconds(timeout, "timeout");
+    int64_t result;
+    PyObject *polled;
+    if (seconds == -1.0 && PyErr_Occurred()) return NULL;
+    if (self->closed) return raise_closed();
+    result = casync_call_later(&self->casync, &timer, nanoseconds_of(seconds), loop_pass, NULL);
+    if (result < 0) return raise_os_error(result);
+    polled = loop_run_within(self, loop_poll_once);
+    casync_timer_stop(&timer);
+    if (polled == NULL) return NULL;
+    Py_DECREF(polled);
+    return PyBool_FromLong(casync__has_work(&self->casync));
+}
+
+/* _run_ready(): runs the native work that there is. */
+static PyObject *loop_run_ready(loop *self, PyObject *Py_UNUSED(ignored)) {
+    return loop_run_within(self, casync_run_nowait);
 }
 
 static PyObject *loop_write_to_self(loop *self, PyObject *Py_UNUSED(ignored)) {
@@ -451,6 +531,19 @@ static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
     Py_XDECREF(found.ready);
     Py_XDECREF(found.timers);
     return pair;
+}
+
+/* _take_ready(): the handles for the next turn, which are the caller's to run from now on. */
+static PyObject *loop_take_ready(loop *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *pair = loop_queued(self, NULL), *ready;
+    if (pair == NULL) return NULL;
+    ready = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
+    Py_DECREF(pair);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(ready); i++) {
+        handle *h = (handle *)PyList_GET_ITEM(ready, i);
+        if (casync_job_cancel(&h->job) > 0) Py_DECREF(h);
+    }
+    return ready;
 }
 
 typedef struct {
@@ -598,10 +691,15 @@ static PyObject *loop_get_debug_attribute(loop *self, void *Py_UNUSED(closure)) 
     return PyBool_FromLong(self->debug);
 }
 
-static int loop_set_debug(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
-    if (set_flag(&self->debug, value) < 0) return -1;
-    self->calls_python = self->debug || self->observed;
+/* One of the flags by which Python code is called. */
+static int set_python_flag(loop *self, bool *flag, PyObject *value) {
+    if (set_flag(flag, value) < 0) return -1;
+    self->calls_python = self->debug || self->observed || self->asyncio_turns;
     return 0;
+}
+
+static int loop_set_debug(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    return set_python_flag(self, &self->debug, value);
 }
 
 static PyObject *loop_get_observed(loop *self, void *Py_UNUSED(closure)) {
@@ -609,9 +707,36 @@ static PyObject *loop_get_observed(loop *self, void *Py_UNUSED(closure)) {
 }
 
 static int loop_set_observed(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
-    if (set_flag(&self->observed, value) < 0) return -1;
-    self->calls_python = self->debug || self->observed;
+    return set_python_flag(self, &self->observed, value);
+}
+
+static PyObject *loop_get_asyncio_turns(loop *self, void *Py_UNUSED(closure)) {
+    return PyBool_FromLong(self->asyncio_turns);
+}
+
+/* A native run that is going on ends when the present callback returns: run_forever goes on with the other
+   kind of turn. */
+static int loop_set_asyncio_turns(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    if (set_python_flag(self, &self->asyncio_turns, value) < 0) return -1;
+    if (self->casync.state == CASYNC_LOOP_RUNNING) casync_break(&self->casync);
     return 0;
+}
+
+/* Setting what a turn is made of, in the loop itself, calls _use_asyncio_turns(); setting its class
+   _look_for_patches(). */
+static int loop_setattro(PyObject *self, PyObject *name, PyObject *value) {
+    state *st = ((loop *)self)->state;
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *result;
+    int patched;
+    if (PyObject_GenericSetAttr(self, name, value) < 0) return -1;
+    patched = PySet_Contains(st->turn_names, name);
+    if (patched < 0) return -1;
+    if (!patched && Py_TYPE(self) == type) return 0;
+    result =
+        PyObject_CallMethodNoArgs(self, st->names[patched ? NAME_USE_ASYNCIO_TURNS : NAME_LOOK_FOR_PATCHES]);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 static PyObject *loop_get_thread_id(loop *self, void *Py_UNUSED(closure)) {
@@ -635,6 +760,7 @@ static PyGetSetDef loop_getsets[] = {
     {"_closed", (getter)loop_get_closed, (setter)loop_set_closed, NULL, NULL},
     {"_debug", (getter)loop_get_debug_attribute, (setter)loop_set_debug, NULL, NULL},
     {"_observed", (getter)loop_get_observed, (setter)loop_set_observed, NULL, NULL},
+    {"_asyncio_turns", (getter)loop_get_asyncio_turns, (setter)loop_set_asyncio_turns, NULL, NULL},
     {"_thread_id", (getter)loop_get_thread_id, (setter)loop_set_thread_id, NULL, NULL},
     {"_task_factory", (getter)loop_get_task_factory, (setter)loop_set_task_factory, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -6,24 +6,37 @@
 #define NAME_TEXT(name, text) text,
 static const char *const name_texts[NAME_COUNT] = {NAMES(NAME_TEXT)};
 
+/* As asyncio's of this version. */
+#if PY_VERSION_HEX >= 0x030E0000
+#define CREATE_TASK_SIGNATURE "create_task($self, coro, **kwargs)"
+#elif PY_VERSION_HEX >= 0x030B0000
+#define CREATE_TASK_SIGNATURE "create_task($self, coro, *, name=None, context=None)"
+#else
+#define CREATE_TASK_SIGNATURE "create_task($self, coro, *, name=None)"
+#endif
+
 static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL(loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon(callback, *args, context=None): call it in the next turn."},
+     "call_soon($self, callback, *args, context=None)\n--\n\nCall it in the next turn."},
     {"call_soon_threadsafe", FASTCALL(loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon, from any thread."},
+     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\ncall_soon, from any thread."},
     {"call_later", FASTCALL(loop_call_later), METH_FASTCALL | METH_KEYWORDS,
-     "call_later(delay, callback, *args, context=None): call it after a delay in seconds."},
+     "call_later($self, delay, callback, *args, context=None)\n--\n\nCall it after a delay in seconds."},
     {"call_at", FASTCALL(loop_call_at), METH_FASTCALL | METH_KEYWORDS,
-     "call_at(when, callback, *args, context=None): call it at a time, in loop.time()'s seconds."},
-    {"time", (PyCFunction)loop_time, METH_NOARGS, "The loop's time in seconds."},
-    {"create_future", (PyCFunction)loop_create_future, METH_NOARGS, "A future of this loop."},
+     "call_at($self, when, callback, *args, context=None)\n--\n\nCall it at a time, in loop.time()'s "
+     "seconds."},
+    {"time", (PyCFunction)loop_time, METH_NOARGS, "time($self)\n--\n\nThe loop's time in seconds."},
+    {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
+     "create_future($self)\n--\n\nA future of this loop."},
     {"create_task", FASTCALL(loop_create_task), METH_FASTCALL | METH_KEYWORDS,
-     "create_task(coro, *, name=None, context=None): run a coroutine as a task."},
-    {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS, "Was the loop closed?"},
-    {"is_running", (PyCFunction)loop_is_running, METH_NOARGS, "Does the loop run?"},
-    {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS, "Is the loop in debug mode?"},
+     CREATE_TASK_SIGNATURE "\n--\n\nRun a coroutine as a task."},
+    {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS, "is_closed($self)\n--\n\nWas the loop closed?"},
+    {"is_running", (PyCFunction)loop_is_running, METH_NOARGS, "is_running($self)\n--\n\nDoes the loop run?"},
+    {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS,
+     "get_debug($self)\n--\n\nIs the loop in debug mode?"},
     {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
-     "metrics(): a dict of numbers. So far: `turns` of the loop, `polls` (turns that asked the kernel), "
+     "metrics($self)\n--\n\nA dict of numbers. So far: `turns` of the loop, `polls` (turns that asked the "
+     "kernel), "
      "`events` "
      "(descriptors found ready), `callbacks` run. In seconds, if the loop was made with metrics=True, else "
      "0.0: "
@@ -34,9 +47,13 @@ static PyMethodDef loop_methods[] = {
     {"_deadlocked", (PyCFunction)loop_was_deadlocked, METH_NOARGS, NULL},
     {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},
     {"_run", (PyCFunction)loop_run, METH_NOARGS, NULL},
+    {"_poll", (PyCFunction)loop_poll, METH_O, NULL},
+    {"_run_ready", (PyCFunction)loop_run_ready, METH_NOARGS, NULL},
+    {"_take_ready", (PyCFunction)loop_take_ready, METH_NOARGS, NULL},
     {"_close", (PyCFunction)loop_close, METH_NOARGS, NULL},
     {"_queued", (PyCFunction)loop_queued, METH_NOARGS, NULL},
     {"_watched", (PyCFunction)loop_watched, METH_O, NULL},
+    {"_descriptors", (PyCFunction)loop_descriptors, METH_NOARGS, NULL},
     {"_enqueue", FASTCALL(loop_enqueue), METH_FASTCALL, NULL},
     {"_enqueue_at", FASTCALL(loop_enqueue_at), METH_FASTCALL, NULL},
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},
@@ -67,6 +84,7 @@ static PyType_Slot loop_slots[] = {
     {Py_tp_clear, loop_clear},
     {Py_tp_methods, loop_methods},
     {Py_tp_getset, loop_getsets},
+    {Py_tp_setattro, loop_setattro},
     {0, NULL},
 };
 
@@ -95,11 +113,14 @@ static int import_asyncio(state *st) {
     } wanted[] = {
         {&st->asyncio_handle, "asyncio.events", "Handle"},
         {&st->asyncio_timer_handle, "asyncio.events", "TimerHandle"},
-        {&st->future_type, "asyncio.futures", "Future"},
-        {&st->task_type, "asyncio.tasks", "Task"},
+        {&st->futures, "asyncio.futures", "__dict__"},
+        {&st->tasks, "asyncio.tasks", "__dict__"},
+        {&st->events, "asyncio.events", "__dict__"},
         {&st->base_call_soon, "asyncio.base_events", "BaseEventLoop.call_soon"},
         {&st->base_call_soon_threadsafe, "asyncio.base_events", "BaseEventLoop.call_soon_threadsafe"},
         {&st->base_create_task, "asyncio.base_events", "BaseEventLoop.create_task"},
+        {&st->base_call_later, "asyncio.base_events", "BaseEventLoop.call_later"},
+        {&st->base_call_at, "asyncio.base_events", "BaseEventLoop.call_at"},
         {&st->base_make_socket_transport, "asyncio.selector_events",
          "BaseSelectorEventLoop._make_socket_transport"},
         {&st->base_ensure_fd_no_transport, "asyncio.selector_events",
@@ -139,6 +160,16 @@ static int import_asyncio(state *st) {
     return 0;
 }
 
+/* The attributes that a turn is made of. */
+static PyObject *make_turn_names(PyObject *const *names) {
+    PyObject *tuple =
+        PyTuple_Pack(6, names[NAME_TIME], names[NAME_CALL_AT], names[NAME_CALL_SOON],
+                     names[NAME_ADD_CALLBACK], names[NAME_RUN_ONCE], names[NAME_PROCESS_EVENTS]);
+    PyObject *set = tuple == NULL ? NULL : PyFrozenSet_New(tuple);
+    Py_XDECREF(tuple);
+    return set;
+}
+
 static int make_names(state *st) {
     PyObject *const *names = st->names;
     for (int i = 0; i < NAME_COUNT; i++) {
@@ -148,7 +179,11 @@ static int make_names(state *st) {
     st->loop_keyword = PyTuple_Pack(1, names[NAME_LOOP]);
     st->task_keywords[0] = PyTuple_Pack(2, names[NAME_LOOP], names[NAME_NAME]);
     st->task_keywords[1] = PyTuple_Pack(3, names[NAME_LOOP], names[NAME_NAME], names[NAME_CONTEXT]);
-    return st->loop_keyword == NULL || st->task_keywords[0] == NULL || st->task_keywords[1] == NULL ? -1 : 0;
+    st->turn_names = make_turn_names(names);
+    return st->loop_keyword == NULL || st->task_keywords[0] == NULL || st->task_keywords[1] == NULL ||
+                   st->turn_names == NULL
+               ? -1
+               : 0;
 }
 
 /* bases: a type, a tuple of types, or NULL */
@@ -235,7 +270,9 @@ static int add_function_table(PyObject *module) {
 static int native_exec(PyObject *module) {
     state *st = (state *)PyModule_GetState(module);
     if (add_function_table(module) < 0) return -1;
-    if (make_names(st) < 0 || import_asyncio(st) < 0 || check_snapshots(st) < 0) return -1;
+    if (make_names(st) < 0 || PyModule_AddObjectRef(module, "_turn_names", st->turn_names) < 0 ||
+        import_asyncio(st) < 0 || check_snapshots(st) < 0)
+        return -1;
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
     if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;
     if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;

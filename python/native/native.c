@@ -82,7 +82,19 @@
     X(SETBLOCKING, "setblocking")                                                                            \
     X(SET_RESULT, "set_result")                                                                              \
     X(SET_EXCEPTION, "set_exception")                                                                        \
-    X(DONE, "done")
+    X(DONE, "done")                                                                                          \
+    X(FUTURE, "Future")                                                                                      \
+    X(TASK, "Task")                                                                                          \
+    X(RUN, "_run")                                                                                           \
+    X(LOOK_FOR_PATCHES, "_look_for_patches")                                                                 \
+    X(USE_ASYNCIO_TURNS, "_use_asyncio_turns")                                                               \
+    X(CALL_BY_KEYWORD, "_call_by_keyword")                                                                   \
+    X(TIME, "time")                                                                                          \
+    X(CALL_AT, "call_at")                                                                                    \
+    X(CALL_SOON, "_call_soon")                                                                               \
+    X(ADD_CALLBACK, "_add_callback")                                                                         \
+    X(RUN_ONCE, "_run_once")                                                                                 \
+    X(PROCESS_EVENTS, "_process_events")
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
@@ -96,13 +108,15 @@ typedef struct {
     PyTypeObject *transport_types[4];           /* by enum transport_kind */
     PyTypeObject *operation_type, *reader_type; /* see streams.c */
     PyObject *names[NAME_COUNT];
-    PyObject *loop_keyword;         /* ("loop",) */
-    PyObject *task_keywords[2];     /* ("loop", "name"), ("loop", "name", "context") */
-    PyObject *asyncio_handle;       /* asyncio.Handle: what a Handle's __class__ says */
-    PyObject *asyncio_timer_handle; /* asyncio.TimerHandle */
-    PyObject *future_type, *task_type;
+    PyObject *loop_keyword;             /* ("loop",) */
+    PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
+    PyObject *asyncio_handle;           /* asyncio.Handle: what a Handle's __class__ says */
+    PyObject *asyncio_timer_handle;     /* asyncio.TimerHandle */
+    PyObject *futures, *tasks, *events; /* the names in asyncio's modules, which programs may replace */
     PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
-    PyObject *base_make_socket_transport, *base_ensure_fd_no_transport;      /* of BaseSelectorEventLoop */
+    PyObject *base_call_later, *base_call_at;
+    PyObject *turn_names; /* a frozenset: see EventLoop._look_for_patches */
+    PyObject *base_make_socket_transport, *base_ensure_fd_no_transport; /* of BaseSelectorEventLoop */
     PyObject *base_make_datagram_transport;
     PyObject *base_make_pipe_transport[2];              /* to read, to write */
     PyObject *asyncio_reader, *asyncio_reader_protocol; /* StreamReader, StreamReaderProtocol */
@@ -116,6 +130,7 @@ typedef struct {
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
     uint32_t spare_handle_count, spare_timer_count;
+    uint32_t unpatched_version;  /* that of asyncio.TimerHandle when _run was asyncio's own; or 0 */
     bool attach_takes_transport; /* Server._attach(transport), since 3.13 */
     bool snapshots;              /* see context.c */
 } state;
@@ -131,7 +146,8 @@ typedef struct loop {
     PyObject *thread_id;    /* BaseEventLoop._thread_id */
     PyObject *task_factory; /* BaseEventLoop._task_factory */
     bool stopping, closed, debug, observed;
-    bool calls_python;            /* debug or observed: what is called goes through casync/loop.py */
+    bool asyncio_turns;           /* its turns are BaseEventLoop._run_once's: see casync/loop.py */
+    bool calls_python;            /* any of the three before: what is called goes through casync/loop.py */
     bool virtual_time;            /* its clock is a virtual one */
     bool deadlocked;              /* with it: nothing would ever have ended the last run */
     struct transport *transports; /* those that are open, each with a reference */

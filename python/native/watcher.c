@@ -209,6 +209,21 @@ static PyObject *loop_watched(loop *self, PyObject *file) {
                         w->writer ? (PyObject *)w->writer : Py_None);
 }
 
+/* _descriptors(): [(descriptor, events as the module selectors has them)], also of transports and servers. */
+static PyObject *loop_descriptors(loop *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *list = PyList_New(0);
+    for (uint32_t fd = 0; list != NULL && fd < self->casync.fds_size; fd++) {
+        casync_watcher *watcher = casync_watcher_find(&self->casync, (int)fd);
+        PyObject *pair;
+        if (watcher == NULL || watcher->wanted == 0) continue;
+        pair = Py_BuildValue("Ii", fd,
+                             (watcher->wanted & EPOLLIN ? 1 : 0) | (watcher->wanted & EPOLLOUT ? 2 : 0));
+        if (pair == NULL || PyList_Append(list, pair) < 0) Py_CLEAR(list);
+        Py_XDECREF(pair);
+    }
+    return list;
+}
+
 /* Drops every watch, whose table the loop knows by number. */
 static void loop_drop_watchers(loop *self) {
     for (uint32_t fd = 0; fd < self->casync.fds_size; fd++) {
