@@ -25,13 +25,14 @@ typedef struct {
     void (*finish)(awaitable *self);
 } awaitable_kind;
 
-enum { AWAITABLE_CREATED, AWAITABLE_RUNNING, AWAITABLE_FINISHED };
+enum { AWAITABLE_CREATED, AWAITABLE_RUNNING, AWAITABLE_WAITING, AWAITABLE_FINISHED };
 
 struct awaitable {
     PyObject ob_base;
     const awaitable_kind *kind;
     PyObject *waiting; /* the iterator of the future that is awaited, or NULL */
     uint8_t progress;
+    bool stopped; /* the module's StopIteration has its result: see awaitable_stop */
 };
 
 static state *awaitable_state(awaitable *self) { return (state *)PyType_GetModuleState(Py_TYPE(self)); }
@@ -43,6 +44,7 @@ static awaitable *new_awaitable(PyTypeObject *type, const awaitable_kind *kind) 
     self->kind = kind;
     self->waiting = NULL;
     self->progress = AWAITABLE_CREATED;
+    self->stopped = false;
     return self;
 }
 
@@ -52,21 +54,28 @@ static void awaitable_finish(awaitable *self) {
     self->kind->finish(self);
 }
 
+/* Raises if it is being stepped: nothing may happen to it then. */
+static int awaitable_check_idle(awaitable *self) {
+    if (self->progress != AWAITABLE_RUNNING) return 0;
+    PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    return -1;
+}
+
 static PySendResult awaitable_am_send(PyObject *object, PyObject *Py_UNUSED(value), PyObject **result) {
     awaitable *self = (awaitable *)object;
     PySendResult answer;
     *result = NULL;
-    if (self->progress == AWAITABLE_FINISHED ||
-        (self->progress == AWAITABLE_RUNNING && self->waiting == NULL)) {
-        PyErr_SetString(PyExc_RuntimeError, self->progress == AWAITABLE_FINISHED
-                                                ? "cannot reuse already awaited coroutine"
-                                                : "coroutine is being awaited already");
+    if (awaitable_check_idle(self) < 0) return PYGEN_ERROR;
+    if (self->progress == AWAITABLE_FINISHED) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
         return PYGEN_ERROR;
     }
     self->progress = AWAITABLE_RUNNING;
     answer = self->kind->step(self, result);
     if (answer == PYGEN_ERROR) Py_CLEAR(*result);
-    if (answer != PYGEN_NEXT) {
+    if (answer == PYGEN_NEXT) {
+        self->progress = AWAITABLE_WAITING;
+    } else {
         PyObject *exception = answer == PYGEN_ERROR ? take_exception() : NULL;
         awaitable_finish(self);
         if (exception != NULL) raise_exception(exception);
@@ -74,25 +83,66 @@ static PySendResult awaitable_am_send(PyObject *object, PyObject *Py_UNUSED(valu
     return answer;
 }
 
-/* A step as generators give it: what is yielded, or NULL with StopIteration(result) or an error set. */
-static PyObject *awaitable_next(PyObject *self) {
+/* send(None): what is yielded, or NULL with StopIteration(result) or an error set. */
+static PyObject *awaitable_send(PyObject *self, PyObject *Py_UNUSED(value)) {
     PyObject *result;
     PySendResult answer = awaitable_am_send(self, Py_None, &result);
     if (answer == PYGEN_RETURN) {
         PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        if (stop != NULL) PyErr_SetObject(PyExc_StopIteration, stop);
-        Py_XDECREF(stop);
+        if (stop != NULL) raise_exception(stop);
         Py_CLEAR(result);
     }
     return answer == PYGEN_NEXT ? result : NULL;
 }
 
-static PyObject *awaitable_send(PyObject *self, PyObject *Py_UNUSED(value)) { return awaitable_next(self); }
+/* Is the module's StopIteration as it was made, and nobody else's? */
+static bool is_spare(PyObject *stop) {
+    PyStopIterationObject *s = (PyStopIterationObject *)stop;
+    return stop != NULL && Py_REFCNT(stop) == 1 && s->traceback == NULL && s->context == NULL &&
+           s->cause == NULL && s->dict == NULL;
+}
+
+/* Raises StopIteration(result), whose reference is taken, by the module's own exception if that is free. */
+static void awaitable_stop(awaitable *self, PyObject *result) {
+    state *st = awaitable_state(self);
+    if (!is_spare(st->spare_stop)) Py_XSETREF(st->spare_stop, PyObject_CallNoArgs(PyExc_StopIteration));
+    if (st->spare_stop != NULL) {
+        Py_XSETREF(((PyStopIterationObject *)st->spare_stop)->value, result);
+        self->stopped = true;
+        raise_exception(Py_NewRef(st->spare_stop));
+    } else {
+        Py_DECREF(result);
+    }
+}
+
+/* The module's exception lets go of the result, or is given to who holds it. */
+static void awaitable_return_stop(awaitable *self) {
+    state *st = awaitable_state(self);
+    self->stopped = false;
+    if (is_spare(st->spare_stop))
+        Py_CLEAR(((PyStopIterationObject *)st->spare_stop)->value);
+    else
+        Py_CLEAR(st->spare_stop);
+}
+
+/* As iterators: what is yielded, or NULL with an error, StopIteration(result), or (if the result is None)
+   nothing set. Since 3.12 `await` comes here; before, to awaitable_am_send, where it costs no exception. */
+static PyObject *awaitable_next(PyObject *self) {
+    PyObject *result;
+    PySendResult answer = awaitable_am_send(self, Py_None, &result);
+    if (answer == PYGEN_NEXT) return result;
+    if (answer == PYGEN_RETURN && result != Py_None)
+        awaitable_stop((awaitable *)self, result);
+    else
+        Py_XDECREF(result);
+    return NULL;
+}
 
 static PyObject *awaitable_await(PyObject *self) { return Py_NewRef(self); }
 
 /* Ends it before its end: 0, or -1 with an exception set. */
 static int awaitable_end(awaitable *self) {
+    if (awaitable_check_idle(self) < 0) return -1;
     if (self->progress != AWAITABLE_FINISHED && self->kind->abandon(self) < 0) return -1;
     awaitable_finish(self);
     return 0;
@@ -158,8 +208,10 @@ static void awaitable_finalize(PyObject *object) {
 
 static void awaitable_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
-    if (PyObject_CallFinalizerFromDealloc(self) < 0) return;
+    if (((awaitable *)self)->progress != AWAITABLE_FINISHED && PyObject_CallFinalizerFromDealloc(self) < 0)
+        return;
     PyObject_GC_UnTrack(self);
+    if (((awaitable *)self)->stopped) awaitable_return_stop((awaitable *)self);
     awaitable_clear((awaitable *)self);
     PyObject_GC_Del(self);
     Py_DECREF(type);

@@ -345,10 +345,22 @@ static PyObject *asyncio_type(PyObject *module_names, PyObject *name) {
     return type;
 }
 
+/* asyncio.Future(loop=self), mostly without the dict and the tuple that the call makes. */
 static PyObject *loop_create_future(loop *self, PyObject *Py_UNUSED(ignored)) {
-    PyObject *args[1] = {(PyObject *)self};
-    PyObject *type = asyncio_type(self->state->futures, self->state->names[NAME_FUTURE]);
-    return type == NULL ? NULL : PyObject_Vectorcall(type, args, 0, self->state->loop_keyword);
+    state *st = self->state;
+    PyObject *args[1] = {(PyObject *)self}, *key = st->names[NAME_LOOP], *future;
+    PyObject *object = asyncio_type(st->futures, st->names[NAME_FUTURE]);
+    PyTypeObject *type = (PyTypeObject *)object;
+    if (object == NULL) return NULL;
+    if (!PyType_CheckExact(object) || type->tp_new != PyType_GenericNew)
+        return PyObject_Vectorcall(object, args, 0, st->loop_keyword);
+    future = type->tp_new(type, st->no_args, NULL);
+    if (future == NULL) return NULL;
+    if (PyDict_SetItem(st->future_keywords, key, (PyObject *)self) < 0 ||
+        type->tp_init(future, st->no_args, st->future_keywords) < 0)
+        Py_CLEAR(future);
+    if (PyDict_SetItem(st->future_keywords, key, Py_None) < 0) Py_CLEAR(future);
+    return future;
 }
 
 /* create_task(coro, *, name=None, context=None): asyncio's own in debug mode, with a factory, and with
@@ -651,6 +663,7 @@ static void loop_dealloc(loop *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     loop_clear(self);
+    PyMem_Free(self->received);
     type->tp_free(self);
     Py_DECREF(type);
 }

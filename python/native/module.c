@@ -57,6 +57,23 @@ static PyMethodDef loop_methods[] = {
     {"_enqueue", FASTCALL(loop_enqueue), METH_FASTCALL, NULL},
     {"_enqueue_at", FASTCALL(loop_enqueue_at), METH_FASTCALL, NULL},
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},
+    {"sock_recv", FASTCALL(loop_sock_recv), METH_FASTCALL | METH_KEYWORDS,
+     "sock_recv($self, sock, n)\n--\n\nReceive up to n bytes."},
+    {"sock_recv_into", FASTCALL(loop_sock_recv_into), METH_FASTCALL | METH_KEYWORDS,
+     "sock_recv_into($self, sock, buf)\n--\n\nReceive into a buffer; how many bytes."},
+    {"sock_recvfrom", FASTCALL(loop_sock_recvfrom), METH_FASTCALL | METH_KEYWORDS,
+     "sock_recvfrom($self, sock, bufsize)\n--\n\nReceive a datagram; (bytes, address)."},
+    {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
+     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into a buffer; (size, "
+     "address)."},
+    {"sock_accept", FASTCALL(loop_sock_accept), METH_FASTCALL | METH_KEYWORDS,
+     "sock_accept($self, sock)\n--\n\nAccept a connection; (socket, address)."},
+    {"sock_sendall", FASTCALL(loop_sock_sendall), METH_FASTCALL | METH_KEYWORDS,
+     "sock_sendall($self, sock, data)\n--\n\nSend all of it."},
+    {"sock_sendto", FASTCALL(loop_sock_sendto), METH_FASTCALL | METH_KEYWORDS,
+     "sock_sendto($self, sock, data, address)\n--\n\nSend a datagram; how many bytes."},
+    {"sock_connect", FASTCALL(loop_sock_connect), METH_FASTCALL | METH_KEYWORDS,
+     "sock_connect($self, sock, address)\n--\n\nConnect to an address."},
     {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL, NULL},
     {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
     {"_remove_reader", (PyCFunction)loop_remove_reader, METH_O, NULL},
@@ -147,6 +164,11 @@ static int import_asyncio(state *st) {
         {&st->buffered_protocol, "asyncio.protocols", "BufferedProtocol"},
         {&st->transport_socket, "asyncio.trsock", "TransportSocket"},
         {&st->socket_type, "socket", "socket"},
+        {&st->socket_recv, "socket", "socket.recv"},
+        {&st->socket_recv_into, "socket", "socket.recv_into"},
+        {&st->socket_send, "socket", "socket.send"},
+        {&st->check_ssl_socket, "asyncio.base_events", "_check_ssl_socket"},
+        {&st->invalid_state_error, "asyncio.exceptions", "InvalidStateError"},
     };
     PyObject *server;
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
@@ -278,6 +300,12 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;
     if (add_type(module, &st->operation_type, &operation_spec, NULL) < 0) return -1;
     if (add_type(module, &st->reader_type, &reader_spec, st->asyncio_reader) < 0) return -1;
+    if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
+    st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
+    if (st->sock_ready == NULL) return -1;
+    st->no_args = PyTuple_New(0);
+    st->future_keywords = PyDict_New();
+    if (st->no_args == NULL || st->future_keywords == NULL || check_sockets(st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;
     return add_transport_types(module, st);

@@ -12,7 +12,7 @@
    the run waits in loop->error.
 
    Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c,
-   awaitable.c, streams.c, server.c, module.c. */
+   awaitable.c, streams.c, sock.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -94,7 +94,16 @@
     X(CALL_SOON, "_call_soon")                                                                               \
     X(ADD_CALLBACK, "_add_callback")                                                                         \
     X(RUN_ONCE, "_run_once")                                                                                 \
-    X(PROCESS_EVENTS, "_process_events")
+    X(PROCESS_EVENTS, "_process_events")                                                                     \
+    X(FILENO, "fileno")                                                                                      \
+    X(RECV, "recv")                                                                                          \
+    X(RECV_INTO, "recv_into")                                                                                \
+    X(RECVFROM, "recvfrom")                                                                                  \
+    X(RECVFROM_INTO, "recvfrom_into")                                                                        \
+    X(SEND, "send")                                                                                          \
+    X(SENDTO, "sendto")                                                                                      \
+    X(ACCEPT, "accept")                                                                                      \
+    X(CONNECT, "connect")
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
@@ -107,6 +116,11 @@ typedef struct {
     PyTypeObject *loop_type, *handle_type, *timer_type;
     PyTypeObject *transport_types[4];           /* by enum transport_kind */
     PyTypeObject *operation_type, *reader_type; /* see streams.c */
+    PyTypeObject *sock_operation_type;          /* see sock.c, and of it: */
+    PyObject *sock_ready, *socket_recv, *socket_recv_into, *socket_send, *check_ssl_socket;
+    PyObject *invalid_state_error;
+    PyObject *spare_stop;                /* see awaitable.c */
+    PyObject *no_args, *future_keywords; /* (), {"loop": None}: see loop_create_future */
     PyObject *names[NAME_COUNT];
     PyObject *loop_keyword;             /* ("loop",) */
     PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
@@ -133,6 +147,7 @@ typedef struct {
     uint32_t unpatched_version;  /* that of asyncio.TimerHandle when _run was asyncio's own; or 0 */
     bool attach_takes_transport; /* Server._attach(transport), since 3.13 */
     bool snapshots;              /* see context.c */
+    bool knows_sockets;          /* see sock.c */
 } state;
 
 #define STATE_REFERENCES (offsetof(state, spare_handles) / sizeof(PyObject *))
@@ -153,6 +168,8 @@ typedef struct loop {
     struct transport *transports; /* those that are open, each with a reference */
     Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
     PyObject *bulk;               /* the bytes object that a bulk read goes to */
+    char *received;               /* where sock_recv receives small messages, or NULL: see sock.c */
+    bool receives_bulk;           /* the last one was no small one */
 } loop;
 
 static loop *loop_of(casync_loop *casync) { return (loop *)((char *)casync - offsetof(loop, casync)); }
@@ -221,6 +238,18 @@ static PyObject *import_attribute(const char *module, const char *path) {
     return object;
 }
 
+/* A new reference to what a weak reference leads to; NULL, without an exception, if that has gone. */
+static PyObject *follow(PyObject *reference) {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *object = NULL;
+    if (PyWeakref_GetRef(reference, &object) < 0) PyErr_Clear();
+    return object;
+#else
+    PyObject *object = PyWeakref_GetObject(reference);
+    return object == Py_None ? NULL : Py_NewRef(object);
+#endif
+}
+
 #include "context.c"
 #include "handle.c"
 #include "loop.c"
@@ -231,5 +260,6 @@ static PyObject *import_attribute(const char *module, const char *path) {
 #include "datagram.c"
 #include "awaitable.c"
 #include "streams.c"
+#include "sock.c"
 #include "server.c"
 #include "module.c"

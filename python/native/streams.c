@@ -36,18 +36,6 @@ typedef struct {
     bool eof;
 } reader_view;
 
-/* A new reference to what a weak reference leads to; NULL, without an exception, if that has gone. */
-static PyObject *follow(PyObject *reference) {
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *object = NULL;
-    if (PyWeakref_GetRef(reference, &object) < 0) PyErr_Clear();
-    return object;
-#else
-    PyObject *object = PyWeakref_GetObject(reference);
-    return object == Py_None ? NULL : Py_NewRef(object);
-#endif
-}
-
 static int get_flag(PyObject *object, PyObject *name) {
     PyObject *value = PyObject_GetAttr(object, name);
     int truth = value == NULL ? -1 : PyObject_IsTrue(value);

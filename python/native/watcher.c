@@ -91,7 +91,7 @@ static int parse_fd(PyObject *object) {
     return fd;
 }
 
-/* The handle kept for a direction. In debug mode, and observed, it calls `_python_reader(fd, asyncio.Handle)`,
+/* The handle for a direction. In debug mode, and observed, it calls `_python_reader(fd, asyncio.Handle)`,
    and that asyncio.Handle is what the caller gets. */
 static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count, bool writing,
                             PyObject **returned) {
@@ -112,12 +112,7 @@ static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count,
         h = handle_new(self->state, false, args[1], args + 2, count - 2, NULL);
         *returned = (PyObject *)Py_XNewRef((PyObject *)h);
     }
-    if (h == NULL) {
-        Py_CLEAR(*returned);
-        return NULL;
-    }
-    h->flags |= HANDLE_KEPT;
-    h->job.loop = &self->casync;
+    if (h == NULL) Py_CLEAR(*returned);
     return h;
 }
 
@@ -132,42 +127,56 @@ static watch *watch_new(loop *self) {
     return w;
 }
 
+/* Starts watching a direction, or changes its callback: 0, or -1 with an exception set. */
+static int watch_begin(watch *self, int fd, bool writing, handle *h) {
+    loop *lp = self->loop;
+    handle **side = watch_side(self, writing), *before;
+    int64_t result;
+    if (writing)
+        result = casync_add_writer(&lp->casync, &self->watcher, fd, watch_writable, self);
+    else
+        result = casync_add_reader(&lp->casync, &self->watcher, fd, watch_readable, self);
+    if (result < 0) {
+        raise_os_error(result);
+        return -1;
+    }
+    h->flags |= HANDLE_KEPT;
+    h->job.loop = &lp->casync;
+    before = *side;
+    *side = (handle *)Py_NewRef((PyObject *)h);
+    if (before != NULL) handle_release(before);
+    return 0;
+}
+
+/* Watches a direction with a handle, in place of the one before. Takes a reference to it. */
+static int watch_set(loop *self, int fd, bool writing, handle *h) {
+    casync_watcher *found = casync_watcher_find(&self->casync, fd);
+    watch *w = found == NULL ? watch_new(self) : watch_of(found);
+    if (w == NULL) {
+        if (found != NULL)
+            PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport or a server", fd);
+        return -1;
+    }
+    if (watch_begin(w, fd, writing, h) == 0) return 0;
+    if (found == NULL) PyMem_Free(w);
+    return -1;
+}
+
 /* _add_reader(fd, callback, *args) and _add_writer: the handle. */
 static PyObject *watch_start(loop *self, PyObject *const *args, Py_ssize_t count, bool writing) {
     PyObject *returned = NULL;
-    handle *h, *before;
-    int64_t result;
+    handle *h;
+    int fd;
     if (count < 2)
         return PyErr_Format(PyExc_TypeError, "%s() takes at least 2 arguments (%zd given)",
                             writing ? "_add_writer" : "_add_reader", count);
     if (self->closed) return raise_closed();
-    int fd = parse_fd(args[0]);
+    fd = parse_fd(args[0]);
     if (fd < 0) return NULL;
-    casync_watcher *found = casync_watcher_find(&self->casync, fd);
-    watch *w = watch_of(found);
-    if (found != NULL && w == NULL)
-        return PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport or a server", fd);
     h = watch_handle(self, args, count, writing, &returned);
     if (h == NULL) return NULL;
-    if (w == NULL) w = watch_new(self);
-    if (w == NULL) {
-        Py_DECREF(h);
-        Py_DECREF(returned);
-        return NULL;
-    }
-    if (writing)
-        result = casync_add_writer(&self->casync, &w->watcher, fd, watch_writable, w);
-    else
-        result = casync_add_reader(&self->casync, &w->watcher, fd, watch_readable, w);
-    if (result < 0) {
-        if (found == NULL) PyMem_Free(w);
-        Py_DECREF(h);
-        Py_DECREF(returned);
-        return raise_os_error(result);
-    }
-    before = *watch_side(w, writing);
-    *watch_side(w, writing) = h;
-    if (before != NULL) handle_release(before);
+    if (watch_set(self, fd, writing, h) < 0) Py_CLEAR(returned);
+    Py_DECREF(h);
     return returned;
 }
 
