@@ -263,10 +263,26 @@ static PyObject *datagram_sendto(transport *self, PyObject *args, PyObject *kwar
 /* _start(waiter), as the stream transport's. */
 static PyObject *datagram_start(transport *self, PyObject *waiter) {
     self->flags |= TRANSPORT_STARTED;
-    if (self->fd >= 0 && !(self->flags & TRANSPORT_CLOSING)) casync_datagram_resume_reading(&self->datagram);
+    if (self->fd >= 0 && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)))
+        casync_datagram_resume_reading(&self->datagram);
     if (waiter != Py_None &&
         wake_waiter((state *)PyType_GetModuleState(Py_TYPE(self)), waiter, NAME_SET_RESULT, Py_None) < 0)
         return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Datagrams that come meanwhile wait in the socket, as many as that takes. */
+static PyObject *datagram_pause_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)) Py_RETURN_NONE;
+    self->flags |= TRANSPORT_PAUSED;
+    casync_datagram_pause_reading(&self->datagram);
+    Py_RETURN_NONE;
+}
+
+static PyObject *datagram_resume_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->flags & TRANSPORT_CLOSING || !(self->flags & TRANSPORT_PAUSED)) Py_RETURN_NONE;
+    self->flags &= (uint16_t)~TRANSPORT_PAUSED;
+    if (self->flags & TRANSPORT_STARTED) casync_datagram_resume_reading(&self->datagram);
     Py_RETURN_NONE;
 }
 
@@ -311,9 +327,10 @@ static PyObject *datagram_repr(transport *self) {
     size_t size = self->fd < 0 ? 0 : self->datagram.queued;
     if (self->loop == NULL)
         return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text, self->sock_fd);
-    return PyUnicode_FromFormat(
-        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", Py_TYPE(self)->tp_name, state_text, self->sock_fd,
-        self->flags & TRANSPORT_CLOSING ? "idle" : "polling", size > 0 ? "polling" : "idle", size);
+    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", Py_TYPE(self)->tp_name,
+                                state_text, self->sock_fd,
+                                self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED) ? "idle" : "polling",
+                                size > 0 ? "polling" : "idle", size);
 }
 
 /* ---- making ---- */
@@ -374,6 +391,9 @@ static PyMethodDef datagram_methods[] = {
     {"_start", (PyCFunction)datagram_start, METH_O, NULL},
     {"sendto", (PyCFunction)(void (*)(void))datagram_sendto, METH_VARARGS | METH_KEYWORDS,
      "sendto(data, addr=None): send a datagram; never blocks."},
+    {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS, "Is datagram_received being called?"},
+    {"pause_reading", (PyCFunction)datagram_pause_reading, METH_NOARGS, "Stop calling datagram_received."},
+    {"resume_reading", (PyCFunction)datagram_resume_reading, METH_NOARGS, "Call datagram_received again."},
     {"close", (PyCFunction)datagram_close, METH_NOARGS, "Send what is buffered, then close."},
     {"abort", (PyCFunction)datagram_abort, METH_NOARGS, "Close without sending what is buffered."},
     {"_force_close", (PyCFunction)datagram_force_close, METH_O, NULL},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import re
@@ -19,6 +20,7 @@ T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
 
 TIMEOUT = 60  # seconds until something that should have happened is given up; only a failure takes that long
+CLOSING_TIMEOUT = 5  # the same, for transports that are closing
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -67,7 +69,8 @@ async def cancel_leftovers() -> None:
         task.cancel()
     await asyncio.gather(*leftovers, return_exceptions=True)
     loop = asyncio.get_running_loop()
-    await within(until(lambda: not open_transports(loop)))  # those that are closing close
+    with contextlib.suppress(asyncio.TimeoutError):  # those that nobody closed warn when they are collected
+        await asyncio.wait_for(until(lambda: not open_transports(loop)), CLOSING_TIMEOUT)
     await turns(2)
 
 

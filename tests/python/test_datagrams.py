@@ -234,6 +234,29 @@ async def test_abort_sends_nothing_more(loop: Loop, tmp_path: Path) -> None:
         assert await protocol.lost is None
 
 
+async def test_receiving_is_paused_and_resumed(loop: Loop) -> None:
+    server, received = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    address = server.get_extra_info("sockname")
+    with socket.socket(type=socket.SOCK_DGRAM) as client:
+        assert server.is_reading()
+        for _ in range(2):
+            server.pause_reading()
+        assert not server.is_reading() and "read=idle" in repr(server)
+        client.sendto(b"while paused", address)
+        await turns()
+        assert received.received == []
+        for _ in range(2):
+            server.resume_reading()
+        assert server.is_reading() and "read=polling" in repr(server)
+        await until(lambda: received.received)
+        assert [data for data, _ in received.received] == [b"while paused"]
+    server.close()
+    assert not server.is_reading()
+    server.pause_reading()
+    server.resume_reading()
+    await received.lost
+
+
 async def test_what_a_transport_tells_of_itself(loop: Loop) -> None:
     server, _ = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
     sock = server.get_extra_info("socket")
