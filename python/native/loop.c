@@ -345,22 +345,30 @@ static PyObject *asyncio_type(PyObject *module_names, PyObject *name) {
     return type;
 }
 
-/* asyncio.Future(loop=self), mostly without the dict and the tuple that the call makes. */
+/* {"loop": self}, which a call with keywords would make anew each time; borrowed. It is a cycle, which close()
+   ends. */
+static PyObject *loop_keywords(loop *self) {
+    PyObject *keywords = self->keywords;
+    if (keywords != NULL) return keywords;
+    keywords = PyDict_New();
+    if (keywords != NULL && PyDict_SetItem(keywords, self->state->names[NAME_LOOP], (PyObject *)self) < 0)
+        Py_CLEAR(keywords);
+    return self->keywords = keywords;
+}
+
+/* asyncio.Future(loop=self) */
 static PyObject *loop_create_future(loop *self, PyObject *Py_UNUSED(ignored)) {
-    state *st = self->state;
-    PyObject *args[1] = {(PyObject *)self}, *key = st->names[NAME_LOOP], *future;
-    PyObject *object = asyncio_type(st->futures, st->names[NAME_FUTURE]);
-    PyTypeObject *type = (PyTypeObject *)object;
-    if (object == NULL) return NULL;
-    if (!PyType_CheckExact(object) || type->tp_new != PyType_GenericNew)
-        return PyObject_Vectorcall(object, args, 0, st->loop_keyword);
-    future = type->tp_new(type, st->no_args, NULL);
-    if (future == NULL) return NULL;
-    if (PyDict_SetItem(st->future_keywords, key, (PyObject *)self) < 0 ||
-        type->tp_init(future, st->no_args, st->future_keywords) < 0)
-        Py_CLEAR(future);
-    if (PyDict_SetItem(st->future_keywords, key, Py_None) < 0) Py_CLEAR(future);
-    return future;
+    PyObject *type = asyncio_type(self->state->futures, self->state->names[NAME_FUTURE]);
+    PyObject *keywords = type == NULL ? NULL : loop_keywords(self);
+    return keywords == NULL ? NULL : PyObject_Call(type, self->state->no_args, keywords);
+}
+
+/* asyncio.Task(coro, loop=self) */
+static PyObject *loop_create_plain_task(loop *self, PyObject *type, PyObject *coro) {
+    PyObject *args = PyTuple_Pack(1, coro), *keywords = loop_keywords(self), *task = NULL;
+    if (args != NULL && keywords != NULL) task = PyObject_Call(type, args, keywords);
+    Py_XDECREF(args);
+    return task;
 }
 
 /* create_task(coro, *, name=None, context=None): asyncio's own in debug mode, with a factory, and with
@@ -380,9 +388,10 @@ static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t 
     }
     if (!plain) return call_base(self->state->base_create_task, (PyObject *)self, args, count, keywords);
     if (self->closed) return raise_closed();
-    vector[0] = args[0];
     type = asyncio_type(self->state->tasks, names[NAME_TASK]);
     if (type == NULL) return NULL;
+    if (keywords == NULL) return loop_create_plain_task(self, type, args[0]);
+    vector[0] = args[0];
     return PyObject_Vectorcall(type, vector, 1, self->state->task_keywords[vector[3] != NULL]);
 }
 
@@ -626,6 +635,7 @@ static PyObject *loop_close(loop *self, PyObject *Py_UNUSED(ignored)) {
     loop_drop_watchers(self);
     loop_drop_servers(self);
     loop_drop_transports(self);
+    Py_CLEAR(self->keywords);
     int64_t result = casync_loop_close(&self->casync);
     if (result < 0) return raise_os_error(result);
     Py_RETURN_NONE;
@@ -643,6 +653,7 @@ static int loop_traverse(loop *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->error);
     Py_VISIT(self->task_factory);
+    Py_VISIT(self->keywords);
     casync_walk(&self->casync, loop_visit_object, &v);
     return v.result ? v.result : transport_visit_all(self, visit, arg);
 }
@@ -651,6 +662,7 @@ static int loop_clear(loop *self) {
     PyObject *pending = take_exception(), *closed;
     Py_CLEAR(self->error);
     Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->keywords);
     Py_CLEAR(self->thread_id);
     closed = loop_close(self, NULL);
     if (closed == NULL) PyErr_WriteUnraisable((PyObject *)self);

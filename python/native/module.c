@@ -3,9 +3,6 @@
    Idea: multi-phase initialisation with a state of its own for each interpreter; types are heap types,
    which lead from an object to that state. */
 
-#define NAME_TEXT(name, text) text,
-static const char *const name_texts[NAME_COUNT] = {NAMES(NAME_TEXT)};
-
 /* As asyncio's of this version. */
 #if PY_VERSION_HEX >= 0x030E0000
 #define CREATE_TASK_SIGNATURE "create_task($self, coro, **kwargs)"
@@ -154,6 +151,9 @@ static int import_asyncio(state *st) {
         {&st->reader_functions[READ_EXACTLY], "asyncio.streams", "StreamReader.readexactly"},
         {&st->reader_functions[READ_UNTIL], "asyncio.streams", "StreamReader.readuntil"},
         {&st->reader_functions[READ_LINE], "asyncio.streams", "StreamReader.readline"},
+        {&st->asyncio_writer, "asyncio.streams", "StreamWriter"},
+        {&st->writer_write, "asyncio.streams", "StreamWriter.write"},
+        {&st->writer_drain, "asyncio.streams", "StreamWriter.drain"},
         {&st->reader_feed_data, "asyncio.streams", "StreamReader.feed_data"},
         {&st->reader_wait_for_data, "asyncio.streams", "StreamReader._wait_for_data"},
         {&st->reader_exception, "asyncio.streams", "StreamReader.exception"},
@@ -198,11 +198,11 @@ static int make_names(state *st) {
         st->names[i] = PyUnicode_InternFromString(name_texts[i]);
         if (st->names[i] == NULL) return -1;
     }
-    st->loop_keyword = PyTuple_Pack(1, names[NAME_LOOP]);
+    st->no_args = PyTuple_New(0);
     st->task_keywords[0] = PyTuple_Pack(2, names[NAME_LOOP], names[NAME_NAME]);
     st->task_keywords[1] = PyTuple_Pack(3, names[NAME_LOOP], names[NAME_NAME], names[NAME_CONTEXT]);
     st->turn_names = make_turn_names(names);
-    return st->loop_keyword == NULL || st->task_keywords[0] == NULL || st->task_keywords[1] == NULL ||
+    return st->no_args == NULL || st->task_keywords[0] == NULL || st->task_keywords[1] == NULL ||
                    st->turn_names == NULL
                ? -1
                : 0;
@@ -299,13 +299,13 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;
     if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;
     if (add_type(module, &st->operation_type, &operation_spec, NULL) < 0) return -1;
-    if (add_type(module, &st->reader_type, &reader_spec, st->asyncio_reader) < 0) return -1;
+    if (add_type(module, &st->drain_type, &drain_spec, NULL) < 0) return -1;
+    if (add_type(module, &st->reader_type, &reader_spec, NULL) < 0) return -1;
+    if (add_type(module, &st->stream_type, &stream_spec, st->asyncio_reader) < 0) return -1;
+    if (add_type(module, &st->writer_type, &writer_spec, st->asyncio_writer) < 0) return -1;
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
     st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
-    if (st->sock_ready == NULL) return -1;
-    st->no_args = PyTuple_New(0);
-    st->future_keywords = PyDict_New();
-    if (st->no_args == NULL || st->future_keywords == NULL || check_sockets(st) < 0) return -1;
+    if (st->sock_ready == NULL || check_sockets(st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;
     return add_transport_types(module, st);

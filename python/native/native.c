@@ -34,7 +34,10 @@
 #define BULK_BEGIN 65536
 #define BULK_END 32768
 
-/* Interned names: NAME_CONTEXT is "context", and so on. */
+/* Interned names: NAME_CONTEXT is "context", and so on. (A name that is made for one look-up costs more than
+   that: CPython's cache of type attributes, which all code shares, keeps an entry for each.) The four from
+   NAME_READ on are in the order of streams.c's enum read_kind, and the eight from NAME_READER_BUFFER on are
+   the attributes of a StreamReader. */
 #define NAMES(X)                                                                                             \
     X(CONTEXT, "context")                                                                                    \
     X(LOOP, "loop")                                                                                          \
@@ -68,15 +71,9 @@
     X(ATTACH, "_attach")                                                                                     \
     X(DETACH, "_detach")                                                                                     \
     X(CLOSE, "close")                                                                                        \
-    X(EOF, "_eof")                                                                                           \
-    X(BUFFER, "_buffer")                                                                                     \
-    X(LIMIT, "_limit")                                                                                       \
-    X(PAUSED, "_paused")                                                                                     \
-    X(WAITER, "_waiter")                                                                                     \
-    X(LOOP_ATTRIBUTE, "_loop")                                                                               \
-    X(TRANSPORT_ATTRIBUTE, "_transport")                                                                     \
-    X(EXCEPTION_ATTRIBUTE, "_exception")                                                                     \
-    X(CREATE_FUTURE, "create_future")                                                                        \
+    X(NATIVE, "_native")                                                                                     \
+    X(CLIENT_CONNECTED, "_client_connected_cb")                                                              \
+    X(WRITE, "write")                                                                                        \
     X(PAUSE_READING, "pause_reading")                                                                        \
     X(RESUME_READING, "resume_reading")                                                                      \
     X(SETBLOCKING, "setblocking")                                                                            \
@@ -103,26 +100,45 @@
     X(SEND, "send")                                                                                          \
     X(SENDTO, "sendto")                                                                                      \
     X(ACCEPT, "accept")                                                                                      \
-    X(CONNECT, "connect")
+    X(CONNECT, "connect")                                                                                    \
+    X(READ, "read")                                                                                          \
+    X(READEXACTLY, "readexactly")                                                                            \
+    X(READUNTIL, "readuntil")                                                                                \
+    X(READLINE, "readline")                                                                                  \
+    X(READER_BUFFER, "_buffer")                                                                              \
+    X(READER_WAITER, "_waiter")                                                                              \
+    X(READER_EXCEPTION, "_exception")                                                                        \
+    X(READER_TRANSPORT, "_transport")                                                                        \
+    X(READER_LOOP, "_loop")                                                                                  \
+    X(READER_LIMIT, "_limit")                                                                                \
+    X(READER_EOF, "_eof")                                                                                    \
+    X(READER_PAUSED, "_paused")                                                                              \
+    X(FEED_DATA, "feed_data")                                                                                \
+    X(WAIT_FOR_DATA, "_wait_for_data")                                                                       \
+    X(STREAM_READER_REFERENCE, "_stream_reader_wr")                                                          \
+    X(DRAIN, "drain")                                                                                        \
+    X(CLASS, "__class__")
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
 #define ENUMERATE(name, text) NAME_##name,
 enum name { NAMES(ENUMERATE) NAME_COUNT };
 
+#define NAME_TEXT(name, text) text,
+static const char *const name_texts[NAME_COUNT] = {NAMES(NAME_TEXT)};
+
 /* What the module has of its own in each interpreter. */
 typedef struct {
     /* References, for the collector to visit: */
     PyTypeObject *loop_type, *handle_type, *timer_type;
-    PyTypeObject *transport_types[4];           /* by enum transport_kind */
-    PyTypeObject *operation_type, *reader_type; /* see streams.c */
-    PyTypeObject *sock_operation_type;          /* see sock.c, and of it: */
+    PyTypeObject *transport_types[4]; /* by enum transport_kind */
+    PyTypeObject *operation_type, *drain_type, *stream_type, *reader_type, *writer_type; /* see streams.c */
+    PyTypeObject *sock_operation_type; /* see sock.c, and of it: */
     PyObject *sock_ready, *socket_recv, *socket_recv_into, *socket_send, *check_ssl_socket;
     PyObject *invalid_state_error;
-    PyObject *spare_stop;                /* see awaitable.c */
-    PyObject *no_args, *future_keywords; /* (), {"loop": None}: see loop_create_future */
+    PyObject *spare_stop; /* see awaitable.c */
+    PyObject *no_args;    /* () */
     PyObject *names[NAME_COUNT];
-    PyObject *loop_keyword;             /* ("loop",) */
     PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
     PyObject *asyncio_handle;           /* asyncio.Handle: what a Handle's __class__ says */
     PyObject *asyncio_timer_handle;     /* asyncio.TimerHandle */
@@ -132,9 +148,10 @@ typedef struct {
     PyObject *turn_names; /* a frozenset: see EventLoop._look_for_patches */
     PyObject *base_make_socket_transport, *base_ensure_fd_no_transport; /* of BaseSelectorEventLoop */
     PyObject *base_make_datagram_transport;
-    PyObject *base_make_pipe_transport[2];              /* to read, to write */
-    PyObject *asyncio_reader, *asyncio_reader_protocol; /* StreamReader, StreamReaderProtocol */
-    PyObject *reader_functions[4];                      /* by enum read_kind */
+    PyObject *base_make_pipe_transport[2];                  /* to read, to write */
+    PyObject *asyncio_reader, *asyncio_reader_protocol;     /* StreamReader, StreamReaderProtocol */
+    PyObject *reader_functions[4];                          /* by enum read_kind */
+    PyObject *asyncio_writer, *writer_write, *writer_drain; /* StreamWriter */
     PyObject *reader_feed_data, *reader_wait_for_data, *reader_exception, *protocol_data_received;
     PyObject *incomplete_read_error, *limit_overrun_error;
     PyObject *newline; /* b"\n" */
@@ -160,6 +177,7 @@ typedef struct loop {
     PyObject *error;        /* the exception that ends this run */
     PyObject *thread_id;    /* BaseEventLoop._thread_id */
     PyObject *task_factory; /* BaseEventLoop._task_factory */
+    PyObject *keywords;     /* {"loop": this}, for its futures and tasks; or NULL */
     bool stopping, closed, debug, observed;
     bool asyncio_turns;           /* its turns are BaseEventLoop._run_once's: see casync/loop.py */
     bool calls_python;            /* any of the three before: what is called goes through casync/loop.py */

@@ -1,275 +1,201 @@
-/* Streams: asyncio's StreamReader, fed and read natively.
+/* Streams: asyncio's StreamReader and StreamWriter, fed, read and written natively.
 
    Idea: where a transport's protocol is asyncio's own StreamReaderProtocol with asyncio's own
    StreamReader, neither patched nor derived from, bytes go from the socket to the reader without a
    Python call, and the reader is adopted: its class becomes a subclass without slots, whose read
-   methods give a `read_operation`, an awaitable in C, in place of a coroutine. The reader's state stays
-   where asyncio has it, in the object's own attributes; so whoever looks at these, and asyncio's own
-   methods, find what they expect.
+   methods give a `read_operation`, an awaitable in C, in place of a coroutine, and whose `_buffer`,
+   `_waiter` and so on are those of a struct, `reader`, which the object keeps as `_native`. So whoever
+   looks at these attributes, and asyncio's own methods, find what they expect. The StreamWriter that a
+   server's callback gets is adopted likewise, for write() and drain(). (That of open_connection() is not:
+   asyncio makes it where no loop can see it.)
 
-   Invariants: a transport's feed knows the operation that waits for it (both borrowed; whoever goes first
-   tells the other), and may hand it bytes that never were in the buffer. An operation that is cancelled
-   before it could return them puts them back.
+   Invariants: a reader and what feeds it know each other (both borrowed; whoever goes first tells the
+   other). A feed may hand the operation that waits bytes that never were in the buffer; one that is
+   cancelled before it could return them puts them back.
 
-   Costs: a read that waits is one operation, one future and one handle; a message is copied once if a
-   read() waits for it, else twice. */
+   Costs: a read that waits is one object and one handle; a message is copied once if a read() waits for it,
+   else twice. A drain() that need not wait is one object. */
 
 enum read_kind { READ_SOME, READ_EXACTLY, READ_UNTIL, READ_LINE };
 
-static const char *const read_names[] = {"read", "readexactly", "readuntil", "readline"};
+/* What asyncio keeps in a StreamReader's attributes of these names. */
+typedef struct reader {
+    PyObject ob_base;
+    PyObject *buffer;                         /* a bytearray */
+    PyObject *waiter, *exception, *transport; /* None if there is none */
+    loop *loop;
+    struct read_operation *operation; /* borrowed: whose future `waiter` is; or NULL */
+    reader_feed *feed;                /* what feeds it natively, or NULL */
+    Py_ssize_t limit;
+    bool eof, paused;
+} reader;
 
 typedef struct read_operation {
     awaitable awaitable;
-    PyObject *reader;
+    PyObject *stream; /* the StreamReader: it must live */
+    reader *reader;
     PyObject *separator; /* bytes; of READ_UNTIL and READ_LINE */
     Py_ssize_t size;
     Py_ssize_t scanned; /* bytes of the buffer where no separator begins */
     PyObject *handed;   /* bytes that the feed gave, or NULL */
-    reader_feed *feed;  /* that may hand bytes over, or NULL */
     uint8_t kind;
-    bool woken; /* by the feed, which has reset `_waiter` */
 } read_operation;
 
-/* The attributes of a reader that an operation looks at again and again. */
-typedef struct {
-    PyObject *buffer; /* a new reference to a bytearray */
-    bool eof;
-} reader_view;
+static state *reader_state(reader *self) { return self->loop->state; }
 
-static int get_flag(PyObject *object, PyObject *name) {
-    PyObject *value = PyObject_GetAttr(object, name);
-    int truth = value == NULL ? -1 : PyObject_IsTrue(value);
-    Py_XDECREF(value);
-    return truth;
+static Py_ssize_t reader_size(reader *self) { return PyByteArray_GET_SIZE(self->buffer); }
+
+static const char *reader_bytes(reader *self) { return PyByteArray_AS_STRING(self->buffer); }
+
+static void reader_set_waiter(reader *self, PyObject *waiter) {
+    self->operation = NULL;
+    Py_XSETREF(self->waiter, Py_NewRef(waiter));
 }
 
-static int view_reader(state *st, PyObject *reader, reader_view *view) {
-    int eof = get_flag(reader, st->names[NAME_EOF]);
-    view->buffer = eof < 0 ? NULL : PyObject_GetAttr(reader, st->names[NAME_BUFFER]);
-    if (view->buffer == NULL) return -1;
-    if (!PyByteArray_Check(view->buffer)) {
-        PyErr_Format(PyExc_TypeError, "StreamReader._buffer is %s, not bytearray",
-                     Py_TYPE(view->buffer)->tp_name);
-        Py_CLEAR(view->buffer);
-        return -1;
-    }
-    view->eof = eof;
+/* Removes the first bytes of the buffer: 0, or -1 with an exception set. */
+static int reader_drop(reader *self, Py_ssize_t size) {
+    if (size == reader_size(self)) return PyByteArray_Resize(self->buffer, 0);
+    return PySequence_DelSlice(self->buffer, 0, size);
+}
+
+static int reader_append(reader *self, const char *data, Py_ssize_t size) {
+    Py_ssize_t old = reader_size(self);
+    if (size == 0) return 0;
+    if (PyByteArray_Resize(self->buffer, old + size) < 0) return -1;
+    memcpy(PyByteArray_AS_STRING(self->buffer) + old, data, (size_t)size);
     return 0;
 }
 
-static Py_ssize_t reader_limit(state *st, PyObject *reader) {
-    PyObject *value = PyObject_GetAttr(reader, st->names[NAME_LIMIT]);
-    Py_ssize_t limit = value == NULL ? -1 : PyNumber_AsSsize_t(value, NULL);
-    Py_XDECREF(value);
-    return limit;
-}
-
-/* Removes the first bytes of a bytearray: 0, or -1 with an exception set. */
-static int drop_front(PyObject *buffer, Py_ssize_t size) {
-    if (size == PyByteArray_GET_SIZE(buffer)) return PyByteArray_Resize(buffer, 0);
-    return PySequence_DelSlice(buffer, 0, size);
-}
-
-static int append_bytes(PyObject *buffer, const char *data, size_t size) {
-    Py_ssize_t old = PyByteArray_GET_SIZE(buffer);
-    if (PyByteArray_Resize(buffer, old + (Py_ssize_t)size) < 0) return -1;
-    memcpy(PyByteArray_AS_STRING(buffer) + old, data, size);
-    return 0;
-}
-
-/* `_maybe_resume_transport` if `unless_full`, else what `_wait_for_data` does. */
-static int reader_resume(state *st, PyObject *reader, bool unless_full) {
-    int paused = get_flag(reader, st->names[NAME_PAUSED]);
-    PyObject *transport_object, *result = NULL;
-    if (paused <= 0) return paused;
-    if (unless_full) {
-        reader_view view;
-        Py_ssize_t limit = reader_limit(st, reader), size;
-        if ((limit == -1 && PyErr_Occurred()) || view_reader(st, reader, &view) < 0) return -1;
-        size = PyByteArray_GET_SIZE(view.buffer);
-        Py_DECREF(view.buffer);
-        if (size > limit) return 0;
-    }
-    if (PyObject_SetAttr(reader, st->names[NAME_PAUSED], Py_False) < 0) return -1;
-    transport_object = PyObject_GetAttr(reader, st->names[NAME_TRANSPORT_ATTRIBUTE]);
-    if (transport_object != NULL)
-        result = PyObject_CallMethodNoArgs(transport_object, st->names[NAME_RESUME_READING]);
-    Py_XDECREF(transport_object);
+static int reader_call_transport(reader *self, enum name method) {
+    PyObject *result = PyObject_CallMethodNoArgs(self->transport, reader_state(self)->names[method]);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
 
+static int reader_resume(reader *self) {
+    if (!self->paused) return 0;
+    self->paused = false;
+    return reader_call_transport(self, NAME_RESUME_READING);
+}
+
+/* asyncio's _maybe_resume_transport */
+static int reader_resume_if_not_full(reader *self) {
+    return reader_size(self) > self->limit ? 0 : reader_resume(self);
+}
+
 /* The first bytes of the buffer, taken out of it. */
-static PyObject *reader_take(state *st, PyObject *reader, PyObject *buffer, Py_ssize_t size) {
-    PyObject *data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), size);
-    if (data != NULL && (drop_front(buffer, size) < 0 || reader_resume(st, reader, true) < 0)) Py_CLEAR(data);
+static PyObject *reader_take(reader *self, Py_ssize_t size) {
+    PyObject *data = PyBytes_FromStringAndSize(reader_bytes(self), size);
+    if (data != NULL && (reader_drop(self, size) < 0 || reader_resume_if_not_full(self) < 0)) Py_CLEAR(data);
     return data;
 }
 
-/* ---- operations ---- */
-
-static state *reader_state(PyObject *reader) { return (state *)PyType_GetModuleState(Py_TYPE(reader)); }
-
-/* The feed will hand this operation nothing more. */
-static void operation_detach(read_operation *op) {
-    if (op->feed != NULL) op->feed->operation = NULL;
-    op->feed = NULL;
-}
-
-static void feed_close(reader_feed *feed) {
-    if (feed->operation != NULL) operation_detach(feed->operation);
-    Py_CLEAR(feed->reader);
-}
-
-/* The feed behind a reader's `_transport`; NULL if that has none. */
-static reader_feed *find_feed(state *st, PyObject *object) {
-    return Py_IS_TYPE(object, st->transport_types[TRANSPORT_SOCKET]) ? &((transport *)object)->feed : NULL;
-}
-
-/* If the reader is fed natively, its feed may hand bytes to the operation. */
-static void operation_attach(read_operation *op, state *st) {
-    PyObject *object = PyObject_GetAttr(op->reader, st->names[NAME_TRANSPORT_ATTRIBUTE]);
-    reader_feed *feed = object == NULL ? NULL : find_feed(st, object);
-    if (feed != NULL && feed->reader != NULL && feed->operation == NULL) {
-        PyObject *fed = follow(feed->reader);
-        if (fed == op->reader) {
-            feed->operation = op;
-            op->feed = feed;
-        }
-        Py_XDECREF(fed);
-    }
-    Py_XDECREF(object);
-    PyErr_Clear();
-}
-
-static void operation_finish(awaitable *self) {
-    read_operation *op = (read_operation *)self;
-    operation_detach(op);
-    Py_CLEAR(op->handed);
-    Py_CLEAR(op->separator);
-    Py_CLEAR(op->reader);
-}
-
-/* The end of a wait that brought nothing: bytes that were handed over go back to the buffer. */
-static int operation_abandon(awaitable *self) {
-    read_operation *op = (read_operation *)self;
-    state *st = awaitable_state(self);
-    int result = 0;
-    if (self->waiting != NULL) {
-        Py_CLEAR(self->waiting);
-        result = PyObject_SetAttr(op->reader, st->names[NAME_WAITER], Py_None);
-    }
-    if (op->handed != NULL) {
-        PyObject *buffer = PyObject_GetAttr(op->reader, st->names[NAME_BUFFER]);
-        if (buffer == NULL || PySequence_SetSlice(buffer, 0, 0, op->handed) < 0) result = -1;
-        Py_XDECREF(buffer);
-    }
-    return result;
-}
-
-/* asyncio's IncompleteReadError for all that is in the buffer, which is emptied. */
-static int raise_incomplete(state *st, PyObject *buffer, PyObject *expected) {
+/* asyncio's IncompleteReadError for all that is in the buffer, which is emptied. Takes the reference of
+   `expected`, which is NULL after a failure. */
+static int reader_raise_incomplete(reader *self, PyObject *expected) {
+    PyObject *type = reader_state(self)->incomplete_read_error, *error = NULL;
     PyObject *partial =
-        PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), PyByteArray_GET_SIZE(buffer));
-    PyObject *error = NULL;
-    if (partial != NULL && PyByteArray_Resize(buffer, 0) == 0)
-        error = PyObject_CallFunctionObjArgs(st->incomplete_read_error, partial, expected, NULL);
-    if (error != NULL) PyErr_SetObject(st->incomplete_read_error, error);
+        expected == NULL ? NULL : PyBytes_FromStringAndSize(reader_bytes(self), reader_size(self));
+    if (partial != NULL && PyByteArray_Resize(self->buffer, 0) == 0)
+        error = PyObject_CallFunctionObjArgs(type, partial, expected, NULL);
+    if (error != NULL) PyErr_SetObject(type, error);
+    Py_XDECREF(expected);
     Py_XDECREF(partial);
     Py_XDECREF(error);
     return -1;
 }
 
+/* ---- operations ---- */
+
+static void operation_finish(awaitable *self) {
+    read_operation *op = (read_operation *)self;
+    Py_CLEAR(op->handed);
+    Py_CLEAR(op->separator);
+    Py_CLEAR(op->reader);
+    Py_CLEAR(op->stream);
+}
+
+/* It waits no longer. */
+static void operation_leave(read_operation *op) {
+    if (op->reader->operation == op) reader_set_waiter(op->reader, Py_None);
+}
+
+/* The end of a wait that brought nothing: bytes that were handed over go back to the buffer. */
+static int operation_abandon(awaitable *self) {
+    read_operation *op = (read_operation *)self;
+    operation_leave(op);
+    return op->handed == NULL ? 0 : PySequence_SetSlice(op->reader->buffer, 0, 0, op->handed);
+}
+
 /* asyncio's LimitOverrunError; of readline its ValueError, after the line is dropped. */
-static int raise_overrun(read_operation *op, state *st, PyObject *buffer, const char *message,
-                         Py_ssize_t consumed, bool found) {
-    PyObject *error;
+static int raise_overrun(read_operation *op, const char *message, Py_ssize_t consumed, bool found) {
+    PyObject *type = reader_state(op->reader)->limit_overrun_error, *error;
     if (op->kind == READ_LINE) {
-        Py_ssize_t dropped = found ? consumed + 1 : PyByteArray_GET_SIZE(buffer);
-        if (drop_front(buffer, dropped) == 0 && reader_resume(st, op->reader, true) == 0)
+        Py_ssize_t dropped = found ? consumed + 1 : reader_size(op->reader);
+        if (reader_drop(op->reader, dropped) == 0 && reader_resume_if_not_full(op->reader) == 0)
             PyErr_SetString(PyExc_ValueError, message);
         return -1;
     }
-    error = PyObject_CallFunction(st->limit_overrun_error, "sn", message, consumed);
-    if (error != NULL) PyErr_SetObject(st->limit_overrun_error, error);
+    error = PyObject_CallFunction(type, "sn", message, consumed);
+    if (error != NULL) PyErr_SetObject(type, error);
     Py_XDECREF(error);
     return -1;
 }
 
 /* The attempts: 1 and a result, 0 if more must come first, -1 and an exception. */
 
-static int attempt_some(read_operation *op, state *st, reader_view *view, PyObject **result) {
-    Py_ssize_t size = PyByteArray_GET_SIZE(view->buffer);
-    if (size == 0 && !view->eof) return 0;
-    *result = reader_take(st, op->reader, view->buffer, size < op->size ? size : op->size);
+static int attempt_some(read_operation *op, reader *from, PyObject **result) {
+    Py_ssize_t size = reader_size(from);
+    if (size == 0 && !from->eof) return 0;
+    *result = reader_take(from, size < op->size ? size : op->size);
     return *result == NULL ? -1 : 1;
 }
 
-static int attempt_exactly(read_operation *op, state *st, reader_view *view, PyObject **result) {
-    if (PyByteArray_GET_SIZE(view->buffer) < op->size) {
-        PyObject *expected;
-        int failed;
-        if (!view->eof) return 0;
-        expected = PyLong_FromSsize_t(op->size);
-        if (expected == NULL) return -1;
-        failed = raise_incomplete(st, view->buffer, expected);
-        Py_DECREF(expected);
-        return failed;
-    }
-    *result = reader_take(st, op->reader, view->buffer, op->size);
+static int attempt_exactly(read_operation *op, reader *from, PyObject **result) {
+    if (reader_size(from) < op->size)
+        return from->eof ? reader_raise_incomplete(from, PyLong_FromSsize_t(op->size)) : 0;
+    *result = reader_take(from, op->size);
     return *result == NULL ? -1 : 1;
 }
 
-static int attempt_until(read_operation *op, state *st, reader_view *view, PyObject **result) {
+static int attempt_until(read_operation *op, reader *from, PyObject **result) {
     const char *separator = PyBytes_AS_STRING(op->separator);
-    Py_ssize_t length = PyBytes_GET_SIZE(op->separator), size = PyByteArray_GET_SIZE(view->buffer);
-    Py_ssize_t limit = reader_limit(st, op->reader);
-    if (limit == -1 && PyErr_Occurred()) return -1;
+    Py_ssize_t length = PyBytes_GET_SIZE(op->separator), size = reader_size(from);
     if (size - op->scanned >= length) {
-        const char *start = PyByteArray_AS_STRING(view->buffer);
+        const char *start = reader_bytes(from);
         const char *found = (const char *)memmem(start + op->scanned, (size_t)(size - op->scanned), separator,
                                                  (size_t)length);
         if (found != NULL) {
-            if (found - start > limit)
-                return raise_overrun(op, st, view->buffer,
-                                     "Separator is found, but chunk is longer than limit", found - start,
+            if (found - start > from->limit)
+                return raise_overrun(op, "Separator is found, but chunk is longer than limit", found - start,
                                      true);
-            *result = reader_take(st, op->reader, view->buffer, found - start + length);
+            *result = reader_take(from, found - start + length);
             return *result == NULL ? -1 : 1;
         }
         op->scanned = size + 1 - length;
-        if (op->scanned > limit)
-            return raise_overrun(op, st, view->buffer, "Separator is not found, and chunk exceed the limit",
-                                 op->scanned, false);
+        if (op->scanned > from->limit)
+            return raise_overrun(op, "Separator is not found, and chunk exceed the limit", op->scanned,
+                                 false);
     }
-    if (!view->eof) return 0;
-    if (op->kind == READ_UNTIL) return raise_incomplete(st, view->buffer, Py_None);
-    *result = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(view->buffer), size);
-    return *result == NULL || PyByteArray_Resize(view->buffer, 0) < 0 ? -1 : 1;
+    if (!from->eof) return 0;
+    if (op->kind == READ_UNTIL) return reader_raise_incomplete(from, Py_NewRef(Py_None));
+    *result = PyBytes_FromStringAndSize(reader_bytes(from), size);
+    return *result == NULL || PyByteArray_Resize(from->buffer, 0) < 0 ? -1 : 1;
 }
 
-static int operation_attempt(read_operation *op, state *st, PyObject **result) {
-    reader_view view;
-    int done;
+static int operation_attempt(read_operation *op, PyObject **result) {
     if (op->handed != NULL) {
         *result = op->handed;
         op->handed = NULL;
-        return reader_resume(st, op->reader, true) < 0 ? -1 : 1;
+        return reader_resume_if_not_full(op->reader) < 0 ? -1 : 1;
     }
-    if (view_reader(st, op->reader, &view) < 0) return -1;
-    if (op->kind == READ_SOME)
-        done = attempt_some(op, st, &view, result);
-    else if (op->kind == READ_EXACTLY)
-        done = attempt_exactly(op, st, &view, result);
-    else
-        done = attempt_until(op, st, &view, result);
-    Py_DECREF(view.buffer);
-    return done;
+    if (op->kind == READ_SOME) return attempt_some(op, op->reader, result);
+    if (op->kind == READ_EXACTLY) return attempt_exactly(op, op->reader, result);
+    return attempt_until(op, op->reader, result);
 }
 
 /* asyncio's checks before anything is done: 1 and a result, 0 to go on, -1 and an exception. */
-static int operation_begin(read_operation *op, state *st, PyObject **result) {
-    PyObject *exception;
+static int operation_begin(read_operation *op, PyObject **result) {
     if (op->kind == READ_EXACTLY && op->size < 0) {
         PyErr_SetString(PyExc_ValueError, "readexactly size can not be less than zero");
         return -1;
@@ -278,81 +204,65 @@ static int operation_begin(read_operation *op, state *st, PyObject **result) {
         PyErr_SetString(PyExc_ValueError, "Separator should be at least one-byte string");
         return -1;
     }
-    exception = PyObject_GetAttr(op->reader, st->names[NAME_EXCEPTION_ATTRIBUTE]);
-    if (exception == NULL) return -1;
-    if (exception != Py_None) {
-        raise_exception(exception);
+    if (op->reader->exception != Py_None) {
+        raise_exception(Py_NewRef(op->reader->exception));
         return -1;
     }
-    Py_DECREF(exception);
     if (op->separator != NULL || op->size != 0) return 0;
     *result = PyBytes_FromStringAndSize(NULL, 0);
     return *result == NULL ? -1 : 1;
 }
 
 /* asyncio's _wait_for_data: sets `waiting`. */
-static int operation_wait(read_operation *op, state *st) {
-    PyObject *const *names = st->names;
-    PyObject *other = PyObject_GetAttr(op->reader, names[NAME_WAITER]), *lp, *future = NULL;
-    if (other == NULL) return -1;
-    Py_DECREF(other);
-    if (other != Py_None) {
+static int operation_wait(read_operation *op) {
+    reader *from = op->reader;
+    PyObject *future;
+    if (from->waiter != Py_None) {
         PyErr_Format(PyExc_RuntimeError,
                      "%s() called while another coroutine is already waiting for incoming data",
-                     op->kind == READ_LINE ? "readuntil" : read_names[op->kind]);
+                     op->kind == READ_LINE ? "readuntil" : op->awaitable.kind->name);
         return -1;
     }
-    if (reader_resume(st, op->reader, false) < 0) return -1;
-    lp = PyObject_GetAttr(op->reader, names[NAME_LOOP_ATTRIBUTE]);
-    if (lp != NULL) future = PyObject_CallMethodNoArgs(lp, names[NAME_CREATE_FUTURE]);
-    Py_XDECREF(lp);
-    if (future != NULL && PyObject_SetAttr(op->reader, names[NAME_WAITER], future) == 0)
-        op->awaitable.waiting = PyObject_GetIter(future);
-    Py_XDECREF(future);
-    if (op->awaitable.waiting == NULL) return -1;
-    op->woken = false;
-    operation_attach(op, st);
-    return 0;
+    if (reader_resume(from) < 0) return -1;
+    future = loop_create_future(from->loop, NULL);
+    if (future == NULL) return -1;
+    reader_set_waiter(from, future);
+    from->operation = op;
+    op->awaitable.waiting = PyObject_GetIter(future);
+    Py_DECREF(future);
+    return op->awaitable.waiting == NULL ? -1 : 0;
 }
 
-/* The future that is awaited was asked: what follows from its answer. */
-static PySendResult operation_waited(read_operation *op, state *st, PyObject **result) {
+/* The future that is awaited is asked: what follows from its answer. */
+static PySendResult operation_waited(read_operation *op, PyObject **result) {
     PySendResult answer = PyIter_Send(op->awaitable.waiting, Py_None, result);
     if (answer == PYGEN_NEXT) return answer;
-    operation_detach(op);
+    operation_leave(op);
     Py_CLEAR(op->awaitable.waiting);
     if (answer == PYGEN_RETURN) Py_CLEAR(*result);
-    if (op->woken) return answer;
-    PyObject *exception = answer == PYGEN_ERROR ? take_exception() : NULL;
-    if (PyObject_SetAttr(op->reader, st->names[NAME_WAITER], Py_None) < 0) answer = PYGEN_ERROR;
-    if (exception != NULL) {
-        PyErr_Clear();
-        raise_exception(exception);
-    }
     return answer;
 }
 
-static PySendResult operation_run(read_operation *op, state *st, PyObject **result) {
+static PySendResult operation_run(read_operation *op, PyObject **result) {
     for (;;) {
-        int done = operation_attempt(op, st, result);
+        int done = operation_attempt(op, result);
         if (done != 0) return done > 0 ? PYGEN_RETURN : PYGEN_ERROR;
-        if (operation_wait(op, st) < 0) return PYGEN_ERROR;
-        PySendResult answer = operation_waited(op, st, result);
+        if (operation_wait(op) < 0) return PYGEN_ERROR;
+        PySendResult answer = operation_waited(op, result);
         if (answer != PYGEN_RETURN) return answer;
     }
 }
 
 static PySendResult operation_step(awaitable *self, PyObject **result) {
     read_operation *op = (read_operation *)self;
-    state *st = awaitable_state(self);
     PySendResult answer = PYGEN_RETURN;
     if (self->waiting == NULL) {
-        int done = operation_begin(op, st, result);
+        int done = operation_begin(op, result);
         if (done != 0) return done > 0 ? PYGEN_RETURN : PYGEN_ERROR;
     } else {
-        answer = operation_waited(op, st, result);
+        answer = operation_waited(op, result);
     }
-    return answer == PYGEN_RETURN ? operation_run(op, st, result) : answer;
+    return answer == PYGEN_RETURN ? operation_run(op, result) : answer;
 }
 
 static const awaitable_kind read_kinds[] = {
@@ -363,8 +273,8 @@ static const awaitable_kind read_kinds[] = {
 };
 
 static int operation_traverse(read_operation *op, visitproc visit, void *arg) {
+    Py_VISIT(op->stream);
     Py_VISIT(op->reader);
-    Py_VISIT(op->separator);
     return awaitable_visit(&op->awaitable, visit, arg);
 }
 
@@ -378,27 +288,39 @@ static PyType_Slot operation_slots[] = {
 static PyType_Spec operation_spec = {"casync._native.ReadOperation", sizeof(read_operation), 0,
                                      AWAITABLE_FLAGS, operation_slots};
 
-/* Takes the reference of the separator. */
-static PyObject *new_operation(state *st, PyObject *reader, enum read_kind kind, Py_ssize_t size,
+/* The native half of an adopted reader: a new reference, or NULL with an exception set. */
+static reader *reader_of(state *st, PyObject *stream) {
+    PyObject *half = PyObject_GetAttr(stream, st->names[NAME_NATIVE]);
+    if (half != NULL && Py_IS_TYPE(half, st->reader_type)) return (reader *)half;
+    if (half != NULL) PyErr_SetString(PyExc_TypeError, "StreamReader._native was replaced");
+    Py_XDECREF(half);
+    return NULL;
+}
+
+/* separator: borrowed, or NULL */
+static PyObject *new_operation(state *st, PyObject *stream, enum read_kind kind, Py_ssize_t size,
                                PyObject *separator) {
-    read_operation *op = (read_operation *)new_awaitable(st->operation_type, &read_kinds[kind]);
+    reader *from = reader_of(st, stream);
+    read_operation *op =
+        from == NULL ? NULL : (read_operation *)new_awaitable(st->operation_type, &read_kinds[kind]);
     if (op == NULL) {
-        Py_XDECREF(separator);
+        Py_XDECREF((PyObject *)from);
         return NULL;
     }
-    op->reader = Py_NewRef(reader);
-    op->separator = separator;
+    op->stream = Py_NewRef(stream);
+    op->reader = from;
+    op->separator = Py_XNewRef(separator);
     op->size = size;
     op->scanned = 0;
     op->handed = NULL;
-    op->feed = NULL;
-    op->woken = false;
     op->kind = (uint8_t)kind;
     PyObject_GC_Track(op);
     return (PyObject *)op;
 }
 
-/* ---- the methods of an adopted reader ---- */
+/* ---- an adopted reader: its methods ---- */
+
+static state *stream_state(PyObject *stream) { return (state *)PyType_GetModuleState(Py_TYPE(stream)); }
 
 /* The one argument, by position or by name; NULL if it is not given. What does not fit is left to asyncio's
    own method, which says what is wrong: *fits is false then. */
@@ -410,14 +332,9 @@ static PyObject *one_argument(const char *name, PyObject *const *args, Py_ssize_
     return *fits && count + named == 1 ? args[0] : NULL;
 }
 
-static PyObject *reader_base_call(state *st, PyObject *reader, enum read_kind kind, PyObject *const *args,
+static PyObject *stream_read_size(PyObject *stream, enum read_kind kind, PyObject *const *args,
                                   Py_ssize_t count, PyObject *keywords) {
-    return call_base(st->reader_functions[kind], reader, args, count, keywords);
-}
-
-static PyObject *reader_read_size(PyObject *reader, enum read_kind kind, PyObject *const *args,
-                                  Py_ssize_t count, PyObject *keywords) {
-    state *st = reader_state(reader);
+    state *st = stream_state(stream);
     bool fits;
     PyObject *argument;
     Py_ssize_t size = -1;
@@ -425,185 +342,466 @@ static PyObject *reader_read_size(PyObject *reader, enum read_kind kind, PyObjec
     if (argument != NULL && PyLong_CheckExact(argument)) size = PyLong_AsSsize_t(argument);
     if (size == -1) PyErr_Clear(); /* too large */
     if (!fits || argument == NULL || (size < 0 && kind == READ_SOME) || !PyLong_CheckExact(argument))
-        return reader_base_call(st, reader, kind, args, count, keywords);
-    return new_operation(st, reader, kind, size, NULL);
+        return call_base(st->reader_functions[kind], stream, args, count, keywords);
+    return new_operation(st, stream, kind, size, NULL);
 }
 
-static PyObject *reader_read(PyObject *reader, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
-    return reader_read_size(reader, READ_SOME, args, count, keywords);
+static PyObject *stream_read(PyObject *stream, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    return stream_read_size(stream, READ_SOME, args, count, keywords);
 }
 
-static PyObject *reader_readexactly(PyObject *reader, PyObject *const *args, Py_ssize_t count,
+static PyObject *stream_readexactly(PyObject *stream, PyObject *const *args, Py_ssize_t count,
                                     PyObject *keywords) {
-    return reader_read_size(reader, READ_EXACTLY, args, count, keywords);
+    return stream_read_size(stream, READ_EXACTLY, args, count, keywords);
 }
 
-static PyObject *reader_readuntil(PyObject *reader, PyObject *const *args, Py_ssize_t count,
+static PyObject *stream_readuntil(PyObject *stream, PyObject *const *args, Py_ssize_t count,
                                   PyObject *keywords) {
-    state *st = reader_state(reader);
+    state *st = stream_state(stream);
     bool fits;
     PyObject *separator;
     separator = one_argument("separator", args, count, keywords, &fits);
     if (!fits || (separator != NULL && !PyBytes_CheckExact(separator)))
-        return reader_base_call(st, reader, READ_UNTIL, args, count, keywords);
-    return new_operation(st, reader, READ_UNTIL, -1, Py_NewRef(separator ? separator : st->newline));
+        return call_base(st->reader_functions[READ_UNTIL], stream, args, count, keywords);
+    return new_operation(st, stream, READ_UNTIL, -1, separator ? separator : st->newline);
 }
 
-static PyObject *reader_readline(PyObject *reader, PyObject *Py_UNUSED(ignored)) {
-    state *st = reader_state(reader);
-    return new_operation(st, reader, READ_LINE, -1, Py_NewRef(st->newline));
+static PyObject *stream_readline(PyObject *stream, PyObject *Py_UNUSED(ignored)) {
+    state *st = stream_state(stream);
+    return new_operation(st, stream, READ_LINE, -1, st->newline);
 }
 
-static PyObject *reader_exception(PyObject *reader, PyObject *Py_UNUSED(ignored)) {
-    return PyObject_GetAttr(reader, reader_state(reader)->names[NAME_EXCEPTION_ATTRIBUTE]);
-}
-
-static PyMethodDef reader_methods[] = {
-    {"read", FASTCALL(reader_read), METH_FASTCALL | METH_KEYWORDS,
+static PyMethodDef stream_methods[] = {
+    {"read", FASTCALL(stream_read), METH_FASTCALL | METH_KEYWORDS,
      "Read up to n bytes; all until the end if n is negative."},
-    {"readexactly", FASTCALL(reader_readexactly), METH_FASTCALL | METH_KEYWORDS, "Read exactly n bytes."},
-    {"readuntil", FASTCALL(reader_readuntil), METH_FASTCALL | METH_KEYWORDS,
+    {"readexactly", FASTCALL(stream_readexactly), METH_FASTCALL | METH_KEYWORDS, "Read exactly n bytes."},
+    {"readuntil", FASTCALL(stream_readuntil), METH_FASTCALL | METH_KEYWORDS,
      "Read up to and with a separator."},
-    {"readline", (PyCFunction)reader_readline, METH_NOARGS, "Read up to and with a newline."},
-    {"exception", (PyCFunction)reader_exception, METH_NOARGS, "The exception that ended the stream."},
+    {"readline", (PyCFunction)stream_readline, METH_NOARGS, "Read up to and with a newline."},
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot reader_slots[] = {
+/* ---- an adopted reader: its attributes ---- */
+
+static PyObject *reader_get(reader *self, enum name attribute) {
+    switch (attribute) {
+    case NAME_READER_BUFFER:
+        return Py_NewRef(self->buffer);
+    case NAME_READER_WAITER:
+        return Py_NewRef(self->waiter);
+    case NAME_READER_EXCEPTION:
+        return Py_NewRef(self->exception);
+    case NAME_READER_TRANSPORT:
+        return Py_NewRef(self->transport);
+    case NAME_READER_LOOP:
+        return Py_NewRef((PyObject *)self->loop);
+    case NAME_READER_LIMIT:
+        return PyLong_FromSsize_t(self->limit);
+    case NAME_READER_EOF:
+        return PyBool_FromLong(self->eof);
+    default:
+        return PyBool_FromLong(self->paused);
+    }
+}
+
+static int reader_set_flag(bool *flag, PyObject *value) {
+    int truth = PyObject_IsTrue(value);
+    if (truth >= 0) *flag = truth;
+    return truth < 0 ? -1 : 0;
+}
+
+static int reader_set_limit(reader *self, PyObject *value) {
+    Py_ssize_t limit = PyNumber_AsSsize_t(value, PyExc_OverflowError);
+    if (limit == -1 && PyErr_Occurred()) return -1;
+    self->limit = limit;
+    return 0;
+}
+
+/* A value of the type that it must have; NULL, with an exception set, if it has another. */
+static PyObject *reader_require(PyObject *value, PyTypeObject *type, enum name attribute) {
+    if (PyObject_TypeCheck(value, type)) return Py_NewRef(value);
+    PyErr_Format(PyExc_TypeError, "StreamReader.%s of a casync loop must be a %s, not %s",
+                 name_texts[attribute], type->tp_name, Py_TYPE(value)->tp_name);
+    return NULL;
+}
+
+/* `value` as what asyncio keeps in the attribute: 0, or -1 with an exception set. */
+static int reader_set(reader *self, enum name attribute, PyObject *value, state *st) {
+    PyObject *checked;
+    switch (attribute) {
+    case NAME_READER_BUFFER:
+        checked = reader_require(value, &PyByteArray_Type, attribute);
+        if (checked != NULL) Py_XSETREF(self->buffer, checked);
+        return checked == NULL ? -1 : 0;
+    case NAME_READER_WAITER:
+        reader_set_waiter(self, value);
+        return 0;
+    case NAME_READER_EXCEPTION:
+        Py_XSETREF(self->exception, Py_NewRef(value));
+        return 0;
+    case NAME_READER_TRANSPORT:
+        Py_XSETREF(self->transport, Py_NewRef(value));
+        return 0;
+    case NAME_READER_LOOP:
+        checked = reader_require(value, st->loop_type, attribute);
+        if (checked != NULL) Py_XSETREF(self->loop, (loop *)checked);
+        return checked == NULL ? -1 : 0;
+    case NAME_READER_LIMIT:
+        return reader_set_limit(self, value);
+    case NAME_READER_EOF:
+        return reader_set_flag(&self->eof, value);
+    default:
+        return reader_set_flag(&self->paused, value);
+    }
+}
+
+static PyObject *stream_get(PyObject *stream, void *attribute) {
+    reader *self = reader_of(stream_state(stream), stream);
+    PyObject *value = self == NULL ? NULL : reader_get(self, (enum name)(uintptr_t)attribute);
+    Py_XDECREF((PyObject *)self);
+    return value;
+}
+
+static int stream_set(PyObject *stream, PyObject *value, void *attribute) {
+    state *st = stream_state(stream);
+    reader *self = reader_of(st, stream);
+    int result = -1;
+    if (self == NULL) return -1;
+    if (value == NULL)
+        PyErr_SetString(PyExc_AttributeError, "a StreamReader's attributes cannot be deleted");
+    else
+        result = reader_set(self, (enum name)(uintptr_t)attribute, value, st);
+    Py_DECREF((PyObject *)self);
+    return result;
+}
+
+#define READER_GETSET(name, attribute)                                                                       \
+    { name, stream_get, stream_set, NULL, (void *)attribute }
+
+static PyGetSetDef stream_getsets[] = {
+    READER_GETSET("_buffer", NAME_READER_BUFFER),
+    READER_GETSET("_waiter", NAME_READER_WAITER),
+    READER_GETSET("_exception", NAME_READER_EXCEPTION),
+    READER_GETSET("_transport", NAME_READER_TRANSPORT),
+    READER_GETSET("_loop", NAME_READER_LOOP),
+    READER_GETSET("_limit", NAME_READER_LIMIT),
+    READER_GETSET("_eof", NAME_READER_EOF),
+    READER_GETSET("_paused", NAME_READER_PAUSED),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot stream_slots[] = {
     {Py_tp_doc, "asyncio.StreamReader, whose read methods are native."},
-    {Py_tp_methods, reader_methods},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_getset, stream_getsets},
     {0, NULL},
 };
 
 /* Adds nothing to the base, so that an object of that may become one of this. */
-static PyType_Spec reader_spec = {"casync._native.StreamReader", 0, 0, Py_TPFLAGS_DEFAULT, reader_slots};
+static PyType_Spec stream_spec = {"casync._native.StreamReader", 0, 0, Py_TPFLAGS_DEFAULT, stream_slots};
+
+/* ---- an adopted reader: its native half ---- */
+
+static void feed_close(reader_feed *feed) {
+    if (feed->reader != NULL) feed->reader->feed = NULL;
+    feed->reader = NULL;
+}
+
+static int reader_traverse(reader *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->exception);
+    Py_VISIT(self->transport);
+    Py_VISIT(self->loop);
+    return 0;
+}
+
+/* What an operation that still waits looks at stays. */
+static int reader_clear(reader *self) {
+    reader_set_waiter(self, Py_None);
+    Py_XSETREF(self->exception, Py_NewRef(Py_None));
+    Py_XSETREF(self->transport, Py_NewRef(Py_None));
+    return 0;
+}
+
+static void reader_dealloc(reader *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    if (self->feed != NULL) feed_close(self->feed);
+    Py_XDECREF(self->buffer);
+    Py_XDECREF(self->waiter);
+    Py_XDECREF(self->exception);
+    Py_XDECREF(self->transport);
+    Py_XDECREF(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot reader_slots[] = {
+    {Py_tp_doc, "What an adopted StreamReader keeps."},
+    {Py_tp_dealloc, reader_dealloc},
+    {Py_tp_traverse, reader_traverse},
+    {Py_tp_clear, reader_clear},
+    {0, NULL},
+};
+
+static PyType_Spec reader_spec = {"casync._native.Reader", sizeof(reader), 0,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                                  reader_slots};
+
+/* A native half with the values that the attributes have now; NULL, with an exception set, if one has a type
+   that it cannot have. */
+static reader *reader_new(state *st, PyObject *stream) {
+    reader *self = (reader *)st->reader_type->tp_alloc(st->reader_type, 0);
+    for (int i = NAME_READER_BUFFER; i <= NAME_READER_PAUSED && self != NULL; i++) {
+        PyObject *value = PyObject_GetAttr(stream, st->names[i]);
+        if (value == NULL || reader_set(self, (enum name)i, value, st) < 0) Py_CLEAR(self);
+        Py_XDECREF(value);
+    }
+    return self;
+}
 
 /* ---- adopting ---- */
 
 /* Is object.name asyncio's own function? Anything else (patched, derived, replaced in the object) is not. */
-static bool is_unpatched(PyObject *object, const char *name, PyObject *function) {
-    PyObject *method = PyObject_GetAttrString(object, name);
+static bool is_unpatched(state *st, PyObject *object, enum name name, PyObject *function) {
+    PyObject *method = PyObject_GetAttr(object, st->names[name]);
     bool same = method != NULL && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function;
     if (method == NULL) PyErr_Clear();
     Py_XDECREF(method);
     return same;
 }
 
-/* Makes the reader's class ours; false, without an exception, if it is not asyncio's own. */
-static bool adopt_reader(state *st, PyObject *reader) {
-    if (Py_TYPE(reader) == st->reader_type) return true;
-    if ((PyObject *)Py_TYPE(reader) != st->asyncio_reader) return false;
+static bool reader_is_asyncios(state *st, PyObject *stream) {
+    if ((PyObject *)Py_TYPE(stream) != st->asyncio_reader) return false;
     for (int kind = 0; kind <= READ_LINE; kind++)
-        if (!is_unpatched(reader, read_names[kind], st->reader_functions[kind])) return false;
-    if (!is_unpatched(reader, "feed_data", st->reader_feed_data)) return false;
-    if (!is_unpatched(reader, "_wait_for_data", st->reader_wait_for_data)) return false;
-    if (!is_unpatched(reader, "exception", st->reader_exception)) return false;
-    if (PyObject_SetAttrString(reader, "__class__", (PyObject *)st->reader_type) == 0) return true;
-    PyErr_Clear();
-    return false;
+        if (!is_unpatched(st, stream, (enum name)(NAME_READ + kind), st->reader_functions[kind]))
+            return false;
+    return is_unpatched(st, stream, NAME_FEED_DATA, st->reader_feed_data) &&
+           is_unpatched(st, stream, NAME_WAIT_FOR_DATA, st->reader_wait_for_data) &&
+           is_unpatched(st, stream, NAME_EXCEPTION, st->reader_exception);
 }
 
-/* A weak reference to the reader that bytes for this protocol go to, now adopted; NULL if they go by
-   protocol.data_received. Asked for every new protocol of a transport. */
-static PyObject *protocol_reader(loop *lp, PyObject *protocol) {
-    state *st = lp->state;
-    PyObject *reference, *reader, *reader_loop = NULL;
-    if (lp->debug || (PyObject *)Py_TYPE(protocol) != st->asyncio_reader_protocol) return NULL;
-    if (!is_unpatched(protocol, "data_received", st->protocol_data_received)) return NULL;
-    reference = PyObject_GetAttrString(protocol, "_stream_reader_wr");
-    reader = reference != NULL && PyWeakref_CheckRef(reference) ? follow(reference) : NULL;
-    if (reader != NULL) reader_loop = PyObject_GetAttr(reader, st->names[NAME_LOOP_ATTRIBUTE]);
-    if (reader_loop != (PyObject *)lp || !adopt_reader(st, reader)) Py_CLEAR(reference);
+/* Makes the class of a StreamReader ours, and gives it a native half: this, a new reference; NULL, maybe with
+   an exception, if it is not asyncio's own. */
+static reader *adopt_reader(state *st, PyObject *stream) {
+    reader *self;
+    if (Py_TYPE(stream) == st->stream_type) return reader_of(st, stream);
+    self = reader_is_asyncios(st, stream) ? reader_new(st, stream) : NULL;
+    if (self == NULL || PyObject_SetAttr(stream, st->names[NAME_NATIVE], (PyObject *)self) < 0 ||
+        PyObject_SetAttr(stream, st->names[NAME_CLASS], (PyObject *)st->stream_type) < 0)
+        Py_CLEAR(self);
+    return self;
+}
+
+/* ---- an adopted writer ---- */
+
+/* The writer's transport, if it is a native one of sockets; else NULL, maybe with an exception. */
+static transport *writer_transport(state *st, PyObject *writer, PyObject **object) {
+    *object = PyObject_GetAttr(writer, st->names[NAME_READER_TRANSPORT]);
+    if (*object == NULL || !Py_IS_TYPE(*object, st->transport_types[TRANSPORT_SOCKET])) return NULL;
+    return (transport *)*object;
+}
+
+static PyObject *writer_write(PyObject *writer, PyObject *data) {
+    state *st = stream_state(writer);
+    PyObject *object, *result = NULL;
+    transport *t = writer_transport(st, writer, &object);
+    if (t != NULL)
+        result = transport_write(t, data);
+    else if (object != NULL)
+        result = PyObject_CallMethodOneArg(object, st->names[NAME_WRITE], data);
+    Py_XDECREF(object);
+    return result;
+}
+
+/* Would asyncio's drain() find nothing to wait for, and no error? What else it looks at (and all that does
+   not stand where it stood when the writer was adopted) is left to it. */
+static bool writer_is_drained(state *st, PyObject *writer) {
+    PyObject *object;
+    transport *t = writer_transport(st, writer, &object);
+    bool drained = t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
+                   !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED));
+    if (object == NULL) PyErr_Clear();
+    Py_XDECREF(object);
+    return drained;
+}
+
+typedef struct {
+    awaitable awaitable;
+    PyObject *writer;
+} drain_operation;
+
+static PySendResult drain_step(awaitable *self, PyObject **result) {
+    PyObject *writer = ((drain_operation *)self)->writer;
+    state *st = awaitable_state(self);
+    if (self->waiting == NULL && writer_is_drained(st, writer)) {
+        *result = Py_NewRef(Py_None);
+        return PYGEN_RETURN;
+    }
+    if (self->waiting == NULL) self->waiting = PyObject_CallOneArg(st->writer_drain, writer);
+    return self->waiting == NULL ? PYGEN_ERROR : PyIter_Send(self->waiting, Py_None, result);
+}
+
+/* asyncio's coroutine, if it has one, goes with it, and tidies up then. */
+static int drain_abandon(awaitable *Py_UNUSED(self)) { return 0; }
+
+static void drain_finish(awaitable *self) { Py_CLEAR(((drain_operation *)self)->writer); }
+
+static const awaitable_kind drain_kind = {"StreamWriter", "drain", drain_step, drain_abandon, drain_finish};
+
+static int drain_traverse(drain_operation *self, visitproc visit, void *arg) {
+    Py_VISIT(self->writer);
+    return awaitable_visit(&self->awaitable, visit, arg);
+}
+
+static PyType_Slot drain_slots[] = {
+    {Py_tp_doc, "What drain() of a stream returns: await it."},
+    {Py_tp_traverse, drain_traverse},
+    AWAITABLE_SLOTS,
+    {0, NULL},
+};
+
+static PyType_Spec drain_spec = {"casync._native.DrainOperation", sizeof(drain_operation), 0, AWAITABLE_FLAGS,
+                                 drain_slots};
+
+static PyObject *writer_drain(PyObject *writer, PyObject *Py_UNUSED(ignored)) {
+    state *st = stream_state(writer);
+    drain_operation *self = (drain_operation *)new_awaitable(st->drain_type, &drain_kind);
+    if (self == NULL) return NULL;
+    self->writer = Py_NewRef(writer);
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+static PyMethodDef writer_methods[] = {
+    {"write", writer_write, METH_O, "Send data; never blocks."},
+    {"drain", (PyCFunction)writer_drain, METH_NOARGS, "Wait until more may be written."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot writer_slots[] = {
+    {Py_tp_doc, "asyncio.StreamWriter, whose write() and drain() are native."},
+    {Py_tp_methods, writer_methods},
+    {0, NULL},
+};
+
+static PyType_Spec writer_spec = {"casync._native.StreamWriter", 0, 0, Py_TPFLAGS_DEFAULT, writer_slots};
+
+/* Makes the class of a StreamWriter ours, if it is asyncio's own and its reader's native: else nothing. */
+static void adopt_writer(state *st, PyObject *stream, PyObject *writer) {
+    if (Py_TYPE(stream) == st->stream_type && (PyObject *)Py_TYPE(writer) == st->asyncio_writer &&
+        is_unpatched(st, writer, NAME_WRITE, st->writer_write) &&
+        is_unpatched(st, writer, NAME_DRAIN, st->writer_drain))
+        (void)PyObject_SetAttr(writer, st->names[NAME_CLASS], (PyObject *)st->writer_type);
     PyErr_Clear();
-    Py_XDECREF(reader_loop);
-    Py_XDECREF(reader);
-    return reference;
+}
+
+/* Stands for the callback of start_server(): callback(reader, writer), with the writer adopted.
+   self: (the type of adopted readers, the callback) */
+static PyObject *client_connected(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    state *st = (state *)PyType_GetModuleState((PyTypeObject *)PyTuple_GET_ITEM(self, 0));
+    if (count == 2) adopt_writer(st, args[0], args[1]);
+    return PyObject_Vectorcall(PyTuple_GET_ITEM(self, 1), args, (size_t)count, NULL);
+}
+
+static PyMethodDef client_connected_method = {"client_connected", FASTCALL(client_connected), METH_FASTCALL,
+                                              "The callback of start_server()."};
+
+/* Lets the protocol's connection_made, which makes the writer, hand it to client_connected() first. */
+static void adopt_callback(state *st, PyObject *protocol) {
+    PyObject *callback = PyObject_GetAttr(protocol, st->names[NAME_CLIENT_CONNECTED]), *self, *function;
+    bool adopted = callback != NULL && PyCFunction_Check(callback) &&
+                   PyCFunction_GET_FUNCTION(callback) == client_connected_method.ml_meth;
+    if (callback != NULL && callback != Py_None && !adopted) {
+        self = PyTuple_Pack(2, st->stream_type, callback);
+        function = self == NULL ? NULL : PyCFunction_New(&client_connected_method, self);
+        if (function != NULL) (void)PyObject_SetAttr(protocol, st->names[NAME_CLIENT_CONNECTED], function);
+        Py_XDECREF(function);
+        Py_XDECREF(self);
+    }
+    Py_XDECREF(callback);
+}
+
+/* From now on bytes for this protocol go to its reader, if both are asyncio's own; else by its data_received.
+   Called for every new protocol of what feeds. */
+static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
+    state *st = lp->state;
+    PyObject *reference, *stream;
+    reader *adopted;
+    feed_close(feed);
+    if (lp->debug || (PyObject *)Py_TYPE(protocol) != st->asyncio_reader_protocol) return;
+    if (!is_unpatched(st, protocol, NAME_DATA_RECEIVED, st->protocol_data_received)) return;
+    reference = PyObject_GetAttr(protocol, st->names[NAME_STREAM_READER_REFERENCE]);
+    stream = reference != NULL && PyWeakref_CheckRef(reference) ? follow(reference) : NULL;
+    adopted = stream == NULL ? NULL : adopt_reader(st, stream);
+    if (adopted != NULL && adopted->loop == lp && adopted->feed == NULL) {
+        feed->reader = adopted;
+        adopted->feed = feed;
+        adopt_callback(st, protocol);
+    }
+    PyErr_Clear();
+    Py_XDECREF((PyObject *)adopted);
+    Py_XDECREF(stream);
+    Py_XDECREF(reference);
 }
 
 static void transport_adopt_reader(transport *self) {
-    Py_CLEAR(self->feed.reader);
-    if (self->kind == TRANSPORT_SOCKET) self->feed.reader = protocol_reader(self->loop, self->protocol);
+    if (self->kind == TRANSPORT_SOCKET) feed_open(&self->feed, self->loop, self->protocol);
 }
 
 /* ---- feeding ---- */
 
-static int reader_wake(state *st, PyObject *reader) {
-    PyObject *waiter = PyObject_GetAttr(reader, st->names[NAME_WAITER]);
-    int result = waiter == NULL ? -1 : 0;
-    if (result == 0 && waiter != Py_None) {
-        result = PyObject_SetAttr(reader, st->names[NAME_WAITER], Py_None);
-        if (result == 0) result = wake_waiter(st, waiter, NAME_SET_RESULT, Py_None);
-    }
-    Py_XDECREF(waiter);
-    return result;
+/* Pauses the transport if the reader has more than it wants. */
+static int reader_pause_if_full(reader *self) {
+    if (reader_size(self) <= 2 * self->limit || self->paused || self->transport == Py_None) return 0;
+    self->paused = true;
+    return reader_call_transport(self, NAME_PAUSE_READING);
 }
 
-/* Pauses the reader's transport if it has more than it wants. */
-static int reader_pause_if_full(state *st, PyObject *reader, PyObject *buffer) {
-    Py_ssize_t limit = reader_limit(st, reader);
-    PyObject *object, *result = NULL;
-    int paused;
-    if (limit == -1 && PyErr_Occurred()) return -1;
-    if (PyByteArray_GET_SIZE(buffer) <= 2 * limit) return 0;
-    paused = get_flag(reader, st->names[NAME_PAUSED]);
-    if (paused != 0) return paused < 0 ? -1 : 0;
-    object = PyObject_GetAttr(reader, st->names[NAME_TRANSPORT_ATTRIBUTE]);
-    if (object == Py_None) {
-        Py_DECREF(object);
-        return 0;
-    }
-    if (object != NULL) result = PyObject_CallMethodNoArgs(object, st->names[NAME_PAUSE_READING]);
-    Py_XDECREF(object);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : PyObject_SetAttr(reader, st->names[NAME_PAUSED], Py_True);
+/* Gives read() what came, without a way through the buffer: how many bytes, or -1 with an exception set. */
+static Py_ssize_t operation_hand(read_operation *op, casync_span span, PyObject *whole) {
+    Py_ssize_t size = op->size < (Py_ssize_t)span.len ? op->size : (Py_ssize_t)span.len;
+    if (whole != NULL && size == (Py_ssize_t)span.len)
+        op->handed = Py_NewRef(whole);
+    else
+        op->handed = PyBytes_FromStringAndSize((const char *)span.ptr, size);
+    return op->handed == NULL ? -1 : size;
 }
 
-/* asyncio's StreamReader.feed_data, from where the bytes are. */
-static int reader_feed_bytes(state *st, reader_feed *feed, PyObject *reader, PyObject *buffer,
-                             casync_span span, PyObject *whole) {
-    const char *data = (const char *)span.ptr;
-    size_t size = span.len;
-    read_operation *op = feed->operation;
-    if (op != NULL && op->kind == READ_SOME && PyByteArray_GET_SIZE(buffer) == 0) {
-        size_t wanted = (size_t)op->size < size ? (size_t)op->size : size;
-        if (wanted == size && whole != NULL)
-            op->handed = Py_NewRef(whole);
-        else
-            op->handed = PyBytes_FromStringAndSize(data, (Py_ssize_t)wanted);
-        if (op->handed == NULL) return -1;
-        data += wanted;
-        size -= wanted;
-    }
-    if (size > 0 && append_bytes(buffer, data, size) < 0) return -1;
-    if (op != NULL) {
-        op->woken = true;
-        operation_detach(op);
-    }
-    if (reader_wake(st, reader) < 0) return -1;
-    return size > 0 ? reader_pause_if_full(st, reader, buffer) : 0;
+/* asyncio's StreamReader.feed_data. `whole` (or NULL) is the bytes object that they are all of. */
+static int reader_feed_bytes(reader *self, casync_span span, PyObject *whole) {
+    state *st = reader_state(self);
+    PyObject *waiter = Py_NewRef(self->waiter);
+    read_operation *op = self->operation;
+    Py_ssize_t handed = 0, size = (Py_ssize_t)span.len;
+    int waits = waiter == Py_None ? 0 : waiter_is_pending(st, waiter);
+    if (waits > 0 && op != NULL && op->kind == READ_SOME && reader_size(self) == 0)
+        handed = operation_hand(op, span, whole);
+    reader_set_waiter(self, Py_None);
+    if (waits < 0 || handed < 0 || reader_append(self, (const char *)span.ptr + handed, size - handed) < 0)
+        waits = -1;
+    else if (waits > 0)
+        waits = set_waiter(st, waiter, NAME_SET_RESULT, Py_None);
+    Py_DECREF(waiter);
+    return waits < 0 || handed == size ? waits : reader_pause_if_full(self);
 }
 
-/* Bytes for an adopted reader; `whole` (or NULL) is the bytes object that they are all of. 1: it has them; 0:
-   they must go by protocol.data_received; -1: an exception is set. */
-static int feed_bytes(state *st, reader_feed *feed, casync_span span, PyObject *whole) {
-    PyObject *reader = feed->reader == NULL ? NULL : follow(feed->reader);
-    reader_view view;
-    int result = 0;
-    if (reader == NULL) return 0;
-    if (view_reader(st, reader, &view) < 0) {
-        PyErr_Clear();
-        Py_DECREF(reader);
-        return 0;
-    }
-    if (!view.eof) result = reader_feed_bytes(st, feed, reader, view.buffer, span, whole) < 0 ? -1 : 1;
-    Py_DECREF(view.buffer);
-    Py_DECREF(reader);
-    return result;
+/* Bytes for an adopted reader, as above. 1: it has them; 0: they must go by protocol.data_received; -1: an
+   exception is set. */
+static int feed_bytes(reader_feed *feed, casync_span span, PyObject *whole) {
+    reader *self = feed->reader;
+    int result;
+    if (self == NULL || self->eof) return 0;
+    Py_INCREF((PyObject *)self);
+    result = reader_feed_bytes(self, span, whole);
+    Py_DECREF((PyObject *)self);
+    return result < 0 ? -1 : 1;
 }
 
 /* Bytes for the transport's reader. False if they must go by protocol.data_received. */
 static bool transport_feed(transport *self, casync_span span) {
-    int result = feed_bytes(self->loop->state, &self->feed, span, NULL);
+    int result = feed_bytes(&self->feed, span, NULL);
     if (result < 0) transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
     return result != 0;
 }

@@ -39,8 +39,7 @@ typedef union {
 
 /* Where the bytes for a StreamReader go without a Python call: see streams.c. */
 typedef struct reader_feed {
-    PyObject *reader;                 /* a weak reference to the adopted reader, or NULL */
-    struct read_operation *operation; /* that waits for what comes here, or NULL */
+    struct reader *reader; /* borrowed: it knows this feed; or NULL */
 } reader_feed;
 
 typedef struct transport {
@@ -269,15 +268,25 @@ static void on_pause_writing(casync_stream *stream) {
     transport_flow(self, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
 }
 
-/* waiter.set_result(None), unless it is done. */
-static int wake_waiter(state *st, PyObject *waiter, enum name method, PyObject *value) {
-    PyObject *done = PyObject_CallMethodNoArgs(waiter, st->names[NAME_DONE]), *result = NULL;
-    int is_done = done == NULL ? -1 : PyObject_IsTrue(done);
+/* Not waiter.done(): -1 with an exception set. */
+static int waiter_is_pending(state *st, PyObject *waiter) {
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, st->names[NAME_DONE]);
+    int pending = done == NULL ? -1 : PyObject_Not(done);
     Py_XDECREF(done);
-    if (is_done != 0) return is_done < 0 ? -1 : 0;
-    result = PyObject_CallMethodOneArg(waiter, st->names[method], value);
+    return pending;
+}
+
+/* waiter.set_result(value) or set_exception: 0, or -1 with an exception set. */
+static int set_waiter(state *st, PyObject *waiter, enum name method, PyObject *value) {
+    PyObject *result = PyObject_CallMethodOneArg(waiter, st->names[method], value);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+/* As above, unless it is done. */
+static int wake_waiter(state *st, PyObject *waiter, enum name method, PyObject *value) {
+    int pending = waiter_is_pending(st, waiter);
+    return pending > 0 ? set_waiter(st, waiter, method, value) : pending;
 }
 
 static void transport_emptied(transport *self) {
@@ -374,7 +383,7 @@ static void transport_lost(transport *self, int64_t error) {
     }
     transport_unlink(self);
     Py_CLEAR(self->protocol);
-    Py_CLEAR(self->feed.reader);
+    feed_close(&self->feed);
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
     Py_DECREF(lp);
@@ -1044,10 +1053,12 @@ static PyObject *transport_get_conn_lost(transport *self, void *Py_UNUSED(closur
 }
 
 static PyObject *transport_repr(transport *self) {
-    const char *state_text = self->fd < 0 ? " closed" : self->flags & TRANSPORT_CLOSING ? " closing" : "";
+    bool left = self->fd >= 0 && !(self->flags & TRANSPORT_OPEN); /* by its loop, which was closed */
+    bool closing = self->flags & TRANSPORT_CLOSING && !left;
+    const char *state_text = self->fd < 0 ? " closed" : closing ? " closing" : "";
     const char *reading = self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED) ? "idle" : "polling";
     size_t size = self->fd < 0 ? 0 : self->stream.out.size;
-    if (self->loop == NULL)
+    if (self->loop == NULL || left)
         return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text, self->sock_fd);
     return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", Py_TYPE(self)->tp_name,
                                 state_text, self->sock_fd, reading, size > 0 ? "polling" : "idle", size);
@@ -1068,7 +1079,6 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
     Py_VISIT(self->protocol);
     Py_VISIT(self->server);
     Py_VISIT(self->sock);
-    Py_VISIT(self->feed.reader);
     Py_VISIT(self->address);
     Py_VISIT(self->context);
     Py_VISIT(self->exception);
@@ -1082,7 +1092,7 @@ static int transport_clear(transport *self) {
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->server);
     Py_CLEAR(self->sock);
-    Py_CLEAR(self->feed.reader);
+    feed_close(&self->feed);
     Py_CLEAR(self->address);
     Py_CLEAR(self->context);
     Py_CLEAR(self->exception);
