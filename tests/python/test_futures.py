@@ -251,7 +251,7 @@ def test_nothing_leaks(casync: ModuleType, c: ModuleType) -> None:
             c.close(number)
 
     loop = casync.new_event_loop()
-    assert_flat(lambda: loop.run_until_complete(one_round()))
+    assert_flat(lambda: loop.run_until_complete(one_round()), rounds=2_000)
     loop.close()
 
 

@@ -1326,6 +1326,34 @@ async def generators(loop: Loop) -> Rounds:
         yield
 
 
+@feature(20_000, casync_only=True)
+async def generator_sockets(loop: Loop) -> Rounds:
+    from casync import gen
+    from casync.gen.gensocket import GenSocket
+
+    def send(sock: GenSocket) -> Iterator[Any]:
+        yield from sock.sendall(b"x" * 10)
+        with lock as held:
+            yield from held
+            yield from queue.put(argument)
+
+    def receive(sock: GenSocket) -> Iterator[Any]:
+        assert (yield from sock.recv(100)) == b"x" * 10
+        assert (yield from queue.get()) is argument
+        yield from sock.recv(100)  # nothing comes
+
+    lock, queue = gen.Lock(), gen.Queue(1)
+    while True:
+        one, two = (GenSocket(fileno=sock.detach()) for sock in socket.socketpair())
+        with one, two:
+            receiving = gen.create_task(receive(two))
+            await gen.create_task(send(one))
+            await turns(2)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+        yield
+
+
 # -- loops --
 
 

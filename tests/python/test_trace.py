@@ -209,7 +209,7 @@ def test_nothing_leaks(casync: ModuleType) -> None:
             await loop.create_task(pause())
 
     loop = casync.new_event_loop()
-    assert_flat(lambda: loop.run_until_complete(one_round()))
+    assert_flat(lambda: loop.run_until_complete(one_round()), rounds=2_000)
     loop.close()
 
 
