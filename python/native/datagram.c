@@ -387,6 +387,8 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
     return (PyObject *)transport_begin(t, waiter);
 }
 
+ONE_ARGUMENT_METHOD(datagram_set_protocol, "set_protocol", "protocol")
+
 static PyMethodDef datagram_methods[] = {
     {"_start", (PyCFunction)datagram_start, METH_O, NULL},
     {"sendto", (PyCFunction)(void (*)(void))datagram_sendto, METH_VARARGS | METH_KEYWORDS,
@@ -398,7 +400,8 @@ static PyMethodDef datagram_methods[] = {
     {"abort", (PyCFunction)datagram_abort, METH_NOARGS, "Close without sending what is buffered."},
     {"_force_close", (PyCFunction)datagram_force_close, METH_O, NULL},
     {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "Is it closing, or closed?"},
-    {"set_protocol", (PyCFunction)datagram_set_protocol, METH_O, "Replace the protocol."},
+    {"set_protocol", FASTCALL(datagram_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,
+     "set_protocol($self, protocol)\n--\n\nReplace the protocol."},
     {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."},
     {"get_write_buffer_size", (PyCFunction)datagram_get_write_buffer_size, METH_NOARGS,
      "Bytes still to be sent."},

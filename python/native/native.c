@@ -256,6 +256,18 @@ static PyObject *import_attribute(const char *module, const char *path) {
     return object;
 }
 
+/* The only argument of a method, given by position or by name; NULL, with TypeError set, if it is another. */
+static PyObject *only_argument(const char *method, const char *name, PyObject *const *args, Py_ssize_t count,
+                               PyObject *keywords) {
+    Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
+    if (count == 1 && named == 0) return args[0];
+    if (count == 0 && named == 1 &&
+        PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), name) == 0)
+        return args[0];
+    PyErr_Format(PyExc_TypeError, "%s() takes one argument, '%s'", method, name);
+    return NULL;
+}
+
 /* A new reference to what a weak reference leads to; NULL, without an exception, if that has gone. */
 static PyObject *follow(PyObject *reference) {
 #if PY_VERSION_HEX >= 0x030D0000

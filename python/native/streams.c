@@ -373,11 +373,13 @@ static PyObject *stream_readline(PyObject *stream, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef stream_methods[] = {
     {"read", FASTCALL(stream_read), METH_FASTCALL | METH_KEYWORDS,
-     "Read up to n bytes; all until the end if n is negative."},
-    {"readexactly", FASTCALL(stream_readexactly), METH_FASTCALL | METH_KEYWORDS, "Read exactly n bytes."},
+     "read($self, n=-1)\n--\n\nRead up to n bytes; all until the end if n is negative."},
+    {"readexactly", FASTCALL(stream_readexactly), METH_FASTCALL | METH_KEYWORDS,
+     "readexactly($self, n)\n--\n\nRead exactly n bytes."},
     {"readuntil", FASTCALL(stream_readuntil), METH_FASTCALL | METH_KEYWORDS,
-     "Read up to and with a separator."},
-    {"readline", (PyCFunction)stream_readline, METH_NOARGS, "Read up to and with a newline."},
+     "readuntil($self, separator=b'\\n')\n--\n\nRead up to and with a separator."},
+    {"readline", (PyCFunction)stream_readline, METH_NOARGS,
+     "readline($self)\n--\n\nRead up to and with a newline."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -603,9 +605,10 @@ static transport *writer_transport(state *st, PyObject *writer, PyObject **objec
     return (transport *)*object;
 }
 
-static PyObject *writer_write(PyObject *writer, PyObject *data) {
+static PyObject *writer_write(PyObject *writer, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     state *st = stream_state(writer);
-    PyObject *object, *result = NULL;
+    PyObject *data = only_argument("write", "data", args, count, keywords), *object, *result = NULL;
+    if (data == NULL) return NULL;
     transport *t = writer_transport(st, writer, &object);
     if (t != NULL)
         result = transport_write(t, data);
@@ -675,8 +678,9 @@ static PyObject *writer_drain(PyObject *writer, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyMethodDef writer_methods[] = {
-    {"write", writer_write, METH_O, "Send data; never blocks."},
-    {"drain", (PyCFunction)writer_drain, METH_NOARGS, "Wait until more may be written."},
+    {"write", FASTCALL(writer_write), METH_FASTCALL | METH_KEYWORDS,
+     "write($self, data)\n--\n\nSend data; never blocks."},
+    {"drain", (PyCFunction)writer_drain, METH_NOARGS, "drain($self)\n--\n\nWait until more may be written."},
     {NULL, NULL, 0, NULL},
 };
 

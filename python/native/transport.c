@@ -1138,11 +1138,25 @@ static void loop_drop_transports(loop *lp) {
     while (lp->transports != NULL) transport_close_stream(lp->transports);
 }
 
+/* As asyncio's, by position or by name. */
+#define ONE_ARGUMENT_METHOD(function, method, name)                                                          \
+    static PyObject *function##_method(transport *self, PyObject *const *args, Py_ssize_t count,             \
+                                       PyObject *keywords) {                                                 \
+        PyObject *argument = only_argument(method, name, args, count, keywords);                             \
+        return argument == NULL ? NULL : function(self, argument);                                           \
+    }
+
+ONE_ARGUMENT_METHOD(transport_write, "write", "data")
+ONE_ARGUMENT_METHOD(transport_writelines, "writelines", "list_of_data")
+ONE_ARGUMENT_METHOD(transport_set_protocol, "set_protocol", "protocol")
+
 #define BASE_METHODS                                                                                         \
     {"_start", (PyCFunction)transport_start, METH_O, NULL},                                                  \
         {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "Is it closing, or closed?"},         \
         {"close", (PyCFunction)transport_close, METH_NOARGS, "Send what is buffered, then close."},          \
-        {"set_protocol", (PyCFunction)transport_set_protocol, METH_O, "Replace the protocol."}, {            \
+        {"set_protocol", FASTCALL(transport_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,             \
+         "set_protocol($self, protocol)\n--\n\nReplace the protocol."},                                      \
+    {                                                                                                        \
         "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."                    \
     }
 
@@ -1154,8 +1168,10 @@ static void loop_drop_transports(loop *lp) {
     }
 
 #define WRITE_METHODS                                                                                        \
-    {"write", (PyCFunction)transport_write, METH_O, "Send data; never blocks."},                             \
-        {"writelines", (PyCFunction)transport_writelines, METH_O, "Send a list of bytes-like objects."},     \
+    {"write", FASTCALL(transport_write_method), METH_FASTCALL | METH_KEYWORDS,                               \
+     "write($self, data)\n--\n\nSend data; never blocks."},                                                  \
+        {"writelines", FASTCALL(transport_writelines_method), METH_FASTCALL | METH_KEYWORDS,                 \
+         "writelines($self, list_of_data)\n--\n\nSend a list of bytes-like objects."},                       \
         {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},                       \
         {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,                 \
          "Bytes still to be sent."},                                                                         \

@@ -22,8 +22,6 @@ from support import Loop, finish, receive_exactly, tcp_pair, turns, unix_pair, u
 
 # What asyncio's objects have beside their documented interface.
 PRIVATE_AFTER_ALL = {"max_size"}  # how much asyncio's transports read at once
-# Arguments of native methods that are taken by position only: (method, argument).
-POSITIONAL_ONLY = {("write", "data"), ("writelines", "list_of_data"), ("set_protocol", "protocol")}
 
 
 class Objects:
@@ -192,8 +190,7 @@ def test_every_native_method_takes_asyncios_keywords(both: dict[str, tuple[Any, 
             keywords["coro"] = asyncio.sleep(0)
         elif name == "readuntil":
             both[kind][which].feed_data(b"line;")
-        arguments = [keywords.pop(key) for key in list(keywords) if which and (name, key) in POSITIONAL_ONLY]
-        result = getattr(both[kind][which], name)(*arguments, **keywords)
+        result = getattr(both[kind][which], name)(**keywords)
         if inspect.isawaitable(result):
             await result
 
