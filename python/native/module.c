@@ -160,6 +160,7 @@ static int import_asyncio(state *st) {
         {&st->protocol_data_received, "asyncio.streams", "StreamReaderProtocol.data_received"},
         {&st->incomplete_read_error, "asyncio.exceptions", "IncompleteReadError"},
         {&st->limit_overrun_error, "asyncio.exceptions", "LimitOverrunError"},
+        {&st->asyncio_server, "asyncio.base_events", "Server"},
         {&st->format_callback_source, "asyncio.format_helpers", "_format_callback_source"},
         {&st->buffered_protocol, "asyncio.protocols", "BufferedProtocol"},
         {&st->transport_socket, "asyncio.trsock", "TransportSocket"},
@@ -170,15 +171,12 @@ static int import_asyncio(state *st) {
         {&st->check_ssl_socket, "asyncio.base_events", "_check_ssl_socket"},
         {&st->invalid_state_error, "asyncio.exceptions", "InvalidStateError"},
     };
-    PyObject *server;
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         *wanted[i].slot = import_attribute(wanted[i].module, wanted[i].path);
         if (*wanted[i].slot == NULL) return -1;
     }
-    server = import_attribute("asyncio.base_events", "Server");
-    if (server == NULL) return -1;
-    st->attach_takes_transport = PyObject_HasAttrString(server, "close_clients"); /* both came with 3.13 */
-    Py_DECREF(server);
+    st->attach_takes_transport =
+        PyObject_HasAttrString(st->asyncio_server, "close_clients"); /* both came with 3.13 */
     return 0;
 }
 
@@ -303,6 +301,7 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->reader_type, &reader_spec, NULL) < 0) return -1;
     if (add_type(module, &st->stream_type, &stream_spec, st->asyncio_reader) < 0) return -1;
     if (add_type(module, &st->writer_type, &writer_spec, st->asyncio_writer) < 0) return -1;
+    if (add_type(module, &st->clients_type, &clients_spec, NULL) < 0) return -1;
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
     st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
     if (st->sock_ready == NULL || check_sockets(st) < 0) return -1;

@@ -117,6 +117,7 @@
     X(WAIT_FOR_DATA, "_wait_for_data")                                                                       \
     X(STREAM_READER_REFERENCE, "_stream_reader_wr")                                                          \
     X(DRAIN, "drain")                                                                                        \
+    X(CLIENTS, "_clients")                                                                                   \
     X(CLASS, "__class__")
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
@@ -133,6 +134,7 @@ typedef struct {
     PyTypeObject *loop_type, *handle_type, *timer_type;
     PyTypeObject *transport_types[4]; /* by enum transport_kind */
     PyTypeObject *operation_type, *drain_type, *stream_type, *reader_type, *writer_type; /* see streams.c */
+    PyTypeObject *clients_type;                                                          /* see server.c */
     PyTypeObject *sock_operation_type; /* see sock.c, and of it: */
     PyObject *sock_ready, *socket_recv, *socket_recv_into, *socket_send, *check_ssl_socket;
     PyObject *invalid_state_error;
@@ -140,6 +142,7 @@ typedef struct {
     PyObject *no_args;    /* () */
     PyObject *names[NAME_COUNT];
     PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
+    PyObject *asyncio_server;           /* asyncio.Server */
     PyObject *asyncio_handle;           /* asyncio.Handle: what a Handle's __class__ says */
     PyObject *asyncio_timer_handle;     /* asyncio.TimerHandle */
     PyObject *futures, *tasks, *events; /* the names in asyncio's modules, which programs may replace */

@@ -7,6 +7,9 @@
    Invariants: the listening socket object keeps its descriptor (keep_fd). _remove_reader(fd) is what
    ends it, as asyncio's _stop_serving expects.
 
+   A Server of asyncio (since 3.13) keeps a WeakSet of its transports, 145 bytes and two Python calls for each.
+   The loop knows them anyway: so `_clients` becomes a view of the loop's list, which keeps a count alone.
+
    Costs: accept4, two calls for the addresses' sake at most, and casync_stream_open's. */
 
 typedef struct {
@@ -147,6 +150,109 @@ static serving *serving_new(loop *lp, PyObject *const *args, Py_ssize_t count) {
     return self;
 }
 
+/* ---- Server._clients ---- */
+
+typedef struct {
+    PyObject ob_base;
+    loop *loop;
+    Py_ssize_t count; /* of the transports that were added and not discarded */
+} clients;
+
+/* Only native transports come here, each once: transport_tell_server. */
+static PyObject *clients_add(clients *self, PyObject *Py_UNUSED(transport)) {
+    self->count++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *clients_discard(clients *self, PyObject *Py_UNUSED(transport)) {
+    self->count--;
+    Py_RETURN_NONE;
+}
+
+static Py_ssize_t clients_length(clients *self) { return self->count; }
+
+/* Is the transport one of a server with these clients? -1 with an exception set. */
+static int clients_have(clients *self, transport *t) {
+    PyObject *other;
+    if (t->server == NULL || t->server == Py_None) return 0;
+    other = PyObject_GetAttr(t->server, self->loop->state->names[NAME_CLIENTS]);
+    Py_XDECREF(other);
+    return other == NULL ? -1 : other == (PyObject *)self;
+}
+
+/* copy(): a list of the transports, as they are at this moment. */
+static PyObject *clients_copy(clients *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *list = PyList_New(0);
+    for (transport *t = self->loop->transports; list != NULL && t != NULL; t = t->next) {
+        int have = clients_have(self, t);
+        if (have < 0 || (have && PyList_Append(list, (PyObject *)t) < 0)) Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *clients_iter(clients *self) {
+    PyObject *list = clients_copy(self, NULL), *iterator = list == NULL ? NULL : PyObject_GetIter(list);
+    Py_XDECREF(list);
+    return iterator;
+}
+
+static int clients_traverse(clients *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    return 0;
+}
+
+static int clients_clear(clients *Py_UNUSED(self)) { return 0; /* the loop breaks the cycle */ }
+
+static void clients_dealloc(clients *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(self->loop);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef clients_methods[] = {
+    {"add", (PyCFunction)clients_add, METH_O, "As a set's."},
+    {"discard", (PyCFunction)clients_discard, METH_O, "As a set's."},
+    {"copy", (PyCFunction)clients_copy, METH_NOARGS, "A list of the transports."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot clients_slots[] = {
+    {Py_tp_doc, "The transports of a server: Server._clients."},
+    {Py_tp_dealloc, clients_dealloc},
+    {Py_tp_traverse, clients_traverse},
+    {Py_tp_clear, clients_clear},
+    {Py_tp_iter, clients_iter},
+    {Py_sq_length, clients_length},
+    {Py_tp_methods, clients_methods},
+    {0, NULL},
+};
+
+static PyType_Spec clients_spec = {
+    "casync._native.Clients", sizeof(clients), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, clients_slots};
+
+/* Gives asyncio's own Server our `_clients` in place of its WeakSet, while that is empty. */
+static int adopt_clients(loop *lp, PyObject *server) {
+    state *st = lp->state;
+    PyObject *set, *ours;
+    int result;
+    if (!st->attach_takes_transport || (PyObject *)Py_TYPE(server) != st->asyncio_server) return 0;
+    set = PyObject_GetAttr(server, st->names[NAME_CLIENTS]);
+    if (set == NULL) return -1;
+    result = PyObject_Size(set) == 0 && !Py_IS_TYPE(set, st->clients_type);
+    Py_DECREF(set);
+    if (!result) return PyErr_Occurred() ? -1 : 0;
+    ours = st->clients_type->tp_alloc(st->clients_type, 0);
+    if (ours == NULL) return -1;
+    ((clients *)(void *)ours)->loop = (loop *)Py_NewRef((PyObject *)lp);
+    result = PyObject_SetAttr(server, st->names[NAME_CLIENTS], ours);
+    Py_DECREF(ours);
+    return result;
+}
+
 /* _start_serving(protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts) */
 static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_t count) {
     casync_listen_desc desc = {0};
@@ -162,6 +268,7 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
     if (PyErr_Occurred()) return NULL;
     desc.use_fd = desc.keep_fd = true;
     desc.accepted = on_accepted;
+    if (count > 3 && args[3] != Py_None && adopt_clients(self, args[3]) < 0) return NULL;
     s = serving_new(self, args, count);
     if (s == NULL) return NULL;
     result = casync_listen(&self->casync, &s->server, &desc);
