@@ -467,13 +467,13 @@ def _run_before_311(main: Coroutine[Any, Any, _T], debug: bool | None) -> _T:
 
 
 def install() -> None:
-    """Makes casync's the event loop of everything that asks asyncio for a new one."""
-    from .policy import EventLoopPolicy
+    """Makes casync's the event loop of everything that asks asyncio for a new one, by its policy."""
+    from . import policy
 
-    asyncio.set_event_loop_policy(EventLoopPolicy())
+    policy.set_event_loop_policy(policy.EventLoopPolicy())
 
 
 def is_installed() -> bool:
     """Was install() called, and not undone since?"""
     policy = sys.modules.get("casync.policy")
-    return policy is not None and isinstance(asyncio.get_event_loop_policy(), policy.EventLoopPolicy)
+    return policy is not None and isinstance(policy.get_event_loop_policy(), policy.EventLoopPolicy)

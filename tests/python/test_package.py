@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -153,6 +154,78 @@ def test_the_policy(casync: ModuleType) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             asyncio.set_event_loop_policy(None)
+
+
+# As Python 3.14 has it, where asyncio's own code uses the names with an underscore.
+LIKE_314 = """
+import asyncio, sys, warnings
+from asyncio import events, unix_events
+
+def deprecate(module, name):
+    setattr(module, "_" + name, getattr(module, name))
+    delattr(module, name)
+    if hasattr(asyncio, name):
+        delattr(asyncio, name)
+    def public(wanted):
+        if wanted != name:
+            raise AttributeError(wanted)
+        warnings.warn(name, DeprecationWarning, stacklevel=2)
+        return getattr(module, "_" + name)
+    return public
+
+def later(module, *names):
+    publics = [deprecate(module, name) for name in names]
+    def __getattr__(wanted):
+        for public in publics:
+            try:
+                return public(wanted)
+            except AttributeError:
+                pass
+        raise AttributeError(wanted)
+    module.__getattr__ = __getattr__
+
+default = events.get_event_loop_policy()
+events.new_event_loop = lambda: events._get_event_loop_policy().new_event_loop()
+events.set_event_loop = lambda loop: events._get_event_loop_policy().set_event_loop(loop)
+asyncio.new_event_loop, asyncio.set_event_loop = events.new_event_loop, events.set_event_loop
+later(events, "get_event_loop_policy", "set_event_loop_policy")
+later(unix_events, "DefaultEventLoopPolicy")
+warnings.simplefilter("error")
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run took its loop elsewhere")
+def test_policies_where_they_are_deprecated(casync: ModuleType) -> None:
+    """Python 3.14 cannot be run here: a warning, or the use of a public name, is an error in this program."""
+    run_script(
+        asyncio,
+        LIKE_314
+        + """
+import casync
+async def main(): return asyncio.get_running_loop()
+assert not casync.is_installed()
+casync.install()
+assert casync.is_installed()
+assert isinstance(asyncio.run(main()), casync.EventLoop)
+loop = asyncio.new_event_loop()
+assert isinstance(loop, casync.EventLoop)
+loop.close()
+assert issubclass(casync.EventLoopPolicy, unix_events._DefaultEventLoopPolicy)
+events._set_event_loop_policy(default)
+assert not casync.is_installed()
+assert isinstance(casync.run(main()), casync.EventLoop)
+""",
+    )
+
+
+def test_python_m_casync_where_policies_are_deprecated(casync: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LIKE_314)
+    script = tmp_path / "script.py"
+    script.write_text(WHICH_LOOP)
+    if sys.version_info < (3, 11):
+        pytest.skip("asyncio.run took its loop elsewhere")
+    output = ended(python("-m", "casync", str(script), env={"PYTHONPATH": str(tmp_path)}))
+    assert output == "__main__ casync []\n"
 
 
 def test_python_m_casync_runs_a_script(casync: ModuleType, tmp_path: Path) -> None:
