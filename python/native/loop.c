@@ -25,6 +25,21 @@ static void loop_end_run(loop *self, PyObject *exception) {
     casync_break(&self->casync);
 }
 
+/* loop.call_exception_handler(context). In there sys.exc_info() is the exception (NULL: none), as it is where
+   asyncio calls it, in an except clause. */
+static PyObject *loop_call_exception_handler(loop *self, PyObject *context, PyObject *exception) {
+    PyObject *type, *value, *traceback, *result;
+    if (exception != NULL) {
+        PyErr_GetExcInfo(&type, &value, &traceback);
+        PyErr_SetExcInfo(Py_NewRef((PyObject *)Py_TYPE(exception)), Py_NewRef(exception),
+                         PyException_GetTraceback(exception));
+    }
+    result =
+        PyObject_CallMethodOneArg((PyObject *)self, self->state->names[NAME_CALL_EXCEPTION_HANDLER], context);
+    if (exception != NULL) PyErr_SetExcInfo(type, value, traceback);
+    return result;
+}
+
 /* loop.call_exception_handler({...}). Takes the references of message (NULL, with an exception set, if
    making it failed) and exception (may be NULL), borrows the values. Raises nothing. */
 static void loop_report(loop *self, PyObject *message, PyObject *exception, enum name key, PyObject *value,
@@ -35,7 +50,7 @@ static void loop_report(loop *self, PyObject *message, PyObject *exception, enum
         (exception == NULL || PyDict_SetItem(context, names[NAME_EXCEPTION], exception) == 0) &&
         (value == NULL || PyDict_SetItem(context, names[key], value) == 0) &&
         (value2 == NULL || PyDict_SetItem(context, names[key2], value2) == 0))
-        result = PyObject_CallMethodOneArg((PyObject *)self, names[NAME_CALL_EXCEPTION_HANDLER], context);
+        result = loop_call_exception_handler(self, context, exception);
     if (result == NULL) loop_end_run(self, take_exception());
     Py_XDECREF(result);
     Py_XDECREF(context);
