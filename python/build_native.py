@@ -8,7 +8,11 @@ The declarations that cffi needs are read out of casync.h, so that they are writ
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shlex
+import shutil
+import sysconfig
 from pathlib import Path
 
 from cffi import FFI
@@ -158,6 +162,28 @@ def write_include(directory: Path) -> None:
     (directory / "casync.h").write_text(header)
     text = IMPORT_HEADER.format(struct=function_struct(header), names=defines)
     (directory / "casync_import.h").write_text(text)
+
+
+WHAT_TO_INSTALL = """\
+A C compiler, the C library's headers and Python's are in these packages:
+    Debian, Ubuntu    apt install gcc libc6-dev python3-dev
+    Fedora, RHEL      dnf install gcc glibc-devel python3-devel
+    Alpine            apk add gcc musl-dev python3-dev
+(python3-dev is that of the distribution's own Python; others have their headers with them, or in a package
+of their version, as python3.12-dev.) Another compiler is chosen by the environment: CC=clang pip install ...
+"""
+
+
+def missing_tools(include: str | None = None) -> str:
+    """What the build would fail for want of, in words; or "". `include`: where Python.h should be."""
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    program = shlex.split(compiler)[0]
+    if not shutil.which(program):
+        return f"the C compiler {program!r} was not found"
+    directory = include or sysconfig.get_path("include")
+    if not Path(directory, "Python.h").is_file():
+        return f"the header Python.h was not found in {directory}"
+    return ""
 
 
 builder = FFI()

@@ -41,15 +41,22 @@ def run(*command: object, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with an sdist, and the wheel built from it. The build leaves no trace in the repository."""
-    source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package's source, so that builds leave no trace in the repository."""
+    source = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "*.so", "dist")
     shutil.copytree(REPOSITORY / "python", source / "python", symlinks=True, ignore=ignored)
     for name in "casync.h", "README.md", "LICENSE":
         if (REPOSITORY / name).exists():
             shutil.copy(REPOSITORY / name, source)
-    run(sys.executable, "-m", "build", "--outdir", output, source / "python", cwd=output)
+    return source / "python"
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an sdist, and the wheel built from it."""
+    output = tmp_path_factory.mktemp("built")
+    run(sys.executable, "-m", "build", "--outdir", output, source, cwd=output)
     return output
 
 
@@ -59,6 +66,28 @@ def check_install(package: Path, directory: Path) -> None:
     run(python, "-m", "pip", "install", "--quiet", package, cwd=directory)
     assert str(directory) in run(python, "-c", PROGRAM, cwd=directory)
     run(python, "-m", "pip", "check", cwd=directory)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_build_says_what_to_install(
+    casync: ModuleType, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.returncode != 0
+    for words in "C compiler", "was not found", "apt install gcc", "dnf install gcc", "apk add gcc":
+        assert words in process.stdout, process.stdout
+
+
+def test_without_headers_too(casync: ModuleType, tmp_path: Path) -> None:
+    code = "import sys, build_native; print(build_native.missing_tools(sys.argv[1]))"
+    command = [sys.executable, "-c", code]
+    output = run(*command, tmp_path, cwd=REPOSITORY / "python")
+    assert output == f"the header Python.h was not found in {tmp_path}\n"
+    (tmp_path / "Python.h").touch()
+    assert run(*command, tmp_path, cwd=REPOSITORY / "python") == "\n"
 
 
 @pytest.mark.slow
