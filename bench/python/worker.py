@@ -190,6 +190,38 @@ def echo_in_process(loop: Loop, n: int) -> Result:
     return timed(n, lambda: loop.run_until_complete(exchange()))
 
 
+async def echo_connection(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    with sock:
+        while data := await loop.sock_recv(sock, 65536):
+            await loop.sock_sendall(sock, data)
+
+
+def sock_echo_in_process(loop: Loop, n: int) -> Result:
+    """The same by sock_*."""
+
+    async def exchange() -> int:
+        message, verified = b"x" * 1024, 0
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as sock:
+            for one in listener, sock:
+                one.setblocking(False)
+            await loop.sock_connect(sock, listener.getsockname())
+            accepted, _ = await loop.sock_accept(listener)
+            for one in accepted, sock:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server = loop.create_task(echo_connection(accepted))
+            for _ in range(n):
+                await loop.sock_sendall(sock, message)
+                data = await loop.sock_recv(sock, 65536)
+                while len(data) < len(message):
+                    data += await loop.sock_recv(sock, 65536)
+                verified += data == message
+        await server
+        return verified
+
+    return timed(n, lambda: loop.run_until_complete(exchange()))
+
+
 def server_context() -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(CERTIFICATE / "server.pem", CERTIFICATE / "server.key")
@@ -203,6 +235,21 @@ async def echo_protocol(sock: socket.socket, **options: Any) -> None:
 
 async def echo_streams(sock: socket.socket, **options: Any) -> None:
     await asyncio.start_server(echo_stream, sock=sock, backlog=BACKLOG, **options)
+
+
+async def echo_sock(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    connections: set[asyncio.Task[None]] = set()
+
+    async def accept() -> None:
+        while True:
+            accepted, _ = await loop.sock_accept(sock)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connections.add(loop.create_task(echo_connection(accepted)))
+
+    sock.setblocking(False)
+    sock.listen(BACKLOG)
+    connections.add(loop.create_task(accept()))
 
 
 async def tls_echo_protocol(sock: socket.socket) -> None:
@@ -259,7 +306,15 @@ def serve(loop: Loop, start: Callable[[socket.socket], Awaitable[None]]) -> None
 
 SERVERS: dict[str, Callable[[socket.socket], Awaitable[None]]] = {
     server.__name__: server
-    for server in (echo_protocol, echo_streams, tls_echo_protocol, tls_echo_streams, aiohttp, uvicorn)
+    for server in (
+        echo_protocol,
+        echo_streams,
+        echo_sock,
+        tls_echo_protocol,
+        tls_echo_streams,
+        aiohttp,
+        uvicorn,
+    )
 }
 
 ROWS: dict[str, Callable[[Loop, int], Result]] = {
@@ -273,6 +328,7 @@ ROWS: dict[str, Callable[[Loop, int], Result]] = {
         call_soon_threadsafe,
         loop_creation,
         echo_in_process,
+        sock_echo_in_process,
     )
 }
 
