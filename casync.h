@@ -657,6 +657,16 @@ CASYNC_API int64_t casync_add_writer(casync_loop *loop, casync_watcher *watcher,
 CASYNC_API int64_t casync_remove_reader(casync_watcher *watcher);
 CASYNC_API int64_t casync_remove_writer(casync_watcher *watcher);
 
+/* For who waits for a descriptor again and again, one event at a time: a watcher that is kept rests when
+   both directions are gone, and the kernel is not told, so that the next start costs no system call. A
+   watcher at rest does not keep the loop running, is not found, and gives way to whoever else comes to
+   its descriptor, so this may be closed and its number used again. But to start again is to promise
+   that the descriptor is the same open file: if you do not know that, say false first. That ends the
+   rest, as does an event that comes meanwhile, a successor, and the loop's close; a start is a first one
+   then, after which the watcher is kept if you say so again. Nothing happens to a watcher that was never
+   started. */
+CASYNC_API void casync_watcher_keep(casync_watcher *watcher, bool keep);
+
 /* The watcher that has this descriptor (that of a stream included), or NULL. */
 CASYNC_API casync_watcher *casync_watcher_find(casync_loop *loop, int fd);
 
@@ -3545,7 +3555,12 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
 enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT };
 #define CASYNC__EVENTS_MAX 512
 #define CASYNC__FDS_MIN 16u
-enum { CASYNC__WATCHER_REGISTERED = 1, CASYNC__WATCHER_UNREFERENCED = 2, CASYNC__WATCHER_REFUSED = 4 };
+enum {
+    CASYNC__WATCHER_REGISTERED = 1,
+    CASYNC__WATCHER_UNREFERENCED = 2,
+    CASYNC__WATCHER_REFUSED = 4,
+    CASYNC__WATCHER_KEPT = 8
+};
 #define CASYNC__WAKEUP_DATA UINT64_MAX
 
 typedef struct casync__slot {
@@ -3579,9 +3594,20 @@ static void casync__mark_changed(casync_loop *loop, casync_watcher *watcher) {
     if (!watcher->changed.next) casync__list_append(&loop->changed, &watcher->changed);
 }
 
+static inline bool casync__is_resting(const casync_watcher *watcher) {
+    return (watcher->flags & CASYNC__WATCHER_KEPT) && !watcher->wanted;
+}
+
+static void casync__watcher_unregister(casync_watcher *watcher, bool closing);
+
 /* The descriptor of this watcher is ready for `events`, or has failed or hung up, which is both, as in
    asyncio's selectors. */
 static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watcher, uint32_t events) {
+    /* Its descriptor may be closed, and the kernel deaf: what comes after this one is stale. */
+    if (casync__is_resting(watcher)) {
+        casync__watcher_unregister(watcher, false);
+        return;
+    }
     if ((events & ~(uint32_t)EPOLLOUT) && (watcher->wanted & CASYNC__READ))
         casync__make_ready(loop, &watcher->reader);
     if ((events & ~(uint32_t)EPOLLIN) && (watcher->wanted & CASYNC__WRITE))
@@ -3935,6 +3961,7 @@ static int64_t casync__grow_fds(casync_loop *loop, int fd) {
 
 /* Gives the descriptor to the watcher. */
 static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watcher, int fd, int kind) {
+    casync_watcher *before;
     if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
     if (fd < 0) return -EBADF;
     if (casync__is_forked(loop)) return -ECHILD;
@@ -3943,7 +3970,9 @@ static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watch
         if (casync__sys_fcntl(fd, F_GETFD, 0) < 0) return -EBADF;
         if (casync__grow_fds(loop, fd) < 0) return -ENOMEM;
     }
-    if (loop->fds[fd].watcher) return -EEXIST;
+    before = loop->fds[fd].watcher;
+    if (before && !casync__is_resting(before)) return -EEXIST;
+    if (before) casync__watcher_unregister(before, false);
     loop->fds[fd].watcher = watcher;
     watcher->fd = fd;
     watcher->kind = (uint8_t)kind;
@@ -3998,7 +4027,7 @@ static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     if (watcher->changed.next) casync__list_remove(&watcher->changed);
     if (watcher->armed && !closing) loop->backend->cancel(loop, watcher);
     watcher->armed = 0;
-    watcher->flags &= (uint8_t) ~(CASYNC__WATCHER_REGISTERED | CASYNC__WATCHER_REFUSED);
+    watcher->flags &= CASYNC__WATCHER_UNREFERENCED;
     loop->fds[watcher->fd].watcher = NULL;
     loop->fds[watcher->fd].key += CASYNC__GENERATION; /* events on their way are stale from here on */
 }
@@ -4028,7 +4057,8 @@ static int64_t casync__unwatch(casync_watcher *watcher, int event) {
     if (!casync__is_registered(watcher) || !(watcher->wanted & event)) return 0;
     CASYNC_ASSERT(casync__in_loop_thread(watcher->reader.loop));
     casync__unwant(watcher, event);
-    if (!watcher->wanted) casync__watcher_unregister(watcher, false);
+    if (!watcher->wanted && !(watcher->flags & CASYNC__WATCHER_KEPT))
+        casync__watcher_unregister(watcher, false);
     return 1;
 }
 
@@ -4050,13 +4080,24 @@ CASYNC__DEFINE int64_t casync_remove_writer(casync_watcher *watcher) {
     return casync__unwatch(watcher, CASYNC__WRITE);
 }
 
+CASYNC__DEFINE void casync_watcher_keep(casync_watcher *watcher, bool keep) {
+    if (!casync__is_registered(watcher)) return;
+    CASYNC_ASSERT(casync__in_loop_thread(watcher->reader.loop));
+    watcher->flags &= (uint8_t)~CASYNC__WATCHER_KEPT;
+    if (keep)
+        watcher->flags |= CASYNC__WATCHER_KEPT;
+    else if (!watcher->wanted)
+        casync__watcher_unregister(watcher, false);
+}
+
 static casync_watcher *casync__watcher_at(const casync_loop *loop, int fd) {
     return fd >= 0 && (uint32_t)fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
 }
 
-/* Is the watcher one that the library has for itself? */
+/* Is the watcher one that the library has for itself, or at rest? */
 static bool casync__is_hidden(const casync_watcher *watcher) {
-    return watcher->kind == CASYNC__WATCHER_INTERNAL || watcher->kind == CASYNC__WATCHER_FD_WAITS;
+    return watcher->kind == CASYNC__WATCHER_INTERNAL || watcher->kind == CASYNC__WATCHER_FD_WAITS ||
+           casync__is_resting(watcher);
 }
 
 CASYNC__DEFINE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {

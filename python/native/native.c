@@ -189,8 +189,10 @@ typedef struct loop {
     struct transport *transports; /* those that are open, each with a reference */
     Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
     PyObject *bulk;               /* the bytes object that a bulk read goes to */
-    char *received;               /* where sock_recv receives small messages, or NULL: see sock.c */
-    bool receives_bulk;           /* the last one was no small one */
+    struct watch **kept;          /* by descriptor, up to kept_size: see watcher.c */
+    uint32_t kept_size;
+    char *received;     /* where sock_recv receives small messages, or NULL: see sock.c */
+    bool receives_bulk; /* the last one was no small one */
 } loop;
 
 static loop *loop_of(casync_loop *casync) { return (loop *)((char *)casync - offsetof(loop, casync)); }

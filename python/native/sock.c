@@ -12,8 +12,10 @@
    socket is a blocking one.
 
    Costs: an operation that need not wait is one object and the system call. One that waits adds a
-   future, its iterator and two handles (the watcher's, the task's), and one system call more: that which
-   said "not now". Small messages are received to a buffer of the loop's and copied to a bytes object of
+   future, its iterator and two handles (the watcher's, the task's). A request and its answer by sock_recv and
+   sock_sendall are three system calls with the wait: after a short read the socket is not asked in vain
+   whether there is more already (but now and then, and on if that was not in vain), and the kernel goes on
+   watching it (watcher.c). Small messages are received to a buffer of the loop's and copied to a bytes object of
    their size; after one that filled half of what was asked for, the next goes to a bytes object at once. */
 
 #define RECEIVE_SIZE 65536 /* the loop's buffer; who asks for more gets an object of that size */
@@ -40,6 +42,8 @@ struct sock_operation {
     int fd;            /* that the handle watches */
     bool woken;        /* the future's result is set */
     bool connecting;   /* connect() has begun */
+    bool drained;      /* the socket had less than was asked for */
+    bool tried;        /* there was an attempt */
 };
 
 static const sock_kind *sock_kind_of(sock_operation *op) {
@@ -158,6 +162,7 @@ static int attempt_recv(sock_operation *op, PyObject **result) {
         done = receive_bytes(fd, size, result);
     else
         done = receive_and_copy(lp, fd, size, result);
+    if (done > 0) op->drained = PyBytes_GET_SIZE(*result) < size;
     if (done > 0) lp->receives_bulk = PyBytes_GET_SIZE(*result) > size / 2 && size >= BULK_END;
     return done;
 }
@@ -177,6 +182,7 @@ static int attempt_recv_into(sock_operation *op, PyObject **result) {
     if (count < 0) failed = attempt_failed();
     PyBuffer_Release(&buffer);
     if (count < 0) return failed;
+    op->drained = count < buffer.len;
     *result = PyLong_FromSsize_t(count);
     return *result == NULL ? -1 : 1;
 }
@@ -353,7 +359,10 @@ static void sock_unwatch(sock_operation *op) {
     if (h == NULL) return;
     op->handle = NULL;
     w = watch_of(casync_watcher_find(&op->loop->casync, op->fd));
-    if (w != NULL && *watch_side(w, writing) == h) watch_stop(w, writing);
+    if (w != NULL && *watch_side(w, writing) == h) {
+        if (w->socket != NULL) w->drained = op->drained;
+        watch_stop(w, writing);
+    }
     Py_DECREF(h);
 }
 
@@ -368,7 +377,10 @@ static int sock_ensure_no_transport(sock_operation *op) {
 
 static int sock_watch(sock_operation *op) {
     loop *lp = op->loop;
+    PyObject *sock = op->args[0];
     casync_watcher *found;
+    bool writing = sock_kind_of(op)->writing;
+    int result;
     if (lp->closed) {
         raise_closed();
         return -1;
@@ -382,9 +394,12 @@ static int sock_watch(sock_operation *op) {
     if (found != NULL && watch_of(found) == NULL && sock_ensure_no_transport(op) < 0) return -1;
     op->handle = wrap_handle(lp, false, lp->state->sock_ready, (PyObject *)op);
     if (op->handle == NULL) return -1;
-    if (watch_set(lp, op->fd, sock_kind_of(op)->writing, op->handle) == 0) return 0;
-    Py_CLEAR(op->handle);
-    return -1;
+    if ((PyObject *)Py_TYPE(sock) == lp->state->socket_type)
+        result = watch_socket(lp, op->fd, writing, op->handle, sock, op->tried);
+    else
+        result = watch_set(lp, op->fd, writing, op->handle);
+    if (result < 0) Py_CLEAR(op->handle);
+    return result;
 }
 
 /* Makes the future that the watcher's handle will wake. */
@@ -473,10 +488,18 @@ static int sock_begin(sock_operation *op) {
     return sock_kind_of(op) == &sock_connect_kind ? sock_resolve(op) : 0;
 }
 
+/* Is it known that an attempt to read would find nothing? */
+static bool sock_is_drained(sock_operation *op) {
+    PyObject *sock = op->args[0];
+    if (sock_kind_of(op)->writing || (PyObject *)Py_TYPE(sock) != op->loop->state->socket_type) return false;
+    return is_drained(op->loop, sock_fileno(op), sock);
+}
+
 static PySendResult sock_step(awaitable *self, PyObject **result) {
     sock_operation *op = (sock_operation *)self;
     int done;
     if (self->waiting == NULL && sock_begin(op) < 0) return PYGEN_ERROR;
+    if (self->waiting == NULL && sock_is_drained(op) && sock_wait(op) < 0) return PYGEN_ERROR;
     for (;;) {
         if (self->waiting != NULL) {
             PySendResult answer = PyIter_Send(self->waiting, Py_None, result);
@@ -486,6 +509,7 @@ static PySendResult sock_step(awaitable *self, PyObject **result) {
             if (op->future == NULL && sock_resolved(op, *result) < 0) return PYGEN_ERROR;
             Py_CLEAR(*result);
         }
+        op->tried = true;
         done = sock_kind_of(op)->attempt(op, result);
         if (done != 0) return done > 0 ? PYGEN_RETURN : PYGEN_ERROR;
         if (sock_wait(op) < 0) return PYGEN_ERROR;

@@ -5,12 +5,24 @@
    direction frees it. A handle that was cancelled by hand is removed when its event comes, as in
    asyncio's _process_events (asyncio/selector_events.py).
 
-   Costs: an allocation a descriptor; an event runs the same path as a queued handle. */
+   A socket that sock.c waits for has a watch that is kept, in the table `kept`: it rests from one wait to the
+   next (casync_watcher_keep), so these need no epoll_ctl.
 
-typedef struct {
+   Invariants: a watch rests for a socket object, of which it has a weak reference: as long as that object has
+   that descriptor, it is the same open file. (Not if it was replaced by dup2(), which nothing tells us.)
+
+   Costs: an allocation a descriptor, which those that are kept have until the loop closes; an event runs the
+   same path as a queued handle. */
+
+#define SKIPPED_READS 16
+
+typedef struct watch {
     casync_watcher watcher; /* first: what casync_watcher_find returns */
     loop *loop;             /* borrowed: a loop drops its watches when it goes */
     handle *reader, *writer;
+    PyObject *socket; /* of those in loop->kept: a weak reference to the socket it rests for */
+    bool drained;     /* of these: the last who read found less than asked for, and */
+    uint8_t skips;    /* so many times, then, nobody need try to read before he waits */
 } watch;
 
 static void watch_readable(void *arg);
@@ -36,7 +48,7 @@ static void handle_release(handle *h) {
     Py_DECREF(h);
 }
 
-/* Stops a direction; true if it was watched. Frees the watch with its last. */
+/* Stops a direction; true if it was watched. Frees the watch with its last, unless it is kept. */
 static bool watch_stop(watch *self, bool writing) {
     handle **side = watch_side(self, writing), *h = *side;
     if (h == NULL) return false;
@@ -45,7 +57,7 @@ static bool watch_stop(watch *self, bool writing) {
     else
         casync_remove_reader(&self->watcher);
     *side = NULL;
-    if (self->reader == NULL && self->writer == NULL) PyMem_Free(self);
+    if (self->reader == NULL && self->writer == NULL && self->socket == NULL) PyMem_Free(self);
     handle_release(h);
     return true;
 }
@@ -162,6 +174,70 @@ static int watch_set(loop *self, int fd, bool writing, handle *h) {
     return -1;
 }
 
+/* The place for the watch that is kept for a descriptor. */
+static watch **kept_place(loop *self, int fd) {
+    if ((uint32_t)fd >= self->kept_size) {
+        uint32_t size = self->kept_size ? self->kept_size : 16;
+        watch **kept;
+        while (size <= (uint32_t)fd) size *= 2;
+        kept = PyMem_Resize(self->kept, watch *, size);
+        if (kept == NULL) return (watch **)PyErr_NoMemory();
+        memset(kept + self->kept_size, 0, (size - self->kept_size) * sizeof *kept);
+        self->kept = kept;
+        self->kept_size = size;
+    }
+    return &self->kept[fd];
+}
+
+/* Is it the socket that the watch rests for? Its descriptor is the same open file then. */
+static bool rests_for(watch *self, PyObject *sock) {
+    PyObject *object = follow(self->socket);
+    Py_XDECREF(object);
+    return object == sock;
+}
+
+/* Would reading find nothing, as far as one can tell? Somebody has read all there was, and the kernel, which
+   watches on, has told of nothing new; and to try in spite of that was in vain lately. */
+static bool is_drained(loop *self, int fd, PyObject *sock) {
+    watch *w = (uint32_t)fd < self->kept_size ? self->kept[fd] : NULL;
+    if (w == NULL || !w->drained || w->skips == 0) return false;
+    if (!(w->watcher.armed & CASYNC__READ) || !rests_for(w, sock)) return false;
+    w->skips--;
+    return true;
+}
+
+/* The watch kept for a descriptor that nobody watches, for this socket from now on. */
+static watch *keep_watch(loop *self, int fd, PyObject *sock) {
+    watch **place = kept_place(self, fd), *w = place == NULL ? NULL : *place;
+    PyObject *reference;
+    if (place == NULL || (w != NULL && rests_for(w, sock))) return w;
+    reference = PyWeakref_NewRef(sock, NULL);
+    if (reference == NULL) return NULL;
+    if (w == NULL) {
+        w = *place = watch_new(self);
+        if (w == NULL) {
+            Py_DECREF(reference);
+            return NULL;
+        }
+    } else {
+        casync_watcher_keep(&w->watcher, false);
+    }
+    Py_XSETREF(w->socket, reference);
+    return w;
+}
+
+/* As watch_set, for a socket that will be watched again: between, its watch rests. `tried` says that to read
+   was in vain. */
+static int watch_socket(loop *self, int fd, bool writing, handle *h, PyObject *sock, bool tried) {
+    watch *w;
+    if (casync_watcher_find(&self->casync, fd) != NULL) return watch_set(self, fd, writing, h);
+    w = keep_watch(self, fd, sock);
+    if (w == NULL || watch_begin(w, fd, writing, h) < 0) return -1;
+    casync_watcher_keep(&w->watcher, true);
+    if (tried && !writing) w->skips = SKIPPED_READS;
+    return 0;
+}
+
 /* _add_reader(fd, callback, *args) and _add_writer: the handle. */
 static PyObject *watch_start(loop *self, PyObject *const *args, Py_ssize_t count, bool writing) {
     PyObject *returned = NULL;
@@ -242,4 +318,14 @@ static void loop_drop_watchers(loop *self) {
         watch_stop(w, w->reader == NULL);
         if (both) watch_stop(w, true);
     }
+    for (uint32_t fd = 0; fd < self->kept_size; fd++) {
+        watch *w = self->kept[fd];
+        if (w == NULL) continue;
+        casync_watcher_keep(&w->watcher, false);
+        Py_DECREF(w->socket);
+        PyMem_Free(w);
+    }
+    PyMem_Free(self->kept);
+    self->kept = NULL;
+    self->kept_size = 0;
 }

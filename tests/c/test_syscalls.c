@@ -69,6 +69,29 @@ TEST(watching_is_one_call_and_changes_are_batched) {
     close_both(fds);
 }
 
+TEST(a_kept_watcher_starts_again_without_a_call) {
+    casync_watcher watcher = ZERO;
+    int fds[2], i;
+    make_socketpair(fds);
+    install_faults();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_add_reader(&loop, &watcher, fds[0], do_nothing, NULL), 0);
+    casync_watcher_keep(&watcher, true);
+    forget_calls();
+    for (i = 0; i < 3; i++) {
+        EQ(casync_remove_reader(&watcher), 1);
+        turn();
+        EQ(casync_add_reader(&loop, &watcher, fds[0], do_nothing, NULL), 0);
+        turn();
+    }
+    EQ(calls("epoll_ctl"), 0);
+    EQ(casync_remove_reader(&watcher), 1);
+    casync_watcher_keep(&watcher, false);
+    EQ(calls("epoll_ctl"), 1);
+    close_loop();
+    close_both(fds);
+}
+
 static void echo(casync_stream *stream, casync_span data) {
     EQ(casync_write(stream, data.ptr, data.len), data.len);
 }
@@ -604,6 +627,7 @@ int main(int argc, char **argv) {
     RUN(queueing_and_timers_make_no_calls);
     RUN(a_busy_loop_polls_seldom);
     RUN(watching_is_one_call_and_changes_are_batched);
+    RUN(a_kept_watcher_starts_again_without_a_call);
     RUN(a_message_received_and_answered_is_one_read_and_one_send);
     RUN(what_is_queued_costs_nothing_until_the_socket_is_writable);
     RUN(a_sleep_is_ended_by_one_write_however_many_post);

@@ -234,6 +234,103 @@ TEST(add_then_remove_before_the_poll_costs_nothing_later) {
     close_pipe_and_loop();
 }
 
+/* >> kept watchers ---------------------------------------------------------------------------- */
+
+/* Reads one byte, with a watcher that rests before and after. */
+static void wait_once(void *arg) {
+    put_byte(ends[1]);
+    EQ(casync_add_reader(&loop, &watcher, ends[0], read_byte, arg), 0);
+    casync_watcher_keep(&watcher, true);
+    turn();
+    EQ(casync_remove_reader(&watcher), 1);
+}
+
+static void open_and_rest(void) {
+    open_pipe_and_loop();
+    wait_once(WORD("first"));
+    SAID("first");
+}
+
+TEST(a_kept_watcher_starts_again) {
+    open_and_rest();
+    turn();
+    wait_once(WORD("again"));
+    SAID("again");
+    put_byte(ends[1]);
+    turn(); /* nobody wants it, which ends the rest */
+    SAID("");
+    get_byte(ends[0]);
+    wait_once(WORD("and again"));
+    SAID("and again");
+    close_pipe_and_loop();
+}
+
+TEST(a_watcher_at_rest_is_not_there) {
+    open_and_rest();
+    PTR_EQ(casync_watcher_find(&loop, ends[0]), NULL);
+    EQ(casync_remove_reader(&watcher), 0);
+    EQ(casync_run_until_idle(&loop), 0);
+    close_pipe_and_loop();
+}
+
+TEST(a_watcher_at_rest_gives_way) {
+    open_and_rest();
+    EQ(casync_add_reader(&loop, &second, ends[0], read_byte, WORD("second")), 0);
+    EQ(casync_add_reader(&loop, &watcher, ends[0], never, NULL), -EEXIST);
+    put_byte(ends[1]);
+    turn();
+    SAID("second");
+    EQ(casync_remove_reader(&second), 1);
+    wait_once(WORD("first"));
+    SAID("first");
+    close_pipe_and_loop();
+}
+
+TEST(a_watcher_at_rest_may_have_another_descriptor_after_all) {
+    open_and_rest();
+    close_both(ends);
+    make_pipe(ends); /* takes the numbers */
+    casync_watcher_keep(&watcher, false);
+    wait_once(WORD("another"));
+    SAID("another");
+    casync_watcher_keep(&watcher, false);
+    casync_watcher_keep(&watcher, false);
+    EQ(watcher.armed, 0);
+    close_pipe_and_loop();
+}
+
+TEST(keep_while_it_watches_says_what_will_be) {
+    open_pipe_and_loop();
+    casync_watcher_keep(&watcher, true); /* was never started: nothing */
+    EQ(casync_add_reader(&loop, &watcher, ends[0], read_byte, WORD("io")), 0);
+    casync_watcher_keep(&watcher, true);
+    casync_watcher_keep(&watcher, false);
+    put_byte(ends[1]);
+    turn();
+    SAID("io");
+    EQ(casync_remove_reader(&watcher), 1);
+    EQ(watcher.armed, 0);
+    close_pipe_and_loop();
+}
+
+TEST(a_watcher_at_rest_on_a_closed_descriptor_whose_dup_lives_does_not_spin) {
+    int dup_fd, i;
+    uint64_t events;
+    open_and_rest();
+    dup_fd = dup(ends[0]);
+    close(ends[0]);
+    put_byte(ends[1]);
+    for (i = 0; i < 3; i++) turn();
+    events = loop.events;
+    for (i = 0; i < 3; i++) turn();
+    EQ(loop.events, events);
+    SAID("");
+    close(dup_fd);
+    close(ends[1]);
+    descriptors_before -= 2;
+    close_loop();
+}
+
 /* >> stale events: the kernel watches open files, not numbers --------------------------------- */
 
 TEST(a_dup_of_a_closed_descriptor_keeps_nothing_alive) {
@@ -455,6 +552,12 @@ int main(int argc, char **argv) {
     RUN(a_descriptor_has_one_watcher_and_a_watcher_one_descriptor);
     RUN(a_streams_descriptor_is_taken);
     RUN(add_then_remove_before_the_poll_costs_nothing_later);
+    RUN(a_kept_watcher_starts_again);
+    RUN(a_watcher_at_rest_is_not_there);
+    RUN(a_watcher_at_rest_gives_way);
+    RUN(a_watcher_at_rest_may_have_another_descriptor_after_all);
+    RUN(keep_while_it_watches_says_what_will_be);
+    RUN(a_watcher_at_rest_on_a_closed_descriptor_whose_dup_lives_does_not_spin);
     RUN(a_dup_of_a_closed_descriptor_keeps_nothing_alive);
     RUN(closing_first_while_a_dup_lives_does_not_spin_or_misfire);
     RUN(an_event_of_the_old_file_is_not_taken_for_the_new);
