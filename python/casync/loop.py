@@ -25,6 +25,7 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 from ._extension import native
+from .tls import ssl_protocol_class
 
 _T = TypeVar("_T")
 
@@ -385,11 +386,55 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     ) -> asyncio.Transport:
         """As asyncio's, with the native transport underneath."""
         self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = ssl_protocol_class()(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
+
+    # 3.10 has no ssl_shutdown_timeout, and there is nothing of ours to use: see tls.py.
+    if sys.version_info >= (3, 11):
+
+        async def start_tls(
+            self,
+            transport: asyncio.WriteTransport,
+            protocol: asyncio.BaseProtocol,
+            sslcontext: Any,
+            *,
+            server_side: bool = False,
+            server_hostname: str | None = None,
+            ssl_handshake_timeout: float | None = None,
+            ssl_shutdown_timeout: float | None = None,
+        ) -> asyncio.Transport | None:
+            """As asyncio's, which names its own SSLProtocol; that also says what is wrong with arguments."""
+            cls = ssl_protocol_class()
+            options: dict[str, Any] = {
+                "server_side": server_side,
+                "server_hostname": server_hostname,
+                "ssl_handshake_timeout": ssl_handshake_timeout,
+                "ssl_shutdown_timeout": ssl_shutdown_timeout,
+            }
+            if (
+                cls is sslproto.SSLProtocol
+                or not isinstance(sslcontext, base_events.ssl.SSLContext)
+                or not getattr(transport, "_start_tls_compatible", False)
+            ):
+                return await super().start_tls(transport, protocol, sslcontext, **options)
+            waiter = self.create_future()
+            ssl_protocol = cls(self, protocol, sslcontext, waiter, call_connection_made=False, **options)
+            # What comes before connection_made is called must wait in the kernel.
+            transport.pause_reading()
+            transport.set_protocol(ssl_protocol)
+            made = self.call_soon(ssl_protocol.connection_made, transport)
+            resumed = self.call_soon(transport.resume_reading)
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                made.cancel()
+                resumed.cancel()
+                raise
+            return ssl_protocol._app_transport
 
     def _serve(
         self,

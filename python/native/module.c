@@ -270,6 +270,18 @@ static int add_transport_types(PyObject *module, state *st) {
     return result;
 }
 
+/* Without them casync/tls.py takes asyncio's own SSLProtocol. That of 3.10 is of another kind: it stays as it
+   is, as there would be little to share. */
+static int add_tls_types(PyObject *module, state *st) {
+    if (PY_VERSION_HEX < 0x030B0000) return 0;
+    if (import_sslproto(st) < 0) { /* Python was built without ssl, or is a version that has other names */
+        PyErr_Clear();
+        return 0;
+    }
+    if (add_type(module, &st->tls_type, &tls_spec, NULL) < 0) return -1;
+    return add_type(module, &st->tls_transport_type, &tls_transport_spec, NULL);
+}
+
 /* For other extension modules, by the table that build_native.py makes: see casync_import.h. */
 static casync_loop *casync_python_loop(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
@@ -305,6 +317,7 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
     st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
     if (st->sock_ready == NULL || check_sockets(st) < 0) return -1;
+    if (add_tls_types(module, st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;
     return add_transport_types(module, st);

@@ -12,7 +12,7 @@
    the run waits in loop->error.
 
    Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c,
-   awaitable.c, streams.c, sock.c, server.c, module.c. */
+   awaitable.c, streams.c, sock.c, tls.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -76,6 +76,21 @@
     X(WRITE, "write")                                                                                        \
     X(PAUSE_READING, "pause_reading")                                                                        \
     X(RESUME_READING, "resume_reading")                                                                      \
+    X(SSLOBJ, "_sslobj")                                                                                     \
+    X(SSL_PROTOCOL, "_ssl_protocol")                                                                         \
+    X(DO_READ, "_do_read")                                                                                   \
+    X(DO_HANDSHAKE, "_do_handshake")                                                                         \
+    X(DO_FLUSH, "_do_flush")                                                                                 \
+    X(DO_SHUTDOWN, "_do_shutdown")                                                                           \
+    X(CALL_EOF_RECEIVED, "_call_eof_received")                                                               \
+    X(START_SHUTDOWN, "_start_shutdown")                                                                     \
+    X(FATAL_ERROR, "_fatal_error")                                                                           \
+    X(CONTROL_APP_WRITING, "_control_app_writing")                                                           \
+    X(CONTROL_SSL_READING, "_control_ssl_reading")                                                           \
+    X(PYTHON_DO_READ, "_python_do_read")                                                                     \
+    X(PYTHON_WRITE_APPDATA, "_python_write_appdata")                                                         \
+    X(PENDING, "pending")                                                                                    \
+    X(APPEND, "append")                                                                                      \
     X(SETBLOCKING, "setblocking")                                                                            \
     X(SET_RESULT, "set_result")                                                                              \
     X(SET_EXCEPTION, "set_exception")                                                                        \
@@ -138,8 +153,9 @@ typedef struct {
     PyTypeObject *sock_operation_type; /* see sock.c, and of it: */
     PyObject *sock_ready, *socket_recv, *socket_recv_into, *socket_send, *check_ssl_socket;
     PyObject *invalid_state_error;
-    PyObject *spare_stop; /* see awaitable.c */
-    PyObject *no_args;    /* () */
+    PyObject *spare_stop;                        /* see awaitable.c */
+    PyObject *no_args;                           /* () */
+    PyTypeObject *tls_type, *tls_transport_type; /* see tls.c; NULL: this asyncio has not what they need */
     PyObject *names[NAME_COUNT];
     PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
     PyObject *asyncio_server;           /* asyncio.Server */
@@ -157,7 +173,8 @@ typedef struct {
     PyObject *asyncio_writer, *writer_write, *writer_drain; /* StreamWriter */
     PyObject *reader_feed_data, *reader_wait_for_data, *reader_exception, *protocol_data_received;
     PyObject *incomplete_read_error, *limit_overrun_error;
-    PyObject *newline; /* b"\n" */
+    PyObject *newline;                                            /* b"\n" */
+    PyObject *ssl_object_type, *ssl_again_errors, *tls_states[4]; /* by what tls.c enumerates */
     PyObject *format_callback_source;
     PyObject *buffered_protocol, *transport_socket, *socket_type;
     PyObject *spare_context, *no_vars; /* see context.c */
@@ -296,5 +313,6 @@ static PyObject *follow(PyObject *reference) {
 #include "awaitable.c"
 #include "streams.c"
 #include "sock.c"
+#include "tls.c"
 #include "server.c"
 #include "module.c"

@@ -739,7 +739,8 @@ static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
     reference = PyObject_GetAttr(protocol, st->names[NAME_STREAM_READER_REFERENCE]);
     stream = reference != NULL && PyWeakref_CheckRef(reference) ? follow(reference) : NULL;
     adopted = stream == NULL ? NULL : adopt_reader(st, stream);
-    if (adopted != NULL && adopted->loop == lp && adopted->feed == NULL) {
+    if (adopted != NULL && adopted->loop == lp) {
+        if (adopted->feed != NULL) feed_close(adopted->feed); /* start_tls() puts one above the other */
         feed->reader = adopted;
         adopted->feed = feed;
         adopt_callback(st, protocol);

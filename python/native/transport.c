@@ -424,12 +424,15 @@ static const casync_protocol buffered_protocol = {NULL,
 /* ---- making ---- */
 
 static const casync_protocol *pipe_protocol(enum transport_kind kind, int fd);
+static const casync_protocol tls_protocol;
+static bool is_tls(state *st, PyObject *protocol);
 
 /* The table for a protocol, or NULL with an exception set. */
 static const casync_protocol *protocol_table(state *st, enum transport_kind kind, int fd,
                                              PyObject *protocol) {
     int buffered;
     if (kind != TRANSPORT_SOCKET) return pipe_protocol(kind, fd);
+    if (is_tls(st, protocol)) return &tls_protocol;
     buffered = PyObject_IsInstance(protocol, st->buffered_protocol);
     return buffered < 0 ? NULL : buffered ? &buffered_protocol : &data_protocol;
 }

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Loop, finish, within
+from support import Contexts, Loop, finish, within
 
 # Before 3.13 asyncio's own loop fails some of these tests, by bugs that were mended since.
 LOOP_MODULES = ["asyncio", "casync"] if sys.version_info >= (3, 13) else ["casync"]
@@ -55,6 +55,11 @@ def loop(loop_module: ModuleType) -> Iterator[Loop]:
     yield loop
     finish(loop)
     assert not errors
+
+
+@pytest.fixture(scope="session")
+def contexts() -> Contexts:
+    return Contexts()
 
 
 @pytest.hookimpl(tryfirst=True)

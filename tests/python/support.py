@@ -8,6 +8,7 @@ import gc
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
+
+import trustme
 
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
@@ -170,6 +173,19 @@ async def receive_all(sock: socket.socket) -> bytes:
     while chunk := await loop.sock_recv(sock, 1 << 16):
         data += chunk
     return bytes(data)
+
+
+class Contexts:
+    """A certificate for localhost, and its authority: both ends' TLS contexts have it, and trust that."""
+
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.client = ssl.create_default_context()
+        for context in self.server, self.client:
+            certificate.configure_cert(context)
+            authority.configure_trust(context)
 
 
 def pattern(size: int) -> bytes:

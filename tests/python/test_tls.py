@@ -1,4 +1,4 @@
-"""TLS over the loop's transports (by the standard library's sslproto)."""
+"""TLS over the loop's transports: asyncio's SSLProtocol, which casync drives from C (native/tls.c)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-from support import Loop, Recorder, pattern
-
-
-class Contexts:
-    """A certificate of our own for localhost: the server's context, and a client's that trusts it."""
-
-    def __init__(self) -> None:
-        authority = trustme.CA()
-        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        authority.issue_cert("localhost", "127.0.0.1").configure_cert(self.server)
-        self.client = ssl.create_default_context()
-        authority.configure_trust(self.client)
-
-
-@pytest.fixture(scope="module")
-def contexts() -> Contexts:
-    return Contexts()
+from support import Contexts, Loop, Recorder, pattern
 
 
 @pytest.fixture
@@ -40,6 +23,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         writer.write(data)
         await writer.drain()
     writer.close()
+    await writer.wait_closed()
 
 
 async def open_echo(contexts: Contexts) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:
@@ -48,14 +32,19 @@ async def open_echo(contexts: Contexts) -> tuple[Any, asyncio.StreamReader, asyn
     return server, *await asyncio.open_connection(*address, ssl=contexts.client)
 
 
+async def close_echo(server: Any, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_coro().__name__ == "echo"))
+
+
 async def test_echo(loop: Loop, contexts: Contexts) -> None:
     server, reader, writer = await open_echo(contexts)
     for size in 1, 1000, 100_000:
         writer.write(pattern(size))
         assert await reader.readexactly(size) == pattern(size)
-    writer.close()
-    await writer.wait_closed()
-    server.close()
+    await close_echo(server, writer)
 
 
 async def test_megabytes_both_ways(loop: Loop, contexts: Contexts) -> None:
@@ -69,9 +58,7 @@ async def test_megabytes_both_ways(loop: Loop, contexts: Contexts) -> None:
 
     _, received = await asyncio.gather(send(), reader.readexactly(len(data)))
     assert received == data
-    writer.close()
-    await writer.wait_closed()
-    server.close()
+    await close_echo(server, writer)
 
 
 async def test_extra_info(loop: Loop, contexts: Contexts) -> None:
@@ -81,9 +68,7 @@ async def test_extra_info(loop: Loop, contexts: Contexts) -> None:
     assert isinstance(writer.get_extra_info("ssl_object"), ssl.SSLObject)
     assert writer.get_extra_info("sslcontext") is contexts.client
     assert writer.get_extra_info("peername") == server.sockets[0].getsockname()
-    writer.close()
-    await writer.wait_closed()
-    server.close()
+    await close_echo(server, writer)
 
 
 async def test_an_untrusted_certificate_is_refused(loop: Loop, contexts: Contexts) -> None:
@@ -117,9 +102,7 @@ async def test_unix_sockets(loop: Loop, contexts: Contexts, socket_path: str) ->
     )
     writer.write(b"hello")
     assert await reader.readexactly(5) == b"hello"
-    writer.close()
-    await writer.wait_closed()
-    server.close()
+    await close_echo(server, writer)
 
 
 async def test_start_tls(loop: Loop, contexts: Contexts) -> None:

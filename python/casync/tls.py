@@ -1,0 +1,81 @@
+"""SSLProtocol: asyncio's, whose hot paths are native (native/tls.c)."""
+
+# This is about asyncio's private names, which typeshed does not have:
+# mypy: disable-error-code="attr-defined, has-type, misc"
+
+from __future__ import annotations
+
+from asyncio import sslproto
+from typing import Any
+
+from ._extension import native
+
+# What the native half and this module call, set or take the place of in asyncio's SSLProtocol.
+_NEEDED = [
+    "_call_eof_received",
+    "_control_app_writing",
+    "_control_ssl_reading",
+    "_do_flush",
+    "_do_handshake",
+    "_do_read",
+    "_do_shutdown",
+    "_do_write",
+    "_fatal_error",
+    "_get_app_transport",
+    "_process_outgoing",
+    "_start_shutdown",
+    "_write_appdata",
+    "buffer_updated",
+    "max_size",
+]
+
+
+def _is_known() -> bool:
+    """Is this interpreter's asyncio one that native/tls.c was written for?"""
+    return hasattr(native, "TLSProtocol") and all(hasattr(sslproto.SSLProtocol, name) for name in _NEEDED)
+
+
+def _make_class() -> type[sslproto.SSLProtocol]:
+    class SSLTransport(native.TLSTransport, sslproto._SSLProtocolTransport):
+        """What the application writes to."""
+
+    class SSLProtocol(native.TLSProtocol, sslproto.SSLProtocol):
+        """asyncio's, driven by native/tls.c."""
+
+        # asyncio's own ways, for what the native ones do not do:
+        _python_do_read = sslproto.SSLProtocol._do_read
+        _python_write_appdata = sslproto.SSLProtocol._write_appdata
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # asyncio reads into a buffer of max_size bytes, which a native transport needs not; get_buffer()
+            # makes it for others.
+            self.max_size = 0
+            super().__init__(*args, **kwargs)
+            del self.max_size
+
+        def _get_app_transport(self) -> sslproto._SSLProtocolTransport:
+            if not self._app_transport_created:
+                self._app_transport = SSLTransport(self._loop, self)
+                self._app_transport_created = True
+            return super()._get_app_transport()
+
+        def buffer_updated(self, nbytes: int) -> None:
+            self.data_received(self._ssl_buffer_view[:nbytes])
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            super().connection_lost(exc)
+            # asyncio keeps these methods, and with them the protocol.
+            self._app_protocol_get_buffer = self._app_protocol_buffer_updated = None
+
+    return SSLProtocol
+
+
+_known: Any = sslproto.SSLProtocol
+_unpatched = dict(vars(_known))
+_native = _make_class() if _is_known() else _known
+
+
+def ssl_protocol_class() -> Any:
+    """The class for a new connection: asyncio's own if somebody has changed that, or it is not known."""
+    unchanged = sslproto.SSLProtocol is _known and vars(_known) == _unpatched
+    return _native if unchanged else sslproto.SSLProtocol

@@ -1,0 +1,728 @@
+/* TLS: asyncio's SSLProtocol and its transport, with their hot paths in C.
+
+   Idea: casync/tls.py derives its SSLProtocol from TLSProtocol here and from asyncio's own. What a message
+   takes is here: bytes from the socket into the incoming BIO, decrypted ones to the application, written
+   ones through the SSLObject to the transport underneath. All else (handshake, shutdown, timeouts, errors)
+   is asyncio's code of the interpreter at hand. Both work on one state: the attributes that asyncio's code
+   sets are members of the struct, so each side finds what the other left.
+
+   Reading takes as many SSLObject.read calls as there are records. asyncio reads until SSLWantReadError, and
+   each time into a buffer of 256 KiB; here a `record_counter` follows the record headers (RFC 8446, 5.1) of
+   what came in, so that it is known when nothing more can come and how long it is at most.
+
+   Invariants: `records.complete` is never less than the number of whole records that OpenSSL has not
+   consumed; it may be more (handshake records are counted, too), until a read that finds nothing sets it
+   right. A stream that does not look like records, or an SSLObject that is not the ssl module's own, is read
+   by asyncio's own methods.
+
+   Costs: a message of one record read is three calls (BIO write, SSL read, BIO read), one written two, and
+   that of the transport. Data of several records is decrypted into one bytes object. */
+
+#define RECORD_HEADER 5
+#define RECORD_MAX 16384 /* bytes that one decrypts to */
+
+/* Which asyncio state (SSLProtocolState) it is; the order of st->tls_states. */
+enum { TLS_WRAPPED, TLS_DO_HANDSHAKE, TLS_FLUSHING, TLS_SHUTDOWN, TLS_STATES };
+
+typedef struct {
+    uint8_t header[RECORD_HEADER];
+    uint8_t header_size; /* of it, what has come */
+    bool lost;           /* this is not a sequence of records */
+    size_t length;       /* of the record under way */
+    size_t missing;      /* of these bytes, what has not come */
+    size_t complete;     /* records that have come and were not read */
+    size_t size;         /* of them, in bytes: at least what they decrypt to */
+} record_counter;
+
+typedef struct tls {
+    PyObject ob_base;
+    state *st;
+    /* asyncio's attributes of the same names: */
+    PyObject *loop, *ssl_state, *sslobj, *incoming, *outgoing, *transport, *app_protocol, *backlog;
+    Py_ssize_t backlog_size, outgoing_high_water, outgoing_low_water, incoming_high_water, incoming_low_water;
+    char ssl_writing_paused, ssl_reading_paused, app_writing_paused, app_reading_paused;
+    /* and ours: */
+    PyObject *connection; /* has read and write: what is inside of sslobj, or sslobj itself */
+    bool counts_records;  /* it is the ssl module's own */
+    bool app_is_buffered;
+    reader_feed feed;
+    record_counter records;
+} tls;
+
+/* ---- records ---- */
+
+static bool is_record_header(const uint8_t *header) {
+    return header[0] >= 20 && header[0] <= 24 && header[1] == 3; /* content type; major version */
+}
+
+static void count_record(record_counter *self) {
+    self->complete++;
+    self->size += self->length;
+    self->header_size = 0;
+}
+
+static void count_records(record_counter *self, const uint8_t *data, size_t size) {
+    while (size > 0 && !self->lost) {
+        size_t taken = 1;
+        if (self->header_size < RECORD_HEADER) {
+            self->header[self->header_size++] = *data;
+            if (self->header_size == RECORD_HEADER) {
+                self->lost = !is_record_header(self->header);
+                self->length = self->missing = (size_t)self->header[3] << 8 | self->header[4];
+                if (self->missing == 0) count_record(self);
+            }
+        } else {
+            taken = self->missing < size ? self->missing : size;
+            self->missing -= taken;
+            if (self->missing == 0) count_record(self);
+        }
+        data += taken;
+        size -= taken;
+    }
+}
+
+/* A read gave `size` bytes where `wanted` fitted: if less, it gave the rest of a record. */
+static void records_read(record_counter *self, size_t size, size_t wanted) {
+    if (size < wanted) self->complete--;
+    if (self->complete == 0)
+        self->size = 0;
+    else
+        self->size = self->size > size ? self->size - size : RECORD_MAX; /* they were compressed */
+}
+
+/* A read found nothing. */
+static void records_all_read(record_counter *self) { self->complete = self->size = 0; }
+
+/* ---- calls ---- */
+
+/* object.method(first, second), without those that are NULL */
+static PyObject *tls_call_with(tls *self, PyObject *object, enum name method, PyObject *first,
+                               PyObject *second) {
+    PyObject *vector[4] = {NULL, object, first, second}, *result;
+    size_t count = first == NULL ? 1 : second == NULL ? 2 : 3;
+    if (object == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "an attribute of this SSLProtocol is not set");
+        return NULL;
+    }
+    Py_INCREF(object); /* it may be replaced meanwhile */
+    result = PyObject_VectorcallMethod(self->st->names[method], vector + 1,
+                                       count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_DECREF(object);
+    return result;
+}
+
+static PyObject *tls_call(tls *self, PyObject *object, enum name method, PyObject *argument) {
+    return tls_call_with(self, object, method, argument, NULL);
+}
+
+/* The same where the result says nothing: 0, or -1 with an exception set. */
+static int tls_do(tls *self, PyObject *object, enum name method, PyObject *argument) {
+    PyObject *result = tls_call(self, object, method, argument);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* bio.pending, or -1 */
+static Py_ssize_t bio_pending(tls *self, PyObject *bio) {
+    PyObject *value = bio == NULL ? NULL : PyObject_GetAttr(bio, self->st->names[NAME_PENDING]);
+    Py_ssize_t size = value == NULL ? -1 : PyLong_AsSsize_t(value);
+    Py_XDECREF(value);
+    return size;
+}
+
+/* asyncio's `except Exception as exc: self._fatal_error(exc, ...)`, of the exception that is set. */
+static int tls_fatal(tls *self) {
+    PyObject *exception, *message, *result = NULL;
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
+    exception = take_exception();
+    message = PyUnicode_FromString("Fatal error on SSL protocol");
+    if (message != NULL) result = tls_call_with(self, (PyObject *)self, NAME_FATAL_ERROR, exception, message);
+    Py_XDECREF(message);
+    Py_XDECREF(exception);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Is the exception that is set one of asyncio's SSLAgainErrors? Then it is cleared. */
+static bool must_wait(tls *self) {
+    if (!PyErr_ExceptionMatches(self->st->ssl_again_errors)) return false;
+    PyErr_Clear();
+    return true;
+}
+
+/* ---- outgoing ---- */
+
+/* asyncio's _control_app_writing, called where it would do something. */
+static int tls_control_app_writing(tls *self, Py_ssize_t pending) {
+    Py_ssize_t size = pending + self->backlog_size;
+    bool changes =
+        self->app_writing_paused ? size <= self->outgoing_low_water : size >= self->outgoing_high_water;
+    return changes ? tls_do(self, (PyObject *)self, NAME_CONTROL_APP_WRITING, NULL) : 0;
+}
+
+static int tls_send(tls *self, PyObject *data) {
+    PyObject *under = self->transport, *result;
+    if (under == NULL || !Py_IS_TYPE(under, self->st->transport_types[TRANSPORT_SOCKET]))
+        return tls_do(self, under, NAME_WRITE, data);
+    Py_INCREF(under);
+    result = transport_write((transport *)under, data);
+    Py_DECREF(under);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* asyncio's _process_outgoing */
+static int tls_process_outgoing(tls *self) {
+    PyObject *data;
+    Py_ssize_t pending = 0;
+    int result = 0;
+    if (self->ssl_writing_paused) {
+        pending = bio_pending(self, self->outgoing);
+        return pending < 0 ? -1 : tls_control_app_writing(self, pending);
+    }
+    data = tls_call(self, self->outgoing, NAME_READ, NULL);
+    if (data == NULL) return -1;
+    if (PyObject_Size(data) > 0) result = tls_send(self, data);
+    Py_DECREF(data);
+    return result < 0 ? -1 : tls_control_app_writing(self, pending);
+}
+
+static bool has_backlog(tls *self) { return self->backlog != NULL && PyObject_Size(self->backlog) > 0; }
+
+static int backlog_append(tls *self, PyObject *data) {
+    Py_ssize_t size = PyObject_Size(data);
+    if (size < 0 || tls_do(self, self->backlog, NAME_APPEND, data) < 0) return -1;
+    self->backlog_size += size;
+    return 0;
+}
+
+/* Encrypts data: 1 if all of it; 0 if it must wait, *left (a new reference) is what then is left; -1 */
+static int tls_encrypt(tls *self, PyObject *data, PyObject **left) {
+    Py_buffer view;
+    Py_ssize_t done = 0;
+    int result = 1;
+    *left = NULL;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return -1;
+    while (result == 1 && done < view.len) { /* OpenSSL takes one record at a time */
+        PyObject *rest = done == 0
+                             ? Py_NewRef(data)
+                             : PyMemoryView_FromMemory((char *)view.buf + done, view.len - done, PyBUF_READ);
+        PyObject *count = rest == NULL ? NULL : tls_call(self, self->connection, NAME_WRITE, rest);
+        Py_ssize_t taken = count == NULL ? -1 : PyLong_AsSsize_t(count);
+        Py_XDECREF(rest);
+        Py_XDECREF(count);
+        if (taken >= 0)
+            done += taken;
+        else
+            result = must_wait(self) ? 0 : -1;
+    }
+    if (result == 0) {
+        *left =
+            done == 0 ? Py_NewRef(data) : PyBytes_FromStringAndSize((char *)view.buf + done, view.len - done);
+        if (*left == NULL) result = -1;
+    }
+    PyBuffer_Release(&view);
+    return result;
+}
+
+/* Encrypts data, or appends what must wait to the backlog, which is empty: 1, 0 or -1 as above. */
+static int tls_write_now(tls *self, PyObject *data) {
+    PyObject *left;
+    int result = tls_encrypt(self, data, &left);
+    if (result == 0 && backlog_append(self, left) < 0) result = -1;
+    Py_XDECREF(left);
+    return result;
+}
+
+/* asyncio's _do_write: what waits in the backlog */
+static int tls_do_write(tls *self) {
+    int result = 1;
+    while (result == 1 && has_backlog(self)) {
+        PyObject *data = PySequence_GetItem(self->backlog, 0), *left = NULL;
+        Py_ssize_t size = data == NULL ? -1 : PyObject_Size(data);
+        result = size < 0 ? -1 : tls_encrypt(self, data, &left);
+        Py_XDECREF(data);
+        if (result == 1 && PySequence_DelItem(self->backlog, 0) < 0) result = -1;
+        if (result == 0 && PySequence_SetItem(self->backlog, 0, left) < 0) result = -1;
+        if (result >= 0) self->backlog_size -= size - (left == NULL ? 0 : PyObject_Size(left));
+        Py_XDECREF(left);
+    }
+    return result < 0 ? -1 : tls_process_outgoing(self);
+}
+
+/* May data go past the backlog? Else asyncio's _write_appdata knows what to do with it. */
+static bool tls_writes_now(tls *self) {
+    return self->ssl_state == self->st->tls_states[TLS_WRAPPED] && !has_backlog(self);
+}
+
+static PyObject *tls_written(tls *self, int result) {
+    if (result >= 0) result = tls_process_outgoing(self);
+    if (result < 0 && tls_fatal(self) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* _write_appdata(list_of_data) */
+static PyObject *tls_write_appdata(tls *self, PyObject *list) {
+    PyObject *items;
+    int result = 1;
+    if (!tls_writes_now(self)) return tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
+    items = PySequence_Fast(list, "writelines() takes an iterable of bytes-like objects");
+    if (items == NULL) return NULL;
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items) && result >= 0; i++) {
+        PyObject *data = PySequence_Fast_GET_ITEM(items, i);
+        if (result == 1)
+            result = tls_write_now(self, data);
+        else
+            result = backlog_append(self, data);
+    }
+    Py_DECREF(items);
+    return tls_written(self, result);
+}
+
+static PyObject *tls_write(tls *self, PyObject *data) {
+    PyObject *list, *result;
+    if (tls_writes_now(self)) return tls_written(self, tls_write_now(self, data));
+    list = PyTuple_Pack(1, data);
+    result = list == NULL ? NULL : tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
+    Py_XDECREF(list);
+    return result;
+}
+
+/* ---- incoming ---- */
+
+/* connection.read(size), or read(size, buffer) */
+static PyObject *tls_decrypt(tls *self, size_t size, PyObject *buffer) {
+    PyObject *wanted = PyLong_FromSize_t(size), *result;
+    if (wanted == NULL) return NULL;
+    result = tls_call_with(self, self->connection, NAME_READ, wanted, buffer);
+    Py_DECREF(wanted);
+    return result;
+}
+
+/* The only record: what it decrypts to, as a bytes object, or NULL without an exception if that is nothing. */
+static PyObject *tls_read_record(tls *self, bool *eof) {
+    size_t wanted = self->records.size + 1; /* never full; and OpenSSL is not asked for 0 bytes */
+    PyObject *data = tls_decrypt(self, wanted, NULL);
+    if (data == NULL) {
+        if (must_wait(self)) records_all_read(&self->records);
+        return NULL;
+    }
+    *eof = PyObject_Size(data) == 0;
+    records_read(&self->records, (size_t)PyObject_Size(data), wanted);
+    if (*eof) Py_CLEAR(data);
+    return data;
+}
+
+/* Decrypts records into memory, until it is full. Returns how many bytes, or -1 with an exception set. */
+static Py_ssize_t tls_read_into(tls *self, char *memory, size_t size, bool *eof) {
+    size_t done = 0;
+    while (self->records.complete > 0 && done < size && !*eof) {
+        PyObject *view = PyMemoryView_FromMemory(memory + done, (Py_ssize_t)(size - done), PyBUF_WRITE);
+        PyObject *count = view == NULL ? NULL : tls_decrypt(self, size - done, view);
+        Py_ssize_t taken = count == NULL ? -1 : PyLong_AsSsize_t(count);
+        Py_XDECREF(view);
+        Py_XDECREF(count);
+        if (taken < 0) {
+            if (!must_wait(self)) return -1;
+            records_all_read(&self->records);
+        } else {
+            *eof = taken == 0;
+            records_read(&self->records, (size_t)taken, size - done);
+            done += (size_t)taken;
+        }
+    }
+    return (Py_ssize_t)done;
+}
+
+/* What all records decrypt to, as above. */
+static PyObject *tls_read_records(tls *self, bool *eof) {
+    PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)self->records.size + 1);
+    Py_ssize_t size;
+    if (data == NULL) return NULL;
+    size = tls_read_into(self, PyBytes_AS_STRING(data), self->records.size + 1, eof);
+    if (size <= 0) {
+        Py_DECREF(data);
+        return NULL;
+    }
+    _PyBytes_Resize(&data, size); /* on failure data is NULL */
+    return data;
+}
+
+/* To the application's reader or protocol. */
+static int tls_deliver(tls *self, PyObject *data) {
+    casync_span span;
+    int fed;
+    span.ptr = PyBytes_AS_STRING(data);
+    span.len = (size_t)PyBytes_GET_SIZE(data);
+    fed = feed_bytes(&self->feed, span, data);
+    if (fed != 0) return fed < 0 ? -1 : 0;
+    return tls_do(self, self->app_protocol, NAME_DATA_RECEIVED, data);
+}
+
+/* asyncio's _do_read__copied */
+static int tls_read_copied(tls *self, bool *eof) {
+    PyObject *data = self->records.complete == 1 ? tls_read_record(self, eof) : tls_read_records(self, eof);
+    int result;
+    if (data == NULL) return PyErr_Occurred() ? -1 : 0;
+    result = tls_deliver(self, data);
+    Py_DECREF(data);
+    return result;
+}
+
+/* protocol.get_buffer(bytes that wait), exported */
+static int tls_borrow_buffer(tls *self, Py_buffer *lent) {
+    Py_ssize_t pending = bio_pending(self, self->incoming);
+    PyObject *hint = pending < 0 ? NULL : PyLong_FromSsize_t(pending), *buffer = NULL;
+    int result = -1;
+    if (hint != NULL) buffer = tls_call(self, self->app_protocol, NAME_GET_BUFFER, hint);
+    if (buffer != NULL) result = PyObject_GetBuffer(buffer, lent, PyBUF_WRITABLE);
+    Py_XDECREF(hint);
+    Py_XDECREF(buffer);
+    if (result == 0 && check_lent_buffer(lent) < 0) {
+        PyBuffer_Release(lent);
+        result = -1;
+    }
+    return result;
+}
+
+/* _do_read in the next turn */
+static int tls_read_soon(tls *self) {
+    PyObject *method = PyObject_GetAttr((PyObject *)self, self->st->names[NAME_DO_READ]), *handle = NULL;
+    if (method != NULL) handle = PyObject_CallMethod(self->loop, "call_soon", "O", method);
+    Py_XDECREF(method);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+/* asyncio's _do_read__buffered */
+static int tls_read_buffered(tls *self, bool *eof) {
+    Py_buffer lent;
+    PyObject *count;
+    Py_ssize_t size, wanted;
+    int result;
+    if (tls_borrow_buffer(self, &lent) < 0) return -1;
+    wanted = lent.len;
+    size = tls_read_into(self, (char *)lent.buf, (size_t)wanted, eof);
+    PyBuffer_Release(&lent);
+    if (size <= 0) return (int)size;
+    if (size == wanted && self->records.complete > 0 && tls_read_soon(self) < 0) return -1;
+    count = PyLong_FromSsize_t(size);
+    result = count == NULL ? -1 : tls_do(self, self->app_protocol, NAME_BUFFER_UPDATED, count);
+    Py_XDECREF(count);
+    return result;
+}
+
+/* asyncio's _control_ssl_reading, called where it would do something. */
+static int tls_control_ssl_reading(tls *self) {
+    Py_ssize_t size = bio_pending(self, self->incoming);
+    bool changes;
+    if (size < 0) return -1;
+    changes = self->ssl_reading_paused ? size <= self->incoming_low_water : size >= self->incoming_high_water;
+    return changes ? tls_do(self, (PyObject *)self, NAME_CONTROL_SSL_READING, NULL) : 0;
+}
+
+/* May the application have data now? */
+static bool tls_is_readable(tls *self) {
+    PyObject *const *states = self->st->tls_states;
+    return !self->app_reading_paused &&
+           (self->ssl_state == states[TLS_WRAPPED] || self->ssl_state == states[TLS_FLUSHING]);
+}
+
+/* One read into the protocol's own buffer, or all there is. */
+static int tls_read_pending(tls *self) {
+    bool eof = false; /* close_notify came */
+    do {
+        if (self->records.complete == 0) return 0;
+        if ((self->app_is_buffered ? tls_read_buffered : tls_read_copied)(self, &eof) < 0) return -1;
+    } while (!eof && !self->app_is_buffered && tls_is_readable(self));
+    if (!eof) return 0;
+    if (tls_do(self, (PyObject *)self, NAME_CALL_EOF_RECEIVED, NULL) < 0) return -1;
+    return tls_do(self, (PyObject *)self, NAME_START_SHUTDOWN, NULL);
+}
+
+static int tls_read_and_answer(tls *self) {
+    if (!self->app_reading_paused) {
+        if (tls_read_pending(self) < 0) return -1;
+        if (has_backlog(self)) {
+            if (tls_do_write(self) < 0) return -1;
+        } else if (tls_process_outgoing(self) < 0) {
+            return -1;
+        }
+    }
+    return tls_control_ssl_reading(self);
+}
+
+/* asyncio's _do_read */
+static int tls_do_read(tls *self) {
+    PyObject *const *states = self->st->tls_states;
+    if (self->ssl_state != states[TLS_WRAPPED] && self->ssl_state != states[TLS_FLUSHING]) return 0;
+    if (!self->counts_records || self->records.lost)
+        return tls_do(self, (PyObject *)self, NAME_PYTHON_DO_READ, NULL);
+    return tls_read_and_answer(self) < 0 ? tls_fatal(self) : 0;
+}
+
+/* asyncio's buffer_updated, of bytes that are anywhere. */
+static int tls_receive(tls *self, casync_span span) {
+    static const enum name steps[TLS_STATES] = {0, NAME_DO_HANDSHAKE, NAME_DO_FLUSH, NAME_DO_SHUTDOWN};
+    PyObject *view = PyMemoryView_FromMemory((char *)(uintptr_t)span.ptr, (Py_ssize_t)span.len, PyBUF_READ);
+    int result = view == NULL ? -1 : tls_do(self, self->incoming, NAME_WRITE, view);
+    Py_XDECREF(view);
+    if (result < 0) return -1;
+    count_records(&self->records, (const uint8_t *)span.ptr, span.len);
+    if (self->ssl_state == self->st->tls_states[TLS_WRAPPED]) return tls_do_read(self);
+    for (int i = TLS_DO_HANDSHAKE; i < TLS_STATES; i++)
+        if (self->ssl_state == self->st->tls_states[i]) return tls_do(self, (PyObject *)self, steps[i], NULL);
+    return 0;
+}
+
+/* What a native transport has read, for an SSLProtocol of ours. */
+static void on_tls_data(casync_stream *stream, casync_span span) {
+    transport *self = transport_of(stream);
+    PyObject *protocol;
+    int result = -1;
+    if (self->loop->calls_python) {
+        transport_deliver(self, PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+        return;
+    }
+    protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
+    if (PyContext_Enter(self->context) == 0) {
+        result = tls_receive((tls *)protocol, span);
+        if (PyContext_Exit(self->context) < 0) result = -1;
+    }
+    Py_DECREF(protocol);
+    if (result < 0) transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
+}
+
+static const casync_protocol tls_protocol = {
+    NULL, on_tls_data, NULL, NULL, on_eof_received, on_pause_writing, on_resume_writing, on_connection_lost};
+
+static bool is_tls(state *st, PyObject *protocol) {
+    return st->tls_type != NULL && PyObject_TypeCheck(protocol, st->tls_type);
+}
+
+/* ---- the protocol's type ---- */
+
+static PyObject *tls_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+    state *st = find_state(type);
+    tls *self = st == NULL ? NULL : (tls *)type->tp_alloc(type, 0);
+    if (self != NULL) self->st = st;
+    return (PyObject *)self;
+}
+
+/* data_received(data): as buffer_updated, for transports that have the bytes already */
+static PyObject *tls_data_received(tls *self, PyObject *data) {
+    Py_buffer view;
+    casync_span span;
+    int result;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+    span.ptr = view.buf;
+    span.len = (size_t)view.len;
+    result = tls_receive(self, span);
+    PyBuffer_Release(&view);
+    if (result < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *none_unless(int failed) {
+    if (failed < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *tls_do_read_method(tls *self, PyObject *Py_UNUSED(ignored)) {
+    return none_unless(tls_do_read(self));
+}
+
+static PyObject *tls_do_write_method(tls *self, PyObject *Py_UNUSED(ignored)) {
+    return none_unless(tls_do_write(self));
+}
+
+static PyObject *tls_process_outgoing_method(tls *self, PyObject *Py_UNUSED(ignored)) {
+    return none_unless(tls_process_outgoing(self));
+}
+
+static PyObject *get_attribute(PyObject *value, const char *name) {
+    if (value == NULL) PyErr_SetString(PyExc_AttributeError, name);
+    return Py_XNewRef(value);
+}
+
+static PyObject *tls_get_sslobj(tls *self, void *Py_UNUSED(closure)) {
+    return get_attribute(self->sslobj, "_sslobj");
+}
+
+/* Of an ssl.SSLObject, which passes read and write on, the object inside is called directly. */
+static int tls_set_sslobj(tls *self, PyObject *value, void *Py_UNUSED(closure)) {
+    PyObject *inside = NULL;
+    if (value != NULL && (PyObject *)Py_TYPE(value) == self->st->ssl_object_type) {
+        inside = PyObject_GetAttr(value, self->st->names[NAME_SSLOBJ]);
+        if (inside == NULL) return -1;
+    }
+    self->counts_records = inside != NULL;
+    Py_XSETREF(self->sslobj, Py_XNewRef(value));
+    Py_XSETREF(self->connection, inside == NULL ? Py_XNewRef(value) : inside);
+    return 0;
+}
+
+static PyObject *tls_get_app_protocol(tls *self, void *Py_UNUSED(closure)) {
+    return get_attribute(self->app_protocol, "_app_protocol");
+}
+
+/* TLS in TLS: one of ours takes bytes objects, though asyncio's is a BufferedProtocol. */
+static int tls_set_app_protocol(tls *self, PyObject *value, void *Py_UNUSED(closure)) {
+    state *st = self->st;
+    int buffered = value == NULL || is_tls(st, value) ? 0 : PyObject_IsInstance(value, st->buffered_protocol);
+    if (buffered < 0) return -1;
+    feed_close(&self->feed);
+    if (value != NULL && self->loop != NULL && PyObject_TypeCheck(self->loop, st->loop_type))
+        feed_open(&self->feed, (loop *)self->loop, value);
+    self->app_is_buffered = buffered;
+    Py_XSETREF(self->app_protocol, Py_XNewRef(value));
+    return 0;
+}
+
+static int tls_traverse(tls *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->ssl_state);
+    Py_VISIT(self->sslobj);
+    Py_VISIT(self->incoming);
+    Py_VISIT(self->outgoing);
+    Py_VISIT(self->transport);
+    Py_VISIT(self->app_protocol);
+    Py_VISIT(self->backlog);
+    Py_VISIT(self->connection);
+    return 0;
+}
+
+static int tls_clear(tls *self) {
+    feed_close(&self->feed);
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->ssl_state);
+    Py_CLEAR(self->sslobj);
+    Py_CLEAR(self->incoming);
+    Py_CLEAR(self->outgoing);
+    Py_CLEAR(self->transport);
+    Py_CLEAR(self->app_protocol);
+    Py_CLEAR(self->backlog);
+    Py_CLEAR(self->connection);
+    return 0;
+}
+
+static void tls_dealloc(tls *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    tls_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef tls_methods[] = {
+    {"data_received", (PyCFunction)tls_data_received, METH_O,
+     "buffer_updated(), for bytes that are elsewhere."},
+    {"_write_appdata", (PyCFunction)tls_write_appdata, METH_O, NULL},
+    {"_do_read", (PyCFunction)tls_do_read_method, METH_NOARGS, NULL},
+    {"_do_write", (PyCFunction)tls_do_write_method, METH_NOARGS, NULL},
+    {"_process_outgoing", (PyCFunction)tls_process_outgoing_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+#define TLS_MEMBER(name, type, field)                                                                        \
+    { name, type, offsetof(tls, field), 0, NULL }
+
+static PyMemberDef tls_members[] = {
+    TLS_MEMBER("_loop", T_OBJECT_EX, loop),
+    TLS_MEMBER("_state", T_OBJECT_EX, ssl_state),
+    TLS_MEMBER("_incoming", T_OBJECT_EX, incoming),
+    TLS_MEMBER("_outgoing", T_OBJECT_EX, outgoing),
+    TLS_MEMBER("_transport", T_OBJECT_EX, transport),
+    TLS_MEMBER("_write_backlog", T_OBJECT_EX, backlog),
+    TLS_MEMBER("_write_buffer_size", T_PYSSIZET, backlog_size),
+    TLS_MEMBER("_outgoing_high_water", T_PYSSIZET, outgoing_high_water),
+    TLS_MEMBER("_outgoing_low_water", T_PYSSIZET, outgoing_low_water),
+    TLS_MEMBER("_incoming_high_water", T_PYSSIZET, incoming_high_water),
+    TLS_MEMBER("_incoming_low_water", T_PYSSIZET, incoming_low_water),
+    TLS_MEMBER("_ssl_writing_paused", T_BOOL, ssl_writing_paused),
+    TLS_MEMBER("_ssl_reading_paused", T_BOOL, ssl_reading_paused),
+    TLS_MEMBER("_app_writing_paused", T_BOOL, app_writing_paused),
+    TLS_MEMBER("_app_reading_paused", T_BOOL, app_reading_paused),
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef tls_getsets[] = {
+    {"_sslobj", (getter)tls_get_sslobj, (setter)tls_set_sslobj, NULL, NULL},
+    {"_app_protocol", (getter)tls_get_app_protocol, (setter)tls_set_app_protocol, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot tls_slots[] = {
+    {Py_tp_doc,
+     "The hot paths and the state of an asyncio.sslproto.SSLProtocol that derives from this, too."},
+    {Py_tp_new, tls_new},
+    {Py_tp_dealloc, tls_dealloc},
+    {Py_tp_traverse, tls_traverse},
+    {Py_tp_clear, tls_clear},
+    {Py_tp_methods, tls_methods},
+    {Py_tp_members, tls_members},
+    {Py_tp_getset, tls_getsets},
+    {0, NULL},
+};
+
+static PyType_Spec tls_spec = {"casync._native.TLSProtocol", sizeof(tls), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, tls_slots};
+
+/* ---- the application's transport ---- */
+
+/* write(data) */
+static PyObject *tls_transport_write(PyObject *self, PyObject *const *args, Py_ssize_t count,
+                                     PyObject *keywords) {
+    PyObject *data = only_argument("write", "data", args, count, keywords), *protocol, *result;
+    state *st = data == NULL ? NULL : find_state(Py_TYPE(self));
+    if (st == NULL) return NULL;
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data))
+        return PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %s",
+                            Py_TYPE(data)->tp_name);
+    if (PyObject_Size(data) == 0) Py_RETURN_NONE;
+    protocol = PyErr_Occurred() ? NULL : PyObject_GetAttr(self, st->names[NAME_SSL_PROTOCOL]);
+    if (protocol == NULL) return NULL;
+    if (is_tls(st, protocol))
+        result = tls_write((tls *)protocol, data);
+    else /* None, if close() was called twice */
+        result = PyObject_CallMethod(protocol, "_write_appdata", "((O))", data);
+    Py_DECREF(protocol);
+    return result;
+}
+
+static PyMethodDef tls_transport_methods[] = {
+    {"write", FASTCALL(tls_transport_write), METH_FASTCALL | METH_KEYWORDS,
+     "write($self, data)\n--\n\nEncrypt data and send it; never blocks."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot tls_transport_slots[] = {
+    {Py_tp_doc, "The hot paths of an asyncio.sslproto._SSLProtocolTransport that derives from this, too."},
+    {Py_tp_methods, tls_transport_methods},
+    {0, NULL},
+};
+
+static PyType_Spec tls_transport_spec = {"casync._native.TLSTransport", sizeof(PyObject), 0,
+                                         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, tls_transport_slots};
+
+/* ---- what it needs of asyncio ---- */
+
+static int import_sslproto(state *st) {
+    struct {
+        PyObject **slot;
+        const char *module, *path;
+    } wanted[] = {
+        {&st->ssl_object_type, "ssl", "SSLObject"},
+        {&st->ssl_again_errors, "asyncio.sslproto", "SSLAgainErrors"},
+        {&st->tls_states[TLS_WRAPPED], "asyncio.sslproto", "SSLProtocolState.WRAPPED"},
+        {&st->tls_states[TLS_DO_HANDSHAKE], "asyncio.sslproto", "SSLProtocolState.DO_HANDSHAKE"},
+        {&st->tls_states[TLS_FLUSHING], "asyncio.sslproto", "SSLProtocolState.FLUSHING"},
+        {&st->tls_states[TLS_SHUTDOWN], "asyncio.sslproto", "SSLProtocolState.SHUTDOWN"},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        *wanted[i].slot = import_attribute(wanted[i].module, wanted[i].path);
+        if (*wanted[i].slot == NULL) return -1;
+    }
+    return 0;
+}
