@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from types import ModuleType
 
 import pytest
-from support import ended, start_script
+from support import ended, run_script, start_script
 
 # What the programs share. Each may define more; `loop` is new, and `show` prints what went wrong.
 HEAD = """
@@ -568,3 +569,61 @@ def test_a_program_does_the_same(casync: ModuleType, name: str, flags: list[str]
     expected = observed(asyncio, PROGRAMS[name], *flags)
     assert observed(casync, PROGRAMS[name], *flags) == expected
     assert "Timeout" not in "".join(expected)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="3.12.1 itself crashes at exit after asyncio in one")
+def test_a_loop_in_a_subinterpreter(casync: ModuleType) -> None:
+    """Of which each has modules of its own; by whatever private module this Python has for that."""
+    code = "import asyncio, casync; print(casync.run(asyncio.sleep(0.001, 'in here')), flush=True)"
+    program = f"""
+        code = {code!r}
+        try:
+            import _interpreters as interpreters
+            run = interpreters.exec
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+            run = interpreters.run_string
+        for _ in range(2):
+            one = interpreters.create()
+            assert run(one, code) is None
+            interpreters.destroy(one)
+        exec(code)
+    """
+    assert run_script(casync, program) == "in here\n" * 3
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio's own run_forever is not undone there")
+def test_a_loop_without_memory(casync: ModuleType) -> None:
+    """Each allocation in turn fails: a MemoryError somewhere, and the loop goes on."""
+    pytest.importorskip("_testcapi")
+    output = run_script(
+        casync,
+        """
+        import _testcapi
+        loop = new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        failed = 0
+        def use():
+            loop.call_soon(int)
+            loop.call_later(0, int)
+            loop.call_soon_threadsafe(max, 1, 2, 3, 4)
+            loop.create_future()
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        use()
+        for count in range(200):
+            _testcapi.set_nomemory(count, count + 1)
+            try:
+                use()
+            except MemoryError:
+                failed += 1
+            finally:
+                _testcapi.remove_mem_hooks()
+        assert failed > 0
+        print(loop.run_until_complete(asyncio.sleep(0.001, "goes on")))
+        loop.close()
+        """,
+        "-W",
+        "ignore",
+    )
+    assert output.splitlines()[-1] == "goes on"
