@@ -71,11 +71,13 @@ def _make_class() -> type[sslproto.SSLProtocol]:
 
 
 _known: Any = sslproto.SSLProtocol
-_unpatched = dict(vars(_known))
-_native = _make_class() if _is_known() else _known
+_native: Any = _make_class() if _is_known() else _known
+# Classes whose methods the native half does not always call, each with what it had when this was imported.
+_passed_by = [] if _native is _known else [(cls, dict(vars(cls))) for cls in (_known, sslproto.ssl.SSLObject)]
 
 
 def ssl_protocol_class() -> Any:
-    """The class for a new connection: asyncio's own if somebody has changed that, or it is not known."""
-    unchanged = sslproto.SSLProtocol is _known and vars(_known) == _unpatched
-    return _native if unchanged else sslproto.SSLProtocol
+    """The class for a new connection: asyncio's own if a program has patched that or SSLObject, or it is not
+    known."""
+    unpatched = all(vars(cls) == before for cls, before in _passed_by)
+    return _native if unpatched and sslproto.SSLProtocol is _known else sslproto.SSLProtocol

@@ -164,25 +164,27 @@ def test_every_way_to_tls_is_native(
     casync.run(main())
 
 
-def test_a_patched_ssl_protocol_is_used_as_it_is(
-    casync: ModuleType, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("patched", "name"), [(sslproto.SSLProtocol, "_do_read"), (ssl.SSLObject, "read")])
+def test_patched_methods_are_called(
+    casync: ModuleType, contexts: Contexts, monkeypatch: pytest.MonkeyPatch, patched: Any, name: str
 ) -> None:
     calls = []
 
-    def do_read(self: Any) -> None:
+    def method(self: Any, *args: Any) -> Any:
         calls.append(self)
-        original(self)
+        return original(self, *args)
 
     async def main() -> None:
         server, client = await connect(contexts)
         server.transport.write(b"hello")
         assert await client.received(5) == b"hello"
-        assert client.transport._ssl_protocol in calls
-        assert type(client.transport._ssl_protocol) is sslproto.SSLProtocol
+        protocol = client.transport._ssl_protocol
+        assert type(protocol) is sslproto.SSLProtocol
+        assert protocol in calls or protocol._sslobj in calls
         await close(server, client)
 
-    original = sslproto.SSLProtocol._do_read  # type: ignore[attr-defined]
-    monkeypatch.setattr(sslproto.SSLProtocol, "_do_read", do_read)
+    original = getattr(patched, name)
+    monkeypatch.setattr(patched, name, method)
     casync.run(main())
 
 
