@@ -1373,12 +1373,9 @@ struct casync_stream {
     /* private from here on */
     casync_server *server;
     casync_link connections; /* in the server's list */
-    casync_job ending;       /* calls connection_lost */
     int64_t error;
-    uint8_t *input; /* bytes read and not yet asked for: frames in the making */
-    size_t input_start, input_end, input_size;
-    size_t input_scanned; /* bytes of it known to hold no delimiter */
-    uint8_t *lent;        /* an earlier input, in which the frame last read still is */
+    struct casync__input *input; /* bytes read and not yet asked for, frames in the making; or NULL */
+    struct casync__input *lent;  /* an earlier input, in which the frame last read still is; or NULL */
     size_t read_limit;
     const casync_framing *framing;
     size_t high_water, low_water;
@@ -1702,7 +1699,7 @@ struct casync_datagram {
     casync_link receiving; /* receive operations that wait */
     casync_link waiting;   /* drain and finish operations that wait */
     casync_timer retry;    /* of a send that the kernel would not tell us to try again */
-    casync_job ending;     /* calls connection_lost */
+
     int64_t error;
     uint32_t flags;
 };
@@ -4030,6 +4027,13 @@ static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     watcher->flags &= CASYNC__WATCHER_UNREFERENCED;
     loop->fds[watcher->fd].watcher = NULL;
     loop->fds[watcher->fd].key += CASYNC__GENERATION; /* events on their way are stale from here on */
+}
+
+/* Lets the job of the writer, which has no other use when a stream or datagram socket has ended, call what
+   ends it by the queue. */
+static void casync__queue_ending(casync_watcher *watcher, casync_callback callback) {
+    watcher->writer.callback = callback;
+    casync__make_ready(watcher->writer.loop, &watcher->writer);
 }
 
 static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd, int event,
@@ -7950,20 +7954,102 @@ static uint64_t casync__read_prefix(const casync_framing *framing, const uint8_t
     return length;
 }
 
+/* -- input: bytes that wait to be asked for -- */
+
+/* A block of memory, the header of which this is. */
+typedef struct casync__input {
+    size_t start, end; /* of what waits, in the bytes that follow */
+    size_t size;       /* of these */
+    size_t scanned;    /* how much of what waits is known to hold no delimiter */
+} casync__input;
+
+static inline size_t casync__input_size(const casync_stream *stream) {
+    return stream->input ? stream->input->end - stream->input->start : 0;
+}
+
+/* NULL if there is none. */
+static inline uint8_t *casync__input_bytes(const casync_stream *stream) {
+    return stream->input ? (uint8_t *)(stream->input + 1) + stream->input->start : NULL;
+}
+
+static void casync__input_consume(casync_stream *stream, size_t size) {
+    stream->input->start += size;
+    stream->input->scanned = 0;
+}
+
+static void casync__input_free(casync_stream *stream) {
+    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
+    casync__free(allocator, stream->input);
+    casync__free(allocator, stream->lent);
+    stream->input = stream->lent = NULL;
+}
+
+/* An input with the bytes of the present one, and room for `size` in all; NULL if there is no memory. */
+static casync__input *casync__input_copy(casync_stream *stream, size_t size) {
+    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
+    casync__input *input = (casync__input *)casync__realloc(allocator, NULL, sizeof *input + size);
+    if (!input) return NULL;
+    input->start = 0;
+    input->end = casync__input_size(stream);
+    input->size = size;
+    input->scanned = stream->input ? stream->input->scanned : 0;
+    if (input->end > 0) memcpy(input + 1, casync__input_bytes(stream), input->end);
+    return input;
+}
+
+/* Makes room for `size` more bytes behind the input. While the frame last read is the user's, the
+   memory it is in stays as it is. */
+static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
+    casync__input *old = stream->input, *input;
+    size_t old_size = old ? old->size : 0, needed = casync__input_size(stream) + size;
+    bool lend = casync__stream_is(stream, CASYNC__STREAM_LENT) && !stream->lent;
+    if (needed <= old_size && !lend) {
+        memmove(old + 1, casync__input_bytes(stream), needed - size);
+        old->start = 0;
+        old->end = needed - size;
+        return 0;
+    }
+    input = casync__input_copy(stream, old_size * 2 > needed ? old_size * 2 : needed);
+    if (!input) return -ENOMEM;
+    if (lend)
+        stream->lent = old;
+    else
+        casync__free(&casync__stream_loop(stream)->allocator, old);
+    stream->input = input;
+    return 0;
+}
+
+static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size) {
+    if (casync__input_reserve(stream, size) < 0) return -ENOMEM;
+    memcpy(casync__input_bytes(stream) + stream->input->end, data, size);
+    stream->input->end += size;
+    return 0;
+}
+
+/* Moves up to `size` bytes of the input to where they are wanted. */
+static size_t casync__input_take(casync_stream *stream, uint8_t *buffer, size_t size) {
+    size_t taken = casync__input_size(stream);
+    if (taken > size) taken = size;
+    if (taken == 0) return 0;
+    memcpy(buffer, casync__input_bytes(stream), taken);
+    casync__input_consume(stream, taken);
+    return taken;
+}
+
 /* Looks for a frame at the beginning of the input. Returns its whole length, with *skip of it in front of
    the payload; -EAGAIN if there is not enough, CASYNC_LIMIT_OVERRUN if there will not be. */
 static int64_t casync__find_frame(casync_stream *stream, const casync_framing *framing, size_t *skip) {
-    const uint8_t *data = stream->input + stream->input_start;
-    size_t size = stream->input_end - stream->input_start;
+    const uint8_t *data = casync__input_bytes(stream);
+    size_t size = casync__input_size(stream);
     uint64_t length;
     *skip = 0;
     if (framing->kind == CASYNC_FRAMING_DELIMITER) {
-        size_t scanned = stream->input_scanned;
+        size_t scanned = size > 0 ? stream->input->scanned : 0;
         const uint8_t *found = NULL;
         if (size > scanned)
             found =
                 (const uint8_t *)memmem(data + scanned, size - scanned, framing->delimiter, framing->size);
-        stream->input_scanned = size >= framing->size ? size - framing->size + 1 : 0;
+        if (size > 0) stream->input->scanned = size >= framing->size ? size - framing->size + 1 : 0;
         length = found ? (uint64_t)(found - data) + framing->size : size;
         if (length > stream->read_limit || (!found && size == stream->read_limit))
             return CASYNC_LIMIT_OVERRUN;
@@ -7978,66 +8064,6 @@ static int64_t casync__find_frame(casync_stream *stream, const casync_framing *f
     if (length > stream->read_limit) return CASYNC_LIMIT_OVERRUN;
     length += *skip;
     return size >= length ? (int64_t)length : -EAGAIN;
-}
-
-/* -- input: bytes that wait to be asked for -- */
-
-static inline size_t casync__input_size(const casync_stream *stream) {
-    return stream->input_end - stream->input_start;
-}
-
-static void casync__input_consume(casync_stream *stream, size_t size) {
-    stream->input_start += size;
-    stream->input_scanned = 0;
-}
-
-static void casync__input_free(casync_stream *stream) {
-    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
-    casync__free(allocator, stream->input);
-    casync__free(allocator, stream->lent);
-    stream->input = stream->lent = NULL;
-    stream->input_start = stream->input_end = stream->input_size = stream->input_scanned = 0;
-}
-
-/* Makes room for `size` more bytes behind the input. While the frame last read is the user's, the
-   memory it is in stays as it is. */
-static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
-    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
-    size_t kept = casync__input_size(stream), needed = kept + size;
-    size_t grown = stream->input_size * 2 > needed ? stream->input_size * 2 : needed;
-    bool lend = casync__stream_is(stream, CASYNC__STREAM_LENT) && !stream->lent;
-    uint8_t *input = stream->input;
-    if (needed > stream->input_size || lend) {
-        input = (uint8_t *)casync__realloc(allocator, NULL, grown);
-        if (!input) return -ENOMEM;
-        stream->input_size = grown;
-    }
-    if (kept > 0) memmove(input, stream->input + stream->input_start, kept);
-    if (lend)
-        stream->lent = stream->input;
-    else if (input != stream->input)
-        casync__free(allocator, stream->input);
-    stream->input = input;
-    stream->input_start = 0;
-    stream->input_end = kept;
-    return 0;
-}
-
-static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size) {
-    if (casync__input_reserve(stream, size) < 0) return -ENOMEM;
-    memcpy(stream->input + stream->input_end, data, size);
-    stream->input_end += size;
-    return 0;
-}
-
-/* Moves up to `size` bytes of the input to where they are wanted. */
-static size_t casync__input_take(casync_stream *stream, uint8_t *buffer, size_t size) {
-    size_t taken = casync__input_size(stream);
-    if (taken > size) taken = size;
-    if (taken == 0) return 0;
-    memcpy(buffer, stream->input + stream->input_start, taken);
-    casync__input_consume(stream, taken);
-    return taken;
 }
 
 /* -- reading -- */
@@ -8076,7 +8102,7 @@ static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void *
     if (op->kind == CASYNC__OP_READ_FRAME) {
         length = casync__find_frame(stream, &op->framing, &skip);
         if (length < 0) return length;
-        *ptr = stream->input + stream->input_start + skip;
+        *ptr = casync__input_bytes(stream) + skip;
         stream->flags |= CASYNC__STREAM_LENT;
         casync__input_consume(stream, (size_t)length);
         return length - (int64_t)skip;
@@ -8122,7 +8148,7 @@ static bool casync__deliver_span(casync_stream *stream) {
         if (length != -EAGAIN) casync__stream_end(stream, length);
         return false;
     }
-    span.ptr = stream->input + stream->input_start + skip;
+    span.ptr = casync__input_bytes(stream) + skip;
     span.len = (size_t)length - skip;
     casync__input_consume(stream, (size_t)length);
     stream->protocol->data_received(stream, span);
@@ -8593,9 +8619,8 @@ static void casync__free_connection(void *arg) {
 static void casync__free_connection_soon(casync_stream *stream, void *memory) {
     if (!memory) return;
     stream->memory = memory;
-    casync__job_init(casync__stream_loop(stream), &stream->ending, casync__free_connection, stream);
-    stream->ending.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
-    casync__make_ready(casync__stream_loop(stream), &stream->ending);
+    stream->watcher.writer.flags |= CASYNC__JOB_FINALLY;
+    casync__queue_ending(&stream->watcher, casync__free_connection);
 }
 
 /* Closes a stream that ended, and tells its protocol, which may then use the struct again. */
@@ -8648,7 +8673,7 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
         casync__op_done(op, error < 0 ? error : -ECONNABORTED, NULL);
     }
     /* Behind the callbacks of these operations, which may be in memory that ends with the connection. */
-    if (closes) casync__make_ready(loop, &stream->ending);
+    if (closes) casync__queue_ending(&stream->watcher, casync__stream_ended);
     unsent = stream->out;
     casync_outbuf_init(&stream->out, loop->allocator);
     casync_outbuf_clear(&unsent); /* last: a release may close the stream */
@@ -8673,8 +8698,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     if (result < 0) return result;
     casync__job_init(loop, &stream->watcher.reader, casync__stream_readable, stream);
     casync__job_init(loop, &stream->watcher.writer, casync__stream_writable, stream);
-    casync__job_init(loop, &stream->ending, casync__stream_ended, stream);
-    stream->ending.flags = CASYNC__JOB_INTERNAL;
+
     stream->protocol = protocol;
     stream->user = options->user;
     casync_outbuf_init(&stream->out, loop->allocator);
@@ -8826,7 +8850,7 @@ CASYNC__DEFINE void casync_close(casync_stream *stream) {
     casync_outbuf_init(&stream->out, loop->allocator);
     casync__stream_end(stream, -ECONNABORTED);
     casync__guard_object_gone(loop, stream);
-    casync_job_cancel(&stream->ending);
+
     casync__watcher_unregister(&stream->watcher, unshared && !keep_fd);
     if (!keep_fd)
         casync__sys_close(stream->watcher.fd);
@@ -8875,7 +8899,7 @@ CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op 
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN))
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     op->stream = stream;
-    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) && !stream->ending.link.next) {
+    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) && !casync_job_pending(&stream->watcher.writer)) {
         casync_close(stream);
         return casync__op_done(op, error, NULL);
     }
@@ -8948,7 +8972,7 @@ CASYNC__DEFINE casync_future *casync_read_frame_op(casync_stream *stream, casync
     casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_READ_FRAME);
     if (!casync__framing_is_valid(framing)) return casync__op_done(op, -EINVAL, NULL);
     op->framing = *framing;
-    stream->input_scanned = 0; /* that was another delimiter's */
+    if (stream->input) stream->input->scanned = 0; /* that was another delimiter's */
     return casync__start_read(stream, op);
 }
 
@@ -10209,25 +10233,6 @@ static void casync__drop_datagrams(casync_datagram *datagram, int64_t error) {
     }
 }
 
-/* Nothing more comes or goes. Operations fail, but for finish operations, which are done when it is
-   closed. */
-static void casync__datagram_end(casync_datagram *datagram, int64_t error) {
-    casync_loop *loop = casync__datagram_loop(datagram);
-    if (!casync__datagram_is_active(datagram)) return;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
-    datagram->flags |= CASYNC__DATAGRAM_ENDED;
-    datagram->error = error;
-    casync__watcher_want(&datagram->watcher, 0);
-    casync_job_cancel(&datagram->watcher.reader);
-    casync_job_cancel(&datagram->watcher.writer);
-    if (datagram->watcher.changed.next) casync__list_remove(&datagram->watcher.changed);
-    casync_timer_stop(&datagram->retry);
-    casync__drop_datagrams(datagram, -ECONNABORTED);
-    casync__drains_done(&datagram->waiting, -ECONNABORTED);
-    casync__ops_done(&datagram->receiving, -ECONNABORTED);
-    casync__make_ready(loop, &datagram->ending); /* behind the callbacks of these operations */
-}
-
 /* Closes a socket that ended, and tells its protocol, which may then use the struct again. */
 static void casync__datagram_ended(void *arg) {
     casync_datagram *datagram = (casync_datagram *)arg;
@@ -10241,13 +10246,32 @@ static void casync__datagram_ended(void *arg) {
     if (protocol && protocol->connection_lost) protocol->connection_lost(datagram, error);
 }
 
+/* Nothing more comes or goes. Operations fail, but for finish operations, which are done when it is
+   closed. */
+static void casync__datagram_end(casync_datagram *datagram, int64_t error) {
+    if (!casync__datagram_is_active(datagram)) return;
+    CASYNC_ASSERT(casync__in_loop_thread(casync__datagram_loop(datagram)));
+    datagram->flags |= CASYNC__DATAGRAM_ENDED;
+    datagram->error = error;
+    casync__watcher_want(&datagram->watcher, 0);
+    casync_job_cancel(&datagram->watcher.reader);
+    casync_job_cancel(&datagram->watcher.writer);
+    if (datagram->watcher.changed.next) casync__list_remove(&datagram->watcher.changed);
+    casync_timer_stop(&datagram->retry);
+    casync__drop_datagrams(datagram, -ECONNABORTED);
+    casync__drains_done(&datagram->waiting, -ECONNABORTED);
+    casync__ops_done(&datagram->receiving, -ECONNABORTED);
+    /* Behind the callbacks of these operations. */
+    casync__queue_ending(&datagram->watcher, casync__datagram_ended);
+}
+
 CASYNC__DEFINE void casync_datagram_close(casync_datagram *datagram) {
     bool keep_fd = casync__datagram_is(datagram, CASYNC__DATAGRAM_KEEP_FD);
     bool unshared = casync__datagram_is(datagram, CASYNC__DATAGRAM_UNSHARED);
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return;
     casync__datagram_end(datagram, -ECONNABORTED);
     casync__guard_object_gone(casync__datagram_loop(datagram), datagram);
-    casync_job_cancel(&datagram->ending);
+
     casync__watcher_unregister(&datagram->watcher, unshared);
     if (!keep_fd) casync__sys_close(datagram->watcher.fd);
     datagram->flags = 0;
@@ -10534,8 +10558,7 @@ static void casync__datagram_begin(casync_loop *loop, casync_datagram *datagram,
                                                                                  : CASYNC__DATAGRAM_SIZE;
     casync__job_init(loop, &datagram->watcher.reader, casync__datagram_readable, datagram);
     casync__job_init(loop, &datagram->watcher.writer, casync__datagram_writable, datagram);
-    casync__job_init(loop, &datagram->ending, casync__datagram_ended, datagram);
-    datagram->ending.flags = CASYNC__JOB_INTERNAL;
+
     datagram->protocol = desc->protocol;
     datagram->user = desc->user;
     datagram->queued = 0;
