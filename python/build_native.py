@@ -123,7 +123,7 @@ def functions(header: str) -> list[tuple[str, str, str]]:
         match = re.fullmatch(r"(.*?[\s*])(casync_\w+)\((.*)\)", " ".join(text.split()))
         if match is None:
             raise ValueError(f"{HEADER}: this declaration is not understood: {text}")
-        found.append(match.groups())
+        found.append((match[1], match[2], match[3]))
     return found
 
 

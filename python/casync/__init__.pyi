@@ -1,16 +1,26 @@
 from typing import Any
 
-from .executor import cpu_executor as cpu_executor
-from .futures import chain_future as chain_future
-from .futures import wrap_future as wrap_future
-from .loop import EventLoop as EventLoop
-from .loop import install as install
-from .loop import is_installed as is_installed
-from .loop import new_event_loop as new_event_loop
-from .loop import run as run
-from .policy import EventLoopPolicy as EventLoopPolicy
-from .tasks import dump_tasks as dump_tasks
+from .executor import cpu_executor
+from .futures import chain_future, wrap_future
+from .loop import EventLoop, install, is_installed, new_event_loop, run
+from .policy import EventLoopPolicy
+from .tasks import dump_tasks
 
+__all__ = [
+    "EventLoop",
+    "EventLoopPolicy",
+    "chain_future",
+    "cpu_executor",
+    "dump_tasks",
+    "ffi",
+    "get_include",
+    "install",
+    "is_installed",
+    "lib",
+    "new_event_loop",
+    "run",
+    "wrap_future",
+]
 __version__: str
 
 def get_include() -> str: ...

@@ -282,7 +282,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     def _call_by_keyword(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """call_soon and its like with callback= and so on, or with arguments that are wrong."""
-        call = inspect.signature(getattr(asyncio.SelectorEventLoop, name)).bind(self, *args, **kwargs)
+        call = inspect.signature(getattr(base_events.BaseEventLoop, name)).bind(self, *args, **kwargs)
         return getattr(native.Loop, name)(*call.args, **call.kwargs)
 
     # -- debug mode, and while observed: asyncio's own handles, in the native queue --

@@ -7,6 +7,9 @@
 With pytest, `from casync.testing import virtual_time_loop` (in conftest.py, say) gives a fixture.
 """
 
+# Some of this is about asyncio's private names, which typeshed does not have:
+# mypy: disable-error-code="attr-defined, misc, override"
+
 from __future__ import annotations
 
 import asyncio

@@ -8,6 +8,7 @@ An `async def` test runs on the loop of its `loop` fixture.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import inspect
 import sys
@@ -30,6 +31,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     modules = metafunc.config.getoption("--loop") or LOOP_MODULES
     if "loop_module" in metafunc.fixturenames:
         metafunc.parametrize("loop_module", modules, indirect=True)
+
+
+def pytest_collection_finish() -> None:
+    """Many tests collect garbage: what all their imports made needs not be looked through each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+import textwrap
 from types import ModuleType
 
 import pytest
@@ -192,10 +193,10 @@ PROGRAMS = {
     """,
     "Ctrl-C while a thread has work for the loop": """
         def work():
-            time.sleep(0.02)
+            time.sleep(0.02) # likely the loop waits by then, but main() has begun in any case
             interrupt()
-        threading.Thread(target=work).start()
         async def main():
+            loop.call_soon(threading.Thread(target=work).start)
             try: await asyncio.sleep(1000)
             finally: print("main ends")
         task = loop.create_task(main())
@@ -550,8 +551,6 @@ PROGRAMS = {
 
 def observed(loop_module: ModuleType, code: str, *flags: str) -> list[str]:
     """What a program does: its exit status and output, without what may differ from run to run."""
-    import textwrap
-
     process = start_script(loop_module, HEAD + textwrap.dedent(code), *flags)
     output = ended(process, status=None)
     output = re.sub(r"0x[0-9a-f]+|\bfd=\d+|pid=\d+", "N", output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import importlib.resources
 import subprocess
@@ -246,6 +247,30 @@ def test_python_m_casync_runs_a_module(casync: ModuleType, tmp_path: Path) -> No
     assert output == "__main__ casync ['-m', 'two']\n"
 
 
+def test_python_m_casync_is_for_programs_that_name_asyncios_class_too(
+    casync: ModuleType, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import asyncio
+for name in "SelectorEventLoop", "EventLoop":  # the latter since Python 3.13
+    loop = getattr(asyncio, name, asyncio.SelectorEventLoop)()
+    print(type(loop).__module__, isinstance(loop, asyncio.SelectorEventLoop))
+    handle = loop.call_soon(callback=print)
+    loop.close()
+"""
+    )
+    assert ended(python("-m", "casync", str(script))) == "casync.loop True\n" * 2
+
+
+def test_python_m_casync_leaves_the_path_alone_where_python_does(casync: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nprint(sys.path)\n")
+    ours, theirs = (ended(python("-I", *words, str(script))) for words in (("-m", "casync"), ()))
+    assert ours == theirs
+
+
 def test_python_m_casync_passes_the_exit_status_on(casync: ModuleType, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import sys\nsys.exit(7)\n")
@@ -257,13 +282,30 @@ def test_python_m_casync_passes_the_exit_status_on(casync: ModuleType, tmp_path:
 def test_python_m_casync_explains_itself(casync: ModuleType, tmp_path: Path) -> None:
     assert "usage" in ended(python("-m", "casync", "--help")).lower()
     assert "usage" in ended(python("-m", "casync"), status=2).lower()
-    missing = python("-m", "casync", str(tmp_path / "missing.py"))
-    assert "missing.py" in ended(missing, status=None)
-    assert missing.returncode not in (0, None)
+    missing = ended(python("-m", "casync", str(tmp_path / "missing.py")), status=2)
+    assert "there is no file" in missing and "missing.py" in missing and "Traceback" not in missing
 
 
 def test_type_hints_ship(casync: ModuleType) -> None:
     assert importlib.resources.files("casync").joinpath("py.typed").is_file()
+
+
+def names_in_stub(body: list[ast.stmt]) -> set[str]:
+    """What a stub, or a class in it, defines."""
+    names = {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return names | {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
+
+
+def test_the_stub_names_what_the_native_module_has(casync: ModuleType) -> None:
+    native = sys.modules["casync._native"]
+    stub = ast.parse(importlib.resources.files("casync").joinpath("_native.pyi").read_text())
+    absent = {"TLSProtocol", "TLSTransport"} if sys.version_info < (3, 11) else set()
+    assert names_in_stub(stub.body) - absent == {name for name in dir(native) if not name.startswith("__")}
+    for node in stub.body:
+        if isinstance(node, ast.ClassDef) and node.name not in absent:
+            assert names_in_stub(node.body) <= set(dir(getattr(native, node.name))), node.name
+            if node.name == "Loop":
+                assert {name for name in vars(native.Loop) if name[:2] != "__"} <= names_in_stub(node.body)
 
 
 def test_everything_public_is_named(casync: ModuleType) -> None:

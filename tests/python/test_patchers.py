@@ -10,6 +10,7 @@ import heapq
 import selectors
 import socket
 import sys
+import textwrap
 import threading
 from types import ModuleType
 from typing import Any
@@ -44,8 +45,6 @@ def run(coroutine):
     loop.close()
     return result
 """
-    import textwrap
-
     return run_script(loop_module, head + textwrap.dedent(code), "-W", "ignore")
 
 

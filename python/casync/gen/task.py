@@ -140,7 +140,7 @@ def gather(*awaitables: Any, return_exceptions: bool = False) -> asyncio.Future[
     return _Gathering(awaitables, return_exceptions)
 
 
-class _Gathering(asyncio.Future):
+class _Gathering(asyncio.Future[Any]):
     """What gather() returns."""
 
     def __init__(self, awaitables: tuple[Any, ...], return_exceptions: bool) -> None:
