@@ -140,9 +140,13 @@ else:
             yield loop
         finally:
             asyncio.set_event_loop(None)
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-                loop.run_until_complete(asyncio.wait([task]))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-            loop.close()
+            if not loop.is_closed():
+                _finish(loop)
+
+    def _finish(loop: VirtualTimeLoop) -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            loop.run_until_complete(asyncio.wait([task]))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()

@@ -177,6 +177,11 @@ def test_the_fixture(virtual_time_loop: VirtualTimeLoop, debug: bool) -> None:  
     virtual_time_loop.create_task(now_after(1))  # which the fixture cancels
 
 
+def test_the_fixtures_loop_may_be_closed(virtual_time_loop: VirtualTimeLoop) -> None:  # noqa: F811
+    virtual_time_loop.close()
+    assert virtual_time_loop.is_closed()
+
+
 def test_closing_with_something_outstanding() -> None:
     loop = VirtualTimeLoop()
     before = len(os.listdir("/proc/self/fd"))
