@@ -323,14 +323,7 @@ static PyObject *datagram_set_write_buffer_limits(transport *self, PyObject *arg
 }
 
 static PyObject *datagram_repr(transport *self) {
-    const char *state_text = self->fd < 0 ? " closed" : self->flags & TRANSPORT_CLOSING ? " closing" : "";
-    size_t size = self->fd < 0 ? 0 : self->datagram.queued;
-    if (self->loop == NULL)
-        return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text, self->sock_fd);
-    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", Py_TYPE(self)->tp_name,
-                                state_text, self->sock_fd,
-                                self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED) ? "idle" : "polling",
-                                size > 0 ? "polling" : "idle", size);
+    return polling_repr(self, self->fd < 0 ? 0 : self->datagram.queued);
 }
 
 /* ---- making ---- */

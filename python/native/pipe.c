@@ -168,8 +168,8 @@ static int pipe_set_file(transport *self, PyObject *value, void *Py_UNUSED(closu
 
 /* <type state fd=number what>; "open" is a pipe that its loop left behind when it was closed */
 static PyObject *pipe_repr(transport *self, const char *what) {
-    bool left = self->fd >= 0 && !(self->flags & TRANSPORT_OPEN);
-    bool closing = self->flags & TRANSPORT_CLOSING && !left;
+    bool left = self->fd >= 0 && self->flags & TRANSPORT_LEFT;
+    bool closing = transport_shows_closing(self);
     return PyUnicode_FromFormat("<%s%s fd=%d %s>", Py_TYPE(self)->tp_name,
                                 self->fd < 0 ? " closed"
                                 : closing    ? " closing"

@@ -26,7 +26,8 @@ enum {
     TRANSPORT_EMPTYING = 64,   /* an empty waiter waits */
     TRANSPORT_FLUSHING = 128,  /* close() was called, with bytes still to send */
     TRANSPORT_CONNECTED = 256, /* of datagrams: there is a peer */
-    TRANSPORT_COPY = 512       /* of pipes: fd is a duplicate of the file's descriptor, and ours to close */
+    TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours to close */
+    TRANSPORT_LEFT = 1024      /* its loop was closed while it was open; for asyncio it is neither then */
 };
 
 enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE, TRANSPORT_DATAGRAM };
@@ -850,7 +851,7 @@ static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs)
     if (PyErr_Occurred()) return -1;
     if (high_object == Py_None)
         high = low_object == Py_None ? 65536 : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * low;
-    if (low_object == Py_None) low = high / 4;
+    if (low_object == Py_None) low = high < 0 ? (high - 3) / 4 : high / 4; /* Python's high // 4 */
     if (high < low || low < 0) {
         PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
         return -1;
@@ -912,8 +913,12 @@ static PyObject *transport_is_reading(transport *self, PyObject *Py_UNUSED(ignor
     return PyBool_FromLong(!(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)));
 }
 
+static bool transport_shows_closing(const transport *self) {
+    return (self->flags & (TRANSPORT_CLOSING | TRANSPORT_LEFT)) == TRANSPORT_CLOSING;
+}
+
 static PyObject *transport_is_closing(transport *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(self->flags & TRANSPORT_CLOSING);
+    return PyBool_FromLong(transport_shows_closing(self));
 }
 
 static PyObject *transport_close(transport *self, PyObject *Py_UNUSED(ignored)) {
@@ -1055,16 +1060,19 @@ static PyObject *transport_get_conn_lost(transport *self, void *Py_UNUSED(closur
     return PyLong_FromUnsignedLong(self->lost_writes);
 }
 
-static PyObject *transport_repr(transport *self) {
-    bool left = self->fd >= 0 && !(self->flags & TRANSPORT_OPEN); /* by its loop, which was closed */
-    bool closing = self->flags & TRANSPORT_CLOSING && !left;
-    const char *state_text = self->fd < 0 ? " closed" : closing ? " closing" : "";
-    const char *reading = self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED) ? "idle" : "polling";
-    size_t size = self->fd < 0 ? 0 : self->stream.out.size;
-    if (self->loop == NULL || left)
+/* As asyncio's _SelectorTransport.__repr__, with `size` bytes to send. */
+static PyObject *polling_repr(transport *self, size_t size) {
+    const char *state_text = self->fd < 0 ? " closed" : transport_shows_closing(self) ? " closing" : "";
+    bool reads = self->flags & TRANSPORT_STARTED && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED));
+    if (self->loop == NULL || !(self->flags & TRANSPORT_OPEN)) /* or its loop is closed */
         return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text, self->sock_fd);
     return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", Py_TYPE(self)->tp_name,
-                                state_text, self->sock_fd, reading, size > 0 ? "polling" : "idle", size);
+                                state_text, self->sock_fd, reads ? "polling" : "idle",
+                                size > 0 ? "polling" : "idle", size);
+}
+
+static PyObject *transport_repr(transport *self) {
+    return polling_repr(self, self->fd < 0 ? 0 : self->stream.out.size);
 }
 
 /* ---- life ---- */
@@ -1107,7 +1115,7 @@ static int transport_clear(transport *self) {
 static void transport_close_stream(transport *self) {
     if (!(self->flags & TRANSPORT_OPEN)) return;
     transport_close_native(self);
-    self->flags |= TRANSPORT_CLOSING;
+    self->flags |= self->flags & TRANSPORT_CLOSING ? 0 : TRANSPORT_CLOSING | TRANSPORT_LEFT;
     transport_unlink(self);
 }
 

@@ -479,6 +479,43 @@ async def test_repr_tells_descriptor_and_state(loop: Loop, pair: Pair) -> None:
     assert "closed" in repr(transport)
 
 
+async def test_repr_in_connection_made_says_that_nothing_is_read_yet(loop: Loop, pair: Pair) -> None:
+    seen: list[str] = []
+
+    class Shown(Recorder):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            seen.append(repr(transport))
+            super().connection_made(transport)
+
+    transport, protocol = await loop.create_connection(Shown, sock=pair[0])
+    await turns()
+    assert "read=idle" in seen[0]
+    assert "read=polling" in repr(transport)
+    transport.close()
+    await protocol.lost
+
+
+def test_a_transport_that_its_loop_left_is_not_closing(loop_module: ModuleType, pair: Pair) -> None:
+    loop = loop_module.new_event_loop()
+    transport, protocol = loop.run_until_complete(loop.create_connection(Recorder, sock=pair[0]))
+    number = pair[0].fileno()
+    loop.close()
+    assert not transport.is_closing()
+    assert repr(transport).endswith(f"Transport fd={number}>")
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        del transport, protocol, loop
+        collect_garbage()
+
+
+@pytest.mark.parametrize("high", [-1, -4, -5])
+async def test_marks_below_zero_are_refused_in_the_same_words(loop: Loop, pair: Pair, high: int) -> None:
+    transport, protocol = await connect(loop, pair[0])
+    with pytest.raises(ValueError, match=rf"high \({high}\) must be >= low \({high // 4}\) must be >= 0"):
+        transport.set_write_buffer_limits(high=high)
+    transport.close()
+    await protocol.lost
+
+
 async def test_transports_are_ordinary_objects(loop: Loop, pair: Pair) -> None:
     transport, protocol = await connect(loop, pair[0])
     assert isinstance(transport, asyncio.Transport)
