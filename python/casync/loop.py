@@ -88,21 +88,20 @@ class _Selector(selectors.BaseSelector):
         self._loop = loop
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        handles = self._loop._watched(fd)
-        if handles is None:
+        watched = self._loop._watched(fileobj)
+        if watched is None:
             raise KeyError(f"{fileobj!r} is not registered")
-        mask = selectors.EVENT_READ * (handles[0] is not None) | selectors.EVENT_WRITE * (
-            handles[1] is not None
-        )
-        return selectors.SelectorKey(fileobj, fd, mask, handles)
+        file, fd, reader, writer = watched
+        mask = selectors.EVENT_READ * (reader is not None) | selectors.EVENT_WRITE * (writer is not None)
+        return selectors.SelectorKey(file, fd, mask, (reader, writer))
 
     def get_map(self) -> dict[int, selectors.SelectorKey]:
         """A copy, by descriptor. Transports and servers have no handles here."""
-        return {
-            fd: selectors.SelectorKey(fd, fd, mask, self._loop._watched(fd) or (None, None))
-            for fd, mask in self._loop._descriptors()
-        }
+        keys = {}
+        for fd, mask in self._loop._descriptors():
+            file, _, reader, writer = self._loop._watched(fd) or (fd, fd, None, None)
+            keys[fd] = selectors.SelectorKey(file, fd, mask, (reader, writer))
+        return keys
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         raise NotImplementedError("use loop.add_reader() and loop.add_writer()")

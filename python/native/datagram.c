@@ -226,14 +226,16 @@ static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target
     if (target != NULL && parse_datagram_address(self->family, target, &address) < 0)
         return datagram_bad_address(self);
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+    self->flags |= TRANSPORT_CALLED;
     result = view.len == 0 && PY_VERSION_HEX < 0x030D0000
                  ? 0 /* asyncio's own sends no empty ones there */
                  : casync_datagram_write(&self->datagram, view.buf, (size_t)view.len,
                                          target == NULL ? NULL : &address);
     PyBuffer_Release(&view);
-    if (result == -ENOMEM) return PyErr_NoMemory();
-    if (result < 0) return datagram_send_failed(self, make_os_error(result));
-    Py_RETURN_NONE;
+    if (result == -ENOMEM) PyErr_NoMemory();
+    if (result >= 0 || result == -ENOMEM) return transport_return(self, 0);
+    self->flags &= (uint16_t)~TRANSPORT_CALLED;
+    return datagram_send_failed(self, make_os_error(result));
 }
 
 /* sendto(data, addr=None) */
@@ -318,8 +320,9 @@ static PyObject *datagram_get_write_buffer_size(transport *self, PyObject *Py_UN
 
 static PyObject *datagram_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
+    self->flags |= TRANSPORT_CALLED;
     if (self->fd >= 0) casync_datagram_set_write_limits(&self->datagram, self->high_water, self->low_water);
-    Py_RETURN_NONE;
+    return transport_return(self, 0);
 }
 
 static PyObject *datagram_repr(transport *self) {

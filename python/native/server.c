@@ -298,6 +298,7 @@ static int serving_visit(serving *self, visitproc visit, void *arg) {
 
 static int watch_visit(watch *self, visitproc visit, void *arg) {
     int result = self->reader == NULL ? 0 : handle_visit(self->reader, visit, arg);
+    Py_VISIT(self->file);
     return result || self->writer == NULL ? result : handle_visit(self->writer, visit, arg);
 }
 

@@ -397,7 +397,7 @@ static int sock_watch(sock_operation *op) {
     if ((PyObject *)Py_TYPE(sock) == lp->state->socket_type)
         result = watch_socket(lp, op->fd, writing, op->handle, sock, op->tried);
     else
-        result = watch_set(lp, op->fd, writing, op->handle);
+        result = watch_set(lp, op->fd, writing, op->handle, NULL);
     if (result < 0) Py_CLEAR(op->handle);
     return result;
 }

@@ -27,7 +27,8 @@ enum {
     TRANSPORT_FLUSHING = 128,  /* close() was called, with bytes still to send */
     TRANSPORT_CONNECTED = 256, /* of datagrams: there is a peer */
     TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours to close */
-    TRANSPORT_LEFT = 1024      /* its loop was closed while it was open; for asyncio it is neither then */
+    TRANSPORT_LEFT = 1024,     /* its loop was closed while it was open; for asyncio it is neither then */
+    TRANSPORT_CALLED = 2048    /* in a method that raises what ends the program: see transport_flow */
 };
 
 enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE, TRANSPORT_DATAGRAM };
@@ -247,12 +248,18 @@ static bool on_eof_received(casync_stream *stream) {
     return true;
 }
 
-/* protocol.pause_writing() or resume_writing(), in the caller's context. */
+/* protocol.pause_writing() or resume_writing(), in the caller's context. What ends the program is raised by the
+   transport's method that led here, which TRANSPORT_CALLED announces, or else ends the run. */
 static void transport_flow(transport *self, enum name method, const char *failure) {
-    PyObject *result = PyObject_CallMethodNoArgs(self->protocol, self->loop->state->names[method]);
+    bool called = self->flags & TRANSPORT_CALLED;
+    PyObject *result;
+    self->flags &= (uint16_t)~TRANSPORT_CALLED; /* for what the protocol does in there */
+    result = PyObject_CallMethodNoArgs(self->protocol, self->loop->state->names[method]);
     if (result == NULL) {
         PyObject *exception = take_exception();
-        if (ends_program(exception))
+        if (called && ends_program(exception))
+            raise_exception(exception);
+        else if (ends_program(exception))
             loop_end_run(self->loop, exception);
         else
             loop_report(self->loop, PyUnicode_FromString(failure), exception, NAME_TRANSPORT,
@@ -626,15 +633,17 @@ static transport *transport_of_watcher(loop *lp, const casync_watcher *watcher) 
 }
 
 /* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched can
-   belong to one; the transports that are asyncio's own (of what is no kernel's socket) it finds itself. */
+   belong to one. What has no descriptor is left to asyncio's own: it knows the transports of what is no
+   kernel's socket, and finds none for a file that is closed. */
 static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     casync_watcher *found = NULL;
     transport *t;
-    if (has_descriptor(file)) {
-        int fd = parse_fd(file);
-        if (fd < 0) return NULL;
+    int fd = PyObject_AsFileDescriptor(file);
+    if (fd >= 0) {
         found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
         if (found == NULL) Py_RETURN_NONE;
+    } else {
+        PyErr_Clear();
     }
     t = transport_of_watcher(self, found);
     if (t == NULL)
@@ -750,6 +759,14 @@ static int transport_write_buffer(transport *self, PyObject *data) {
     return result;
 }
 
+/* The end of a method in which TRANSPORT_CALLED was set: None, or NULL if it has failed or the protocol raised
+   what ends the program. */
+static PyObject *transport_return(transport *self, int result) {
+    self->flags &= (uint16_t)~TRANSPORT_CALLED;
+    if (result < 0 || PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyObject *transport_write(transport *self, PyObject *data) {
     int result;
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
@@ -760,12 +777,12 @@ static PyObject *transport_write(transport *self, PyObject *data) {
     if (result < 0) return NULL;
     if (PyObject_Size(data) == 0) Py_RETURN_NONE;
     if (PyErr_Occurred()) return NULL;
+    self->flags |= TRANSPORT_CALLED;
     if (transport_drops_writes(self))
         result = transport_drop_write(self);
     else
         result = PyBytes_Check(data) ? transport_write_bytes(self, data) : transport_write_buffer(self, data);
-    if (result < 0) return NULL;
-    Py_RETURN_NONE;
+    return transport_return(self, result);
 }
 
 /* Exports every item of a list: the number exported so far is in *count even on failure. */
@@ -810,10 +827,10 @@ static PyObject *transport_writelines(transport *self, PyObject *lines) {
     if (result < 0) return NULL;
     items = PySequence_Fast(lines, "writelines() takes an iterable of bytes-like objects");
     if (items == NULL) return NULL;
+    self->flags |= TRANSPORT_CALLED;
     result = PySequence_Fast_GET_SIZE(items) == 0 ? 0 : transport_write_items(self, items);
     Py_DECREF(items);
-    if (result < 0) return NULL;
-    Py_RETURN_NONE;
+    return transport_return(self, result);
 }
 
 static PyObject *transport_write_eof(transport *self, PyObject *Py_UNUSED(ignored)) {
@@ -863,9 +880,10 @@ static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs)
 
 static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
+    self->flags |= TRANSPORT_CALLED;
     if (self->fd >= 0 && !(self->flags & (TRANSPORT_EMPTYING | TRANSPORT_FLUSHING)))
         casync_set_write_limits(&self->stream, self->high_water, self->low_water);
-    Py_RETURN_NONE;
+    return transport_return(self, 0);
 }
 
 /* _make_empty_waiter(): a future that is done when nothing is left to send; for sendfile. */

@@ -8,6 +8,9 @@
    A socket that sock.c waits for has a watch that is kept, in the table `kept`: it rests from one wait to the
    next (casync_watcher_keep), so these need no epoll_ctl.
 
+   A watch is found by its descriptor or, once that is closed, by the object it was first added with, as in
+   selectors._fileobj_lookup (CPython's Lib/selectors.py): anyio removes its readers that late.
+
    Invariants: a watch rests for a socket object, of which it has a weak reference: as long as that object has
    that descriptor, it is the same open file. (Not if it was replaced by dup2(), which nothing tells us.)
 
@@ -20,6 +23,7 @@ typedef struct watch {
     casync_watcher watcher; /* first: what casync_watcher_find returns */
     loop *loop;             /* borrowed: a loop drops its watches when it goes */
     handle *reader, *writer;
+    PyObject *file;   /* that it was added with; NULL of those that sock.c made */
     PyObject *socket; /* of those in loop->kept: a weak reference to the socket it rests for */
     bool drained;     /* of these: the last who read found less than asked for, and */
     uint8_t skips;    /* so many times, then, nobody need try to read before he waits */
@@ -51,14 +55,19 @@ static void handle_release(handle *h) {
 /* Stops a direction; true if it was watched. Frees the watch with its last, unless it is kept. */
 static bool watch_stop(watch *self, bool writing) {
     handle **side = watch_side(self, writing), *h = *side;
+    PyObject *file = NULL;
     if (h == NULL) return false;
     if (writing)
         casync_remove_writer(&self->watcher);
     else
         casync_remove_reader(&self->watcher);
     *side = NULL;
-    if (self->reader == NULL && self->writer == NULL && self->socket == NULL) PyMem_Free(self);
+    if (self->reader == NULL && self->writer == NULL && self->socket == NULL) {
+        file = self->file;
+        PyMem_Free(self);
+    }
     handle_release(h);
+    Py_XDECREF(file);
     return true;
 }
 
@@ -101,6 +110,19 @@ static int parse_fd(PyObject *object) {
         PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
     }
     return fd;
+}
+
+/* As parse_fd, also for a file that was closed while it is watched: the number is that of its watch. */
+static int find_fd(loop *self, PyObject *file) {
+    int fd = parse_fd(file);
+    if (fd >= 0 || !PyErr_ExceptionMatches(PyExc_ValueError)) return fd;
+    for (uint32_t i = 0; i < self->casync.fds_size; i++) {
+        watch *w = watch_of(casync_watcher_find(&self->casync, (int)i));
+        if (w == NULL || w->file != file) continue;
+        PyErr_Clear();
+        return (int)i;
+    }
+    return -1;
 }
 
 /* The handle for a direction. In debug mode, and observed, it calls `_python_reader(fd, asyncio.Handle)`,
@@ -160,8 +182,9 @@ static int watch_begin(watch *self, int fd, bool writing, handle *h) {
     return 0;
 }
 
-/* Watches a direction with a handle, in place of the one before. Takes a reference to it. */
-static int watch_set(loop *self, int fd, bool writing, handle *h) {
+/* Watches a direction with a handle, in place of the one before. Takes references to it and to the file, which
+   may be NULL. */
+static int watch_set(loop *self, int fd, bool writing, handle *h, PyObject *file) {
     casync_watcher *found = casync_watcher_find(&self->casync, fd);
     watch *w = found == NULL ? watch_new(self) : watch_of(found);
     if (w == NULL) {
@@ -169,8 +192,12 @@ static int watch_set(loop *self, int fd, bool writing, handle *h) {
             PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport or a server", fd);
         return -1;
     }
+    if (found == NULL) w->file = Py_XNewRef(file);
     if (watch_begin(w, fd, writing, h) == 0) return 0;
-    if (found == NULL) PyMem_Free(w);
+    if (found == NULL) {
+        PyMem_Free(w);
+        Py_XDECREF(file);
+    }
     return -1;
 }
 
@@ -189,6 +216,10 @@ static watch **kept_place(loop *self, int fd) {
     return &self->kept[fd];
 }
 
+static watch *kept_watch(loop *self, int fd) {
+    return (uint32_t)fd < self->kept_size ? self->kept[fd] : NULL;
+}
+
 /* Is it the socket that the watch rests for? Its descriptor is the same open file then. */
 static bool rests_for(watch *self, PyObject *sock) {
     PyObject *object = follow(self->socket);
@@ -199,7 +230,7 @@ static bool rests_for(watch *self, PyObject *sock) {
 /* Would reading find nothing, as far as one can tell? Somebody has read all there was, and the kernel, which
    watches on, has told of nothing new; and to try in spite of that was in vain lately. */
 static bool is_drained(loop *self, int fd, PyObject *sock) {
-    watch *w = (uint32_t)fd < self->kept_size ? self->kept[fd] : NULL;
+    watch *w = kept_watch(self, fd);
     if (w == NULL || !w->drained || w->skips == 0) return false;
     if (!(w->watcher.armed & CASYNC__READ) || !rests_for(w, sock)) return false;
     w->skips--;
@@ -208,11 +239,17 @@ static bool is_drained(loop *self, int fd, PyObject *sock) {
 
 /* The watch kept for a descriptor that nobody watches, for this socket from now on. */
 static watch *keep_watch(loop *self, int fd, PyObject *sock) {
-    watch **place = kept_place(self, fd), *w = place == NULL ? NULL : *place;
+    watch *w = kept_watch(self, fd), **place;
     PyObject *reference;
-    if (place == NULL || (w != NULL && rests_for(w, sock))) return w;
-    reference = PyWeakref_NewRef(sock, NULL);
+    if (w != NULL && rests_for(w, sock)) return w;
+    reference = PyWeakref_NewRef(sock, NULL); /* may run the collector, which may change the table */
     if (reference == NULL) return NULL;
+    place = kept_place(self, fd);
+    if (place == NULL) {
+        Py_DECREF(reference);
+        return NULL;
+    }
+    w = *place;
     if (w == NULL) {
         w = *place = watch_new(self);
         if (w == NULL) {
@@ -230,7 +267,7 @@ static watch *keep_watch(loop *self, int fd, PyObject *sock) {
    was in vain. */
 static int watch_socket(loop *self, int fd, bool writing, handle *h, PyObject *sock, bool tried) {
     watch *w;
-    if (casync_watcher_find(&self->casync, fd) != NULL) return watch_set(self, fd, writing, h);
+    if (casync_watcher_find(&self->casync, fd) != NULL) return watch_set(self, fd, writing, h, NULL);
     w = keep_watch(self, fd, sock);
     if (w == NULL || watch_begin(w, fd, writing, h) < 0) return -1;
     casync_watcher_keep(&w->watcher, true);
@@ -247,11 +284,11 @@ static PyObject *watch_start(loop *self, PyObject *const *args, Py_ssize_t count
         return PyErr_Format(PyExc_TypeError, "%s() takes at least 2 arguments (%zd given)",
                             writing ? "_add_writer" : "_add_reader", count);
     if (self->closed) return raise_closed();
-    fd = parse_fd(args[0]);
+    fd = find_fd(self, args[0]);
     if (fd < 0) return NULL;
     h = watch_handle(self, args, count, writing, &returned);
     if (h == NULL) return NULL;
-    if (watch_set(self, fd, writing, h) < 0) Py_CLEAR(returned);
+    if (watch_set(self, fd, writing, h, args[0]) < 0) Py_CLEAR(returned);
     Py_DECREF(h);
     return returned;
 }
@@ -272,7 +309,7 @@ static PyObject *watch_remove(loop *self, PyObject *file, bool writing) {
     watch *w;
     int fd;
     if (self->closed) Py_RETURN_FALSE;
-    fd = parse_fd(file);
+    fd = find_fd(self, file);
     if (fd < 0) return NULL;
     found = casync_watcher_find(&self->casync, fd);
     w = watch_of(found);
@@ -284,14 +321,20 @@ static PyObject *loop_remove_reader(loop *self, PyObject *file) { return watch_r
 
 static PyObject *loop_remove_writer(loop *self, PyObject *file) { return watch_remove(self, file, true); }
 
-/* _watched(fd): None, or (the handle of reading, that of writing), as a selector's key has them. */
+/* _watched(file): None, or (file, descriptor, the handle of reading, that of writing), as a selector's key has
+   them. */
 static PyObject *loop_watched(loop *self, PyObject *file) {
-    int fd = parse_fd(file);
+    int fd = find_fd(self, file);
     if (fd < 0) return NULL;
     watch *w = self->closed ? NULL : watch_of(casync_watcher_find(&self->casync, fd));
     if (w == NULL) Py_RETURN_NONE;
-    return PyTuple_Pack(2, w->reader ? (PyObject *)w->reader : Py_None,
-                        w->writer ? (PyObject *)w->writer : Py_None);
+    PyObject *number = PyLong_FromLong(fd);
+    if (number == NULL) return NULL;
+    PyObject *watched =
+        PyTuple_Pack(4, w->file ? w->file : number, number, w->reader ? (PyObject *)w->reader : Py_None,
+                     w->writer ? (PyObject *)w->writer : Py_None);
+    Py_DECREF(number);
+    return watched;
 }
 
 /* _descriptors(): [(descriptor, events as the module selectors has them)], also of transports and servers. */

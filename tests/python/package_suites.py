@@ -107,18 +107,6 @@ SUITES = (
     Suite("websockets", ("tests/asyncio",), ("-p", "no:asyncio")),
 )
 
-# Not run, on either loop: a package and the start of a test's name there, and why.
-CLOSED_FILE = (
-    "a bug of casync's: remove_reader(file) raises ValueError after file.close(), asyncio's finds the file"
-)
-EXCLUDED = {
-    "anyio tests/test_sockets.py::TestUNIXStream::test_close_during_receive": CLOSED_FILE,
-    "anyio tests/test_sockets.py::TestUNIXStream::test_close_during_send": CLOSED_FILE,
-    "anyio tests/test_sockets.py::TestUNIXStream::test_close_after_cancelled_io": CLOSED_FILE,
-    "anyio tests/test_sockets.py::TestUNIXDatagramSocket::test_close_during_receive": CLOSED_FILE,
-    "anyio tests/test_sockets.py::TestConnectedUNIXDatagramSocket::test_close_during_receive": CLOSED_FILE,
-}
-
 
 @dataclass
 class Outcome:
@@ -176,8 +164,6 @@ class Runner:
             # Not the package's own options, which measure coverage, or run tests in many processes.
             words += ["-o", "addopts=", "-p", "no:cacheprovider", *self.suite.options]
             words += ["--timeout", str(TEST_TIMEOUT), "--timeout-method", "thread"]
-            for package, name in map(str.split, EXCLUDED):
-                words += ["--deselect", name] if package == self.suite.package else []
             environment = {
                 **os.environ,
                 "PYTHONPATH": str(HERE),
@@ -287,8 +273,6 @@ def show(reports: list[Report], loop: str) -> int:
                 print(f"noisy: {report.suite.package} {name}: failed, then passed when run again")
             elif outcome.verdict == "fail":
                 print(f"FAIL {report.suite.package} {name}\n{tail(outcome.detail)}")
-    for name, reason in EXCLUDED.items():
-        print(f"not run: {name}: {reason}")
     title = f"{loop} on {platform.python_version()}"
     print(f"\n{title:24}" + "".join(f"{column:>9}" for column in COLUMNS))
     for report in reports:

@@ -293,6 +293,76 @@ PROGRAMS = {
             await asyncio.sleep(1000)
         loop.run_until_complete(main())
     """,
+    # Not writelines(), which in asyncio 3.12.0 and 3.13.0 pauses nobody.
+    **{
+        f"{error} raised by pause_writing to who writes": f"""
+        class Failing(Protocol):
+            pause_writing = raiser({error}("of pause_writing"))
+        async def main():
+            for write in [
+                lambda transport: transport.write(bytes(10_000_000)),
+                lambda transport: transport.write(bytearray(10_000_000)),
+                lambda transport: transport.write(memoryview(bytes(10_000_000))),
+                lambda transport: transport.set_write_buffer_limits(0),
+            ]:
+                ours, theirs = pair()
+                transport, _ = await loop.create_connection(Failing, sock=ours)
+                while not transport.get_write_buffer_size(): transport.write(bytes(1024))
+                with told(): write(transport)
+                print(transport.get_write_buffer_size() > 0, transport.is_closing())
+                with told(): transport.write(b"more")
+                await turns()
+                transport.abort()
+                await turns()
+                theirs.close()
+        loop.run_until_complete(main())
+        """
+        for error in ("SystemExit", "KeyboardInterrupt", "LookupError")
+    },
+    "SystemExit raised by pause_writing of who writes in there": """
+        class Failing(Protocol):
+            def pause_writing(self):
+                print("pause")
+                self.transport.write(b"from pause_writing")
+                raise SystemExit(5)
+        async def main():
+            ours, theirs = pair()
+            transport, protocol = await loop.create_connection(Failing, sock=ours)
+            protocol.transport = transport
+            with told(): transport.write(bytes(10_000_000))
+            await turns()
+            transport.abort()
+            await turns()
+        loop.run_until_complete(main())
+    """,
+    "SystemExit raised by resume_writing": """
+        class Failing(Protocol):
+            resume_writing = raiser(SystemExit(6))
+        ours, theirs = pair()
+        async def main():
+            transport, _ = await loop.create_connection(Failing, sock=ours)
+            transport.write(bytes(10_000_000))
+            while True: await loop.sock_recv(theirs, 1 << 20)
+        loop.run_until_complete(main())
+    """,
+    "SystemExit raised by pause_writing of datagrams": """
+        class Failing(asyncio.DatagramProtocol):
+            pause_writing = raiser(SystemExit(5))
+        ours, theirs = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+        theirs.bind("\\0" + f"casync-{os.getpid()}")  # asyncio sends only to who has a name
+        ours.connect(theirs.getsockname())
+        async def main():
+            transport, _ = await loop.create_datagram_endpoint(Failing, sock=ours)
+            transport.set_write_buffer_limits(0)
+            while not transport.get_write_buffer_size():
+                try: transport.sendto(bytes(1000))
+                except SystemExit as error: print("raised:", repr(error))
+            transport.sendto(bytes(1000))
+            await turns()
+            transport.abort()
+            await turns()
+        loop.run_until_complete(main())
+    """,
     "a server's protocol factory that raises": """
         async def main():
             def factory(): raise LookupError("of the factory")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import selectors
 import socket
+import weakref
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from support import Loop, run_turns, turns, unix_pair
@@ -237,3 +242,201 @@ def test_a_closed_loop_watches_nothing(loop: Loop) -> None:
             loop.add_reader(ours, int)
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             loop.add_writer(ours, int)
+
+
+@pytest.mark.parametrize("direction", ["reader", "writer"])
+async def test_a_closed_file_is_known_by_its_object(loop: Loop, direction: str) -> None:
+    add, remove = getattr(loop, f"add_{direction}"), getattr(loop, f"remove_{direction}")
+    ours, theirs = unix_pair()
+    other, other_peer = unix_pair()
+    calls: list[str] = []
+    with theirs, other, other_peer:
+        add(other, int)
+        add(ours, calls.append, "old")
+        ours.close()
+        assert remove(ours) is True
+        with pytest.raises(ValueError):
+            remove(ours)
+        with pytest.raises(ValueError):
+            add(ours, calls.append, "old")
+        await turns()
+        assert calls == []
+        assert remove(other) is True
+
+
+async def test_a_closed_files_callback_can_be_replaced(loop: Loop) -> None:
+    ours, theirs = unix_pair()
+    calls: list[str] = []
+    with theirs, socket.socket(fileno=os.dup(ours.fileno())):
+        loop.add_reader(ours, calls.append, "old")
+        ours.close()
+        loop.add_reader(ours, calls.append, "new")
+        theirs.send(b"x")
+        while not calls:
+            await asyncio.sleep(0)
+        assert set(calls) == {"new"}
+        assert loop.remove_reader(ours) is True
+
+
+async def test_a_closed_file_is_known_by_the_object_that_came_first(loop: Loop) -> None:
+    ours, theirs = unix_pair()
+    number = ours.fileno()
+    with theirs:
+        loop.add_reader(number, int)
+        loop.add_reader(ours, int)
+        ours.close()
+        with pytest.raises(ValueError):
+            loop.remove_reader(ours)
+        assert loop.remove_reader(number) is True
+
+
+async def test_a_watched_file_stays_until_it_is_watched_no_more(loop: Loop) -> None:
+    ours, theirs = unix_pair()
+    weak = weakref.ref(ours)
+    number = ours.fileno()
+    with theirs:
+        loop.add_reader(ours, int)
+        loop.add_writer(ours, int)
+        ours = None  # type: ignore[assignment]
+        gc.collect()
+        assert loop.remove_reader(number)
+        alive = weak()
+        assert alive is not None and alive.fileno() == number
+        alive.close()
+        assert loop.remove_writer(alive)
+        del alive
+        gc.collect()
+        assert weak() is None
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_loop_that_nobody_closed_goes_with_what_it_watches(loop_module: ModuleType) -> None:
+    class File(socket.socket):
+        loop: object
+
+    abandoned = loop_module.new_event_loop()
+    file = File(socket.AF_UNIX)
+    file.loop = abandoned
+    abandoned.add_reader(file, int)
+    weak = weakref.ref(file)
+    del file, abandoned
+    gc.collect()
+    assert weak() is None
+
+
+async def test_a_closed_file_whose_number_is_used_again(loop: Loop) -> None:
+    old, old_peer = unix_pair()
+    calls: list[str] = []
+    number = old.fileno()
+    loop.add_reader(old, calls.append, "old")
+    old.close()
+    new, new_peer = unix_pair()
+    if new_peer.fileno() == number:
+        new, new_peer = new_peer, new
+    assert new.fileno() == number
+    with old_peer, new, new_peer:
+        new_peer.send(b"x")
+        await turns()
+        assert calls == []
+        assert loop.remove_reader(old) is True
+        assert loop.remove_reader(new) is False
+        loop.add_reader(new, calls.append, "new")
+        with pytest.raises(ValueError):
+            loop.remove_reader(old)
+        await turns()
+        assert set(calls) == {"new"}
+        assert loop.remove_reader(new) is True
+
+
+async def test_a_socket_that_was_closed_in_sock_recv_is_known_by_number_only(loop: Loop) -> None:
+    ours, theirs = unix_pair()
+    number = ours.fileno()
+    with theirs:
+        for _ in range(2):  # the second time its watch may have been kept
+            theirs.send(b"x")
+            assert await loop.sock_recv(ours, 1) == b"x"
+            receiving = asyncio.ensure_future(loop.sock_recv(ours, 1))
+            await turns(2)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+        receiving = asyncio.ensure_future(loop.sock_recv(ours, 1))
+        await turns(2)
+        ours.close()
+        with pytest.raises(ValueError):
+            loop.remove_reader(ours)
+        assert loop.remove_reader(number) is True
+        receiving.cancel()
+        await asyncio.wait([receiving])
+
+
+async def test_the_selectors_key_of_a_closed_file(loop: Any) -> None:
+    ours, theirs = unix_pair()
+    number = ours.fileno()
+    with theirs:
+        loop.add_reader(ours, int)
+        ours.close()
+        key = loop._selector.get_key(ours)
+        assert key.fileobj is ours
+        assert (key.fd, key.events) == (number, selectors.EVENT_READ)
+        assert loop._selector.get_map()[number] == key
+        assert loop.remove_reader(ours)
+        with pytest.raises(ValueError):
+            loop._selector.get_key(ours)
+
+
+async def test_a_reader_removed_while_its_successor_is_made(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = unix_pair()
+    number = ours.fileno()
+    removed: list[bool] = []
+    calls: list[str] = []
+
+    def remove() -> None:
+        if len(removed) == 0:
+            removed.append(loop.remove_reader(number))
+
+    class File:
+        def fileno(self) -> int:
+            remove()
+            return number
+
+    class Handle(asyncio.Handle):
+        def __init__(self, *args: Any) -> None:
+            remove()
+            super().__init__(*args)
+
+    with ours, theirs:
+        theirs.send(b"x")
+        for debug, file in (False, File()), (True, File()), (True, ours):
+            loop.set_debug(debug)
+            loop.add_reader(ours, calls.append, "old")
+            removed.clear()
+            with monkeypatch.context() as patched:
+                patched.setattr("asyncio.events.Handle", Handle)
+                loop.add_reader(file, calls.append, "new")
+            assert removed == [True]
+            calls.clear()
+            await turns()
+            assert set(calls) == {"new"}
+            assert loop.remove_reader(ours) is True
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_a_reader_removed_while_its_predecessor_goes(loop: Loop, debug: bool) -> None:
+    ours, theirs = unix_pair()
+    removed: list[bool] = []
+
+    class Argument:
+        def __del__(self) -> None:
+            removed.append(loop.remove_reader(ours))
+
+    with ours, theirs:
+        loop.set_debug(debug)
+        loop.add_reader(ours, print, Argument())
+        theirs.send(b"x")
+        loop.add_reader(ours, removed.append, True)
+        assert removed == [True]
+        await turns()
+        assert removed == [True]
+        assert loop.remove_reader(ours) is False
