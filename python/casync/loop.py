@@ -73,11 +73,25 @@ class _Queue(Sequence[asyncio.Handle]):
         for handle in self:
             handle.cancel()
 
+    def _real(self) -> Any:
+        self._loop._use_asyncio_turns()
+        return getattr(self._loop, self._name)
+
+    def __setitem__(self, index: Any, handle: Any) -> None:
+        self._real()[index] = handle
+
+    def __delitem__(self, index: Any) -> None:
+        del self._real()[index]
+
+    def __iadd__(self, handles: Any) -> Any:
+        queue = self._real()
+        queue += handles
+        return queue
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        self._loop._use_asyncio_turns()
-        return getattr(getattr(self._loop, self._name), name)
+        return getattr(self._real(), name)
 
 
 class _Selector(selectors.BaseSelector):
@@ -199,6 +213,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     @_ready.setter
     def _ready(self, queue: collections.deque[asyncio.Handle]) -> None:
+        if hasattr(self, "_deque"):  # not asyncio's __init__, but a program
+            self._use_asyncio_turns()
         self._deque = queue
 
     @property
@@ -251,12 +267,15 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
         except ValueError:  # the main thread of a subinterpreter has no signals
             return wait(*args)
+        if before not in (-1, ours):  # the program's own: it stays, as with asyncio; EINTR ends waits, too
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+            return wait(*args)
         try:
             return wait(*args)
         finally:
             # Signals that come between runs must reach the handlers of the next run.
             if not self._signal_handlers and before != ours:
-                signal.set_wakeup_fd(before)
+                signal.set_wakeup_fd(-1)
 
     def _make_self_pipe(self) -> None:
         """Called by __init__. The native wakeup needs no pipe; signals get one when they need it."""

@@ -6,6 +6,7 @@ Where a program replaces what a turn is made of, the turns are asyncio's own (se
 from __future__ import annotations
 
 import asyncio
+import collections
 import heapq
 import selectors
 import socket
@@ -434,6 +435,30 @@ def test_ready_can_be_worked_off_by_hand(loop: Loop) -> None:
     loop._ready.rotate(1)
     run_turns(loop)
     assert order == ["first", "third", "second"]
+
+
+def test_ready_can_be_changed_in_place(loop: Loop) -> None:
+    order: list[str] = []
+    first, _, third = [loop.call_soon(order.append, name) for name in ("first", "second", "third")]
+    del loop._ready[1]
+    loop._ready[0], loop._ready[1] = third, first
+    loop._ready += [loop._ready.pop()]
+    run_turns(loop)
+    assert order == ["third", "first"]
+
+
+def test_ready_can_be_replaced(loop: Loop) -> None:
+    class Queue(collections.deque):  # type: ignore[type-arg]
+        def popleft(self) -> Any:
+            return self.pop()
+
+    order: list[str] = []
+    loop.call_soon(order.append, "lost")
+    loop._ready = Queue()
+    for name in "first", "second":
+        loop.call_soon(order.append, name)
+    run_turns(loop)
+    assert order == ["second", "first"]
 
 
 def test_methods_of_a_derived_class_are_called(loop_module: ModuleType) -> None:

@@ -282,6 +282,24 @@ def test_the_wakeup_descriptor_is_restored_after_a_run(casync: ModuleType) -> No
     )
 
 
+def test_a_wakeup_descriptor_of_the_programs_own_is_told_meanwhile(loop_module: ModuleType) -> None:
+    output = run_script(
+        loop_module,
+        """
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno())
+        loop = new_event_loop()
+        came = loop.create_future()
+        signal.signal(signal.SIGUSR1, lambda *_: came.set_result("came"))
+        loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+        print(loop.run_until_complete(came), ours.recv(10) == bytes([signal.SIGUSR1]))
+        loop.close()
+        """,
+    )
+    assert output == "came True\n"
+
+
 def test_signals_keep_working_from_run_to_run_and_loop_to_loop(loop_module: ModuleType) -> None:
     run_script(
         loop_module,
