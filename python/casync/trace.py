@@ -78,7 +78,10 @@ def observe(loop: EventLoop, *observers: Observer) -> Iterator[None]:
     try:
         yield
     finally:
-        _set_observers(loop, tuple(one for one in _observers_of(loop) if one not in observers))
+        left = list(_observers_of(loop))
+        for observer in observers:
+            left.remove(observer)
+        _set_observers(loop, tuple(left))
 
 
 class _Observation:

@@ -311,6 +311,7 @@ def test_everything_public_is_named(casync: ModuleType) -> None:
     names = {"run", "new_event_loop", "EventLoop", "install", "is_installed", "EventLoopPolicy"}
     assert names <= set(casync.__all__)
     assert all(hasattr(casync, name) for name in casync.__all__)
+    assert set(casync.__all__) <= set(dir(casync))
     assert casync.__version__
 
 

@@ -158,6 +158,20 @@ def test_several_observers_in_any_order(casync: ModuleType) -> None:
     loop.close()
 
 
+def test_an_observer_may_observe_twice(casync: ModuleType) -> None:
+    async def main() -> None:
+        loop, names = asyncio.get_running_loop(), Names()
+        with casync_trace.observe(loop, names):
+            with casync_trace.observe(loop, names):
+                loop.call_soon(first)
+                await asyncio.sleep(0)
+            loop.call_soon(second)
+            await asyncio.sleep(0)
+        assert (names.begun.count("first"), names.begun.count("second")) == (2, 1)
+
+    casync.run(main())
+
+
 def test_an_observer_that_raises_harms_nobody(casync: ModuleType) -> None:
     class Failing(casync_trace.Observer):  # type: ignore[misc, name-defined]
         def before_call(self, call: Any) -> None:
