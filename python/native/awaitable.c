@@ -61,13 +61,20 @@ static int awaitable_check_idle(awaitable *self) {
     return -1;
 }
 
-static PySendResult awaitable_am_send(PyObject *object, PyObject *Py_UNUSED(value), PyObject **result) {
+/* Raises if it has ended, or is being stepped. */
+static int awaitable_check_live(awaitable *self) {
+    if (self->progress != AWAITABLE_FINISHED) return awaitable_check_idle(self);
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    return -1;
+}
+
+static PySendResult awaitable_am_send(PyObject *object, PyObject *value, PyObject **result) {
     awaitable *self = (awaitable *)object;
     PySendResult answer;
     *result = NULL;
-    if (awaitable_check_idle(self) < 0) return PYGEN_ERROR;
-    if (self->progress == AWAITABLE_FINISHED) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+    if (awaitable_check_live(self) < 0) return PYGEN_ERROR;
+    if (self->progress == AWAITABLE_CREATED && value != Py_None) {
+        PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
         return PYGEN_ERROR;
     }
     self->progress = AWAITABLE_RUNNING;
@@ -83,10 +90,10 @@ static PySendResult awaitable_am_send(PyObject *object, PyObject *Py_UNUSED(valu
     return answer;
 }
 
-/* send(None): what is yielded, or NULL with StopIteration(result) or an error set. */
-static PyObject *awaitable_send(PyObject *self, PyObject *Py_UNUSED(value)) {
+/* send(value): what is yielded, or NULL with StopIteration(result) or an error set. */
+static PyObject *awaitable_send(PyObject *self, PyObject *value) {
     PyObject *result;
-    PySendResult answer = awaitable_am_send(self, Py_None, &result);
+    PySendResult answer = awaitable_am_send(self, value, &result);
     if (answer == PYGEN_RETURN) {
         PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
         if (stop != NULL) raise_exception(stop);
@@ -152,14 +159,11 @@ static int awaitable_end(awaitable *self) {
 static PyObject *awaitable_throw(awaitable *self, PyObject *args) {
     PyObject *type, *value = Py_None, *traceback = Py_None;
     if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback)) return NULL;
-    if (awaitable_end(self) < 0) return NULL;
-    if (PyExceptionInstance_Check(type))
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    else if (PyExceptionClass_Check(type))
-        PyErr_SetObject(type, value == Py_None ? NULL : value);
+    if (awaitable_check_live(self) < 0 || awaitable_end(self) < 0) return NULL;
+    if (PyExceptionClass_Check(type) && value != Py_None)
+        PyErr_SetObject(type, value);
     else
-        PyErr_SetString(PyExc_TypeError,
-                        "exceptions must be classes or instances deriving from BaseException");
+        raise_object(type);
     return NULL;
 }
 

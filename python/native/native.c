@@ -242,6 +242,16 @@ static void raise_exception(PyObject *exception) {
 #endif
 }
 
+/* Raises an object as a raise statement does: an exception, or a class of them. */
+static void raise_object(PyObject *object) {
+    if (PyExceptionInstance_Check(object))
+        raise_exception(Py_NewRef(object));
+    else if (PyExceptionClass_Check(object))
+        PyErr_SetNone(object);
+    else
+        PyErr_SetString(PyExc_TypeError, "exceptions must derive from BaseException");
+}
+
 /* An OSError, or the subclass its number asks for, for one of casync's errors. */
 static PyObject *make_os_error(int64_t error) {
     return PyObject_CallFunction(PyExc_OSError, "is", (int)-error, casync_strerror(error));

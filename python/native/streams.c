@@ -107,17 +107,18 @@ static int reader_raise_incomplete(reader *self, PyObject *expected) {
 
 /* ---- operations ---- */
 
+/* It waits no longer. */
+static void operation_leave(read_operation *op) {
+    if (op->reader->operation == op) reader_set_waiter(op->reader, Py_None);
+}
+
 static void operation_finish(awaitable *self) {
     read_operation *op = (read_operation *)self;
+    if (op->reader != NULL) operation_leave(op);
     Py_CLEAR(op->handed);
     Py_CLEAR(op->separator);
     Py_CLEAR(op->reader);
     Py_CLEAR(op->stream);
-}
-
-/* It waits no longer. */
-static void operation_leave(read_operation *op) {
-    if (op->reader->operation == op) reader_set_waiter(op->reader, Py_None);
 }
 
 /* The end of a wait that brought nothing: bytes that were handed over go back to the buffer. */
@@ -205,7 +206,7 @@ static int operation_begin(read_operation *op, PyObject **result) {
         return -1;
     }
     if (op->reader->exception != Py_None) {
-        raise_exception(Py_NewRef(op->reader->exception));
+        raise_object(op->reader->exception);
         return -1;
     }
     if (op->separator != NULL || op->size != 0) return 0;
@@ -598,11 +599,17 @@ static reader *adopt_reader(state *st, PyObject *stream) {
 
 /* ---- an adopted writer ---- */
 
-/* The writer's transport, if it is a native one of sockets; else NULL, maybe with an exception. */
+/* The native transport that an object is; NULL if it is none of sockets, or has attributes of its own: one may
+   be a write() that a program has put there. */
+static transport *plain_transport(state *st, PyObject *object) {
+    if (!Py_IS_TYPE(object, st->transport_types[TRANSPORT_SOCKET])) return NULL;
+    return ((transport *)object)->dict == NULL ? (transport *)object : NULL;
+}
+
+/* The writer's transport, if it is one of those; else NULL, maybe with an exception. */
 static transport *writer_transport(state *st, PyObject *writer, PyObject **object) {
     *object = PyObject_GetAttr(writer, st->names[NAME_READER_TRANSPORT]);
-    if (*object == NULL || !Py_IS_TYPE(*object, st->transport_types[TRANSPORT_SOCKET])) return NULL;
-    return (transport *)*object;
+    return *object == NULL ? NULL : plain_transport(st, *object);
 }
 
 static PyObject *writer_write(PyObject *writer, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
@@ -757,11 +764,18 @@ static void transport_adopt_reader(transport *self) {
 
 /* ---- feeding ---- */
 
-/* Pauses the transport if the reader has more than it wants. */
+/* Pauses the transport, if it can be, when the reader has more than it wants. */
 static int reader_pause_if_full(reader *self) {
-    if (reader_size(self) <= 2 * self->limit || self->paused || self->transport == Py_None) return 0;
-    self->paused = true;
-    return reader_call_transport(self, NAME_PAUSE_READING);
+    Py_ssize_t half = (reader_size(self) + 1) / 2; /* twice the limit may be more than a Py_ssize_t holds */
+    if (half <= self->limit || self->paused || self->transport == Py_None) return 0;
+    if (reader_call_transport(self, NAME_PAUSE_READING) == 0) {
+        self->paused = true;
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) return -1;
+    PyErr_Clear();
+    Py_XSETREF(self->transport, Py_NewRef(Py_None));
+    return 0;
 }
 
 /* Gives read() what came, without a way through the buffer: how many bytes, or -1 with an exception set. */
@@ -774,22 +788,33 @@ static Py_ssize_t operation_hand(read_operation *op, casync_span span, PyObject 
     return op->handed == NULL ? -1 : size;
 }
 
+/* Hands the bytes to the read() that waits, and puts what it does not take into the buffer: how many it takes,
+   or -1 with an exception set and nothing changed. */
+static Py_ssize_t reader_keep_bytes(reader *self, casync_span span, PyObject *whole, bool waits) {
+    read_operation *op = self->operation;
+    bool hands = waits && op != NULL && op->kind == READ_SOME && reader_size(self) == 0;
+    Py_ssize_t handed = hands ? operation_hand(op, span, whole) : 0;
+    if (handed < 0) return -1;
+    if (reader_append(self, (const char *)span.ptr + handed, (Py_ssize_t)span.len - handed) == 0)
+        return handed;
+    if (hands) Py_CLEAR(op->handed);
+    return -1;
+}
+
 /* asyncio's StreamReader.feed_data. `whole` (or NULL) is the bytes object that they are all of. */
 static int reader_feed_bytes(reader *self, casync_span span, PyObject *whole) {
     state *st = reader_state(self);
     PyObject *waiter = Py_NewRef(self->waiter);
-    read_operation *op = self->operation;
-    Py_ssize_t handed = 0, size = (Py_ssize_t)span.len;
-    int waits = waiter == Py_None ? 0 : waiter_is_pending(st, waiter);
-    if (waits > 0 && op != NULL && op->kind == READ_SOME && reader_size(self) == 0)
-        handed = operation_hand(op, span, whole);
-    reader_set_waiter(self, Py_None);
-    if (waits < 0 || handed < 0 || reader_append(self, (const char *)span.ptr + handed, size - handed) < 0)
-        waits = -1;
-    else if (waits > 0)
-        waits = set_waiter(st, waiter, NAME_SET_RESULT, Py_None);
+    int result = waiter == Py_None ? 0 : waiter_is_pending(st, waiter);
+    bool waits = result > 0;
+    Py_ssize_t handed = result < 0 ? -1 : reader_keep_bytes(self, span, whole, waits);
+    if (handed >= 0) {
+        reader_set_waiter(self, Py_None);
+        result = waits ? set_waiter(st, waiter, NAME_SET_RESULT, Py_None) : 0;
+    } /* else who waits goes on waiting, for the transport's end */
     Py_DECREF(waiter);
-    return waits < 0 || handed == size ? waits : reader_pause_if_full(self);
+    if (handed < 0 || result < 0) return -1;
+    return handed == (Py_ssize_t)span.len ? 0 : reader_pause_if_full(self);
 }
 
 /* Bytes for an adopted reader, as above. 1: it has them; 0: they must go by protocol.data_received; -1: an

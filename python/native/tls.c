@@ -161,12 +161,12 @@ static int tls_control_app_writing(tls *self, Py_ssize_t pending) {
 }
 
 static int tls_send(tls *self, PyObject *data) {
-    PyObject *under = self->transport, *result;
-    if (under == NULL || !Py_IS_TYPE(under, self->st->transport_types[TRANSPORT_SOCKET]))
-        return tls_do(self, under, NAME_WRITE, data);
-    Py_INCREF(under);
-    result = transport_write((transport *)under, data);
-    Py_DECREF(under);
+    transport *under = self->transport == NULL ? NULL : plain_transport(self->st, self->transport);
+    PyObject *result;
+    if (under == NULL) return tls_do(self, self->transport, NAME_WRITE, data);
+    Py_INCREF((PyObject *)under);
+    result = transport_write(under, data);
+    Py_DECREF((PyObject *)under);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -579,6 +579,25 @@ static int tls_set_app_protocol(tls *self, PyObject *value, void *Py_UNUSED(clos
     return 0;
 }
 
+static Py_ssize_t *tls_limit(tls *self, void *offset) {
+    return (Py_ssize_t *)(void *)((char *)self + (uintptr_t)offset);
+}
+
+static PyObject *tls_get_limit(tls *self, void *offset) {
+    return PyLong_FromSsize_t(*tls_limit(self, offset));
+}
+
+/* Any number, as for asyncio: of one that is too large, or of a fraction, what fits. */
+static int tls_set_limit(tls *self, PyObject *value, void *offset) {
+    PyObject *whole = value == NULL ? NULL : PyNumber_Long(value);
+    Py_ssize_t limit = whole == NULL ? -1 : PyNumber_AsSsize_t(whole, NULL);
+    if (value == NULL) PyErr_SetString(PyExc_AttributeError, "a limit of this SSLProtocol cannot be deleted");
+    if (whole == NULL) return -1;
+    Py_DECREF(whole);
+    *tls_limit(self, offset) = limit;
+    return 0;
+}
+
 static int tls_traverse(tls *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
@@ -636,10 +655,6 @@ static PyMemberDef tls_members[] = {
     TLS_MEMBER("_transport", T_OBJECT_EX, transport),
     TLS_MEMBER("_write_backlog", T_OBJECT_EX, backlog),
     TLS_MEMBER("_write_buffer_size", T_PYSSIZET, backlog_size),
-    TLS_MEMBER("_outgoing_high_water", T_PYSSIZET, outgoing_high_water),
-    TLS_MEMBER("_outgoing_low_water", T_PYSSIZET, outgoing_low_water),
-    TLS_MEMBER("_incoming_high_water", T_PYSSIZET, incoming_high_water),
-    TLS_MEMBER("_incoming_low_water", T_PYSSIZET, incoming_low_water),
     TLS_MEMBER("_ssl_writing_paused", T_BOOL, ssl_writing_paused),
     TLS_MEMBER("_ssl_reading_paused", T_BOOL, ssl_reading_paused),
     TLS_MEMBER("_app_writing_paused", T_BOOL, app_writing_paused),
@@ -647,7 +662,14 @@ static PyMemberDef tls_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+#define TLS_LIMIT(name, field)                                                                               \
+    { name, (getter)tls_get_limit, (setter)tls_set_limit, NULL, (void *)offsetof(tls, field) }
+
 static PyGetSetDef tls_getsets[] = {
+    TLS_LIMIT("_outgoing_high_water", outgoing_high_water),
+    TLS_LIMIT("_outgoing_low_water", outgoing_low_water),
+    TLS_LIMIT("_incoming_high_water", incoming_high_water),
+    TLS_LIMIT("_incoming_low_water", incoming_low_water),
     {"_sslobj", (getter)tls_get_sslobj, (setter)tls_set_sslobj, NULL, NULL},
     {"_app_protocol", (getter)tls_get_app_protocol, (setter)tls_set_app_protocol, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from random import Random
 from types import ModuleType
 from typing import Any
@@ -163,6 +164,92 @@ async def test_an_error_of_the_connection_reaches_who_reads(loop: Loop) -> None:
             await read
     with pytest.raises(ZeroDivisionError):
         await writer.drain()
+    await end(writer, other)
+
+
+async def test_an_error_may_be_set_as_a_class(loop: Loop) -> None:
+    """As `raise` takes one; what is no exception is a TypeError."""
+    reader, writer, other = await stream_pair()
+    reader.set_exception(ConnectionResetError)  # type: ignore[arg-type]
+    for read in reader.read(1), reader.readexactly(1), reader.readuntil(), reader.read():
+        with pytest.raises(ConnectionResetError) as caught:
+            await read
+        assert isinstance(caught.value, ConnectionResetError)
+    reader.set_exception("no exception")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="exceptions must derive from BaseException"):
+        await reader.read(1)
+    await end(writer, other)
+
+
+@pytest.mark.parametrize("call", ["read(3)", "readexactly(5)", "readline()"])
+async def test_a_buffer_that_cannot_grow_ends_the_connection_and_who_waits(loop: Loop, call: str) -> None:
+    reader, writer, other = await stream_pair()
+    loop.set_exception_handler(lambda *_: None)
+    reading = loop.create_task(eval(f"reader.{call}"))
+    await turns(2)
+    with memoryview(reader._buffer):  # type: ignore[attr-defined]
+        other.write(b"hello")
+        with pytest.raises(BufferError):
+            await asyncio.wait_for(reading, TIMEOUT)
+    other.abort()
+    writer.close()
+    with contextlib.suppress(BufferError):
+        await writer.wait_closed()
+
+
+async def test_a_limit_without_bounds_pauses_nothing(loop: Loop) -> None:
+    reader, writer, other = await stream_pair(limit=sys.maxsize)
+    other.write(b"hello")
+    await until(lambda: len(reader._buffer) == 5)  # type: ignore[attr-defined]
+    assert not reader._paused  # type: ignore[attr-defined]
+    await end(writer, other)
+
+
+async def test_a_transport_that_cannot_be_paused_is_not(loop: Loop) -> None:
+    reader, writer, other = await stream_pair(limit=1)
+    reader._transport = asyncio.Transport()  # type: ignore[attr-defined]
+    other.write(b"hello")
+    assert await asyncio.wait_for(reader.readexactly(5), TIMEOUT) == b"hello"
+    other.write(b"hello")
+    await until(lambda: len(reader._buffer) == 5)  # type: ignore[attr-defined]
+    assert reader._transport is None  # type: ignore[attr-defined]
+    await end(writer, other)
+
+
+async def test_a_read_stepped_by_hand_is_a_coroutine(loop: Loop) -> None:
+    reader, writer, other = await stream_pair()
+    read: Any = reader.read(1)
+    with pytest.raises(TypeError, match="can't send non-None value to a just-started coroutine"):
+        read.send(1)
+    read.send(None)
+    with pytest.raises(KeyError):
+        read.throw(KeyError("thrown"))
+    assert reader._waiter is None  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        read.throw(KeyError("again"))
+    await end(writer, other)
+
+
+async def test_a_read_dropped_after_it_came_back_leaves_the_reader(loop: Loop) -> None:
+    """A coroutine is finalized once: what a __del__ has brought back must let go without that."""
+    reader, writer, other = await stream_pair()
+    saved: list[Any] = []
+
+    class Saver:
+        def __init__(self, read: Any) -> None:
+            self.cycle, self.read = self, read
+
+        def __del__(self) -> None:
+            saved.append(self.read)
+
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        Saver(reader.read(10))
+        collect_garbage()
+    saved[0].send(None)
+    assert reader._waiter is not None  # type: ignore[attr-defined]
+    saved.clear()
+    other.write(b"hello")
+    assert await asyncio.wait_for(reader.readexactly(5), TIMEOUT) == b"hello"
     await end(writer, other)
 
 

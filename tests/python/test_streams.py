@@ -167,6 +167,20 @@ async def test_a_writers_other_methods(loop: Loop) -> None:
         assert writer.is_closing()
 
 
+async def test_a_transports_own_write_is_called(loop: Loop) -> None:
+    """A program may put another write() into a transport, also of a writer that a server got before."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        transport = writer.transport
+        write = transport.write
+        transport.write = lambda data: write(data.upper())  # type: ignore[method-assign]
+        await echo(reader, writer)
+
+    async with connection(serve) as (reader, writer):
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"HELLO"
+
+
 async def test_unix_streams(loop: Loop, tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
     async with await asyncio.start_unix_server(echo, path):

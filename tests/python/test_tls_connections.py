@@ -326,6 +326,11 @@ async def test_write_buffer_limits(loop: Loop, contexts: Contexts) -> None:
     assert transport.get_write_buffer_limits() == (10, 40)
     with pytest.raises(ValueError):
         transport.set_write_buffer_limits(high=1, low=2)
+    transport.set_write_buffer_limits(high=1e6, low=100.0)
+    assert transport.get_write_buffer_limits() == (100, 1_000_000)
+    transport.set_write_buffer_limits(high=2**70, low=7)
+    assert transport.get_write_buffer_limits()[0] == 7
+    assert transport.get_write_buffer_limits()[1] >= sys.maxsize
     transport.set_write_buffer_limits(high=0)
     await until(lambda: client.events[-1] == "pause")  # nothing is never below nothing
     transport.write(b"hello")
