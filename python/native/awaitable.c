@@ -228,9 +228,27 @@ static PyMethodDef awaitable_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* cr_running, or cr_suspended: what inspect.getcoroutinestate() asks. */
+static PyObject *awaitable_get_state(awaitable *self, void *suspended) {
+    return PyBool_FromLong(self->progress == (suspended ? AWAITABLE_WAITING : AWAITABLE_RUNNING));
+}
+
+static PyObject *awaitable_get_await(awaitable *self, void *Py_UNUSED(closure)) {
+    return Py_NewRef(self->waiting == NULL ? Py_None : self->waiting);
+}
+
+/* There is no frame, and no code. */
+static PyObject *awaitable_get_none(awaitable *Py_UNUSED(self), void *Py_UNUSED(closure)) { Py_RETURN_NONE; }
+
 static PyGetSetDef awaitable_getsets[] = {
     {"__name__", (getter)awaitable_name, NULL, NULL, NULL},
     {"__qualname__", (getter)awaitable_qualname, NULL, NULL, NULL},
+    {"cr_running", (getter)awaitable_get_state, NULL, NULL, (void *)false},
+    {"cr_suspended", (getter)awaitable_get_state, NULL, NULL, (void *)true},
+    {"cr_await", (getter)awaitable_get_await, NULL, NULL, NULL},
+    {"cr_frame", (getter)awaitable_get_none, NULL, NULL, NULL},
+    {"cr_code", (getter)awaitable_get_none, NULL, NULL, NULL},
+    {"cr_origin", (getter)awaitable_get_none, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

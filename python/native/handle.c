@@ -207,16 +207,17 @@ static PyObject *handle_call(handle *self, state *st) {
 /* Tells the loop's exception handler of the exception that is set, in asyncio's words (Handle._run in
    asyncio/events.py). */
 static void handle_report(loop *lp, handle *self) {
-    PyObject *exception = take_exception(), *args = handle_args(self), *source = NULL, *message = NULL;
-    if (ends_program(exception) || args == NULL) {
-        Py_XDECREF(args);
+    PyObject *exception = take_exception(), *args, *source = NULL, *message = NULL;
+    if (ends_program(exception)) {
         loop_end_run(lp, exception);
         return;
     }
-    source = PyObject_CallFunctionObjArgs(lp->state->format_callback_source, self->callback, args, NULL);
+    args = handle_args(self);
+    if (args != NULL)
+        source = PyObject_CallFunctionObjArgs(lp->state->format_callback_source, self->callback, args, NULL);
     if (source != NULL) message = PyUnicode_FromFormat("Exception in callback %U", source);
     loop_report(lp, message, exception, NAME_HANDLE, (PyObject *)self, NAME_COUNT, NULL);
-    Py_DECREF(args);
+    Py_XDECREF(args);
     Py_XDECREF(source);
 }
 

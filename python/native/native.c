@@ -288,6 +288,21 @@ static PyObject *import_attribute(const char *module, const char *path) {
     return object;
 }
 
+/* A limit in bytes, which is any number for asyncio: of one that is too large, or of a fraction, what fits.
+   0, or -1 with an exception set. */
+static int parse_limit(PyObject *value, Py_ssize_t *limit) {
+    PyObject *whole;
+    if (!PyNumber_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "a limit must be a number, not %s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    whole = PyNumber_Long(value);
+    if (whole == NULL) return -1;
+    *limit = PyNumber_AsSsize_t(whole, NULL);
+    Py_DECREF(whole);
+    return 0;
+}
+
 /* The only argument of a method, given by position or by name; NULL, with TypeError set, if it is another. */
 static PyObject *only_argument(const char *method, const char *name, PyObject *const *args, Py_ssize_t count,
                                PyObject *keywords) {

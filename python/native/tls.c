@@ -587,15 +587,10 @@ static PyObject *tls_get_limit(tls *self, void *offset) {
     return PyLong_FromSsize_t(*tls_limit(self, offset));
 }
 
-/* Any number, as for asyncio: of one that is too large, or of a fraction, what fits. */
 static int tls_set_limit(tls *self, PyObject *value, void *offset) {
-    PyObject *whole = value == NULL ? NULL : PyNumber_Long(value);
-    Py_ssize_t limit = whole == NULL ? -1 : PyNumber_AsSsize_t(whole, NULL);
-    if (value == NULL) PyErr_SetString(PyExc_AttributeError, "a limit of this SSLProtocol cannot be deleted");
-    if (whole == NULL) return -1;
-    Py_DECREF(whole);
-    *tls_limit(self, offset) = limit;
-    return 0;
+    if (value != NULL) return parse_limit(value, tls_limit(self, offset));
+    PyErr_SetString(PyExc_AttributeError, "a limit of this SSLProtocol cannot be deleted");
+    return -1;
 }
 
 static int tls_traverse(tls *self, visitproc visit, void *arg) {

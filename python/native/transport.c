@@ -863,9 +863,8 @@ static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", keywords, &high_object,
                                      &low_object))
         return -1;
-    if (high_object != Py_None) high = PyNumber_AsSsize_t(high_object, NULL);
-    if (low_object != Py_None) low = PyNumber_AsSsize_t(low_object, NULL);
-    if (PyErr_Occurred()) return -1;
+    if (high_object != Py_None && parse_limit(high_object, &high) < 0) return -1;
+    if (low_object != Py_None && parse_limit(low_object, &low) < 0) return -1;
     if (high_object == Py_None)
         high = low_object == Py_None ? 65536 : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * low;
     if (low_object == Py_None) low = high < 0 ? (high - 3) / 4 : high / 4; /* Python's high // 4 */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import sys
 from random import Random
 from types import ModuleType
@@ -294,6 +295,20 @@ async def test_readers_that_are_patched_or_derived_are_used_as_they_are(
     other.write(b"noted")
     assert await plain.readexactly(5) == b"noted"
     assert b"".join(calls) == b"noted"
+    await end(writer, other)
+
+
+async def test_a_read_tells_its_state_as_a_coroutine(loop: Loop) -> None:
+    reader, writer, other = await stream_pair()
+    read: Any = reader.read(10)
+    assert not read.cr_running
+    task = loop.create_task(read)
+    await turns()
+    assert inspect.getcoroutinestate(read) == inspect.CORO_SUSPENDED or sys.version_info < (3, 11)
+    assert read.cr_await is not None
+    other.write(b"data")
+    assert await task == b"data"
+    assert inspect.getcoroutinestate(read) == inspect.CORO_CLOSED
     await end(writer, other)
 
 

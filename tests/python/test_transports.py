@@ -507,6 +507,18 @@ def test_a_transport_that_its_loop_left_is_not_closing(loop_module: ModuleType, 
         collect_garbage()
 
 
+async def test_marks_may_be_any_numbers(loop: Loop, pair: Pair) -> None:
+    transport, protocol = await connect(loop, pair[0])
+    for high in 1e6, 2**70:
+        transport.set_write_buffer_limits(high=high, low=1.0)
+        transport.write(b"data")
+        assert transport.get_write_buffer_limits()[0] == 1
+    with pytest.raises(TypeError):
+        transport.set_write_buffer_limits(high="much")
+    transport.close()
+    await protocol.lost
+
+
 @pytest.mark.parametrize("high", [-1, -4, -5])
 async def test_marks_below_zero_are_refused_in_the_same_words(loop: Loop, pair: Pair, high: int) -> None:
     transport, protocol = await connect(loop, pair[0])
