@@ -75,9 +75,17 @@ static void loop_check_deadlock(loop *self, int64_t timeout) {
     casync_wake(&self->casync);
 }
 
+/* Calls the handlers of signals that came since the last bytecode: where the wakeup descriptor is a program's
+   own, nothing would end the wait for them. What they queue ends it. */
+static void loop_run_signal_handlers(loop *self) {
+    if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
+    if (self->error != NULL || self->stopping || casync__has_work(&self->casync)) casync_wake(&self->casync);
+}
+
 static void loop_before_wait(void *arg, int64_t timeout) {
     loop *self = (loop *)arg;
     if (timeout == 0) return;
+    loop_run_signal_handlers(self);
     if (self->virtual_time) loop_check_deadlock(self, timeout);
     self->waiting = PyThreadState_Get(); /* to be seen by whoever gets the GIL next */
     PyEval_SaveThread();
