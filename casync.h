@@ -1363,7 +1363,7 @@ typedef struct casync_stream_options {
 typedef struct casync_filter casync_filter;
 
 /* A stream of bytes over a descriptor: TCP, Unix, a pipe. Yours, zeroed at first. It reads either by a
-   protocol with data_received or get_buffer, or by read operations. 512 bytes at most. */
+   protocol with data_received or get_buffer, or by read operations. 320 bytes at most. */
 struct casync_stream {
     casync_watcher watcher;          /* private, but for the descriptor: stream->watcher.fd */
     const casync_protocol *protocol; /* read-only */
@@ -3929,8 +3929,9 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
 
 /* A watcher is a row of the table above with two jobs, one a direction, which an event puts into the ready
    queue. So order and cancel are those of every other job. Streams, servers, datagrams, signals and those who
-   wait for a descriptor have watchers too; `kind` tells whose it is. Costs: see operations & backend. The
-   table has 16 bytes a descriptor number, doubled when needed. */
+   wait for a descriptor have watchers too; `kind` tells whose it is. One that is kept stays in the table, and
+   armed, while nothing is wanted of it: it rests, and whoever comes to its descriptor, or an event, ends that.
+   Costs: see operations & backend. The table has 16 bytes a descriptor number, doubled when needed. */
 
 enum {
     CASYNC__WATCHER_USER,

@@ -2,8 +2,9 @@
 
    Idea: asyncio's run_forever (which differs by version) is inherited and calls _run_once; ours runs
    casync turns until `_stopping` is set, so there is one Python call a run and none a turn. In debug
-   mode, and while the loop is observed (casync/trace.py), call_soon and its like go to the inherited methods, so real asyncio.Handles with tracebacks are
-   made, and come back through `_enqueue` wrapped in a native handle.
+   mode, and while the loop is observed (casync/trace.py), call_soon and its like go to the inherited
+   methods, so real asyncio.Handles with tracebacks are made, and come back through `_enqueue` wrapped in
+   a native handle.
 
    A program may replace what a turn is made of (nest_asyncio: _run_once; looptime: time() and the
    selector's select()). Then the turns are asyncio's own, BaseEventLoop._run_once over a deque and a heap,
@@ -13,8 +14,8 @@
    exception handler) is kept in `error`, and casync_break() ends the turn at once; what has not run
    stays queued, as in asyncio. A loop visits and clears what its queued handles hold.
 
-   Costs: a turn is casync's own; a poll, one check for Python's signal handlers (a load) beside it. The
-   GIL is dropped only if the system call really waits. */
+   Costs: a turn is casync's own; a poll, one check for Python's signal handlers (a load) beside it, and
+   one before it if it waits. The GIL is dropped only if the system call really waits. */
 
 /* Ends the run with an exception, whose reference is taken; the first one counts. */
 static void loop_end_run(loop *self, PyObject *exception) {

@@ -159,6 +159,36 @@ class Recorder(asyncio.Protocol):
         return bytes(self.data)
 
 
+class Buffered(asyncio.BufferedProtocol):
+    """A protocol with one buffer, which may be smaller than what arrives."""
+
+    def __init__(self, size: int) -> None:
+        self.buffer = bytearray(size)
+        self.data = bytearray()
+        self.events: list[str] = []
+        self.hints: list[int] = []
+        self.error: BaseException | None = None
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def get_buffer(self, sizehint: int) -> Any:
+        self.hints.append(sizehint)
+        return memoryview(self.buffer)  # asyncio's sslproto slices it, which would copy a bytearray
+
+    def buffer_updated(self, nbytes: int) -> None:
+        assert 0 < nbytes <= len(self.buffer)
+        self.data += self.buffer[:nbytes]
+
+    def eof_received(self) -> None:
+        self.events.append("eof")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.error = exc
+        self.lost.set_result(None)
+
+
 async def receive_exactly(sock: socket.socket, size: int) -> bytes:
     loop, data = asyncio.get_running_loop(), bytearray()
     while len(data) < size:

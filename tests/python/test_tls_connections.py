@@ -20,7 +20,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Contexts, Loop, Recorder, collect_garbage, pattern, turns, unix_pair, until, within
+from support import (
+    Buffered,
+    Contexts,
+    Loop,
+    Recorder,
+    collect_garbage,
+    pattern,
+    turns,
+    unix_pair,
+    until,
+    within,
+)
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 has another SSLProtocol")
 
@@ -365,33 +376,6 @@ async def test_reading_may_be_paused_by_data_received(loop: Loop, contexts: Cont
     client.transport.write(data)
     assert await server.received(len(data)) == data
     await close(server, client)
-
-
-class Buffered(asyncio.BufferedProtocol):
-    def __init__(self, size: int) -> None:
-        self.buffer = bytearray(size)
-        self.data = bytearray()
-        self.events: list[str] = []
-        self.error: BaseException | None = None
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def get_buffer(self, sizehint: int) -> Any:
-        assert isinstance(sizehint, int)
-        return memoryview(self.buffer)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        assert 0 < nbytes <= len(self.buffer)
-        self.data += self.buffer[:nbytes]
-
-    def eof_received(self) -> None:
-        self.events.append("eof")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.error = exc
-        self.lost.set_result(None)
 
 
 @pytest.mark.parametrize("size", [1, 100, 16384, 1_000_000])

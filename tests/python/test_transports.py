@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from support import (
+    Buffered,
     Loop,
     Recorder,
     collect_garbage,
@@ -576,36 +577,6 @@ async def test_the_protocol_can_be_changed_while_it_receives(loop: Loop, pair: P
     assert first.data == b"a"
     transport.close()
     await second.lost
-
-
-class Buffered(asyncio.BufferedProtocol):
-    """A protocol with one buffer, which may be smaller than what arrives."""
-
-    def __init__(self, size: int) -> None:
-        self.buffer = bytearray(size)
-        self.data = bytearray()
-        self.events: list[str] = []
-        self.hints: list[int] = []
-        self.error: BaseException | None = None
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def get_buffer(self, sizehint: int) -> Any:
-        self.hints.append(sizehint)
-        return self.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        assert 0 < nbytes <= len(self.buffer)
-        self.data += self.buffer[:nbytes]
-
-    def eof_received(self) -> None:
-        self.events.append("eof")
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.error = exc
-        self.lost.set_result(None)
 
 
 @pytest.mark.parametrize("size", [1, 100, 65536, 1_000_000])
