@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
@@ -256,13 +257,18 @@ def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[s
 
 
 def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
-    """Waits for a program to end, checks its exit status (None: any), and gives what it printed."""
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, _ = process.communicate()
-        raise AssertionError(f"the program did not end; its output:\n{output}") from None
+    """Waits for a program to end, checks its exit status (None: any), and gives what it printed and printed()
+    has not read."""
+    assert process.stdout
+    kill = threading.Timer(TIMEOUT, process.kill)
+    kill.start()
+    with process:
+        if process.stdin:
+            process.stdin.close()
+        output = process.stdout.read()  # communicate() would not have what printed() has read ahead
+    killed = not kill.is_alive()
+    kill.cancel()
+    assert not killed, f"the program did not end; its output:\n{output}"
     assert status is None or process.returncode == status, f"exit status {process.returncode}\n{output}"
     return output
 

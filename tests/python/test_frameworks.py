@@ -122,7 +122,7 @@ async def app(scope, receive, send):
             message = await receive()
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
-                print("lifespan ended on", loop_name(), flush=True)
+                print(f"lifespan ended on {loop_name()}")  # one string: several processes write to one pipe
                 return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": f"{loop_name()} ".encode(), "more_body": True})
