@@ -732,16 +732,16 @@ typedef void (*casync_release)(void *arg);
 /* OutBuf: a queue of bytes on their way out. Small ones are copied and share chunks, large ones are
    referenced and released when sent. A stream has one; use your own for your own descriptors. */
 typedef struct casync_outbuf {
-    casync_allocator allocator;
-    struct casync__out_chunk *first, *last; /* private */
-    size_t size;                            /* read-only: bytes in the queue */
+    const casync_allocator *allocator;
+    struct casync__out_chunk *last; /* private */
+    size_t size;                    /* read-only: bytes in the queue */
 } casync_outbuf;
 
 /* Below this, bytes given by reference are copied and released at once. */
 #define CASYNC_REFERENCE_MIN 4096
 
-/* Makes an empty queue; allocator.function may be NULL for the default one. */
-CASYNC_API void casync_outbuf_init(casync_outbuf *out, casync_allocator allocator);
+/* Makes an empty queue. The allocator must stay where it is; NULL is the default one. */
+CASYNC_API void casync_outbuf_init(casync_outbuf *out, const casync_allocator *allocator);
 
 /* Drops what is in it; releases run inside. */
 CASYNC_API void casync_outbuf_clear(casync_outbuf *out);
@@ -1363,7 +1363,7 @@ typedef struct casync_stream_options {
 typedef struct casync_filter casync_filter;
 
 /* A stream of bytes over a descriptor: TCP, Unix, a pipe. Yours, zeroed at first. It reads either by a
-   protocol with data_received or get_buffer, or by read operations. 320 bytes at most. */
+   protocol with data_received or get_buffer, or by read operations. 288 bytes at most. */
 struct casync_stream {
     casync_watcher watcher;          /* private, but for the descriptor: stream->watcher.fd */
     const casync_protocol *protocol; /* read-only */
@@ -1372,8 +1372,7 @@ struct casync_stream {
     casync_filter *filter;           /* read-only */
     /* private from here on */
     casync_server *server;
-    casync_link connections; /* in the server's list */
-    int64_t error;
+    casync_link connections;     /* in the server's list */
     struct casync__input *input; /* bytes read and not yet asked for, frames in the making; or NULL */
     struct casync__input *lent;  /* an earlier input, in which the frame last read still is; or NULL */
     size_t read_limit;
@@ -1383,6 +1382,7 @@ struct casync_stream {
     casync_link waiting; /* connect, drain and finish operations that wait */
     struct casync__fd_queue *received_fds;
     void *memory; /* what the server allocated for the connection, or NULL */
+    int32_t error;
     uint32_t flags;
 };
 
@@ -4767,6 +4767,7 @@ static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, v
 
 /* A queue of chunks. A copied chunk has its bytes behind its header, at least CASYNC__CHUNK_SIZE of them,
    and takes further small writes while it has room; a referenced one points to bytes of somebody else.
+   They are a ring: the queue has the last, which has the first behind it.
    Sending takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies, and allocates once
    in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one system call unless the
    vector was taken whole and more is queued. */
@@ -4797,24 +4798,29 @@ static size_t casync__spans_size(const casync_span *spans, size_t count) {
     return size;
 }
 
-CASYNC__DEFINE void casync_outbuf_init(casync_outbuf *out, casync_allocator allocator) {
+CASYNC__DEFINE void casync_outbuf_init(casync_outbuf *out, const casync_allocator *allocator) {
+    static const casync_allocator default_allocator = {casync__default_allocate, NULL};
     memset(out, 0, sizeof *out);
-    out->allocator = allocator;
-    if (!out->allocator.function) out->allocator.function = casync__default_allocate;
+    out->allocator = allocator ? allocator : &default_allocator;
+}
+
+static inline casync__out_chunk *casync__outbuf_first(const casync_outbuf *out) {
+    return out->last ? out->last->next : NULL;
 }
 
 static casync__out_chunk *casync__outbuf_add_chunk(casync_outbuf *out, size_t room) {
     casync__out_chunk *chunk =
-        (casync__out_chunk *)casync__realloc(&out->allocator, NULL, sizeof *chunk + room);
+        (casync__out_chunk *)casync__realloc(out->allocator, NULL, sizeof *chunk + room);
     if (!chunk) return NULL;
     memset(chunk, 0, sizeof *chunk);
     chunk->data = (const uint8_t *)(chunk + 1);
     chunk->room = room;
     chunk->passed_fd = -1;
-    if (out->last)
+    chunk->next = chunk;
+    if (out->last) {
+        chunk->next = out->last->next;
         out->last->next = chunk;
-    else
-        out->first = chunk;
+    }
     out->last = chunk;
     return chunk;
 }
@@ -4885,45 +4891,59 @@ CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *
 /* What goes out as one vector: chunks up to one that passes a descriptor, which must come first in its
    own, for the receiver gets it with that byte (unix(7)). */
 CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans, size_t count) {
-    const casync__out_chunk *chunk;
+    const casync__out_chunk *chunk = casync__outbuf_first(out);
     size_t used = 0;
-    for (chunk = out->first; chunk && used < count; chunk = chunk->next) {
+    while (chunk && used < count) {
         if (chunk->passed_fd >= 0 && used > 0) break;
         spans[used].ptr = chunk->data;
         spans[used++].len = chunk->size;
+        chunk = chunk == out->last ? NULL : chunk->next;
     }
     return used;
 }
 
-/* Removes the first chunk before it calls its release, which may use the queue. */
-static void casync__outbuf_drop_first(casync_outbuf *out) {
-    casync__out_chunk *chunk = out->first;
-    casync_release release = chunk->release;
-    void *arg = chunk->arg;
-    out->first = chunk->next;
-    if (!out->first) out->last = NULL;
-    out->size -= chunk->size;
-    if (chunk->passed_fd >= 0) casync__sys_close(chunk->passed_fd);
-    casync__free(&out->allocator, chunk);
-    if (release) release(arg);
-}
-
-CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) {
-    while (out->first) casync__outbuf_drop_first(out);
-}
-
-CASYNC__DEFINE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
-    while (out->first && size >= out->first->size) {
-        size -= out->first->size;
-        casync__outbuf_drop_first(out);
+/* Takes the chunks that these bytes fill out of the queue, and shortens the one behind them. Returns the first
+   of a chain, or NULL. */
+static casync__out_chunk *casync__outbuf_take(casync_outbuf *out, size_t size) {
+    casync__out_chunk *first = casync__outbuf_first(out), *chunk = first, *last_taken = NULL;
+    while (chunk && size >= chunk->size) {
+        size -= chunk->size;
+        out->size -= chunk->size;
+        last_taken = chunk;
+        chunk = chunk == out->last ? NULL : chunk->next;
     }
-    if (!out->first || size == 0) return;
-    out->first->data += size;
-    out->first->size -= size;
-    out->size -= size;
-    if (out->first->passed_fd >= 0) casync__sys_close(out->first->passed_fd);
-    out->first->passed_fd = -1;
+    if (chunk && size > 0) {
+        chunk->data += size;
+        chunk->size -= size;
+        out->size -= size;
+        if (chunk->passed_fd >= 0) casync__sys_close(chunk->passed_fd);
+        chunk->passed_fd = -1;
+    }
+    if (!last_taken) return NULL;
+    last_taken->next = NULL;
+    if (chunk)
+        out->last->next = chunk;
+    else
+        out->last = NULL;
+    return first;
 }
+
+/* They are out of the queue before the first release is called, which may use it. */
+CASYNC__DEFINE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
+    const casync_allocator *allocator = out->allocator;
+    casync__out_chunk *chunk = casync__outbuf_take(out, size);
+    while (chunk) {
+        casync__out_chunk *next = chunk->next;
+        casync_release release = chunk->release;
+        void *arg = chunk->arg;
+        if (chunk->passed_fd >= 0) casync__sys_close(chunk->passed_fd);
+        casync__free(allocator, chunk);
+        if (release) release(arg);
+        chunk = next;
+    }
+}
+
+CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) { casync_outbuf_consume(out, out->size); }
 
 /* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag of
    pwritev2 prevents it; before, the signal is blocked, and taken if it was not pending already. */
@@ -4981,9 +5001,9 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
     while (out->size > 0) {
         size_t count = casync_outbuf_peek(out, spans, CASYNC__SPANS_MAX),
                size = casync__spans_size(spans, count);
-        int64_t written = out->first->passed_fd >= 0
-                              ? casync__send_with_fd(fd, spans, count, out->first->passed_fd)
-                              : casync__write_spans(fd, is_socket, spans, count);
+        int passed_fd = casync__outbuf_first(out)->passed_fd;
+        int64_t written = passed_fd >= 0 ? casync__send_with_fd(fd, spans, count, passed_fd)
+                                         : casync__write_spans(fd, is_socket, spans, count);
         if (written < 0) return total > 0 ? total : written; /* an error comes again with the next flush */
         total += written;
         casync_outbuf_consume(out, (size_t)written);
@@ -8646,6 +8666,7 @@ static void casync__stream_ended(void *arg) {
 static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_loop *loop = casync__stream_loop(stream);
     casync_link others;
+    casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
     casync_outbuf unsent;
     bool closes = stream->protocol || stream->memory || casync__stream_is(stream, CASYNC__STREAM_FINISHING);
     casync_link *link;
@@ -8653,7 +8674,7 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
         return;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     stream->flags |= CASYNC__STREAM_ENDED;
-    stream->error = error;
+    stream->error = error < INT32_MIN ? INT32_MIN : (int32_t)error;
     casync__watcher_want(&stream->watcher, 0);
     casync_job_cancel(&stream->watcher.reader);
     casync_job_cancel(&stream->watcher.writer);
@@ -8676,7 +8697,8 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     /* Behind the callbacks of these operations, which may be in memory that ends with the connection. */
     if (closes) casync__queue_ending(&stream->watcher, casync__stream_ended);
     unsent = stream->out;
-    casync_outbuf_init(&stream->out, loop->allocator);
+    unsent.allocator = &allocator;
+    casync_outbuf_init(&stream->out, &loop->allocator);
     casync_outbuf_clear(&unsent); /* last: a release may close the stream */
 }
 
@@ -8702,7 +8724,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
 
     stream->protocol = protocol;
     stream->user = options->user;
-    casync_outbuf_init(&stream->out, loop->allocator);
+    casync_outbuf_init(&stream->out, &loop->allocator);
     stream->filter = NULL;
     stream->server = NULL;
     stream->error = 0;
@@ -8844,11 +8866,14 @@ CASYNC__DEFINE void casync_close(casync_stream *stream) {
     bool keep_fd = casync__stream_is(stream, CASYNC__STREAM_KEEP_FD);
     bool unshared = casync__stream_is(stream, CASYNC__STREAM_UNSHARED);
     casync_filter *filter = stream->filter;
+    casync_allocator allocator;
     casync_outbuf unsent = stream->out;
     void *memory = stream->memory;
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
 
-    casync_outbuf_init(&stream->out, loop->allocator);
+    allocator = loop->allocator; /* a release may close the loop, too */
+    unsent.allocator = &allocator;
+    casync_outbuf_init(&stream->out, &loop->allocator);
     casync__stream_end(stream, -ECONNABORTED);
     casync__guard_object_gone(loop, stream);
 
@@ -9030,7 +9055,7 @@ CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void 
     }
     chunk->passed_fd = (int)copy;
     casync__outbuf_fill(&stream->out, chunk, data, size);
-    if (stream->out.first == chunk) casync__flush(stream);
+    if (casync__outbuf_first(&stream->out) == chunk) casync__flush(stream);
     if (!casync__is_connected(stream)) return stream->error;
     if (stream->out.size > 0) casync__queued(stream);
     return (int64_t)size;

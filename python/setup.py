@@ -15,7 +15,8 @@ from build_native import WHAT_TO_INSTALL, missing_tools, write_include
 class BuildPython(build_py):
     def run(self) -> None:
         super().run()
-        write_include(Path(self.build_lib) / "casync" / "include")
+        packages = Path(__file__).resolve().parent if self.editable_mode else Path(self.build_lib)
+        write_include(packages / "casync" / "include")
 
 
 class BuildExtension(build_ext):

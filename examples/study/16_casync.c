@@ -148,12 +148,11 @@ static void signals(void) {
 
 /* Page 14. Small writes share a chunk, what casync_write_ref gets is not copied; all go in one vectored call. */
 static void buffers(void) {
-    casync_allocator default_allocator = {NULL, NULL};
     casync_outbuf out;
     int fds[2], i;
     section("buffers");
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0) abort();
-    casync_outbuf_init(&out, default_allocator);
+    casync_outbuf_init(&out, NULL);
     for (i = 0; i < 100; i++) {
         casync_span span = {"hello", 5};
         casync_outbuf_append(&out, &span, 1);

@@ -18,22 +18,6 @@ static transport *transport_of_datagram(casync_datagram *datagram) {
 
 /* ---- addresses ---- */
 
-static PyObject *make_unix_address(const casync_address *address) {
-    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address->storage.bytes;
-    size_t size = address->size, begin = offsetof(struct sockaddr_un, sun_path);
-    if (size <= begin) return address->size == 0 ? Py_NewRef(Py_None) : PyUnicode_FromString("");
-    if (un->sun_path[0] == '\0') return PyBytes_FromStringAndSize(un->sun_path, (Py_ssize_t)(size - begin));
-    return PyUnicode_DecodeFSDefaultAndSize(un->sun_path, (Py_ssize_t)strnlen(un->sun_path, size - begin));
-}
-
-static PyObject *make_datagram_address(const casync_address *address) {
-    inet_address inet;
-    const struct sockaddr *any = (const struct sockaddr *)(const void *)address->storage.bytes;
-    if (address->size == 0 || any->sa_family == AF_UNIX) return make_unix_address(address);
-    memcpy(&inet, address->storage.bytes, sizeof inet);
-    return make_inet_address(&inet);
-}
-
 static int parse_unix_address(PyObject *object, casync_address *address) {
     struct sockaddr_un un = {AF_UNIX, {0}};
     PyObject *path = PyObject_CheckBuffer(object) ? PyBytes_FromObject(object) : NULL;
@@ -148,7 +132,7 @@ static void datagram_call(transport *self, enum name method, PyObject *first, Py
 static void on_datagram_received(casync_datagram *datagram, casync_span span, const casync_address *from) {
     transport *self = transport_of_datagram(datagram);
     PyObject *data = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
-    PyObject *address = data == NULL ? NULL : make_datagram_address(from);
+    PyObject *address = data == NULL ? NULL : make_address(from);
     if (address != NULL)
         datagram_call(self, NAME_DATAGRAM_RECEIVED, data, address);
     else
@@ -194,7 +178,7 @@ static void datagram_fatal(transport *self, const char *message) {
     loop_report(self->loop, PyUnicode_FromString(message), Py_NewRef(exception), NAME_TRANSPORT,
                 (PyObject *)self, NAME_PROTOCOL, self->protocol);
     self->flags |= TRANSPORT_CLOSING;
-    self->lost_writes++;
+    transport_count_lost_write(self);
     Py_XSETREF(self->exception, exception);
     casync_datagram_abort(&self->datagram);
 }
@@ -348,18 +332,12 @@ static int datagram_family(int fd) {
     return family == AF_INET || family == AF_INET6 || family == AF_UNIX ? family : AF_UNSPEC;
 }
 
-/* A peer makes a socket connected. A Unix socket that is not bound has an empty name, and still is. */
-static bool datagram_has_peer(int fd) {
-    struct sockaddr_storage storage;
-    socklen_t size = sizeof storage;
-    return getpeername(fd, (struct sockaddr *)&storage, &size) == 0;
-}
-
 /* _make_datagram_transport(sock, protocol, address=None, waiter=None, extra=None), of the loop */
 static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"sock", "protocol", "address", "waiter", "extra", NULL};
     PyObject *sock, *protocol, *address = Py_None, *waiter = Py_None, *extra = Py_None;
     transport *t;
+    casync_address own, peer;
     int64_t error;
     int fd = -1, family = AF_UNSPEC;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO:_make_datagram_transport", keywords, &sock,
@@ -377,9 +355,10 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
     if (t == NULL) return NULL;
     t->family = family;
     t->address = address == Py_None ? NULL : Py_NewRef(address);
-    if (datagram_has_peer(fd)) t->flags |= TRANSPORT_CONNECTED;
-    read_address(fd, &t->local, getsockname);
-    read_address(fd, &t->peer, getpeername);
+    own = read_address(fd, getsockname);
+    peer = read_address(fd, getpeername);
+    if (peer.size > 0) t->flags |= TRANSPORT_CONNECTED;
+    if (transport_keep_names(t, &own, &peer) < 0) return (PyObject *)transport_undo(t);
     return (PyObject *)transport_begin(t, waiter);
 }
 
@@ -430,4 +409,5 @@ static PyType_Slot datagram_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec datagram_spec = TRANSPORT_SPEC("casync._native.DatagramTransport", datagram_slots);
+static PyType_Spec datagram_spec =
+    TRANSPORT_SPEC("casync._native.DatagramTransport", sizeof(transport), datagram_slots);

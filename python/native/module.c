@@ -212,7 +212,7 @@ static int add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec, Py
     return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
 }
 
-/* Is the slot `name` of _FlowControlMixin where `transport` mirrors it? */
+/* Is the slot `name` of _FlowControlMixin where `transport` has its own use for it? */
 static int check_slot(PyObject *mixin, const char *name, Py_ssize_t offset) {
     PyObject *descriptor = PyObject_GetAttrString(mixin, name);
     bool same = descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
@@ -225,48 +225,39 @@ static int check_slot(PyObject *mixin, const char *name, Py_ssize_t offset) {
     return -1;
 }
 
-/* A transport type that derives from two of asyncio's (or one: base2 is NULL). */
-static int add_transport_type(PyObject *module, state *st, enum transport_kind kind, PyType_Spec *spec,
-                              PyObject *base, PyObject *base2) {
-    PyObject *bases = base2 == NULL ? PyTuple_Pack(1, base) : PyTuple_Pack(2, base, base2);
-    int result = bases == NULL ? -1 : add_type(module, &st->transport_types[kind], spec, bases);
-    Py_XDECREF(bases);
-    return result;
-}
-
-/* Are the slots of _FlowControlMixin where `transport` mirrors them? */
 static int check_slots(PyObject *mixin) {
     return check_slot(mixin, "_extra", offsetof(transport, extra)) < 0 ||
-                   check_slot(mixin, "_high_water", offsetof(transport, slot_high_water)) < 0 ||
-                   check_slot(mixin, "_loop", offsetof(transport, slot_loop)) < 0 ||
-                   check_slot(mixin, "_low_water", offsetof(transport, slot_low_water)) < 0 ||
-                   check_slot(mixin, "_protocol_paused", offsetof(transport, slot_paused)) < 0
+                   check_slot(mixin, "_high_water", offsetof(transport, sock)) < 0 ||
+                   check_slot(mixin, "_loop", offsetof(transport, loop)) < 0 ||
+                   check_slot(mixin, "_low_water", offsetof(transport, server)) < 0 ||
+                   check_slot(mixin, "_protocol_paused", offsetof(transport, protocol)) < 0
                ? -1
                : 0;
 }
 
+/* They derive from what asyncio's derive from. */
 static int add_transport_types(PyObject *module, state *st) {
+    PyTypeObject **types = st->transport_types;
     PyObject *mixin = import_attribute("asyncio.transports", "_FlowControlMixin");
-    PyObject *reader = import_attribute("asyncio.transports", "ReadTransport");
-    PyObject *writer = import_attribute("asyncio.transports", "WriteTransport");
-    PyObject *datagram = import_attribute("asyncio.transports", "DatagramTransport");
+    PyObject *readers = import_attribute("asyncio.transports", "ReadTransport");
+    PyObject *datagrams = import_attribute("asyncio.transports", "DatagramTransport");
     PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE");
+    PyObject *both = mixin == NULL || datagrams == NULL ? NULL : PyTuple_Pack(2, mixin, datagrams);
     int result = -1;
-    if (mixin != NULL && reader != NULL && writer != NULL && datagram != NULL && mode != NULL &&
-        check_slots(mixin) == 0 &&
-        add_transport_type(module, st, TRANSPORT_SOCKET, &socket_transport_spec, mixin, NULL) == 0 &&
-        add_transport_type(module, st, TRANSPORT_DATAGRAM, &datagram_spec, mixin, datagram) == 0 &&
-        add_transport_type(module, st, TRANSPORT_READ_PIPE, &read_pipe_spec, reader, NULL) == 0 &&
-        add_transport_type(module, st, TRANSPORT_WRITE_PIPE, &write_pipe_spec, mixin, writer) == 0) {
-        PyObject *socket_transport = (PyObject *)st->transport_types[TRANSPORT_SOCKET];
+    if (both != NULL && readers != NULL && mode != NULL && check_slots(mixin) == 0 &&
+        add_type(module, &types[TRANSPORT_SOCKET], &socket_transport_spec, mixin) == 0 &&
+        add_type(module, &types[TRANSPORT_DATAGRAM], &datagram_spec, both) == 0 &&
+        add_type(module, &types[TRANSPORT_READ_PIPE], &read_pipe_spec, readers) == 0 &&
+        add_type(module, &types[TRANSPORT_WRITE_PIPE], &write_pipe_spec, mixin) == 0) {
+        PyObject *socket_transport = (PyObject *)types[TRANSPORT_SOCKET];
         result = PyObject_SetAttrString(socket_transport, "_sendfile_compatible", mode);
         if (result == 0) result = PyObject_SetAttrString(socket_transport, "_start_tls_compatible", Py_True);
     }
     Py_XDECREF(mixin);
-    Py_XDECREF(reader);
-    Py_XDECREF(writer);
-    Py_XDECREF(datagram);
+    Py_XDECREF(readers);
+    Py_XDECREF(datagrams);
     Py_XDECREF(mode);
+    Py_XDECREF(both);
     return result;
 }
 

@@ -229,5 +229,7 @@ static PyType_Slot write_pipe_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec read_pipe_spec = TRANSPORT_SPEC("casync._native.ReadPipeTransport", read_pipe_slots);
-static PyType_Spec write_pipe_spec = TRANSPORT_SPEC("casync._native.WritePipeTransport", write_pipe_slots);
+static PyType_Spec read_pipe_spec =
+    TRANSPORT_SPEC("casync._native.ReadPipeTransport", STREAM_TRANSPORT_SIZE, read_pipe_slots);
+static PyType_Spec write_pipe_spec =
+    TRANSPORT_SPEC("casync._native.WritePipeTransport", STREAM_TRANSPORT_SIZE, write_pipe_slots);

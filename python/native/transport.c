@@ -1,9 +1,9 @@
 /* SocketTransport: asyncio's stream transport around casync_stream.
 
    Idea: casync.h reads, buffers, sends and counts; its protocol callbacks become calls of the Python
-   protocol, in the context in which the transport was made. The type derives from
-   asyncio.transports._FlowControlMixin, whose slots are mirrored at the struct's head (and checked at
-   import) but unused: flow control is the stream's.
+   protocol, in the context in which the transport was made. Flow control is the stream's. The type still
+   derives from asyncio's _FlowControlMixin, for asyncio asks for that; what this has in slots are attributes
+   here, so that the slots, at the struct's head, can hold other things.
 
    Invariants: an open stream holds one reference to its transport (it is on loop->transports), until
    connection_lost or the loop's close. The descriptor is closed here, never by casync.h (keep_fd): by
@@ -28,7 +28,8 @@ enum {
     TRANSPORT_CONNECTED = 256, /* of datagrams: there is a peer */
     TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours to close */
     TRANSPORT_LEFT = 1024,     /* its loop was closed while it was open; for asyncio it is neither then */
-    TRANSPORT_CALLED = 2048    /* in a method that raises what ends the program: see transport_flow */
+    TRANSPORT_CALLED = 2048,   /* in a method that raises what ends the program: see transport_flow */
+    TRANSPORT_IP4 = 4096       /* its names are in `ip4` */
 };
 
 enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE, TRANSPORT_DATAGRAM };
@@ -44,30 +45,54 @@ typedef struct reader_feed {
     struct reader *reader; /* borrowed: it knows this feed; or NULL */
 } reader_feed;
 
+/* A socket's own name and its peer's, as they were when the transport was made: those of IPv4 are in the
+   transport, others, which are larger and vary, in a block. */
+enum { OWN_NAME, PEER_NAME };
+
+typedef struct {
+    struct in_addr host[2];
+    in_port_t port[2];
+} ip4_names;
+
+typedef struct {
+    uint8_t size[2]; /* 0: there is none */
+    uint8_t bytes[]; /* of both, one behind the other */
+} other_names;
+
+/* A connection at rest costs little more than this, and is not to: what only datagrams have comes last, and
+   the types of streams end before it. */
 typedef struct transport {
     PyObject ob_base;
-    PyObject *extra;                                                      /* BaseTransport's slot */
-    PyObject *slot_high_water, *slot_loop, *slot_low_water, *slot_paused; /* _FlowControlMixin's, NULL */
+    PyObject *extra;    /* slot _extra */
+    PyObject *sock;     /* slot _high_water; the socket, or the pipe's file object: closes the descriptor */
+    loop *loop;         /* slot _loop; until connection_lost */
+    PyObject *server;   /* slot _low_water */
+    PyObject *protocol; /* slot _protocol_paused */
     PyObject *dict, *weakrefs;
-    loop *loop; /* until connection_lost */
     struct transport *next, *previous;
-    PyObject *protocol, *server, *context, *exception, *empty_waiter;
-    PyObject *sock; /* the socket, or the pipe's file object: closes the descriptor */
+    PyObject *context, *exception, *empty_waiter;
     reader_feed feed;
     size_t high_water, low_water;
     int fd; /* -1 once closed, then sock_fd still tells */
     int sock_fd;
-    unsigned lost_writes;
     uint16_t flags;
     uint8_t kind;
-    inet_address local, peer; /* family AF_UNSPEC: neither IPv4 nor IPv6 */
-    int family;               /* of datagrams */
-    PyObject *address;        /* of datagrams: where they go, if to one address alone; or NULL */
+    uint8_t lost_writes; /* asyncio's _conn_lost, as far as it goes */
+    union {
+        ip4_names ip4;      /* of TRANSPORT_IP4 */
+        other_names *other; /* or NULL */
+    };
     union {
         casync_stream stream;
-        casync_datagram datagram; /* of TRANSPORT_DATAGRAM */
+        struct { /* of TRANSPORT_DATAGRAM */
+            casync_datagram datagram;
+            PyObject *address; /* where they go, if to one address alone; or NULL */
+            int family;
+        };
     };
 } transport;
+
+enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
@@ -103,6 +128,10 @@ static PyObject *transport_call(transport *self, enum name method, PyObject *arg
     return result;
 }
 
+static void transport_count_lost_write(transport *self) {
+    if (self->lost_writes < UINT8_MAX) self->lost_writes++;
+}
+
 /* asyncio's _force_close: connection_lost(exception) follows soon. Takes the exception's reference. */
 static void transport_force_close(transport *self, PyObject *exception) {
     if (self->lost_writes > 0 || self->fd < 0) {
@@ -130,7 +159,7 @@ static void transport_fatal(transport *self, const char *message) {
 
 /* The end of close(), when all is sent. */
 static void transport_finish_stream(transport *self) {
-    self->lost_writes++;
+    transport_count_lost_write(self);
     casync_finish_start(&self->stream);
 }
 
@@ -145,6 +174,107 @@ static void transport_begin_close(transport *self) {
         casync_pause_reading(&self->stream);
         casync_set_write_limits(&self->stream, 0, 0);
     }
+}
+
+/* ---- addresses ---- */
+
+/* getsockname(2) or getpeername(2) */
+typedef int ask_address(int fd, struct sockaddr *address, socklen_t *size);
+
+/* An address of no bytes if there is none. */
+static casync_address read_address(int fd, ask_address *ask) {
+    casync_address address;
+    socklen_t size = sizeof address.storage;
+    memset(&address, 0, sizeof address);
+    address.size = ask(fd, (struct sockaddr *)(void *)address.storage.bytes, &size) == 0 ? size : 0;
+    return address;
+}
+
+static sa_family_t family_of(const casync_address *address) {
+    return address->size == 0 ? AF_UNSPEC
+                              : ((const struct sockaddr *)(const void *)address->storage.bytes)->sa_family;
+}
+
+static bool is_known_family(sa_family_t family) {
+    return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
+}
+
+/* Once, or memory leaks: 0, or -1 with an exception set. */
+static int transport_keep_names(transport *self, const casync_address *own, const casync_address *peer) {
+    const casync_address *names[2] = {own, peer};
+    uint8_t *end;
+    if (family_of(own) == AF_INET && family_of(peer) == AF_INET) {
+        for (int which = OWN_NAME; which <= PEER_NAME; which++) {
+            struct sockaddr_in name;
+            memcpy(&name, names[which]->storage.bytes, sizeof name);
+            self->ip4.host[which] = name.sin_addr;
+            self->ip4.port[which] = name.sin_port;
+        }
+        self->flags |= TRANSPORT_IP4;
+        return 0;
+    }
+    self->other = PyMem_Malloc(sizeof *self->other + own->size + peer->size);
+    if (self->other == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    end = self->other->bytes;
+    for (int which = OWN_NAME; which <= PEER_NAME; which++) {
+        self->other->size[which] = (uint8_t)names[which]->size;
+        memcpy(end, names[which]->storage.bytes, names[which]->size);
+        end += names[which]->size;
+    }
+    return 0;
+}
+
+static void transport_free_names(transport *self) {
+    if (!(self->flags & TRANSPORT_IP4)) PyMem_Free(self->other);
+}
+
+/* OWN_NAME or PEER_NAME; of no bytes if there is none. */
+static casync_address transport_name(const transport *self, int which) {
+    casync_address address;
+    memset(&address, 0, sizeof address);
+    if (self->flags & TRANSPORT_IP4) {
+        struct sockaddr_in name = {.sin_family = AF_INET};
+        name.sin_addr = self->ip4.host[which];
+        name.sin_port = self->ip4.port[which];
+        address.size = sizeof name;
+        memcpy(address.storage.bytes, &name, sizeof name);
+    } else if (self->other != NULL) {
+        address.size = self->other->size[which];
+        memcpy(address.storage.bytes,
+               self->other->bytes + (which == OWN_NAME ? 0 : self->other->size[OWN_NAME]), address.size);
+    }
+    return address;
+}
+
+static PyObject *make_inet_address(const inet_address *address) {
+    char text[INET6_ADDRSTRLEN];
+    const void *host = address->any.sa_family == AF_INET6 ? (const void *)&address->in6.sin6_addr
+                                                          : (const void *)&address->in.sin_addr;
+    if (inet_ntop(address->any.sa_family, host, text, sizeof text) == NULL)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    if (address->any.sa_family == AF_INET) return Py_BuildValue("si", text, (int)ntohs(address->in.sin_port));
+    return Py_BuildValue("siII", text, (int)ntohs(address->in6.sin6_port),
+                         (unsigned)ntohl(address->in6.sin6_flowinfo), (unsigned)address->in6.sin6_scope_id);
+}
+
+static PyObject *make_unix_address(const casync_address *address) {
+    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address->storage.bytes;
+    size_t size = address->size, begin = offsetof(struct sockaddr_un, sun_path);
+    if (size <= begin) return PyUnicode_FromString("");
+    if (un->sun_path[0] == '\0') return PyBytes_FromStringAndSize(un->sun_path, (Py_ssize_t)(size - begin));
+    return PyUnicode_DecodeFSDefaultAndSize(un->sun_path, (Py_ssize_t)strnlen(un->sun_path, size - begin));
+}
+
+/* An address of IPv4, IPv6 or a Unix socket as Python's sockets have it, or None. */
+static PyObject *make_address(const casync_address *address) {
+    inet_address inet;
+    if (address->size == 0) Py_RETURN_NONE;
+    if (family_of(address) == AF_UNIX) return make_unix_address(address);
+    memcpy(&inet, address->storage.bytes, sizeof inet);
+    return make_inet_address(&inet);
 }
 
 /* ---- what the stream tells ---- */
@@ -445,22 +575,6 @@ static const casync_protocol *protocol_table(state *st, enum transport_kind kind
     return buffered < 0 ? NULL : buffered ? &buffered_protocol : &data_protocol;
 }
 
-/* Keeps an address if it is of a family that is kept; the source is as long as the longest. */
-static void set_address(inet_address *address, const struct sockaddr *source) {
-    if (source->sa_family == AF_INET || source->sa_family == AF_INET6)
-        memcpy(address, source, sizeof *address);
-    else
-        address->any.sa_family = AF_UNSPEC;
-}
-
-static void read_address(int fd, inet_address *address, int (*ask)(int, struct sockaddr *, socklen_t *)) {
-    struct sockaddr_storage storage;
-    socklen_t size = sizeof storage;
-    storage.ss_family = AF_UNSPEC;
-    (void)ask(fd, (struct sockaddr *)&storage, &size); /* not connected: no address */
-    set_address(address, (struct sockaddr *)&storage);
-}
-
 static int transport_schedule(transport *self, PyObject *waiter) {
     state *st = self->loop->state;
     PyObject *made = PyObject_GetAttr(self->protocol, st->names[NAME_CONNECTION_MADE]);
@@ -486,13 +600,17 @@ static void transport_close_native(transport *self) {
         casync_close(&self->stream);
 }
 
-/* What must be undone if making fails: the descriptor goes back to the caller. */
-static void transport_abandon(transport *self) {
+/* If making failed, with the exception that is set: the descriptor goes back to the caller. NULL. */
+static transport *transport_undo(transport *self) {
+    PyObject *exception = take_exception();
     transport_close_native(self);
     transport_forget_fd(self);
     Py_CLEAR(self->sock);
     transport_finish(self, self->loop->state);
     transport_unlink(self);
+    Py_DECREF(self);
+    raise_exception(exception);
+    return NULL;
 }
 
 static int64_t datagram_open(transport *self, int fd);
@@ -543,13 +661,7 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
 
 /* Queues connection_made. If that fails, the transport is undone, and NULL returned. */
 static transport *transport_begin(transport *self, PyObject *waiter) {
-    PyObject *exception;
-    if (transport_schedule(self, waiter) == 0) return self;
-    exception = take_exception();
-    transport_abandon(self);
-    Py_DECREF(self);
-    raise_exception(exception);
-    return NULL;
+    return transport_schedule(self, waiter) == 0 ? self : transport_undo(self);
 }
 
 /* A transport for a connected socket. sock (or NULL) is the socket object that owns it, peer (or NULL) the
@@ -557,21 +669,18 @@ static transport *transport_begin(transport *self, PyObject *waiter) {
 static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *protocol, PyObject *waiter,
                                 PyObject *extra, PyObject *server, const casync_address *peer) {
     state *st = lp->state;
+    casync_address own, asked;
     int64_t error;
     transport *self = transport_open(lp, TRANSPORT_SOCKET, fd, sock, protocol, extra, &error);
     if (self == NULL) return NULL;
-    read_address(fd, &self->local, getsockname);
-    if (peer == NULL)
-        read_address(fd, &self->peer, getpeername);
-    else
-        set_address(&self->peer, (const struct sockaddr *)(const void *)peer->storage.bytes);
+    own = read_address(fd, getsockname);
+    if (peer == NULL) asked = read_address(fd, getpeername);
+    if (transport_keep_names(self, &own, peer == NULL ? &asked : peer) < 0) return transport_undo(self);
     if (server != NULL && server != Py_None) {
         self->server = Py_NewRef(server);
         if (transport_tell_server(self, st, NAME_ATTACH) < 0) {
             Py_CLEAR(self->server);
-            transport_abandon(self);
-            Py_DECREF(self);
-            return NULL;
+            return transport_undo(self);
         }
     }
     return transport_begin(self, waiter);
@@ -689,18 +798,18 @@ static bool transport_drops_writes(const transport *self) {
 
 /* Data for a connection that is gone: asyncio warns from the fifth on. */
 static int transport_drop_write(transport *self) {
-    if (self->lost_writes++ >= 5) {
-        bool pipe = self->kind != TRANSPORT_SOCKET;
-        const char *module = pipe ? "asyncio.unix_events" : "asyncio.selector_events";
-        const char *message = pipe ? "pipe closed by peer or os.write(pipe, data) raised exception."
-                                   : "socket.send() raised exception.";
-        PyObject *warning = import_attribute(module, "logger.warning"), *result = NULL;
-        if (warning != NULL) result = PyObject_CallFunction(warning, "s", message);
-        Py_XDECREF(warning);
-        Py_XDECREF(result);
-        if (result == NULL) return -1;
-    }
-    return 0;
+    bool warns = self->lost_writes >= 5;
+    transport_count_lost_write(self);
+    if (!warns) return 0;
+    bool pipe = self->kind == TRANSPORT_READ_PIPE || self->kind == TRANSPORT_WRITE_PIPE;
+    const char *module = pipe ? "asyncio.unix_events" : "asyncio.selector_events";
+    const char *message = pipe ? "pipe closed by peer or os.write(pipe, data) raised exception."
+                               : "socket.send() raised exception.";
+    PyObject *warning = import_attribute(module, "logger.warning"), *result = NULL;
+    if (warning != NULL) result = PyObject_CallFunction(warning, "s", message);
+    Py_XDECREF(warning);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
 }
 
 /* What became of a write of `size` bytes: 0, or -1 with an exception set. After an error the stream
@@ -714,7 +823,7 @@ static int transport_written(transport *self, int64_t result, size_t size) {
         return -1;
     }
     self->flags |= TRANSPORT_CLOSING;
-    self->lost_writes++;
+    transport_count_lost_write(self);
     return 0;
 }
 
@@ -967,18 +1076,7 @@ static PyObject *transport_get_protocol(transport *self, PyObject *Py_UNUSED(ign
     return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
 }
 
-/* ---- addresses and the socket object ---- */
-
-static PyObject *make_inet_address(const inet_address *address) {
-    char text[INET6_ADDRSTRLEN];
-    const void *host = address->any.sa_family == AF_INET6 ? (const void *)&address->in6.sin6_addr
-                                                          : (const void *)&address->in.sin_addr;
-    if (inet_ntop(address->any.sa_family, host, text, sizeof text) == NULL)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    if (address->any.sa_family == AF_INET) return Py_BuildValue("si", text, (int)ntohs(address->in.sin_port));
-    return Py_BuildValue("siII", text, (int)ntohs(address->in6.sin6_port),
-                         (unsigned)ntohl(address->in6.sin6_flowinfo), (unsigned)address->in6.sin6_scope_id);
-}
+/* ---- the socket object and extra information ---- */
 
 /* A socket object for a descriptor, in asyncio's non-blocking mode. */
 static PyObject *make_socket(state *st, int fd) {
@@ -999,29 +1097,21 @@ static PyObject *transport_socket(transport *self, state *st) {
     return self->sock;
 }
 
-/* sock.getsockname() or getpeername(), or None if there is none, for the families casync.c does not print. */
-static PyObject *ask_address(transport *self, state *st, const char *method) {
-    PyObject *sock = transport_socket(self, st), *address;
+/* What sock.getsockname() or getpeername() gave, or None. Of families that are not known here it is asked
+   for now. */
+static PyObject *make_name(transport *self, state *st, int which) {
+    casync_address name = transport_name(self, which);
+    PyObject *sock;
+    if (name.size == 0 || is_known_family(family_of(&name))) return make_address(&name);
+    sock = transport_socket(self, st);
     if (sock == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    address = PyObject_CallMethod(sock, method, NULL);
-    if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
-        PyErr_Clear();
-        address = Py_NewRef(Py_None);
-    }
-    return address;
-}
-
-static PyObject *make_address_info(transport *self, state *st, const inet_address *address,
-                                   const char *method) {
-    return address->any.sa_family == AF_UNSPEC ? ask_address(self, st, method) : make_inet_address(address);
+    return PyObject_CallMethod(sock, which == OWN_NAME ? "getsockname" : "getpeername", NULL);
 }
 
 /* "socket", "sockname" or "peername", made now; NULL without an exception for other names. */
 static PyObject *make_extra_info(transport *self, state *st, PyObject *name) {
-    if (PyUnicode_Compare(name, st->names[NAME_PEERNAME]) == 0)
-        return make_address_info(self, st, &self->peer, "getpeername");
-    if (PyUnicode_Compare(name, st->names[NAME_SOCKNAME]) == 0)
-        return make_address_info(self, st, &self->local, "getsockname");
+    if (PyUnicode_Compare(name, st->names[NAME_PEERNAME]) == 0) return make_name(self, st, PEER_NAME);
+    if (PyUnicode_Compare(name, st->names[NAME_SOCKNAME]) == 0) return make_name(self, st, OWN_NAME);
     if (PyUnicode_Compare(name, st->names[NAME_SOCKET]) == 0) {
         PyObject *sock = transport_socket(self, st);
         return sock == NULL ? NULL : PyObject_CallOneArg(st->transport_socket, sock);
@@ -1036,6 +1126,8 @@ static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObj
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name, &fallback))
         return NULL;
+    if (self->extra != NULL && !PyDict_Check(self->extra)) /* a program has put that there */
+        return PyObject_CallMethod(self->extra, "get", "OO", name, fallback);
     value = self->extra == NULL ? NULL : PyDict_GetItemWithError(self->extra, name);
     if (value != NULL) return Py_NewRef(value);
     if (PyErr_Occurred()) return NULL;
@@ -1077,6 +1169,14 @@ static PyObject *transport_get_conn_lost(transport *self, void *Py_UNUSED(closur
     return PyLong_FromUnsignedLong(self->lost_writes);
 }
 
+static PyObject *transport_get_high_water(transport *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSize_t(self->high_water);
+}
+
+static PyObject *transport_get_low_water(transport *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromSize_t(self->low_water);
+}
+
 /* As asyncio's _SelectorTransport.__repr__, with `size` bytes to send. */
 static PyObject *polling_repr(transport *self, size_t size) {
     const char *state_text = self->fd < 0 ? " closed" : transport_shows_closing(self) ? " closing" : "";
@@ -1107,7 +1207,7 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
     Py_VISIT(self->protocol);
     Py_VISIT(self->server);
     Py_VISIT(self->sock);
-    Py_VISIT(self->address);
+    if (self->kind == TRANSPORT_DATAGRAM) Py_VISIT(self->address);
     Py_VISIT(self->context);
     Py_VISIT(self->exception);
     Py_VISIT(self->empty_waiter);
@@ -1121,7 +1221,7 @@ static int transport_clear(transport *self) {
     Py_CLEAR(self->server);
     Py_CLEAR(self->sock);
     feed_close(&self->feed);
-    Py_CLEAR(self->address);
+    if (self->kind == TRANSPORT_DATAGRAM) Py_CLEAR(self->address);
     Py_CLEAR(self->context);
     Py_CLEAR(self->exception);
     Py_CLEAR(self->empty_waiter);
@@ -1157,6 +1257,7 @@ static void transport_dealloc(transport *self) {
     feed_close(&self->feed);
     transport_clear(self);
     Py_CLEAR(self->loop);
+    transport_free_names(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -1230,7 +1331,9 @@ static PyMethodDef socket_transport_methods[] = {
         {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},                     \
         {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},                       \
         {"_protocol_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PROTOCOL_PAUSED},     \
-        {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL}, {                                 \
+        {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL},                                   \
+        {"_high_water", (getter)transport_get_high_water, NULL, NULL, NULL},                                 \
+        {"_low_water", (getter)transport_get_low_water, NULL, NULL, NULL}, {                                 \
         "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL                             \
     }
 
@@ -1255,11 +1358,8 @@ static PyMemberDef transport_members[] = {
         Py_tp_members, transport_members                                                                     \
     }
 
-#define TRANSPORT_SPEC(name, slots)                                                                          \
-    {                                                                                                        \
-        name, sizeof(transport), 0,                                                                          \
-            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots               \
-    }
+#define TRANSPORT_SPEC(name, size, slots)                                                                    \
+    { name, size, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots }
 
 static PyType_Slot socket_transport_slots[] = {
     BASE_SLOTS,
@@ -1271,4 +1371,4 @@ static PyType_Slot socket_transport_slots[] = {
 };
 
 static PyType_Spec socket_transport_spec =
-    TRANSPORT_SPEC("casync._native.SocketTransport", socket_transport_slots);
+    TRANSPORT_SPEC("casync._native.SocketTransport", STREAM_TRANSPORT_SIZE, socket_transport_slots);

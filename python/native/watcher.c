@@ -88,33 +88,41 @@ static void watch_readable(void *arg) { watch_run((watch *)arg, false); }
 
 static void watch_writable(void *arg) { watch_run((watch *)arg, true); }
 
-/* int(object.fileno()), or -1 with an exception set. */
-static int ask_fileno(PyObject *object) {
-    PyObject *number = PyObject_CallMethod(object, "fileno", NULL);
-    PyObject *whole = number == NULL ? NULL : PyNumber_Long(number);
-    int fd = whole == NULL ? -1 : PyObject_AsFileDescriptor(whole);
+/* int(object.fileno()) */
+static PyObject *ask_fileno(PyObject *object) {
+    PyObject *number = PyObject_CallMethod(object, "fileno", NULL), *whole = NULL;
+    if (number != NULL) whole = PyNumber_Long(number);
     Py_XDECREF(number);
-    Py_XDECREF(whole);
-    return fd;
-}
-
-/* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd. */
-static int parse_fd(PyObject *object) {
-    int fd = PyObject_AsFileDescriptor(object);
-    if (fd < 0 && PyErr_ExceptionMatches(PyExc_TypeError)) {
-        PyErr_Clear();
-        fd = ask_fileno(object);
-    }
-    if (fd < 0 && !PyErr_ExceptionMatches(PyExc_OverflowError)) {
+    if (whole == NULL &&
+        (PyErr_ExceptionMatches(PyExc_AttributeError) || PyErr_ExceptionMatches(PyExc_TypeError) ||
+         PyErr_ExceptionMatches(PyExc_ValueError))) {
         PyErr_Clear();
         PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
     }
-    return fd;
+    return whole;
+}
+
+/* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd; -1 with an exception
+   set. */
+static int parse_fd(PyObject *object) {
+    PyObject *number = PyLong_Check(object) ? Py_NewRef(object) : ask_fileno(object);
+    int overflow = 0;
+    long fd = number == NULL ? -1 : PyLong_AsLongAndOverflow(number, &overflow);
+    if (fd > INT_MAX || overflow > 0)
+        PyErr_SetString(PyExc_OverflowError, "no file descriptor has so large a number");
+    else if (number != NULL && fd < 0)
+        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
+    Py_XDECREF(number);
+    return PyErr_Occurred() ? -1 : (int)fd;
 }
 
 /* As parse_fd, also for a file that was closed while it is watched: the number is that of its watch. */
 static int find_fd(loop *self, PyObject *file) {
     int fd = parse_fd(file);
+    if (fd < 0 && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        return INT_MAX; /* as little a descriptor as the number that was given */
+    }
     if (fd >= 0 || !PyErr_ExceptionMatches(PyExc_ValueError)) return fd;
     for (uint32_t i = 0; i < self->casync.fds_size; i++) {
         watch *w = watch_of(casync_watcher_find(&self->casync, (int)i));

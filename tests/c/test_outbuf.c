@@ -2,8 +2,12 @@
 #include "support.h"
 
 static casync_outbuf out;
+static casync_allocator allocator;
 
-static void open_outbuf(void) { casync_outbuf_init(&out, test_allocator()); }
+static void open_outbuf(void) {
+    allocator = test_allocator();
+    casync_outbuf_init(&out, &allocator);
+}
 
 static void close_outbuf(void) {
     casync_outbuf_clear(&out);
@@ -55,8 +59,7 @@ TEST(an_empty_queue_holds_nothing) {
 }
 
 TEST(init_without_an_allocator_uses_the_default) {
-    casync_allocator none = ZERO;
-    casync_outbuf_init(&out, none);
+    casync_outbuf_init(&out, NULL);
     EQ(append("abc", 3), 0);
     HOLDS("abc");
     casync_outbuf_clear(&out);
@@ -156,6 +159,23 @@ TEST(a_release_may_append) {
     casync_outbuf_consume(&out, sizeof large);
     SAID("released");
     HOLDS("tail-more");
+    close_outbuf();
+}
+
+static void start_anew(void *arg) {
+    say(arg);
+    casync_outbuf_clear(&out);
+    EQ(append("anew", 4), 0);
+}
+
+TEST(a_release_may_clear_the_queue_and_append) {
+    open_outbuf();
+    EQ(casync_outbuf_append_ref(&out, large, sizeof large, start_anew, WORD("1")), 0);
+    EQ(casync_outbuf_append_ref(&out, large, sizeof large, say, WORD("2")), 0);
+    EQ(append("tail", 4), 0);
+    casync_outbuf_consume(&out, 2 * sizeof large + 1);
+    SAID("1 2");
+    HOLDS("anew");
     close_outbuf();
 }
 
@@ -477,6 +497,7 @@ int main(int argc, char **argv) {
     RUN(large_references_are_released_when_consumed);
     RUN(references_are_released_in_their_order_by_clear);
     RUN(a_release_may_append);
+    RUN(a_release_may_clear_the_queue_and_append);
     RUN(peek_gives_as_many_spans_as_there_is_room_for);
     RUN(without_memory_append_adds_nothing);
     RUN(flush_writes_to_sockets_and_others);

@@ -2091,6 +2091,28 @@ TEST(a_release_inside_close_may_close_again) {
     close_with_peer();
 }
 
+static void free_loop(void *arg) {
+    casync_loop **own = (casync_loop **)arg;
+    EQ(casync_loop_close(*own), 0);
+    free(*own);
+    *own = NULL;
+}
+
+TEST(a_release_inside_close_may_free_the_loop) {
+    casync_loop *own = (casync_loop *)malloc(sizeof *own);
+    int fds[2];
+    make_socketpair(fds);
+    EQ(casync_loop_init(own, NULL), 0);
+    EQ(casync_stream_open(own, &a, fds[0], NULL, NULL), 0);
+    squeeze(&a);
+    EQ(casync_write_ref(&a, large, sizeof large, free_loop, &own), sizeof large);
+    EQ(casync_write_ref(&a, large, sizeof large, release_says, WORD("released")), sizeof large);
+    casync_close(&a);
+    PTR_EQ(own, NULL);
+    SAID("released");
+    close(fds[1]);
+}
+
 static int64_t two_pieces_at_eof(casync_filter *filter) {
     int64_t result = casync_filter_receive(filter, "one", 3);
     return result < 0 ? result : casync_filter_receive(filter, "two", 3);
@@ -2293,6 +2315,7 @@ int main(int argc, char **argv) {
     RUN(an_exception_handler_may_close_the_stream);
     RUN(an_operation_of_a_stream_that_was_never_opened_fails);
     RUN(a_release_inside_close_may_close_again);
+    RUN(a_release_inside_close_may_free_the_loop);
     RUN(the_end_comes_after_data_that_waits_for_resume);
     RUN(a_filter_may_say_that_the_stream_ended);
     RUN(a_filter_is_not_set_while_bytes_wait_that_it_should_have_seen);

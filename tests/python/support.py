@@ -262,12 +262,15 @@ def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
     assert process.stdout
     kill = threading.Timer(TIMEOUT, process.kill)
     kill.start()
-    with process:
-        if process.stdin:
-            process.stdin.close()
-        output = process.stdout.read()  # communicate() would not have what printed() has read ahead
-    killed = not kill.is_alive()
-    kill.cancel()
+    try:
+        with process:
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+            output = process.stdout.read()  # communicate() would not have what printed() has read ahead
+    finally:
+        killed = not kill.is_alive()
+        kill.cancel()
     assert not killed, f"the program did not end; its output:\n{output}"
     assert status is None or process.returncode == status, f"exit status {process.returncode}\n{output}"
     return output

@@ -14,7 +14,7 @@ from support import ended, run_script, start_script
 
 # What the programs share. Each may define more; `loop` is new, and `show` prints what went wrong.
 HEAD = """
-import atexit, contextlib, faulthandler, gc, multiprocessing, time, warnings
+import atexit, collections, contextlib, faulthandler, gc, multiprocessing, time, warnings
 warnings.simplefilter("ignore", ResourceWarning)
 warnings.simplefilter("ignore", DeprecationWarning)
 faulthandler.dump_traceback_later(50, exit=True)
@@ -389,6 +389,108 @@ PROGRAMS = {
         with told(): loop.run_until_complete(main())
     """,
     # -- use after close --
+    "addresses asked for after the end": """
+        def ended(transport):
+            return [transport.get_extra_info(name) for name in ("sockname", "peername", "nothing")]
+        async def one(family, address):
+            made, gone = [], asyncio.Event()
+            class Kept(asyncio.Protocol):
+                def connection_made(self, transport):
+                    made.append(transport)
+                    transport.close()
+                def connection_lost(self, exc):
+                    if len(made) == 2: gone.set()
+            listener = socket.socket(family)
+            listener.bind(address)
+            expected = listener.getsockname()
+            async with await loop.create_server(Kept, sock=listener):
+                with socket.socket(family) as client:
+                    client.setblocking(False)
+                    await loop.sock_connect(client, expected)
+                    client_name = client.getsockname()
+                    transport, _ = await loop.create_connection(Kept, sock=client)
+                    while len(made) < 2: await turns(1)
+                    await gone.wait()
+                    await turns()
+            own, other = sorted(made, key=lambda one: one is not transport)
+            print(ended(own) == [client_name, expected, None], ended(other) == [expected, client_name, None])
+        async def main():
+            await one(socket.AF_INET, ("127.0.0.1", 0))
+            await one(socket.AF_INET6, ("::1", 0))
+            await one(socket.AF_UNIX, f"\\0casync-{os.getpid()}")
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0))
+            name = transport.get_extra_info("socket").getsockname()
+            transport.close()
+            await turns()
+            print(ended(transport) == [name, None, None])
+        loop.run_until_complete(main())
+    """,
+    "addresses of a socket that the protocol closes, and another's that has its number": """
+        class Closes(asyncio.Protocol):
+            def connection_lost(self, exc):
+                number = ours.fileno()
+                ours.close()
+                self.other = socket.socket()
+                self.other.bind(("127.0.0.1", 0))
+                print(self.other.fileno() == number)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            names = [ours.getsockname(), ours.getpeername(), 1]
+            ours.setblocking(False)
+            async def main():
+                transport, protocol = await loop.create_connection(Closes, sock=ours)
+                transport.close()
+                await turns()
+                found = [transport.get_extra_info(name, 1) for name in ("sockname", "peername", "nothing")]
+                print(found == names)
+                protocol.other.close()
+            loop.run_until_complete(main())
+    """,
+    "addresses asked for in __del__": """
+        class Kept(asyncio.Protocol):
+            def connection_made(self, transport): self.transport = transport
+            def __del__(self):
+                print([self.transport.get_extra_info(name) == expected for name, expected in names.items()])
+        async def connect(family, address):
+            with socket.socket(family) as listener:
+                listener.bind(address)
+                listener.listen()
+                ours = socket.socket(family)
+                ours.connect(listener.getsockname())
+                names.update(sockname=ours.getsockname(), peername=ours.getpeername())
+                ours.setblocking(False)
+                return (await loop.create_connection(Kept, sock=ours))[0]
+        for family, address in [
+            (socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0)), (socket.AF_UNIX, "")
+        ]:
+            names = {}
+            transport = loop.run_until_complete(connect(family, address))
+            transport.abort()
+            del transport
+            loop.run_until_complete(turns())
+            gc.collect()
+        names = {}
+        transport = loop.run_until_complete(connect(socket.AF_INET, ("127.0.0.1", 0)))
+        loop.close()
+        del transport
+        gc.collect()
+    """,
+    "an _extra of another kind": """
+        async def main():
+            for extra in collections.ChainMap({"a": 1}), None, ["a"]:
+                ours, theirs = pair()
+                transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+                transport._extra = extra
+                with told(): print(transport.get_extra_info("a", 2), transport.get_extra_info("b", 2))
+                transport.close()
+                await turns()
+                theirs.close()
+        loop.run_until_complete(main())
+    """,
+    "what never was watched": """
+        for number in 1000, 1 << 40, 1 << 20000, -1, "no file":
+            with told(): print(loop.remove_reader(number), loop.remove_writer(number))
+    """,
     "everything after close": """
         ours, theirs = pair()
         async def nothing(): pass

@@ -28,6 +28,8 @@ async def main():
         return answer
 
 assert casync.run(main()) == b"HELLO\\n"
+headers = {path.name for path in pathlib.Path(casync.get_include()).iterdir()}
+assert headers == {"casync.h", "casync_import.h"}, headers
 print(pathlib.Path(casync.__file__).resolve())
 """
 
@@ -60,10 +62,10 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def check_install(package: Path, directory: Path) -> None:
+def check_install(package: Path, directory: Path, *flags: str) -> None:
     run(sys.executable, "-m", "venv", directory / "venv", cwd=directory)
     python = directory / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", package, cwd=directory)
+    run(python, "-m", "pip", "install", "--quiet", *flags, package, cwd=directory)
     assert str(directory) in run(python, "-c", PROGRAM, cwd=directory)
     run(python, "-m", "pip", "check", cwd=directory)
 
@@ -119,3 +121,9 @@ def test_installing_the_sdist(casync: ModuleType, built: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_installing_the_wheel(casync: ModuleType, built: Path, tmp_path: Path) -> None:
     check_install(next(built.glob("casync-*.whl")), tmp_path)
+
+
+@pytest.mark.slow
+def test_installing_for_development(casync: ModuleType, source: Path, tmp_path: Path) -> None:
+    shutil.copytree(source.parent, tmp_path / "source", symlinks=True)
+    check_install(tmp_path / "source" / "python", tmp_path, "--editable")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,19 @@ async def test_sock_sendfile(loop: Loop, big_file: Any) -> None:
         sending = loop.create_task(loop.sock_sendfile(ours, big_file, 1000, 1_500_000))
         assert await receive_exactly(theirs, 1_500_000) == pattern(2_000_000)[1000:1_501_000]
         assert await sending == 1_500_000
+
+
+async def test_sendfile_of_what_has_no_descriptor(loop: Loop) -> None:
+    ours, theirs = tcp_pair()
+    with theirs:
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        sending = loop.create_task(loop.sendfile(transport, io.BytesIO(pattern(1_000_000)), 10))
+        assert await receive_exactly(theirs, 999_990) == pattern(1_000_000)[10:]
+        assert await sending == 999_990
+        with pytest.raises(asyncio.SendfileNotAvailableError):
+            await loop.sendfile(transport, io.BytesIO(b"x"), fallback=False)
+        transport.close()
+        await protocol.lost
 
 
 async def test_sendfile_through_a_transport(loop: Loop, big_file: Any) -> None:

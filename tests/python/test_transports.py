@@ -186,6 +186,7 @@ async def test_write_buffer_limits(loop: Loop, pair: Pair) -> None:
     assert transport.get_write_buffer_limits() == (250, 1000)
     transport.set_write_buffer_limits(low=1000)
     assert transport.get_write_buffer_limits() == (1000, 4000)
+    assert (transport._low_water, transport._high_water) == (1000, 4000)
     transport.set_write_buffer_limits(high=0)
     assert transport.get_write_buffer_limits() == (0, 0)
     for bad in {"high": 1, "low": 2}, {"low": -1}, {"high": -1}:
