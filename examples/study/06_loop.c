@@ -107,8 +107,8 @@ static void readable(void *arg) {
 
 static void in_a_later_turn(void *arg) {
     say(arg);
-    call_later(20, stop, NULL);
     call_later(10, say, "timer");
+    call_later(20, stop, NULL);
 }
 
 static void soon(void *arg) {

@@ -79,8 +79,8 @@ def program(loop: Any) -> list[str]:
     def next_turn() -> None:
         said.append("soon, from a callback: the next turn")
         loop.remove_reader(theirs)
-        loop.call_later(0.02, loop.stop)
         loop.call_later(0.01, said.append, "timer")
+        loop.call_later(0.02, loop.stop)
 
     theirs.setblocking(False)
     ours.send(b"hello")

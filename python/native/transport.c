@@ -10,7 +10,8 @@
    the Python socket object if there is one, which is made on demand for accepted connections.
    `exception` is what connection_lost gets if this side ended the stream.
 
-   What pipes do otherwise than sockets is in pipe.c: transports of the three kinds share this struct.
+   What pipes do otherwise than sockets is in pipe.c, what datagrams do in datagram.c: all kinds share this
+   struct.
 
    Costs: a message read is one bytes object and one method call; a write is at most one system call.
    Immutable data that the socket does not take at once is referenced, not copied; what may change
@@ -59,8 +60,8 @@ typedef struct {
     uint8_t bytes[]; /* of both, one behind the other */
 } other_names;
 
-/* A connection at rest costs little more than this, and is not to: what only datagrams have comes last, and
-   the types of streams end before it. */
+/* Small, for a connection at rest takes little more than this: what only datagrams have comes last, and the
+   types of streams end before it. */
 typedef struct transport {
     PyObject ob_base;
     PyObject *extra;    /* slot _extra */
@@ -93,6 +94,8 @@ typedef struct transport {
 } transport;
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
+
+static_assert(STREAM_TRANSPORT_SIZE <= 456, "README's memory of an idle connection is that of this size");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));

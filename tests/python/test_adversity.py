@@ -19,7 +19,6 @@ warnings.simplefilter("ignore", ResourceWarning)
 warnings.simplefilter("ignore", DeprecationWarning)
 faulthandler.dump_traceback_later(50, exit=True)
 loop = new_event_loop()
-loop.slow_callback_duration = 1000
 
 def show(loop, context):
     "A message names functions, and native code has others: but then there is an exception."
@@ -669,6 +668,7 @@ PROGRAMS = {
             kept = [server, await asyncio.open_connection(*server.sockets[0].getsockname())]
             process = await asyncio.create_subprocess_exec("sleep", "1000")
             kept += [process, loop.create_task(turns(1000)), loop.run_in_executor(None, print, "executor")]
+            await kept[-1] # its thread may stall longer than all of this takes
             await turns()
             process.kill()
             await process.wait()

@@ -30,6 +30,7 @@ from redis.exceptions import ConnectionError, WatchError
 from support import TIMEOUT, Loop, ended, pattern, printed, runs_on
 
 BIG = pattern(3_000_000)
+PATIENT = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}  # redis-py 8 has 5 s
 
 
 @contextmanager
@@ -66,7 +67,7 @@ def redis_socket(tmp_path: Path) -> Iterator[str]:
 
 async def test_redis(loop: Loop, loop_module: ModuleType, redis_socket: str) -> None:
     runs_on(loop_module)
-    async with redis.asyncio.Redis(unix_socket_path=redis_socket) as client:
+    async with redis.asyncio.Redis(**PATIENT, unix_socket_path=redis_socket) as client:
         assert await client.set("big", BIG)
         assert await client.get("big") == BIG
         assert await client.get("nothing") is None
@@ -76,7 +77,9 @@ async def test_redis(loop: Loop, loop_module: ModuleType, redis_socket: str) -> 
 
 async def test_redis_connection_pool(loop: Loop, loop_module: ModuleType, redis_socket: str) -> None:
     runs_on(loop_module)
-    pool = redis.asyncio.BlockingConnectionPool.from_url(f"unix://{redis_socket}", max_connections=10)
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        f"unix://{redis_socket}", max_connections=10, timeout=TIMEOUT, **PATIENT
+    )
     async with redis.asyncio.Redis.from_pool(pool) as client:
         numbers = await asyncio.gather(*(client.incr("counter") for _ in range(300)))
         assert sorted(numbers) == list(range(1, 301))
@@ -87,7 +90,7 @@ async def test_redis_pipelines_and_transactions(
     loop: Loop, loop_module: ModuleType, redis_socket: str
 ) -> None:
     runs_on(loop_module)
-    async with redis.asyncio.Redis(unix_socket_path=redis_socket, decode_responses=True) as client:
+    async with redis.asyncio.Redis(**PATIENT, unix_socket_path=redis_socket, decode_responses=True) as client:
         async with client.pipeline(transaction=False) as pipeline:
             for number in range(2000):
                 pipeline.set(f"key{number}", "x" * number)
@@ -105,7 +108,7 @@ async def test_redis_pipelines_and_transactions(
 
 async def test_redis_publish_and_subscribe(loop: Loop, loop_module: ModuleType, redis_socket: str) -> None:
     runs_on(loop_module)
-    async with redis.asyncio.Redis(unix_socket_path=redis_socket, decode_responses=True) as client:
+    async with redis.asyncio.Redis(**PATIENT, unix_socket_path=redis_socket, decode_responses=True) as client:
         async with client.pubsub() as subscriber:
             await subscriber.subscribe("news")
             await subscriber.psubscribe("log.*")
@@ -129,7 +132,7 @@ async def test_redis_publish_and_subscribe(loop: Loop, loop_module: ModuleType, 
 
 async def test_redis_blocking_reads_end_early(loop: Loop, loop_module: ModuleType, redis_socket: str) -> None:
     runs_on(loop_module)
-    async with redis.asyncio.Redis(unix_socket_path=redis_socket, decode_responses=True) as client:
+    async with redis.asyncio.Redis(**PATIENT, unix_socket_path=redis_socket, decode_responses=True) as client:
 
         async def readers(count: int) -> None:
             while (await client.info("clients"))["blocked_clients"] != count:
@@ -152,7 +155,7 @@ async def test_redis_blocking_reads_end_early(loop: Loop, loop_module: ModuleTyp
 async def test_redis_comes_back(loop: Loop, loop_module: ModuleType, tmp_path: Path) -> None:
     runs_on(loop_module)
     path = tmp_path / "redis.sock"
-    client = redis.asyncio.Redis(unix_socket_path=str(path), retry=None)
+    client = redis.asyncio.Redis(**PATIENT, unix_socket_path=str(path), retry=None)
     with redis_server(tmp_path, "--unixsocket", path) as process:
         assert await client.set("key", "value")
         reader = asyncio.create_task(client.blpop("nothing"))
@@ -178,12 +181,13 @@ async def test_redis_over_tls(loop: Loop, loop_module: ModuleType, tmp_path: Pat
     options = ["--bind", "127.0.0.1", "--tls-port", str(port), "--tls-auth-clients", "no"]
     options += ["--tls-ca-cert-file", certificates, "--tls-cert-file", key, "--tls-key-file", key]
     with redis_server(tmp_path, *options):
-        options = {"ssl": True, "ssl_ca_certs": str(certificates)}
+        options = {**PATIENT, "ssl": True, "ssl_ca_certs": str(certificates)}
         async with redis.asyncio.Redis(host="127.0.0.1", port=port, **options) as client:
             assert await client.set("big", BIG)
             assert await client.get("big") == BIG
         with pytest.raises(ConnectionError, match=r"(?i)certificate"):
-            async with redis.asyncio.Redis(host="127.0.0.1", port=port, ssl=True, retry=None) as client:
+            options = {**PATIENT, "ssl": True, "retry": None}
+            async with redis.asyncio.Redis(host="127.0.0.1", port=port, **options) as client:
                 await client.ping()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import functools
+import os
 import signal
 import socket
 import ssl
@@ -177,6 +178,8 @@ def receive_until(client: socket.socket, text: bytes) -> None:
         data += chunk
 
 
+# By default it ends a connection 2 s after an answer: if it stalls as long, a request may be on its way.
+PATIENT = "--bind", "127.0.0.1:0", "--keep-alive", str(TIMEOUT)
 GUNICORN_WORKER = """
 from uvicorn_worker import UvicornWorker
 
@@ -188,7 +191,7 @@ class Worker(UvicornWorker):
 def test_gunicorn_with_uvicorns_worker(loop_module: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(ASGI_APP)
     (tmp_path / "worker.py").write_text(GUNICORN_WORKER.format(name=loop_module.__name__))
-    command = ["-m", "gunicorn", "--bind", "127.0.0.1:0", "--workers", "2", "-k", "worker.Worker", "app:app"]
+    command = ["-m", "gunicorn", *PATIENT, "--workers", "2", "-k", "worker.Worker", "app:app"]
     with python(*command, cwd=str(tmp_path)) as server:
         url = printed(server, r"http://127\.0\.0\.1:\d+").group()
         for _ in range(2):  # a worker that is terminated earlier has no lifespan
@@ -201,7 +204,7 @@ def test_gunicorn_with_uvicorns_worker(loop_module: ModuleType, tmp_path: Path) 
 def test_gunicorns_own_worker(casync: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(ASGI_APP)
     (tmp_path / "gunicorn.conf.py").write_text("import casync\ncasync.install()\n")
-    command = ["-m", "gunicorn", "--bind", "127.0.0.1:0", "-k", "asgi", "--asgi-loop", "asyncio", "app:app"]
+    command = ["-m", "gunicorn", *PATIENT, "-k", "asgi", "--asgi-loop", "asyncio", "app:app"]
     with python(*command, cwd=str(tmp_path)) as server:
         url = printed(server, r"http://127\.0\.0\.1:\d+").group()
         requests(casync, url)
@@ -224,7 +227,7 @@ async def main(*certificate):
         print("stopping", flush=True)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    options = {{"bind": ["127.0.0.1:0"], "graceful_timeout": 60, "errorlog": "-"}}
+    options = {{"bind": ["127.0.0.1:0"], "graceful_timeout": 60, "keep_alive_timeout": 60, "errorlog": "-"}}
     for path in certificate:
         options |= {{"certfile": path, "keyfile": path}}
     await serve(app, Config.from_mapping(options), shutdown_trigger=stopped)
@@ -469,10 +472,12 @@ async def test_watchfiles(loop: Loop, loop_module: ModuleType, tmp_path: Path) -
     for expected in watchfiles.Change.added, watchfiles.Change.modified, watchfiles.Change.deleted:
         change = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0)  # the watch is made in the generator's first step
-        if expected is watchfiles.Change.deleted:
-            path.unlink()
+        if expected is watchfiles.Change.added:  # each is one event: a second could come with the next change
+            path.touch()
+        elif expected is watchfiles.Change.modified:
+            os.truncate(path, 5)
         else:
-            path.write_text(expected.name)
+            path.unlink()
         assert await change == {(expected, str(path))}
     stop.set()
     assert [change async for change in changes] == []

@@ -24,6 +24,7 @@ from aiohttp import web
 from support import TIMEOUT, Loop, ended, finish, pattern, printed, python, within
 
 BIG = pattern(3_000_000)
+PATIENT = {"open_timeout": TIMEOUT, "close_timeout": TIMEOUT}  # websockets' own are 10 s
 
 
 def make_app() -> web.Application:
@@ -156,14 +157,14 @@ async def test_websockets(loop: Loop) -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with websockets.serve(serve, "127.0.0.1", 0, max_size=None) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with websockets.connect(f"ws://127.0.0.1:{port}", max_size=None, proxy=None) as connection:
+    async with websockets.serve(serve, "127.0.0.1", 0, max_size=None, **PATIENT) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with websockets.connect(url, max_size=None, proxy=None, **PATIENT) as connection:
             for message in "text", b"bytes", BIG:
                 await connection.send(message)
                 assert await connection.recv() == message
             await (await connection.ping())
-        async with websockets.connect(f"ws://127.0.0.1:{port}", proxy=None) as connection:
+        async with websockets.connect(url, proxy=None, **PATIENT) as connection:
             await connection.close(code=1001)
             assert connection.close_code == 1001
 
@@ -213,6 +214,8 @@ def test_uvicorn(loop_module: ModuleType, tmp_path: Path, implementation: str) -
         f"{name}:new_event_loop",
         "--lifespan",
         "on",
+        "--timeout-keep-alive",
+        str(TIMEOUT),
     ]
     with python("-m", "uvicorn", "app:app", *options, cwd=str(tmp_path)) as server:
         url = url_of(server)
@@ -226,7 +229,7 @@ def test_uvicorn(loop_module: ModuleType, tmp_path: Path, implementation: str) -
                 ]
                 answer = await client.post("/upload", content=BIG)
                 assert answer.text == f"{name} POST /upload {hashlib.sha1(BIG).hexdigest()}"
-            async with websockets.connect(url.replace("http", "ws"), proxy=None) as connection:
+            async with websockets.connect(url.replace("http", "ws"), proxy=None, **PATIENT) as connection:
                 for text in "hello", "x" * 100_000:
                     await connection.send(text)
                     assert await connection.recv() == text.upper()
