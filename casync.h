@@ -8666,7 +8666,7 @@ static void casync__stream_ended(void *arg) {
 static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_loop *loop = casync__stream_loop(stream);
     casync_link others;
-    casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
+    casync_allocator allocator;
     casync_outbuf unsent;
     bool closes = stream->protocol || stream->memory || casync__stream_is(stream, CASYNC__STREAM_FINISHING);
     casync_link *link;
@@ -8697,6 +8697,7 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     /* Behind the callbacks of these operations, which may be in memory that ends with the connection. */
     if (closes) casync__queue_ending(&stream->watcher, casync__stream_ended);
     unsent = stream->out;
+    allocator = loop->allocator; /* a release may close the loop, too */
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
     casync_outbuf_clear(&unsent); /* last: a release may close the stream */

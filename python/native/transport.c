@@ -95,7 +95,7 @@ typedef struct transport {
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
-static_assert(STREAM_TRANSPORT_SIZE <= 456, "README's memory of an idle connection is that of this size");
+static_assert(STREAM_TRANSPORT_SIZE <= 456, "a connection at rest takes more than README says");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
@@ -1104,11 +1104,14 @@ static PyObject *transport_socket(transport *self, state *st) {
    for now. */
 static PyObject *make_name(transport *self, state *st, int which) {
     casync_address name = transport_name(self, which);
-    PyObject *sock;
+    PyObject *sock, *asked;
     if (name.size == 0 || is_known_family(family_of(&name))) return make_address(&name);
     sock = transport_socket(self, st);
     if (sock == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    return PyObject_CallMethod(sock, which == OWN_NAME ? "getsockname" : "getpeername", NULL);
+    asked = PyObject_CallMethod(sock, which == OWN_NAME ? "getsockname" : "getpeername", NULL);
+    if (asked != NULL || !PyErr_ExceptionMatches(PyExc_OSError)) return asked;
+    PyErr_Clear();
+    Py_RETURN_NONE;
 }
 
 /* "socket", "sockname" or "peername", made now; NULL without an exception for other names. */

@@ -282,16 +282,19 @@ PROGRAMS = {
             await turns()
         loop.run_until_complete(main())
     """,
-    "SystemExit in pause_writing": """
+    **{
+        f"SystemExit in {method}": f"""
         class Failing(Protocol):
-            pause_writing = raiser(SystemExit(5))
+            {method} = raiser(SystemExit(5))
         ours, theirs = pair()
         async def main():
             transport, _ = await loop.create_connection(Failing, sock=ours)
             transport.write(bytes(10_000_000))
-            await asyncio.sleep(1000)
+            while True: await loop.sock_recv(theirs, 1 << 20)
         loop.run_until_complete(main())
-    """,
+        """
+        for method in ("pause_writing", "resume_writing")
+    },
     # Not writelines(), which in asyncio 3.12.0 and 3.13.0 pauses nobody.
     **{
         f"{error} raised by pause_writing to who writes": f"""
@@ -332,16 +335,6 @@ PROGRAMS = {
             await turns()
             transport.abort()
             await turns()
-        loop.run_until_complete(main())
-    """,
-    "SystemExit raised by resume_writing": """
-        class Failing(Protocol):
-            resume_writing = raiser(SystemExit(6))
-        ours, theirs = pair()
-        async def main():
-            transport, _ = await loop.create_connection(Failing, sock=ours)
-            transport.write(bytes(10_000_000))
-            while True: await loop.sock_recv(theirs, 1 << 20)
         loop.run_until_complete(main())
     """,
     "SystemExit raised by pause_writing of datagrams": """

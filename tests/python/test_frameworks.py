@@ -179,7 +179,7 @@ def receive_until(client: socket.socket, text: bytes) -> None:
 
 
 # By default it ends a connection 2 s after an answer: if it stalls as long, a request may be on its way.
-PATIENT = "--bind", "127.0.0.1:0", "--keep-alive", str(TIMEOUT)
+GUNICORN = "-m", "gunicorn", "--bind", "127.0.0.1:0", "--keep-alive", str(TIMEOUT)
 GUNICORN_WORKER = """
 from uvicorn_worker import UvicornWorker
 
@@ -191,7 +191,7 @@ class Worker(UvicornWorker):
 def test_gunicorn_with_uvicorns_worker(loop_module: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(ASGI_APP)
     (tmp_path / "worker.py").write_text(GUNICORN_WORKER.format(name=loop_module.__name__))
-    command = ["-m", "gunicorn", *PATIENT, "--workers", "2", "-k", "worker.Worker", "app:app"]
+    command = [*GUNICORN, "--workers", "2", "-k", "worker.Worker", "app:app"]
     with python(*command, cwd=str(tmp_path)) as server:
         url = printed(server, r"http://127\.0\.0\.1:\d+").group()
         for _ in range(2):  # a worker that is terminated earlier has no lifespan
@@ -204,7 +204,7 @@ def test_gunicorn_with_uvicorns_worker(loop_module: ModuleType, tmp_path: Path) 
 def test_gunicorns_own_worker(casync: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(ASGI_APP)
     (tmp_path / "gunicorn.conf.py").write_text("import casync\ncasync.install()\n")
-    command = ["-m", "gunicorn", *PATIENT, "-k", "asgi", "--asgi-loop", "asyncio", "app:app"]
+    command = [*GUNICORN, "-k", "asgi", "--asgi-loop", "asyncio", "app:app"]
     with python(*command, cwd=str(tmp_path)) as server:
         url = printed(server, r"http://127\.0\.0\.1:\d+").group()
         requests(casync, url)
