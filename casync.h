@@ -151,6 +151,9 @@
      run in the order of their deadlines, and first come first served among equals.
    - A turn is asyncio's: wait for I/O; queue what became ready; queue the timers that are due; run
      the queue as it stands. What these callbacks queue waits for the next turn.
+   - A ready descriptor waits one turn at most. When 16 polls in a row found nothing, turns with work ready
+     skip the poll, for 64 turns or 100 us at most, whichever is first, until one finds something or a
+     descriptor is watched anew. The first turn of a run always polls.
    - Descriptors handed to the library become its own: closed with the object they were given to.
      Those given to add_reader and add_writer stay yours: remove the watcher before you close them.
    - Children: a forked child must call casync_loop_fork before it uses an inherited loop (close is
@@ -361,14 +364,16 @@ struct casync_loop {
     void *arg, *exception_arg;
     /* private from here on */
     bool stopping, breaking, closing, guest, measures;
-    uint32_t skipped_polls;
+    uint32_t empty_polls;       /* polls in a row that found nothing, since something was watched anew */
+    uint32_t skipped_polls;     /* turns since the last poll */
     uint64_t events, callbacks; /* see casync_metrics */
     int64_t idle_time, busy_time, longest_turn;
     int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
-    int64_t now, last_poll;
-    casync_link ready;     /* jobs for the next turn */
-    casync_link running;   /* jobs of this turn that have not run yet */
-    casync_link free_jobs; /* the pool behind a NULL job or timer */
+    int64_t now, last_poll, last_reading; /* of the clock */
+    bool short_turns;                     /* little time passed between the last two readings */
+    casync_link ready;                    /* jobs for the next turn */
+    casync_link running;                  /* jobs of this turn that have not run yet */
+    casync_link free_jobs;                /* the pool behind a NULL job or timer */
     struct casync__chunk *job_chunks;
     casync_link hooks[3];
     casync_wheel wheel;
@@ -2428,9 +2433,9 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    at a time, whatever list that is, so cancel need not know which.
 
    Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
-   free list that grows by a chunk of 31). A turn with work ready polls only every 64 turns or 100 us,
-   and reads the clock once if there are timers, else every other time; a turn without work is one
-   epoll_pwait2. The job of a task lets the task go on from right here. */
+   free list that grows by a chunk of 31). A turn asks the kernel, one epoll_wait; when 16 in a row found
+   nothing, a turn with work ready asks only every 64 turns or 100 us, and reads the clock once if there are
+   timers, else every other time. A turn without work is one epoll_pwait2. The job of a task lets the task go on from right here. */
 
 enum {
     CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
@@ -2443,8 +2448,11 @@ enum {
     CASYNC__JOB_TASK = 64      /* the job of a casync_task, which has no callback: casync__task_run */
 };
 
+/* Polls are skipped after so many in a row that found nothing; then at most so many, for at most so long. */
+#define CASYNC__EMPTY_POLLS 16
 #define CASYNC__MAX_SKIPPED_POLLS 64
 #define CASYNC__MAX_SKIPPED_TIME CASYNC_US(100)
+#define CASYNC__SHORT_TURN CASYNC_US(10)
 #define CASYNC__CHUNK_JOBS 31
 
 typedef struct casync__chunk {
@@ -2696,16 +2704,25 @@ static int64_t casync__wait_time(casync_loop *loop) {
     return loop->clock == CASYNC_CLOCK_MANUAL ? CASYNC_FOREVER : deadline - now;
 }
 
-/* While there is work, asking the kernel each turn would cost more than the work. Where no timer needs
-   the time either, it is looked at in every other turn alone. */
-static bool casync__skip_poll(casync_loop *loop) {
-    int64_t now;
-    if (casync__list_is_empty(&loop->ready) || loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS) return false;
-    loop->skipped_polls++;
-    if (casync__wheel_is_empty(&loop->wheel) && loop->skipped_polls % 2 != 0) return true;
-    now = casync__monotonic();
+/* Samples this turn's time. */
+static void casync__read_clock(casync_loop *loop) {
+    int64_t now = casync__monotonic();
+    loop->short_turns = now - loop->last_reading < CASYNC__SHORT_TURN;
+    loop->last_reading = now;
     if (loop->clock == CASYNC_CLOCK_MONOTONIC) loop->now = now;
-    return now - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
+}
+
+/* While there is work, and the kernel had nothing to say for a while, asking it each turn would cost more than
+   the work. While turns are short, and no timer needs the time either, it is read in every other turn alone. */
+static bool casync__skip_poll(casync_loop *loop) {
+    if (loop->empty_polls < CASYNC__EMPTY_POLLS || casync__list_is_empty(&loop->ready) ||
+        loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS)
+        return false;
+    loop->skipped_polls++;
+    if (loop->short_turns && casync__wheel_is_empty(&loop->wheel) && loop->skipped_polls % 2 != 0)
+        return true;
+    casync__read_clock(loop);
+    return loop->last_reading - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
 }
 
 /* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. While
@@ -2728,15 +2745,17 @@ enum { CASYNC__WAIT_NOT, CASYNC__WAIT_IF_ALIVE, CASYNC__WAIT };
 /* Lets what happens outside reach the ready queue, and samples this turn's time. */
 static int64_t casync__wait(casync_loop *loop, int mode) {
     int64_t timeout, result;
+    uint64_t events = loop->events;
     bool may_wait;
     if (casync__skip_poll(loop)) return 0;
     may_wait = mode == CASYNC__WAIT || (mode == CASYNC__WAIT_IF_ALIVE && casync_loop_alive(loop));
     timeout = may_wait ? casync__wait_time(loop) : 0;
     result = timeout > 0 && casync__is_virtual(loop) ? casync__wait_virtual(loop, timeout)
                                                      : casync__poll(loop, timeout);
+    loop->empty_polls = loop->events == events ? loop->empty_polls + 1 : 0;
     loop->skipped_polls = 0;
-    loop->last_poll = casync__monotonic();
-    if (loop->clock == CASYNC_CLOCK_MONOTONIC) loop->now = loop->last_poll;
+    casync__read_clock(loop);
+    loop->last_poll = loop->last_reading;
     return result;
 }
 
@@ -2773,7 +2792,7 @@ static int64_t casync__run_begin(casync_loop *loop) {
     }
     pthread_setspecific(casync__process.running_loop, loop);
     loop->state = CASYNC_LOOP_RUNNING;
-    loop->skipped_polls = CASYNC__MAX_SKIPPED_POLLS; /* the first turn polls */
+    loop->empty_polls = 0; /* the first turns poll */
     return 0;
 }
 
@@ -4002,6 +4021,7 @@ static void casync__want(casync_watcher *watcher, int event) {
     casync_loop *loop = watcher->reader.loop;
     if (watcher->wanted & event) return;
     casync__watcher_want(watcher, watcher->wanted | event);
+    loop->empty_polls = 0; /* what the kernel is asked is new */
     if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
 }
 
@@ -4053,6 +4073,7 @@ static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd,
     if (result < 0) return result;
     casync__job_init(loop, job, callback, arg);
     casync__watcher_want(watcher, event);
+    loop->empty_polls = 0;
     result = loop->backend->submit(loop, watcher); /* at once: the caller hears if it cannot be watched */
     if (result < 0) casync__watcher_unregister(watcher, true);
     return result;

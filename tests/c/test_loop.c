@@ -652,41 +652,97 @@ static void stop_after_100000(void *arg) {
     EQ(casync_call_soon(&loop, job, stop_after_100000, job), 0);
 }
 
-TEST(while_busy_polls_are_skipped_but_bounded) {
+TEST(while_busy_polls_that_find_nothing_are_skipped_but_bounded) {
     casync_job job = ZERO;
     open_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(casync_call_soon(&loop, &job, stop_after_100000, &job), 0);
     EQ(casync_run_until_idle(&loop), 0);
     EQ(loop.turns, 100000);
-    EXPECT(loop.polls < loop.turns);
+    EXPECT(loop.polls < loop.turns / 2);
     EXPECT(loop.polls * (CASYNC__MAX_SKIPPED_POLLS + 1) >= loop.turns);
     close_loop();
 }
 
-static void say_turns_until_io(void *arg) {
-    uint64_t *start = (uint64_t *)arg;
-    EXPECT(loop.turns - *start <= CASYNC__MAX_SKIPPED_POLLS + 1);
+/* Stays in the queue for 40 turns, notes in which of them the poll was first skipped, and watches the pipe in
+   the one that it is told. */
+static uint64_t first_skipped, watch_in;
+static void note_skip(void *arg) {
+    if (!first_skipped && loop.polls < loop.turns) first_skipped = loop.turns;
+    if (loop.turns == watch_in) EQ(casync_add_reader(&loop, &watcher, ends[0], count_up, NULL), 0);
+    if (loop.turns == 40) casync_stop(&loop);
+    EQ(casync_call_soon(&loop, (casync_job *)arg, note_skip, arg), 0);
+}
+
+static uint64_t first_skipped_turn(uint64_t watched_in) {
+    casync_job job = ZERO;
+    first_skipped = 0;
+    watch_in = watched_in;
+    make_pipe(ends);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_call_soon(&loop, &job, note_skip, &job), 0);
+    EQ(casync_run_forever(&loop), 0);
+    close_loop();
+    close_both(ends);
+    return first_skipped;
+}
+
+TEST(sixteen_polls_that_find_nothing_come_before_one_is_skipped) { EQ(first_skipped_turn(0), 17); }
+
+TEST(what_is_watched_anew_is_asked_for_sixteen_times) { EQ(first_skipped_turn(12), 29); }
+
+/* Each byte is there before the turn that finds it. */
+static void find_byte(void *arg) {
+    uint64_t *sent = (uint64_t *)arg;
+    EQ(loop.turns - *sent, 1);
     get_byte(ends[0]);
-    if (++count < 200) {
-        *start = loop.turns;
-        put_byte(ends[1]);
-        return;
-    }
-    casync_stop(&loop);
+    if (++count == 200) casync_stop(&loop);
+    *sent = loop.turns;
+    put_byte(ends[1]);
 }
 
 static void stay_busy(void *arg) { EQ(casync_call_soon(&loop, (casync_job *)arg, stay_busy, arg), 0); }
 
-TEST(io_is_not_starved_by_a_busy_loop) {
-    uint64_t start = 0;
+TEST(a_ready_descriptor_waits_one_turn_while_polls_find_something) {
+    uint64_t sent = 0;
     casync_job job = ZERO;
     make_pipe(ends);
     open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_add_reader(&loop, &watcher, ends[0], say_turns_until_io, &start), 0);
+    EQ(casync_add_reader(&loop, &watcher, ends[0], find_byte, &sent), 0);
     EQ(casync_call_soon(&loop, &job, stay_busy, &job), 0);
     put_byte(ends[1]);
     EQ(casync_run_forever(&loop), 0);
     EQ(count, 200);
+    EQ(loop.polls, loop.turns);
+    close_loop();
+    close_both(ends);
+}
+
+static void find_byte_late(void *arg) {
+    (void)arg;
+    get_byte(ends[0]);
+    casync_stop(&loop);
+}
+
+static void put_byte_late(void *arg) {
+    *(uint64_t *)arg = loop.turns;
+    put_byte(ends[1]);
+}
+
+static void busy_until_byte(void *arg) {
+    uint64_t *sent = (uint64_t *)arg;
+    if (loop.turns == 1000) put_byte_late(sent);
+    EQ(casync_call_soon(&loop, NULL, busy_until_byte, sent), 0);
+}
+
+TEST(io_is_not_starved_by_a_busy_loop) {
+    uint64_t sent = 0;
+    make_pipe(ends);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_add_reader(&loop, &watcher, ends[0], find_byte_late, NULL), 0);
+    EQ(casync_call_soon(&loop, NULL, busy_until_byte, &sent), 0);
+    EQ(casync_run_forever(&loop), 0);
+    EQ(sent, 1000);
+    EXPECT(loop.turns - sent <= CASYNC__MAX_SKIPPED_POLLS + 1);
     close_loop();
     close_both(ends);
 }
@@ -1438,7 +1494,10 @@ int main(int argc, char **argv) {
     RUN(without_memory_a_pooled_call_fails_and_an_own_job_does_not);
     RUN(a_turn_runs_soon_then_io_then_timers);
     RUN(timers_armed_in_a_turn_wait_for_the_next);
-    RUN(while_busy_polls_are_skipped_but_bounded);
+    RUN(while_busy_polls_that_find_nothing_are_skipped_but_bounded);
+    RUN(sixteen_polls_that_find_nothing_come_before_one_is_skipped);
+    RUN(what_is_watched_anew_is_asked_for_sixteen_times);
+    RUN(a_ready_descriptor_waits_one_turn_while_polls_find_something);
     RUN(io_is_not_starved_by_a_busy_loop);
     RUN(the_first_turn_of_a_run_always_polls);
     RUN(hooks_run_around_the_poll_by_priority_then_order);
