@@ -76,6 +76,7 @@
        CASYNC_ASSERT(condition)  checks of the caller's errors that no error code can report (use
                                  after close, wrong thread); assert() if absent, so NDEBUG ends them
        CASYNC_NO_STACKFUL        leave stackful tasks out, which need assembly or ucontext
+       CASYNC_NO_WARN_UNUSED     no warning where the result of a function that waits is not looked at
        CASYNC_SYSCALL_TABLE      route every system call through the table `casync_syscalls`, whose
                                  entries a test may replace
 
@@ -108,9 +109,11 @@
        ContextVar                       casync_context_var
        async generator                  casync_generator
        Transport and StreamWriter       casync_stream: write, writev, drain, write_eof, abort
+       transport.close(), writer.close()  casync_finish (casync_close is at once, and drops what is unsent)
        StreamReader                     casync_read, casync_read_exactly, casync_read_until
        Protocol, BufferedProtocol       casync_protocol
        Server, start_server             casync_server, casync_listen
+       close(), wait_closed()           casync_server_close, casync_server_wait_clients
        Event, Lock, Condition, Barrier  casync_event, casync_lock, casync_condition, casync_barrier
        Semaphore, BoundedSemaphore      casync_semaphore
        Queue, LifoQueue, PriorityQueue  casync_queue, casync_queue_desc.order
@@ -138,6 +141,9 @@
    - What can wait has two forms: x() waits, in a stackful task, and is -EPERM anywhere else; x_op() starts
      it and gives a future, which is never NULL: for stackless tasks, for casync_gather and its like, and
      for callbacks. A future that failed at the start says so. What has its result at once has one form.
+     The first time x() is called where it cannot wait the exception handler hears which function that was.
+   - NULL, and a struct that is zeroed, are answered by every function: by an error, or by nothing, false, 0
+     or NULL where it has no result.
    - A time limit for anything that waits is a scope, casync_timeout_begin and _end, around it; a few
      operations have a _timeout form too.
    - Callbacks get the `arg` given with them. A callback may stop, close or free any object,
@@ -158,7 +164,8 @@
      Those given to add_reader and add_writer stay yours: remove the watcher before you close them.
    - Children: a forked child must call casync_loop_fork before it uses an inherited loop (close is
      allowed too). exec'd programs inherit no descriptor of the library (all are close-on-exec), but
-     they inherit the signal mask, in which watched signals are blocked: see casync_signal_start.
+     they inherit the signal mask, in which watched signals are blocked: see casync_signal_start, and
+     casync_loop_desc.signal_handlers.
 
    PLATFORMS
 
@@ -203,6 +210,16 @@
 #define CASYNC_API extern
 #endif
 
+/* Functions that wait may be told to end (-ECANCELED), or that they cannot wait where they were called (-EPERM):
+   compilers warn who does not look. casync_ignore(casync_sleep(delay)) says that it is meant.
+   CASYNC_NO_WARN_UNUSED turns the warning off. */
+#if defined(__GNUC__) && !defined(CASYNC_NO_WARN_UNUSED)
+#define CASYNC_WAITS CASYNC_API __attribute__((warn_unused_result))
+#else
+#define CASYNC_WAITS CASYNC_API
+#endif
+static inline void casync_ignore(int64_t result) { (void)result; }
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -214,7 +231,9 @@ enum casync_error {
     CASYNC_LIMIT_OVERRUN = -5003,   /* a frame is longer than the stream's read limit */
     CASYNC_INVALID_STATE = -5004,   /* the object is not in a state that allows this call */
     CASYNC_QUEUE_SHUT_DOWN = -5005, /* the queue takes no more items, or has none left to give */
-    CASYNC_BROKEN_BARRIER = -5006   /* the barrier was reset or aborted */
+    CASYNC_BROKEN_BARRIER = -5006,  /* the barrier was reset or aborted */
+    CASYNC_NOT_NUMERIC = -5007,     /* a host is a name where an address in numbers is needed */
+    CASYNC_STILL_OPEN = -5008 /* a loop has open streams, servers, datagrams or tasks: see casync_dump */
 };
 
 /* The name of an error in words; "success" for values >= 0. Thread-safe; the string is static. */
@@ -307,13 +326,17 @@ struct casync_job {
     uint32_t flags, posted;   /* private */
 };
 
-/* What went wrong where nobody awaits a result. */
+/* What went wrong where nobody awaits a result. All of it is the library's, and goes when the handler returns.
+   The default handler prints it on a line, with the names and addresses of those concerned. */
 typedef struct casync_exception {
-    const char *message;   /* what happened, in English */
-    int64_t error;         /* the error code */
-    casync_future *future; /* the future whose error nobody retrieved, or NULL */
-    casync_stream *stream; /* the stream concerned, or NULL */
-    casync_server *server; /* the server concerned, or NULL */
+    const char *message;        /* what happened, in English */
+    int64_t error;              /* the error code */
+    casync_future *future;      /* the future whose error nobody retrieved, a task's for instance; or NULL */
+    casync_stream *stream;      /* the stream concerned, or NULL */
+    casync_server *server;      /* the server concerned, or NULL */
+    casync_datagram *datagram;  /* the datagram socket concerned, or NULL */
+    size_t unsent;              /* bytes that are lost with what was closed, or 0 */
+    const casync_address *peer; /* who was to get them, or NULL */
 } casync_exception;
 
 typedef void (*casync_exception_handler)(casync_loop *loop, const casync_exception *exception, void *arg);
@@ -326,6 +349,12 @@ typedef struct casync_loop_desc {
                                    two a wait */
     bool guest;                 /* this process's signals belong to somebody else: watch them by a
                                                    chaining handler, without touching masks (see signals) */
+    bool signal_handlers;       /* watch signals by a handler, and block none: for programs that start others
+                                   by system, popen or exec, which inherit what is blocked (see signals) */
+    bool no_overflow_report;    /* casync_run: leave SIGSEGV and SIGBUS alone */
+    bool locked;                /* calls come from any thread, each under a lock of the caller's that
+                                   before_wait drops and after_wait takes: the thread is not asserted. Who
+                                   queues something from another thread than the loop's calls casync_wake */
     casync_exception_handler exception_handler; /* default: a line on stderr */
     /* Called directly around the system call that waits; timeout as in casync_loop_timeout. Made for
        hosts with a lock to drop while the loop sleeps: they must not touch the loop. */
@@ -363,7 +392,8 @@ struct casync_loop {
     void (*after_wait)(void *arg, int64_t timeout);
     void *arg, *exception_arg;
     /* private from here on */
-    bool stopping, breaking, closing, guest, measures;
+    bool stopping, breaking, closing, guest, signal_handlers, no_overflow_report, locked, measures;
+    bool told_not_a_task;       /* that a function which waits was called where nothing can */
     uint32_t empty_polls;       /* polls in a row that found nothing, since something was watched anew */
     uint32_t skipped_polls;     /* turns since the last poll */
     uint64_t events, callbacks; /* see casync_metrics */
@@ -371,6 +401,7 @@ struct casync_loop {
     int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
     int64_t now, last_poll, last_reading; /* of the clock */
     bool short_turns;                     /* little time passed between the last two readings */
+    bool rebuild_failed;                  /* an epoll instance in place of one with stale events */
     casync_link ready;                    /* jobs for the next turn */
     casync_link running;                  /* jobs of this turn that have not run yet */
     casync_link free_jobs;                /* the pool behind a NULL job or timer */
@@ -393,7 +424,8 @@ struct casync_loop {
     casync_link groups;            /* open task groups */
     struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
     size_t stack_size;
-    casync_task *outer_task; /* what loop->outer was running */
+    casync_task *outer_task;               /* what loop->outer was running */
+    struct casync__exceptions *exceptions; /* of C++, in the thread that runs the loop; NULL if it has none */
 
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
@@ -403,6 +435,9 @@ struct casync_loop {
     struct casync__pool *executor; /* the default pool, or NULL */
     uint32_t posting;              /* pools' threads that are about to post */
     bool executor_shut_down;
+    casync_link clients; /* casync__clients by link: of servers that are open, or whose connections are */
+    uint64_t last_clients_id;
+    uint32_t finishing; /* connections that the library finishes for their tasks */
     casync_loop *outer; /* the loop this thread ran before this one */
 };
 
@@ -412,8 +447,10 @@ CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *d
 
 /* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a call, their
    structs may go. Streams, servers and datagrams must have been closed before (they own descriptors and
-   memory), and stackful tasks must have ended and been released: -EBUSY otherwise, and if the loop is
-   running. A closed loop may be closed again. */
+   memory), and stackful tasks must have ended: CASYNC_STILL_OPEN otherwise, and casync_dump names them.
+   -EBUSY if the loop is running. The memory of tasks whose handles were never released goes with the loop, and
+   a failure of theirs that nobody retrieved is told to the exception handler. A closed loop may be closed
+   again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
@@ -683,8 +720,10 @@ CASYNC_API void casync_watcher_ref(casync_watcher *watcher, bool referenced);
 /* As casync_call_soon, from any thread, for a loop that is not closed. The calls of one thread run in
    their order. A job of your own is for posting alone: not for casync_call_soon too. With one this may
    be used in signal handlers, and a job whose call is still to come is not queued twice: -EALREADY; so
-   a job works as a coalescing wakeup. With a NULL job the loop keeps the call: -ENOMEM. Cost: one eventfd
-   write each time the loop sleeps; no lock, but for one in 60 calls without a job. */
+   a job works as a coalescing wakeup. With a NULL job the loop keeps the call: -ENOMEM. -EINVAL for a closed
+   loop or no callback. Memory ordering: the call sees all that was written before the post, also before one
+   that returned -EALREADY. Cost: one eventfd write each time the loop sleeps; no lock, but for one in 60
+   calls without a job. */
 CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job, casync_callback callback,
                                                void *arg);
 
@@ -708,13 +747,16 @@ struct casync_signal {
 
 enum { CASYNC_SIGNAL_ONCE = 1 }; /* stop before the first callback */
 
-/* Starts watching. How the signal is caught depends on the loop:
+/* Starts watching, by a signalfd, for which the signal is blocked, or by a handler, for which it is not: what
+   the program starts by system(3), popen(3) or exec inherits the blocked mask, so a program that starts others
+   sets desc.signal_handlers of its loop.
    - a plain loop: the signal is blocked in the calling thread and read from a signalfd (signalfd(2));
      in threads that do not block it a handler passes it on, so it neither gets lost nor kills. Threads
      and exec'd programs started afterwards inherit the blocked mask; reset it there
      (pthread_sigmask), or start them before.
-   - a guest loop (desc.guest): masks are left alone; a handler passes the signal on and then calls the
-     handler that was there before.
+   - desc.signal_handlers: masks are left alone; a handler passes the signal on and then calls the handler
+     that was there before. exec'd programs start with the default action.
+   - desc.guest: the same, with the flags of the handler that was there before (SA_RESTART above all).
    Watching SIGCHLD leaves reaping to you: waitpid(2) with WNOHANG until it finds no more.
    The two descriptors behind this stay open once made.
    When the last watcher of a signal goes, a pending one is dropped and mask and action are put back.
@@ -786,8 +828,8 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
    result away. It is kept for the next await, so that no byte and no lock is lost. */
 
 /* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++ exceptions end
-   in their task at the latest (else std::terminate), and nothing waits inside a catch block: the runtime
-   keeps one list of caught exceptions for the thread. */
+   in their task at the latest (else std::terminate). A catch block may wait: the exceptions that a task has
+   caught are its own (but not where tcc compiled the implementation). */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* A stackless task's function: see CASYNC_BEGIN. */
@@ -814,9 +856,13 @@ typedef struct casync_task_desc {
 } casync_task_desc;
 
 /* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits for
-   them and for the calls in the default pool, and closes what is open and the loop: asyncio.run. Returns
-   the coroutine's result, or why there was none. desc: the loop's, or NULL. Timers, streams and the like
-   that lie on the coroutine's stack must be stopped or closed before it returns: they go with it. */
+   them and for the calls in the default pool, and closes what is open and the loop: asyncio.run. Connections
+   that tasks served are finished first, within casync_listen_desc.finish_timeout. If all this takes more than a
+   second, casync_dump tells on stderr, once, what it waits for. Returns the coroutine's result, or why there was
+   none. desc: the loop's, or NULL. Timers, streams and the like that lie on the coroutine's stack must be
+   stopped or closed before it returns: they go with it. A stack overflow ends the process with the name of the
+   task, as after casync_report_overflow, while this runs; but not in a guest, with desc.no_overflow_report, under
+   a sanitizer, or where SIGSEGV has a handler already. */
 CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg);
 
@@ -830,8 +876,13 @@ CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutin
 CASYNC_API casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc, casync_task **task);
 
+/* Makes a task that nobody awaits: 0, or an error of casync_spawn_with. Its failure reaches the exception
+   handler when it ends. */
+CASYNC_API int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine, void *arg);
+
 /* One more reference; one less. (A stackless task has none, and needs none: nothing happens.) Without any,
-   the task goes on by itself and is freed when it ends; its failure then reaches the exception handler. */
+   the task goes on by itself and is freed when it ends; its failure then reaches the exception handler. That
+   of a task whose handle is never released does when the loop is closed; until then casync_dump names it. */
 CASYNC_API casync_task *casync_task_retain(casync_task *task);
 CASYNC_API void casync_task_release(casync_task *task);
 
@@ -852,10 +903,10 @@ CASYNC_API casync_task *casync_current_task(void);
 /* Waits until the future is done and returns its result, which counts as retrieved; -ECANCELED if the
    future, or this task, was cancelled. Cancelling a task cancels the future it awaits: see casync_shield.
    A future that is done costs no turn. -EPERM outside of a stackful task of the future's loop. */
-CASYNC_API int64_t casync_await(casync_future *future);
+CASYNC_WAITS int64_t casync_await(casync_future *future);
 
-/* Awaits a task and gives back the caller's reference. */
-CASYNC_API int64_t casync_join(casync_task *task);
+/* Awaits a task and gives back the caller's reference. -EINVAL without a task. */
+CASYNC_WAITS int64_t casync_join(casync_task *task);
 
 /* Something that becomes true at a time. Yours. */
 typedef struct casync_timer_op {
@@ -864,14 +915,14 @@ typedef struct casync_timer_op {
 } casync_timer_op;
 
 /* Waits `delay` nanoseconds: 0, or -ECANCELED. A delay of 0 or less lets the others run for a turn. */
-CASYNC_API int64_t casync_sleep(int64_t delay);
+CASYNC_WAITS int64_t casync_sleep(int64_t delay);
 CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay);
 
 /* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Any number may wait for one
    descriptor. Errors as casync_add_reader. Cost: an allocation and two epoll_ctl, unless others wait for
    the descriptor; who waits for it again and again is better served by casync_add_reader or a stream. */
-CASYNC_API int64_t casync_wait_readable(int fd);
-CASYNC_API int64_t casync_wait_writable(int fd);
+CASYNC_WAITS int64_t casync_wait_readable(int fd);
+CASYNC_WAITS int64_t casync_wait_writable(int fd);
 CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd);
 CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd);
 
@@ -940,16 +991,17 @@ CASYNC_API void *casync_context_get(const casync_context_var *var);
 /* Sets it, for the current task and those it makes from now on. -EPERM outside of a task, -ENOMEM. */
 CASYNC_API int64_t casync_context_set(const casync_context_var *var, void *value);
 
-/* Writes to a descriptor what every live task of the loop waits for, and who awaits it. 0, or an error of
-   write(2). */
+/* Writes to a descriptor what every live task of the loop waits for, and who awaits it; tasks that failed and
+   whose handles nobody has asked or released; and the streams, servers and datagram sockets that are open. 0, or an error
+   of write(2). */
 CASYNC_API int64_t casync_dump(casync_loop *loop, int fd);
 /* The same to stderr whenever the signal comes, SIGUSR1 say. End it by casync_signal_stop. Errors of
    casync_signal_start. Does not keep casync_run_until_idle running. */
 CASYNC_API int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum);
 
 /* Lets a stack overflow of a task end the process with a message that names the task: installs a handler
-   for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where they went. Call it in
-   each thread that runs tasks. -ENOMEM. */
+   for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where they went. For programs
+   that do not use casync_run, which does this by itself: call it in each thread that runs tasks. -ENOMEM. */
 CASYNC_API int64_t casync_report_overflow(void);
 
 /* A coroutine that gives values one by one: an asynchronous generator. Yours. */
@@ -967,10 +1019,10 @@ CASYNC_API int64_t casync_generator_start(casync_loop *loop, casync_generator *g
                                           casync_coroutine coroutine, void *arg);
 /* In the coroutine: hands `value` to the consumer and waits until the next is asked for. -ECANCELED when the
    generator is closed: clean up and return. */
-CASYNC_API int64_t casync_generator_yield(casync_generator *generator, void *value);
+CASYNC_WAITS int64_t casync_generator_yield(casync_generator *generator, void *value);
 /* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one. -EBUSY
    if another task waits for it. If cancelled, the generator is cancelled with it. */
-CASYNC_API int64_t casync_generator_next(casync_generator *generator, void **value);
+CASYNC_WAITS int64_t casync_generator_next(casync_generator *generator, void **value);
 /* The same as a future: 1, with the value in ptr. One at a time; cancelling it leaves the generator alone. */
 CASYNC_API casync_future *casync_generator_next_op(casync_generator *generator);
 /* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned. Needed
@@ -1001,7 +1053,7 @@ typedef struct casync_wait_set {
    CASYNC_RETURN_ERRORS 0 in any case. Results are in the futures, which count as retrieved. Cancelling
    it cancels them all, and waits for them. */
 enum casync_gather_mode { CASYNC_FIRST_ERROR = 16, CASYNC_RETURN_ERRORS };
-CASYNC_API int64_t casync_gather(casync_waiter *waiters, size_t count, int mode);
+CASYNC_WAITS int64_t casync_gather(casync_waiter *waiters, size_t count, int mode);
 CASYNC_API casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
                                            size_t count, int mode);
 
@@ -1009,14 +1061,14 @@ CASYNC_API casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *s
    nanoseconds (CASYNC_FOREVER: no limit). Returns how many are done: ask each by casync_future_done.
    Cancels none. -EINVAL for no futures. */
 enum casync_wait_mode { CASYNC_ALL_COMPLETED, CASYNC_FIRST_COMPLETED, CASYNC_FIRST_EXCEPTION };
-CASYNC_API int64_t casync_wait(casync_waiter *waiters, size_t count, int mode, int64_t timeout);
+CASYNC_WAITS int64_t casync_wait(casync_waiter *waiters, size_t count, int mode, int64_t timeout);
 CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
                                          size_t count, int mode, int64_t timeout);
 
 /* Waits until at least one is done, then cancels the others, operations above all: those did not happen.
    Returns how many were done, which may be more than one, when none is pending any more. Cancelled, it
    cancels all. */
-CASYNC_API int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
+CASYNC_WAITS int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
 
 /* The futures in the order in which they are done. Start once, then call next: 1 and *future, or 0 when there
    are no more; -ECANCELED, -EBUSY if another task asks. next_op's future has it in ptr. Stop takes what is
@@ -1028,13 +1080,13 @@ typedef struct casync_completion {
 } casync_completion;
 CASYNC_API int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
                                        casync_waiter *waiters, size_t count);
-CASYNC_API int64_t casync_completion_next(casync_completion *completion, casync_future **future);
+CASYNC_WAITS int64_t casync_completion_next(casync_completion *completion, casync_future **future);
 CASYNC_API casync_future *casync_completion_next_op(casync_completion *completion);
 CASYNC_API void casync_completion_stop(casync_completion *completion);
 
 /* Awaits the future, at most `timeout` nanoseconds; then it is cancelled, and -ETIMEDOUT returned when it
    is done (its result, if it took none notice). */
-CASYNC_API int64_t casync_wait_for(casync_future *future, int64_t timeout);
+CASYNC_WAITS int64_t casync_wait_for(casync_future *future, int64_t timeout);
 
 /* Awaits the future, but cancelling the wait does not cancel it. */
 typedef struct casync_shielded {
@@ -1042,7 +1094,7 @@ typedef struct casync_shielded {
     casync_job job; /* private, as is the rest */
     casync_future *inner;
 } casync_shielded;
-CASYNC_API int64_t casync_shield(casync_future *future);
+CASYNC_WAITS int64_t casync_shield(casync_future *future);
 CASYNC_API casync_future *casync_shield_op(casync_shielded *shielded, casync_future *future);
 
 /* A time limit for what the current task does between begin and end. Yours; scopes nest.
@@ -1102,7 +1154,7 @@ CASYNC_API int64_t casync_task_group_spawn_with(casync_task_group *group, const 
 /* The same for a stackless task; errors of casync_task_start, -ENOMEM, CASYNC_INVALID_STATE. The task's
    future is closed by the group. */
 CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task *task, casync_step step);
-CASYNC_API int64_t casync_task_group_end(casync_task_group *group, int64_t result);
+CASYNC_WAITS int64_t casync_task_group_end(casync_task_group *group, int64_t result);
 CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result);
 
 /* >> sync primitives (API) -------------------------------------------------------------------- */
@@ -1135,7 +1187,7 @@ typedef struct casync_event {
 CASYNC_API void casync_event_set(casync_event *event);
 CASYNC_API void casync_event_clear(casync_event *event);
 CASYNC_API bool casync_event_is_set(const casync_event *event);
-CASYNC_API int64_t casync_event_wait(casync_event *event);
+CASYNC_WAITS int64_t casync_event_wait(casync_event *event);
 CASYNC_API casync_future *casync_event_wait_op(casync_event *event, casync_op *op);
 
 /* A lock, which one holds at a time. As in asyncio it has no owner: anybody may release it, and who holds it
@@ -1144,8 +1196,8 @@ typedef struct casync_lock {
     casync_link waiting; /* private */
     bool locked;         /* private */
 } casync_lock;
-CASYNC_API int64_t casync_lock_acquire(casync_lock *lock);
-CASYNC_API int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout);
+CASYNC_WAITS int64_t casync_lock_acquire(casync_lock *lock);
+CASYNC_WAITS int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout);
 CASYNC_API casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op);
 CASYNC_API int64_t casync_lock_try_acquire(casync_lock *lock);
 CASYNC_API int64_t casync_lock_release(casync_lock *lock);
@@ -1158,10 +1210,10 @@ typedef struct casync_rwlock {
     int64_t readers;     /* read-only: who hold it for reading */
     bool writing;        /* read-only: somebody holds it for writing */
 } casync_rwlock;
-CASYNC_API int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock);
+CASYNC_WAITS int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock);
 CASYNC_API casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op);
 CASYNC_API int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock);
-CASYNC_API int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock);
+CASYNC_WAITS int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock);
 CASYNC_API casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, casync_op *op);
 CASYNC_API int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock);
 CASYNC_API int64_t casync_rwlock_release(casync_rwlock *rwlock);
@@ -1182,7 +1234,7 @@ typedef struct casync_condition {
     casync_lock *lock;   /* read-only */
 } casync_condition;
 CASYNC_API void casync_condition_init(casync_condition *condition, casync_lock *lock);
-CASYNC_API int64_t casync_condition_wait(casync_condition *condition);
+CASYNC_WAITS int64_t casync_condition_wait(casync_condition *condition);
 CASYNC_API casync_future *casync_condition_wait_op(casync_condition *condition, casync_op *op);
 CASYNC_API int64_t casync_condition_notify(casync_condition *condition, int64_t n);
 CASYNC_API int64_t casync_condition_notify_all(casync_condition *condition);
@@ -1196,7 +1248,7 @@ typedef struct casync_semaphore {
     int64_t bound;       /* read-only */
 } casync_semaphore;
 CASYNC_API int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value, int64_t bound);
-CASYNC_API int64_t casync_semaphore_acquire(casync_semaphore *semaphore);
+CASYNC_WAITS int64_t casync_semaphore_acquire(casync_semaphore *semaphore);
 CASYNC_API casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore, casync_op *op);
 CASYNC_API int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore);
 CASYNC_API int64_t casync_semaphore_release(casync_semaphore *semaphore);
@@ -1212,7 +1264,7 @@ typedef struct casync_barrier {
     bool broken;         /* read-only */
 } casync_barrier;
 CASYNC_API int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties);
-CASYNC_API int64_t casync_barrier_wait(casync_barrier *barrier);
+CASYNC_WAITS int64_t casync_barrier_wait(casync_barrier *barrier);
 CASYNC_API casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op);
 CASYNC_API void casync_barrier_reset(casync_barrier *barrier);
 CASYNC_API void casync_barrier_abort(casync_barrier *barrier);
@@ -1225,7 +1277,7 @@ typedef struct casync_wait_group {
 } casync_wait_group;
 CASYNC_API int64_t casync_wait_group_add(casync_wait_group *group, int64_t n);
 CASYNC_API int64_t casync_wait_group_done(casync_wait_group *group);
-CASYNC_API int64_t casync_wait_group_wait(casync_wait_group *group);
+CASYNC_WAITS int64_t casync_wait_group_wait(casync_wait_group *group);
 CASYNC_API casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op);
 
 /* Something to be done once, by the first who needs it. begin waits until it is done and returns 0, or
@@ -1236,10 +1288,10 @@ typedef struct casync_once {
     casync_link waiting; /* private */
     bool doing, done;    /* read-only */
 } casync_once;
-CASYNC_API int64_t casync_once_begin(casync_once *once);
+CASYNC_WAITS int64_t casync_once_begin(casync_once *once);
 CASYNC_API casync_future *casync_once_begin_op(casync_once *once, casync_op *op);
 CASYNC_API int64_t casync_once_end(casync_once *once, int64_t result);
-CASYNC_API int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg);
+CASYNC_WAITS int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg);
 
 /* The order in which a queue's items come out. */
 enum casync_queue_order {
@@ -1285,16 +1337,16 @@ typedef struct casync_queue {
 } casync_queue;
 CASYNC_API int64_t casync_queue_init(casync_loop *loop, casync_queue *queue, const casync_queue_desc *desc);
 CASYNC_API void casync_queue_close(casync_queue *queue);
-CASYNC_API int64_t casync_queue_put(casync_queue *queue, void *item);
-CASYNC_API int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout);
+CASYNC_WAITS int64_t casync_queue_put(casync_queue *queue, void *item);
+CASYNC_WAITS int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout);
 CASYNC_API casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item);
 CASYNC_API int64_t casync_queue_put_nowait(casync_queue *queue, void *item);
-CASYNC_API int64_t casync_queue_get(casync_queue *queue, void **item);
-CASYNC_API int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout);
+CASYNC_WAITS int64_t casync_queue_get(casync_queue *queue, void **item);
+CASYNC_WAITS int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout);
 CASYNC_API casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op);
 CASYNC_API int64_t casync_queue_get_nowait(casync_queue *queue, void **item);
 CASYNC_API int64_t casync_queue_task_done(casync_queue *queue);
-CASYNC_API int64_t casync_queue_join(casync_queue *queue);
+CASYNC_WAITS int64_t casync_queue_join(casync_queue *queue);
 CASYNC_API casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op);
 CASYNC_API void casync_queue_shutdown(casync_queue *queue, bool immediate);
 CASYNC_API size_t casync_queue_qsize(const casync_queue *queue);
@@ -1319,7 +1371,7 @@ struct casync_address {
 CASYNC_API const char *casync_address_text(const casync_address *address, char text[CASYNC_ADDRESS_TEXT]);
 
 /* Makes an address of a numeric host ("127.0.0.1", "::1", "fe80::1%eth0") and a port, or of the path of a
-   Unix socket ("@name" for an abstract one). -EINVAL as casync_connect_start. */
+   Unix socket ("@name" for an abstract one). Errors as casync_connect_start. */
 CASYNC_API int64_t casync_address_from_host(casync_address *address, const char *host, int port);
 CASYNC_API int64_t casync_address_from_path(casync_address *address, const char *path);
 
@@ -1339,7 +1391,8 @@ typedef struct casync_protocol {
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
     /* The other side will send no more. Return true to keep the stream open for writing; false, or no
-       function: the stream is finished. */
+       function: the stream is finished. A protocol that has neither data_received nor get_buffer is told too,
+       unless read operations were begun, which then tell; what it did not read is dropped. */
     bool (*eof_received)(casync_stream *stream);
     /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
     void (*pause_writing)(casync_stream *stream);
@@ -1362,7 +1415,7 @@ typedef struct casync_stream_options {
     bool accepted; /* the descriptor is one that casync_listen_desc.accepted gave: it needs no preparation */
     bool receive_fds; /* accept passed descriptors (Unix sockets); see casync_receive_fd */
     bool nagle;       /* leave Nagle's algorithm on (TCP); casync turns it off, as asyncio does */
-    int keepalive;    /* seconds of idleness before TCP probes; 0: no keepalive */
+    int keepalive;    /* seconds of idleness before TCP probes, up to 32,767; 0: no keepalive */
 } casync_stream_options;
 
 typedef struct casync_filter casync_filter;
@@ -1376,17 +1429,16 @@ struct casync_stream {
     casync_outbuf out;               /* read-only */
     casync_filter *filter;           /* read-only */
     /* private from here on */
-    casync_server *server;
-    casync_link connections;     /* in the server's list */
+    struct casync__connection *connection; /* if a server allocated it, else NULL */
+    struct casync__unix_connect *retried;  /* a connect that is tried again, or NULL */
     struct casync__input *input; /* bytes read and not yet asked for, frames in the making; or NULL */
     struct casync__input *lent;  /* an earlier input, in which the frame last read still is; or NULL */
     size_t read_limit;
     const casync_framing *framing;
     size_t high_water, low_water;
-    casync_op *reading;  /* the read that waits */
-    casync_link waiting; /* connect, drain and finish operations that wait */
-    struct casync__fd_queue *received_fds;
-    void *memory; /* what the server allocated for the connection, or NULL */
+    casync_op *reading;                    /* the read that waits */
+    casync_link waiting;                   /* connect, drain, flush and finish operations that wait */
+    struct casync__passed_fds *passed_fds; /* that came and were not asked for yet; or NULL */
     int32_t error;
     uint32_t flags;
 };
@@ -1417,16 +1469,18 @@ typedef struct casync_connect_desc {
 
 /* Connects. _start tells the protocol; _op's future is done with 0; the others wait (in stackful tasks). The
    stream may be closed before it
-   is connected. Errors at once, or later: -EINVAL for a host that is not numeric, a path that is too
-   long or a bad port, -EALREADY if the stream is open, and those of socket(2), bind(2) and connect(2).
+   is connected. A Unix socket whose listener has no place for it tries again until there is one. Errors at
+   once, or later: CASYNC_NOT_NUMERIC for a host that is a name, -EINVAL for a bad address or port, or a path
+   that is too long, -EALREADY if the stream is open, and those of socket(2), bind(2) and connect(2).
    When connect_op fails the stream is closed. */
 CASYNC_API int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
                                         const casync_connect_desc *desc);
 CASYNC_API casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
                                             const casync_connect_desc *desc);
-CASYNC_API int64_t casync_connect(casync_loop *loop, casync_stream *stream, const casync_connect_desc *desc);
-CASYNC_API int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
-                                          const casync_connect_desc *desc, int64_t timeout);
+CASYNC_WAITS int64_t casync_connect(casync_loop *loop, casync_stream *stream,
+                                    const casync_connect_desc *desc);
+CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
+                                            const casync_connect_desc *desc, int64_t timeout);
 
 /* Reading; one operation at a time a stream, a second is -EBUSY. The forms without _op wait: they are for
    stackful tasks (else -EPERM). With a protocol that has data_received or get_buffer they are
@@ -1434,7 +1488,9 @@ CASYNC_API int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stre
    read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is cancelled, they are
    kept for the next read. read_until: up to and with the delimiter (1 to 64 bytes, which must live until
    then); read_frame: a frame. Both give the bytes in future.ptr, inside the stream's buffer, until the next
-   read, and their number in result (a LENGTH frame without its prefix). Errors: CASYNC_EOF if the stream
+   read, and their number in result (a LENGTH frame without its prefix). When the stream is closed, the bytes
+   go behind what is in the ready queue then: a task that was to get them still does, and has them until it
+   waits again. 0 bytes are read at once, as 0. Errors: CASYNC_EOF if the stream
    ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it ended inside, CASYNC_LIMIT_OVERRUN if
    there is no frame within the read limit (the bytes stay: read them with casync_read_op), errors of read(2),
    -ECONNABORTED if this side closed or aborted. A stream without a protocol that ended keeps its descriptor:
@@ -1446,17 +1502,20 @@ CASYNC_API casync_future *casync_read_until_op(casync_stream *stream, casync_op 
                                                size_t size);
 CASYNC_API casync_future *casync_read_frame_op(casync_stream *stream, casync_op *op,
                                                const casync_framing *framing);
-CASYNC_API int64_t casync_read(casync_stream *stream, void *buffer, size_t size);
-CASYNC_API int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size);
-CASYNC_API int64_t casync_read_until(casync_stream *stream, const void *delimiter, size_t size,
-                                     const void **data);
-CASYNC_API int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing, const void **data);
+CASYNC_WAITS int64_t casync_read(casync_stream *stream, void *buffer, size_t size);
+CASYNC_WAITS int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size);
+CASYNC_WAITS int64_t casync_read_until(casync_stream *stream, const void *delimiter, size_t size,
+                                       const void **data);
+CASYNC_WAITS int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing,
+                                       const void **data);
 /* Within `timeout` nanoseconds, else -ETIMEDOUT: shorthands for a timeout scope. */
-CASYNC_API int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size, int64_t timeout);
-CASYNC_API int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer, size_t size,
-                                               int64_t timeout);
-CASYNC_API int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter, size_t size,
-                                             const void **data, int64_t timeout);
+CASYNC_WAITS int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size, int64_t timeout);
+CASYNC_WAITS int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer, size_t size,
+                                                 int64_t timeout);
+CASYNC_WAITS int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter, size_t size,
+                                               const void **data, int64_t timeout);
+CASYNC_WAITS int64_t casync_read_frame_timeout(casync_stream *stream, const casync_framing *framing,
+                                               const void **data, int64_t timeout);
 
 /* Stops and restarts a protocol's reading: no data_received comes while it is paused, so the other
    side is held up by the kernel's buffers. CASYNC_INVALID_STATE if the stream is not open. */
@@ -1469,8 +1528,10 @@ CASYNC_API int64_t casync_resume_reading(casync_stream *stream);
    write_eof or finish, -ENOMEM, or what ended the stream (-EPIPE, -ECONNRESET, ...); then, and when
    fewer bytes were taken, release is not called. release may not close or free the stream. try_write
    takes what the kernel takes and queues nothing: -EAGAIN if that is nothing. write_frame puts a LENGTH
-   framing's prefix before the data: -EMSGSIZE if the length does not fit. Cost: one system call when
-   nothing is queued, else none until the socket is writable. */
+   framing's prefix before the data: -EMSGSIZE if the length does not fit; without memory for all of the frame
+   -ENOMEM, and the stream has ended if a part is on its way. -EINVAL for more bytes than PTRDIFF_MAX. Cost: one
+   system call when nothing is queued, else none until the socket is writable. So collect many small writes in
+   an array of spans, and write them as one by writev. */
 CASYNC_API int64_t casync_write(casync_stream *stream, const void *data, size_t size);
 CASYNC_API int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
                                     casync_release release, void *arg);
@@ -1481,7 +1542,14 @@ CASYNC_API int64_t casync_write_frame(casync_stream *stream, const casync_framin
 
 /* Done (0) when less than the low-water mark is queued, at once unless writing is paused. */
 CASYNC_API casync_future *casync_drain_op(casync_stream *stream, casync_op *op);
-CASYNC_API int64_t casync_drain(casync_stream *stream);
+CASYNC_WAITS int64_t casync_drain(casync_stream *stream);
+CASYNC_WAITS int64_t casync_drain_timeout(casync_stream *stream, int64_t timeout);
+
+/* Writes, and waits until the kernel has all of it, and all that was queued before: size. It queues no more than
+   the high-water mark at a time. If it is cancelled, what was queued by then still goes. */
+CASYNC_WAITS int64_t casync_write_all(casync_stream *stream, const void *data, size_t size);
+CASYNC_WAITS int64_t casync_write_all_timeout(casync_stream *stream, const void *data, size_t size,
+                                              int64_t timeout);
 
 /* Sets when writing pauses (more than `high` bytes queued) and resumes (`low` or less). (0, 0) pauses
    at the first queued byte. Takes effect at once: pause_writing or resume_writing may be called.
@@ -1494,18 +1562,25 @@ CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 
 /* Ends a stream in order: reading stops, what is queued is sent, then the descriptor is closed. _start
    tells the protocol by connection_lost; _op's future is done with 0 or the error, and the stream
-   is closed then. Until that the struct is the stream's. asyncio's transport.close(). */
+   is closed then. Until that the struct is the stream's. asyncio's transport.close(). Cancelled, it closes the
+   stream at once. The _timeout form is -ETIMEDOUT then, and says so by that alone. */
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op);
-CASYNC_API int64_t casync_finish(casync_stream *stream);
+CASYNC_WAITS int64_t casync_finish(casync_stream *stream);
+CASYNC_WAITS int64_t casync_finish_timeout(casync_stream *stream, int64_t timeout);
 
 /* Ends a stream soon, also one that is finishing, without sending what is queued;
    connection_lost(-ECONNABORTED) follows by the ready queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_abort(casync_stream *stream);
 
-/* Ends a stream now: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor is
-   closed. A closed stream may be closed again. The memory of a connection that a server allocated is freed
-   soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end. */
+/* Ends a stream now, and what is still queued is lost: asyncio's close() is casync_finish. No callback follows,
+   operations that wait fail with -ECONNABORTED, the descriptor is closed. Lost bytes are reported to the
+   exception handler, as the last act (exception.unsent and .peer; the stream is closed, and may be used again
+   or freed in there), unless they were given up before, by casync_abort or an error. What the kernel has is
+   not counted: it still sends it, but TCP sends a reset, which may drop that, if bytes were received that
+   nobody read. A closed stream may be closed again. The memory of a connection that a server allocated is
+   freed soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end, and reports
+   nothing. */
 CASYNC_API void casync_close(casync_stream *stream);
 CASYNC_API void casync_close_reset(casync_stream *stream);
 
@@ -1520,15 +1595,20 @@ CASYNC_API int64_t casync_local_address(const casync_stream *stream, casync_addr
 CASYNC_API int64_t casync_peer_address(const casync_stream *stream, casync_address *address);
 CASYNC_API int64_t casync_server_address(const casync_server *server, casync_address *address);
 
-/* TCP_NODELAY; SO_KEEPALIVE with `seconds` of idleness (0: off). Errors of setsockopt(2). */
+/* TCP_NODELAY; SO_KEEPALIVE with `seconds` of idleness (0: off; -EINVAL above 32,767). Errors of
+   setsockopt(2), with which nothing is changed. */
 CASYNC_API int64_t casync_set_nodelay(casync_stream *stream, bool on);
 CASYNC_API int64_t casync_set_keepalive(casync_stream *stream, int seconds);
 
 /* Passes a descriptor over a Unix socket, with at least one byte of data (unix(7)). It is duplicated:
-   yours stays yours. Errors of dup(2), and of casync_write. */
+   yours stays yours. send_fd_frame puts a LENGTH framing's prefix before the data. -EOPNOTSUPP for other
+   streams; errors of dup(2), of casync_write and casync_write_frame. */
 CASYNC_API int64_t casync_send_fd(casync_stream *stream, int fd, const void *data, size_t size);
+CASYNC_API int64_t casync_send_fd_frame(casync_stream *stream, int fd, const casync_framing *framing,
+                                        const void *data, size_t size);
 
-/* The next descriptor that came (options.receive_fds): yours, close-on-exec; -EAGAIN if there is none. */
+/* The next descriptor that came (options.receive_fds), in the order of the bytes they came with: yours,
+   close-on-exec; -EAGAIN if there is none. A stream in which more than 256 wait ends with -ENOBUFS. */
 CASYNC_API int64_t casync_receive_fd(casync_stream *stream);
 
 /* Does the stream keep casync_run_until_idle running? At first it does, whenever it waits for
@@ -1582,24 +1662,29 @@ typedef struct casync_listen_desc {
     casync_step step;      /* the same for a stackless task, with which the connection begins */
     /* none: casync_accept_op takes them */
     /* With a protocol, operations and jobs in a connection's memory must be done or cancelled when
-       connection_lost returns. With a task the connection is closed and freed when the task ends; a task
-       that fails is told to the exception handler. */
+       connection_lost returns. With a task the connection is finished (see finish_timeout) and freed when the
+       task ends; a task that fails is told to the exception handler. */
     size_t conn_size;     /* bytes allocated and zeroed for a connection; default a bare casync_stream */
     size_t stream_offset; /* where in these its casync_stream is */
     casync_stream_options options; /* for each connection */
-    void *user;                    /* server->user */
+    /* A task that returned success, or was cancelled, leaves what it wrote to be sent: within this time its
+       connection is finished, else it is aborted, and the exception handler told. Default 30 s; negative: no
+       limit. That of a task that failed is aborted. */
+    int64_t finish_timeout;
+    void *user; /* server->user */
 } casync_listen_desc;
 
 /* A listening socket. Yours, zeroed at first. */
 struct casync_server {
-    casync_watcher watcher;  /* private, but for server->watcher.fd */
-    void *user;              /* yours */
-    casync_listen_desc desc; /* read-only */
-    casync_link connections; /* private: streams it allocated that are open */
-    casync_link waiting;     /* private: accept operations */
-    casync_link joining;     /* private: join and wait_clients operations */
-    casync_timer retry;      /* private: after the process ran out of descriptors */
-    bool open, tcp;          /* private */
+    casync_watcher watcher;          /* private, but for server->watcher.fd */
+    void *user;                      /* yours */
+    casync_listen_desc desc;         /* read-only */
+    casync_link waiting;             /* private: accept operations */
+    casync_link joining;             /* private: join operations */
+    casync_timer retry;              /* private: after the process ran out of descriptors */
+    struct casync__clients *clients; /* private: its connections, while it is open */
+    uint64_t clients_id;             /* private: by which the loop finds them afterwards */
+    bool open, tcp;                  /* private */
 };
 
 /* Listens. Errors: -EALREADY if the server is open, -EINVAL as casync_connect_start, and those of
@@ -1609,27 +1694,31 @@ CASYNC_API int64_t casync_listen(casync_loop *loop, casync_server *server, const
 
 /* Takes one connection into `stream`: done with 0. */
 CASYNC_API casync_future *casync_accept_op(casync_server *server, casync_op *op, casync_stream *stream);
-CASYNC_API int64_t casync_accept(casync_server *server, casync_stream *stream);
+CASYNC_WAITS int64_t casync_accept(casync_server *server, casync_stream *stream);
+CASYNC_WAITS int64_t casync_accept_timeout(casync_server *server, casync_stream *stream, int64_t timeout);
 
 /* Waits until the server is closed: 0. */
 CASYNC_API casync_future *casync_server_join_op(casync_server *server, casync_op *op);
-CASYNC_API int64_t casync_server_join(casync_server *server);
+CASYNC_WAITS int64_t casync_server_join(casync_server *server);
 
-/* Waits until no connection that the server allocated is open, or the server is closed: 0. */
+/* Waits until no connection that the server allocated is left, those that are being finished included: 0.
+   Also after casync_server_close, so that a graceful end is close, wait_clients_timeout, and abort_clients if
+   that was -ETIMEDOUT: asyncio's close() and wait_closed(). */
 CASYNC_API casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op);
-CASYNC_API int64_t casync_server_wait_clients(casync_server *server);
+CASYNC_WAITS int64_t casync_server_wait_clients(casync_server *server);
+CASYNC_WAITS int64_t casync_server_wait_clients_timeout(casync_server *server, int64_t timeout);
 
 /* Stops and restarts accepting. */
 CASYNC_API int64_t casync_server_pause(casync_server *server);
 CASYNC_API int64_t casync_server_resume(casync_server *server);
 
 /* Stops listening: no connection follows, accept operations fail with -ECONNABORTED. Connections go
-   on, without the server, whose memory may go. May be called again. */
+   on, without the server, whose memory may go, or be used again. While it is left as it is, it still leads to
+   its connections. May be called again. */
 CASYNC_API void casync_server_close(casync_server *server);
 
-/* Aborts, or finishes in order, all connections that the server allocated; returns how many. Call this
-   before casync_server_close (in the same callback, so that nobody slips in), which forgets the
-   connections: after it CASYNC_INVALID_STATE. */
+/* Aborts, or finishes in order, all connections that the server allocated; returns how many. Also after
+   casync_server_close. */
 CASYNC_API int64_t casync_server_abort_clients(casync_server *server);
 CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
 
@@ -1738,8 +1827,8 @@ CASYNC_API int64_t casync_datagram_try_write(casync_datagram *datagram, const vo
    socket is closed or aborted. */
 CASYNC_API casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op, const void *data,
                                                   size_t size, const casync_address *address);
-CASYNC_API int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
-                                        const casync_address *address);
+CASYNC_WAITS int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
+                                          const casync_address *address);
 
 /* Receives one datagram: done with its size, 0 for an empty one; address (or NULL) gets the sender's. Any
    number may wait; the first gets the first. Errors: -EMSGSIZE if it was longer than the buffer, which has
@@ -1747,13 +1836,13 @@ CASYNC_API int64_t casync_datagram_send(casync_datagram *datagram, const void *d
    CASYNC_INVALID_STATE if the socket is not open or its protocol has datagram_received. */
 CASYNC_API casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op, void *buffer,
                                                      size_t size, casync_address *address);
-CASYNC_API int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
-                                           casync_address *address);
+CASYNC_WAITS int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
+                                             casync_address *address);
 
 /* As the functions of streams with these names. What a batch brought before pause_reading is kept.
    set_protocol: -EBUSY if receive operations wait and the protocol has datagram_received, -ENOMEM as open. */
 CASYNC_API casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op);
-CASYNC_API int64_t casync_datagram_drain(casync_datagram *datagram);
+CASYNC_WAITS int64_t casync_datagram_drain(casync_datagram *datagram);
 CASYNC_API int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high, size_t low);
 CASYNC_API int64_t casync_datagram_pause_reading(casync_datagram *datagram);
 CASYNC_API int64_t casync_datagram_resume_reading(casync_datagram *datagram);
@@ -1766,7 +1855,7 @@ CASYNC_API void casync_datagram_ref(casync_datagram *datagram, bool referenced);
    tells the protocol by connection_lost; _op's future is done with 0. asyncio's transport.close(). */
 CASYNC_API int64_t casync_datagram_finish_start(casync_datagram *datagram);
 CASYNC_API casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op);
-CASYNC_API int64_t casync_datagram_finish(casync_datagram *datagram);
+CASYNC_WAITS int64_t casync_datagram_finish(casync_datagram *datagram);
 
 /* Ends a socket soon, without sending what is queued; connection_lost(-ECONNABORTED) follows by the ready
    queue. asyncio's transport.abort(). */
@@ -1831,7 +1920,7 @@ CASYNC_API void casync_pool_close(casync_pool *pool);
    -ECANCELED. Errors: CASYNC_INVALID_STATE if the pool is closed or somebody waits for this already,
    -ECHILD, -EINVAL, -ENOMEM. */
 CASYNC_API casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool, casync_op *op);
-CASYNC_API int64_t casync_pool_shutdown(casync_pool *pool);
+CASYNC_WAITS int64_t casync_pool_shutdown(casync_pool *pool);
 
 /* What runs in a pool's thread. The result, and what it puts in *ptr (at first NULL), become those of the
    future. It must return (no pthread_exit), but not in a child that it forks. */
@@ -1860,14 +1949,14 @@ CASYNC_API casync_future *casync_run_in_executor_op(casync_loop *loop, casync_po
                                                     casync_pool_function function, void *arg,
                                                     casync_pool_discard discard);
 /* The form that waits, for stackful tasks; *ptr, unless ptr is NULL, gets the pointer. */
-CASYNC_API int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function, void *arg,
-                                          casync_pool_discard discard, void **ptr);
+CASYNC_WAITS int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function, void *arg,
+                                            casync_pool_discard discard, void **ptr);
 
 /* casync_pool_shutdown_op for the loop's default pool, also if it was never used: after it a NULL pool is
    CASYNC_INVALID_STATE. casync_loop_close does not wait for the default pool: it is casync_pool_close
    for it. asyncio's loop.shutdown_default_executor. */
 CASYNC_API casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op);
-CASYNC_API int64_t casync_shutdown_default_executor(void);
+CASYNC_WAITS int64_t casync_shutdown_default_executor(void);
 
 /* >> metrics (API) ---------------------------------------------------------------------------- */
 
@@ -1986,6 +2075,11 @@ extern "C" {
 #define CASYNC__PREFETCH(address) ((void)(address))
 #endif
 
+/* Where a thread may be preempted in the middle of something: tests let other threads run here. */
+#ifndef CASYNC__TEST_YIELD
+#define CASYNC__TEST_YIELD(point) ((void)0)
+#endif
+
 #define casync__container(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* Atomics are sequentially consistent, but for the store, which releases: it is on hot paths where no
@@ -1998,6 +2092,9 @@ static inline void casync__atomic_store(uint32_t *p, uint32_t value) {
 }
 static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
+}
+static inline bool casync__atomic_replace(uint32_t *p, uint32_t expected, uint32_t value) {
+    return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 static inline uint64_t casync__atomic_or64(uint64_t *p, uint64_t bits) {
     return __atomic_fetch_or(p, bits, __ATOMIC_SEQ_CST);
@@ -2039,6 +2136,11 @@ static inline void casync__atomic_store(uint32_t *p, uint32_t value) { *(volatil
 static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     __asm__ __volatile__("xchgl %0, %1" : "+r"(value), "+m"(*p) : : "memory");
     return value;
+}
+static inline bool casync__atomic_replace(uint32_t *p, uint32_t expected, uint32_t value) {
+    uint32_t old;
+    __asm__ __volatile__("lock cmpxchgl %2, %1" : "=a"(old), "+m"(*p) : "r"(value), "0"(expected) : "memory");
+    return old == expected;
 }
 static inline uint64_t casync__atomic_replace64(uint64_t *p, uint64_t expected, uint64_t value) {
     uint64_t old;
@@ -2145,6 +2247,10 @@ CASYNC__DEFINE const char *casync_strerror(int64_t error) {
         return "the queue is shut down";
     case CASYNC_BROKEN_BARRIER:
         return "the barrier was reset or aborted";
+    case CASYNC_NOT_NUMERIC:
+        return "the host is a name, and an address in numbers is needed";
+    case CASYNC_STILL_OPEN:
+        return "streams, servers, datagrams or tasks of the loop are still open";
     default:
         break;
     }
@@ -2325,40 +2431,54 @@ CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
 typedef struct casync__signal_source {
     casync_link watchers;      /* casync_signal by link; next is NULL before the first */
     struct sigaction previous; /* to put back when the last watcher goes */
-    int plain_watchers;        /* of them, those of loops that are not guests */
+    /* For the handler, atomic: the previous action, if a guest's handler is to call it. One of the two at most;
+       cast, as only data pointers are loaded atomically. */
+    void *chained_action, *chained_handler;
+    int plain_watchers; /* of the watchers, those of loops that block the signal */
 } casync__signal_source;
 
 static struct {
     pthread_mutex_t mutex;
-    bool has_key;
+    /* atomic: flags that any thread may set, once, and what they say is there */
+    uint32_t has_key, has_fork_page;
+    uint32_t no_epoll_pwait2, no_rwf_nosignal; /* the kernel, or a sandbox, refuses these */
+    uint32_t no_guard_install;                 /* the kernel does not know MADV_GUARD_INSTALL */
+    uint32_t mprotect_guards;                  /* guards that are mappings of their own */
+    uint32_t handled_fd;                       /* the eventfd by which the signal handler wakes the loops */
+    uint64_t handled;                          /* signals the handler saw: bit signum - 1 */
+    uint32_t *fork_page; /* one word in a page of its own, which the kernel zeroes in a child */
     pthread_key_t running_loop;
-    uint32_t has_fork_page;
-    uint32_t *fork_page;      /* one word in a page of its own, which the kernel zeroes in a child */
+    /* written by a child's first call alone, while others wait for it */
     uint32_t fork_generation; /* how many forks lie between this process and the first */
-    bool no_epoll_pwait2, no_rwf_nosignal;
-    /* stacks of tasks */
-    uint32_t no_guard_install;  /* the kernel does not know MADV_GUARD_INSTALL */
-    uint32_t mprotect_guards;   /* guards that are mappings of their own */
-    bool reports_faults;        /* casync_report_overflow was called */
-    struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS */
-    /* signals */
+    /* with the mutex */
+    uint32_t overflow_reports;  /* who asked for them: the handlers are there */
+    struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS: set before the handler is */
     bool has_signal_fds;
-    int signalfd, handled_fd; /* handled_fd: the eventfd by which the handler wakes the loops */
+    int signalfd;
     sigset_t signalfd_mask;
-    uint64_t handled; /* signals the handler saw: bit signum - 1 */
     casync__signal_source signals[65];
 } casync__process;
 
 static void casync__signals_after_fork(void);
 
+/* What the fork page says: 0 in a forked child, until its first call is through with what a fork changes. */
+enum { CASYNC__FORKED = 0, CASYNC__FORK_NOTICED = 1, CASYNC__FORK_BEING_NOTICED = 2 };
+
 /* The first call in a forked child finds the page wiped. */
 static void casync__notice_fork(void) {
-    if (!casync__atomic_load(&casync__process.has_fork_page) || *casync__process.fork_page != 0) return;
-    /* This thread is the child's only one, and the parent's others may have held the mutex. */
-    memset(&casync__process.mutex, 0, sizeof casync__process.mutex);
-    *casync__process.fork_page = 1;
-    casync__process.fork_generation++;
-    casync__signals_after_fork();
+    uint32_t *page = casync__process.fork_page;
+    if (!casync__atomic_load(&casync__process.has_fork_page)) return;
+    while (casync__atomic_load(page) != CASYNC__FORK_NOTICED) {
+        if (!casync__atomic_replace(page, CASYNC__FORKED, CASYNC__FORK_BEING_NOTICED)) {
+            sched_yield(); /* another thread of the child came first */
+            continue;
+        }
+        /* A thread of the parent that is not here may have held the mutex. */
+        memset(&casync__process.mutex, 0, sizeof casync__process.mutex);
+        casync__process.fork_generation++;
+        casync__signals_after_fork();
+        casync__atomic_store(page, CASYNC__FORK_NOTICED);
+    }
 }
 
 static void casync__lock_process(void) {
@@ -2375,7 +2495,7 @@ static int64_t casync__make_fork_page(void) {
         munmap(page, (size_t)sysconf(_SC_PAGESIZE));
         return result;
     }
-    *page = 1;
+    *page = CASYNC__FORK_NOTICED;
     casync__process.fork_page = page;
     casync__atomic_store(&casync__process.has_fork_page, 1); /* read before the mutex is locked */
     return 0;
@@ -2386,7 +2506,7 @@ static int64_t casync__process_init(void) {
     casync__lock_process();
     if (!casync__process.has_key) {
         result = -pthread_key_create(&casync__process.running_loop, NULL);
-        casync__process.has_key = result == 0;
+        casync__atomic_store(&casync__process.has_key, result == 0);
     }
     if (result == 0 && !casync__process.fork_page) result = casync__make_fork_page();
     pthread_mutex_unlock(&casync__process.mutex);
@@ -2460,6 +2580,11 @@ typedef struct casync__chunk {
     casync_timer jobs[CASYNC__CHUNK_JOBS]; /* a timer is a job with more at its end: one pool for both */
 } casync__chunk;
 
+/* Also a loop that was never made, and none. */
+static inline bool casync__is_closed(const casync_loop *loop) {
+    return !loop || loop->state == CASYNC_LOOP_CLOSED;
+}
+
 /* An object whose callback is running; gone is set if the callback closes it. On the C stack. */
 typedef struct casync__guard {
     struct casync__guard *outer;
@@ -2477,6 +2602,7 @@ static void casync__backend_close(casync_loop *loop);
 static int64_t casync__backend_fork(casync_loop *loop);
 static int64_t casync__poll(casync_loop *loop, int64_t timeout);
 static void casync__flush_changes(casync_loop *loop);
+static int64_t casync__bound_wait(const casync_loop *loop, int64_t timeout);
 static void casync__watchers_close(casync_loop *loop);
 static bool casync__has_open_streams(casync_loop *loop);
 static void casync__mailbox_close(casync_loop *loop);
@@ -2488,7 +2614,10 @@ static void casync__tasks_close(casync_loop *loop);
 static void casync__trim_stacks(casync_loop *loop);
 static void casync__stacks_close(casync_loop *loop);
 static void casync__groups_close(casync_loop *loop);
-static bool casync__has_stacks(const casync_loop *loop);
+static struct casync__exceptions *casync__thread_exceptions(void);
+static bool casync__has_fibers(const casync_loop *loop);
+static void casync__forget_fibers(casync_loop *loop);
+static void casync__print_exception(casync_loop *loop, const casync_exception *exception);
 static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg);
 static void casync__signals_close(casync_loop *loop);
 static void casync__calls_close(casync_loop *loop);
@@ -2527,7 +2656,7 @@ static inline casync_job *casync__job_of(casync_link *link) {
 static inline bool casync__in_loop_thread(const casync_loop *loop) {
     const casync_loop *running = casync_get_running_loop();
     while (running && running != loop) running = running->outer;
-    return loop->state != CASYNC_LOOP_RUNNING || running == loop;
+    return loop->state != CASYNC_LOOP_RUNNING || running == loop || loop->locked;
 }
 
 /* Puts a job of the library's own into the ready queue, if it is not there. */
@@ -2588,7 +2717,7 @@ CASYNC__DEFINE bool casync_job_pending(const casync_job *job) { return job->link
 static void casync__release_job(casync_loop *loop, casync_job *job) {
     if (job->flags & CASYNC__JOB_POSTED) {
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
-        casync__atomic_store(&job->posted, 0);
+        (void)casync__atomic_exchange(&job->posted, 0); /* a barrier: see casync_call_soon_threadsafe */
     }
     if (job->flags & CASYNC__JOB_POOLED) casync__return_job(loop, job);
 }
@@ -2791,6 +2920,7 @@ static int64_t casync__run_begin(casync_loop *loop) {
         loop->outer->task = NULL;
     }
     pthread_setspecific(casync__process.running_loop, loop);
+    loop->exceptions = casync__thread_exceptions();
     loop->state = CASYNC_LOOP_RUNNING;
     loop->empty_polls = 0; /* the first turns poll */
     return 0;
@@ -2861,7 +2991,8 @@ CASYNC__DEFINE bool casync_loop_alive(const casync_loop *loop) {
 }
 
 CASYNC__DEFINE casync_loop *casync_get_running_loop(void) {
-    return casync__process.has_key ? (casync_loop *)pthread_getspecific(casync__process.running_loop) : NULL;
+    if (!casync__atomic_load(&casync__process.has_key)) return NULL;
+    return (casync_loop *)pthread_getspecific(casync__process.running_loop);
 }
 
 CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc) {
@@ -2875,6 +3006,9 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
         loop->allocator = desc->allocator;
         loop->clock = desc->clock;
         loop->guest = desc->guest;
+        loop->signal_handlers = desc->signal_handlers || desc->guest;
+        loop->no_overflow_report = desc->no_overflow_report;
+        loop->locked = desc->locked;
         loop->measures = desc->metrics;
         loop->stack_size = desc->stack_size;
         loop->exception_handler = desc->exception_handler;
@@ -2890,6 +3024,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
     casync__list_init(&loop->tasks);
     casync__list_init(&loop->groups);
     casync__list_init(&loop->calls);
+    casync__list_init(&loop->clients);
     casync__list_init(&loop->wheel.past);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__list_init(&loop->hooks[kind]);
     loop->wheel.next_deadline = UINT64_MAX;
@@ -2917,6 +3052,7 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
 
 static void casync__close_loop(casync_loop *loop) {
     int kind;
+    casync__forget_fibers(loop);
     loop->closing = true;
     casync__calls_close(loop);
     casync__signals_close(loop);
@@ -2942,9 +3078,9 @@ static void casync__close_loop(casync_loop *loop) {
 }
 
 CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
-    if (loop->state == CASYNC_LOOP_CLOSED) return 0;
-    if (loop->state == CASYNC_LOOP_RUNNING || casync__has_open_streams(loop) || casync__has_stacks(loop))
-        return -EBUSY;
+    if (casync__is_closed(loop)) return 0;
+    if (loop->state == CASYNC_LOOP_RUNNING) return -EBUSY;
+    if (casync__has_open_streams(loop) || casync__has_fibers(loop)) return CASYNC_STILL_OPEN;
     casync__close_loop(loop);
     return 0;
 }
@@ -2982,10 +3118,11 @@ CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop, casync_excep
 }
 
 CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop, const casync_exception *exception) {
+    if (!loop || !exception) return;
     if (loop->exception_handler)
         loop->exception_handler(loop, exception, loop->exception_arg);
     else
-        fprintf(stderr, "casync: %s: %s\n", exception->message, casync_strerror(exception->error));
+        casync__print_exception(loop, exception);
 }
 
 static casync_exception casync__exception(const char *message, int64_t error) {
@@ -3003,7 +3140,8 @@ CASYNC__DEFINE int64_t casync_loop_timeout(casync_loop *loop) {
     casync__flush_changes(loop);
     /* From here on posts must write the eventfd, for the host is about to sleep. */
     casync__atomic_exchange(&loop->sleeping, 1);
-    return casync__atomic_exchange(&loop->woken, 0) ? 0 : casync__wait_time(loop);
+    if (casync__atomic_exchange(&loop->woken, 0)) return 0;
+    return casync__bound_wait(loop, casync__wait_time(loop));
 }
 
 CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
@@ -3286,8 +3424,12 @@ static inline int casync__timer_weight(const casync_timer *timer) {
 }
 
 static int64_t casync__timer_arm(casync_loop *loop, casync_timer *timer, int64_t when) {
+    int64_t before = timer->deadline;
     timer->deadline = when < 0 ? 0 : when;
-    if (casync__wheel_add(loop, timer) < 0) return -ENOMEM;
+    if (casync__wheel_add(loop, timer) < 0) {
+        timer->deadline = before;
+        return -ENOMEM;
+    }
     loop->active += casync__timer_weight(timer);
     return 0;
 }
@@ -3316,12 +3458,21 @@ static int64_t casync__timer_start_at(casync_loop *loop, casync_timer *timer, in
     if (!timer) timer = lent = casync__lend_job(loop);
     if (!timer) return -ENOMEM;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
+    if (casync__timer_arm(loop, timer, when) < 0) {
+        if (lent) casync__return_job(loop, &lent->job);
+        return -ENOMEM;
+    }
     casync__job_init(loop, &timer->job, callback, arg);
     timer->job.flags |= CASYNC__JOB_TIMER;
     timer->repeat = repeat;
-    if (casync__timer_arm(loop, timer, when) == 0) return 0;
-    if (lent) casync__return_job(loop, &lent->job);
-    return -ENOMEM;
+    return 0;
+}
+
+/* Meets the one failure that a start can have, before anything is changed. */
+static int64_t casync__wheel_prepare(casync_loop *loop, int64_t when) {
+    uint64_t key = when < 0 ? 0 : (uint64_t)when;
+    if (key <= loop->wheel.elapsed) return 0;
+    return casync__wheel_add_levels(loop, casync__level_of(loop->wheel.elapsed, key));
 }
 
 CASYNC__DEFINE int64_t casync_call_at(casync_loop *loop, casync_timer *timer, int64_t when,
@@ -3338,13 +3489,10 @@ CASYNC__DEFINE int64_t casync_call_later(casync_loop *loop, casync_timer *timer,
 
 CASYNC__DEFINE int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay,
                                           int64_t repeat, casync_callback callback, void *arg) {
-    int64_t when = casync__add_time(casync_time(loop), delay);
-    uint64_t key = when < 0 ? 0 : (uint64_t)when;
-    if (loop->state == CASYNC_LOOP_CLOSED || !timer || !callback || repeat < 0) return -EINVAL;
-    /* So that a failure changes nothing, the one that can happen is met before the timer is touched. */
-    if (key > loop->wheel.elapsed &&
-        casync__wheel_add_levels(loop, casync__level_of(loop->wheel.elapsed, key)) < 0)
-        return -ENOMEM;
+    int64_t when;
+    if (casync__is_closed(loop) || !timer || !callback || repeat < 0) return -EINVAL;
+    when = casync__add_time(casync_time(loop), delay);
+    if (casync__wheel_prepare(loop, when) < 0) return -ENOMEM;
     casync_timer_stop(timer);
     return casync__timer_start_at(loop, timer, when, repeat, callback, arg);
 }
@@ -3407,7 +3555,7 @@ typedef struct casync__future_kind {
     bool is_task;
 } casync__future_kind;
 
-static void casync__interrupt(casync_task *task);
+static void casync__interrupt(casync_task *task, casync_future *outcome);
 static void casync__op_abandon(casync_future *future);
 static void casync__timer_op_abandon(casync_future *future);
 
@@ -3458,7 +3606,7 @@ static void casync__future_drop_callbacks(casync_loop *loop, casync_future *futu
     while (!casync__list_is_empty(&future->callbacks)) {
         casync_job *job = casync__job_of(future->callbacks.next);
         if (job->flags & CASYNC__JOB_TASK) {
-            casync__interrupt((casync_task *)job->arg);
+            casync__interrupt((casync_task *)job->arg, NULL);
             continue;
         }
         casync__list_remove(&job->link);
@@ -3530,8 +3678,8 @@ CASYNC__DEFINE bool casync_future_done(const casync_future *future) {
 }
 
 CASYNC__DEFINE int64_t casync_future_result(casync_future *future) {
-    if (future->state == CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
-    future->retrieved = 1;
+    if (!future || future->state == CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
+    if (!future->retrieved) future->retrieved = 1; /* casync__deadlock is every thread's, and only read */
     return future->result;
 }
 
@@ -3568,8 +3716,10 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
    that lapses is left with the kernel until an event proves it wrong: a stream that is read again and
    again by operations makes no epoll_ctl. A wait brings up to 512 events. */
 
-enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT };
+/* What a watcher may want: bits of a byte. END, that the peer sends no more, is EPOLLRDHUP to the kernel. */
+enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT, CASYNC__END = 2 };
 #define CASYNC__EVENTS_MAX 512
+#define CASYNC__REFUSED_RETRY CASYNC_MS(100)
 #define CASYNC__FDS_MIN 16u
 enum {
     CASYNC__WATCHER_REGISTERED = 1,
@@ -3626,6 +3776,8 @@ static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watc
     }
     if ((events & ~(uint32_t)EPOLLOUT) && (watcher->wanted & CASYNC__READ))
         casync__make_ready(loop, &watcher->reader);
+    else if ((events & ~(uint32_t)(EPOLLOUT | EPOLLIN)) && (watcher->wanted & CASYNC__END))
+        casync__make_ready(loop, &watcher->reader);
     if ((events & ~(uint32_t)EPOLLIN) && (watcher->wanted & CASYNC__WRITE))
         casync__make_ready(loop, &watcher->writer);
     if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
@@ -3667,7 +3819,8 @@ static int64_t casync__epoll_submit(casync_loop *loop, casync_watcher *watcher) 
     int op = watcher->armed == 0 ? EPOLL_CTL_ADD : watcher->wanted == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
     if (watcher->wanted == watcher->armed) return 0;
     if (casync__is_forked(loop)) return -ECHILD;
-    event.events = watcher->wanted;
+    event.events = watcher->wanted & (EPOLLIN | EPOLLOUT);
+    if (watcher->wanted & CASYNC__END) event.events |= EPOLLRDHUP;
     event.data = loop->fds[watcher->fd].key;
     result = casync__sys_epoll_ctl(loop->backend_fd, op, watcher->fd, &event);
     /* The descriptor was closed and its number used again behind our back, or it is still registered
@@ -3724,20 +3877,32 @@ static int64_t casync__epoll_fork(casync_loop *loop) {
 static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
     bool reused = fd < loop->fds_size && loop->fds[fd].watcher;
     casync__epoll_event unused;
+    casync_exception exception;
+    int64_t result;
     if (!reused && casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_DEL, (int)fd, &unused) == 0)
         return false;
-    return casync__epoll_rebuild(loop) == 0;
+    result = casync__epoll_rebuild(loop);
+    if (result == 0) {
+        loop->rebuild_failed = false;
+        return true;
+    }
+    exception =
+        casync__exception("events of a closed descriptor cannot be ended, and keep the loop busy", result);
+    if (!loop->rebuild_failed) casync_call_exception_handler(loop, &exception);
+    loop->rebuild_failed = true; /* until the next of these events, which comes with the next poll */
+    return false;
 }
+
+/* The kernel does not know the call, or a sandbox that does not lets nobody make it (seccomp(2)). */
+static bool casync__is_refused(int64_t result) { return result == -ENOSYS || result == -EPERM; }
 
 static int64_t casync__epoll_wait(casync_loop *loop, casync__epoll_event *events, int64_t timeout) {
     int64_t count = -ENOSYS;
     int milliseconds;
-    if (timeout > 0 && timeout != CASYNC_FOREVER && !casync__process.no_epoll_pwait2) {
+    if (timeout > 0 && timeout != CASYNC_FOREVER && !casync__atomic_load(&casync__process.no_epoll_pwait2)) {
         count = casync__sys_epoll_pwait2(loop->backend_fd, events, CASYNC__EVENTS_MAX, timeout);
-        if (count == -ENOSYS || count == -EPERM)
-            casync__process.no_epoll_pwait2 = true; /* EPERM: seccomp */
-        else
-            return count;
+        if (!casync__is_refused(count)) return count;
+        casync__atomic_store(&casync__process.no_epoll_pwait2, 1);
     }
     /* Rounded up: never early. */
     milliseconds = timeout == CASYNC_FOREVER           ? -1
@@ -3787,6 +3952,7 @@ enum {
     CASYNC__OP_READ_FRAME,
     CASYNC__OP_CONNECT,
     CASYNC__OP_DRAIN,
+    CASYNC__OP_FLUSH, /* until all is sent */
     CASYNC__OP_FINISH,
     CASYNC__OP_ACCEPT,
     CASYNC__OP_EVENT,
@@ -3837,6 +4003,7 @@ static const casync__op_kind casync__op_kinds[] = {{"read", casync__read_abandon
                                                    {"read_until", casync__read_abandon},
                                                    {"connect", casync__stream_abandon},
                                                    {"drain", NULL},
+                                                   {"write_all", NULL},
                                                    {"finish", casync__finish_abandon},
                                                    {"accept", casync__accept_abandon},
                                                    {"event", NULL},
@@ -3900,8 +4067,20 @@ static void casync__backend_close(casync_loop *loop) { loop->backend->close(loop
 
 static int64_t casync__backend_fork(casync_loop *loop) { return loop->backend->fork(loop); }
 
-/* Tells the kernel of the interests that changed. What it refuses is reported once, and tried again at
-   each poll. */
+static bool casync__fail_waiting(casync_watcher *watcher, int64_t error);
+
+/* The kernel refused an interest, which is in the list of those to be tried again. Want of memory passes;
+   any other refusal lasts (ENOSPC, EPERM, EBADF), and fails who waits. What nobody waits for by an operation
+   is reported once. */
+static void casync__interest_refused(casync_loop *loop, casync_watcher *watcher, int64_t error) {
+    bool passes = error == -ENOMEM || error == -ECHILD, reported = watcher->flags & CASYNC__WATCHER_REFUSED;
+    casync_exception exception = casync__exception("the kernel refuses to watch a descriptor", error);
+    watcher->flags |= CASYNC__WATCHER_REFUSED;
+    if (!passes && casync__fail_waiting(watcher, error)) return;
+    if (!reported) casync_call_exception_handler(loop, &exception);
+}
+
+/* Tells the kernel of the interests that changed. What it refuses is tried again at each poll. */
 static void casync__flush_changes(casync_loop *loop) {
     casync_link refused;
     casync__list_init(&refused);
@@ -3909,18 +4088,18 @@ static void casync__flush_changes(casync_loop *loop) {
         casync_watcher *watcher = casync__watcher_of(loop->changed.next);
         int64_t result = loop->backend->submit(loop, watcher);
         casync__list_remove(&watcher->changed);
-        if (result < 0)
-            casync__list_append(&refused, &watcher->changed);
-        else
-            watcher->flags &= (uint8_t)~CASYNC__WATCHER_REFUSED;
-        if (result < 0 && !(watcher->flags & CASYNC__WATCHER_REFUSED)) {
-            casync_exception exception =
-                casync__exception("the kernel refuses to watch a descriptor", result);
-            watcher->flags |= CASYNC__WATCHER_REFUSED;
-            casync_call_exception_handler(loop, &exception);
-        }
+        watcher->flags &= result < 0 ? UINT8_MAX : (uint8_t)~CASYNC__WATCHER_REFUSED;
+        if (result == 0) continue;
+        casync__list_append(&refused, &watcher->changed);
+        casync__interest_refused(loop, watcher, result);
     }
     casync__list_move(&loop->changed, &refused);
+}
+
+/* Waits no longer than until what the kernel refused is to be tried again. */
+static int64_t casync__bound_wait(const casync_loop *loop, int64_t timeout) {
+    bool refused = !casync__list_is_empty(&loop->changed);
+    return refused && timeout > CASYNC__REFUSED_RETRY ? CASYNC__REFUSED_RETRY : timeout;
 }
 
 /* A post or wake that comes before `sleeping` is set is seen here; one that comes after writes the
@@ -3930,6 +4109,7 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
     bool waits = timeout > 0;
     if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
     if (waits) {
+        timeout = casync__has_work(loop) ? 0 : casync__bound_wait(loop, timeout);
         if (loop->stacks) casync__trim_stacks(loop);
         casync__atomic_exchange(&loop->sleeping, 1);
         if (loop->stopping || casync__atomic_load_job(&loop->posted) || casync__atomic_load(&loop->woken))
@@ -4030,7 +4210,7 @@ static void casync__want(casync_watcher *watcher, int event) {
 static void casync__unwant(casync_watcher *watcher, int event) {
     if (!(watcher->wanted & event)) return;
     casync__watcher_want(watcher, watcher->wanted & ~event);
-    casync_job_cancel(event == CASYNC__READ ? &watcher->reader : &watcher->writer);
+    casync_job_cancel(event == CASYNC__WRITE ? &watcher->writer : &watcher->reader);
     if (event == CASYNC__WRITE) casync__mark_changed(watcher->reader.loop, watcher);
 }
 
@@ -4186,14 +4366,18 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
    bytes from thread to thread, where a job moves 48. Who adds a call reserves its place with a
    fetch-and-add and publishes it by storing the callback; the loop closes the batch with an exchange and
    waits for those that are between the two (a few instructions, unless the thread is preempted: then it
-   gives up the processor). Batches stay the mailbox's until the loop is closed, so a thread that still
-   looks at an old one finds it closed, or open for something new, which is as good.
+   gives up the processor). Batches stay the mailbox's until the loop is closed. A thread that still looks at
+   an old one finds it closed, or in the chain for something new, which is as good: nobody can join a batch
+   before it is in the chain, so what a thread adds comes before all that it posts afterwards.
 
    Costs: a post is two locked instructions (a job's claim and its push), for a call one, and a mutex and
    1 KiB for every 60 of them; and one system call a sleep. */
 
 #define CASYNC__BATCH_CALLS 60
-#define CASYNC__BATCH_CLOSED (UINT32_MAX / 2) /* more than were ever reserved */
+/* In `reserved`, more than were ever reserved: a batch that its opener is about to put into the chain, with a
+   call of its own, and one that the loop has closed. */
+#define CASYNC__BATCH_OPENING (UINT32_MAX / 4)
+#define CASYNC__BATCH_CLOSED (UINT32_MAX / 2)
 
 typedef struct casync__batch {
     casync_job job;
@@ -4274,14 +4458,31 @@ static void casync__return_batch(casync_loop *loop, casync__batch *batch) {
 static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_callback callback, void *arg) {
     uint32_t i;
     if (!batch || casync__atomic_load_job(&loop->posted) != &batch->job) return false;
+    CASYNC__TEST_YIELD("reserve");
     i = casync__atomic_add(&batch->reserved, 1);
     if (i >= CASYNC__BATCH_CALLS) return false;
+    CASYNC__TEST_YIELD("publish");
     batch->calls[i].arg = arg;
     casync__atomic_store_pointer(&batch->calls[i].callback, (void *)(uintptr_t)callback);
     return true;
 }
 
 static void casync__run_batch(void *batch);
+
+/* The batch is in the chain. Those who tried to join it before count in `reserved`; the loop may have closed
+   it already. */
+static void casync__open_to_others(casync__batch *batch) {
+    uint32_t reserved;
+    do reserved = casync__atomic_load(&batch->reserved);
+    while (reserved < CASYNC__BATCH_CLOSED && !casync__atomic_replace(&batch->reserved, reserved, 1));
+}
+
+/* The loop closes the batch: how many calls are in it? */
+static uint32_t casync__close_batch(casync__batch *batch) {
+    uint32_t reserved = casync__atomic_exchange(&batch->reserved, CASYNC__BATCH_CLOSED);
+    if (reserved >= CASYNC__BATCH_OPENING) return 1;
+    return reserved < CASYNC__BATCH_CALLS ? reserved : CASYNC__BATCH_CALLS;
+}
 
 /* A batch with its first call, posted. With the mutex. */
 static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox, casync_callback callback,
@@ -4301,9 +4502,11 @@ static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox, c
     batch->count = batch->called = 0;
     batch->calls[0].callback = (void *)(uintptr_t)callback;
     batch->calls[0].arg = arg;
-    casync__atomic_store(&batch->reserved, 1);
+    casync__atomic_store(&batch->reserved, CASYNC__BATCH_OPENING);
     casync__atomic_store_pointer(&mailbox->open, batch);
+    CASYNC__TEST_YIELD("push");
     casync__push_posted(loop, &batch->job);
+    casync__open_to_others(batch);
     return 0;
 }
 
@@ -4354,10 +4557,7 @@ static void casync__run_batch(void *arg) {
     casync__batch *batch = (casync__batch *)arg;
     casync_loop *loop = batch->job.loop;
     casync_callback callback;
-    if (batch->count == 0) {
-        batch->count = casync__atomic_exchange(&batch->reserved, CASYNC__BATCH_CLOSED);
-        if (batch->count > CASYNC__BATCH_CALLS) batch->count = CASYNC__BATCH_CALLS;
-    }
+    if (batch->count == 0) batch->count = casync__close_batch(batch);
     while (!loop->breaking && !loop->closing && casync__next_call(loop, batch, &callback, &arg))
         callback(arg);
     if (batch->called == batch->count || loop->closing)
@@ -4395,10 +4595,11 @@ static void casync__mailbox_fork(casync_loop *loop) {
 
 CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job,
                                                    casync_callback callback, void *arg) {
-    if (!callback) return -EINVAL;
+    if (!loop || !loop->backend || !callback) return -EINVAL;
     if (!job) return casync__post_call(loop, callback, arg);
-    /* The load spares who posts again and again the locked instruction. */
-    if (casync__atomic_load(&job->posted) || casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
+    /* An exchange on both sides, and no look before it: whichever comes second sees what the other wrote, so a
+       call that is still to come sees all that came before a post which found it there. */
+    if (casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
     casync__job_init(loop, job, callback, arg);
     casync__post(loop, job);
     return 0;
@@ -4421,8 +4622,7 @@ CASYNC__DEFINE void casync_wake(casync_loop *loop) {
    - handled_fd, an eventfd: written by the handler, which runs where the signal is not blocked (other
      threads; everywhere, for guests). It notes the signal in `handled`.
 
-   The mutex covers the registry; handlers do not take it: all they touch is `handled`, handled_fd, and
-   the previous action, which is set before the handler and reset after it. Costs: a delivery is a wakeup,
+   The mutex covers the registry; handlers do not take it: all they touch is atomic. Costs: a delivery is a wakeup,
    one read of each descriptor, and a post a watcher. */
 
 enum { CASYNC__SIGNAL_STARTED = 2, CASYNC__SIGNAL_UNREFERENCED = 4 }; /* beside CASYNC_SIGNAL_ONCE */
@@ -4441,16 +4641,28 @@ static void casync__signal_handler(int signum, siginfo_t *info, void *context) {
     int saved_errno = errno;
     uint64_t one = 1;
     casync__signal_source *source = &casync__process.signals[signum];
+    void *action, *handler;
     casync__atomic_or64(&casync__process.handled, (uint64_t)1 << (signum - 1));
-    (void)casync__sys_write(casync__process.handled_fd, &one, sizeof one); /* full is readable too */
-    if (source->plain_watchers == 0 && source->previous.sa_handler != SIG_DFL &&
-        source->previous.sa_handler != SIG_IGN) {
-        if (source->previous.sa_flags & SA_SIGINFO)
-            source->previous.sa_sigaction(signum, info, context);
-        else
-            source->previous.sa_handler(signum);
-    }
+    /* full is readable too */
+    (void)casync__sys_write((int)casync__atomic_load(&casync__process.handled_fd), &one, sizeof one);
+    action = casync__atomic_load_pointer(&source->chained_action);
+    handler = casync__atomic_load_pointer(&source->chained_handler);
+    if (action)
+        ((void (*)(int, siginfo_t *, void *))(uintptr_t)action)(signum, info, context);
+    else if (handler)
+        ((void (*)(int))(uintptr_t)handler)(signum);
     errno = saved_errno;
+}
+
+/* Tells the handler what to call after it: what was there before, unless a plain loop watches the signal. */
+static void casync__chain_handler(casync__signal_source *source) {
+    const struct sigaction *previous = &source->previous;
+    void *handler = (void *)(uintptr_t)previous->sa_handler; /* a union with sa_sigaction */
+    bool chains = source->plain_watchers == 0 && !casync__list_is_empty(&source->watchers) &&
+                  previous->sa_handler != SIG_DFL && previous->sa_handler != SIG_IGN;
+    bool has_info = (previous->sa_flags & SA_SIGINFO) != 0;
+    casync__atomic_store_pointer(&source->chained_action, chains && has_info ? handler : NULL);
+    casync__atomic_store_pointer(&source->chained_handler, chains && !has_info ? handler : NULL);
 }
 
 /* A watcher's job: the user's callback, in its loop. */
@@ -4483,7 +4695,7 @@ static void casync__read_handled(void *loop) {
     uint64_t count, handled;
     (void)loop;
     /* The bits are taken after the descriptor is read: a signal in between wakes once more, for nothing. */
-    (void)casync__sys_read(casync__process.handled_fd, &count, sizeof count);
+    (void)casync__sys_read((int)casync__process.handled_fd, &count, sizeof count);
     handled = casync__atomic_take64(&casync__process.handled);
     while (handled) {
         casync__signal_deliver(casync__lowest_bit(handled) + 1);
@@ -4503,7 +4715,7 @@ static int64_t casync__signal_fds_open(void) {
         return handled_fd;
     }
     casync__process.signalfd = (int)signal_fd;
-    casync__process.handled_fd = (int)handled_fd;
+    casync__atomic_store(&casync__process.handled_fd, (uint32_t)handled_fd);
     casync__process.has_signal_fds = true;
     return 0;
 }
@@ -4521,8 +4733,8 @@ static void casync__replace_fd(int64_t fresh, int fd) {
 static void casync__signals_after_fork(void) {
     if (!casync__process.has_signal_fds) return;
     casync__replace_fd(casync__sys_signalfd(-1, &casync__process.signalfd_mask), casync__process.signalfd);
-    casync__replace_fd(casync__sys_eventfd(), casync__process.handled_fd);
-    casync__process.handled = 0;
+    casync__replace_fd(casync__sys_eventfd(), (int)casync__process.handled_fd);
+    (void)casync__atomic_take64(&casync__process.handled);
 }
 
 /* Watches a descriptor of the library's own, which keeps no loop running. */
@@ -4550,7 +4762,7 @@ static int64_t casync__signals_open(casync_loop *loop) {
     result = casync__watch_internal(loop, &signals->signalfd_watcher, casync__process.signalfd,
                                     casync__read_signalfd);
     if (result == 0)
-        result = casync__watch_internal(loop, &signals->handled_watcher, casync__process.handled_fd,
+        result = casync__watch_internal(loop, &signals->handled_watcher, (int)casync__process.handled_fd,
                                         casync__read_handled);
     if (result < 0) {
         casync__watcher_unregister(&signals->signalfd_watcher, false);
@@ -4671,7 +4883,7 @@ static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
     if (casync__list_is_empty(&source->watchers))
         result = casync__install_handler(source, watcher->signum, loop->guest);
     if (result < 0) return result;
-    if (!loop->guest) {
+    if (!loop->signal_handlers) {
         casync__block_signal(loop, watcher->signum);
         if (source->plain_watchers == 0) result = casync__set_signalfd(watcher->signum, true);
         if (result < 0) {
@@ -4682,6 +4894,7 @@ static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
         source->plain_watchers++;
     }
     casync__list_append(&source->watchers, &watcher->link);
+    casync__chain_handler(source);
     loop->signals->watchers++;
     return 0;
 }
@@ -4697,7 +4910,8 @@ static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
     casync__signal_source *source = &casync__process.signals[watcher->signum];
     casync__list_remove(&watcher->link);
     loop->signals->watchers--;
-    if (!loop->guest && --source->plain_watchers == 0) casync__set_signalfd(watcher->signum, false);
+    if (!loop->signal_handlers && --source->plain_watchers == 0) casync__set_signalfd(watcher->signum, false);
+    casync__chain_handler(source);
     if (casync__list_is_empty(&source->watchers)) casync__uninstall_handler(source, watcher->signum);
     if (!casync__loop_watches_signal(loop, watcher->signum)) casync__unblock_signal(loop, watcher->signum);
 }
@@ -4813,9 +5027,16 @@ typedef char casync__span_is_an_iovec[sizeof(casync_span) == sizeof(struct iovec
 
 static inline struct iovec *casync__iovec(const casync_span *spans) { return (struct iovec *)(void *)spans; }
 
+#define CASYNC__SIZE_MAX                                                                                     \
+    ((size_t)PTRDIFF_MAX) /* of anything that is sent: what write(2) could say it wrote */
+
+/* SIZE_MAX if that is more than CASYNC__SIZE_MAX. */
 static size_t casync__spans_size(const casync_span *spans, size_t count) {
     size_t i, size = 0;
-    for (i = 0; i < count; i++) size += spans[i].len;
+    for (i = 0; i < count; i++) {
+        if (spans[i].len > CASYNC__SIZE_MAX - size) return SIZE_MAX;
+        size += spans[i].len;
+    }
     return size;
 }
 
@@ -4830,8 +5051,10 @@ static inline casync__out_chunk *casync__outbuf_first(const casync_outbuf *out) 
 }
 
 static casync__out_chunk *casync__outbuf_add_chunk(casync_outbuf *out, size_t room) {
-    casync__out_chunk *chunk =
-        (casync__out_chunk *)casync__realloc(out->allocator, NULL, sizeof *chunk + room);
+    casync__out_chunk *chunk = NULL;
+    if (!out->allocator) casync_outbuf_init(out, NULL); /* zeroed until now */
+    if (room <= CASYNC__SIZE_MAX - sizeof *chunk)
+        chunk = (casync__out_chunk *)casync__realloc(out->allocator, NULL, sizeof *chunk + room);
     if (!chunk) return NULL;
     memset(chunk, 0, sizeof *chunk);
     chunk->data = (const uint8_t *)(chunk + 1);
@@ -4859,6 +5082,7 @@ static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span
                                            size_t skip) {
     casync__out_chunk *chunk = out->last;
     size_t i, total = casync__spans_size(spans, count) - skip, room = chunk ? chunk->room : 0;
+    if (total > CASYNC__SIZE_MAX - out->size) return -ENOMEM;
     if (total > room) {
         size_t missing = total - room;
         if (!casync__outbuf_add_chunk(out, missing > CASYNC__CHUNK_SIZE ? missing : CASYNC__CHUNK_SIZE))
@@ -4899,7 +5123,7 @@ CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *
         if (release) release(arg);
         return 0;
     }
-    chunk = casync__outbuf_add_chunk(out, 0);
+    chunk = size <= CASYNC__SIZE_MAX - out->size ? casync__outbuf_add_chunk(out, 0) : NULL;
     if (!chunk) return -ENOMEM;
     chunk->data = (const uint8_t *)data;
     chunk->size = size;
@@ -4972,10 +5196,10 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     struct timespec none = {0, 0};
     sigset_t pipe_signal, old, pending;
     int64_t written;
-    if (!casync__process.no_rwf_nosignal) {
+    if (!casync__atomic_load(&casync__process.no_rwf_nosignal)) {
         written = casync__sys_pwritev2(fd, casync__iovec(spans), (int)count, CASYNC__RWF_NOSIGNAL);
-        if (written != -EOPNOTSUPP && written != -EINVAL && written != -ENOSYS) return written;
-        casync__process.no_rwf_nosignal = true;
+        if (written != -EOPNOTSUPP && written != -EINVAL && !casync__is_refused(written)) return written;
+        casync__atomic_store(&casync__process.no_rwf_nosignal, 1);
     }
     sigemptyset(&pending); /* sigpending may fail where a test makes it */
     sigemptyset(&pipe_signal);
@@ -5051,7 +5275,8 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
    task waits: then it is too late for anything but to abort.
 
    Costs: await and wake of a pending future are no system call and no allocation, and two switches for a
-   stackful task. Spawn takes a stack from the pool; else a guard (one system call), and for every 32nd stack
+   stackful task; where C++'s runtime is in the process, each moves two words more each way, else one predicted
+   branch tells that it is not. Spawn takes a stack from the pool; else a guard (one system call), and for every 32nd stack
    an mmap. */
 
 enum {
@@ -5184,6 +5409,12 @@ static int64_t casync__task_begin(casync_loop *loop, casync_task *task);
 #endif
 #endif
 
+#if defined(CASYNC__ASAN) || defined(CASYNC__TSAN)
+#define CASYNC__SANITIZED true
+#else
+#define CASYNC__SANITIZED false
+#endif
+
 #if defined(CASYNC__ASAN)
 void __sanitizer_start_switch_fiber(void **fake_stack_save, const void *bottom, size_t size);
 void __sanitizer_finish_switch_fiber(void *fake_stack_save, const void **bottom, size_t *size);
@@ -5194,6 +5425,32 @@ void *__tsan_create_fiber(unsigned flags);
 void __tsan_destroy_fiber(void *fiber);
 void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 #endif
+
+/* What C++'s runtime keeps for a thread: the exceptions that catch blocks are about, and how many are on their
+   way (struct __cxa_eh_globals of the Itanium C++ ABI, 2.2.2; of the ARM EABI, with one word more). Each task
+   has its own. The name is there if C++'s runtime is in the process, though this be compiled as C. */
+typedef struct casync__exceptions {
+    void *caught;
+    unsigned uncaught;
+#if defined(__arm__)
+    void *propagating;
+#endif
+} casync__exceptions;
+
+#if defined(__GNUC__)
+extern void *casync__cxa_get_globals(void) __asm__("__cxa_get_globals") __attribute__((weak));
+static casync__exceptions *casync__thread_exceptions(void) {
+    return casync__cxa_get_globals ? (casync__exceptions *)casync__cxa_get_globals() : NULL;
+}
+#else
+static casync__exceptions *casync__thread_exceptions(void) { return NULL; }
+#endif
+
+static inline void casync__exchange_exceptions(casync__exceptions *a, casync__exceptions *b) {
+    casync__exceptions other = *a;
+    *a = *b;
+    *b = other;
+}
 
 typedef struct casync__fiber {
     casync_task task;
@@ -5206,6 +5463,7 @@ typedef struct casync__fiber {
     char *stack; /* its lowest address; the fiber is at the other end */
     casync_loop *loop;
     int64_t result;
+    casync__exceptions exceptions; /* of the task, while it does not run; else the loop's */
     uint32_t references;
     bool finished;
     uint8_t guard;        /* how an overflow is found: CASYNC__GUARD_ */
@@ -5611,9 +5869,12 @@ static inline void casync__prefetch_fiber(const casync_link *next_job) {
 
 /* Runs a stackful task until it waits (false) or ends. */
 CASYNC__ALWAYS_INLINE bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
+    casync__exceptions *exceptions = fiber->loop->exceptions;
+    if (exceptions) casync__exchange_exceptions(exceptions, &fiber->exceptions);
     casync__before_resume(fiber);
     casync__switch(&fiber->loop_stack_pointer, fiber->stack_pointer, fiber);
     casync__after_resume(fiber);
+    if (exceptions) casync__exchange_exceptions(exceptions, &fiber->exceptions);
     casync__check_stack(fiber);
     if (fiber->finished) *result = fiber->result;
     return fiber->finished;
@@ -5876,16 +6137,28 @@ static void casync__trim_stacks(casync_loop *loop) {
     casync__free_slab(loop, slab);
 }
 
-/* Is there a stackful task, or a handle to one? */
-static bool casync__has_stacks(const casync_loop *loop) {
-    const casync_link *link, *slabs;
+/* The first stackful task from number *number on, in this slab and those after it, that has ended and whose
+   handle was not released; NULL if there is none. */
+static casync_task *casync__find_unreleased(const casync_link *slabs, casync_link **link, uint32_t *number) {
+    for (; *link != slabs; *link = (*link)->next, *number = 0) {
+        const casync__slab *slab = casync__container(*link, casync__slab, link);
+        while (*number < slab->made) {
+            casync__fiber *fiber = casync__fiber_at(slab, (*number)++);
+            if (fiber->references > 0 && casync_future_done(&fiber->task.future)) return &fiber->task;
+        }
+    }
+    return NULL;
+}
+
+static void casync__each_unreleased(casync_loop *loop, void (*visit)(casync_task *task, void *arg),
+                                    void *arg) {
     int i;
     for (i = 0; loop->stacks && i < CASYNC__STACK_SIZES; i++) {
-        slabs = &loop->stacks->pools[i].slabs;
-        for (link = slabs->next; link != slabs; link = link->next)
-            if (((const casync__slab *)(const void *)link)->live > 0) return true;
+        casync_link *slabs = &loop->stacks->pools[i].slabs, *link = slabs->next;
+        uint32_t number = 0;
+        casync_task *task;
+        while ((task = casync__find_unreleased(slabs, &link, &number)) != NULL) visit(task, arg);
     }
-    return false;
 }
 
 static void casync__stacks_close(casync_loop *loop) {
@@ -5916,7 +6189,7 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
     casync__stack_pool *pool;
     casync__fiber *fiber;
     int64_t result;
-    if (loop->state == CASYNC_LOOP_CLOSED || !desc->coroutine) return -EINVAL;
+    if (casync__is_closed(loop) || !desc || !desc->coroutine || !task) return -EINVAL;
     if (casync__has_shadow_stack()) return -ENOSYS;
     if (!loop->stacks) loop->stacks = casync__make_stacks(loop);
     if (!loop->stacks) return -ENOMEM;
@@ -5932,6 +6205,7 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
     fiber->loop = loop;
     fiber->finished = false;
     fiber->references = 2;
+    memset(&fiber->exceptions, 0, sizeof fiber->exceptions);
 #if defined(CASYNC__ASAN)
     fiber->fake_stack = NULL;
     __asan_unpoison_memory_region(fiber->stack, (size_t)((char *)fiber - fiber->stack));
@@ -5946,14 +6220,13 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
 }
 
 CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) {
-    casync__fiber *fiber = casync__fiber_of(task);
-    if (!fiber->task.step) fiber->references++;
+    if (task && casync__is_fiber(&task->future)) casync__fiber_of(task)->references++;
     return task;
 }
 
 CASYNC__DEFINE void casync_task_release(casync_task *task) {
     casync__fiber *fiber = casync__fiber_of(task);
-    if (fiber->task.step || --fiber->references > 0) return;
+    if (!task || !casync__is_fiber(&task->future) || --fiber->references > 0) return;
     casync_future_close(&fiber->task.future);
     casync__return_fiber(fiber->loop, fiber);
 }
@@ -6001,35 +6274,98 @@ static void casync__on_fault(int signum, siginfo_t *info, void *context) {
     if (info->si_code <= 0) raise(signum); /* sent by kill(2): it does not come again by itself */
 }
 
-CASYNC__DEFINE int64_t casync_report_overflow(void) {
-    struct sigaction action;
+/* An alternate stack for this thread's handlers, if it has none: its memory, or NULL, or an error. */
+static int64_t casync__make_fault_stack(void **memory) {
     stack_t stack;
     int64_t result = casync__sys_sigaltstack(NULL, &stack);
-    if (result == 0 && (stack.ss_flags & SS_DISABLE)) {
-        result = casync__sys_map(CASYNC__FAULT_STACK);
-        if (result < 0) return result;
-        memset(&stack, 0, sizeof stack);
-        stack.ss_sp = (void *)(uintptr_t)result;
-        stack.ss_size = CASYNC__FAULT_STACK;
-        result = casync__sys_sigaltstack(&stack, NULL);
-    }
+    *memory = NULL;
+    if (result < 0 || !(stack.ss_flags & SS_DISABLE)) return result;
+    result = casync__sys_map(CASYNC__FAULT_STACK);
     if (result < 0) return result;
+    memset(&stack, 0, sizeof stack);
+    stack.ss_sp = *memory = (void *)(uintptr_t)result;
+    stack.ss_size = CASYNC__FAULT_STACK;
+    return casync__sys_sigaltstack(&stack, NULL);
+}
+
+static void casync__free_fault_stack(void *memory) {
+    stack_t stack;
+    if (!memory) return;
+    memset(&stack, 0, sizeof stack);
+    stack.ss_flags = SS_DISABLE;
+    if (casync__sys_sigaltstack(&stack, NULL) == 0) casync__sys_unmap(memory, CASYNC__FAULT_STACK);
+}
+
+static const int casync__fault_signals[2] = {SIGSEGV, SIGBUS};
+
+/* Puts back what was there, unless somebody else has put something there since. With the process's mutex. */
+static void casync__uninstall_fault_handler(int i) {
+    struct sigaction current;
+    if (casync__sys_sigaction(casync__fault_signals[i], NULL, &current) == 0 &&
+        (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == casync__on_fault)
+        casync__sys_sigaction(casync__fault_signals[i], &casync__process.faults[i], NULL);
+}
+
+/* What was there is noted before the handler can run. With the process's mutex. */
+static int64_t casync__install_fault_handlers(void) {
+    struct sigaction action;
+    int64_t result = 0;
+    int i;
     memset(&action, 0, sizeof action);
     action.sa_sigaction = casync__on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    casync__lock_process();
-    if (!casync__process.reports_faults) {
-        result = casync__sys_sigaction(SIGSEGV, &action, &casync__process.faults[0]);
-        if (result == 0) result = casync__sys_sigaction(SIGBUS, &action, &casync__process.faults[1]);
-        casync__process.reports_faults = result == 0;
-    }
-    pthread_mutex_unlock(&casync__process.mutex);
+    for (i = 0; i < 2 && result == 0; i++)
+        result = casync__sys_sigaction(casync__fault_signals[i], NULL, &casync__process.faults[i]);
+    for (i = 0; i < 2 && result == 0; i++)
+        result = casync__sys_sigaction(casync__fault_signals[i], &action, NULL);
+    if (result < 0)
+        while (i-- > 0) casync__uninstall_fault_handler(i);
     return result;
 }
 
+/* Each who begins ends, but for casync_report_overflow. */
+static int64_t casync__begin_overflow_report(void **fault_stack) {
+    int64_t result = casync__make_fault_stack(fault_stack);
+    if (result < 0) return result;
+    casync__lock_process();
+    if (casync__process.overflow_reports == 0) result = casync__install_fault_handlers();
+    if (result == 0) casync__process.overflow_reports++;
+    pthread_mutex_unlock(&casync__process.mutex);
+    if (result < 0) casync__free_fault_stack(*fault_stack);
+    return result;
+}
+
+static void casync__end_overflow_report(void *fault_stack) {
+    casync__lock_process();
+    if (--casync__process.overflow_reports == 0) {
+        casync__uninstall_fault_handler(0);
+        casync__uninstall_fault_handler(1);
+    }
+    pthread_mutex_unlock(&casync__process.mutex);
+    casync__free_fault_stack(fault_stack);
+}
+
+/* Is nobody else in charge of faults: a sanitizer, the host of a guest, a handler of the program's? */
+static bool casync__may_report_overflow(const casync_loop *loop) {
+    struct sigaction current;
+    bool ours;
+    if (loop->guest || loop->no_overflow_report || CASYNC__SANITIZED) return false;
+    if (casync__sys_sigaction(SIGSEGV, NULL, &current) < 0) return false;
+    ours = (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == casync__on_fault;
+    return ours || (!(current.sa_flags & SA_SIGINFO) && current.sa_handler == SIG_DFL);
+}
+
+CASYNC__DEFINE int64_t casync_report_overflow(void) {
+    void *fault_stack;
+    return casync__begin_overflow_report(&fault_stack);
+}
+
 static const char *casync__fiber_name(const casync_task *task) {
-    const casync__fiber *fiber = (const casync__fiber *)(const void *)task;
-    return fiber->name ? fiber->name : "task";
+    return ((const casync__fiber *)(const void *)task)->name;
+}
+
+static void *casync__fiber_function(const casync_task *task) {
+    return (void *)(uintptr_t)((const casync__fiber *)(const void *)task)->coroutine;
 }
 
 #else /* CASYNC_NO_STACKFUL */
@@ -6038,17 +6374,23 @@ typedef struct casync__fiber {
     casync_task task;
 } casync__fiber;
 
+static struct casync__exceptions *casync__thread_exceptions(void) { return NULL; }
+
 static casync__fiber *casync__fiber_of(casync_task *task) { return (casync__fiber *)(void *)task; }
 static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
     return (void)fiber, (void)result, true;
 }
 static void casync__fiber_suspend(casync__fiber *fiber) { (void)fiber; }
 static void casync__prefetch_fiber(const casync_link *next_job) { (void)next_job; }
-static bool casync__has_stacks(const casync_loop *loop) { return (void)loop, false; }
+static void casync__each_unreleased(casync_loop *loop, void (*visit)(casync_task *task, void *arg),
+                                    void *arg) {
+    (void)loop, (void)visit, (void)arg;
+}
 static void casync__trim_stacks(casync_loop *loop) { (void)loop; }
 static void casync__stacks_close(casync_loop *loop) { (void)loop; }
 static void casync__fiber_set_name(casync_task *task, const char *name) { (void)task, (void)name; }
-static const char *casync__fiber_name(const casync_task *task) { return (void)task, ""; }
+static const char *casync__fiber_name(const casync_task *task) { return (void)task, (const char *)NULL; }
+static void *casync__fiber_function(const casync_task *task) { return (void)task, (void *)NULL; }
 CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
                                          casync_task **task) {
     return (void)loop, (void)desc, (void)task, -ENOSYS;
@@ -6056,6 +6398,9 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
 CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) { return task; }
 CASYNC__DEFINE void casync_task_release(casync_task *task) { (void)task; }
 CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) { return (void)task, (size_t)0; }
+static bool casync__may_report_overflow(const casync_loop *loop) { return (void)loop, false; }
+static int64_t casync__begin_overflow_report(void **fault_stack) { return (void)fault_stack, -ENOSYS; }
+static void casync__end_overflow_report(void *fault_stack) { (void)fault_stack; }
 CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
 
 #endif
@@ -6064,6 +6409,25 @@ CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
 
 static void casync__release_awaited(casync_future *future);
 static void casync__leave_groups(casync_task *task);
+static bool casync__waits_for_child(const casync_task *parent, const casync_task *child);
+
+/* Is there a stackful task that has not ended? */
+static bool casync__has_fibers(const casync_loop *loop) {
+    const casync_link *link;
+    for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
+        if (casync__is_fiber(&casync__container(link, casync_task, link)->future)) return true;
+    return false;
+}
+
+static void casync__forget_fiber(casync_task *task, void *arg) {
+    (void)arg;
+    casync_future_close(&task->future);
+}
+
+/* The loop ends, and with it the memory of tasks whose handles nobody released; not what they had to say. */
+static void casync__forget_fibers(casync_loop *loop) {
+    casync__each_unreleased(loop, casync__forget_fiber, NULL);
+}
 
 /* Puts a fresh task into the loop. Its future was made by casync__future_reset. */
 static int64_t casync__task_begin(casync_loop *loop, casync_task *task) {
@@ -6143,28 +6507,35 @@ static casync_task *casync__find_deadlock(casync_task *task) {
     return fast;
 }
 
-/* Ends the task's await without regard to what it awaits: it returns -ECANCELED. */
-static void casync__interrupt(casync_task *task) {
+/* What the await of a task finds which waits for it: as if it had awaited this. */
+static casync_future casync__deadlock = {{NULL, NULL},        NULL, -EDEADLK, NULL, CASYNC_FUTURE_FAILED, 1,
+                                         CASYNC__FUTURE_PLAIN};
+
+/* Ends the task's await without regard to what it awaits: it returns the outcome's result, or -ECANCELED. */
+static void casync__interrupt(casync_task *task, casync_future *outcome) {
     casync_future *awaited = casync__task_awaits(task);
     casync__list_remove(&task->job.link);
     casync__make_ready(casync__task_loop(task), &task->job);
-    task->future.ptr = NULL;
-    task->flags |= CASYNC__TASK_MUST_CANCEL;
+    task->future.ptr = outcome;
+    if (!outcome) task->flags |= CASYNC__TASK_MUST_CANCEL;
     casync__release_awaited(awaited);
 }
 
-/* A chain of tasks that await each other is followed to what its last one awaits. */
+/* A chain of tasks that await each other is followed to what its last one awaits, or until it would go in a
+   circle. */
 CASYNC__DEFINE int64_t casync_task_cancel(casync_task *task) {
-    casync_task *next, *deadlocked;
-    if (task->future.state != CASYNC_FUTURE_PENDING) return 0;
+    casync_task *asked = task, *next, *deadlocked;
+    if (!task || !task->future.loop || task->future.state != CASYNC_FUTURE_PENDING) return 0;
     deadlocked = casync__find_deadlock(task);
     for (;; task = next) {
         casync_future *awaited = casync__task_awaits(task);
+        bool circle;
         next = casync__awaited_task(task);
+        circle = next && (task == deadlocked || casync__waits_for_child(next, asked));
         if (task->cancel_requests < UINT16_MAX) task->cancel_requests++;
-        if (next && task != deadlocked) continue;
-        if (next)
-            casync__interrupt(task);
+        if (next && !circle) continue;
+        if (circle)
+            casync__interrupt(task, NULL);
         else if (!awaited || casync_future_cancel(awaited) == 0)
             task->flags |= CASYNC__TASK_MUST_CANCEL;
         return 1;
@@ -6193,14 +6564,22 @@ static void casync__release_awaited(casync_future *future) {
     if (casync__is_fiber(future)) casync_task_release((casync_task *)(void *)future);
 }
 
+/* Does a task wait for itself if it awaits the other: that one, or an end of a group with it as a child? */
+static inline bool casync__is_deadlock(const casync_task *task, const casync_task *awaited) {
+    return awaited == task || (awaited->open_groups > 0 && casync__waits_for_child(awaited, task));
+}
+
 CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future *future) {
     task->future.ptr = future;
     if (!future) {
         casync__make_ready(casync__task_loop(task), &task->job);
         return true;
     }
-    CASYNC_ASSERT(future->loop == task->future.loop);
-    if (future == &task->future) return false; /* await_end says -EDEADLK */
+    CASYNC_ASSERT(future->loop == task->future.loop || (!future->loop && casync_future_done(future)));
+    if (casync__is_task(future) && casync__is_deadlock(task, (casync_task *)(void *)future)) {
+        task->future.ptr = &casync__deadlock;
+        return false;
+    }
     if (casync__is_fiber(future)) casync_task_retain((casync_task *)(void *)future);
     if (future->state != CASYNC_FUTURE_PENDING) return false;
     casync__list_append(&future->callbacks, &task->job.link);
@@ -6213,9 +6592,7 @@ CASYNC__ALWAYS_INLINE int64_t casync__await_end(casync_task *task) {
     casync_future *future = casync__task_awaits(task);
     int64_t result = 0;
     task->future.ptr = NULL;
-    if (future == &task->future) {
-        result = -EDEADLK;
-    } else if (future) {
+    if (future) {
         result = casync_future_result(future);
         casync__release_awaited(future);
     } else if (task->flags & CASYNC__TASK_MUST_CANCEL) {
@@ -6238,19 +6615,43 @@ static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
+/* A function that waits was called where nothing can: -EPERM, and once a loop its user hears where. */
+static int64_t casync__not_a_task(casync_loop *loop, const char *function) {
+    casync_loop *running = casync_get_running_loop();
+    casync_exception exception;
+    char message[200];
+    if (!loop) loop = running;
+    if (casync__is_closed(loop) || loop->told_not_a_task) return -EPERM;
+    snprintf(message, sizeof message,
+             "%s waits, which only a stackful task of the loop can: it was called %s%s", function,
+             !running          ? "where no loop runs"
+             : running != loop ? "in another loop"
+             : running->task   ? "in the stackless task "
+                               : "in a callback",
+             running == loop && running->task ? casync_task_name(running->task) : "");
+    exception = casync__exception(message, -EPERM);
+    loop->told_not_a_task = true;
+    casync_call_exception_handler(loop, &exception);
+    return -EPERM;
+}
+
 CASYNC__ALWAYS_INLINE int64_t casync__await(casync_task *task, casync_future *future) {
     if (casync__await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
     return casync__await_end(task);
 }
 
 CASYNC__DEFINE int64_t casync_await(casync_future *future) {
-    casync_task *task = casync__waiting_task(future->loop);
-    return task ? casync__await(task, future) : -EPERM;
+    casync_task *task = future ? casync__waiting_task(future->loop) : NULL;
+    if (!future) return -EINVAL;
+    if (!task) return casync__not_a_task(future->loop, __func__);
+    if (!future->loop && !casync_future_done(future)) return CASYNC_INVALID_STATE; /* never made */
+    return casync__await(task, future);
 }
 
 CASYNC__DEFINE int64_t casync_join(casync_task *task) {
     int64_t result;
-    if (!casync__waiting_task(task->future.loop)) return -EPERM;
+    if (!task || !task->future.loop) return -EINVAL;
+    if (!casync__waiting_task(task->future.loop)) return casync__not_a_task(task->future.loop, __func__);
     if (task == task->future.loop->task) return -EDEADLK;
     result = casync_await(&task->future);
     casync_task_release(task);
@@ -6261,12 +6662,12 @@ CASYNC__DEFINE int64_t casync_join(casync_task *task) {
 #define CASYNC__WAIT_FOR(owner_loop, start)                                                                  \
     casync_task *task = casync__waiting_task(owner_loop);                                                    \
     casync_op op;                                                                                            \
-    return task ? casync__await(task, start) : -EPERM
+    return task ? casync__await(task, start) : casync__not_a_task(owner_loop, __func__)
 
 /* The same for what `attempt` may have done at once; if it is -EAGAIN, `start` waits for it. */
 #define CASYNC__TRY_OR_WAIT(attempt, start)                                                                  \
     casync_task *task = casync__waiting_task(NULL);                                                          \
-    int64_t result = task ? attempt : -EPERM;                                                                \
+    int64_t result = task ? attempt : casync__not_a_task(NULL, __func__);                                    \
     casync_op op;                                                                                            \
     return result == -EAGAIN ? casync__await(task, start) : result
 
@@ -6294,7 +6695,7 @@ CASYNC__DEFINE int64_t casync_sleep(int64_t delay) {
     casync_loop *loop = casync_get_running_loop();
     casync_task *task = casync__waiting_task(loop);
     casync_timer_op op;
-    if (!task) return -EPERM;
+    if (!task) return casync__not_a_task(loop, __func__);
     return casync__await(task, delay > 0 ? casync_sleep_op(loop, &op, delay) : NULL);
 }
 
@@ -6305,6 +6706,18 @@ CASYNC__DEFINE casync_task *casync_spawn(casync_loop *loop, casync_coroutine cor
     desc.coroutine = coroutine;
     desc.arg = arg;
     return casync_spawn_with(loop, &desc, &task) < 0 ? NULL : task;
+}
+
+CASYNC__DEFINE int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine, void *arg) {
+    casync_task_desc desc;
+    casync_task *task;
+    int64_t result;
+    memset(&desc, 0, sizeof desc);
+    desc.coroutine = coroutine;
+    desc.arg = arg;
+    result = casync_spawn_with(loop, &desc, &task);
+    if (result == 0) casync_task_release(task);
+    return result;
 }
 
 /* -- descriptors -- */
@@ -6376,21 +6789,33 @@ CASYNC__DEFINE casync_future *casync_wait_writable_op(casync_loop *loop, casync_
     return casync__fd_op_begin(loop, op, fd, true);
 }
 
-static int64_t casync__wait_fd(int fd, bool writes) {
-    CASYNC__WAIT_FOR(NULL, casync__fd_op_begin(casync__task_loop(task), &op, fd, writes));
+CASYNC__DEFINE int64_t casync_wait_readable(int fd) {
+    CASYNC__WAIT_FOR(NULL, casync_wait_readable_op(casync__task_loop(task), &op, fd));
 }
 
-CASYNC__DEFINE int64_t casync_wait_readable(int fd) { return casync__wait_fd(fd, false); }
-CASYNC__DEFINE int64_t casync_wait_writable(int fd) { return casync__wait_fd(fd, true); }
+CASYNC__DEFINE int64_t casync_wait_writable(int fd) {
+    CASYNC__WAIT_FOR(NULL, casync_wait_writable_op(casync__task_loop(task), &op, fd));
+}
 
 /* -- names, and what tasks do -- */
 
-CASYNC__DEFINE const char *casync_task_name(const casync_task *task) {
+/* NULL if it was given none. */
+static const char *casync__given_name(const casync_task *task) {
     casync__context_entry *entry = NULL;
     if (casync__is_fiber(&task->future)) return casync__fiber_name(task);
     if (task->future.state == CASYNC_FUTURE_PENDING)
         entry = casync__context_find(casync__task_context(task), task);
-    return entry && entry->value ? (const char *)entry->value : "task";
+    return entry ? (const char *)entry->value : NULL;
+}
+
+static void *casync__task_function(const casync_task *task) {
+    if (casync__is_fiber(&task->future)) return casync__fiber_function(task);
+    return (void *)(uintptr_t)task->step;
+}
+
+CASYNC__DEFINE const char *casync_task_name(const casync_task *task) {
+    const char *name = task ? casync__given_name(task) : NULL;
+    return name ? name : "task";
 }
 
 CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name) {
@@ -6416,6 +6841,15 @@ static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(line + length, CASYNC__LINE - length, format, arguments);
     va_end(arguments);
+}
+
+/* A task by its name, or if it has none by its function. */
+static void casync__append_task(char line[CASYNC__LINE], const casync_task *task) {
+    const char *name = casync__given_name(task);
+    if (name)
+        casync__append(line, "task %s", name);
+    else
+        casync__append(line, "task of function %p", casync__task_function(task));
 }
 
 static void casync__append_op(char line[CASYNC__LINE], const casync_op *op) {
@@ -6495,18 +6929,40 @@ static void casync__describe_task(char line[CASYNC__LINE], const casync_task *ta
     if (strlen(line) == CASYNC__LINE - 1) memcpy(line + CASYNC__LINE - 5, " ...", 4);
 }
 
+typedef struct casync__dump {
+    int fd;
+    int64_t result; /* 0, or the first error */
+} casync__dump;
+
+static void casync__dump_line(casync__dump *dump, char line[CASYNC__LINE + 1]) {
+    strcat(line, "\n");
+    if (dump->result == 0) dump->result = casync__sys_write(dump->fd, line, strlen(line));
+    if (dump->result > 0) dump->result = 0;
+}
+
+static void casync__dump_unreleased(casync_task *task, void *arg) {
+    char line[CASYNC__LINE + 1] = "";
+    if (task->future.state != CASYNC_FUTURE_FAILED || task->future.retrieved) return;
+    casync__append_task(line, task);
+    casync__append(line, " failed (%s), and nobody has asked it yet", casync_strerror(task->future.result));
+    casync__dump_line((casync__dump *)arg, line);
+}
+
+static void casync__dump_open(casync_loop *loop, casync__dump *dump);
+
 CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
+    casync__dump dump = {0, 0};
     casync_link *link;
-    if (loop->state == CASYNC_LOOP_CLOSED) return 0;
+    dump.fd = fd;
+    if (casync__is_closed(loop)) return 0;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next) {
         char line[CASYNC__LINE + 1];
-        int64_t result;
         casync__describe_task(line, casync__container(link, casync_task, link));
-        strcat(line, "\n");
-        result = casync__sys_write(fd, line, strlen(line));
-        if (result < 0) return result;
+        casync__dump_line(&dump, line);
     }
-    return 0;
+    casync__each_unreleased(loop, casync__dump_unreleased, &dump);
+    casync__dump_open(loop, &dump);
+    return dump.result;
 }
 
 static void casync__dump_to_stderr(void *loop) { (void)casync_dump((casync_loop *)loop, STDERR_FILENO); }
@@ -6571,7 +7027,7 @@ static void casync__generator_cancel(casync_generator *generator, casync_task *t
 
 CASYNC__DEFINE int64_t casync_generator_yield(casync_generator *generator, void *value) {
     casync_task *task = casync__waiting_task(casync_get_running_loop());
-    if (!task || task != generator->task) return -EPERM;
+    if (!task || task != generator->task) return casync__not_a_task(generator->asked.loop, __func__);
     casync__future_reset(casync__task_loop(task), &generator->asked, CASYNC__FUTURE_PLAIN);
     casync__future_set_result(&generator->given, 1, value);
     return casync_await(&generator->asked);
@@ -6593,7 +7049,7 @@ CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void *
     casync_task *consumer = casync__waiting_task(generator->asked.loop);
     int64_t result;
     if (!task) return CASYNC_INVALID_STATE;
-    if (!consumer) return -EPERM;
+    if (!consumer) return casync__not_a_task(generator->asked.loop, __func__);
     if (generator->busy) return -EBUSY;
     generator->busy = true;
     result = casync__await(consumer, casync_generator_next_op(generator));
@@ -6607,7 +7063,8 @@ CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
     casync_task *task = generator->task;
     int64_t result;
     if (!task) return 0;
-    if (!casync__waiting_task(casync__task_loop(task))) return -EPERM;
+    if (!casync__waiting_task(casync__task_loop(task)))
+        return casync__not_a_task(casync__task_loop(task), __func__);
     generator->task = NULL;
     casync__generator_cancel(generator, task);
     result = casync_join(task);
@@ -6657,29 +7114,71 @@ static void casync__close_everything(casync_loop *loop) {
     }
 }
 
+static void casync__close_servers(casync_loop *loop) {
+    uint32_t fd;
+    for (fd = 0; fd < loop->fds_size; fd++) {
+        casync_watcher *watcher = loop->fds[fd].watcher;
+        if (watcher && watcher->kind == CASYNC__WATCHER_SERVER)
+            casync_server_close(casync__container(watcher, casync_server, watcher));
+    }
+}
+
+/* Connections whose tasks are done are finished, each within its server's limit. */
+static void casync__finish_connections(casync_loop *loop) {
+    casync__close_servers(loop);
+    casync__end_all_tasks(loop); /* what a server brought meanwhile, too */
+    while (loop->finishing > 0)
+        if (casync__run_turn(loop, CASYNC__WAIT) < 0) return;
+}
+
+/* Tells what casync_run waits for at its end. */
+static void casync__dump_slow_end(void *loop) {
+    static const char text[] = "casync: the end of casync_run takes more than a second, it waits for:\n";
+    (void)casync__sys_write(STDERR_FILENO, text, sizeof text - 1);
+    casync__dump_to_stderr(loop);
+}
+
+#define CASYNC__SLOW_END CASYNC_SECONDS(1)
+
+static void casync__end_run(casync_loop *loop, casync_task *task, int64_t *result) {
+    casync_timer slow;
+    casync_op shutdown;
+    memset(&slow, 0, sizeof slow);
+    casync_timer_ref(&slow, false);
+    /* Without memory for the timer nothing is told. Virtual seconds are not worth telling of. */
+    if (loop->clock == CASYNC_CLOCK_MONOTONIC)
+        (void)casync_call_later(loop, &slow, CASYNC__SLOW_END, casync__dump_slow_end, loop);
+    casync__end_all_tasks(loop); /* main too, if the loop was stopped */
+    if (*result == CASYNC_INVALID_STATE && casync_future_done(&task->future))
+        *result = casync_future_result(&task->future);
+    casync_task_release(task);
+    casync__finish_connections(loop);
+    if (loop->executor) (void)casync_run_until_complete(casync_shutdown_default_executor_op(loop, &shutdown));
+    casync_timer_stop(&slow);
+}
+
 CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg) {
     casync_loop loop;
     casync_task_desc main_desc;
     casync_task *task;
-    casync_op shutdown;
+    void *fault_stack;
+    bool reports;
     int64_t result = casync_loop_init(&loop, desc);
     if (result < 0) return result;
     memset(&main_desc, 0, sizeof main_desc);
     main_desc.coroutine = coroutine;
     main_desc.arg = arg;
     main_desc.name = "main";
+    reports = casync__may_report_overflow(&loop) && casync__begin_overflow_report(&fault_stack) == 0;
     result = casync_spawn_with(&loop, &main_desc, &task);
     if (result == 0) {
         result = casync_run_until_complete(&task->future);
-        casync__end_all_tasks(&loop); /* main too, if the loop was stopped */
-        if (result == CASYNC_INVALID_STATE && casync_future_done(&task->future))
-            result = casync_future_result(&task->future);
-        casync_task_release(task);
+        casync__end_run(&loop, task, &result);
     }
-    if (loop.executor) (void)casync_run_until_complete(casync_shutdown_default_executor_op(&loop, &shutdown));
     casync__close_everything(&loop);
     casync_run_nowait(&loop);
     casync__close_loop(&loop);
+    if (reports) casync__end_overflow_report(fault_stack);
     return result;
 }
 
@@ -6791,7 +7290,8 @@ CASYNC__DEFINE int64_t casync_gather(casync_waiter *waiters, size_t count, int m
     casync_loop *loop = casync_get_running_loop();
     casync_task *task = casync__waiting_task(loop);
     casync_wait_set set;
-    return task ? casync__await(task, casync_gather_op(loop, &set, waiters, count, mode)) : -EPERM;
+    if (!task) return casync__not_a_task(loop, __func__);
+    return casync__await(task, casync_gather_op(loop, &set, waiters, count, mode));
 }
 
 /* -- wait and select -- */
@@ -6845,7 +7345,8 @@ CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mod
     casync_loop *loop = casync_get_running_loop();
     casync_task *task = casync__waiting_task(loop);
     casync_wait_set set;
-    return task ? casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout)) : -EPERM;
+    if (!task) return casync__not_a_task(loop, __func__);
+    return casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout));
 }
 
 /* Waits for one that was asked to end. A request to cancel, old or new, is kept for the next await. */
@@ -6860,8 +7361,10 @@ static void casync__await_end_of(casync_task *task, casync_future *future) {
 CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout) {
     casync_task *task = casync__waiting_task(casync_get_running_loop());
     size_t i;
-    int64_t result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
-    if (!task || result == -EINVAL) return result;
+    int64_t result;
+    if (!task) return casync__not_a_task(NULL, __func__);
+    result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
+    if (result == -EINVAL) return result;
     for (i = 0; i < count; i++) casync_future_cancel(waiters[i].future);
     for (i = 0; i < count; i++) { /* some take their time: tasks, a condition that needs its lock again */
         casync__await_end_of(task, waiters[i].future);
@@ -6913,7 +7416,7 @@ CASYNC__DEFINE int64_t casync_completion_next(casync_completion *completion, cas
     casync_future *next = &completion->set.future;
     casync_task *task = casync__waiting_task(next->loop);
     int64_t result;
-    if (!task) return -EPERM;
+    if (!task) return casync__not_a_task(next->loop, __func__);
     if (completion->waiting && !casync_future_done(next)) return -EBUSY;
     result = casync__await(task, casync_completion_next_op(completion));
     if (result == 1) *future = (casync_future *)next->ptr;
@@ -6954,7 +7457,7 @@ CASYNC__DEFINE casync_future *casync_shield_op(casync_shielded *shield, casync_f
 CASYNC__DEFINE int64_t casync_shield(casync_future *future) {
     casync_task *task = casync__waiting_task(future->loop);
     casync_shielded shield;
-    if (!task) return -EPERM;
+    if (!task) return casync__not_a_task(future->loop, __func__);
     if (casync_future_done(future)) return casync_future_result(future);
     return casync__await(task, casync_shield_op(&shield, future));
 }
@@ -6968,12 +7471,15 @@ static void casync__timeout_fires(void *arg) {
 }
 
 CASYNC__DEFINE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay) {
+    int64_t result;
     memset(timeout, 0, sizeof *timeout);
     timeout->task = casync_current_task();
     if (!timeout->task) return -EPERM;
     timeout->cancelling = timeout->task->cancel_requests;
     timeout->active = true;
-    return casync_timeout_reschedule(timeout, delay);
+    result = casync_timeout_reschedule(timeout, delay);
+    timeout->active = result == 0;
+    return result;
 }
 
 CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay) {
@@ -6981,6 +7487,9 @@ CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_
     int64_t result;
     if (!timeout->active || timeout->expired) return CASYNC_INVALID_STATE;
     loop = casync__task_loop(timeout->task);
+    if (delay != CASYNC_FOREVER &&
+        casync__wheel_prepare(loop, casync__add_time(casync_time(loop), delay)) < 0)
+        return -ENOMEM;
     casync_job_cancel(&timeout->timer.job);
     if (delay == CASYNC_FOREVER) return 0;
     timeout->timer.job.flags = 0;
@@ -7006,7 +7515,7 @@ CASYNC__DEFINE int64_t casync_wait_for(casync_future *future, int64_t delay) {
     casync_task *task = casync__waiting_task(future->loop);
     casync_timeout timeout;
     int64_t result;
-    if (!task) return -EPERM;
+    if (!task) return casync__not_a_task(future->loop, __func__);
     if (delay <= 0 && !casync_future_done(future)) { /* not even a turn */
         uint16_t requests = task->cancel_requests;
         casync_future_cancel(future);
@@ -7132,6 +7641,35 @@ static void casync__member_done(void *arg) {
         casync__group_finish(record->group);
 }
 
+/* What the group knows of a task that is its child, or NULL. */
+static casync__group *casync__group_of(const casync_task *task) {
+    const casync_link *link, *callbacks = &task->future.callbacks;
+    for (link = callbacks->next; link && link != callbacks; link = link->next) {
+        const casync_job *job = casync__job_of((casync_link *)(uintptr_t)link);
+        if (job->callback == casync__member_done) return ((casync__member *)job->arg)->record;
+    }
+    return NULL;
+}
+
+/* Does the task wait, at the end of a group, for this child, or for one that waits for it so? */
+static bool casync__waits_for_child(const casync_task *parent, const casync_task *child) {
+    const casync__group *record;
+    while ((record = casync__group_of(child)) != NULL && record->group && record->group->ending) {
+        if (record->parent == parent) return true;
+        child = record->parent;
+    }
+    return false;
+}
+
+/* Children that await their parent, which begins to wait for them, would wait for ever. */
+static void casync__interrupt_deadlocked(casync_task_group *group) {
+    casync_link *link, *members = &group->record->members;
+    for (link = members->next; link != members; link = link->next) {
+        casync_task *child = casync__container(link, casync__member, link)->task;
+        if (casync__awaited_task(child) == group->parent) casync__interrupt(child, &casync__deadlock);
+    }
+}
+
 CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
     casync_task *parent = casync_current_task();
     casync_loop *loop = parent ? casync__task_loop(parent) : NULL;
@@ -7253,13 +7791,14 @@ CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group,
     group->ending = true;
     group->result = result;
     if (result < 0 && !group->aborting) casync__group_abort(group);
+    casync__interrupt_deadlocked(group);
     if (group->children == 0) casync__group_finish(group);
     return &group->ended;
 }
 
 CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t result) {
     casync_task *task = casync__waiting_task(NULL);
-    if (!task || task != group->parent) return -EPERM;
+    if (!task || task != group->parent) return casync__not_a_task(NULL, __func__);
     return casync__await(task, casync_task_group_end_op(group, result));
 }
 
@@ -7368,8 +7907,8 @@ CASYNC__DEFINE int64_t casync_lock_acquire(casync_lock *lock) {
 
 CASYNC__DEFINE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout) {
     casync_op op;
-    return casync__waiting_task(NULL) ? casync__await_for(casync_lock_acquire_op(lock, &op), timeout)
-                                      : -EPERM;
+    if (!casync__waiting_task(NULL)) return casync__not_a_task(NULL, __func__);
+    return casync__await_for(casync_lock_acquire_op(lock, &op), timeout);
 }
 
 /* -- rwlock -- */
@@ -7811,13 +8350,13 @@ CASYNC__DEFINE int64_t casync_queue_put(casync_queue *queue, void *item) {
 
 CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
     casync_op op;
-    return casync__waiting_task(NULL) ? casync__await_for(casync_queue_put_op(queue, &op, item), timeout)
-                                      : -EPERM;
+    if (!casync__waiting_task(NULL)) return casync__not_a_task(NULL, __func__);
+    return casync__await_for(casync_queue_put_op(queue, &op, item), timeout);
 }
 
 CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
     casync_task *task = casync__waiting_task(NULL);
-    int64_t result = task ? casync_queue_get_nowait(queue, item) : -EPERM;
+    int64_t result = task ? casync_queue_get_nowait(queue, item) : casync__not_a_task(NULL, __func__);
     casync_op op;
     if (result != -EAGAIN) return result;
     result = casync__await(task, casync_queue_get_op(queue, &op));
@@ -7828,7 +8367,7 @@ CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
 CASYNC__DEFINE int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout) {
     casync_op op;
     int64_t result;
-    if (!casync__waiting_task(NULL)) return -EPERM;
+    if (!casync__waiting_task(NULL)) return casync__not_a_task(NULL, __func__);
     result = casync__await_for(casync_queue_get_op(queue, &op), timeout);
     if (result >= 0) *item = op.future.ptr;
     return result;
@@ -7899,40 +8438,89 @@ enum {
     CASYNC__STREAM_ENDED = 32768,
     CASYNC__STREAM_WAS_BLOCKING = 131072, /* and will be again, if the descriptor is kept */
     CASYNC__STREAM_EOF_TOLD = 262144,     /* to the protocol */
-    CASYNC__STREAM_LENT = 65536           /* the frame last read is the user's until the next read */
+    CASYNC__STREAM_LENT = 65536,          /* the frame last read is the user's until the next read */
+    CASYNC__STREAM_READ_BY_OPS = 524288,  /* a read operation was begun: the end is told by these */
+    CASYNC__STREAM_LOSS_TOLD = 1048576,   /* whoever closes it hears by an error that bytes are lost */
+    CASYNC__STREAM_DELIVERING = 2097152   /* data_received is called with bytes of the input */
 };
 
 #define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
 #define CASYNC__READS_MAX 4         /* of one stream in one turn */
 #define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
+#define CASYNC__FINISH_TIMEOUT CASYNC_SECONDS(30) /* by default, for a connection whose task is done */
 #define CASYNC__DEFAULT_LIMIT 65536
 #define CASYNC__LIMIT_MAX (SIZE_MAX / 4) /* so that a frame's length with its prefix cannot overflow */
 #define CASYNC__DELIMITER_MAX 64
-#define CASYNC__PASSED_FDS_MAX 16 /* taken with one read */
+#define CASYNC__KEEPALIVE_MAX 32767 /* seconds: MAX_TCP_KEEPIDLE of Linux's include/net/tcp.h */
+#define CASYNC__PASSED_FDS_MAX 16   /* taken with one read */
+#define CASYNC__PASSED_FDS_WAITING 256
+#define CASYNC__UNIX_CONNECT_RETRY CASYNC_MS(1) /* at first; then twice as long each time, up to */
+#define CASYNC__UNIX_CONNECT_RETRY_MAX CASYNC_MS(50)
 
-typedef struct casync__fd_queue {
-    struct casync__fd_queue *next;
-    int fd;
-} casync__fd_queue;
+/* Descriptors that came: a ring. A peer that sends more than its reader takes must not run the process out of
+   them. */
+typedef struct casync__passed_fds {
+    uint32_t first, count;
+    int fds[CASYNC__PASSED_FDS_WAITING];
+} casync__passed_fds;
+
+/* What a server knows of its connections. It outlives the server's struct, which may go when it is closed. */
+typedef struct casync__clients {
+    casync_link link; /* in loop->clients */
+    uint64_t id;
+    casync_loop *loop;
+    casync_link connections; /* casync__connection by link */
+    casync_link waiting;     /* operations that wait for the end of all */
+    int64_t finish_timeout;
+    bool server_is_open;
+} casync__clients;
+
+/* A connection that a server allocated: this, and behind it what the user asked for. It goes when its stream
+   is closed and its task, if it has one, is done. */
+typedef struct casync__connection {
+    casync_link link; /* in clients->connections */
+    casync__clients *clients;
+    casync_stream *stream;
+    casync_task *task;  /* NULL when it is done, and with a protocol */
+    casync_job job;     /* the task is done; or frees this, by the queue */
+    casync_timer limit; /* of the time to finish it, for its task */
+    bool finishing, closed;
+} casync__connection;
+
+/* A Unix socket whose listener has no place for it: connect(2) says EAGAIN and nobody tells when there is
+   one (unix(7)), so it is tried again. */
+typedef struct casync__unix_connect {
+    casync_timer timer;
+    casync_address address;
+    casync_stream *stream;
+    int64_t delay;
+} casync__unix_connect;
 
 static void casync__stream_end(casync_stream *stream, int64_t error);
 static void casync__update_reading(casync_stream *stream);
 static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size);
 static bool casync__server_wants(const casync_server *server);
 
+static inline casync_loop *casync__server_loop(const casync_server *server) {
+    return server ? server->watcher.reader.loop : NULL;
+}
+
+static inline bool casync__server_is_open(const casync_server *server) { return server && server->open; }
+
+/* All of these take no stream for one that is not open. */
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
-    return stream->watcher.reader.loop;
+    return stream ? stream->watcher.reader.loop : NULL;
 }
 
 static inline bool casync__stream_is(const casync_stream *stream, uint32_t flag) {
-    return (stream->flags & flag) != 0;
+    return stream && (stream->flags & flag) != 0;
 }
 
 /* Open, connected and not ended. */
 static inline bool casync__is_connected(const casync_stream *stream) {
-    return (stream->flags & (CASYNC__STREAM_OPEN | CASYNC__STREAM_CONNECTING | CASYNC__STREAM_ENDED)) ==
-           CASYNC__STREAM_OPEN;
+    return stream && (stream->flags & (CASYNC__STREAM_OPEN | CASYNC__STREAM_CONNECTING |
+                                       CASYNC__STREAM_ENDED)) == CASYNC__STREAM_OPEN;
 }
 
 static void casync__report_server(casync_server *server, const char *message, int64_t error) {
@@ -7998,11 +8586,14 @@ static uint64_t casync__read_prefix(const casync_framing *framing, const uint8_t
 
 /* -- input: bytes that wait to be asked for -- */
 
-/* A block of memory, the header of which this is. */
+/* A block of memory, the header of which this is. What a user may still look at is not freed at once but by
+   the queue, behind all that was queued before: so a task that was to be given a frame finds it, though
+   somebody closed the stream meanwhile, and so does a callback that closes the stream itself. */
 typedef struct casync__input {
-    size_t start, end; /* of what waits, in the bytes that follow */
-    size_t size;       /* of these */
-    size_t scanned;    /* how much of what waits is known to hold no delimiter */
+    casync_job retired; /* frees it */
+    size_t start, end;  /* of what waits, in the bytes that follow */
+    size_t size;        /* of these */
+    size_t scanned;     /* how much of what waits is known to hold no delimiter */
 } casync__input;
 
 static inline size_t casync__input_size(const casync_stream *stream) {
@@ -8019,17 +8610,50 @@ static void casync__input_consume(casync_stream *stream, size_t size) {
     stream->input->scanned = 0;
 }
 
+/* May the user look at bytes of the input: of the frame last read, or of that which a callback is given? */
+static inline bool casync__input_is_lent(const casync_stream *stream) {
+    return casync__stream_is(stream, CASYNC__STREAM_LENT | CASYNC__STREAM_DELIVERING);
+}
+
+static void casync__input_retired(void *arg) {
+    casync__input *input = (casync__input *)arg;
+    casync__free(&input->retired.loop->allocator, input);
+}
+
+static void casync__input_retire(casync_loop *loop, casync__input *input) {
+    if (!input) return;
+    memset(&input->retired, 0, sizeof input->retired);
+    casync__job_init(loop, &input->retired, casync__input_retired, input);
+    input->retired.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
+    casync__make_ready(loop, &input->retired);
+}
+
+/* The memory of an earlier frame, which is the user's no more, unless he has it in a callback. */
+static void casync__lent_free(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    if (casync__input_is_lent(stream))
+        casync__input_retire(loop, stream->lent);
+    else
+        casync__free(&loop->allocator, stream->lent);
+    stream->lent = NULL;
+}
+
 static void casync__input_free(casync_stream *stream) {
-    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
-    casync__free(allocator, stream->input);
-    casync__free(allocator, stream->lent);
-    stream->input = stream->lent = NULL;
+    casync_loop *loop = casync__stream_loop(stream);
+    if (casync__input_is_lent(stream))
+        casync__input_retire(loop, stream->input);
+    else
+        casync__free(&loop->allocator, stream->input);
+    stream->input = NULL;
+    casync__lent_free(stream);
 }
 
 /* An input with the bytes of the present one, and room for `size` in all; NULL if there is no memory. */
 static casync__input *casync__input_copy(casync_stream *stream, size_t size) {
     const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
-    casync__input *input = (casync__input *)casync__realloc(allocator, NULL, sizeof *input + size);
+    casync__input *input = NULL;
+    if (size <= CASYNC__SIZE_MAX - sizeof *input)
+        input = (casync__input *)casync__realloc(allocator, NULL, sizeof *input + size);
     if (!input) return NULL;
     input->start = 0;
     input->end = casync__input_size(stream);
@@ -8045,16 +8669,20 @@ static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
     casync__input *old = stream->input, *input;
     size_t old_size = old ? old->size : 0, needed = casync__input_size(stream) + size;
     bool lend = casync__stream_is(stream, CASYNC__STREAM_LENT) && !stream->lent;
-    if (needed <= old_size && !lend) {
+    bool retire = !lend && casync__stream_is(stream, CASYNC__STREAM_DELIVERING);
+    if (needed <= old_size && !lend && !retire) {
         memmove(old + 1, casync__input_bytes(stream), needed - size);
         old->start = 0;
         old->end = needed - size;
         return 0;
     }
-    input = casync__input_copy(stream, old_size * 2 > needed ? old_size * 2 : needed);
+    if (needed > old_size && needed < old_size * 2) needed = old_size * 2;
+    input = casync__input_copy(stream, needed > old_size ? needed : old_size);
     if (!input) return -ENOMEM;
     if (lend)
         stream->lent = old;
+    else if (retire)
+        casync__input_retire(casync__stream_loop(stream), old);
     else
         casync__free(&casync__stream_loop(stream)->allocator, old);
     stream->input = input;
@@ -8120,6 +8748,16 @@ static inline bool casync__may_deliver(const casync_stream *stream) {
            !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING);
 }
 
+/* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does, and what it
+   does not want to read is dropped then; but once read operations were begun, these tell of the end. */
+static bool casync__hears_end(const casync_stream *stream) {
+    const casync_protocol *protocol = stream->protocol;
+    return protocol && (protocol->connection_lost || protocol->eof_received) &&
+           !casync__protocol_reads(stream) && casync__is_connected(stream) &&
+           !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING |
+                                          CASYNC__STREAM_READ_BY_OPS | CASYNC__STREAM_READ_EOF);
+}
+
 static void casync__update_reading(casync_stream *stream) {
     bool reads = stream->reading || casync__may_deliver(stream) ||
                  (casync__stream_is(stream, CASYNC__STREAM_WRITE_ONLY) && stream->protocol);
@@ -8128,6 +8766,10 @@ static void casync__update_reading(casync_stream *stream) {
         casync__want(&stream->watcher, CASYNC__READ);
     else
         casync__unwant(&stream->watcher, CASYNC__READ);
+    if (!reads && casync__hears_end(stream))
+        casync__want(&stream->watcher, CASYNC__END);
+    else
+        casync__unwant(&stream->watcher, CASYNC__END);
 }
 
 /* What an operation gets when the stream ended after `done` of its bytes. */
@@ -8193,6 +8835,7 @@ static bool casync__deliver_span(casync_stream *stream) {
     span.ptr = casync__input_bytes(stream) + skip;
     span.len = (size_t)length - skip;
     casync__input_consume(stream, (size_t)length);
+    stream->flags |= CASYNC__STREAM_DELIVERING;
     stream->protocol->data_received(stream, span);
     return true;
 }
@@ -8223,6 +8866,7 @@ static void casync__deliver_input(casync_stream *stream) {
             casync__deliver_copy(stream, &guard);
         else
             more = casync__deliver_span(stream);
+        if (!guard.gone) stream->flags &= ~(uint32_t)CASYNC__STREAM_DELIVERING;
     }
     if (!casync__guard_leave(loop, &guard)) return;
     if (casync__input_size(stream) == 0) casync__input_free(stream);
@@ -8272,20 +8916,21 @@ static void casync__stream_received_eof(casync_stream *stream) {
 
 static int64_t casync__queue_fd(casync_stream *stream, int fd) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__fd_queue **last = &stream->received_fds;
-    casync__fd_queue *entry = (casync__fd_queue *)casync__realloc(&loop->allocator, NULL, sizeof *entry);
-    if (!entry) {
-        casync__sys_close(fd);
-        return -ENOMEM;
+    casync__passed_fds *passed = stream->passed_fds;
+    if (!passed) {
+        passed = (casync__passed_fds *)casync__realloc(&loop->allocator, NULL, sizeof *passed);
+        if (passed) passed->first = passed->count = 0;
     }
-    entry->next = NULL;
-    entry->fd = fd;
-    while (*last) last = &(*last)->next;
-    *last = entry;
-    return 0;
+    stream->passed_fds = passed;
+    if (passed && passed->count < CASYNC__PASSED_FDS_WAITING) {
+        passed->fds[(passed->first + passed->count++) % CASYNC__PASSED_FDS_WAITING] = fd;
+        return 0;
+    }
+    casync__sys_close(fd);
+    return passed ? -ENOBUFS : -ENOMEM;
 }
 
-/* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOMEM. */
+/* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOBUFS, -ENOMEM. */
 static int64_t casync__take_fds(casync_stream *stream, struct msghdr *message) {
     int64_t result = message->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
     struct cmsghdr *header;
@@ -8294,8 +8939,10 @@ static int64_t casync__take_fds(casync_stream *stream, struct msghdr *message) {
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
         for (i = 0; i < count; i++) {
             int fd;
+            int64_t queued;
             memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
-            if (casync__queue_fd(stream, fd) < 0) result = -ENOMEM;
+            queued = casync__queue_fd(stream, fd);
+            if (queued < 0) result = queued;
         }
     }
     return result;
@@ -8408,6 +9055,26 @@ static void casync__read_once(casync_stream *stream) {
         casync__read_to_scratch(stream);
 }
 
+/* The error that the kernel has for a socket, or 0. */
+static int64_t casync__socket_error(int fd) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    int64_t result = casync__sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    return result == 0 ? -error : result == -ENOTSOCK ? 0 : result;
+}
+
+/* The peer's end, for a protocol that does not read. */
+static void casync__peer_ended(casync_stream *stream) {
+    int64_t error = casync__socket_error(stream->watcher.fd);
+    if (error < 0) {
+        casync__stream_end(stream, error);
+        return;
+    }
+    stream->flags |= CASYNC__STREAM_READ_EOF;
+    casync__unwant(&stream->watcher, CASYNC__END);
+    casync__deliver_eof(stream);
+}
+
 /* The watcher says readable. Full reads are repeated, but not without end: other streams wait too. */
 static void casync__stream_readable(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
@@ -8416,6 +9083,10 @@ static void casync__stream_readable(void *arg) {
     int i;
     if (casync__stream_is(stream, CASYNC__STREAM_WRITE_ONLY)) {
         casync__stream_end(stream, stream->out.size > 0 ? -EPIPE : 0);
+        return;
+    }
+    if (stream->watcher.wanted & CASYNC__END) {
+        casync__peer_ended(stream);
         return;
     }
     casync__guard_enter(loop, &guard, stream);
@@ -8436,12 +9107,13 @@ static void casync__pause_writing_if_full(casync_stream *stream) {
     if (stream->protocol && stream->protocol->pause_writing) stream->protocol->pause_writing(stream);
 }
 
-static void casync__drains_done(casync_link *waiting, int64_t result) {
+/* Ends the operations of one kind in a list. */
+static void casync__waits_done(casync_link *waiting, int kind, int64_t result) {
     casync_link *link = waiting->next;
     while (link != waiting) {
         casync_op *op = casync__container(link, casync_op, link);
         link = link->next;
-        if (op->kind == CASYNC__OP_DRAIN) casync__op_done(op, result, NULL);
+        if (op->kind == kind) casync__op_done(op, result, NULL);
     }
 }
 
@@ -8449,21 +9121,26 @@ static void casync__resume_writing_if_drained(casync_stream *stream) {
     if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) || stream->out.size > stream->low_water)
         return;
     stream->flags &= ~(uint32_t)CASYNC__STREAM_WRITING_PAUSED;
-    casync__drains_done(&stream->waiting, 0);
+    casync__waits_done(&stream->waiting, CASYNC__OP_DRAIN, 0);
     if (stream->protocol && stream->protocol->resume_writing) stream->protocol->resume_writing(stream);
+}
+
+static void casync__send_eof(casync_stream *stream) {
+    int64_t result = casync__sys_shutdown(stream->watcher.fd, SHUT_WR);
+    stream->flags |= CASYNC__STREAM_EOF_SENT;
+    /* ENOTCONN: the other side reset the connection, which reading will tell. */
+    if (result < 0 && result != -ENOTCONN) casync__stream_end(stream, result);
 }
 
 /* Everything queued is sent: now the end of the stream can be. */
 static void casync__all_sent(casync_stream *stream) {
     casync__unwant(&stream->watcher, CASYNC__WRITE);
-    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) {
+    casync__waits_done(&stream->waiting, CASYNC__OP_FLUSH, 0);
+    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING))
         casync__stream_end(stream, 0);
-    } else if (casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF) &&
-               !casync__stream_is(stream, CASYNC__STREAM_EOF_SENT)) {
-        stream->flags |= CASYNC__STREAM_EOF_SENT;
-        /* ENOTCONN: the other side reset the connection, which reading will tell. */
-        (void)casync__sys_shutdown(stream->watcher.fd, SHUT_WR);
-    }
+    else if (casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF) &&
+             !casync__stream_is(stream, CASYNC__STREAM_EOF_SENT))
+        casync__send_eof(stream);
 }
 
 static void casync__flush(casync_stream *stream) {
@@ -8510,8 +9187,10 @@ static void casync__queued(casync_stream *stream) {
 
 /* Sends spans to the descriptor, past any filter. */
 static int64_t casync__stream_send(casync_stream *stream, const casync_span *spans, size_t count) {
-    int64_t total = (int64_t)casync__spans_size(spans, count), sent;
-    if (total == 0) return 0;
+    size_t size = casync__spans_size(spans, count);
+    int64_t total = (int64_t)size, sent;
+    if (size == 0) return 0;
+    if (size > CASYNC__SIZE_MAX) return -EINVAL;
     sent = casync__send_now(stream, spans, count);
     if (sent < 0 || sent == total) return sent;
     if (casync__outbuf_append_after(&stream->out, spans, count, (size_t)sent) < 0)
@@ -8529,6 +9208,7 @@ CASYNC__DEFINE int64_t casync_writev(casync_stream *stream, const casync_span *s
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     if (!stream->filter || !stream->filter->write) return casync__stream_send(stream, spans, count);
     total = (int64_t)casync__spans_size(spans, count);
+    if (total < 0 || (size_t)total > CASYNC__SIZE_MAX) return -EINVAL;
     casync__guard_enter(loop, &guard, stream);
     result = stream->filter->write(stream->filter, spans, count);
     if (casync__guard_leave(loop, &guard) && result < 0) casync__stream_end(stream, result);
@@ -8554,6 +9234,7 @@ CASYNC__DEFINE int64_t casync_write_ref(casync_stream *stream, const void *data,
         return sent;
     }
     sent = casync__check_write(stream);
+    if (sent == 0 && size > CASYNC__SIZE_MAX) sent = -EINVAL;
     if (sent == 0) sent = casync__send_now(stream, &span, 1);
     if (sent < 0) return sent;
     if (sent == (int64_t)size) {
@@ -8571,6 +9252,7 @@ CASYNC__DEFINE int64_t casync_try_write(casync_stream *stream, const void *data,
     casync_span span;
     int64_t sent = casync__check_write(stream);
     if (sent < 0 || size == 0) return sent;
+    if (size > CASYNC__SIZE_MAX) return -EINVAL;
     if (stream->filter && stream->filter->write) return -EOPNOTSUPP;
     span.ptr = data;
     span.len = size;
@@ -8578,13 +9260,12 @@ CASYNC__DEFINE int64_t casync_try_write(casync_stream *stream, const void *data,
     return sent == 0 ? -EAGAIN : sent;
 }
 
-CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing,
-                                          const void *data, size_t size) {
-    uint8_t prefix[8];
-    casync_span spans[2];
+/* A LENGTH framing's prefix, as spans[0] before the payload: its size, or an error. */
+static int64_t casync__frame_spans(const casync_framing *framing, const void *data, size_t size,
+                                   uint8_t prefix[8], casync_span spans[2]) {
     size_t i;
-    int64_t result;
-    if (framing->kind != CASYNC_FRAMING_LENGTH || !casync__framing_is_valid(framing)) return -EINVAL;
+    if (!framing || framing->kind != CASYNC_FRAMING_LENGTH || !casync__framing_is_valid(framing))
+        return -EINVAL;
     if (framing->size < 8 && size / ((uint64_t)1 << (8 * framing->size)) > 0) return -EMSGSIZE;
     for (i = 0; i < framing->size; i++)
         prefix[i] = (uint8_t)((uint64_t)size / ((uint64_t)1 << casync__prefix_bit(framing, i)));
@@ -8592,8 +9273,20 @@ CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_fr
     spans[0].len = framing->size;
     spans[1].ptr = data;
     spans[1].len = size;
+    return (int64_t)framing->size;
+}
+
+/* A part of a frame is worth nothing: what follows would be read as the rest of it. */
+CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing,
+                                          const void *data, size_t size) {
+    uint8_t bytes[8];
+    casync_span spans[2];
+    int64_t prefix = casync__frame_spans(framing, data, size, bytes, spans), result;
+    if (prefix < 0) return prefix;
     result = casync_writev(stream, spans, 2);
-    return result < 0 ? result : result - (int64_t)framing->size;
+    if (result < 0 || result - prefix == (int64_t)size) return result < 0 ? result : (int64_t)size;
+    casync__stream_end(stream, -ENOMEM);
+    return -ENOMEM;
 }
 
 CASYNC__DEFINE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
@@ -8637,49 +9330,67 @@ CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
 
 static void casync__stream_writable(void *arg);
 
-static void casync__leave_server(casync_stream *stream) {
-    casync_server *server = stream->server;
-    casync_link *link;
-    if (!server) return;
-    stream->server = NULL;
-    casync__list_remove(&stream->connections);
-    if (!casync__list_is_empty(&server->connections)) return;
-    for (link = server->joining.next; link != &server->joining;) {
-        casync_op *op = casync__container(link, casync_op, link);
-        link = link->next;
-        if (op->kind == CASYNC__OP_WAIT_CLIENTS) casync__op_done(op, 0, NULL);
-    }
+/* Without connections nobody need wait, and without a server there will be none. */
+static void casync__clients_changed(casync__clients *clients) {
+    if (!casync__list_is_empty(&clients->connections)) return;
+    casync__ops_done(&clients->waiting, 0);
+    if (clients->server_is_open) return;
+    casync__list_remove(&clients->link);
+    casync__free(&clients->loop->allocator, clients);
 }
 
-/* Frees what a server allocated for a connection. */
 static void casync__free_connection(void *arg) {
-    casync_stream *stream = (casync_stream *)arg;
-    casync__free(&casync__stream_loop(stream)->allocator, stream->memory);
+    casync__connection *connection = (casync__connection *)arg;
+    casync__free(&connection->job.loop->allocator, connection);
 }
 
-/* The same by the queue: callbacks of operations that just ended may be in that memory, and come first. */
-static void casync__free_connection_soon(casync_stream *stream, void *memory) {
-    if (!memory) return;
-    stream->memory = memory;
-    stream->watcher.writer.flags |= CASYNC__JOB_FINALLY;
-    casync__queue_ending(&stream->watcher, casync__free_connection);
+/* The connection's stream is closed, or its task is done. When both are, it leaves its server, and its memory
+   goes by the queue: callbacks of operations that just ended may be in it, and come first. */
+static void casync__connection_left(casync__connection *connection) {
+    casync__clients *clients = connection->clients;
+    casync_loop *loop = clients->loop;
+    if (!connection->closed || connection->task) return;
+    casync_timer_stop(&connection->limit);
+    if (connection->finishing) loop->finishing--;
+    casync__list_remove(&connection->link);
+    casync__job_init(loop, &connection->job, casync__free_connection, connection);
+    connection->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
+    casync__make_ready(loop, &connection->job);
+    casync__clients_changed(clients);
+}
+
+static void casync__connection_closed(casync__connection *connection) {
+    if (!connection) return;
+    connection->closed = true;
+    casync__connection_left(connection);
 }
 
 /* Closes a stream that ended, and tells its protocol, which may then use the struct again. */
 static void casync__stream_ended(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
     const casync_protocol *protocol = stream->protocol;
+    casync__connection *connection = stream->connection;
     int64_t error = stream->error;
-    void *memory = stream->memory;
-
     casync_link finishing;
     casync__list_init(&finishing);
     casync__list_move(&finishing, &stream->waiting);
-    stream->memory = NULL;
+    stream->connection = NULL;
     casync_close(stream);
     casync__ops_done(&finishing, error);
     if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
-    casync__free_connection_soon(stream, memory);
+    casync__connection_closed(connection);
+}
+
+/* Is the stream to be closed when it ends, without being asked? */
+static bool casync__closes_itself(const casync_stream *stream) {
+    return stream->protocol || casync__stream_is(stream, CASYNC__STREAM_FINISHING);
+}
+
+static void casync__forget_unix_connect(casync_stream *stream) {
+    if (!stream->retried) return;
+    casync_timer_stop(&stream->retried->timer);
+    casync__free(&casync__stream_loop(stream)->allocator, stream->retried);
+    stream->retried = NULL;
 }
 
 /* Nothing more comes or goes. Operations fail with what ended the stream, but for finish operations,
@@ -8689,7 +9400,6 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_link others;
     casync_allocator allocator;
     casync_outbuf unsent;
-    bool closes = stream->protocol || stream->memory || casync__stream_is(stream, CASYNC__STREAM_FINISHING);
     casync_link *link;
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) || casync__stream_is(stream, CASYNC__STREAM_ENDED))
         return;
@@ -8701,6 +9411,7 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_job_cancel(&stream->watcher.writer);
     if (stream->watcher.changed.next)
         casync__list_remove(&stream->watcher.changed); /* it will be closed soon */
+    casync__forget_unix_connect(stream);
     casync__list_init(&others);
     for (link = stream->waiting.next; link != &stream->waiting;) {
         casync_op *op = casync__container(link, casync_op, link);
@@ -8716,7 +9427,7 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
         casync__op_done(op, error < 0 ? error : -ECONNABORTED, NULL);
     }
     /* Behind the callbacks of these operations, which may be in memory that ends with the connection. */
-    if (closes) casync__queue_ending(&stream->watcher, casync__stream_ended);
+    if (casync__closes_itself(stream)) casync__queue_ending(&stream->watcher, casync__stream_ended);
     unsent = stream->out;
     allocator = loop->allocator; /* a release may close the loop, too */
     unsent.allocator = &allocator;
@@ -8724,9 +9435,14 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_outbuf_clear(&unsent); /* last: a release may close the stream */
 }
 
+static bool casync__keepalive_is_valid(int seconds) {
+    return seconds >= 0 && seconds <= CASYNC__KEEPALIVE_MAX;
+}
+
 static bool casync__options_are_valid(const casync_stream_options *options) {
     return (!options->framing || casync__framing_is_valid(options->framing)) &&
-           options->low_water <= (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT);
+           options->low_water <= (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT) &&
+           casync__keepalive_is_valid(options->keepalive);
 }
 
 /* Gives the stream its descriptor and its options. */
@@ -8748,7 +9464,9 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     stream->user = options->user;
     casync_outbuf_init(&stream->out, &loop->allocator);
     stream->filter = NULL;
-    stream->server = NULL;
+    stream->connection = NULL;
+    stream->retried = NULL;
+    stream->passed_fds = NULL;
     stream->error = 0;
     stream->read_limit = options->read_limit ? options->read_limit : CASYNC__DEFAULT_LIMIT;
     if (stream->read_limit > CASYNC__LIMIT_MAX) stream->read_limit = CASYNC__LIMIT_MAX;
@@ -8765,24 +9483,34 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     return 0;
 }
 
-static bool casync__is_blocking(int fd) {
-    int64_t status = casync__sys_fcntl(fd, F_GETFL, 0);
-    return status >= 0 && !(status & O_NONBLOCK);
+/* Takes back a begin: the descriptor is the caller's again. */
+static void casync__stream_undo(casync_stream *stream) {
+    casync__watcher_unregister(&stream->watcher, false);
+    stream->flags = 0;
 }
 
-static void casync__set_blocking(int fd, bool blocking) {
-    int64_t status = casync__sys_fcntl(fd, F_GETFL, 0);
-    if (status < 0) return;
-    casync__sys_fcntl(fd, F_SETFL, blocking ? (int)status & ~O_NONBLOCK : (int)status | O_NONBLOCK);
+/* 1 if the descriptor blocked before, else 0; or an error. */
+static int64_t casync__set_blocking(int fd, bool blocking) {
+    int64_t status = casync__sys_fcntl(fd, F_GETFL, 0), result = 0;
+    bool blocked = status >= 0 && !(status & O_NONBLOCK);
+    if (status < 0) return status;
+    if (blocked != blocking) result = casync__sys_fcntl(fd, F_SETFL, (int)status ^ O_NONBLOCK);
+    return result < 0 ? result : blocked;
 }
+
+/* Descriptors of the library's are closed in what is exec'd. */
+static int64_t casync__set_cloexec(int fd) { return casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC); }
 
 static int64_t casync__set_int(int fd, int level, int name, int value) {
     return casync__sys_setsockopt(fd, level, name, &value, sizeof value);
 }
 
+/* The time first, which means nothing while probes are off: so a refusal changes nothing. */
 static int64_t casync__set_keepalive_fd(int fd, int seconds) {
-    int64_t result = casync__set_int(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
-    return result < 0 || seconds <= 0 ? result : casync__set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+    int64_t result = 0;
+    if (!casync__keepalive_is_valid(seconds)) return -EINVAL;
+    if (seconds > 0) result = casync__set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+    return result < 0 ? result : casync__set_int(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
 }
 
 /* For what these refuse a stream works all the same. */
@@ -8801,11 +9529,13 @@ static int64_t casync__socket_family(int fd) {
 
 static inline bool casync__is_inet(int64_t family) { return family == AF_INET || family == AF_INET6; }
 
-/* Is this the end of a pipe that is written to? */
-static bool casync__is_pipe_writer(int fd) {
+/* Is this the end of a pipe that is written to? 1, 0, or an error. */
+static int64_t casync__is_pipe_writer(int fd) {
     struct stat status;
-    return casync__sys_fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode) &&
-           (casync__sys_fcntl(fd, F_GETFL, 0) & O_ACCMODE) == O_WRONLY;
+    int64_t result = casync__sys_fstat(fd, &status);
+    if (result < 0 || !S_ISFIFO(status.st_mode)) return result;
+    result = casync__sys_fcntl(fd, F_GETFL, 0);
+    return result < 0 ? result : (result & O_ACCMODE) == O_WRONLY;
 }
 
 /* What is no socket is registered at once: epoll tells a regular file. */
@@ -8813,19 +9543,27 @@ static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
     int64_t result;
     casync__watcher_want(&stream->watcher, CASYNC__READ);
     result = loop->backend->submit(loop, &stream->watcher);
-    if (result < 0) {
-        casync__watcher_unregister(&stream->watcher, true);
-        stream->flags = 0;
-        return result;
-    }
-    if (casync__is_pipe_writer(stream->watcher.fd)) stream->flags |= CASYNC__STREAM_WRITE_ONLY;
-    return 0;
+    if (result == 0) result = casync__is_pipe_writer(stream->watcher.fd);
+    if (result > 0) stream->flags |= CASYNC__STREAM_WRITE_ONLY;
+    return result < 0 ? result : 0;
+}
+
+/* Makes a descriptor of the user's such as the library needs it. */
+static int64_t casync__prepare_fd(casync_stream *stream, int64_t family,
+                                  const casync_stream_options *options) {
+    int fd = stream->watcher.fd;
+    int64_t result = casync__set_blocking(fd, false);
+    if (result > 0) stream->flags |= CASYNC__STREAM_WAS_BLOCKING;
+    if (result >= 0 && (!options || !options->keep_fd)) result = casync__set_cloexec(fd);
+    if (result >= 0 && casync__is_inet(family)) casync__set_tcp_options(fd, options);
+    return result;
 }
 
 CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stream, int fd,
                                           const casync_protocol *protocol,
                                           const casync_stream_options *options) {
     int64_t family, result;
+    if (casync__is_closed(loop)) return -EINVAL;
     if (options && options->accepted) {
         result = casync__stream_begin(loop, stream, fd, protocol, options,
                                       CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED);
@@ -8836,14 +9574,13 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
     if (family < 0 && family != -ENOTSOCK) return family;
     result =
         casync__stream_begin(loop, stream, fd, protocol, options, family >= 0 ? CASYNC__STREAM_SOCKET : 0);
-    if (result == 0 && family < 0) result = casync__probe(loop, stream);
     if (result < 0) return result;
-    if (casync__is_blocking(fd)) {
-        stream->flags |= CASYNC__STREAM_WAS_BLOCKING;
-        casync__set_blocking(fd, false);
+    if (family < 0) result = casync__probe(loop, stream);
+    if (result == 0) result = casync__prepare_fd(stream, family, options);
+    if (result < 0) {
+        casync__stream_undo(stream);
+        return result;
     }
-    if (!options || !options->keep_fd) casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC);
-    if (casync__is_inet(family)) casync__set_tcp_options(fd, options);
     casync__update_reading(stream);
     return 0;
 }
@@ -8883,44 +9620,96 @@ CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, cas
     return result < 0 ? result : casync__open_pair(loop, reader, writer, fds, protocol, options);
 }
 
-CASYNC__DEFINE void casync_close(casync_stream *stream) {
-    casync_loop *loop = casync__stream_loop(stream);
-    bool keep_fd = casync__stream_is(stream, CASYNC__STREAM_KEEP_FD);
-    bool unshared = casync__stream_is(stream, CASYNC__STREAM_UNSHARED);
-    casync_filter *filter = stream->filter;
-    casync_allocator allocator;
-    casync_outbuf unsent = stream->out;
-    void *memory = stream->memory;
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
+static inline struct sockaddr *casync__sockaddr(const casync_address *address) {
+    return (struct sockaddr *)(void *)address->storage.bytes;
+}
 
-    allocator = loop->allocator; /* a release may close the loop, too */
+typedef int64_t (*casync__get_address)(int fd, struct sockaddr *address, socklen_t *size);
+
+static int64_t casync__address_of(int fd, casync__get_address get, casync_address *address) {
+    socklen_t size = sizeof address->storage;
+    int64_t result = get(fd, casync__sockaddr(address), &size);
+    address->size = result < 0 ? 0 : size;
+    return result;
+}
+
+/* Bytes that nobody will send any more, and who was to get them. */
+typedef struct casync__loss {
+    size_t size;
+    casync_address peer; /* of size 0 if it has none */
+} casync__loss;
+
+static void casync__measure_loss(casync__loss *loss, size_t size, int fd) {
+    loss->size = size;
+    loss->peer.size = 0;
+    if (size > 0) (void)casync__address_of(fd, casync__sys_getpeername, &loss->peer);
+}
+
+static void casync__report_loss(casync_loop *loop, const casync__loss *loss, const char *message) {
+    casync_exception exception = casync__exception(message, -ECONNABORTED);
+    if (loss->size == 0) return;
+    exception.unsent = loss->size;
+    if (loss->peer.size > 0) exception.peer = &loss->peer;
+    casync_call_exception_handler(loop, &exception);
+}
+
+/* Closes what nobody asked for. */
+static void casync__drop_passed_fds(casync_stream *stream) {
+    int64_t fd;
+    while ((fd = casync_receive_fd(stream)) >= 0) casync__sys_close((int)fd);
+    casync__free(&casync__stream_loop(stream)->allocator, stream->passed_fds);
+    stream->passed_fds = NULL;
+}
+
+/* Gives the descriptor back to the kernel, or as it was to the user. */
+static void casync__stream_give_fd(casync_stream *stream) {
+    bool keeps = casync__stream_is(stream, CASYNC__STREAM_KEEP_FD);
+    casync__watcher_unregister(&stream->watcher,
+                               casync__stream_is(stream, CASYNC__STREAM_UNSHARED) && !keeps);
+    if (!keeps)
+        casync__sys_close(stream->watcher.fd);
+    else if (casync__stream_is(stream, CASYNC__STREAM_WAS_BLOCKING))
+        (void)casync__set_blocking(stream->watcher.fd, true); /* what fails now never worked */
+}
+
+static void casync__close_stream(casync_stream *stream, bool tells) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync_filter *filter = stream->filter;
+    casync__connection *connection = stream->connection;
+    casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
+    casync_outbuf unsent = stream->out;
+    casync__loss loss;
+    casync__measure_loss(&loss, tells ? unsent.size : 0, stream->watcher.fd);
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
     casync__stream_end(stream, -ECONNABORTED);
     casync__guard_object_gone(loop, stream);
 
-    casync__watcher_unregister(&stream->watcher, unshared && !keep_fd);
-    if (!keep_fd)
-        casync__sys_close(stream->watcher.fd);
-    else if (casync__stream_is(stream, CASYNC__STREAM_WAS_BLOCKING))
-        casync__set_blocking(stream->watcher.fd, true);
-    stream->flags = 0;
+    casync__stream_give_fd(stream);
     casync__ops_done(&stream->waiting, -ECONNABORTED);
     casync__input_free(stream);
-    while (stream->received_fds) casync__sys_close((int)casync_receive_fd(stream));
-    casync__leave_server(stream);
+    casync__drop_passed_fds(stream);
+    stream->flags = 0;
     stream->filter = NULL;
-    stream->memory = NULL;
+    stream->connection = NULL;
     if (filter && filter->close) filter->close(filter);
-    casync__free_connection_soon(stream, memory);
-    casync_outbuf_clear(&unsent); /* last: a release may use the stream's struct again */
+    casync__connection_closed(connection);
+    /* Last, as these may use the stream's struct again. */
+    casync__report_loss(loop, &loss, "a stream was closed before all was sent");
+    casync_outbuf_clear(&unsent);
+}
+
+CASYNC__DEFINE void casync_close(casync_stream *stream) {
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
+    casync__close_stream(stream, !casync__stream_is(stream, CASYNC__STREAM_LOSS_TOLD));
 }
 
 CASYNC__DEFINE void casync_close_reset(casync_stream *stream) {
     struct linger reset = {1, 0};
-    if (casync__stream_is(stream, CASYNC__STREAM_OPEN))
-        (void)casync__sys_setsockopt(stream->watcher.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    casync_close(stream);
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
+    /* what is no socket has nothing to be reset */
+    (void)casync__sys_setsockopt(stream->watcher.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    casync__close_stream(stream, false);
 }
 
 CASYNC__DEFINE int64_t casync_abort(casync_stream *stream) {
@@ -8983,8 +9772,8 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
     if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
     if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return casync__op_done(op, -ECONNABORTED, NULL);
     stream->flags &= ~(uint32_t)CASYNC__STREAM_LENT;
-    casync__free(&casync__stream_loop(stream)->allocator, stream->lent);
-    stream->lent = NULL;
+    stream->flags |= CASYNC__STREAM_READ_BY_OPS;
+    casync__lent_free(stream);
     if (casync__input_size(stream) == 0) casync__input_free(stream);
     stream->reading = op;
     casync__serve_read(stream);
@@ -8999,7 +9788,9 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
 static casync_future *casync__start_read_to(casync_stream *stream, casync_op *op, int kind, void *buffer,
                                             size_t size) {
     casync__op_begin(casync__stream_loop(stream), op, kind);
-    if (!buffer || size == 0) return casync__op_done(op, -EINVAL, NULL);
+    if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
+    if (size == 0 && casync__is_connected(stream) && !casync__protocol_reads(stream))
+        return casync__op_done(op, 0, NULL); /* as asyncio's readexactly(0): nothing to wait for */
     op->buffer = (uint8_t *)buffer;
     op->length = size;
     return casync__start_read(stream, op);
@@ -9062,34 +9853,62 @@ CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *
 
 /* -- descriptors over Unix sockets -- */
 
-CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data, size_t size) {
-    int64_t copy, result = casync__check_write(stream);
+/* A chunk of its own for the bytes that a descriptor goes with. */
+static int64_t casync__queue_with_fd(casync_stream *stream, int fd, const casync_span *spans, size_t count) {
     casync__out_chunk *chunk;
-    if (result < 0) return result;
-    if (size == 0) return -EINVAL;
-    if (stream->filter || casync__socket_family(stream->watcher.fd) != AF_UNIX) return -EOPNOTSUPP;
-    copy = casync__sys_fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    size_t i, size = casync__spans_size(spans, count);
+    int64_t copy = casync__sys_fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return copy;
-    chunk = casync__outbuf_add_chunk(&stream->out, size);
+    chunk = size <= CASYNC__SIZE_MAX - stream->out.size ? casync__outbuf_add_chunk(&stream->out, size) : NULL;
     if (!chunk) {
         casync__sys_close((int)copy);
         return -ENOMEM;
     }
     chunk->passed_fd = (int)copy;
-    casync__outbuf_fill(&stream->out, chunk, data, size);
+    for (i = 0; i < count; i++) casync__outbuf_fill(&stream->out, chunk, spans[i].ptr, spans[i].len);
     if (casync__outbuf_first(&stream->out) == chunk) casync__flush(stream);
-    if (!casync__is_connected(stream)) return stream->error;
+    if (!casync__is_connected(stream)) return stream->error < 0 ? stream->error : -ECONNABORTED;
     if (stream->out.size > 0) casync__queued(stream);
-    return (int64_t)size;
+    return 0;
+}
+
+/* Can descriptors be passed over it, and bytes written? */
+static int64_t casync__check_send_fd(const casync_stream *stream) {
+    int64_t family, result = casync__check_write(stream);
+    if (result < 0) return result;
+    family = casync__socket_family(stream->watcher.fd);
+    if (family < 0 && family != -ENOTSOCK) return family;
+    return stream->filter || family != AF_UNIX ? -EOPNOTSUPP : 0;
+}
+
+CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data, size_t size) {
+    int64_t result = casync__check_send_fd(stream);
+    casync_span span;
+    if (result < 0) return result;
+    if (size == 0) return -EINVAL;
+    span.ptr = data;
+    span.len = size;
+    result = casync__queue_with_fd(stream, fd, &span, 1);
+    return result < 0 ? result : (int64_t)size;
+}
+
+CASYNC__DEFINE int64_t casync_send_fd_frame(casync_stream *stream, int fd, const casync_framing *framing,
+                                            const void *data, size_t size) {
+    uint8_t bytes[8];
+    casync_span spans[2];
+    int64_t result = casync__check_send_fd(stream);
+    if (result == 0) result = casync__frame_spans(framing, data, size, bytes, spans);
+    if (result >= 0) result = casync__queue_with_fd(stream, fd, spans, 2);
+    return result < 0 ? result : (int64_t)size;
 }
 
 CASYNC__DEFINE int64_t casync_receive_fd(casync_stream *stream) {
-    casync__fd_queue *entry = stream->received_fds;
+    casync__passed_fds *passed = stream ? stream->passed_fds : NULL;
     int fd;
-    if (!entry) return -EAGAIN;
-    fd = entry->fd;
-    stream->received_fds = entry->next;
-    casync__free(&casync__stream_loop(stream)->allocator, entry);
+    if (!passed || passed->count == 0) return -EAGAIN;
+    fd = passed->fds[passed->first];
+    passed->first = (passed->first + 1) % CASYNC__PASSED_FDS_WAITING;
+    passed->count--;
     return fd;
 }
 
@@ -9131,14 +9950,14 @@ CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *dat
 
 /* -- addresses -- */
 
-static inline struct sockaddr *casync__sockaddr(const casync_address *address) {
-    return (struct sockaddr *)(void *)address->storage.bytes;
-}
-
-/* The number of a network interface, given by name or as that number. */
+/* The number of a network interface, given by name or as that number: digits alone. */
 static int64_t casync__interface_index(const char *name) {
-    unsigned index = if_nametoindex(name);
-    return index == 0 && sscanf(name, "%u", &index) != 1 ? -EINVAL : (int64_t)index;
+    int64_t index = if_nametoindex(name);
+    const char *digit;
+    if (index > 0) return index;
+    for (digit = name; *digit >= '0' && *digit <= '9' && index <= UINT32_MAX; digit++)
+        index = 10 * index + (*digit - '0');
+    return *digit || index == 0 || index > UINT32_MAX ? -EINVAL : index;
 }
 
 static int64_t casync__parse_ipv6(const char *host, int port, casync_address *address) {
@@ -9169,7 +9988,7 @@ static int64_t casync__parse_host(const char *host, int port, casync_address *ad
     in->sin_family = AF_INET;
     in->sin_port = htons((uint16_t)port);
     address->size = sizeof *in;
-    return inet_pton(AF_INET, host, &in->sin_addr) == 1 ? 0 : -EINVAL;
+    return inet_pton(AF_INET, host, &in->sin_addr) == 1 ? 0 : CASYNC_NOT_NUMERIC;
 }
 
 static int64_t casync__parse_path(const char *path, casync_address *address) {
@@ -9239,15 +10058,6 @@ CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
     return text;
 }
 
-typedef int64_t (*casync__get_address)(int fd, struct sockaddr *address, socklen_t *size);
-
-static int64_t casync__address_of(int fd, casync__get_address get, casync_address *address) {
-    socklen_t size = sizeof address->storage;
-    int64_t result = get(fd, casync__sockaddr(address), &size);
-    address->size = result < 0 ? 0 : size;
-    return result;
-}
-
 CASYNC__DEFINE int64_t casync_local_address(const casync_stream *stream, casync_address *address) {
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
     return casync__address_of(stream->watcher.fd, casync__sys_getsockname, address);
@@ -9259,7 +10069,7 @@ CASYNC__DEFINE int64_t casync_peer_address(const casync_stream *stream, casync_a
 }
 
 CASYNC__DEFINE int64_t casync_server_address(const casync_server *server, casync_address *address) {
-    if (!server->open) return -EBADF;
+    if (!casync__server_is_open(server)) return -EBADF;
     return casync__address_of(server->watcher.fd, casync__sys_getsockname, address);
 }
 
@@ -9281,21 +10091,69 @@ static int64_t casync__bind_to(int fd, const char *host, int port) {
     return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(&address), address.size);
 }
 
-/* A socket that is connected, or on its way. */
+/* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher does. */
+static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry, int64_t delay,
+                                   casync_callback callback, void *arg) {
+    casync_timer_ref(retry, !(watcher->flags & CASYNC__WATCHER_UNREFERENCED));
+    retry->job.flags |= CASYNC__JOB_INTERNAL;
+    return casync_call_later(watcher->reader.loop, retry, delay, callback, arg);
+}
+
+static int64_t casync__connect_to(casync_stream *stream, const casync_address *address);
+
+/* A socket, bound to where the desc says. */
 static int64_t casync__connect_socket(const casync_connect_desc *desc, const casync_address *address) {
     int64_t fd = casync__sys_socket(casync__sockaddr(address)->sa_family), result = 0;
     if (fd < 0) return fd;
     if (desc->local_host) result = casync__bind_to((int)fd, desc->local_host, desc->local_port);
-    if (result == 0) result = casync__sys_connect((int)fd, casync__sockaddr(address), address->size);
-    if (result == 0 || result == -EINPROGRESS) return fd;
+    if (result == 0) return fd;
     casync__sys_close((int)fd);
     return result;
+}
+
+static void casync__connect_failed(casync_stream *stream, int64_t error);
+
+static void casync__unix_connect_again(void *arg) {
+    casync__unix_connect *retried = (casync__unix_connect *)arg;
+    casync_stream *stream = retried->stream;
+    int64_t result = casync__connect_to(stream, &retried->address);
+    if (result < 0) casync__connect_failed(stream, result);
+}
+
+/* The listener has no place: waits a while. */
+static int64_t casync__connect_later(casync_stream *stream, const casync_address *address) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__unix_connect *retried = stream->retried;
+    if (!retried) {
+        retried = (casync__unix_connect *)casync__realloc(&loop->allocator, NULL, sizeof *retried);
+        if (!retried) return -ENOMEM;
+        memset(retried, 0, sizeof *retried);
+        retried->address = *address;
+        retried->stream = stream;
+        stream->retried = retried;
+    }
+    retried->delay = retried->delay == 0 ? CASYNC__UNIX_CONNECT_RETRY : retried->delay * 2;
+    if (retried->delay > CASYNC__UNIX_CONNECT_RETRY_MAX) retried->delay = CASYNC__UNIX_CONNECT_RETRY_MAX;
+    return casync__retry_later(&stream->watcher, &retried->timer, retried->delay, casync__unix_connect_again,
+                               retried);
+}
+
+/* Connects, now or soon: then the socket is writable. */
+static int64_t casync__connect_to(casync_stream *stream, const casync_address *address) {
+    int64_t result = casync__sys_connect(stream->watcher.fd, casync__sockaddr(address), address->size);
+    if (result == -EAGAIN && casync__sockaddr(address)->sa_family == AF_UNIX)
+        return casync__connect_later(stream, address);
+    if (result < 0 && result != -EINPROGRESS) return result;
+    casync__forget_unix_connect(stream); /* the address may be in it */
+    casync__want(&stream->watcher, CASYNC__WRITE);
+    return 0;
 }
 
 CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
                                             const casync_connect_desc *desc) {
     casync_address address;
     int64_t fd, result;
+    if (casync__is_closed(loop) || !stream || !desc) return -EINVAL;
     if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
     result = desc->path ? casync__parse_path(desc->path, &address)
                         : casync__parse_host(desc->host ? desc->host : "127.0.0.1", desc->port, &address);
@@ -9305,13 +10163,13 @@ CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *st
     result =
         casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
                              CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED | CASYNC__STREAM_CONNECTING);
-    if (result < 0) {
-        casync__sys_close((int)fd);
-        return result;
+    if (result == 0) {
+        if (!desc->path) casync__set_tcp_options((int)fd, desc->options);
+        result = casync__connect_to(stream, &address);
+        if (result < 0) casync__stream_undo(stream);
     }
-    if (!desc->path) casync__set_tcp_options((int)fd, desc->options);
-    casync__want(&stream->watcher, CASYNC__WRITE);
-    return 0;
+    if (result < 0) casync__sys_close((int)fd);
+    return result;
 }
 
 CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
@@ -9331,20 +10189,22 @@ static casync_op *casync__connect_waiting(casync_stream *stream) {
                                                    : casync__container(stream->waiting.next, casync_op, link);
 }
 
+static void casync__connect_failed(casync_stream *stream, int64_t error) {
+    casync_op *op = casync__connect_waiting(stream);
+    if (!op) {
+        casync__stream_end(stream, error);
+        return;
+    }
+    casync__list_remove(&op->link); /* nobody but the operation knows of the stream yet */
+    casync_close(stream);
+    casync__op_done(op, error, NULL);
+}
+
 static void casync__connected(casync_stream *stream) {
     casync_op *op = casync__connect_waiting(stream);
-    int error = 0;
-    socklen_t size = sizeof error;
-    int64_t result = casync__sys_getsockopt(stream->watcher.fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (result == 0) result = -error;
-    if (result < 0) {
-        if (op) { /* nobody but the operation knows of the stream yet */
-            casync__list_remove(&op->link);
-            casync_close(stream);
-            casync__op_done(op, result, NULL);
-        } else {
-            casync__stream_end(stream, result);
-        }
+    int64_t error = casync__socket_error(stream->watcher.fd);
+    if (error < 0) {
+        casync__connect_failed(stream, error);
         return;
     }
     stream->flags &= ~(uint32_t)CASYNC__STREAM_CONNECTING;
@@ -9387,14 +10247,16 @@ CASYNC__DEFINE int64_t casync_read_until(casync_stream *stream, const void *deli
                                          const void **data) {
     casync_task *task = casync__waiting_task(casync__stream_loop(stream));
     casync_op op;
-    return task ? casync__await_data(task, casync_read_until_op(stream, &op, delimiter, size), data) : -EPERM;
+    if (!task) return casync__not_a_task(casync__stream_loop(stream), __func__);
+    return casync__await_data(task, casync_read_until_op(stream, &op, delimiter, size), data);
 }
 
 CASYNC__DEFINE int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing,
                                          const void **data) {
     casync_task *task = casync__waiting_task(casync__stream_loop(stream));
     casync_op op;
-    return task ? casync__await_data(task, casync_read_frame_op(stream, &op, framing), data) : -EPERM;
+    if (!task) return casync__not_a_task(casync__stream_loop(stream), __func__);
+    return casync__await_data(task, casync_read_frame_op(stream, &op, framing), data);
 }
 
 CASYNC__DEFINE int64_t casync_drain(casync_stream *stream) {
@@ -9406,52 +10268,110 @@ CASYNC__DEFINE int64_t casync_finish(casync_stream *stream) {
 }
 
 CASYNC__DEFINE int64_t casync_accept(casync_server *server, casync_stream *stream) {
-    CASYNC__WAIT_FOR(server->watcher.reader.loop, casync_accept_op(server, &op, stream));
+    CASYNC__WAIT_FOR(casync__server_loop(server), casync_accept_op(server, &op, stream));
 }
 
 CASYNC__DEFINE int64_t casync_server_join(casync_server *server) {
-    CASYNC__WAIT_FOR(server->watcher.reader.loop, casync_server_join_op(server, &op));
+    CASYNC__WAIT_FOR(casync__server_loop(server), casync_server_join_op(server, &op));
 }
 
 CASYNC__DEFINE int64_t casync_server_wait_clients(casync_server *server) {
-    CASYNC__WAIT_FOR(server->watcher.reader.loop, casync_server_wait_clients_op(server, &op));
+    CASYNC__WAIT_FOR(casync__server_loop(server), casync_server_wait_clients_op(server, &op));
+}
+
+/* Waits until all that is queued is sent. */
+static casync_future *casync__flush_op(casync_stream *stream, casync_op *op) {
+    int64_t state = casync__check_write(stream);
+    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_FLUSH);
+    op->stream = stream;
+    if (state < 0 || stream->out.size == 0) return casync__op_done(op, state, NULL);
+    casync__list_append(&stream->waiting, &op->link);
+    return &op->future;
+}
+
+/* A piece at a time: memory for all of it would be what drain is there to prevent. */
+CASYNC__DEFINE int64_t casync_write_all(casync_stream *stream, const void *data, size_t size) {
+    casync_task *task = casync__waiting_task(casync__stream_loop(stream));
+    size_t sent = 0, piece;
+    casync_op op;
+    int64_t result;
+    if (!task) return casync__not_a_task(casync__stream_loop(stream), __func__);
+    if (size > CASYNC__SIZE_MAX) return -EINVAL;
+    do {
+        piece = casync__is_connected(stream) && stream->high_water > CASYNC_REFERENCE_MIN
+                    ? stream->high_water
+                    : CASYNC_REFERENCE_MIN;
+        if (piece > size - sent) piece = size - sent;
+        result = casync_write(stream, (const uint8_t *)data + sent, piece);
+        if (result < 0) return result;
+        sent += (size_t)result;
+        result = casync__await(task, casync__flush_op(stream, &op));
+        if (result < 0) return result;
+    } while (sent < size);
+    return (int64_t)size;
 }
 
 /* Runs `wait` in a timeout scope. */
-#define CASYNC__WITHIN(delay, wait)                                                                          \
+#define CASYNC__WITHIN(owner_loop, delay, wait)                                                              \
     casync_timeout scope;                                                                                    \
-    int64_t result = casync_timeout_begin(&scope, delay);                                                    \
+    int64_t result = 0;                                                                                      \
+    if (!casync__waiting_task(owner_loop)) return casync__not_a_task(owner_loop, __func__);                  \
+    result = casync_timeout_begin(&scope, delay);                                                            \
     return result < 0 ? result : casync_timeout_end(&scope, wait)
 
 CASYNC__DEFINE int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
                                               const casync_connect_desc *desc, int64_t timeout) {
-    CASYNC__WITHIN(timeout, casync_connect(loop, stream, desc));
+    CASYNC__WITHIN(loop, timeout, casync_connect(loop, stream, desc));
 }
 
 CASYNC__DEFINE int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size,
                                            int64_t timeout) {
-    CASYNC__WITHIN(timeout, casync_read(stream, buffer, size));
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_read(stream, buffer, size));
 }
 
 CASYNC__DEFINE int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer, size_t size,
                                                    int64_t timeout) {
-    CASYNC__WITHIN(timeout, casync_read_exactly(stream, buffer, size));
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_read_exactly(stream, buffer, size));
 }
 
 CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter, size_t size,
                                                  const void **data, int64_t timeout) {
-    CASYNC__WITHIN(timeout, casync_read_until(stream, delimiter, size, data));
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_read_until(stream, delimiter, size, data));
+}
+
+CASYNC__DEFINE int64_t casync_read_frame_timeout(casync_stream *stream, const casync_framing *framing,
+                                                 const void **data, int64_t timeout) {
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_read_frame(stream, framing, data));
+}
+
+CASYNC__DEFINE int64_t casync_drain_timeout(casync_stream *stream, int64_t timeout) {
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_drain(stream));
+}
+
+CASYNC__DEFINE int64_t casync_write_all_timeout(casync_stream *stream, const void *data, size_t size,
+                                                int64_t timeout) {
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_write_all(stream, data, size));
+}
+
+/* Its caller hears by the error that bytes are lost. */
+static int64_t casync__finish_or_lose(casync_stream *stream) {
+    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) stream->flags |= CASYNC__STREAM_LOSS_TOLD;
+    return casync_finish(stream);
+}
+
+CASYNC__DEFINE int64_t casync_finish_timeout(casync_stream *stream, int64_t timeout) {
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync__finish_or_lose(stream));
+}
+
+CASYNC__DEFINE int64_t casync_accept_timeout(casync_server *server, casync_stream *stream, int64_t timeout) {
+    CASYNC__WITHIN(casync__server_loop(server), timeout, casync_accept(server, stream));
+}
+
+CASYNC__DEFINE int64_t casync_server_wait_clients_timeout(casync_server *server, int64_t timeout) {
+    CASYNC__WITHIN(casync__server_loop(server), timeout, casync_server_wait_clients(server));
 }
 
 /* -- servers -- */
-
-/* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher does. */
-static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry, int64_t delay,
-                                   casync_callback callback, void *arg) {
-    casync_timer_ref(retry, !(watcher->flags & CASYNC__WATCHER_UNREFERENCED));
-    retry->job.flags |= CASYNC__JOB_INTERNAL;
-    return casync_call_later(watcher->reader.loop, retry, delay, callback, arg);
-}
 
 static void casync__server_retry(void *arg) { (void)casync_server_resume((casync_server *)arg); }
 
@@ -9477,43 +10397,89 @@ static int64_t casync__open_connection(casync_server *server, casync_stream *str
     return result;
 }
 
-/* Before a connection that a task serves. */
-typedef struct casync__served {
-    casync_job ended;
-    casync_task *task;
-    casync_stream *stream;
-} casync__served;
-
-/* The task that served a connection is done. */
-static void casync__connection_served(void *arg) {
-    casync__served *served = (casync__served *)arg;
-    casync_stream *stream = served->stream;
-    casync_close(stream);
-    if (casync__is_fiber(&served->task->future))
-        casync_task_release(served->task);
-    else
-        casync_future_close(&served->task->future);
-    casync__free_connection_soon(stream, served);
+/* The user's part of a connection. */
+#define CASYNC__CONNECTION_SIZE ((sizeof(casync__connection) + 15) / 16 * 16)
+static uint8_t *casync__connection_memory(casync__connection *connection) {
+    return (uint8_t *)connection + CASYNC__CONNECTION_SIZE;
 }
 
-static int64_t casync__serve(casync_server *server, casync__served *served, void *connection) {
-    casync_loop *loop = server->watcher.reader.loop;
+/* It took too long to send what the task left. */
+static void casync__finish_too_long(void *arg) {
+    casync__connection *connection = (casync__connection *)arg;
+    casync_exception exception =
+        casync__exception("a connection could not be finished in time and is aborted", -ETIMEDOUT);
+    casync__guard guard;
+    exception.stream = connection->stream;
+    exception.unsent = connection->stream->out.size;
+    casync__guard_enter(connection->clients->loop, &guard, connection->stream);
+    casync_call_exception_handler(connection->clients->loop, &exception);
+    if (casync__guard_leave(connection->clients->loop, &guard)) (void)casync_abort(connection->stream);
+}
+
+/* What its task wrote is sent, and then it is closed. */
+static void casync__finish_connection(casync__connection *connection) {
+    casync_loop *loop = connection->clients->loop;
+    casync_stream *stream = connection->stream;
+    int64_t limit = connection->clients->finish_timeout;
+    connection->finishing = true;
+    loop->finishing++;
+    (void)casync_finish_start(stream);
+    if (limit < 0 || !casync_stream_is_open(stream)) return;
+    if (casync_call_later(loop, &connection->limit, limit, casync__finish_too_long, connection) < 0)
+        casync__finish_too_long(connection); /* no memory for the timer */
+    else
+        connection->limit.job.flags |= CASYNC__JOB_INTERNAL;
+}
+
+/* The task's failure, for the exception handler. */
+static void casync__report_served(casync__connection *connection, casync_future *future) {
+    casync_exception exception = casync__exception("the task of a connection failed", future->result);
+    if (future->state != CASYNC_FUTURE_FAILED || future->retrieved) return;
+    future->retrieved = 1;
+    exception.future = future;
+    if (!connection->closed) exception.stream = connection->stream;
+    casync_call_exception_handler(connection->clients->loop, &exception);
+}
+
+/* The task that served a connection is done. One that failed is not worth sending what it left. */
+static void casync__connection_served(void *arg) {
+    casync__connection *connection = (casync__connection *)arg;
+    casync_task *task = connection->task;
+    bool failed = task->future.state == CASYNC_FUTURE_FAILED;
+    casync__report_served(connection, &task->future);
+    connection->task = NULL;
+    if (casync__is_fiber(&task->future))
+        casync_task_release(task);
+    else
+        casync_future_close(&task->future);
+    if (connection->closed)
+        casync__connection_left(connection);
+    else if (!casync_stream_is_open(connection->stream)) /* it ended, and was left to the task */
+        casync_close(connection->stream);
+    else if (failed)
+        (void)casync_abort(connection->stream);
+    else
+        casync__finish_connection(connection);
+}
+
+static int64_t casync__serve(casync_server *server, casync__connection *connection) {
+    casync_loop *loop = connection->clients->loop;
     casync_task_desc desc;
     int64_t result;
     if (server->desc.step) {
-        served->task = (casync_task *)connection;
-        result = casync_task_start(loop, served->task, server->desc.step);
+        connection->task = (casync_task *)(void *)casync__connection_memory(connection);
+        result = casync_task_start(loop, connection->task, server->desc.step);
     } else {
         memset(&desc, 0, sizeof desc);
         desc.coroutine = server->desc.task;
-        desc.arg = connection;
+        desc.arg = casync__connection_memory(connection);
         desc.name = "connection";
-        result = casync_spawn_with(loop, &desc, &served->task);
+        result = casync_spawn_with(loop, &desc, &connection->task);
     }
     if (result < 0) return result;
-    casync__job_init(loop, &served->ended, casync__connection_served, served);
-    served->ended.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
-    casync__list_append(&served->task->future.callbacks, &served->ended.link);
+    casync__job_init(loop, &connection->job, casync__connection_served, connection);
+    connection->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
+    casync__list_append(&connection->task->future.callbacks, &connection->job.link);
     return 0;
 }
 
@@ -9528,34 +10494,30 @@ static void casync__tell_connection(casync_server *server, casync_stream *stream
 /* Allocates a connection, and tells its protocol or starts its task. */
 static int64_t casync__make_connection(casync_server *server, int fd) {
     casync_loop *loop = server->watcher.reader.loop;
-    bool has_task = server->desc.task || server->desc.step;
-    size_t before = has_task ? (sizeof(casync__served) + 15) / 16 * 16 : 0;
-    size_t size = before + (server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream));
-    uint8_t *memory = (uint8_t *)casync__realloc(&loop->allocator, NULL, size);
-    casync_stream *stream;
+    size_t size = server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream);
+    casync__connection *connection =
+        (casync__connection *)casync__realloc(&loop->allocator, NULL, CASYNC__CONNECTION_SIZE + size);
     int64_t result;
-    if (!memory) {
+    if (!connection) {
         casync__sys_close(fd);
         return -ENOMEM;
     }
-    memset(memory, 0, size);
-    stream = (casync_stream *)(void *)(memory + before + server->desc.stream_offset);
-    result = casync__open_connection(server, stream, fd, server->desc.protocol);
-    if (result == 0 && has_task) {
-        casync__served *served = (casync__served *)(void *)memory;
-        served->stream = stream;
-        result = casync__serve(server, served, memory + before);
-        if (result < 0) casync_close(stream);
+    memset(connection, 0, CASYNC__CONNECTION_SIZE + size);
+    connection->clients = server->clients;
+    connection->stream =
+        (casync_stream *)(void *)(casync__connection_memory(connection) + server->desc.stream_offset);
+    result = casync__open_connection(server, connection->stream, fd, server->desc.protocol);
+    if (result == 0 && !server->desc.protocol) {
+        result = casync__serve(server, connection);
+        if (result < 0) casync_close(connection->stream);
     }
     if (result < 0) {
-        casync__free(&loop->allocator, memory);
+        casync__free(&loop->allocator, connection);
         return result;
     }
-    stream->server = server;
-    casync__list_append(&server->connections, &stream->connections);
-    if (has_task) return 0;
-    stream->memory = memory;
-    casync__tell_connection(server, stream);
+    connection->stream->connection = connection;
+    casync__list_append(&server->clients->connections, &connection->link);
+    if (server->desc.protocol) casync__tell_connection(server, connection->stream);
     return 0;
 }
 
@@ -9582,7 +10544,8 @@ static bool casync__server_wants(const casync_server *server) {
            !casync__list_is_empty(&server->waiting);
 }
 
-/* These say that a connection broke before it was accepted (accept(2)): there may be others. */
+/* These say that a connection broke before it was accepted (accept(2)): there may be others. EPERM may also mean
+   that a sandbox refuses the call, so a turn in which nothing else comes backs off. */
 static bool casync__is_lost_connection(int64_t error) {
     switch (error) {
     case -ECONNABORTED:
@@ -9605,14 +10568,14 @@ static void casync__server_readable(void *arg) {
     casync_server *server = (casync_server *)arg;
     casync_loop *loop = server->watcher.reader.loop;
     casync__guard guard;
-    int i;
+    int i, lost = 0;
     casync__guard_enter(loop, &guard, server);
     for (i = 0; i < CASYNC__ACCEPTS_MAX && !guard.gone && (server->watcher.wanted & CASYNC__READ); i++) {
         casync_address peer;
         socklen_t size = sizeof peer.storage;
         int64_t fd = casync__sys_accept(server->watcher.fd, casync__sockaddr(&peer), &size), result;
         if (fd == -EAGAIN) break;
-        if (casync__is_lost_connection(fd)) continue;
+        if (casync__is_lost_connection(fd) && ++lost < CASYNC__ACCEPTS_MAX) continue;
         if (fd < 0) {
             casync__server_back_off(server, fd);
             break;
@@ -9666,44 +10629,75 @@ static int64_t casync__listen_socket(const casync_listen_desc *desc) {
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
-                                     const casync_listen_desc *desc) {
-    int64_t fd, result;
+static bool casync__listen_desc_is_valid(const casync_listen_desc *desc) {
     size_t conn_size = desc->conn_size ? desc->conn_size : sizeof(casync_stream);
     size_t first = desc->step ? sizeof(casync_task) : 0; /* where the stream may begin */
     int ways = !!desc->protocol + !!desc->accepted + !!desc->task + !!desc->step;
+    return ways <= 1 && conn_size >= sizeof(casync_stream) && conn_size <= CASYNC__SIZE_MAX / 2 &&
+           desc->stream_offset <= conn_size - sizeof(casync_stream) && desc->stream_offset >= first &&
+           desc->stream_offset % sizeof(void *) == 0 && casync__options_are_valid(&desc->options);
+}
+
+static int64_t casync__make_clients(casync_loop *loop, casync_server *server) {
+    casync__clients *clients = (casync__clients *)casync__realloc(&loop->allocator, NULL, sizeof *clients);
+    if (!clients) return -ENOMEM;
+    memset(clients, 0, sizeof *clients);
+    clients->loop = loop;
+    clients->id = ++loop->last_clients_id;
+    clients->finish_timeout =
+        server->desc.finish_timeout == 0 ? CASYNC__FINISH_TIMEOUT : server->desc.finish_timeout;
+    clients->server_is_open = true;
+    casync__list_init(&clients->connections);
+    casync__list_init(&clients->waiting);
+    casync__list_append(&loop->clients, &clients->link);
+    server->clients = clients;
+    server->clients_id = clients->id;
+    return 0;
+}
+
+/* The descriptor is the server's; -ENOMEM leaves it the caller's. */
+static int64_t casync__server_begin(casync_loop *loop, casync_server *server, int fd,
+                                    const casync_listen_desc *desc) {
+    int64_t result = casync__watcher_register(loop, &server->watcher, fd, CASYNC__WATCHER_SERVER);
+    if (result < 0) return result;
+    server->desc = *desc;
+    server->user = desc->user;
+    server->clients = NULL;
+    server->clients_id = 0;
+    server->tcp = casync__is_inet(casync__socket_family(fd));
+    casync__list_init(&server->waiting);
+    casync__list_init(&server->joining);
+    casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
+    if (casync__server_allocates(server)) result = casync__make_clients(loop, server);
+    if (result < 0) casync__watcher_unregister(&server->watcher, true);
+    server->open = result == 0;
+    return result;
+}
+
+CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
+                                     const casync_listen_desc *desc) {
+    int64_t fd, result;
+    if (casync__is_closed(loop) || !server || !desc) return -EINVAL;
     if (server->open) return -EALREADY;
-    if (ways > 1) return -EINVAL;
-    if (loop->state == CASYNC_LOOP_CLOSED || conn_size < sizeof(casync_stream) ||
-        desc->stream_offset > conn_size - sizeof(casync_stream) || desc->stream_offset < first ||
-        desc->stream_offset % sizeof(void *) != 0 || !casync__options_are_valid(&desc->options))
-        return -EINVAL;
+    if (!casync__listen_desc_is_valid(desc)) return -EINVAL;
     fd = desc->use_fd ? desc->fd : casync__listen_socket(desc);
     if (fd < 0) return desc->use_fd ? -EBADF : fd;
     result = casync__sys_listen((int)fd, desc->backlog > 0 ? desc->backlog : 100);
-    if (result == 0)
-        result = casync__watcher_register(loop, &server->watcher, (int)fd, CASYNC__WATCHER_SERVER);
+    if (result == 0) result = casync__set_blocking((int)fd, false);
+    if (result >= 0 && desc->use_fd && !desc->keep_fd) result = casync__set_cloexec((int)fd);
+    if (result >= 0) result = casync__server_begin(loop, server, (int)fd, desc);
     if (result < 0) {
         if (!desc->use_fd) casync__sys_close((int)fd);
         return result;
     }
-    casync__set_blocking((int)fd, false);
-    if (desc->use_fd && !desc->keep_fd) casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
-    casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
-    server->desc = *desc;
-    server->user = desc->user;
-    server->tcp = casync__is_inet(casync__socket_family((int)fd));
-    server->open = true;
-    casync__list_init(&server->connections);
-    casync__list_init(&server->waiting);
-    casync__list_init(&server->joining);
     if (!desc->start_paused && casync__server_wants(server)) casync__want(&server->watcher, CASYNC__READ);
     return 0;
 }
 
 CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op *op, casync_stream *stream) {
     casync__op_begin(server->watcher.reader.loop, op, CASYNC__OP_ACCEPT);
-    if (!server->open) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (!casync__server_is_open(server)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (!stream) return casync__op_done(op, -EINVAL, NULL);
     if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return casync__op_done(op, -EALREADY, NULL);
     op->server = server;
     op->stream = stream;
@@ -9712,65 +10706,81 @@ CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op 
     return &op->future;
 }
 
-static casync_future *casync__join_server(casync_server *server, casync_op *op, int kind, bool is_over) {
-    casync__op_begin(server->watcher.reader.loop, op, kind);
-    if (is_over) return casync__op_done(op, 0, NULL);
+CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
+    casync__op_begin(casync__server_loop(server), op, CASYNC__OP_SERVER_JOIN);
+    if (!casync__server_is_open(server)) return casync__op_done(op, server ? 0 : -EINVAL, NULL);
     op->server = server;
     casync__list_append(&server->joining, &op->link);
     return &op->future;
 }
 
-CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
-    return casync__join_server(server, op, CASYNC__OP_SERVER_JOIN, !server->open);
+/* What is left of the server's connections, or NULL: a closed server has but a number to find them by. */
+static casync__clients *casync__clients_of(const casync_server *server) {
+    casync_loop *loop = casync__server_loop(server);
+    casync_link *link;
+    if (casync__is_closed(loop) || server->open) return server && server->open ? server->clients : NULL;
+    for (link = loop->clients.next; link != &loop->clients; link = link->next)
+        if (casync__container(link, casync__clients, link)->id == server->clients_id)
+            return casync__container(link, casync__clients, link);
+    return NULL;
 }
 
 CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
-    bool is_over = !server->open || casync__list_is_empty(&server->connections);
-    return casync__join_server(server, op, CASYNC__OP_WAIT_CLIENTS, is_over);
+    casync__clients *clients = casync__clients_of(server);
+    casync__op_begin(casync__server_loop(server), op, CASYNC__OP_WAIT_CLIENTS);
+    if (!clients || casync__list_is_empty(&clients->connections))
+        return casync__op_done(op, server ? 0 : -EINVAL, NULL);
+    op->object = clients;
+    casync__list_append(&clients->waiting, &op->link);
+    return &op->future;
 }
 
 CASYNC__DEFINE int64_t casync_server_pause(casync_server *server) {
-    if (!server->open) return CASYNC_INVALID_STATE;
+    if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
     casync_timer_stop(&server->retry);
     casync__unwant(&server->watcher, CASYNC__READ);
     return 0;
 }
 
 CASYNC__DEFINE int64_t casync_server_resume(casync_server *server) {
-    if (!server->open) return CASYNC_INVALID_STATE;
+    if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
     casync_timer_stop(&server->retry);
     if (casync__server_wants(server)) casync__want(&server->watcher, CASYNC__READ);
     return 0;
 }
 
 CASYNC__DEFINE void casync_server_close(casync_server *server) {
-    bool keep_fd = server->desc.use_fd && server->desc.keep_fd;
-    if (!server->open) return;
-    casync__guard_object_gone(server->watcher.reader.loop, server);
+    casync__clients *clients;
+    if (!casync__server_is_open(server)) return;
+    clients = server->clients;
+    casync__guard_object_gone(casync__server_loop(server), server);
     server->open = false;
+    server->clients = NULL;
     casync_timer_stop(&server->retry);
     casync__watcher_unregister(&server->watcher, !server->desc.use_fd);
-    if (!keep_fd) casync__sys_close(server->watcher.fd);
+    if (!server->desc.use_fd || !server->desc.keep_fd) casync__sys_close(server->watcher.fd);
     casync__ops_done(&server->waiting, -ECONNABORTED);
     casync__ops_done(&server->joining, 0);
-    while (!casync__list_is_empty(&server->connections)) {
-        casync_stream *stream = casync__container(server->connections.next, casync_stream, connections);
-        casync__list_remove(&stream->connections);
-        stream->server = NULL;
-    }
+    if (!clients) return;
+    clients->server_is_open = false;
+    casync__clients_changed(clients);
 }
 
 /* Each goes to the end of the list before it is told, which may end it, others, or the server. */
 static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
+    casync__clients *clients = casync__clients_of(server);
     casync_link *link;
-    int64_t count = 0, told;
-    if (!server->open) return CASYNC_INVALID_STATE;
-    for (link = server->connections.next; link != &server->connections; link = link->next) count++;
-    for (told = 0; told < count && server->open && !casync__list_is_empty(&server->connections); told++) {
-        casync_stream *stream = casync__container(server->connections.next, casync_stream, connections);
-        casync__list_remove(&stream->connections);
-        casync__list_append(&server->connections, &stream->connections);
-        (void)act(stream);
+    int64_t count = 0, told = 0;
+    if (!server) return -EINVAL;
+    if (!clients) return 0;
+    for (link = clients->connections.next; link != &clients->connections; link = link->next) count++;
+    for (; count > 0 && (clients = casync__clients_of(server)) != NULL; count--) {
+        casync__connection *connection;
+        if (casync__list_is_empty(&clients->connections)) break;
+        connection = casync__container(clients->connections.next, casync__connection, link);
+        casync__list_remove(&connection->link);
+        casync__list_append(&clients->connections, &connection->link);
+        if (!connection->closed && act(connection->stream) >= 0) told++;
     }
     return told;
 }
@@ -9784,7 +10794,9 @@ CASYNC__DEFINE int64_t casync_server_finish_clients(casync_server *server) {
 }
 
 CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
+    if (!server) return;
     casync_watcher_ref(&server->watcher, referenced);
+    casync_timer_ref(&server->retry, referenced);
 }
 
 /* >> datagrams (implementation) --------------------------------------------------------------- */
@@ -9832,15 +10844,16 @@ typedef struct casync__datagram_entry {
 } casync__datagram_entry;
 
 static inline casync_loop *casync__datagram_loop(const casync_datagram *datagram) {
-    return datagram->watcher.reader.loop;
+    return datagram ? datagram->watcher.reader.loop : NULL;
 }
 
 static inline bool casync__datagram_is(const casync_datagram *datagram, uint32_t flag) {
-    return (datagram->flags & flag) != 0;
+    return datagram && (datagram->flags & flag) != 0;
 }
 
 static inline bool casync__datagram_is_active(const casync_datagram *datagram) {
-    return (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
+    return datagram &&
+           (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
 }
 
 static inline casync__datagram_entry *casync__first_entry(const casync_link *list) {
@@ -9866,8 +10879,13 @@ static casync__datagram_entry *casync__make_entry(casync_loop *loop, const casyn
     return entry;
 }
 
+/* An error that no call returned. As in asyncio, a protocol that does not want to hear of it need not. */
 static void casync__datagram_error(casync_datagram *datagram, int64_t error) {
-    if (datagram->protocol && datagram->protocol->error_received)
+    casync_exception exception = casync__exception("a datagram failed", error);
+    exception.datagram = datagram;
+    if (!datagram->protocol)
+        casync_call_exception_handler(casync__datagram_loop(datagram), &exception);
+    else if (datagram->protocol->error_received)
         datagram->protocol->error_received(datagram, error);
 }
 
@@ -9983,18 +11001,27 @@ static void casync__datagram_take(casync_datagram *datagram, casync_span data, c
     casync__list_append(&datagram->in, &entry->link);
 }
 
-/* Receives as many datagrams as one call gives. False if there are no more for now. The area may not be
-   used by another socket meanwhile: that could only be in a loop run inside a callback, which has its own. */
+/* Receives as many datagrams as one call gives. False if there are no more for now. The area is this batch's
+   until it is delivered: a callback may run the loop inside of itself, by a host that allows that, and another
+   socket there makes an area of its own. */
 static bool casync__receive_batch(casync_datagram *datagram, const casync__guard *guard) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
     struct iovec bytes[CASYNC__DATAGRAM_BATCH];
     casync_address from[CASYNC__DATAGRAM_BATCH];
     size_t size = CASYNC__DATAGRAM_AREA / datagram->max_size, i;
+    casync_loop *loop = casync__datagram_loop(datagram);
+    uint8_t *area;
     int64_t count;
+    if (casync__make_datagram_area(loop) < 0) {
+        casync__datagram_error(datagram, -ENOMEM);
+        return false;
+    }
+    area = loop->datagram_area;
+    loop->datagram_area = NULL;
     if (size > CASYNC__DATAGRAM_BATCH) size = CASYNC__DATAGRAM_BATCH;
     memset(messages, 0, size * sizeof messages[0]);
     for (i = 0; i < size; i++) {
-        bytes[i].iov_base = casync__datagram_loop(datagram)->datagram_area + i * datagram->max_size;
+        bytes[i].iov_base = area + i * datagram->max_size;
         bytes[i].iov_len = datagram->max_size;
         messages[i].msg_hdr.msg_iov = &bytes[i];
         messages[i].msg_hdr.msg_iovlen = 1;
@@ -10011,6 +11038,10 @@ static bool casync__receive_batch(casync_datagram *datagram, const casync__guard
         casync__datagram_take(datagram, data, &from[i],
                               messages[i].msg_hdr.msg_flags & MSG_TRUNC ? -EMSGSIZE : 0);
     }
+    if (loop->datagram_area)
+        casync__free(&loop->allocator, area);
+    else
+        loop->datagram_area = area;
     return count == (int64_t)size;
 }
 
@@ -10046,7 +11077,7 @@ static void casync__datagram_resume_if_drained(casync_datagram *datagram) {
         datagram->queued > datagram->low_water)
         return;
     datagram->flags &= ~(uint32_t)CASYNC__DATAGRAM_WRITING_PAUSED;
-    casync__drains_done(&datagram->waiting, 0);
+    casync__waits_done(&datagram->waiting, CASYNC__OP_DRAIN, 0);
     if (datagram->protocol && datagram->protocol->resume_writing)
         datagram->protocol->resume_writing(datagram);
 }
@@ -10158,6 +11189,7 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
     int64_t result = casync__check_send(datagram);
     if (result < 0) return result;
     CASYNC_ASSERT(casync__in_loop_thread(casync__datagram_loop(datagram)));
+    if (casync__spans_size(spans, count) > CASYNC__SIZE_MAX) return -EMSGSIZE;
     if (!casync__list_is_empty(&datagram->out)) return -EAGAIN;
     if (count == 1)
         return casync__sys_sendto(datagram->watcher.fd, spans[0].ptr, spans[0].len,
@@ -10281,6 +11313,17 @@ static void casync__drop_datagrams(casync_datagram *datagram, int64_t error) {
     }
 }
 
+/* Bytes of datagrams that wait to be sent; those of operations hear of their end by these. */
+static size_t casync__datagrams_size(const casync_datagram *datagram) {
+    const casync_link *link;
+    size_t size = 0;
+    for (link = datagram->out.next; link != &datagram->out; link = link->next) {
+        const casync__datagram_entry *entry = (const casync__datagram_entry *)(const void *)link;
+        if (!entry->op) size += entry->size;
+    }
+    return size;
+}
+
 /* Closes a socket that ended, and tells its protocol, which may then use the struct again. */
 static void casync__datagram_ended(void *arg) {
     casync_datagram *datagram = (casync_datagram *)arg;
@@ -10307,7 +11350,7 @@ static void casync__datagram_end(casync_datagram *datagram, int64_t error) {
     if (datagram->watcher.changed.next) casync__list_remove(&datagram->watcher.changed);
     casync_timer_stop(&datagram->retry);
     casync__drop_datagrams(datagram, -ECONNABORTED);
-    casync__drains_done(&datagram->waiting, -ECONNABORTED);
+    casync__waits_done(&datagram->waiting, CASYNC__OP_DRAIN, -ECONNABORTED);
     casync__ops_done(&datagram->receiving, -ECONNABORTED);
     /* Behind the callbacks of these operations. */
     casync__queue_ending(&datagram->watcher, casync__datagram_ended);
@@ -10316,14 +11359,18 @@ static void casync__datagram_end(casync_datagram *datagram, int64_t error) {
 CASYNC__DEFINE void casync_datagram_close(casync_datagram *datagram) {
     bool keep_fd = casync__datagram_is(datagram, CASYNC__DATAGRAM_KEEP_FD);
     bool unshared = casync__datagram_is(datagram, CASYNC__DATAGRAM_UNSHARED);
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__loss loss;
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return;
+    casync__measure_loss(&loss, casync__datagrams_size(datagram), datagram->watcher.fd);
     casync__datagram_end(datagram, -ECONNABORTED);
-    casync__guard_object_gone(casync__datagram_loop(datagram), datagram);
+    casync__guard_object_gone(loop, datagram);
 
     casync__watcher_unregister(&datagram->watcher, unshared);
     if (!keep_fd) casync__sys_close(datagram->watcher.fd);
     datagram->flags = 0;
     casync__ops_done(&datagram->waiting, -ECONNABORTED);
+    casync__report_loss(loop, &loss, "a datagram socket was closed before all was sent");
 }
 
 CASYNC__DEFINE int64_t casync_datagram_abort(casync_datagram *datagram) {
@@ -10667,6 +11714,103 @@ CASYNC__DEFINE int64_t casync_datagram_drain(casync_datagram *datagram) {
 
 CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
     CASYNC__WAIT_FOR(casync__datagram_loop(datagram), casync_datagram_finish_op(datagram, &op));
+}
+
+/* -- streams, servers and sockets in words -- */
+
+/* The descriptor, and whose it is at the other end. */
+static void casync__append_peer(char line[CASYNC__LINE], const casync_address *address) {
+    char text[CASYNC_ADDRESS_TEXT];
+    if (address->size > 0 && *casync_address_text(address, text)) casync__append(line, ", peer %s", text);
+}
+
+static void casync__append_stream(char line[CASYNC__LINE], const casync_stream *stream) {
+    casync_address address;
+    casync__append(line, ", descriptor %d", stream->watcher.fd);
+    if (casync_peer_address(stream, &address) == 0) casync__append_peer(line, &address);
+}
+
+static void casync__append_local(char line[CASYNC__LINE], int fd) {
+    char text[CASYNC_ADDRESS_TEXT];
+    casync_address address;
+    casync__append(line, ", descriptor %d", fd);
+    if (casync__address_of(fd, casync__sys_getsockname, &address) == 0)
+        casync__append(line, ", at %s", casync_address_text(&address, text));
+}
+
+static void casync__describe_stream(char line[CASYNC__LINE], const casync_stream *stream) {
+    casync__append(line, "stream");
+    casync__append_stream(line, stream);
+    if (stream->out.size > 0) casync__append(line, ", %zu bytes unsent", stream->out.size);
+    if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING)) casync__append(line, ", connecting");
+    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) casync__append(line, ", finishing");
+}
+
+/* Streams, servers and datagram sockets: what keeps a loop from being closed. */
+static void casync__dump_open(casync_loop *loop, casync__dump *dump) {
+    uint32_t fd;
+    for (fd = 0; fd < loop->fds_size; fd++) {
+        const casync_watcher *watcher = loop->fds[fd].watcher;
+        char line[CASYNC__LINE + 1] = "";
+        if (!watcher || watcher->kind < CASYNC__WATCHER_STREAM) continue;
+        if (watcher->kind == CASYNC__WATCHER_STREAM) {
+            casync__describe_stream(line, (const casync_stream *)(const void *)watcher);
+        } else {
+            casync__append(line, "%s",
+                           watcher->kind == CASYNC__WATCHER_SERVER ? "server" : "datagram socket");
+            casync__append_local(line, watcher->fd);
+        }
+        casync__dump_line(dump, line);
+    }
+}
+
+/* The default exception handler. */
+static void casync__print_exception(casync_loop *loop, const casync_exception *exception) {
+    const casync_future *future = exception->future;
+    char line[CASYNC__LINE] = "casync: ";
+    (void)loop;
+    casync__append(line, "%s: %s", exception->message, casync_strerror(exception->error));
+    if (exception->unsent > 0) casync__append(line, ", %zu bytes unsent", exception->unsent);
+    if (future && casync__is_task(future)) {
+        casync__append(line, ", ");
+        casync__append_task(line, (const casync_task *)(const void *)future);
+    } else if (future && future->kind == CASYNC__FUTURE_OP) {
+        casync__append(line, ", %s", casync__op_kinds[((const casync_op *)(const void *)future)->kind].name);
+    }
+    if (exception->stream) casync__append_stream(line, exception->stream);
+    if (exception->server) casync__append_local(line, exception->server->watcher.fd);
+    if (exception->datagram) casync__append_local(line, exception->datagram->watcher.fd);
+    if (exception->peer) casync__append_peer(line, exception->peer);
+    fprintf(stderr, "%s\n", line);
+}
+
+/* -- what the kernel refuses to watch -- */
+
+/* Fails who waits for a descriptor that the kernel will not watch. True if that is the end of the matter; servers
+   and datagram sockets, and the user's watchers, go on, and are tried again. */
+static bool casync__fail_waiting(casync_watcher *watcher, int64_t error) {
+    casync__fd_waits *waits = (casync__fd_waits *)(void *)watcher;
+    switch (watcher->kind) {
+    case CASYNC__WATCHER_STREAM:
+        if (casync__stream_is((casync_stream *)(void *)watcher, CASYNC__STREAM_CONNECTING))
+            casync__connect_failed((casync_stream *)(void *)watcher, error);
+        else
+            casync__stream_end((casync_stream *)(void *)watcher, error);
+        return true;
+    case CASYNC__WATCHER_FD_WAITS:
+        casync__ops_done(&waits->readers, error);
+        casync__ops_done(&waits->writers, error);
+        casync__fd_waits_update(waits);
+        return true;
+    case CASYNC__WATCHER_SERVER:
+        casync__ops_done(&((casync_server *)(void *)watcher)->waiting, error);
+        return false;
+    case CASYNC__WATCHER_DATAGRAM:
+        casync__ops_done(&((casync_datagram *)(void *)watcher)->receiving, error);
+        return false;
+    default:
+        return false;
+    }
 }
 
 /* >> thread pool (implementation) ------------------------------------------------------------- */
@@ -11159,7 +12303,7 @@ CASYNC__DEFINE int64_t casync_run_in_executor(casync_pool *pool, casync_pool_fun
     casync_task *task = casync__waiting_task(NULL);
     casync_op op;
     int64_t result;
-    if (!task) return -EPERM;
+    if (!task) return casync__not_a_task(NULL, __func__);
     result = casync__await(
         task, casync_run_in_executor_op(casync__task_loop(task), pool, &op, function, arg, discard));
     if (ptr) *ptr = op.future.ptr;
