@@ -579,7 +579,6 @@ TEST(one_read_at_a_time) {
 TEST(bad_reads_are_refused) {
     static char delimiter[65];
     open_with_peer(NULL, NULL);
-    EQ(result_of(casync_read_op(&a, &the_op, text, 0)), -EINVAL);
     EQ(result_of(casync_read_op(&a, &the_op, NULL, 5)), -EINVAL);
     EQ(result_of(casync_read_until_op(&a, &the_op, "", 0)), -EINVAL);
     EQ(result_of(casync_read_until_op(&a, &the_op, NULL, 1)), -EINVAL);
@@ -2208,6 +2207,424 @@ TEST(a_kept_descriptor_blocks_again_if_it_did) {
     close_both(fds);
 }
 
+/* >> reads of nothing ------------------------------------------------------------------------- */
+
+static void expect_reads_of_nothing(int64_t result) {
+    EQ(result_of(casync_read_op(&a, &the_op, text, 0)), result);
+    EQ(result_of(casync_read_op(&a, &the_op, NULL, 0)), result);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 0)), result);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, NULL, 0)), result);
+}
+
+TEST(a_read_of_nothing_is_done_at_once) {
+    open_with_peer(NULL, NULL);
+    EXPECT(casync_future_done(casync_read_op(&a, &the_op, text, 0)));
+    EXPECT(casync_future_done(casync_read_exactly_op(&a, &the_op, NULL, 0)));
+    expect_reads_of_nothing(0);
+    peer_says("hello");
+    expect_reads_of_nothing(0);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 5)), 5);
+    MEM_EQ(text, "hello", 5);
+    EQ(shutdown(peer, SHUT_WR), 0);
+    EQ(result_of(read_op()), 0);
+    expect_reads_of_nothing(0); /* at the end, too */
+    close_with_peer();
+}
+
+TEST(a_read_of_nothing_leaves_what_was_read_ahead) {
+    open_with_peer(NULL, NULL);
+    peer_says("line\nrest");
+    expect_bytes(casync_read_until_op(&a, &the_op, "\n", 1), "line\n");
+    expect_reads_of_nothing(0);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 4)), 4);
+    MEM_EQ(text, "rest", 4);
+    close_with_peer();
+}
+
+TEST(a_read_of_nothing_tells_what_is_wrong_with_the_stream) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    expect_reads_of_nothing(CASYNC_INVALID_STATE);
+    close_loop();
+    protocol = saying_protocol();
+    open_with_peer(&protocol, NULL);
+    expect_reads_of_nothing(CASYNC_INVALID_STATE);
+    close_with_peer();
+    open_with_peer(NULL, NULL);
+    EQ(write_text(&a, "unread"), 6);
+    close(peer);
+    EQ(result_of(read_op()), -ECONNRESET);
+    expect_reads_of_nothing(-ECONNRESET);
+    peer = dup(0);
+    close_with_peer();
+}
+
+static int64_t read_nothing(casync_loop *where, void *arg) {
+    (void)where, (void)arg;
+    EQ(casync_read(&a, text, 0), 0);
+    EQ(casync_read_exactly(&a, NULL, 0), 0);
+    EQ(casync_read_timeout(&a, text, 0, CASYNC_SECONDS(1)), 0);
+    EQ(casync_read_exactly_timeout(&a, text, 0, CASYNC_SECONDS(1)), 0);
+    return 0;
+}
+
+TEST(tasks_read_nothing_too) {
+    open_with_peer(NULL, NULL);
+    EQ(run_task(read_nothing, NULL), 0);
+    close_with_peer();
+}
+
+/* >> how long bytes stay ---------------------------------------------------------------------- */
+
+/* Memory that is given back is overwritten, and not used again before the test's end. */
+typedef union given_back {
+    struct {
+        size_t size;
+        union given_back *next;
+    } block;
+    uint64_t align[2];
+} given_back;
+static given_back *all_given_back;
+
+static void give_back(given_back *block) {
+    memset(block + 1, 0xdd, block->block.size);
+    block->block.next = all_given_back;
+    all_given_back = block;
+    memory.live--;
+}
+
+static void *spoiling_allocator(void *user, void *ptr, size_t size) {
+    given_back *old = (given_back *)ptr, *fresh = NULL;
+    (void)user;
+    if (size > 0) {
+        fresh = (given_back *)malloc(sizeof *fresh + size);
+        EXPECT(fresh);
+        fresh->block.size = size;
+        memory.live++;
+    }
+    if (old && size > 0) memcpy(fresh + 1, old, old[-1].block.size < size ? old[-1].block.size : size);
+    if (old) give_back(old - 1);
+    return fresh ? fresh + 1 : NULL;
+}
+
+static void open_spoiling_with_peer(const casync_protocol *its_protocol,
+                                    const casync_stream_options *its_options) {
+    int fds[2];
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    loop.allocator.function = spoiling_allocator; /* nothing is allocated yet */
+    make_socketpair(fds);
+    peer = fds[1];
+    EQ(casync_stream_open(&loop, &a, fds[0], its_protocol, its_options), 0);
+}
+
+static void close_spoiling_with_peer(void) {
+    close_with_peer();
+    while (all_given_back) {
+        given_back *block = all_given_back;
+        all_given_back = block->block.next;
+        free(block);
+    }
+}
+
+TEST(a_frame_that_was_read_outlives_a_close) {
+    casync_future *future;
+    open_spoiling_with_peer(NULL, NULL);
+    future = casync_read_until_op(&a, &the_op, "\n", 1);
+    peer_says("line\nand more");
+    run_until_done(future);
+    casync_close(&a);
+    EQ(casync_future_result(future), 5);
+    MEM_EQ(future->ptr, "line\n", 5);
+    turns(2);
+    EQ(memory.live, 0); /* but not for ever */
+    close_spoiling_with_peer();
+}
+
+TEST(a_frame_that_was_read_ends_with_the_loop) {
+    open_spoiling_with_peer(NULL, NULL);
+    peer_says("line\nand more");
+    run_until_done(casync_read_until_op(&a, &the_op, "\n", 1));
+    casync_close(&a);
+    close_spoiling_with_peer();
+}
+
+static void close_in_the_next_turn(void *arg) { EQ(casync_call_soon(&loop, NULL, close_a, arg), 0); }
+
+static int64_t look_at_line(casync_loop *where, void *arg) {
+    const void *line = NULL;
+    (void)where, (void)arg;
+    EQ(casync_read_until(&a, "\n", 1, &line), 5);
+    EXPECT(!casync_stream_is_open(&a));
+    MEM_EQ(line, "line\n", 5);
+    return 0;
+}
+
+/* Between the end of the read and the task's turn. */
+TEST(a_task_has_the_frame_that_it_read_although_somebody_closed_the_stream) {
+    casync_task *task;
+    open_spoiling_with_peer(NULL, NULL);
+    task = spawn(look_at_line, NULL);
+    turns(2);
+    peer_says("line\n");
+    EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, NULL), 0);
+    EQ(casync_run_until_complete(&task->future), 0);
+    casync_task_release(task);
+    close_spoiling_with_peer();
+}
+
+static int64_t look_at_frame(casync_loop *where, void *arg) {
+    const void *frame = NULL;
+    (void)where, (void)arg;
+    EQ(casync_read_frame(&a, &framing, &frame), 4);
+    EXPECT(!casync_stream_is_open(&a));
+    MEM_EQ(frame, "fram", 4);
+    return 0;
+}
+
+TEST(a_task_has_the_frame_that_it_read_although_somebody_aborted_the_stream) {
+    casync_task *task;
+    framing.kind = CASYNC_FRAMING_FIXED;
+    framing.size = 4;
+    open_spoiling_with_peer(NULL, NULL);
+    task = spawn(look_at_frame, NULL);
+    turns(2);
+    peer_says("fram");
+    EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, NULL), 0);
+    EQ(casync_run_until_complete(&task->future), 0);
+    casync_task_release(task);
+    close_spoiling_with_peer();
+}
+
+static void close_and_look(casync_stream *stream, casync_span data) {
+    casync_close(stream);
+    EQ(data.len, 5);
+    MEM_EQ(data.ptr, "frame", 5);
+    say(WORD("seen"));
+}
+
+TEST(the_bytes_of_a_callback_stay_until_it_returns_although_it_closes_the_stream) {
+    protocol = no_protocol();
+    protocol.data_received = close_and_look;
+    framing.kind = CASYNC_FRAMING_FIXED;
+    framing.size = 5;
+    options.framing = &framing;
+    open_spoiling_with_peer(&protocol, &options);
+    peer_says("frameframe");
+    run_until_said("seen");
+    close_spoiling_with_peer();
+    options.framing = NULL;
+    open_spoiling_with_peer(&protocol, &options);
+    peer_says("frame");
+    run_until_said("seen");
+    close_spoiling_with_peer();
+}
+
+static void read_and_look(casync_stream *stream, casync_span data) {
+    EQ(casync_set_protocol(stream, NULL), 0);
+    EXPECT(!casync_future_done(casync_read_op(stream, &the_op, text, 1)));
+    MEM_EQ(data.ptr, "frame", 5);
+    say(WORD("seen"));
+}
+
+TEST(the_bytes_of_a_callback_stay_until_it_returns_although_it_reads_on) {
+    protocol = no_protocol();
+    protocol.data_received = read_and_look;
+    framing.kind = CASYNC_FRAMING_FIXED;
+    framing.size = 5;
+    options.framing = &framing;
+    open_spoiling_with_peer(&protocol, &options);
+    peer_says("frame");
+    run_until_said("seen");
+    peer_says("x");
+    EQ(result_of(&the_op.future), 1);
+    close_spoiling_with_peer();
+}
+
+/* >> a peer that passes descriptors ----------------------------------------------------------- */
+
+/* Sends one byte with as many descriptors as are taken with one read. */
+static void peer_passes_descriptors(void) {
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(16 * sizeof(int))];
+    } control;
+    struct msghdr message;
+    struct iovec iov;
+    char letter[] = "x";
+    int fds[16], i;
+    for (i = 0; i < 16; i++) fds[i] = peer;
+    memset(&message, 0, sizeof message);
+    memset(&control, 0, sizeof control);
+    iov.iov_base = letter;
+    iov.iov_len = 1;
+    message.msg_iov = &iov;
+    message.msg_iovlen = 1;
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
+    control.header.cmsg_len = CMSG_LEN(sizeof fds);
+    control.header.cmsg_level = SOL_SOCKET;
+    control.header.cmsg_type = SCM_RIGHTS;
+    memcpy(CMSG_DATA(&control.header), fds, sizeof fds);
+    EQ(sendmsg(peer, &message, MSG_NOSIGNAL), 1);
+}
+
+static int64_t close_received(void) {
+    int64_t fd = casync_receive_fd(&a);
+    if (fd >= 0) close((int)fd);
+    return fd;
+}
+
+TEST(descriptors_that_are_not_taken_end_the_stream) {
+    int i, before;
+    int64_t result = 1;
+    options.receive_fds = true;
+    open_with_peer(NULL, &options);
+    before = open_descriptors();
+    for (i = 0; i < 100 && result == 1; i++) {
+        peer_passes_descriptors();
+        result = result_of(casync_read_op(&a, &the_op, text, 1));
+        (void)close_received(); /* one of 16 */
+        EXPECT(open_descriptors() - before <= 1000);
+    }
+    EXPECT(result < 0);
+    EXPECT(!casync_stream_is_open(&a));
+    close(peer);
+    casync_close(&a);
+    EQ(open_descriptors(), before - 2);
+    close_loop();
+}
+
+TEST(descriptors_that_are_taken_may_come_for_ever) {
+    int i, before;
+    options.receive_fds = true;
+    open_with_peer(NULL, &options);
+    before = open_descriptors();
+    for (i = 0; i < 100; i++) {
+        int taken = 0;
+        peer_passes_descriptors();
+        EQ(result_of(casync_read_op(&a, &the_op, text, 1)), 1);
+        while (close_received() >= 0) taken++;
+        EQ(taken, 16);
+    }
+    EQ(open_descriptors(), before);
+    close_with_peer();
+}
+
+/* >> a protocol that does not read ------------------------------------------------------------ */
+
+static casync_protocol protocol_that_does_not_read(void) {
+    casync_protocol ends = no_protocol();
+    ends.eof_received = said_eof;
+    ends.connection_lost = said_lost;
+    return ends;
+}
+
+TEST(a_protocol_that_does_not_read_hears_of_the_end) {
+    protocol = protocol_that_does_not_read();
+    open_with_peer(&protocol, NULL);
+    turns(3);
+    SAID("");
+    EQ(shutdown(peer, SHUT_WR), 0);
+    run_until_said("eof lost=0");
+    close_with_peer();
+    open_with_peer(&protocol, NULL);
+    close(peer); /* before the loop was run */
+    run_until_said("eof lost=0");
+    peer = dup(0);
+    close_with_peer();
+    protocol.eof_received = NULL;
+    open_with_peer(&protocol, NULL);
+    close(peer);
+    run_until_said("lost=0");
+    peer = dup(0);
+    close_with_peer();
+}
+
+TEST(a_protocol_that_does_not_read_may_go_on_writing_after_the_end) {
+    protocol = protocol_that_does_not_read();
+    keep_open_at_eof = true;
+    open_with_peer(&protocol, NULL);
+    EQ(shutdown(peer, SHUT_WR), 0);
+    run_until_said("eof");
+    turns(3);
+    SAID("");
+    EQ(write_text(&a, "answer"), 6);
+    peer_hears("answer");
+    EQ(casync_finish_start(&a), 0);
+    run_until_said("lost=0");
+    close_with_peer();
+}
+
+TEST(a_protocol_that_does_not_read_leaves_the_bytes_to_operations) {
+    protocol = protocol_that_does_not_read();
+    open_with_peer(&protocol, NULL);
+    peer_says("hello");
+    turns(3);
+    SAID("");
+    EQ(result_of(casync_read_op(&a, &the_op, text, 2)), 2);
+    EQ(shutdown(peer, SHUT_WR), 0);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text + 2, 3)), 3);
+    MEM_EQ(text, "hello", 5);
+    run_until_said("eof lost=0"); /* when they are all taken */
+    close_with_peer();
+}
+
+TEST(bytes_that_nobody_reads_do_not_make_the_loop_spin) {
+    uint64_t before;
+    protocol = protocol_that_does_not_read();
+    open_with_peer(&protocol, NULL);
+    peer_says("hello");
+    turns(3);
+    EQ(shutdown(peer, SHUT_WR), 0);
+    turns(3);
+    before = loop.events;
+    turns(100);
+    EXPECT(loop.events - before <= 2);
+    SAID(said);
+    close_with_peer();
+}
+
+TEST(a_protocol_that_does_not_read_from_a_pipe_hears_of_the_end) {
+    protocol = protocol_that_does_not_read();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_pipe(&loop, &a, &b, &protocol, NULL), 0);
+    EQ(casync_set_protocol(&b, NULL), 0);
+    turns(3);
+    SAID("");
+    casync_close(&b);
+    run_until_said("eof lost=0");
+    casync_close(&a);
+    close_loop();
+}
+
+/* >> zones ------------------------------------------------------------------------------------ */
+
+TEST(a_zone_is_a_name_or_a_number_and_nothing_else) {
+    static const char *const bad[] = {"fe80::1%-1",
+                                      "fe80::1%+1",
+                                      "fe80::1%1x",
+                                      "fe80::1% 2",
+                                      "fe80::1%2 ",
+                                      "fe80::1%",
+                                      "fe80::1%0",
+                                      "fe80::1%0x1",
+                                      "fe80::1%4294967297",
+                                      "fe80::1%4294967296",
+                                      "fe80::1%99999999999999999999",
+                                      "fe80::1%no-such-interface"};
+    casync_address address;
+    char words[CASYNC_ADDRESS_TEXT];
+    size_t i;
+    memset(&address, 0, sizeof address);
+    for (i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (casync_address_from_host(&address, bad[i], 1) != -EINVAL) STR_EQ(bad[i], "refused");
+    EQ(address.size, 0);
+    EQ(casync_address_from_host(&address, "fe80::1%1", 80), 0);
+    STR_EQ(casync_address_text(&address, words), "[fe80::1%1]:80");
+    EQ(casync_address_from_host(&address, "fe80::1%4294967295", 80), 0);
+    STR_EQ(casync_address_text(&address, words), "[fe80::1%4294967295]:80");
+    EQ(casync_address_from_host(&address, "fe80::1%lo", 80), 0);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(open_takes_a_descriptor_as_its_own);
@@ -2321,5 +2738,23 @@ int main(int argc, char **argv) {
     RUN(a_filter_is_not_set_while_bytes_wait_that_it_should_have_seen);
     RUN(typing_at_a_terminal_that_is_written_to_does_not_end_it);
     RUN(a_kept_descriptor_blocks_again_if_it_did);
+    RUN(a_read_of_nothing_is_done_at_once);
+    RUN(a_read_of_nothing_leaves_what_was_read_ahead);
+    RUN(a_read_of_nothing_tells_what_is_wrong_with_the_stream);
+    RUN(tasks_read_nothing_too);
+    RUN(a_frame_that_was_read_outlives_a_close);
+    RUN(a_frame_that_was_read_ends_with_the_loop);
+    RUN(a_task_has_the_frame_that_it_read_although_somebody_closed_the_stream);
+    RUN(a_task_has_the_frame_that_it_read_although_somebody_aborted_the_stream);
+    RUN(the_bytes_of_a_callback_stay_until_it_returns_although_it_closes_the_stream);
+    RUN(the_bytes_of_a_callback_stay_until_it_returns_although_it_reads_on);
+    RUN(descriptors_that_are_not_taken_end_the_stream);
+    RUN(descriptors_that_are_taken_may_come_for_ever);
+    RUN(a_protocol_that_does_not_read_hears_of_the_end);
+    RUN(a_protocol_that_does_not_read_may_go_on_writing_after_the_end);
+    RUN(a_protocol_that_does_not_read_leaves_the_bytes_to_operations);
+    RUN(bytes_that_nobody_reads_do_not_make_the_loop_spin);
+    RUN(a_protocol_that_does_not_read_from_a_pipe_hears_of_the_end);
+    RUN(a_zone_is_a_name_or_a_number_and_nothing_else);
     return test_end();
 }
