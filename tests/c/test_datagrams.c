@@ -1632,6 +1632,19 @@ TEST(every_allocation_may_fail) {
     }
 }
 
+TEST(an_interface_is_a_name_or_a_number_and_nothing_else) {
+    static const char *const bad[] = {"-1", "+1", "1x", " 1", "1 ", "", "0", "4294967297", "0x1"};
+    size_t i;
+    need_multicast();
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_at("127.0.0.1", &here, &here_at);
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        EQ(casync_datagram_set_multicast_interface(&here, bad[i]), -EINVAL);
+        EQ(casync_datagram_join_group(&here, "239.255.0.7", bad[i], NULL), -EINVAL);
+    }
+    close_all();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(ipv4);
@@ -1710,5 +1723,6 @@ int main(int argc, char **argv) {
     RUN(an_idle_socket_is_its_struct);
     RUN(every_call_may_fail);
     RUN(every_allocation_may_fail);
+    RUN(an_interface_is_a_name_or_a_number_and_nothing_else);
     return test_end();
 }

@@ -1567,6 +1567,110 @@ IN_TASK(waits_refuse_modes_they_do_not_know) {
     EQ(casync_gather(waiters, 1, CASYNC_FIRST_COMPLETED), -EINVAL);
 }
 
+/* >> what fails changes nothing; what cannot end is told -------------------------------------- */
+
+/* Far enough for a level of the wheel that nobody has used. */
+#define FAR_AWAY CASYNC_SECONDS(100000000)
+
+IN_TASK(timeout_that_cannot_be_moved_stays) {
+    casync_timeout limit;
+    EQ(casync_timeout_begin(&limit, CASYNC_MS(10)), 0);
+    fail_allocation(1, 0);
+    EQ(casync_timeout_reschedule(&limit, FAR_AWAY), -ENOMEM);
+    fail_no_allocation();
+    EQ(casync_sleep(CASYNC_SECONDS(1)), -ECANCELED);
+    EQ(casync_time(&loop), CASYNC_MS(10));
+    EQ(casync_timeout_end(&limit, -ECANCELED), -ETIMEDOUT);
+}
+
+IN_TASK(timeout_that_is_over_at_once_stays_so_if_it_cannot_be_moved) {
+    casync_timeout limit;
+    EQ(casync_timeout_begin(&limit, CASYNC_MS(10)), 0);
+    EQ(casync_timeout_reschedule(&limit, 0), 0);
+    fail_allocation(1, 0);
+    EQ(casync_timeout_reschedule(&limit, FAR_AWAY), -ENOMEM);
+    fail_no_allocation();
+    EQ(casync_sleep(CASYNC_SECONDS(1)), -ECANCELED);
+    EQ(casync_time(&loop), 0);
+    EQ(casync_timeout_end(&limit, -ECANCELED), -ETIMEDOUT);
+}
+
+IN_TASK(handles_of_children_are_good_until_the_end) {
+    casync_task *done, *failed, *other;
+    EQ(casync_task_group_begin(&group), 0);
+    done = casync_task_group_spawn(&group, sleeps, MILLISECONDS(5));
+    EQ(casync_sleep(CASYNC_MS(10)), 0);
+    other = casync_task_group_spawn(&group, sleeps, MILLISECONDS(50));
+    EXPECT(done != other); /* which would have its memory */
+    EXPECT(casync_future_done(&done->future));
+    EQ(casync_future_result(&done->future), 5);
+    failed = casync_task_group_spawn(&group, fails_after, MILLISECONDS(1));
+    EQ(casync_sleep(CASYNC_SECONDS(1)), -ECANCELED);
+    EQ(casync_future_result(&failed->future), -EIO);
+    EQ(casync_future_result(&done->future), 5);
+    EQ(casync_task_group_end(&group, -ECANCELED), -EIO);
+}
+
+static casync_task *ancestor;
+
+static int64_t awaits_ancestor(casync_loop *where, void *ms) {
+    (void)where;
+    if (ms && casync_sleep(CASYNC_MS((intptr_t)ms)) < 0) return -ECANCELED;
+    return casync_await(&ancestor->future);
+}
+
+/* A parent that ends its group after so many milliseconds. */
+static int64_t waits_for_children(casync_loop *where, void *ms) {
+    casync_task_group own;
+    EQ(casync_task_group_begin(&own), 0);
+    EXPECT(casync_task_group_spawn(&own, awaits_ancestor, MILLISECONDS(5)));
+    return casync_task_group_end(&own, sleeps(where, ms));
+}
+
+static int64_t waits_for_grandchildren(casync_loop *where, void *ms) {
+    casync_task_group own;
+    (void)where;
+    EQ(casync_task_group_begin(&own), 0);
+    EXPECT(casync_task_group_spawn(&own, waits_for_children, ms));
+    return casync_task_group_end(&own, 0);
+}
+
+/* Nobody of the family would ever be done: who closes the circle is told. */
+static void expect_deadlock(casync_coroutine family, void *ms) {
+    open_loop(CASYNC_CLOCK_VIRTUAL);
+    ancestor = spawn(family, ms);
+    EQ(casync_run_until_complete(&ancestor->future), -EDEADLK);
+    casync_task_release(ancestor);
+    SAID(said); /* it may be told to the exception handler, too */
+    close_loop();
+}
+
+TEST(child_that_awaits_its_waiting_parent_is_a_deadlock) {
+    expect_deadlock(waits_for_children, MILLISECONDS(0));
+}
+
+TEST(parent_that_waits_for_a_child_that_awaits_it_is_a_deadlock) {
+    expect_deadlock(waits_for_children, MILLISECONDS(10));
+}
+
+TEST(grandchild_that_awaits_its_waiting_grandparent_is_a_deadlock) {
+    expect_deadlock(waits_for_grandchildren, MILLISECONDS(0));
+    expect_deadlock(waits_for_grandchildren, MILLISECONDS(10));
+}
+
+static int64_t awaits_a_sibling(casync_loop *where, void *sibling) {
+    (void)where;
+    return casync_await(&((casync_task *)sibling)->future);
+}
+
+IN_TASK(child_that_awaits_its_sibling_is_none) {
+    casync_task *sibling;
+    EQ(casync_task_group_begin(&group), 0);
+    sibling = casync_task_group_spawn(&group, sleeps, MILLISECONDS(5));
+    EXPECT(casync_task_group_spawn(&group, awaits_a_sibling, sibling));
+    EQ(casync_task_group_end(&group, 0), 0);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(gather_is_done_when_all_are);
@@ -1676,5 +1780,12 @@ int main(int argc, char **argv) {
     RUN(children_have_their_parents_context);
     RUN(task_that_forgets_its_group_is_told_and_its_children_are_cancelled);
     RUN(waits_refuse_modes_they_do_not_know);
+    RUN(timeout_that_cannot_be_moved_stays);
+    RUN(timeout_that_is_over_at_once_stays_so_if_it_cannot_be_moved);
+    RUN(handles_of_children_are_good_until_the_end);
+    RUN(child_that_awaits_its_waiting_parent_is_a_deadlock);
+    RUN(parent_that_waits_for_a_child_that_awaits_it_is_a_deadlock);
+    RUN(grandchild_that_awaits_its_waiting_grandparent_is_a_deadlock);
+    RUN(child_that_awaits_its_sibling_is_none);
     return test_end();
 }

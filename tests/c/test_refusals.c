@@ -772,6 +772,75 @@ TEST(connections_larger_than_memory_are_not_listened_for) {
     close_loop();
 }
 
+/* >> loops of a forked child ------------------------------------------------------------------ */
+
+static void remake_without_descriptors(void) {
+    int64_t result;
+    fail_calls("epoll_create", 0, 1, -EMFILE);
+    EQ(casync_loop_fork(&loop), -EMFILE);
+    result = casync_loop_fork(&loop); /* of no use, or made after all; but then it works */
+    EQ(casync_run_nowait(&loop) < 0, result < 0);
+    EQ(casync_loop_close(&loop), 0);
+    _exit(0);
+}
+
+TEST(a_loop_that_could_not_be_made_anew_is_not_said_to_be_fine) {
+    pid_t pid;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    pid = fork_child();
+    if (pid == 0) remake_without_descriptors();
+    EQ(child_status(pid), 0);
+    close_loop();
+}
+
+/* >> connecting ------------------------------------------------------------------------------- */
+
+/* connect(2) of a Unix socket says EAGAIN when the server's queue is full, which no event tells the end of. */
+TEST(connecting_to_a_full_unix_socket_is_tried_again_now_and_then) {
+    casync_listen_desc desc = ZERO;
+    char path[64];
+    snprintf(path, sizeof path, "@casync-full-%d", (int)getpid());
+    open_loop(CASYNC_CLOCK_VIRTUAL_FORCED);
+    desc.path = connect_desc.path = path;
+    EQ(casync_listen(&loop, &server, &desc), 0);
+    forget_calls();
+    fail_calls("connect", 0, 5, -EAGAIN);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    EQ(calls("connect"), 6);
+    EXPECT(casync_time(&loop) >= CASYNC_MS(5));   /* it does not spin, */
+    EXPECT(casync_time(&loop) <= CASYNC_MS(500)); /* nor sleep */
+    casync_close(&a);
+    casync_server_close(&server);
+    close_loop();
+}
+
+/* For others it says that they are out of ports. */
+TEST(connecting_without_a_port_that_is_free_fails) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_somewhere(NULL, true);
+    forget_calls();
+    fail_calls("connect", 0, 1, -EAGAIN);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), -EAGAIN);
+    EQ(calls("connect"), 1);
+    EXPECT(!casync_stream_is_open(&a));
+    casync_server_close(&server);
+    close_loop();
+}
+
+/* A connection that cannot be kept is not made. */
+TEST(connecting_without_memory_makes_no_connection) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    connect_desc.host = "127.0.0.1";
+    connect_desc.port = 9;
+    install_faults();
+    forget_calls();
+    fail_allocation(1, 0);
+    EQ(casync_connect_start(&loop, &a, &connect_desc), -ENOMEM);
+    fail_no_allocation();
+    EQ(calls("connect"), 0);
+    close_loop();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(a_read_refused_for_a_while);
@@ -823,5 +892,9 @@ int main(int argc, char **argv) {
     RUN(bytes_longer_than_memory_are_not_queued);
     RUN(datagrams_longer_than_memory_are_not_sent);
     RUN(connections_larger_than_memory_are_not_listened_for);
+    RUN(a_loop_that_could_not_be_made_anew_is_not_said_to_be_fine);
+    RUN(connecting_to_a_full_unix_socket_is_tried_again_now_and_then);
+    RUN(connecting_without_a_port_that_is_free_fails);
+    RUN(connecting_without_memory_makes_no_connection);
     return test_end();
 }

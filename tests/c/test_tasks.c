@@ -2044,6 +2044,41 @@ static int64_t leaves_a_timer(casync_loop *where, void *arg) {
 }
 TEST(run_drops_what_main_left) { EQ(run_with_test_allocator(leaves_a_timer, NULL), 0); }
 
+/* >> what fails changes nothing --------------------------------------------------------------- */
+
+static casync_task not_started;
+
+/* A named task's context is copied for those it makes. */
+static int64_t start_without_memory(casync_task *task) {
+    EQ(casync_task_set_name(task, "maker"), 0);
+    fail_allocation(1, 0);
+    EQ(casync_task_start(&loop, &not_started, start_without_memory), -ENOMEM);
+    fail_no_allocation();
+    return 0;
+}
+
+TEST(task_that_could_not_be_started_may_be_closed) {
+    casync_task task;
+    open_loop(CASYNC_CLOCK_VIRTUAL);
+    EQ(casync_task_start(&loop, &task, start_without_memory), 0);
+    EQ(casync_run_until_complete(&task.future), 0);
+    EQ(casync_task_cancel(&not_started), 0);
+    casync_future_close(&not_started.future);
+    casync_future_close(&task.future);
+    close_loop();
+}
+
+IN_TASK(nothing_may_be_released_joined_cancelled_and_awaited) {
+    casync_task_release(NULL);
+    casync_task_release(casync_spawn(&loop, NULL, NULL)); /* which says that there is none by NULL */
+    PTR_EQ(casync_task_retain(NULL), NULL);
+    EXPECT(casync_join(NULL) < 0);
+    EXPECT(casync_await(NULL) < 0);
+    EQ(casync_task_cancel(NULL), 0);
+    EQ(casync_future_cancel(NULL), 0);
+    casync_future_close(NULL);
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN_BOTH(task_begins_in_the_next_turn);
@@ -2157,5 +2192,7 @@ int main(int argc, char **argv) {
     RUN(any_number_waits_for_one_descriptor);
     RUN(cancelled_read_exactly_leaves_its_bytes_to_the_next_read);
     RUN(run_drops_what_main_left);
+    RUN(task_that_could_not_be_started_may_be_closed);
+    RUN(nothing_may_be_released_joined_cancelled_and_awaited);
     return test_end();
 }

@@ -552,6 +552,28 @@ TEST(the_hosts_timeout_is_never_after_the_next_deadline) {
     close_loop();
 }
 
+TEST(a_timer_that_cannot_be_started_stays_as_it_was) {
+    casync_timer timer = ZERO;
+    const int64_t far_away = CASYNC_SECONDS(100000000); /* on a level that is not there */
+    open_loop(CASYNC_CLOCK_MANUAL);
+    EQ(casync_timer_start(&loop, &timer, CASYNC_MS(5), CASYNC_MS(5), say, WORD("tick")), 0);
+    advance(CASYNC_MS(5));
+    SAID("tick");
+    EQ(casync_timer_stop(&timer), 1);
+    fail_allocation(1, 0);
+    EQ(casync_call_later(&loop, &timer, far_away, never, NULL), -ENOMEM);
+    EQ(casync_call_at(&loop, &timer, far_away, never, NULL), -ENOMEM);
+    EQ(casync_timer_start(&loop, &timer, far_away, 1, never, NULL), -ENOMEM);
+    fail_no_allocation();
+    EQ(timer.repeat, CASYNC_MS(5));
+    EQ(timer.deadline, CASYNC_MS(10));
+    EQ(casync_timer_again(&timer), 0);
+    advance(CASYNC_MS(5));
+    SAID("tick");
+    EQ(casync_timer_stop(&timer), 1);
+    close_loop();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(timers_run_in_the_order_of_their_deadlines);
@@ -581,5 +603,6 @@ int main(int argc, char **argv) {
     RUN(the_wheel_is_a_sorted_list_over_all_of_time);
     RUN(virtual_time_jumps_exactly_to_the_next_deadline);
     RUN(the_hosts_timeout_is_never_after_the_next_deadline);
+    RUN(a_timer_that_cannot_be_started_stays_as_it_was);
     return test_end();
 }
