@@ -550,7 +550,7 @@ CASYNC_API int64_t casync_loop_timeout(casync_loop *loop);
 
 /* In a forked child: gives the inherited loop a backend of its own and registers all that was watched
    there. The parent's is not touched. 0 too where no fork happened. Errors: as casync_loop_init; then
-   the loop can only be closed. */
+   the loop can only be closed, or asked again. */
 CASYNC_API int64_t casync_loop_fork(casync_loop *loop);
 
 /* >> timer wheel (API) ------------------------------------------------------------------------ */
@@ -793,7 +793,7 @@ CASYNC_API void casync_outbuf_init(casync_outbuf *out, const casync_allocator *a
 /* Drops what is in it; releases run inside. */
 CASYNC_API void casync_outbuf_clear(casync_outbuf *out);
 
-/* Appends all spans, or nothing: 0 or -ENOMEM. */
+/* Appends all spans, or nothing: 0 or -ENOMEM; -EINVAL for more bytes than PTRDIFF_MAX. */
 CASYNC_API int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans, size_t count);
 
 /* Appends by reference: release(arg) is called once the bytes are not needed. On -ENOMEM it is not. */
@@ -1133,7 +1133,7 @@ CASYNC_API bool casync_timeout_expired(const casync_timeout *timeout);
    errors[] has the errors in the order in which they happened (the first CASYNC_GROUP_ERRORS of error_count;
    the block's own comes last). begin: -EPERM outside of a task, -ENOMEM. end: for the task that began; needed
    once: a task that ends without it is told to the exception handler, and its children are cancelled. spawn:
-   the handle is the group's, good until end; NULL if there is no memory, or no more children may come (after
+   the handle is the group's, good until the child has ended; NULL if there is no memory, or no more children may come (after
    end, or a failure). */
 #define CASYNC_GROUP_ERRORS 8
 typedef struct casync_task_group {
@@ -1391,8 +1391,9 @@ typedef struct casync_protocol {
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
     /* The other side will send no more. Return true to keep the stream open for writing; false, or no
-       function: the stream is finished. A protocol that has neither data_received nor get_buffer is told too,
-       unless read operations were begun, which then tell; what it did not read is dropped. */
+       function: the stream is finished. A protocol that has neither data_received nor get_buffer is told too:
+       when read operations, if any was begun, have read all that came before, and unless one of them was
+       told of the end itself; without such what came is dropped. */
     bool (*eof_received)(casync_stream *stream);
     /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
     void (*pause_writing)(casync_stream *stream);
@@ -1553,7 +1554,7 @@ CASYNC_WAITS int64_t casync_write_all_timeout(casync_stream *stream, const void 
 
 /* Sets when writing pauses (more than `high` bytes queued) and resumes (`low` or less). (0, 0) pauses
    at the first queued byte. Takes effect at once: pause_writing or resume_writing may be called.
-   -EINVAL if low > high. */
+   -EINVAL if low > high, CASYNC_INVALID_STATE if the stream is not open. */
 CASYNC_API int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low);
 
 /* Sends the end of the stream once what is queued is sent; reading goes on. -EOPNOTSUPP for pipes:
@@ -2031,6 +2032,7 @@ CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *met
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -2370,6 +2372,7 @@ static inline int64_t casync__map(size_t size) {
       getsockname(fd, address, size))                                                                        \
     X(getpeername, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                 \
       getpeername(fd, address, size))                                                                        \
+    X(unread, (int fd, int *bytes), (fd, bytes), ioctl(fd, FIONREAD, bytes))                                 \
     X(shutdown, (int fd, int how), (fd, how), shutdown(fd, how))                                             \
     X(fcntl, (int fd, int command, int argument), (fd, command, argument), fcntl(fd, command, argument))     \
     X(dup3, (int fd, int as), (fd, as), dup3(fd, as, O_CLOEXEC))                                             \
@@ -2466,8 +2469,9 @@ enum { CASYNC__FORKED = 0, CASYNC__FORK_NOTICED = 1, CASYNC__FORK_BEING_NOTICED 
 
 /* The first call in a forked child finds the page wiped. */
 static void casync__notice_fork(void) {
-    uint32_t *page = casync__process.fork_page;
+    uint32_t *page;
     if (!casync__atomic_load(&casync__process.has_fork_page)) return;
+    page = casync__process.fork_page;
     while (casync__atomic_load(page) != CASYNC__FORK_NOTICED) {
         if (!casync__atomic_replace(page, CASYNC__FORKED, CASYNC__FORK_BEING_NOTICED)) {
             sched_yield(); /* another thread of the child came first */
@@ -2519,6 +2523,11 @@ static int64_t casync__process_init(void) {
    once (a busy one without timers every other time), and once more for the timeout of a wait if there
    are timers. A manual or virtual clock is loop->now itself. */
 
+/* Also a loop that was never made, and none. */
+static inline bool casync__is_closed(const casync_loop *loop) {
+    return !loop || loop->state == CASYNC_LOOP_CLOSED;
+}
+
 /* Not in the table of system calls: the vdso answers, and cannot fail for a clock that exists. */
 static inline int64_t casync__monotonic(void) {
     struct timespec now;
@@ -2527,10 +2536,14 @@ static inline int64_t casync__monotonic(void) {
 }
 
 CASYNC__DEFINE int64_t casync_time(const casync_loop *loop) {
+    if (!loop) return 0;
     return loop->clock == CASYNC_CLOCK_MONOTONIC ? casync__monotonic() : loop->now;
 }
 
-CASYNC__DEFINE int64_t casync_now(const casync_loop *loop) { return loop->now; }
+CASYNC__DEFINE int64_t casync_now(const casync_loop *loop) {
+    if (!loop) return 0;
+    return loop->now;
+}
 
 /* a + b for a >= 0, where too much is for ever. */
 static inline int64_t casync__add_time(int64_t a, int64_t b) {
@@ -2539,6 +2552,7 @@ static inline int64_t casync__add_time(int64_t a, int64_t b) {
 }
 
 CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanoseconds) {
+    if (casync__is_closed(loop)) return -EINVAL;
     if (nanoseconds < 0) return -EINVAL;
     if (loop->clock == CASYNC_CLOCK_MONOTONIC) return -EPERM;
     loop->now = casync__add_time(loop->now, nanoseconds);
@@ -2579,11 +2593,6 @@ typedef struct casync__chunk {
     struct casync__chunk *next;
     casync_timer jobs[CASYNC__CHUNK_JOBS]; /* a timer is a job with more at its end: one pool for both */
 } casync__chunk;
-
-/* Also a loop that was never made, and none. */
-static inline bool casync__is_closed(const casync_loop *loop) {
-    return !loop || loop->state == CASYNC_LOOP_CLOSED;
-}
 
 /* An object whose callback is running; gone is set if the callback closes it. On the C stack. */
 typedef struct casync__guard {
@@ -2697,7 +2706,7 @@ static inline void casync__return_job(casync_loop *loop, casync_job *job) {
 
 CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback,
                                         void *arg) {
-    if (loop->state == CASYNC_LOOP_CLOSED || !callback) return -EINVAL;
+    if (casync__is_closed(loop) || !callback) return -EINVAL;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     if (!job) {
         casync_timer *lent = casync__lend_job(loop);
@@ -2711,7 +2720,10 @@ CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job, casy
     return 0;
 }
 
-CASYNC__DEFINE bool casync_job_pending(const casync_job *job) { return job->link.next != NULL; }
+CASYNC__DEFINE bool casync_job_pending(const casync_job *job) {
+    if (!job) return false;
+    return job->link.next != NULL;
+}
 
 /* A job leaves the queue, to be called or not: what is lent goes back. */
 static void casync__release_job(casync_loop *loop, casync_job *job) {
@@ -2723,6 +2735,7 @@ static void casync__release_job(casync_loop *loop, casync_job *job) {
 }
 
 CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
+    if (!job) return 0;
     if (job->flags & CASYNC__JOB_TIMER) return casync_timer_stop((casync_timer *)(void *)job);
     if (!job->link.next && job->loop && casync__atomic_load(&job->posted)) casync__take_posted(job->loop);
     if (!job->link.next) return 0;
@@ -2801,7 +2814,7 @@ static inline void casync__run_hooks(casync_loop *loop, int kind) {
 
 CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind, int priority,
                                          casync_callback callback, void *arg) {
-    if (loop->state == CASYNC_LOOP_CLOSED || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE) return -EINVAL;
+    if (casync__is_closed(loop) || !hook || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE) return -EINVAL;
     if (hook->job.link.next) return -EALREADY;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     casync__job_init(loop, &hook->job, callback, arg);
@@ -2811,7 +2824,10 @@ CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, i
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_hook_stop(casync_hook *hook) { return casync_job_cancel(&hook->job); }
+CASYNC__DEFINE int64_t casync_hook_stop(casync_hook *hook) {
+    if (!hook) return 0;
+    return casync_job_cancel(&hook->job);
+}
 
 static bool casync__is_virtual(const casync_loop *loop) {
     return loop->clock == CASYNC_CLOCK_VIRTUAL || loop->clock == CASYNC_CLOCK_VIRTUAL_FORCED;
@@ -2911,7 +2927,7 @@ static bool casync__is_forked(const casync_loop *loop) {
 }
 
 static int64_t casync__run_begin(casync_loop *loop) {
-    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (casync__is_closed(loop)) return -EINVAL;
     if (casync__is_forked(loop)) return -ECHILD;
     if (loop->state == CASYNC_LOOP_RUNNING) return -EBUSY;
     loop->outer = casync_get_running_loop();
@@ -2972,6 +2988,7 @@ static void casync__stop_loop(void *loop) { casync_stop((casync_loop *)loop); }
 CASYNC__DEFINE int64_t casync_run_until_complete(casync_future *future) {
     int64_t result;
     casync_job job;
+    if (!future || !future->loop) return -EINVAL;
     if (casync_future_done(future)) return casync_future_result(future);
     memset(&job, 0, sizeof job);
     result = casync_future_add_done_callback(future, &job, casync__stop_loop, future->loop);
@@ -2981,11 +2998,18 @@ CASYNC__DEFINE int64_t casync_run_until_complete(casync_future *future) {
     return result < 0 ? result : casync_future_result(future);
 }
 
-CASYNC__DEFINE void casync_stop(casync_loop *loop) { loop->stopping = true; }
+CASYNC__DEFINE void casync_stop(casync_loop *loop) {
+    if (!loop) return;
+    loop->stopping = true;
+}
 
-CASYNC__DEFINE void casync_break(casync_loop *loop) { loop->stopping = loop->breaking = true; }
+CASYNC__DEFINE void casync_break(casync_loop *loop) {
+    if (!loop) return;
+    loop->stopping = loop->breaking = true;
+}
 
 CASYNC__DEFINE bool casync_loop_alive(const casync_loop *loop) {
+    if (casync__is_closed(loop)) return false;
     return loop->active > 0 || casync__has_work((casync_loop *)loop) ||
            !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]);
 }
@@ -2997,11 +3021,13 @@ CASYNC__DEFINE casync_loop *casync_get_running_loop(void) {
 
 CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc) {
     int kind;
-    int64_t result = casync__process_init();
+    int64_t result;
+    if (!loop) return -EINVAL;
+    memset(loop, 0, sizeof *loop);
+    result = casync__process_init();
     if (result < 0) return result;
     if (desc && (desc->clock < CASYNC_CLOCK_MONOTONIC || desc->clock > CASYNC_CLOCK_VIRTUAL_FORCED))
         return -EINVAL;
-    memset(loop, 0, sizeof *loop);
     if (desc) {
         loop->allocator = desc->allocator;
         loop->clock = desc->clock;
@@ -3053,6 +3079,7 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
 static void casync__close_loop(casync_loop *loop) {
     int kind;
     casync__forget_fibers(loop);
+    casync__guard_object_gone(loop, loop);
     loop->closing = true;
     casync__calls_close(loop);
     casync__signals_close(loop);
@@ -3098,7 +3125,7 @@ CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void 
                                 void *arg) {
     int kind;
     casync_link *link;
-    if (loop->state == CASYNC_LOOP_CLOSED) return;
+    if (casync__is_closed(loop) || !visit) return;
     casync__take_posted(loop);
     casync__walk_jobs(&loop->running, visit, arg);
     casync__walk_jobs(&loop->ready, visit, arg);
@@ -3113,6 +3140,7 @@ CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void 
 
 CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
                                                  void *arg) {
+    if (!loop) return;
     loop->exception_handler = handler;
     loop->exception_arg = arg;
 }
@@ -3133,10 +3161,13 @@ static casync_exception casync__exception(const char *message, int64_t error) {
     return exception;
 }
 
-CASYNC__DEFINE int casync_loop_fd(const casync_loop *loop) { return loop->backend_fd; }
+CASYNC__DEFINE int casync_loop_fd(const casync_loop *loop) {
+    if (casync__is_closed(loop)) return -EINVAL;
+    return loop->backend_fd;
+}
 
 CASYNC__DEFINE int64_t casync_loop_timeout(casync_loop *loop) {
-    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (casync__is_closed(loop)) return -EINVAL;
     casync__flush_changes(loop);
     /* From here on posts must write the eventfd, for the host is about to sleep. */
     casync__atomic_exchange(&loop->sleeping, 1);
@@ -3145,12 +3176,14 @@ CASYNC__DEFINE int64_t casync_loop_timeout(casync_loop *loop) {
 }
 
 CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
-    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    int64_t result;
+    if (casync__is_closed(loop)) return -EINVAL;
     if (!casync__is_forked(loop)) return 0;
-    loop->fork_generation = casync__process.fork_generation;
     casync__mailbox_fork(loop);
     casync__calls_fork(loop);
-    return casync__backend_fork(loop);
+    result = casync__backend_fork(loop);
+    if (result == 0) loop->fork_generation = casync__process.fork_generation;
+    return result;
 }
 
 /* >> timer wheel (implementation) ------------------------------------------------------------- */
@@ -3477,7 +3510,7 @@ static int64_t casync__wheel_prepare(casync_loop *loop, int64_t when) {
 
 CASYNC__DEFINE int64_t casync_call_at(casync_loop *loop, casync_timer *timer, int64_t when,
                                       casync_callback callback, void *arg) {
-    if (loop->state == CASYNC_LOOP_CLOSED || !callback) return -EINVAL;
+    if (casync__is_closed(loop) || !callback) return -EINVAL;
     if (timer && timer->job.link.next) return -EALREADY;
     return casync__timer_start_at(loop, timer, when, 0, callback, arg);
 }
@@ -3498,6 +3531,7 @@ CASYNC__DEFINE int64_t casync_timer_start(casync_loop *loop, casync_timer *timer
 }
 
 CASYNC__DEFINE int64_t casync_timer_stop(casync_timer *timer) {
+    if (!timer) return 0;
     if (!timer->job.link.next) return 0;
     CASYNC_ASSERT(casync__in_loop_thread(timer->job.loop));
     casync__wheel_remove(timer->job.loop, timer);
@@ -3507,6 +3541,7 @@ CASYNC__DEFINE int64_t casync_timer_stop(casync_timer *timer) {
 }
 
 CASYNC__DEFINE int64_t casync_timer_again(casync_timer *timer) {
+    if (!timer) return -EINVAL;
     if (!timer->job.loop || timer->repeat <= 0) return -EINVAL;
     return casync_timer_start(timer->job.loop, timer, timer->repeat, timer->repeat, timer->job.callback,
                               timer->job.arg);
@@ -3514,13 +3549,16 @@ CASYNC__DEFINE int64_t casync_timer_again(casync_timer *timer) {
 
 CASYNC__DEFINE int64_t casync_timer_remaining(const casync_timer *timer) {
     int64_t left;
+    if (!timer) return CASYNC_INVALID_STATE;
     if (!timer->job.link.next) return CASYNC_INVALID_STATE;
     left = timer->deadline - casync_time(timer->job.loop);
     return left < 0 ? 0 : left;
 }
 
 CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
-    int before = casync__timer_weight(timer);
+    int before;
+    if (!timer) return;
+    before = casync__timer_weight(timer);
     timer->job.flags &= ~(uint32_t)CASYNC__JOB_UNREFERENCED;
     if (!referenced) timer->job.flags |= CASYNC__JOB_UNREFERENCED;
     if (timer->job.link.next) timer->job.loop->active += casync__timer_weight(timer) - before;
@@ -3584,6 +3622,10 @@ static const casync__future_kind casync__future_kinds[] = {
 typedef char casync__future_kinds_are_complete
     [sizeof casync__future_kinds / sizeof *casync__future_kinds == CASYNC__FUTURE_LAST + 1 ? 1 : -1];
 
+/* What an operation gives that has no place for a future of its own. Never written. */
+static casync_future casync__invalid = {{NULL, NULL},        NULL, -EINVAL, NULL, CASYNC_FUTURE_FAILED, 1,
+                                        CASYNC__FUTURE_PLAIN};
+
 static void casync__future_abandon(casync_future *future) {
     if (casync__future_kinds[future->kind].abandon) casync__future_kinds[future->kind].abandon(future);
 }
@@ -3596,7 +3638,7 @@ static void casync__future_reset(casync_loop *loop, casync_future *future, int k
 }
 
 CASYNC__DEFINE int64_t casync_future_init(casync_loop *loop, casync_future *future) {
-    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (casync__is_closed(loop) || !future) return -EINVAL;
     casync__future_reset(loop, future, CASYNC__FUTURE_PLAIN);
     return 0;
 }
@@ -3618,10 +3660,11 @@ static void casync__future_drop_callbacks(casync_loop *loop, casync_future *futu
 }
 
 CASYNC__DEFINE void casync_future_close(casync_future *future) {
-    casync_loop *loop = future->loop;
-    bool pending = future->state == CASYNC_FUTURE_PENDING;
+    casync_loop *loop = future ? future->loop : NULL;
+    bool pending;
     if (!loop) return;
-    if (loop->state == CASYNC_LOOP_CLOSED) {
+    pending = future->state == CASYNC_FUTURE_PENDING;
+    if (casync__is_closed(loop)) {
         future->loop = NULL;
         return;
     }
@@ -3659,6 +3702,7 @@ static void casync__future_set_result(casync_future *future, int64_t result, voi
 }
 
 CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
+    if (!future || !future->loop) return CASYNC_INVALID_STATE;
     if (future->state != CASYNC_FUTURE_PENDING || future->kind != CASYNC__FUTURE_PLAIN)
         return CASYNC_INVALID_STATE;
     casync__future_set_result(future, result, ptr);
@@ -3666,6 +3710,7 @@ CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t r
 }
 
 CASYNC__DEFINE int64_t casync_future_cancel(casync_future *future) {
+    if (!future || !future->loop) return 0;
     if (future->state != CASYNC_FUTURE_PENDING) return 0;
     if (casync__future_kinds[future->kind].cancel) return casync__future_kinds[future->kind].cancel(future);
     casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
@@ -3674,6 +3719,7 @@ CASYNC__DEFINE int64_t casync_future_cancel(casync_future *future) {
 }
 
 CASYNC__DEFINE bool casync_future_done(const casync_future *future) {
+    if (!future) return false;
     return future->state != CASYNC_FUTURE_PENDING;
 }
 
@@ -3686,7 +3732,7 @@ CASYNC__DEFINE int64_t casync_future_result(casync_future *future) {
 CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, casync_job *job,
                                                        casync_callback callback, void *arg) {
     int64_t result;
-    if (!future->loop) return -EINVAL;
+    if (!future || !future->loop) return -EINVAL;
     result = casync_call_soon(future->loop, job, callback, arg);
     if (result < 0 || future->state != CASYNC_FUTURE_PENDING) return result;
     job = casync__job_of(future->loop->ready.prev); /* the one just queued: let it wait here instead */
@@ -4052,6 +4098,13 @@ static casync_future *casync__op_done(casync_op *op, int64_t result, void *ptr) 
     return &op->future;
 }
 
+/* An operation on nothing, or without a place for its future. */
+static casync_future *casync__op_invalid(casync_op *op) {
+    if (!op) return &casync__invalid;
+    casync__op_begin(NULL, op, CASYNC__OP_EVENT);
+    return casync__op_done(op, -EINVAL, NULL);
+}
+
 /* Ends all operations of a list. */
 static void casync__ops_done(casync_link *list, int64_t result) {
     while (list->next && !casync__list_is_empty(list))
@@ -4159,7 +4212,7 @@ static int64_t casync__grow_fds(casync_loop *loop, int fd) {
 /* Gives the descriptor to the watcher. */
 static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watcher, int fd, int kind) {
     casync_watcher *before;
-    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (casync__is_closed(loop)) return -EINVAL;
     if (fd < 0) return -EBADF;
     if (casync__is_forked(loop)) return -ECHILD;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
@@ -4239,10 +4292,11 @@ static void casync__queue_ending(casync_watcher *watcher, casync_callback callba
 
 static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd, int event,
                              casync_callback callback, void *arg) {
-    casync_job *job = event == CASYNC__READ ? &watcher->reader : &watcher->writer;
+    casync_job *job;
     int64_t result;
-    if (!callback) return -EINVAL;
-    CASYNC_ASSERT(loop->state == CASYNC_LOOP_CLOSED || casync__in_loop_thread(loop));
+    if (casync__is_closed(loop) || !watcher || !callback) return -EINVAL;
+    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    job = event == CASYNC__READ ? &watcher->reader : &watcher->writer;
     if (casync__is_registered(watcher)) {
         if (watcher->fd != fd || watcher->reader.loop != loop) return -EBUSY;
         casync__job_init(loop, job, callback, arg);
@@ -4279,14 +4333,17 @@ CASYNC__DEFINE int64_t casync_add_writer(casync_loop *loop, casync_watcher *watc
 }
 
 CASYNC__DEFINE int64_t casync_remove_reader(casync_watcher *watcher) {
+    if (!watcher) return 0;
     return casync__unwatch(watcher, CASYNC__READ);
 }
 
 CASYNC__DEFINE int64_t casync_remove_writer(casync_watcher *watcher) {
+    if (!watcher) return 0;
     return casync__unwatch(watcher, CASYNC__WRITE);
 }
 
 CASYNC__DEFINE void casync_watcher_keep(casync_watcher *watcher, bool keep) {
+    if (!watcher) return;
     if (!casync__is_registered(watcher)) return;
     CASYNC_ASSERT(casync__in_loop_thread(watcher->reader.loop));
     watcher->flags &= (uint8_t)~CASYNC__WATCHER_KEPT;
@@ -4307,12 +4364,16 @@ static bool casync__is_hidden(const casync_watcher *watcher) {
 }
 
 CASYNC__DEFINE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {
-    casync_watcher *watcher = casync__watcher_at(loop, fd);
+    casync_watcher *watcher;
+    if (casync__is_closed(loop)) return NULL;
+    watcher = casync__watcher_at(loop, fd);
     return watcher && !casync__is_hidden(watcher) ? watcher : NULL;
 }
 
 CASYNC__DEFINE void casync_watcher_ref(casync_watcher *watcher, bool referenced) {
-    bool counted = casync__is_registered(watcher) && watcher->wanted;
+    bool counted;
+    if (!watcher) return;
+    counted = casync__is_registered(watcher) && watcher->wanted;
     if (counted) casync__count_watcher(watcher, -1);
     watcher->flags &= (uint8_t)~CASYNC__WATCHER_UNREFERENCED;
     if (!referenced) watcher->flags |= CASYNC__WATCHER_UNREFERENCED;
@@ -4506,6 +4567,7 @@ static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox, c
     casync__atomic_store_pointer(&mailbox->open, batch);
     CASYNC__TEST_YIELD("push");
     casync__push_posted(loop, &batch->job);
+    CASYNC__TEST_YIELD("pushed");
     casync__open_to_others(batch);
     return 0;
 }
@@ -4517,6 +4579,7 @@ static int64_t casync__post_call(casync_loop *loop, casync_callback callback, vo
     /* A batch in the chain: who put it there has woken the loop, or is about to. */
     if (casync__add_call(loop, (casync__batch *)casync__atomic_load_pointer(&mailbox->open), callback, arg))
         return 0;
+    CASYNC__TEST_YIELD("lock");
     pthread_mutex_lock(&mailbox->mutex);
     if (!casync__add_call(loop, (casync__batch *)mailbox->open, callback, arg))
         result = casync__open_batch(loop, mailbox, callback, arg);
@@ -4606,6 +4669,7 @@ CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job
 }
 
 CASYNC__DEFINE void casync_wake(casync_loop *loop) {
+    if (!loop || !loop->backend) return;
     casync__atomic_exchange(&loop->woken, 1);
     casync__wake_sleeper(loop);
 }
@@ -4920,7 +4984,7 @@ CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *wat
                                            casync_callback callback, void *arg) {
     casync_signal before;
     int64_t result;
-    if (loop->state == CASYNC_LOOP_CLOSED || !callback || (flags & ~CASYNC_SIGNAL_ONCE)) return -EINVAL;
+    if (casync__is_closed(loop) || !watcher || !callback || (flags & ~CASYNC_SIGNAL_ONCE)) return -EINVAL;
     if (signum < 1 || signum > 64 || signum == SIGKILL || signum == SIGSTOP) return -EINVAL;
     if (watcher->flags & CASYNC__SIGNAL_STARTED) return -EALREADY;
     if (casync__is_forked(loop)) return -ECHILD;
@@ -4945,7 +5009,9 @@ CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *wat
 }
 
 CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
-    casync_loop *loop = watcher->job.loop;
+    casync_loop *loop;
+    if (!watcher) return 0;
+    loop = watcher->job.loop;
     if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
     (void)casync__is_forked(loop); /* a child must not change the signalfd that it shares with its parent */
     CASYNC_ASSERT(casync__in_loop_thread(loop));
@@ -4960,7 +5026,9 @@ CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
 }
 
 CASYNC__DEFINE void casync_signal_ref(casync_signal *watcher, bool referenced) {
-    bool started = (watcher->flags & CASYNC__SIGNAL_STARTED) != 0;
+    bool started;
+    if (!watcher) return;
+    started = (watcher->flags & CASYNC__SIGNAL_STARTED) != 0;
     if (started && !(watcher->flags & CASYNC__SIGNAL_UNREFERENCED)) watcher->job.loop->active--;
     watcher->flags &= ~(uint32_t)CASYNC__SIGNAL_UNREFERENCED;
     if (!referenced) watcher->flags |= CASYNC__SIGNAL_UNREFERENCED;
@@ -5042,6 +5110,7 @@ static size_t casync__spans_size(const casync_span *spans, size_t count) {
 
 CASYNC__DEFINE void casync_outbuf_init(casync_outbuf *out, const casync_allocator *allocator) {
     static const casync_allocator default_allocator = {casync__default_allocate, NULL};
+    if (!out) return;
     memset(out, 0, sizeof *out);
     out->allocator = allocator ? allocator : &default_allocator;
 }
@@ -5109,12 +5178,15 @@ static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span
 }
 
 CASYNC__DEFINE int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans, size_t count) {
+    if (!out || (count > 0 && !spans)) return -EINVAL;
+    if (casync__spans_size(spans, count) > CASYNC__SIZE_MAX) return -EINVAL;
     return casync__outbuf_append_after(out, spans, count, 0);
 }
 
 CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
                                                 casync_release release, void *arg) {
     casync__out_chunk *chunk;
+    if (!out || (size > 0 && !data) || size > CASYNC__SIZE_MAX) return -EINVAL;
     if (size < CASYNC_REFERENCE_MIN) {
         casync_span span;
         span.ptr = data;
@@ -5136,8 +5208,11 @@ CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *
 /* What goes out as one vector: chunks up to one that passes a descriptor, which must come first in its
    own, for the receiver gets it with that byte (unix(7)). */
 CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans, size_t count) {
-    const casync__out_chunk *chunk = casync__outbuf_first(out);
-    size_t used = 0;
+    const casync__out_chunk *chunk;
+    size_t used;
+    if (!out || !spans) return 0;
+    chunk = casync__outbuf_first(out);
+    used = 0;
     while (chunk && used < count) {
         if (chunk->passed_fd >= 0 && used > 0) break;
         spans[used].ptr = chunk->data;
@@ -5175,8 +5250,11 @@ static casync__out_chunk *casync__outbuf_take(casync_outbuf *out, size_t size) {
 
 /* They are out of the queue before the first release is called, which may use it. */
 CASYNC__DEFINE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
-    const casync_allocator *allocator = out->allocator;
-    casync__out_chunk *chunk = casync__outbuf_take(out, size);
+    const casync_allocator *allocator;
+    casync__out_chunk *chunk;
+    if (!out) return;
+    allocator = out->allocator;
+    chunk = casync__outbuf_take(out, size);
     while (chunk) {
         casync__out_chunk *next = chunk->next;
         casync_release release = chunk->release;
@@ -5188,7 +5266,10 @@ CASYNC__DEFINE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
     }
 }
 
-CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) { casync_outbuf_consume(out, out->size); }
+CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) {
+    if (!out) return;
+    casync_outbuf_consume(out, out->size);
+}
 
 /* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag of
    pwritev2 prevents it; before, the signal is blocked, and taken if it was not pending already. */
@@ -5196,10 +5277,11 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     struct timespec none = {0, 0};
     sigset_t pipe_signal, old, pending;
     int64_t written;
+    bool refused = false;
     if (!casync__atomic_load(&casync__process.no_rwf_nosignal)) {
         written = casync__sys_pwritev2(fd, casync__iovec(spans), (int)count, CASYNC__RWF_NOSIGNAL);
         if (written != -EOPNOTSUPP && written != -EINVAL && !casync__is_refused(written)) return written;
-        casync__atomic_store(&casync__process.no_rwf_nosignal, 1);
+        refused = true;
     }
     sigemptyset(&pending); /* sigpending may fail where a test makes it */
     sigemptyset(&pipe_signal);
@@ -5210,6 +5292,8 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     written = casync__sys_writev(fd, casync__iovec(spans), (int)count);
     if (written == -EPIPE && !sigismember(&pending, SIGPIPE)) casync__sys_sigtimedwait(&pipe_signal, &none);
     casync__sys_thread_sigmask(SIG_SETMASK, &old, NULL);
+    /* else it was the descriptor that was refused */
+    if (refused && written != -EPERM) casync__atomic_store(&casync__process.no_rwf_nosignal, 1);
     return written;
 }
 
@@ -5243,6 +5327,7 @@ static inline int64_t casync__write_spans(int fd, bool is_socket, const casync_s
 CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket) {
     casync_span spans[CASYNC__SPANS_MAX];
     int64_t total = 0;
+    if (!out) return -EINVAL;
     while (out->size > 0) {
         size_t count = casync_outbuf_peek(out, spans, CASYNC__SPANS_MAX),
                size = casync__spans_size(spans, count);
@@ -5380,11 +5465,13 @@ static int64_t casync__context_inherit(casync_task *task, const casync_task *mak
 CASYNC__DEFINE void *casync_context_get(const casync_context_var *var) {
     casync_task *task = casync_current_task();
     casync__context_entry *entry = task ? casync__context_find(casync__task_context(task), var) : NULL;
+    if (!var) return NULL;
     return entry ? entry->value : var->default_value;
 }
 
 CASYNC__DEFINE int64_t casync_context_set(const casync_context_var *var, void *value) {
     casync_task *task = casync_current_task();
+    if (!var) return -EINVAL;
     return task ? casync__context_set(task, var, value) : -EPERM;
 }
 
@@ -6236,7 +6323,7 @@ CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
     size_t page = casync__page_size(), size, unused = 0;
     unsigned char resident;
     const unsigned char *used; /* what lies below is no part of the stack at present: valgrind minds */
-    if (!casync__is_fiber(&task->future)) return 0;
+    if (!task || !casync__is_fiber(&task->future)) return 0;
     size = fiber->slab->pool->size;
     used = task == fiber->loop->task ? &resident : (const unsigned char *)fiber->stack_pointer;
     (void)casync__valgrind(CASYNC__VALGRIND_MAKE_DEFINED, fiber->stack,
@@ -6477,11 +6564,14 @@ CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task
 }
 
 CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step) {
-    if (loop->state == CASYNC_LOOP_CLOSED || !step) return -EINVAL;
+    int64_t result;
+    if (casync__is_closed(loop) || !task || !step) return -EINVAL;
     memset(task, 0, sizeof *task);
     casync__future_reset(loop, &task->future, CASYNC__FUTURE_TASK);
     task->step = step;
-    return casync__task_begin(loop, task);
+    result = casync__task_begin(loop, task);
+    if (result < 0) memset(task, 0, sizeof *task); /* nothing to be closed */
+    return result;
 }
 
 /* casync_future_close of a task that is not done. */
@@ -6547,6 +6637,7 @@ static int64_t casync__task_future_cancel(casync_future *future) {
 }
 
 CASYNC__DEFINE int64_t casync_task_uncancel(casync_task *task) {
+    if (!task) return 0;
     if (task->cancel_requests > 0) task->cancel_requests--;
     if (task->cancel_requests == 0) task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
     return task->cancel_requests;
@@ -6575,7 +6666,11 @@ CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future 
         casync__make_ready(casync__task_loop(task), &task->job);
         return true;
     }
-    CASYNC_ASSERT(future->loop == task->future.loop || (!future->loop && casync_future_done(future)));
+    if (future->loop != task->future.loop) { /* none, or another: what is not done there never will be here */
+        CASYNC_ASSERT(!future->loop);
+        if (!casync_future_done(future)) task->future.ptr = &casync__invalid;
+        return false;
+    }
     if (casync__is_task(future) && casync__is_deadlock(task, (casync_task *)(void *)future)) {
         task->future.ptr = &casync__deadlock;
         return false;
@@ -6603,10 +6698,14 @@ CASYNC__ALWAYS_INLINE int64_t casync__await_end(casync_task *task) {
 }
 
 CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future) {
+    if (!task || !task->future.loop) return false;
     return casync__await_begin(task, future);
 }
 
-CASYNC__DEFINE int64_t casync_await_end(casync_task *task) { return casync__await_end(task); }
+CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
+    if (!task) return -EINVAL;
+    return casync__await_end(task);
+}
 
 /* The stackful task that runs now, and so may wait; or NULL. Without a loop (a lock has none, nor has a
    stream that was never opened) it is that of this thread's. */
@@ -6644,7 +6743,6 @@ CASYNC__DEFINE int64_t casync_await(casync_future *future) {
     casync_task *task = future ? casync__waiting_task(future->loop) : NULL;
     if (!future) return -EINVAL;
     if (!task) return casync__not_a_task(future->loop, __func__);
-    if (!future->loop && !casync_future_done(future)) return CASYNC_INVALID_STATE; /* never made */
     return casync__await(task, future);
 }
 
@@ -6677,12 +6775,22 @@ static void casync__timer_op_done(void *op) {
     casync__future_set_result(&((casync_timer_op *)op)->future, 0, NULL);
 }
 
+/* In a loop that is closed, or without a place for its future. */
+static casync_future *casync__timer_op_invalid(casync_timer_op *op) {
+    if (!op) return &casync__invalid;
+    memset(op, 0, sizeof *op);
+    casync__future_reset(NULL, &op->future, CASYNC__FUTURE_TIMER);
+    casync__future_set_result(&op->future, -EINVAL, NULL);
+    return &op->future;
+}
+
 static void casync__timer_op_abandon(casync_future *future) {
     casync_timer_stop(&((casync_timer_op *)(void *)future)->timer);
 }
 
 CASYNC__DEFINE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay) {
     int64_t result;
+    if (!op || casync__is_closed(loop)) return casync__timer_op_invalid(op);
     memset(op, 0, sizeof *op);
     casync__future_reset(loop, &op->future, CASYNC__FUTURE_TIMER);
     result = casync_call_later(loop, &op->timer, delay, casync__timer_op_done, op);
@@ -6765,9 +6873,11 @@ static casync__fd_waits *casync__get_fd_waits(casync_loop *loop, int fd) {
 }
 
 static casync_future *casync__fd_op_begin(casync_loop *loop, casync_op *op, int fd, bool writes) {
-    casync__fd_waits *waits = casync__get_fd_waits(loop, fd);
+    casync__fd_waits *waits;
     int64_t result;
+    if (casync__is_closed(loop) || !op) return casync__op_invalid(op);
     casync__op_begin(loop, op, writes ? CASYNC__OP_WRITABLE : CASYNC__OP_READABLE);
+    waits = casync__get_fd_waits(loop, fd);
     if (!waits) return casync__op_done(op, -ENOMEM, NULL);
     result = writes ? casync_add_writer(loop, &waits->watcher, fd, casync__fd_writable, waits)
                     : casync_add_reader(loop, &waits->watcher, fd, casync__fd_readable, waits);
@@ -6823,6 +6933,7 @@ CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name)
         const char *name;
         void *value;
     } cast;
+    if (!task || !task->future.loop) return -EINVAL;
     cast.name = name;
     if (task->future.state != CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
     if (casync__is_fiber(&task->future)) {
@@ -7005,7 +7116,7 @@ static int64_t casync__generator_main(casync_loop *loop, void *arg) {
 CASYNC__DEFINE int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
                                               casync_coroutine coroutine, void *arg) {
     casync_task_desc desc;
-    if (!coroutine) return -EINVAL;
+    if (!generator || !coroutine) return -EINVAL;
     memset(&desc, 0, sizeof desc);
     memset(generator, 0, sizeof *generator);
     generator->coroutine = coroutine;
@@ -7027,13 +7138,16 @@ static void casync__generator_cancel(casync_generator *generator, casync_task *t
 
 CASYNC__DEFINE int64_t casync_generator_yield(casync_generator *generator, void *value) {
     casync_task *task = casync__waiting_task(casync_get_running_loop());
-    if (!task || task != generator->task) return casync__not_a_task(generator->asked.loop, __func__);
+    if (!generator) return -EINVAL;
+    if (!task) return casync__not_a_task(generator->asked.loop, __func__);
+    if (task != generator->task) return -EPERM;
     casync__future_reset(casync__task_loop(task), &generator->asked, CASYNC__FUTURE_PLAIN);
     casync__future_set_result(&generator->given, 1, value);
     return casync_await(&generator->asked);
 }
 
 CASYNC__DEFINE casync_future *casync_generator_next_op(casync_generator *generator) {
+    if (!generator) return &casync__invalid;
     casync__future_reset(generator->asked.loop, &generator->given, CASYNC__FUTURE_PLAIN);
     if (!generator->task)
         casync__future_set_result(&generator->given, CASYNC_INVALID_STATE, NULL);
@@ -7045,9 +7159,12 @@ CASYNC__DEFINE casync_future *casync_generator_next_op(casync_generator *generat
 }
 
 CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void **value) {
-    casync_task *task = generator->task; /* close, which another task may call, forgets it and joins it */
-    casync_task *consumer = casync__waiting_task(generator->asked.loop);
+    casync_task *task; /* close, which another task may call, forgets it and joins it */
+    casync_task *consumer;
     int64_t result;
+    if (!generator || !value) return -EINVAL;
+    task = generator->task;
+    consumer = casync__waiting_task(generator->asked.loop);
     if (!task) return CASYNC_INVALID_STATE;
     if (!consumer) return casync__not_a_task(generator->asked.loop, __func__);
     if (generator->busy) return -EBUSY;
@@ -7060,8 +7177,10 @@ CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void *
 }
 
 CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
-    casync_task *task = generator->task;
+    casync_task *task;
     int64_t result;
+    if (!generator) return 0;
+    task = generator->task;
     if (!task) return 0;
     if (!casync__waiting_task(casync__task_loop(task)))
         return casync__not_a_task(casync__task_loop(task), __func__);
@@ -7218,8 +7337,13 @@ static void casync__set_done(casync_wait_set *set, int64_t result) {
 static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int kind, casync_waiter *waiters,
                                  size_t count, int mode, casync_callback callback) {
     size_t i;
+    if (!set) return -EINVAL;
     memset(set, 0, sizeof *set);
     casync__future_reset(loop, &set->future, kind);
+    if (casync__is_closed(loop) || (count > 0 && !waiters)) {
+        casync__future_set_result(&set->future, -EINVAL, NULL);
+        return -EINVAL;
+    }
     set->waiters = waiters;
     set->mode = mode;
     for (i = 0; i < count; i++) {
@@ -7279,6 +7403,7 @@ CASYNC__DEFINE casync_future *casync_gather_op(casync_loop *loop, casync_wait_se
     int64_t result =
         casync__set_begin(loop, set, CASYNC__FUTURE_GATHER, waiters, count, mode, casync__gather_one_done);
     bool known = mode == CASYNC_FIRST_ERROR || mode == CASYNC_RETURN_ERRORS;
+    if (!set) return &casync__invalid;
     if (result == 0 && !known)
         casync__set_done(set, -EINVAL);
     else if (result == 0 && count == 0)
@@ -7331,6 +7456,7 @@ CASYNC__DEFINE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set 
                                              size_t count, int mode, int64_t timeout) {
     int64_t result =
         casync__set_begin(loop, set, CASYNC__FUTURE_SET, waiters, count, mode, casync__wait_one_done);
+    if (!set) return &casync__invalid;
     if (result == 0 && (count == 0 || mode < CASYNC_ALL_COMPLETED || mode > CASYNC_FIRST_EXCEPTION))
         result = -EINVAL;
     if (result == 0 && timeout != CASYNC_FOREVER) {
@@ -7364,7 +7490,7 @@ CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64
     int64_t result;
     if (!task) return casync__not_a_task(NULL, __func__);
     result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
-    if (result == -EINVAL) return result;
+    if (result == -EINVAL) return result; /* it waited for none */
     for (i = 0; i < count; i++) casync_future_cancel(waiters[i].future);
     for (i = 0; i < count; i++) { /* some take their time: tasks, a condition that needs its lock again */
         casync__await_end_of(task, waiters[i].future);
@@ -7398,14 +7524,18 @@ static void casync__completion_arrived(void *arg) {
 
 CASYNC__DEFINE int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
                                            casync_waiter *waiters, size_t count) {
+    if (!completion) return -EINVAL;
+    memset(completion, 0, sizeof *completion);
     casync__list_init(&completion->done);
-    completion->waiting = false;
     return casync__set_begin(loop, &completion->set, CASYNC__FUTURE_PLAIN, waiters, count, 0,
                              casync__completion_arrived);
 }
 
 CASYNC__DEFINE casync_future *casync_completion_next_op(casync_completion *completion) {
-    casync_wait_set *set = &completion->set;
+    casync_wait_set *set;
+    if (!completion) return &casync__invalid;
+    set = &completion->set;
+    if (!completion->done.next) return &casync__invalid; /* never begun */
     casync__future_reset(set->future.loop, &set->future, CASYNC__FUTURE_PLAIN);
     completion->waiting = true;
     casync__completion_answer(completion);
@@ -7413,9 +7543,12 @@ CASYNC__DEFINE casync_future *casync_completion_next_op(casync_completion *compl
 }
 
 CASYNC__DEFINE int64_t casync_completion_next(casync_completion *completion, casync_future **future) {
-    casync_future *next = &completion->set.future;
-    casync_task *task = casync__waiting_task(next->loop);
+    casync_future *next;
+    casync_task *task;
     int64_t result;
+    if (!completion || !future) return -EINVAL;
+    next = &completion->set.future;
+    task = casync__waiting_task(next->loop);
     if (!task) return casync__not_a_task(next->loop, __func__);
     if (completion->waiting && !casync_future_done(next)) return -EBUSY;
     result = casync__await(task, casync_completion_next_op(completion));
@@ -7424,6 +7557,7 @@ CASYNC__DEFINE int64_t casync_completion_next(casync_completion *completion, cas
 }
 
 CASYNC__DEFINE void casync_completion_stop(casync_completion *completion) {
+    if (!completion) return;
     casync__set_detach(&completion->set);
     completion->set.pending = completion->set.count = 0;
 }
@@ -7445,8 +7579,9 @@ static void casync__shield_abandon(casync_future *future) {
 
 CASYNC__DEFINE casync_future *casync_shield_op(casync_shielded *shield, casync_future *future) {
     int64_t result;
+    if (!shield) return &casync__invalid;
     memset(shield, 0, sizeof *shield);
-    casync__future_reset(future->loop, &shield->future, CASYNC__FUTURE_SHIELD);
+    casync__future_reset(future ? future->loop : NULL, &shield->future, CASYNC__FUTURE_SHIELD);
     shield->inner = future;
     result = casync_future_add_done_callback(future, &shield->job, casync__shielded_done, shield);
     shield->job.flags = CASYNC__JOB_INTERNAL;
@@ -7455,8 +7590,10 @@ CASYNC__DEFINE casync_future *casync_shield_op(casync_shielded *shield, casync_f
 }
 
 CASYNC__DEFINE int64_t casync_shield(casync_future *future) {
-    casync_task *task = casync__waiting_task(future->loop);
+    casync_task *task;
     casync_shielded shield;
+    if (!future) return -EINVAL;
+    task = casync__waiting_task(future->loop);
     if (!task) return casync__not_a_task(future->loop, __func__);
     if (casync_future_done(future)) return casync_future_result(future);
     return casync__await(task, casync_shield_op(&shield, future));
@@ -7472,6 +7609,7 @@ static void casync__timeout_fires(void *arg) {
 
 CASYNC__DEFINE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay) {
     int64_t result;
+    if (!timeout) return -EINVAL;
     memset(timeout, 0, sizeof *timeout);
     timeout->task = casync_current_task();
     if (!timeout->task) return -EPERM;
@@ -7485,6 +7623,7 @@ CASYNC__DEFINE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t del
 CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay) {
     casync_loop *loop;
     int64_t result;
+    if (!timeout) return -EINVAL;
     if (!timeout->active || timeout->expired) return CASYNC_INVALID_STATE;
     loop = casync__task_loop(timeout->task);
     if (delay != CASYNC_FOREVER &&
@@ -7501,6 +7640,7 @@ CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_
 }
 
 CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t result) {
+    if (!timeout) return result;
     if (!timeout->active) return result;
     timeout->active = false;
     casync_job_cancel(&timeout->timer.job);
@@ -7509,12 +7649,17 @@ CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t resul
     return result;
 }
 
-CASYNC__DEFINE bool casync_timeout_expired(const casync_timeout *timeout) { return timeout->expired; }
+CASYNC__DEFINE bool casync_timeout_expired(const casync_timeout *timeout) {
+    if (!timeout) return false;
+    return timeout->expired;
+}
 
 CASYNC__DEFINE int64_t casync_wait_for(casync_future *future, int64_t delay) {
-    casync_task *task = casync__waiting_task(future->loop);
+    casync_task *task;
     casync_timeout timeout;
     int64_t result;
+    if (!future) return -EINVAL;
+    task = casync__waiting_task(future->loop);
     if (!task) return casync__not_a_task(future->loop, __func__);
     if (delay <= 0 && !casync_future_done(future)) { /* not even a turn */
         uint16_t requests = task->cancel_requests;
@@ -7661,12 +7806,18 @@ static bool casync__waits_for_child(const casync_task *parent, const casync_task
     return false;
 }
 
-/* Children that await their parent, which begins to wait for them, would wait for ever. */
-static void casync__interrupt_deadlocked(casync_task_group *group) {
-    casync_link *link, *members = &group->record->members;
-    for (link = members->next; link != members; link = link->next) {
+/* A parent begins to wait for its children. Those that await it, or a task that waits so for it, would wait for
+   ever; so would their own children, if they wait for these. */
+static void casync__interrupt_deadlocked(casync__group *record) {
+    casync_link *link;
+    for (link = record->members.next; link != &record->members; link = link->next) {
         casync_task *child = casync__container(link, casync__member, link)->task;
-        if (casync__awaited_task(child) == group->parent) casync__interrupt(child, &casync__deadlock);
+        casync_future *awaited = casync__task_awaits(child);
+        if (!awaited || casync_future_done(awaited)) continue;
+        if (awaited->kind == CASYNC__FUTURE_GROUP)
+            casync__interrupt_deadlocked(casync__container(awaited, casync_task_group, ended)->record);
+        else if (casync__is_task(awaited) && casync__is_deadlock(child, (casync_task *)(void *)awaited))
+            casync__interrupt(child, &casync__deadlock);
     }
 }
 
@@ -7674,6 +7825,7 @@ CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
     casync_task *parent = casync_current_task();
     casync_loop *loop = parent ? casync__task_loop(parent) : NULL;
     casync__group *record;
+    if (!group) return -EINVAL;
     memset(group, 0, sizeof *group);
     if (!parent) return -EPERM;
     if (parent->open_groups == UINT8_MAX) return -ENOMEM;
@@ -7736,8 +7888,10 @@ static void casync__drop_member(casync__member *member) {
 
 CASYNC__DEFINE int64_t casync_task_group_spawn_with(casync_task_group *group, const casync_task_desc *desc,
                                                     casync_task **task) {
-    casync__member *member = casync__add_member(group);
+    casync__member *member;
     int64_t result;
+    if (!group) return -EINVAL;
+    member = casync__add_member(group);
     if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
     result = casync_spawn_with(casync__task_loop(group->parent), desc, task);
     if (result < 0)
@@ -7751,6 +7905,7 @@ CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group, ca
                                                     void *arg) {
     casync_task_desc desc;
     casync_task *task;
+    if (!group) return NULL;
     memset(&desc, 0, sizeof desc);
     desc.coroutine = coroutine;
     desc.arg = arg;
@@ -7759,8 +7914,10 @@ CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group, ca
 
 CASYNC__DEFINE int64_t casync_task_group_start(casync_task_group *group, casync_task *task,
                                                casync_step step) {
-    casync__member *member = casync__add_member(group);
+    casync__member *member;
     int64_t result;
+    if (!group) return -EINVAL;
+    member = casync__add_member(group);
     if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
     result = casync_task_start(casync__task_loop(group->parent), task, step);
     if (result < 0)
@@ -7781,6 +7938,7 @@ static int64_t casync__group_cancel(casync_future *future) {
 }
 
 CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result) {
+    if (!group) return &casync__invalid;
     if (group->ending) return &group->ended;
     if (!group->parent) { /* it never began */
         casync__future_reset(casync_get_running_loop(), &group->ended, CASYNC__FUTURE_GROUP);
@@ -7791,14 +7949,16 @@ CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group,
     group->ending = true;
     group->result = result;
     if (result < 0 && !group->aborting) casync__group_abort(group);
-    casync__interrupt_deadlocked(group);
+    casync__interrupt_deadlocked(group->record);
     if (group->children == 0) casync__group_finish(group);
     return &group->ended;
 }
 
 CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t result) {
     casync_task *task = casync__waiting_task(NULL);
-    if (!task || task != group->parent) return casync__not_a_task(NULL, __func__);
+    if (!group) return -EINVAL;
+    if (!task) return casync__not_a_task(NULL, __func__);
+    if (task != group->parent) return -EPERM;
     return casync__await(task, casync_task_group_end_op(group, result));
 }
 
@@ -7851,15 +8011,23 @@ static int64_t casync__await_for(casync_future *future, int64_t timeout) {
 /* -- event -- */
 
 CASYNC__DEFINE void casync_event_set(casync_event *event) {
+    if (!event) return;
     event->set = true;
     casync__ops_done(&event->waiting, 0);
 }
 
-CASYNC__DEFINE void casync_event_clear(casync_event *event) { event->set = false; }
+CASYNC__DEFINE void casync_event_clear(casync_event *event) {
+    if (!event) return;
+    event->set = false;
+}
 
-CASYNC__DEFINE bool casync_event_is_set(const casync_event *event) { return event->set; }
+CASYNC__DEFINE bool casync_event_is_set(const casync_event *event) {
+    if (!event) return false;
+    return event->set;
+}
 
 CASYNC__DEFINE casync_future *casync_event_wait_op(casync_event *event, casync_op *op) {
+    if (!event || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_EVENT, event, &event->waiting, event->set ? 0 : -EAGAIN);
 }
 
@@ -7880,13 +8048,16 @@ static void casync__lock_granted(casync_op *op) {
 }
 
 CASYNC__DEFINE int64_t casync_lock_try_acquire(casync_lock *lock) {
+    if (!lock) return -EINVAL;
     if (lock->locked) return -EAGAIN;
     lock->locked = true;
     return 0;
 }
 
 CASYNC__DEFINE int64_t casync_lock_release(casync_lock *lock) {
-    casync_op *next = casync__first_waiting(&lock->waiting);
+    casync_op *next;
+    if (!lock) return -EINVAL;
+    next = casync__first_waiting(&lock->waiting);
     if (!lock->locked) return CASYNC_INVALID_STATE;
     if (next)
         casync__lock_granted(next);
@@ -7895,9 +8066,13 @@ CASYNC__DEFINE int64_t casync_lock_release(casync_lock *lock) {
     return 0;
 }
 
-CASYNC__DEFINE bool casync_lock_locked(const casync_lock *lock) { return lock->locked; }
+CASYNC__DEFINE bool casync_lock_locked(const casync_lock *lock) {
+    if (!lock) return false;
+    return lock->locked;
+}
 
 CASYNC__DEFINE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op) {
+    if (!lock || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_LOCK, lock, &lock->waiting, casync_lock_try_acquire(lock));
 }
 
@@ -7914,12 +8089,14 @@ CASYNC__DEFINE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t ti
 /* -- rwlock -- */
 
 CASYNC__DEFINE int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock) {
+    if (!rwlock) return -EINVAL;
     if (rwlock->writing || casync__first_waiting(&rwlock->waiting)) return -EAGAIN;
     rwlock->readers++;
     return 0;
 }
 
 CASYNC__DEFINE int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock) {
+    if (!rwlock) return -EINVAL;
     if (rwlock->writing || rwlock->readers > 0) return -EAGAIN;
     rwlock->writing = true;
     return 0;
@@ -7941,6 +8118,7 @@ static void casync__rwlock_hand_over(casync_rwlock *rwlock) {
 static void casync__rwlock_abandon(casync_op *op) { casync__rwlock_hand_over((casync_rwlock *)op->object); }
 
 CASYNC__DEFINE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
+    if (!rwlock) return -EINVAL;
     if (rwlock->writing)
         rwlock->writing = false;
     else if (rwlock->readers > 0)
@@ -7952,11 +8130,13 @@ CASYNC__DEFINE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
 }
 
 CASYNC__DEFINE casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op) {
+    if (!rwlock || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_READ_LOCK, rwlock, &rwlock->waiting,
                            casync_rwlock_try_acquire_read(rwlock));
 }
 
 CASYNC__DEFINE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, casync_op *op) {
+    if (!rwlock || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_WRITE_LOCK, rwlock, &rwlock->waiting,
                            casync_rwlock_try_acquire_write(rwlock));
 }
@@ -7975,6 +8155,7 @@ CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
    who acquire it, and its kind says what it will make of the lock. */
 
 CASYNC__DEFINE void casync_condition_init(casync_condition *condition, casync_lock *lock) {
+    if (!condition) return;
     memset(condition, 0, sizeof *condition);
     condition->lock = lock;
 }
@@ -8016,9 +8197,12 @@ static void casync__notified_abandon(casync_op *op) {
 }
 
 CASYNC__DEFINE casync_future *casync_condition_wait_op(casync_condition *condition, casync_op *op) {
-    casync_lock *lock = condition->lock;
-    casync_future *future = casync__sync_op(op, CASYNC__OP_CONDITION, condition, &condition->waiting,
-                                            lock && lock->locked ? -EAGAIN : CASYNC_INVALID_STATE);
+    casync_lock *lock;
+    casync_future *future;
+    if (!condition || !op) return casync__op_invalid(op);
+    lock = condition->lock;
+    future = casync__sync_op(op, CASYNC__OP_CONDITION, condition, &condition->waiting,
+                             lock && lock->locked ? -EAGAIN : CASYNC_INVALID_STATE);
     if (casync_future_done(future)) return future;
     future->kind = CASYNC__FUTURE_CONDITION;
     casync_lock_release(lock);
@@ -8030,6 +8214,7 @@ CASYNC__DEFINE int64_t casync_condition_wait(casync_condition *condition) {
 }
 
 CASYNC__DEFINE int64_t casync_condition_notify(casync_condition *condition, int64_t n) {
+    if (!condition) return -EINVAL;
     if (n < 0) return -EINVAL;
     if (!condition->lock || !condition->lock->locked) return CASYNC_INVALID_STATE;
     return casync__condition_wake(condition, n);
@@ -8042,6 +8227,7 @@ CASYNC__DEFINE int64_t casync_condition_notify_all(casync_condition *condition) 
 /* -- semaphore -- */
 
 CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value, int64_t bound) {
+    if (!semaphore) return -EINVAL;
     if (value < 0 || bound < 0 || (bound > 0 && value > bound)) return -EINVAL;
     memset(semaphore, 0, sizeof *semaphore);
     semaphore->value = value;
@@ -8050,18 +8236,23 @@ CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_
 }
 
 CASYNC__DEFINE bool casync_semaphore_locked(const casync_semaphore *semaphore) {
+    if (!semaphore) return false;
     return semaphore->value == 0;
 }
 
 CASYNC__DEFINE int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore) {
+    if (!semaphore) return -EINVAL;
     if (semaphore->value == 0) return -EAGAIN;
     semaphore->value--;
     return 0;
 }
 
 CASYNC__DEFINE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
-    int64_t bound = semaphore->bound > 0 ? semaphore->bound : INT64_MAX;
-    casync_op *next = casync__first_waiting(&semaphore->waiting);
+    int64_t bound;
+    casync_op *next;
+    if (!semaphore) return -EINVAL;
+    bound = semaphore->bound > 0 ? semaphore->bound : INT64_MAX;
+    next = casync__first_waiting(&semaphore->waiting);
     if (semaphore->value == bound) return CASYNC_INVALID_STATE;
     if (next)
         casync__op_done(next, 0, NULL);
@@ -8071,6 +8262,7 @@ CASYNC__DEFINE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
 }
 
 CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore, casync_op *op) {
+    if (!semaphore || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_SEMAPHORE, semaphore, &semaphore->waiting,
                            casync_semaphore_try_acquire(semaphore));
 }
@@ -8082,6 +8274,7 @@ CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
 /* -- barrier -- */
 
 CASYNC__DEFINE int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties) {
+    if (!barrier) return -EINVAL;
     if (parties < 1) return -EINVAL;
     memset(barrier, 0, sizeof *barrier);
     barrier->parties = parties;
@@ -8103,7 +8296,9 @@ static int64_t casync__barrier_arrive(casync_barrier *barrier) {
 }
 
 CASYNC__DEFINE casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op) {
-    casync_future *future =
+    casync_future *future;
+    if (!barrier || !op) return casync__op_invalid(op);
+    future =
         casync__sync_op(op, CASYNC__OP_BARRIER, barrier, &barrier->waiting, casync__barrier_arrive(barrier));
     if (!casync_future_done(future)) barrier->n_waiting++;
     return future;
@@ -8119,25 +8314,34 @@ static void casync__barrier_break(casync_barrier *barrier, bool for_good) {
     casync__ops_done(&barrier->waiting, CASYNC_BROKEN_BARRIER);
 }
 
-CASYNC__DEFINE void casync_barrier_reset(casync_barrier *barrier) { casync__barrier_break(barrier, false); }
+CASYNC__DEFINE void casync_barrier_reset(casync_barrier *barrier) {
+    if (!barrier) return;
+    casync__barrier_break(barrier, false);
+}
 
-CASYNC__DEFINE void casync_barrier_abort(casync_barrier *barrier) { casync__barrier_break(barrier, true); }
+CASYNC__DEFINE void casync_barrier_abort(casync_barrier *barrier) {
+    if (!barrier) return;
+    casync__barrier_break(barrier, true);
+}
 
 /* -- wait group -- */
 
 CASYNC__DEFINE int64_t casync_wait_group_add(casync_wait_group *group, int64_t n) {
+    if (!group) return -EINVAL;
     if (n < 0 || n > INT64_MAX - group->count) return -EINVAL;
     group->count += n;
     return 0;
 }
 
 CASYNC__DEFINE int64_t casync_wait_group_done(casync_wait_group *group) {
+    if (!group) return -EINVAL;
     if (group->count == 0) return CASYNC_INVALID_STATE;
     if (--group->count == 0) casync__ops_done(&group->waiting, 0);
     return 0;
 }
 
 CASYNC__DEFINE casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op) {
+    if (!group || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_WAIT_GROUP, group, &group->waiting,
                            group->count == 0 ? 0 : -EAGAIN);
 }
@@ -8156,6 +8360,7 @@ static int64_t casync__once_try(casync_once *once) {
 }
 
 CASYNC__DEFINE casync_future *casync_once_begin_op(casync_once *once, casync_op *op) {
+    if (!once || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_ONCE, once, &once->waiting, casync__once_try(once));
 }
 
@@ -8164,7 +8369,9 @@ CASYNC__DEFINE int64_t casync_once_begin(casync_once *once) {
 }
 
 CASYNC__DEFINE int64_t casync_once_end(casync_once *once, int64_t result) {
-    casync_op *next = casync__first_waiting(&once->waiting);
+    casync_op *next;
+    if (!once) return -EINVAL;
+    next = casync__first_waiting(&once->waiting);
     if (!once->doing) return CASYNC_INVALID_STATE;
     if (result < 0 && next) {
         casync__op_done(next, 1, NULL);
@@ -8177,7 +8384,9 @@ CASYNC__DEFINE int64_t casync_once_end(casync_once *once, int64_t result) {
 }
 
 CASYNC__DEFINE int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg) {
-    int64_t result = casync_once_begin(once);
+    int64_t result;
+    if (!once || !coroutine) return -EINVAL;
+    result = casync_once_begin(once);
     if (result != 1) return result;
     result = coroutine(casync_get_running_loop(), arg);
     casync_once_end(once, result);
@@ -8284,30 +8493,43 @@ static void *casync__queue_take(casync_queue *queue) {
 
 CASYNC__DEFINE int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
                                          const casync_queue_desc *desc) {
+    int64_t result = 0;
+    if (casync__is_closed(loop) || !queue) return -EINVAL;
     memset(queue, 0, sizeof *queue);
-    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
     queue->allocator = loop->allocator;
     if (!desc) return 0;
     if (desc->maxsize < 0 || desc->order < CASYNC_QUEUE_FIFO || desc->order > CASYNC_QUEUE_PRIORITY ||
         (desc->order == CASYNC_QUEUE_PRIORITY && !desc->compare))
         return -EINVAL;
+    if (desc->maxsize > 0) result = casync__queue_reserve(queue, (uint64_t)desc->maxsize);
+    if (result < 0) return result;
     queue->maxsize = desc->maxsize;
     queue->order = desc->order;
     queue->compare = desc->compare;
-    return desc->maxsize > 0 ? casync__queue_reserve(queue, (uint64_t)desc->maxsize) : 0;
+    return 0;
 }
 
-CASYNC__DEFINE size_t casync_queue_qsize(const casync_queue *queue) { return queue->count; }
+CASYNC__DEFINE size_t casync_queue_qsize(const casync_queue *queue) {
+    if (!queue) return 0;
+    return queue->count;
+}
 
-CASYNC__DEFINE bool casync_queue_empty(const casync_queue *queue) { return queue->count == 0; }
+CASYNC__DEFINE bool casync_queue_empty(const casync_queue *queue) {
+    if (!queue) return true;
+    return queue->count == 0;
+}
 
 CASYNC__DEFINE bool casync_queue_full(const casync_queue *queue) {
+    if (!queue) return false;
     return queue->maxsize > 0 && queue->count >= (size_t)queue->maxsize;
 }
 
 CASYNC__DEFINE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) {
-    casync_op *getter = casync__first_waiting(&queue->getters);
-    int64_t result = 0;
+    casync_op *getter;
+    int64_t result;
+    if (!queue) return -EINVAL;
+    getter = casync__first_waiting(&queue->getters);
+    result = 0;
     if (queue->is_shutdown) return CASYNC_QUEUE_SHUT_DOWN;
     if (casync_queue_full(queue)) return -EAGAIN;
     if (getter)
@@ -8319,7 +8541,9 @@ CASYNC__DEFINE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) 
 }
 
 CASYNC__DEFINE int64_t casync_queue_get_nowait(casync_queue *queue, void **item) {
-    casync_op *putter = casync__first_waiting(&queue->putters);
+    casync_op *putter;
+    if (!queue || !item) return -EINVAL;
+    putter = casync__first_waiting(&queue->putters);
     if (queue->count == 0) return queue->is_shutdown ? CASYNC_QUEUE_SHUT_DOWN : -EAGAIN;
     *item = casync__queue_take(queue);
     if (putter) {
@@ -8330,7 +8554,9 @@ CASYNC__DEFINE int64_t casync_queue_get_nowait(casync_queue *queue, void **item)
 }
 
 CASYNC__DEFINE casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item) {
-    casync_future *future =
+    casync_future *future;
+    if (!queue || !op) return casync__op_invalid(op);
+    future =
         casync__sync_op(op, CASYNC__OP_PUT, queue, &queue->putters, casync_queue_put_nowait(queue, item));
     future->ptr = item;
     return future;
@@ -8338,8 +8564,11 @@ CASYNC__DEFINE casync_future *casync_queue_put_op(casync_queue *queue, casync_op
 
 CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op) {
     void *item = NULL;
-    int64_t result = casync_queue_get_nowait(queue, &item);
-    casync_future *future = casync__sync_op(op, CASYNC__OP_GET, queue, &queue->getters, result);
+    int64_t result;
+    casync_future *future;
+    if (!queue || !op) return casync__op_invalid(op);
+    result = casync_queue_get_nowait(queue, &item);
+    future = casync__sync_op(op, CASYNC__OP_GET, queue, &queue->getters, result);
     future->ptr = item;
     return future;
 }
@@ -8358,6 +8587,7 @@ CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
     casync_task *task = casync__waiting_task(NULL);
     int64_t result = task ? casync_queue_get_nowait(queue, item) : casync__not_a_task(NULL, __func__);
     casync_op op;
+    if (!item) return -EINVAL;
     if (result != -EAGAIN) return result;
     result = casync__await(task, casync_queue_get_op(queue, &op));
     if (result >= 0) *item = op.future.ptr;
@@ -8367,6 +8597,7 @@ CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
 CASYNC__DEFINE int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout) {
     casync_op op;
     int64_t result;
+    if (!item) return -EINVAL;
     if (!casync__waiting_task(NULL)) return casync__not_a_task(NULL, __func__);
     result = casync__await_for(casync_queue_get_op(queue, &op), timeout);
     if (result >= 0) *item = op.future.ptr;
@@ -8374,12 +8605,14 @@ CASYNC__DEFINE int64_t casync_queue_get_timeout(casync_queue *queue, void **item
 }
 
 CASYNC__DEFINE int64_t casync_queue_task_done(casync_queue *queue) {
+    if (!queue) return -EINVAL;
     if (queue->unfinished == 0) return CASYNC_INVALID_STATE;
     if (--queue->unfinished == 0) casync__ops_done(&queue->joining, 0);
     return 0;
 }
 
 CASYNC__DEFINE casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op) {
+    if (!queue || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_JOIN, queue, &queue->joining, queue->unfinished == 0 ? 0 : -EAGAIN);
 }
 
@@ -8388,6 +8621,7 @@ CASYNC__DEFINE int64_t casync_queue_join(casync_queue *queue) {
 }
 
 CASYNC__DEFINE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
+    if (!queue) return;
     queue->is_shutdown = true;
     casync__ops_done(&queue->getters, CASYNC_QUEUE_SHUT_DOWN);
     casync__ops_done(&queue->putters, CASYNC_QUEUE_SHUT_DOWN);
@@ -8397,6 +8631,7 @@ CASYNC__DEFINE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
 }
 
 CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
+    if (!queue) return;
     casync_queue_shutdown(queue, true);
     casync__free(&queue->allocator, queue->slots);
     queue->slots = NULL;
@@ -8439,7 +8674,8 @@ enum {
     CASYNC__STREAM_WAS_BLOCKING = 131072, /* and will be again, if the descriptor is kept */
     CASYNC__STREAM_EOF_TOLD = 262144,     /* to the protocol */
     CASYNC__STREAM_LENT = 65536,          /* the frame last read is the user's until the next read */
-    CASYNC__STREAM_READ_BY_OPS = 524288,  /* a read operation was begun: the end is told by these */
+    CASYNC__STREAM_READ_BY_OPS = 524288,  /* a read operation was begun: what came is for these */
+    CASYNC__STREAM_END_WAITS = 4194304,   /* the peer's end is told when they have read what came before */
     CASYNC__STREAM_LOSS_TOLD = 1048576,   /* whoever closes it hears by an error that bytes are lost */
     CASYNC__STREAM_DELIVERING = 2097152   /* data_received is called with bytes of the input */
 };
@@ -8748,14 +8984,14 @@ static inline bool casync__may_deliver(const casync_stream *stream) {
            !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING);
 }
 
-/* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does, and what it
-   does not want to read is dropped then; but once read operations were begun, these tell of the end. */
+/* Does a protocol that does not read hear of the peer's end, while no operation reads either? As asyncio's base
+   protocol it does, and what nobody ever read is dropped then. */
 static bool casync__hears_end(const casync_stream *stream) {
     const casync_protocol *protocol = stream->protocol;
     return protocol && (protocol->connection_lost || protocol->eof_received) &&
            !casync__protocol_reads(stream) && casync__is_connected(stream) &&
            !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING |
-                                          CASYNC__STREAM_READ_BY_OPS | CASYNC__STREAM_READ_EOF);
+                                          CASYNC__STREAM_END_WAITS | CASYNC__STREAM_READ_EOF);
 }
 
 static void casync__update_reading(casync_stream *stream) {
@@ -9063,11 +9299,24 @@ static int64_t casync__socket_error(int fd) {
     return result == 0 ? -error : result == -ENOTSOCK ? 0 : result;
 }
 
+/* Are there bytes that read operations, once begun, have not read yet? */
+static bool casync__has_unread(const casync_stream *stream) {
+    int unread = 0;
+    if (!casync__stream_is(stream, CASYNC__STREAM_READ_BY_OPS)) return false;
+    if (casync__input_size(stream) > 0) return true;
+    return casync__sys_unread(stream->watcher.fd, &unread) == 0 && unread > 0;
+}
+
 /* The peer's end, for a protocol that does not read. */
 static void casync__peer_ended(casync_stream *stream) {
     int64_t error = casync__socket_error(stream->watcher.fd);
     if (error < 0) {
         casync__stream_end(stream, error);
+        return;
+    }
+    if (casync__has_unread(stream)) {
+        stream->flags |= CASYNC__STREAM_END_WAITS;
+        casync__update_reading(stream);
         return;
     }
     stream->flags |= CASYNC__STREAM_READ_EOF;
@@ -9264,7 +9513,8 @@ CASYNC__DEFINE int64_t casync_try_write(casync_stream *stream, const void *data,
 static int64_t casync__frame_spans(const casync_framing *framing, const void *data, size_t size,
                                    uint8_t prefix[8], casync_span spans[2]) {
     size_t i;
-    if (!framing || framing->kind != CASYNC_FRAMING_LENGTH || !casync__framing_is_valid(framing))
+    if (!framing || framing->kind != CASYNC_FRAMING_LENGTH || !casync__framing_is_valid(framing) ||
+        size > CASYNC__SIZE_MAX - sizeof(uint64_t))
         return -EINVAL;
     if (framing->size < 8 && size / ((uint64_t)1 << (8 * framing->size)) > 0) return -EMSGSIZE;
     for (i = 0; i < framing->size; i++)
@@ -9290,7 +9540,9 @@ CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_fr
 }
 
 CASYNC__DEFINE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
+    if (!stream) return -EINVAL;
     if (low > high) return -EINVAL;
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return CASYNC_INVALID_STATE;
     stream->high_water = high;
     stream->low_water = low;
     if (!casync__is_connected(stream)) return 0;
@@ -9563,6 +9815,7 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
                                           const casync_protocol *protocol,
                                           const casync_stream_options *options) {
     int64_t family, result;
+    if (!stream) return -EINVAL;
     if (casync__is_closed(loop)) return -EINVAL;
     if (options && options->accepted) {
         result = casync__stream_begin(loop, stream, fd, protocol, options,
@@ -9610,6 +9863,7 @@ CASYNC__DEFINE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, ca
                                          const casync_stream_options *options) {
     int fds[2];
     int64_t result = casync__sys_socketpair(fds);
+    if (!a || !b) return -EINVAL;
     return result < 0 ? result : casync__open_pair(loop, a, b, fds, protocol, options);
 }
 
@@ -9617,6 +9871,7 @@ CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, cas
                                    const casync_protocol *protocol, const casync_stream_options *options) {
     int fds[2];
     int64_t result = casync__sys_pipe(fds);
+    if (!reader || !writer) return -EINVAL;
     return result < 0 ? result : casync__open_pair(loop, reader, writer, fds, protocol, options);
 }
 
@@ -9678,6 +9933,7 @@ static void casync__close_stream(casync_stream *stream, bool tells) {
     casync__connection *connection = stream->connection;
     casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
     casync_outbuf unsent = stream->out;
+    casync__guard guard;
     casync__loss loss;
     casync__measure_loss(&loss, tells ? unsent.size : 0, stream->watcher.fd);
     unsent.allocator = &allocator;
@@ -9694,9 +9950,12 @@ static void casync__close_stream(casync_stream *stream, bool tells) {
     stream->connection = NULL;
     if (filter && filter->close) filter->close(filter);
     casync__connection_closed(connection);
-    /* Last, as these may use the stream's struct again. */
-    casync__report_loss(loop, &loss, "a stream was closed before all was sent");
+    /* Last, as these may use the stream's struct again, and a release may close the loop. */
+    casync__guard_enter(loop, &guard, loop);
     casync_outbuf_clear(&unsent);
+    if (guard.gone) return;
+    casync__guard_leave(loop, &guard);
+    casync__report_loss(loop, &loss, "a stream was closed before all was sent");
 }
 
 CASYNC__DEFINE void casync_close(casync_stream *stream) {
@@ -9731,10 +9990,12 @@ CASYNC__DEFINE int64_t casync_finish_start(casync_stream *stream) {
 }
 
 CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op *op) {
-    int64_t error = stream->error;
+    int64_t error;
+    if (!op) return &casync__invalid;
     casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_FINISH);
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN))
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    error = stream->error;
     op->stream = stream;
     if (casync__stream_is(stream, CASYNC__STREAM_ENDED) && !casync_job_pending(&stream->watcher.writer)) {
         casync_close(stream);
@@ -9759,19 +10020,23 @@ CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_p
 }
 
 CASYNC__DEFINE void casync_stream_ref(casync_stream *stream, bool referenced) {
+    if (!stream) return;
     casync_watcher_ref(&stream->watcher, referenced);
 }
 
 /* -- reading and writing by operations -- */
 
+static bool casync__reads_by_ops(const casync_stream *stream) {
+    return casync__stream_is(stream, CASYNC__STREAM_OPEN) &&
+           !casync__stream_is(stream, CASYNC__STREAM_CONNECTING) && !casync__protocol_reads(stream);
+}
+
 static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
     op->stream = stream;
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
-        casync__stream_is(stream, CASYNC__STREAM_CONNECTING) || casync__protocol_reads(stream))
-        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (!casync__reads_by_ops(stream)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
     if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return casync__op_done(op, -ECONNABORTED, NULL);
-    stream->flags &= ~(uint32_t)CASYNC__STREAM_LENT;
+    stream->flags &= ~(uint32_t)(CASYNC__STREAM_LENT | CASYNC__STREAM_END_WAITS);
     stream->flags |= CASYNC__STREAM_READ_BY_OPS;
     casync__lent_free(stream);
     if (casync__input_size(stream) == 0) casync__input_free(stream);
@@ -9787,10 +10052,11 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
 
 static casync_future *casync__start_read_to(casync_stream *stream, casync_op *op, int kind, void *buffer,
                                             size_t size) {
+    if (!op) return &casync__invalid;
     casync__op_begin(casync__stream_loop(stream), op, kind);
     if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
-    if (size == 0 && casync__is_connected(stream) && !casync__protocol_reads(stream))
-        return casync__op_done(op, 0, NULL); /* as asyncio's readexactly(0): nothing to wait for */
+    if (size == 0 && casync__reads_by_ops(stream)) /* as asyncio's readexactly(0): nothing to wait for */
+        return casync__op_done(op, casync__stream_is(stream, CASYNC__STREAM_ENDED) ? stream->error : 0, NULL);
     op->buffer = (uint8_t *)buffer;
     op->length = size;
     return casync__start_read(stream, op);
@@ -9808,16 +10074,18 @@ CASYNC__DEFINE casync_future *casync_read_exactly_op(casync_stream *stream, casy
 
 CASYNC__DEFINE casync_future *casync_read_frame_op(casync_stream *stream, casync_op *op,
                                                    const casync_framing *framing) {
+    if (!op) return &casync__invalid;
     casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_READ_FRAME);
-    if (!casync__framing_is_valid(framing)) return casync__op_done(op, -EINVAL, NULL);
+    if (!framing || !casync__framing_is_valid(framing)) return casync__op_done(op, -EINVAL, NULL);
     op->framing = *framing;
-    if (stream->input) stream->input->scanned = 0; /* that was another delimiter's */
+    if (stream && stream->input) stream->input->scanned = 0; /* that was another delimiter's */
     return casync__start_read(stream, op);
 }
 
 CASYNC__DEFINE casync_future *casync_read_until_op(casync_stream *stream, casync_op *op,
                                                    const void *delimiter, size_t size) {
     casync_framing framing;
+    if (!op) return &casync__invalid;
     memset(&framing, 0, sizeof framing);
     framing.kind = CASYNC_FRAMING_DELIMITER;
     framing.delimiter = delimiter;
@@ -9842,6 +10110,7 @@ CASYNC__DEFINE int64_t casync_resume_reading(casync_stream *stream) {
 
 CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *op) {
     int64_t state = casync__check_write(stream);
+    if (!op) return &casync__invalid;
     casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_DRAIN);
     op->stream = stream;
     if (state < 0 && state != -EPIPE) return casync__op_done(op, state, NULL);
@@ -9885,7 +10154,7 @@ CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void 
     int64_t result = casync__check_send_fd(stream);
     casync_span span;
     if (result < 0) return result;
-    if (size == 0) return -EINVAL;
+    if (size == 0 || size > CASYNC__SIZE_MAX) return -EINVAL;
     span.ptr = data;
     span.len = size;
     result = casync__queue_with_fd(stream, fd, &span, 1);
@@ -9923,9 +10192,12 @@ CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *f
 }
 
 CASYNC__DEFINE int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size) {
-    casync_stream *stream = filter->stream;
-    casync_loop *loop = casync__stream_loop(stream);
+    casync_stream *stream;
+    casync_loop *loop;
     casync__guard guard;
+    if (!filter || !filter->stream) return -EINVAL;
+    stream = filter->stream;
+    loop = casync__stream_loop(stream);
     if (!casync__is_connected(stream)) return -ECONNABORTED;
     casync__guard_enter(loop, &guard, stream);
     casync__stream_receive(stream, (const uint8_t *)data, size);
@@ -9933,11 +10205,14 @@ CASYNC__DEFINE int64_t casync_filter_receive(casync_filter *filter, const void *
 }
 
 CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size) {
-    casync_stream *stream = filter->stream;
-    casync_loop *loop = casync__stream_loop(stream);
+    casync_stream *stream;
+    casync_loop *loop;
     casync__guard guard;
     casync_span span;
     int64_t sent;
+    if (!filter || !filter->stream) return -EINVAL;
+    stream = filter->stream;
+    loop = casync__stream_loop(stream);
     span.ptr = data;
     span.len = size;
     if (!casync__is_connected(stream)) return -ECONNABORTED;
@@ -10008,19 +10283,24 @@ static int64_t casync__parse_path(const char *path, casync_address *address) {
 
 CASYNC__DEFINE int64_t casync_address_from_host(casync_address *address, const char *host, int port) {
     casync_address parsed;
-    int64_t result = casync__parse_host(host, port, &parsed);
+    int64_t result;
+    if (!address || !host) return -EINVAL;
+    result = casync__parse_host(host, port, &parsed);
     if (result == 0) *address = parsed;
     return result;
 }
 
 CASYNC__DEFINE int64_t casync_address_from_path(casync_address *address, const char *path) {
     casync_address parsed;
-    int64_t result = casync__parse_path(path, &parsed);
+    int64_t result;
+    if (!address || !path) return -EINVAL;
+    result = casync__parse_path(path, &parsed);
     if (result == 0) *address = parsed;
     return result;
 }
 
 CASYNC__DEFINE int casync_address_port(const casync_address *address) {
+    if (!address) return 0;
     const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
     if (casync__sockaddr(address)->sa_family == AF_INET) return ntohs(in->sin_port);
@@ -10029,6 +10309,7 @@ CASYNC__DEFINE int casync_address_port(const casync_address *address) {
 
 CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
                                                char text[CASYNC_ADDRESS_TEXT]) {
+    if (!address || !text) return "";
     const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
     const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address->storage.bytes;
@@ -10175,6 +10456,7 @@ CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *st
 CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
                                                 const casync_connect_desc *desc) {
     int64_t result;
+    if (!op) return &casync__invalid;
     casync__op_begin(loop, op, CASYNC__OP_CONNECT);
     op->stream = stream;
     result = casync_connect_start(loop, stream, desc);
@@ -10658,13 +10940,14 @@ static int64_t casync__make_clients(casync_loop *loop, casync_server *server) {
 /* The descriptor is the server's; -ENOMEM leaves it the caller's. */
 static int64_t casync__server_begin(casync_loop *loop, casync_server *server, int fd,
                                     const casync_listen_desc *desc) {
-    int64_t result = casync__watcher_register(loop, &server->watcher, fd, CASYNC__WATCHER_SERVER);
+    int64_t family = casync__socket_family(fd), result = family;
+    if (result >= 0) result = casync__watcher_register(loop, &server->watcher, fd, CASYNC__WATCHER_SERVER);
     if (result < 0) return result;
     server->desc = *desc;
     server->user = desc->user;
     server->clients = NULL;
     server->clients_id = 0;
-    server->tcp = casync__is_inet(casync__socket_family(fd));
+    server->tcp = casync__is_inet(family);
     casync__list_init(&server->waiting);
     casync__list_init(&server->joining);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
@@ -10695,7 +10978,8 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
 }
 
 CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op *op, casync_stream *stream) {
-    casync__op_begin(server->watcher.reader.loop, op, CASYNC__OP_ACCEPT);
+    if (!op) return &casync__invalid;
+    casync__op_begin(casync__server_loop(server), op, CASYNC__OP_ACCEPT);
     if (!casync__server_is_open(server)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (!stream) return casync__op_done(op, -EINVAL, NULL);
     if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return casync__op_done(op, -EALREADY, NULL);
@@ -10707,6 +10991,7 @@ CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op 
 }
 
 CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
+    if (!op) return &casync__invalid;
     casync__op_begin(casync__server_loop(server), op, CASYNC__OP_SERVER_JOIN);
     if (!casync__server_is_open(server)) return casync__op_done(op, server ? 0 : -EINVAL, NULL);
     op->server = server;
@@ -10727,6 +11012,7 @@ static casync__clients *casync__clients_of(const casync_server *server) {
 
 CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
     casync__clients *clients = casync__clients_of(server);
+    if (!op) return &casync__invalid;
     casync__op_begin(casync__server_loop(server), op, CASYNC__OP_WAIT_CLIENTS);
     if (!clients || casync__list_is_empty(&clients->connections))
         return casync__op_done(op, server ? 0 : -EINVAL, NULL);
@@ -10772,7 +11058,7 @@ static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(cas
     casync_link *link;
     int64_t count = 0, told = 0;
     if (!server) return -EINVAL;
-    if (!clients) return 0;
+    if (!clients) return server->watcher.reader.loop ? 0 : CASYNC_INVALID_STATE;
     for (link = clients->connections.next; link != &clients->connections; link = link->next) count++;
     for (; count > 0 && (clients = casync__clients_of(server)) != NULL; count--) {
         casync__connection *connection;
@@ -11001,6 +11287,23 @@ static void casync__datagram_take(casync_datagram *datagram, casync_span data, c
     casync__list_append(&datagram->in, &entry->link);
 }
 
+/* Where batches are refused, one at a time. */
+static int64_t casync__receive_messages(int fd, struct mmsghdr *messages, unsigned size) {
+    int64_t result = casync__sys_recvmmsg(fd, messages, size);
+    if (!casync__is_refused(result)) return result;
+    result = casync__sys_recvmsg(fd, &messages[0].msg_hdr);
+    if (result < 0) return result;
+    messages[0].msg_len = (unsigned)result;
+    return 1;
+}
+
+static int64_t casync__send_messages(int fd, struct mmsghdr *messages, unsigned size) {
+    int64_t result = casync__sys_sendmmsg(fd, messages, size);
+    if (!casync__is_refused(result)) return result;
+    result = casync__sys_sendmsg(fd, &messages[0].msg_hdr);
+    return result < 0 ? result : 1;
+}
+
 /* Receives as many datagrams as one call gives. False if there are no more for now. The area is this batch's
    until it is delivered: a callback may run the loop inside of itself, by a host that allows that, and another
    socket there makes an area of its own. */
@@ -11028,7 +11331,7 @@ static bool casync__receive_batch(casync_datagram *datagram, const casync__guard
         messages[i].msg_hdr.msg_name = from[i].storage.bytes;
         messages[i].msg_hdr.msg_namelen = sizeof from[i].storage;
     }
-    count = casync__sys_recvmmsg(datagram->watcher.fd, messages, (unsigned)size);
+    count = casync__receive_messages(datagram->watcher.fd, messages, (unsigned)size);
     if (count < 0 && count != -EAGAIN) casync__datagram_error(datagram, count);
     for (i = 0; (int64_t)i < count && !guard->gone; i++) {
         casync_span data;
@@ -11138,7 +11441,7 @@ static bool casync__send_batch(casync_datagram *datagram) {
         }
         size++;
     }
-    count = casync__sys_sendmmsg(datagram->watcher.fd, messages, size);
+    count = casync__send_messages(datagram->watcher.fd, messages, size);
     for (i = 0; i < count; i++) {
         casync__datagram_entry *entry = casync__first_entry(&datagram->out);
         casync__datagram_dequeue(datagram, entry, (int64_t)entry->size);
@@ -11207,9 +11510,10 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
 CASYNC__DEFINE int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans,
                                               size_t count, const casync_address *address) {
     int64_t result = casync__datagram_send_now(datagram, spans, count, address);
-    size_t size = casync__spans_size(spans, count);
     casync__datagram_entry *entry;
+    size_t size;
     if (result != -EAGAIN) return result;
+    size = casync__spans_size(spans, count);
     if (datagram->queued >= datagram->queue_limit ||
         size + CASYNC__DATAGRAM_COUNTED > datagram->queue_limit - datagram->queued)
         return -ENOBUFS;
@@ -11248,6 +11552,7 @@ CASYNC__DEFINE casync_future *casync_datagram_send_op(casync_datagram *datagram,
                                                       const casync_address *address) {
     casync__datagram_entry *entry;
     int64_t result;
+    if (!op) return &casync__invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_SEND);
     result = casync_datagram_try_write(datagram, data, size, address);
     if (result != -EAGAIN) return casync__op_done(op, result, NULL);
@@ -11262,6 +11567,7 @@ CASYNC__DEFINE casync_future *casync_datagram_send_op(casync_datagram *datagram,
 
 CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op,
                                                          void *buffer, size_t size, casync_address *address) {
+    if (!op) return &casync__invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_RECEIVE);
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN) ||
         casync__datagram_protocol_reads(datagram->protocol))
@@ -11279,6 +11585,7 @@ CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagr
 
 CASYNC__DEFINE casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op) {
     int64_t state = casync__check_send(datagram);
+    if (!op) return &casync__invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_DRAIN);
     if (state < 0 && !casync__datagram_is_active(datagram)) return casync__op_done(op, state, NULL);
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED)) return casync__op_done(op, 0, NULL);
@@ -11389,6 +11696,7 @@ CASYNC__DEFINE int64_t casync_datagram_finish_start(casync_datagram *datagram) {
 }
 
 CASYNC__DEFINE casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op) {
+    if (!op) return &casync__invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_FINISH);
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN))
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
@@ -11440,6 +11748,7 @@ CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagra
 }
 
 CASYNC__DEFINE void casync_datagram_ref(casync_datagram *datagram, bool referenced) {
+    if (!datagram) return;
     casync_watcher_ref(&datagram->watcher, referenced);
     casync_timer_ref(&datagram->retry, referenced);
 }
@@ -11555,12 +11864,14 @@ static int64_t casync__change_membership(casync_datagram *datagram, const char *
 
 CASYNC__DEFINE int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
                                                   const char *interface, const char *source) {
+    if (!group) return -EINVAL;
     return casync__change_membership(datagram, group, interface, source, MCAST_JOIN_GROUP,
                                      MCAST_JOIN_SOURCE_GROUP);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_leave_group(casync_datagram *datagram, const char *group,
                                                    const char *interface, const char *source) {
+    if (!group) return -EINVAL;
     return casync__change_membership(datagram, group, interface, source, MCAST_LEAVE_GROUP,
                                      MCAST_LEAVE_SOURCE_GROUP);
 }
@@ -11648,9 +11959,8 @@ static int64_t casync__datagram_adopt(const casync_datagram_desc *desc) {
 }
 
 static void casync__datagram_begin(casync_loop *loop, casync_datagram *datagram,
-                                   const casync_datagram_desc *desc) {
-    size_t default_size = casync__socket_family(datagram->watcher.fd) == AF_UNIX ? CASYNC__DATAGRAM_UNIX_SIZE
-                                                                                 : CASYNC__DATAGRAM_SIZE;
+                                   const casync_datagram_desc *desc, int64_t family) {
+    size_t default_size = family == AF_UNIX ? CASYNC__DATAGRAM_UNIX_SIZE : CASYNC__DATAGRAM_SIZE;
     casync__job_init(loop, &datagram->watcher.reader, casync__datagram_readable, datagram);
     casync__job_init(loop, &datagram->watcher.writer, casync__datagram_writable, datagram);
 
@@ -11675,22 +11985,27 @@ static void casync__datagram_begin(casync_loop *loop, casync_datagram *datagram,
 
 CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
                                             const casync_datagram_desc *desc) {
-    size_t high = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
-    int64_t fd, result;
+    size_t high;
+    int64_t fd, family, result;
+    if (casync__is_closed(loop) || !datagram || !desc) return -EINVAL;
+    high = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
     if (casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EALREADY;
-    if (loop->state == CASYNC_LOOP_CLOSED || desc->low_water > high || desc->max_size > CASYNC__DATAGRAM_AREA)
+    if (casync__is_closed(loop) || desc->low_water > high || desc->max_size > CASYNC__DATAGRAM_AREA)
         return -EINVAL;
     if (casync__datagram_protocol_reads(desc->protocol) && casync__make_datagram_area(loop) < 0)
         return -ENOMEM;
     fd = desc->use_fd ? casync__datagram_adopt(desc) : casync__datagram_socket(desc);
     if (fd < 0) return fd;
-    result = casync__watcher_register(loop, &datagram->watcher, (int)fd, CASYNC__WATCHER_DATAGRAM);
+    result = desc->use_fd && !desc->keep_fd ? casync__set_cloexec((int)fd) : 0;
+    family = result < 0 ? result : casync__socket_family((int)fd);
+    result = family < 0
+                 ? family
+                 : casync__watcher_register(loop, &datagram->watcher, (int)fd, CASYNC__WATCHER_DATAGRAM);
     if (result < 0) {
         if (!desc->use_fd) casync__sys_close((int)fd);
         return result;
     }
-    if (desc->use_fd && !desc->keep_fd) (void)casync__sys_fcntl((int)fd, F_SETFD, FD_CLOEXEC);
-    casync__datagram_begin(loop, datagram, desc);
+    casync__datagram_begin(loop, datagram, desc, family);
     return 0;
 }
 
@@ -11786,6 +12101,23 @@ static void casync__print_exception(casync_loop *loop, const casync_exception *e
 
 /* -- what the kernel refuses to watch -- */
 
+/* Nobody will say when it can receive, or send what is queued. */
+static void casync__datagram_refused(casync_datagram *datagram, int64_t error) {
+    casync_loop *loop = casync__datagram_loop(datagram);
+    casync__datagram_entry *entry;
+    casync__guard guard;
+    casync__guard_enter(loop, &guard, datagram);
+    casync__ops_done(&datagram->receiving, error);
+    while (!guard.gone && (entry = casync__first_entry(&datagram->out)) != NULL) {
+        bool tell = !entry->op;
+        casync__datagram_dequeue(datagram, entry, error);
+        if (tell) casync__datagram_error(datagram, error);
+    }
+    if (!guard.gone) casync__datagram_resume_if_drained(datagram);
+    if (!casync__guard_leave(loop, &guard)) return;
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) casync__datagram_end(datagram, error);
+}
+
 /* Fails who waits for a descriptor that the kernel will not watch. True if that is the end of the matter; servers
    and datagram sockets, and the user's watchers, go on, and are tried again. */
 static bool casync__fail_waiting(casync_watcher *watcher, int64_t error) {
@@ -11806,7 +12138,7 @@ static bool casync__fail_waiting(casync_watcher *watcher, int64_t error) {
         casync__ops_done(&((casync_server *)(void *)watcher)->waiting, error);
         return false;
     case CASYNC__WATCHER_DATAGRAM:
-        casync__ops_done(&((casync_datagram *)(void *)watcher)->receiving, error);
+        casync__datagram_refused((casync_datagram *)(void *)watcher, error);
         return false;
     default:
         return false;
@@ -12214,7 +12546,7 @@ static int64_t casync__call_start(casync__call *call) {
 }
 
 static int64_t casync__check_call(casync_loop *loop) {
-    if (loop->state == CASYNC_LOOP_CLOSED) return -EINVAL;
+    if (casync__is_closed(loop)) return -EINVAL;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     return casync__is_forked(loop) ? -ECHILD : 0;
 }
@@ -12256,16 +12588,22 @@ static casync_future *casync__op_started(casync_op *op, int64_t result) {
 CASYNC__DEFINE int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc) {
     casync_pool_desc defaults;
     int64_t result = casync__process_init();
+    if (!pool) return -EINVAL;
     memset(&defaults, 0, sizeof defaults);
     pool->shared = NULL;
     return result < 0 ? result : casync__pool_make(&pool->shared, desc ? desc : &defaults);
 }
 
-CASYNC__DEFINE void casync_pool_close(casync_pool *pool) { casync__pool_close(&pool->shared); }
+CASYNC__DEFINE void casync_pool_close(casync_pool *pool) {
+    if (!pool) return;
+    casync__pool_close(&pool->shared);
+}
 
 CASYNC__DEFINE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool, casync_op *op) {
     int64_t result = casync__check_call(loop);
+    if (!op) return &casync__invalid;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
+    if (result == 0 && !pool) result = -EINVAL;
     if (result == 0) result = casync__shut_down_pool(op, &pool->shared);
     return casync__op_started(op, result);
 }
@@ -12274,6 +12612,7 @@ CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casyn
                                                         casync_pool_function function, void *arg,
                                                         casync_pool_discard discard) {
     int64_t result = function ? casync__check_call(loop) : -EINVAL;
+    if (!op) return &casync__invalid;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
     if (result == 0 && !pool) result = casync__make_executor(loop);
     if (result == 0)
@@ -12283,12 +12622,11 @@ CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casyn
 
 CASYNC__DEFINE casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op) {
     int64_t result = casync__check_call(loop);
+    if (!op) return &casync__invalid;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
-    if (result == 0) {
-        loop->executor_shut_down = true;
-        if (!loop->executor) return casync__op_done(op, 0, NULL);
-        result = casync__shut_down_pool(op, &loop->executor);
-    }
+    if (result == 0 && loop->executor) result = casync__shut_down_pool(op, &loop->executor);
+    if (result == 0) loop->executor_shut_down = true;
+    if (result == 0 && !loop->executor) return casync__op_done(op, 0, NULL);
     return casync__op_started(op, result);
 }
 
@@ -12321,7 +12659,9 @@ CASYNC__DEFINE int64_t casync_shutdown_default_executor(void) {
 
 CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
     const casync_link *link;
+    if (!metrics) return;
     memset(metrics, 0, sizeof *metrics);
+    if (!loop) return;
     metrics->turns = loop->turns;
     metrics->polls = loop->polls;
     metrics->events = loop->events;
@@ -12329,7 +12669,7 @@ CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics 
     metrics->idle_time = loop->idle_time;
     metrics->busy_time = loop->busy_time;
     metrics->longest_turn = loop->longest_turn;
-    if (loop->state == CASYNC_LOOP_CLOSED) return;
+    if (casync__is_closed(loop)) return;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next) metrics->tasks++;
 }
 

@@ -301,8 +301,8 @@ TEST(bad_addresses_are_refused_at_once) {
         EXPECT(casync_listen(&loop, &server, &listen_desc) < 0);
     }
     connect_desc.host = "localhost";
-    EQ(casync_connect_start(&loop, &a, &connect_desc), -EINVAL);
-    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), -EINVAL);
+    EQ(casync_connect_start(&loop, &a, &connect_desc), CASYNC_NOT_NUMERIC);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), CASYNC_NOT_NUMERIC);
     connect_desc.host = listen_desc.host = "127.0.0.1";
     connect_desc.port = listen_desc.port = 65536;
     EQ(casync_connect_start(&loop, &a, &connect_desc), -EINVAL);
@@ -524,8 +524,8 @@ TEST(a_server_may_abort_or_finish_its_clients) {
     EQ(connections_lost, 2 * CLIENTS);
     for (i = 0; i < CLIENTS; i++) casync_close(&clients[i]);
     casync_server_close(&server);
-    EQ(casync_server_abort_clients(&server), CASYNC_INVALID_STATE);
-    EQ(casync_server_finish_clients(&server), CASYNC_INVALID_STATE);
+    EQ(casync_server_abort_clients(&server), 0);
+    EQ(casync_server_finish_clients(&server), 0);
     close_all();
 }
 

@@ -576,6 +576,13 @@ TEST(one_read_at_a_time) {
     close_with_peer();
 }
 
+/* With bytes that were not sent, which is told. */
+static void close_losing(void) {
+    casync_close(&a);
+    SAID("exception=-103");
+    close_with_peer();
+}
+
 TEST(bad_reads_are_refused) {
     static char delimiter[65];
     open_with_peer(NULL, NULL);
@@ -733,6 +740,7 @@ TEST(close_fails_what_waits) {
     casync_close(&a);
     EQ(result_of(read_future), -ECONNABORTED);
     EQ(result_of(drain_future), -ECONNABORTED);
+    SAID("exception=-103");
     close_with_peer();
 }
 
@@ -828,7 +836,7 @@ TEST(try_write_queues_nothing) {
         EQ(casync_try_write(&a, "hello", 5), -EAGAIN);
         EQ(a.out.size, queued);
     }
-    close_with_peer();
+    close_losing();
 }
 
 static char large[100000];
@@ -858,7 +866,7 @@ TEST(a_reference_is_released_once_by_close_abort_and_errors) {
     EQ(casync_write_ref(&a, large, sizeof large, release_says, WORD("closed")), sizeof large);
     EQ(casync_writev(&a, &more, 1), 1);
     casync_close(&a);
-    SAID("closed");
+    SAID("closed exception=-103");
     close_with_peer();
 
     open_with_peer(NULL, NULL);
@@ -895,7 +903,7 @@ TEST(a_write_that_fails_does_not_release) {
     fail_allocation(1, 0);
     EQ(casync_write_ref(&a, large, sizeof large, never, NULL), -ENOMEM);
     fail_no_allocation();
-    close_with_peer();
+    close_losing();
 }
 
 TEST(without_memory_a_write_takes_what_the_socket_took) {
@@ -978,7 +986,7 @@ TEST(new_limits_take_effect_at_once) {
     EQ(casync_set_write_limits(&a, 1, 2), -EINVAL);
     SAID("");
     EQ(a.high_water, 1000000);
-    close_with_peer();
+    close_losing();
 }
 
 TEST(drain_waits_while_writing_is_paused) {
@@ -1260,7 +1268,7 @@ TEST(a_stream_may_be_closed_and_freed_in_pause_writing) {
     open_heap("pause");
     squeeze(heap);
     EQ(casync_write(heap, large, sizeof large), sizeof large);
-    SAID("pause");
+    SAID("exception=-103 pause");
     turns(3);
     close_with_peer();
 }
@@ -1273,7 +1281,7 @@ TEST(a_stream_may_be_closed_and_freed_in_resume_writing) {
         drain_descriptor(peer);
         turn();
     }
-    SAID("resume");
+    SAID("exception=-103 resume");
     close_with_peer();
 }
 
@@ -1528,6 +1536,7 @@ TEST(descriptors_that_nobody_took_are_closed) {
     close_both(pipe_ends);
     casync_close(&a);
     casync_close(&b);
+    SAID("exception=-103");
     EQ(casync_send_fd(&b, 0, "3", 1), CASYNC_INVALID_STATE);
     close_loop();
 }
@@ -1824,7 +1833,7 @@ TEST(references_through_a_filter_are_released_at_once) {
     squeeze(&a);
     EQ(casync_write_ref(&a, large, sizeof large, release_says, WORD("released")), sizeof large);
     SAID("released");
-    close_with_peer();
+    close_losing();
 }
 
 /* >> bulk: every byte arrives, in order, however the kernel cuts ------------------------------- */
@@ -2081,7 +2090,7 @@ TEST(a_release_inside_close_may_close_again) {
     EQ(casync_write_ref(&a, large, sizeof large, close_a, WORD("released")), sizeof large);
     fd = a.watcher.fd;
     casync_close(&a);
-    SAID("released");
+    SAID("released exception=-103");
     reused = dup(STDIN_FILENO); /* the number is free once */
     EQ(reused, fd);
     turns(2);
@@ -2327,6 +2336,7 @@ static void close_spoiling_with_peer(void) {
 
 TEST(a_frame_that_was_read_outlives_a_close) {
     casync_future *future;
+    int64_t live;
     open_spoiling_with_peer(NULL, NULL);
     future = casync_read_until_op(&a, &the_op, "\n", 1);
     peer_says("line\nand more");
@@ -2334,8 +2344,9 @@ TEST(a_frame_that_was_read_outlives_a_close) {
     casync_close(&a);
     EQ(casync_future_result(future), 5);
     MEM_EQ(future->ptr, "line\n", 5);
+    live = memory.live;
     turns(2);
-    EQ(memory.live, 0); /* but not for ever */
+    EXPECT(memory.live < live); /* but not for ever */
     close_spoiling_with_peer();
 }
 
@@ -2347,7 +2358,10 @@ TEST(a_frame_that_was_read_ends_with_the_loop) {
     close_spoiling_with_peer();
 }
 
-static void close_in_the_next_turn(void *arg) { EQ(casync_call_soon(&loop, NULL, close_a, arg), 0); }
+static void close_in_the_next_turn(void *arg) {
+    (void)arg;
+    EQ(casync_call_soon(&loop, NULL, close_a, WORD("closed")), 0);
+}
 
 static int64_t look_at_line(casync_loop *where, void *arg) {
     const void *line = NULL;
@@ -2367,6 +2381,7 @@ TEST(a_task_has_the_frame_that_it_read_although_somebody_closed_the_stream) {
     peer_says("line\n");
     EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, NULL), 0);
     EQ(casync_run_until_complete(&task->future), 0);
+    SAID("closed");
     casync_task_release(task);
     close_spoiling_with_peer();
 }
@@ -2390,6 +2405,7 @@ TEST(a_task_has_the_frame_that_it_read_although_somebody_aborted_the_stream) {
     peer_says("fram");
     EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, NULL), 0);
     EQ(casync_run_until_complete(&task->future), 0);
+    SAID("closed");
     casync_task_release(task);
     close_spoiling_with_peer();
 }
