@@ -319,6 +319,9 @@ static void tasks(void) {
     NUMBER(casync_spawn_with, (&loop, &zero.task_desc, &zero.task_made), AN_ERROR);
     NUMBER(casync_spawn_with, (&loop, NULL, &zero.task_made), AN_ERROR);
     NUMBER(casync_spawn_with, (&loop, &zero.task_desc, NULL), AN_ERROR);
+    NUMBER(casync_spawn_detached, (NULL, returns_zero, NULL), AN_ERROR);
+    NUMBER(casync_spawn_detached, (&zero.loop, returns_zero, NULL), AN_ERROR);
+    NUMBER(casync_spawn_detached, (&loop, NULL, NULL), AN_ERROR);
     POINTER(casync_task_retain, (NULL));
     CALLED(casync_task_retain, (&zero.task));
     NOTHING(casync_task_release, (NULL));
@@ -644,6 +647,9 @@ static void streams(void) {
     NUMBER(casync_read_exactly_timeout, (&zero.stream, byte, 1, 5), AN_ERROR);
     NUMBER(casync_read_until_timeout, (NULL, "x", 1, &zero.data, 5), AN_ERROR);
     NUMBER(casync_read_until_timeout, (&zero.stream, "x", 1, &zero.data, 5), AN_ERROR);
+    NUMBER(casync_read_frame_timeout, (NULL, &zero.framing, &zero.data, 5), AN_ERROR);
+    NUMBER(casync_read_frame_timeout, (&zero.stream, &zero.framing, &zero.data, 5), AN_ERROR);
+    NUMBER(casync_read_frame_timeout, (&zero.stream, NULL, &zero.data, 5), AN_ERROR);
     NUMBER(casync_pause_reading, (NULL), AN_ERROR);
     NUMBER(casync_pause_reading, (&zero.stream), CASYNC_INVALID_STATE);
     NUMBER(casync_resume_reading, (NULL), AN_ERROR);
@@ -677,6 +683,8 @@ static void streams(void) {
     WITHOUT_OP(casync_drain_op, (&zero.stream, NULL));
     NUMBER(casync_drain, (NULL), AN_ERROR);
     NUMBER(casync_drain, (&zero.stream), AN_ERROR);
+    NUMBER(casync_drain_timeout, (NULL, 5), AN_ERROR);
+    NUMBER(casync_drain_timeout, (&zero.stream, 5), AN_ERROR);
     NUMBER(casync_set_write_limits, (NULL, 2, 1), AN_ERROR);
     NUMBER(casync_set_write_limits, (&zero.stream, 2, 1), CASYNC_INVALID_STATE);
     NUMBER(casync_write_eof, (NULL), AN_ERROR);
@@ -688,6 +696,8 @@ static void streams(void) {
     WITHOUT_OP(casync_finish_op, (&zero.stream, NULL));
     NUMBER(casync_finish, (NULL), AN_ERROR);
     NUMBER(casync_finish, (&zero.stream), AN_ERROR);
+    NUMBER(casync_finish_timeout, (NULL, 5), AN_ERROR);
+    NUMBER(casync_finish_timeout, (&zero.stream, 5), AN_ERROR);
     NUMBER(casync_abort, (NULL), AN_ERROR);
     NUMBER(casync_abort, (&zero.stream), CASYNC_INVALID_STATE);
     NOTHING(casync_close, (NULL));
@@ -712,6 +722,9 @@ static void streams(void) {
     NUMBER(casync_send_fd_frame, (NULL, 0, &zero.framing, byte, 1), AN_ERROR);
     NUMBER(casync_send_fd_frame, (&zero.stream, 0, NULL, byte, 1), AN_ERROR);
     NUMBER(casync_send_fd, (&zero.stream, 0, byte, 1), CASYNC_INVALID_STATE);
+    NUMBER(casync_send_fd_frame, (NULL, 0, &zero.framing, byte, 1), AN_ERROR);
+    NUMBER(casync_send_fd_frame, (&zero.stream, 0, &zero.framing, byte, 1), AN_ERROR);
+    NUMBER(casync_send_fd_frame, (&zero.stream, 0, NULL, byte, 1), AN_ERROR);
     NUMBER(casync_receive_fd, (NULL), AN_ERROR);
     NUMBER(casync_receive_fd, (&zero.stream), -EAGAIN);
     NOTHING(casync_stream_ref, (NULL, true));
@@ -739,6 +752,8 @@ static void servers(void) {
     WITHOUT_OP(casync_accept_op, (&zero.server, NULL, &zero.stream));
     NUMBER(casync_accept, (NULL, &zero.stream), AN_ERROR);
     NUMBER(casync_accept, (&zero.server, &zero.stream), AN_ERROR);
+    NUMBER(casync_accept_timeout, (NULL, &zero.stream, 5), AN_ERROR);
+    NUMBER(casync_accept_timeout, (&zero.server, &zero.stream, 5), AN_ERROR);
     FUTURE(casync_server_join_op, (NULL, &zero.op), AN_ERROR);
     FUTURE(casync_server_join_op, (&zero.server, &zero.op), 0);
     WITHOUT_OP(casync_server_join_op, (&zero.server, NULL));
@@ -939,8 +954,16 @@ static void waits(void) {
     NUMBER(casync_read_timeout, (NULL, byte, 1, 5), AN_ERROR);
     NUMBER(casync_read_exactly_timeout, (NULL, byte, 1, 5), AN_ERROR);
     NUMBER(casync_read_until_timeout, (NULL, "x", 1, &zero.data, 5), AN_ERROR);
+    NUMBER(casync_read_frame_timeout, (NULL, &zero.framing, &zero.data, 5), AN_ERROR);
+    NUMBER(casync_read_frame_timeout, (&zero.stream, NULL, &zero.data, 5), AN_ERROR);
     NUMBER(casync_drain, (NULL), AN_ERROR);
     NUMBER(casync_drain, (&zero.stream), CASYNC_INVALID_STATE);
+    NUMBER(casync_drain_timeout, (NULL, 5), AN_ERROR);
+    NUMBER(casync_drain_timeout, (&zero.stream, 5), AN_ERROR);
+    NUMBER(casync_write_all, (NULL, byte, 1), AN_ERROR);
+    NUMBER(casync_write_all, (&zero.stream, byte, 1), AN_ERROR);
+    NUMBER(casync_write_all_timeout, (NULL, byte, 1, 5), AN_ERROR);
+    NUMBER(casync_write_all_timeout, (&zero.stream, byte, 1, 5), AN_ERROR);
     NUMBER(casync_finish, (NULL), AN_ERROR);
     NUMBER(casync_finish, (&zero.stream), CASYNC_INVALID_STATE);
     NUMBER(casync_finish_timeout, (NULL, 5), AN_ERROR);
@@ -954,10 +977,14 @@ static void waits(void) {
     NUMBER(casync_server_wait_clients_timeout, (&zero.server, 5), 0);
     NUMBER(casync_accept, (NULL, &zero.stream), AN_ERROR);
     NUMBER(casync_accept, (&zero.server, &zero.stream), CASYNC_INVALID_STATE);
+    NUMBER(casync_accept_timeout, (NULL, &zero.stream, 5), AN_ERROR);
+    NUMBER(casync_accept_timeout, (&zero.server, &zero.stream, 5), AN_ERROR);
     NUMBER(casync_server_join, (NULL), AN_ERROR);
     NUMBER(casync_server_join, (&zero.server), 0);
     NUMBER(casync_server_wait_clients, (NULL), AN_ERROR);
     NUMBER(casync_server_wait_clients, (&zero.server), 0);
+    NUMBER(casync_server_wait_clients_timeout, (NULL, 5), AN_ERROR);
+    NUMBER(casync_server_wait_clients_timeout, (&zero.server, 5), 0);
     NUMBER(casync_datagram_send, (NULL, byte, 1, NULL), AN_ERROR);
     NUMBER(casync_datagram_send, (&zero.datagram, byte, 1, NULL), CASYNC_INVALID_STATE);
     NUMBER(casync_datagram_receive, (NULL, byte, 1, NULL), AN_ERROR);
