@@ -277,7 +277,7 @@ HELPER int64_t fails_if_cancelled(casync_loop *where, void *ms) {
 /* Takes no notice of being cancelled. */
 HELPER int64_t sleeps_on(casync_loop *where, void *ms) {
     int64_t end = casync_time(where) + CASYNC_MS((intptr_t)ms);
-    while (casync_time(where) < end) (void)casync_sleep(end - casync_time(where));
+    while (casync_time(where) < end) casync_ignore(casync_sleep(end - casync_time(where)));
     return (intptr_t)ms;
 }
 

@@ -294,7 +294,7 @@ TEST(stackless_task_gathers) {
 
 static void join_all(int count) {
     int i;
-    for (i = 0; i < count; i++) (void)casync_join(tasks[i]);
+    for (i = 0; i < count; i++) casync_ignore(casync_join(tasks[i]));
 }
 
 IN_TASK(wait_for_all) {

@@ -1486,7 +1486,7 @@ static int64_t waits_for_many(casync_loop *where, void *arg) {
     (void)where, (void)arg;
     waiters[0].future = &gate;
     waiters[1].future = &actors[0].stackless.future;
-    (void)casync_gather(waiters, 2, CASYNC_RETURN_ERRORS);
+    casync_ignore(casync_gather(waiters, 2, CASYNC_RETURN_ERRORS));
     return 0;
 }
 static int64_t shields(casync_loop *where, void *arg) {
