@@ -474,6 +474,50 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             self._accept_connection2(protocol_factory, conn, extra, sslcontext, server, *timeouts)
         )
 
+    async def _accept_connection2(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        conn: socket.socket,
+        extra: dict[str, Any],
+        sslcontext: Any = None,
+        server: asyncio.AbstractServer | None = None,
+        *timeouts: float | None,
+    ) -> None:
+        """As asyncio's, but a connection of which nothing could be made is closed at once, and reported
+        without debug mode, too."""
+        protocol = transport = waiter = None
+        try:
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            if sslcontext:
+                options = dict(zip(("ssl_handshake_timeout", "ssl_shutdown_timeout"), timeouts, strict=False))
+                transport = self._make_ssl_transport(
+                    conn,
+                    protocol,
+                    sslcontext,
+                    waiter,
+                    server_side=True,
+                    extra=extra,
+                    server=server,
+                    **options,
+                )
+            else:
+                transport = self._make_socket_transport(conn, protocol, waiter, extra=extra, server=server)
+            await waiter
+        except BaseException as error:
+            waiter = None  # it has the exception, whose traceback has this frame
+            (conn if transport is None else transport).close()
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise
+            if transport is None or self._debug:
+                context = {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                }
+                found = {"protocol": protocol, "transport": transport}
+                context.update((name, value) for name, value in found.items() if value is not None)
+                self.call_exception_handler(context)
+
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         """As asyncio's, through a second descriptor: the stream keeps watching the first."""
         reading = transp.is_reading()

@@ -82,12 +82,10 @@ static int serve_as_socket(loop *lp, PyObject *factory, PyObject *arguments, int
     return result == NULL ? -1 : 0;
 }
 
-static int serve_as_transport(loop *lp, PyObject *factory, PyObject *arguments, int fd,
-                              const casync_address *peer) {
-    PyObject *protocol = PyObject_CallNoArgs(factory), *server = PyTuple_GET_ITEM(arguments, 1);
-    transport *t = NULL;
-    if (protocol != NULL) t = transport_new(lp, fd, NULL, protocol, Py_None, Py_None, server, peer);
-    Py_XDECREF(protocol);
+static int serve_as_transport(loop *lp, PyObject *arguments, int fd, const casync_address *peer,
+                              PyObject *protocol) {
+    PyObject *server = PyTuple_GET_ITEM(arguments, 1);
+    transport *t = transport_new(lp, fd, NULL, protocol, Py_None, Py_None, server, peer);
     if (t == NULL) {
         close(fd);
         return -1;
@@ -96,36 +94,43 @@ static int serve_as_transport(loop *lp, PyObject *factory, PyObject *arguments, 
     return 0;
 }
 
-static int serve(loop *lp, PyObject *factory, PyObject *arguments, int fd, const casync_address *peer) {
-    int tls = PyObject_IsTrue(PyTuple_GET_ITEM(arguments, 0));
-    if (tls == 0 && !lp->debug) return serve_as_transport(lp, factory, arguments, fd, peer);
-    return serve_as_socket(lp, factory, arguments, fd);
+/* Reports the exception that is set, as _accept_connection2 in asyncio/selector_events.py words it. */
+static void serve_failed(loop *lp, PyObject *protocol) {
+    loop_report_current(lp, "Error on transport creation for incoming connection", NAME_PROTOCOL, protocol);
+}
+
+/* Takes the descriptor. */
+static void serve(loop *lp, PyObject *factory, PyObject *arguments, int fd, const casync_address *peer) {
+    PyObject *protocol;
+    if (PyTuple_GET_ITEM(arguments, 0) != Py_None || lp->debug) {
+        if (serve_as_socket(lp, factory, arguments, fd) < 0) serve_failed(lp, NULL);
+        return;
+    }
+    protocol = PyObject_CallNoArgs(factory);
+    if (protocol == NULL) close(fd);
+    if (protocol == NULL || serve_as_transport(lp, arguments, fd, peer, protocol) < 0)
+        serve_failed(lp, protocol == Py_None ? NULL : protocol);
+    Py_XDECREF(protocol);
 }
 
 /* A connection came. As in asyncio, whose tasks do this, it sees a copy of the server's context, and a
-   factory that fails costs its connection and no more. The factory may end the serving. */
+   factory that fails costs its connection and no more; but the exception handler hears of it without debug
+   mode, too. The factory may end the serving. */
 static void on_accepted(casync_server *server, int fd, const casync_address *peer) {
     serving *self = (serving *)(void *)server;
     loop *lp = self->loop;
     PyObject *factory = Py_NewRef(self->factory), *arguments = Py_NewRef(self->arguments);
     PyObject *context = PyContext_Copy(self->context);
-    int result = -1;
     if (context != NULL && PyContext_Enter(context) == 0) {
-        result = serve(lp, factory, arguments, fd, peer);
+        serve(lp, factory, arguments, fd, peer);
         PyContext_Exit(context);
     } else {
         close(fd);
+        serve_failed(lp, NULL);
     }
     Py_XDECREF(context);
     Py_DECREF(factory);
     Py_DECREF(arguments);
-    if (result < 0) {
-        PyObject *exception = take_exception();
-        if (ends_program(exception))
-            loop_end_run(lp, exception);
-        else
-            Py_DECREF(exception);
-    }
 }
 
 static serving *serving_new(loop *lp, PyObject *const *args, Py_ssize_t count) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import errno
 import os
 import socket
@@ -12,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Loop, Recorder, run_script, turns, unix_pair, within
+from support import Contexts, Loop, Recorder, receive_all, run_script, turns, unix_pair, within
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 
@@ -214,6 +215,88 @@ def test_a_protocol_factory_that_fails_costs_one_connection(casync: ModuleType) 
         server.close()
 
     casync.run(within(main()))
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["", "tls"])
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+def test_what_a_protocol_factory_raises_is_reported(
+    casync: ModuleType, contexts: Contexts, debug: bool, tls: bool
+) -> None:
+    """asyncio's own loop tells of it in debug mode alone."""
+    reports: list[dict[str, Any]] = []
+
+    def factory() -> Echo:
+        raise LookupError(variable.get())
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        variable.set("of the server's context")
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=contexts.server if tls else None)
+        variable.set("of another")
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setblocking(False)
+            assert await receive_all(client) == b""
+        server.close()
+        await server.wait_closed()
+
+    variable = contextvars.ContextVar[str]("variable")
+    casync.run(within(main()), debug=debug)
+    [report] = reports
+    assert report["message"] == "Error on transport creation for incoming connection"
+    assert str(report["exception"]) == "of the server's context"
+    assert set(report) == {"message", "exception"}
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+def test_what_is_no_protocol_costs_one_connection(casync: ModuleType, debug: bool) -> None:
+    """asyncio's own loop leaves the accepted socket to the garbage collector."""
+    reports: list[dict[str, Any]] = []
+    nonsense = object()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        protocols = iter([None, nonsense, Echo()])
+        server = await loop.create_server(lambda: next(protocols), "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        for _ in range(2):
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                assert await receive_all(client) == b""
+        await check_echo(loop, *address)
+        server.close()
+
+    casync.run(within(main()), debug=debug)
+    assert [type(report["exception"]) for report in reports] == [AttributeError] * 2
+    assert [report.get("protocol") for report in reports] == [None, nonsense]
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit"])
+def test_what_a_protocol_factory_raises_to_end_the_program(
+    loop_module: ModuleType, error: str, debug: bool
+) -> None:
+    output = run_script(
+        loop_module,
+        f"""
+        def factory(): raise {error}("of the factory")
+        async def main():
+            server = await loop.create_server(factory, "127.0.0.1", 0)
+            global client
+            client = socket.create_connection(server.sockets[0].getsockname())
+            await asyncio.Event().wait()
+        loop = new_event_loop()
+        loop.set_exception_handler(lambda _, context: print(context))
+        loop.set_debug({debug})
+        try:
+            loop.run_until_complete(main())
+        except {error} as error:
+            print(error)
+        os._exit(0)
+        """,
+    )
+    assert output == "of the factory\n"
 
 
 async def test_connecting_can_be_cancelled(loop: Loop) -> None:
