@@ -9,7 +9,8 @@
    Invariants: bytes are read, and connections accepted, in the step of who awaits them, never before: an
    operation that is cancelled takes nothing with it. As in asyncio the last who waits for a direction of a
    descriptor replaces the one before, who is not woken any more. The system calls never wait, also if the
-   socket is a blocking one.
+   socket is a blocking one. A connect() that the kernel does not go on with (EAGAIN) is tried again, or fails:
+   it is no connection.
 
    Costs: an operation that need not wait is one object and the system call. One that waits adds a
    future, its iterator and two handles (the watcher's, the task's). A request and its answer by sock_recv and
@@ -19,6 +20,10 @@
    their size; after one that filled half of what was asked for, the next goes to a bytes object at once. */
 
 #define RECEIVE_SIZE 65536 /* the loop's buffer; who asks for more gets an object of that size */
+
+/* A Unix socket that finds the queue of who listens full knocks again after so long, and twice that. */
+#define CONNECT_PAUSE CASYNC_MS(1)
+#define CONNECT_PAUSE_MAX CASYNC_MS(64)
 
 typedef struct sock_operation sock_operation;
 
@@ -36,6 +41,8 @@ struct sock_operation {
     loop *loop;
     PyObject *args[3]; /* by kind->parameters */
     handle *handle;    /* the watcher's, or NULL */
+    handle *timer;     /* that ends a pause, or NULL */
+    int64_t pause;     /* 0: the kernel will tell when to try again */
     PyObject *future;  /* that is awaited while the handle waits */
     Py_buffer data;    /* of sock_sendall, once begun: `obj` is NULL before */
     Py_ssize_t sent;   /* bytes of it */
@@ -302,14 +309,44 @@ static int attempt_connected(sock_operation *op, PyObject **result) {
     return -1;
 }
 
+/* Does the exception that is set have this errno? */
+static bool raised_errno(int number) {
+    PyObject *exception = take_exception();
+    PyObject *value = exception == NULL ? NULL : PyObject_GetAttrString(exception, "errno");
+    bool same = value != NULL && PyLong_CheckExact(value) && PyLong_AsLong(value) == number;
+    Py_XDECREF(value);
+    PyErr_Clear();
+    if (exception != NULL) raise_exception(exception);
+    return same;
+}
+
+/* connect() was EAGAIN: nothing is in progress, and the socket will not get ready (asyncio takes that for a
+   connection). Only for a Unix socket there is hope, as the queue of who listens was full (connect(2)): what
+   a blocking one waits for. */
+static int pause_connect(sock_operation *op) {
+    PyObject *exception = take_exception(), *family = PyObject_GetAttrString(op->args[0], "family");
+    long number = family == NULL ? -1 : PyLong_AsLong(family);
+    Py_XDECREF(family);
+    if (number != AF_UNIX) {
+        PyErr_Clear();
+        raise_exception(exception);
+        return -1;
+    }
+    Py_DECREF(exception);
+    op->pause = op->pause == 0 ? CONNECT_PAUSE : op->pause * 2;
+    if (op->pause > CONNECT_PAUSE_MAX) op->pause = CONNECT_PAUSE_MAX;
+    return 0;
+}
+
 /* sock_connect(sock, address), of which the address is resolved already. */
 static int attempt_connect(sock_operation *op, PyObject **result) {
-    int done;
+    PyObject *value;
     if (op->connecting) return attempt_connected(op, result);
-    done =
-        attempted(PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_CONNECT), op->args[1]), result);
+    value = PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_CONNECT), op->args[1]);
+    if (value == NULL && raised_errno(EAGAIN)) return pause_connect(op);
     op->connecting = true;
-    return done;
+    op->pause = 0;
+    return attempted(value, result);
 }
 
 static int sock_abandon(awaitable *Py_UNUSED(self)) { return 0; }
@@ -402,9 +439,40 @@ static int sock_watch(sock_operation *op) {
     return result;
 }
 
-/* Makes the future that the watcher's handle will wake. */
+static void sock_stop_timer(sock_operation *op) {
+    if (op->timer != NULL) handle_cancel_now(op->timer);
+    Py_CLEAR(op->timer);
+}
+
+/* Starts the timer that ends the pause. */
+static int sock_pause(sock_operation *op) {
+    loop *lp = op->loop;
+    handle *h;
+    int64_t result;
+    if (lp->closed) {
+        raise_closed();
+        return -1;
+    }
+    h = wrap_handle(lp, true, lp->state->sock_ready, (PyObject *)op);
+    if (h == NULL) return -1;
+    result = casync_call_later(&lp->casync, timer_of(h), op->pause, handle_run, h);
+    if (result < 0) {
+        Py_DECREF(h);
+        raise_os_error(result);
+        return -1;
+    }
+    sock_stop_timer(op);
+    op->timer = (handle *)Py_NewRef((PyObject *)h);
+    return 0;
+}
+
+/* Makes the future that the handle of the watcher, or of the timer, will wake. */
 static int sock_wait(sock_operation *op) {
-    if (op->handle == NULL && sock_watch(op) < 0) return -1;
+    if (op->pause > 0) {
+        if (sock_pause(op) < 0) return -1;
+    } else if (op->handle == NULL && sock_watch(op) < 0) {
+        return -1;
+    }
     op->woken = false;
     Py_XSETREF(op->future, loop_create_future(op->loop, NULL));
     if (op->future != NULL) op->awaitable.waiting = PyObject_GetIter(op->future);
@@ -415,6 +483,7 @@ static void sock_finish(awaitable *self) {
     sock_operation *op = (sock_operation *)self;
     if (op->loop == NULL) return;
     sock_unwatch(op);
+    sock_stop_timer(op);
     Py_CLEAR(op->future);
     if (op->data.obj != NULL) PyBuffer_Release(&op->data);
     for (int i = 0; i < 3; i++) Py_CLEAR(op->args[i]);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import collections.abc
+import contextlib
 import errno
 import gc
 import socket
@@ -353,6 +354,102 @@ async def test_connect_by_path(loop: Loop, tmp_path: Path, abstract: bool) -> No
         with accepted:
             await loop.sock_sendall(accepted, b"hello")
             assert await loop.sock_recv(client, 10) == b"hello"
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    """A Unix socket that listens, and its path; its queue is full."""
+    path = str(tmp_path / "full")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as queued:
+        listener.bind(path)
+        listener.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                client = queued.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        yield listener, path
+
+
+Full = tuple[socket.socket, str]
+
+
+async def connect_socket(path: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(client, path)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+async def connect_transport(path: str) -> asyncio.Transport:
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, path)
+    return transport
+
+
+async def connect_streams(path: str) -> asyncio.StreamWriter:
+    return (await asyncio.open_unix_connection(path))[1]
+
+
+connects_to_full = pytest.mark.parametrize("connect", [connect_socket, connect_transport, connect_streams])
+
+
+@connects_to_full
+def test_connecting_to_a_full_queue_waits(casync: ModuleType, full: Full, connect: Any) -> None:
+    """asyncio's own loop says that it is connected."""
+    listener, path = full
+
+    async def main() -> None:
+        connecting = await waits(asyncio.get_running_loop(), connect(path))
+        listener.accept()[0].close()
+        client = await connecting
+        sock = client if connect is connect_socket else client.get_extra_info("socket")
+        assert sock.getpeername() == path
+        client.close()
+
+    casync.run(main())
+
+
+@connects_to_full
+def test_who_waits_for_a_full_queue_can_give_up(casync: ModuleType, full: Full, connect: Any) -> None:
+    async def main() -> None:
+        connecting = await waits(asyncio.get_running_loop(), connect(full[1]))
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        del connecting
+        gc.collect()
+        assert asyncio.get_running_loop().metrics()["timers"] == 0
+
+    casync.run(main())
+
+
+@connects_to_full
+def test_who_waits_for_a_full_queue_hears_of_its_end(casync: ModuleType, full: Full, connect: Any) -> None:
+    async def main() -> None:
+        connecting = await waits(asyncio.get_running_loop(), connect(full[1]))
+        full[0].close()
+        with pytest.raises(ConnectionRefusedError):
+            await connecting
+
+    casync.run(main())
+
+
+def test_a_connect_that_cannot_begin_is_no_connection(casync: ModuleType) -> None:
+    class Exhausted(socket.socket):
+        def connect(self, address: object) -> None:
+            raise BlockingIOError(errno.EAGAIN, "no port is left")
+
+    async def main() -> None:
+        with Exhausted() as client:
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError, match="no port is left"):
+                await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", 1))
+
+    casync.run(main())
 
 
 async def test_a_refused_connection(loop: Loop) -> None:
