@@ -15,10 +15,8 @@ import collections
 import inspect
 import operator
 import selectors
-import signal
 import socket
 import sys
-import threading
 from asyncio import base_events, events, format_helpers, selector_events, sslproto
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import Context
@@ -129,7 +127,7 @@ class _Selector(selectors.BaseSelector):
             is_ready = loop._poll(0)
         else:
             # Another thread's call_soon_threadsafe is an event, too: asyncio reads it from its self-pipe.
-            is_ready = loop._with_wakeup_fd(loop._poll, timeout) or bool(loop._deque)
+            is_ready = loop._poll(timeout) or bool(loop._deque)
         if not is_ready:
             return []
         handle = events.Handle(loop._run_ready, (), loop, None)
@@ -159,6 +157,14 @@ class _TimerHandle(asyncio.TimerHandle):
 
 
 _TimerHandle.__name__ = "TimerHandle"  # for its repr
+
+
+class _SelfPipe(socket.socket):
+    """An end of the pipe by which signals wake the loop. It is younger than the loop: if nobody closes that,
+    the garbage collector may come here first, and must leave it for loop.close()."""
+
+    def __del__(self) -> None:
+        pass
 
 
 class EventLoop(native.Loop, asyncio.SelectorEventLoop):
@@ -237,7 +243,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             self._run_turns()
 
     def _run_turns(self) -> None:
-        self._with_wakeup_fd(self._run)
+        self._run()
 
     def _look_for_patches(self) -> None:
         """Has a program replaced what a turn is made of: in a class, or in the selector? (Setting one of
@@ -257,36 +263,19 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             self._asyncio_turns = True
             self._deque.extend(self._take_ready())
 
-    def _with_wakeup_fd(self, wait: Callable[..., _T], *args: Any) -> _T:
-        """In the main thread Python's signal handlers must be able to end the wait, also when the signal
-        came to another thread or just before the wait: the self-pipe is the wakeup fd meanwhile."""
-        if threading.current_thread() is not threading.main_thread():
-            return wait(*args)
-        ours = self._open_self_pipe().fileno()
-        try:
-            before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
-        except ValueError:  # the main thread of a subinterpreter has no signals
-            return wait(*args)
-        if before not in (-1, ours):  # the program's own: it stays, as with asyncio; EINTR ends waits, too
-            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-            return wait(*args)
-        try:
-            return wait(*args)
-        finally:
-            # Signals that come between runs must reach the handlers of the next run.
-            if not self._signal_handlers and before != ours:
-                signal.set_wakeup_fd(-1)
-
     def _make_self_pipe(self) -> None:
-        """Called by __init__. The native wakeup needs no pipe; signals get one when they need it."""
+        """Called by __init__. The native wakeup needs no pipe; add_signal_handler makes one when it needs it.
+        Who never calls that keeps signal.set_wakeup_fd to himself."""
         self._ssock = self._csock = None
         self._internal_fds += 1  # that of the native wakeup
 
-    def _open_self_pipe(self) -> socket.socket:
-        """The end that is written to, of a self-pipe made now if there is none."""
-        if self._csock is None:
-            super()._make_self_pipe()
-        return self._csock
+    def _open_self_pipe(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._ssock, self._csock = (_SelfPipe(fileno=end.detach()) for end in (ours, theirs))
+        self._ssock.setblocking(False)
+        self._csock.setblocking(False)
+        self._internal_fds += 1
+        self._add_reader(self._ssock.fileno(), self._read_from_self)
 
     def _close_self_pipe(self) -> None:
         self._internal_fds -= 1
@@ -295,7 +284,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
         self._check_closed()
-        self._open_self_pipe()
+        if self._csock is None:
+            self._open_self_pipe()
         super().add_signal_handler(sig, callback, *args)
 
     def _call_by_keyword(self, name: str, /, *args: Any, **kwargs: Any) -> Any:

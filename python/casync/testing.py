@@ -80,11 +80,7 @@ class VirtualTimeLoop(EventLoop):
         super().close()
 
     def _run_turns(self) -> None:
-        """Without signal handlers of its own, the loop does not wait for signals' sake."""
-        if self._signal_handlers:
-            super()._run_turns()
-        else:
-            self._run()
+        super()._run_turns()
         if self._deadlocked():
             report = io.StringIO()
             dump_tasks(self, report)

@@ -76,8 +76,9 @@ static void loop_check_deadlock(loop *self, int64_t timeout) {
     casync_wake(&self->casync);
 }
 
-/* Calls the handlers of signals that came since the last bytecode: where the wakeup descriptor is a program's
-   own, nothing would end the wait for them. What they queue ends it. */
+/* Calls the handlers of signals that came since the last bytecode: without a handler of the loop's own nothing
+   would end the wait for them. What they queue ends it. (One that comes between this and the system call is
+   handled when the wait ends by itself, as in asyncio, where that time is longer.) */
 static void loop_run_signal_handlers(loop *self) {
     if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
     if (self->error != NULL || self->stopping || casync__has_work(&self->casync)) casync_wake(&self->casync);

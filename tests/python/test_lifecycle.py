@@ -278,3 +278,36 @@ def test_the_interpreter_ends_well_with(loop_module: ModuleType, code: str) -> N
     code = textwrap.dedent(start) + textwrap.dedent(code)
     output = run_script(loop_module, code, "-W", "ignore")
     assert "Fatal" not in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+@pytest.mark.parametrize("second", [0, 1, 2])
+@pytest.mark.parametrize("flags", [[], ["-X", "dev"]], ids=["", "dev"])
+def test_a_loop_that_nobody_closes(
+    loop_module: ModuleType, first: int, second: int, flags: list[str]
+) -> None:
+    """The garbage collector ends objects in the order of their generations. Whatever that is, the loop closes
+    itself, and a warning says so."""
+    output = run_script(
+        loop_module,
+        f"""
+        import gc, warnings
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_: print(str(message).split(" <")[0])
+        sys.unraisablehook = lambda error: print("unraisable", error.exc_value)
+        gc.collect()
+        gc.disable()
+        loop = new_event_loop()
+        gc.collect({first})
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.add_signal_handler(signal.SIGUSR1, print)
+        gc.collect({second})
+        thread = loop.run_until_complete(loop.run_in_executor(None, threading.current_thread))
+        del loop
+        gc.collect()
+        thread.join()
+        print(signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, signal.set_wakeup_fd(-1))
+        """,
+        *flags,
+    )
+    assert output.splitlines() == ["unclosed event loop", "True -1"]

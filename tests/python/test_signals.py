@@ -102,10 +102,10 @@ WAITING_IN_A_THREAD = """
 """
 
 
-def interrupt(process: Any, loop_module: ModuleType) -> None:
-    """Sends SIGINT. asyncio's own loop sleeps on if it comes just before a wait: a stop ends that."""
+def interrupt(process: Any) -> None:
+    """Sends SIGINT. A loop sleeps on if it comes just before a wait: a stop ends that."""
     process.send_signal(signal.SIGINT)
-    for _ in range(TIMEOUT * 10 if loop_module is asyncio else 0):
+    for _ in range(TIMEOUT * 10):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
             return
@@ -134,7 +134,7 @@ def test_ctrl_c(loop_module: ModuleType, code: str, expected: list[str], flags: 
     process = start_script(loop_module, code, *flags)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    interrupt(process, loop_module)
+    interrupt(process)
     assert ended(process).splitlines() == expected
 
 
@@ -151,7 +151,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_program(loop_module: ModuleType) ->
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    interrupt(process, loop_module)
+    interrupt(process)
     assert "KeyboardInterrupt" in ended(process, status=-signal.SIGINT)
 
 
@@ -246,53 +246,141 @@ def plain_handler() -> Any:
     signal.signal(signal.SIGUSR1, before)
 
 
-# asyncio's own loop sleeps on if the signal comes to another thread, or just before the wait begins.
-def test_a_plain_signal_handler_runs_while_the_loop_waits(casync: ModuleType, plain_handler: Any) -> None:
+def send_until(happened: threading.Event) -> threading.Thread:
+    """Sends signals from another thread. One that comes just before a wait does not end it: the next does."""
+
+    def send_some() -> None:
+        while not happened.is_set():
+            send(signal.SIGUSR1)
+            happened.wait(0.1)
+
+    thread = threading.Thread(target=send_some)
+    thread.start()
+    return thread
+
+
+def test_a_plain_signal_handler_runs_while_the_loop_waits(
+    loop_module: ModuleType, plain_handler: Any
+) -> None:
     async def main() -> None:
-        loop, got = asyncio.get_running_loop(), asyncio.Event()
-        plain_handler(lambda *_: loop.call_soon_threadsafe(got.set))
-        thread = threading.Thread(target=send, args=(signal.SIGUSR1,))
-        thread.start()
+        loop, got, happened = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        def handler(*_: object) -> None:
+            loop.call_soon_threadsafe(got.set)
+            happened.set()
+
+        plain_handler(handler)
+        thread = send_until(happened)
         await got.wait()
         thread.join()
 
     for _ in range(20):
-        casync.run(within(main()))
+        loop = loop_module.new_event_loop()
+        loop.run_until_complete(within(main()))
+        loop.close()
 
 
 def test_an_exception_in_a_plain_signal_handler_leaves_the_loop(
-    casync: ModuleType, plain_handler: Any
+    loop_module: ModuleType, plain_handler: Any
 ) -> None:
-    def handler(*_: object) -> None:
-        raise KeyboardInterrupt("of the signal handler")  # an Exception might end with a callback it strikes
-
-    plain_handler(handler)
-    loop = casync.new_event_loop()
+    loop = loop_module.new_event_loop()
     for _ in range(20):
-        running = threading.Event()
-        loop.call_soon(running.set)
-        thread = threading.Thread(target=lambda running=running: (running.wait(), send(signal.SIGUSR1)))
-        thread.start()
-        with pytest.raises(KeyboardInterrupt, match="of the signal handler"):
+        happened, threads = threading.Event(), []
+
+        def handler(*_: object, happened: threading.Event = happened) -> None:
+            if not happened.is_set():
+                happened.set()
+                raise KeyboardInterrupt("of the handler")  # an Exception might end with a callback it strikes
+
+        plain_handler(handler)
+        loop.call_soon(lambda happened=happened, threads=threads: threads.append(send_until(happened)))
+        with pytest.raises(KeyboardInterrupt, match="of the handler"):
             loop.run_forever()
-        thread.join()
+        happened.wait()
+        for thread in threads:
+            thread.join()
     assert loop.run_until_complete(asyncio.sleep(0, "still works")) == "still works"
     loop.close()
 
 
-def test_the_wakeup_descriptor_is_restored_after_a_run(casync: ModuleType) -> None:
-    run_script(
-        casync,
-        """
+@pytest.mark.parametrize("thread", [False, True], ids=["main thread", "thread"])
+def test_the_wakeup_descriptor_is_the_programs_own(loop_module: ModuleType, thread: bool) -> None:
+    """Without signal handlers the loop does not even set it anew, which would change its other parameter."""
+    output = run_script(
+        loop_module,
+        f"""
         ours, theirs = socket.socketpair()
         ours.setblocking(False); theirs.setblocking(False)
-        signal.set_wakeup_fd(theirs.fileno())
+        async def main():
+            print("found", set_wakeup_fd(theirs.fileno()))
+            signal.set_wakeup_fd = None  # whoever calls it fails
+            await asyncio.sleep(0)
+            await asyncio.get_running_loop().run_in_executor(None, int)
+        def run_thread():
+            loop = new_event_loop()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+        set_wakeup_fd = signal.set_wakeup_fd
         loop = new_event_loop()
+        loop.run_until_complete(main())
+        if {thread}:
+            other = threading.Thread(target=run_thread)
+            other.start()
+            other.join()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
-        assert signal.set_wakeup_fd(-1) == theirs.fileno()
+        print("kept", set_wakeup_fd(-1) == theirs.fileno())
         """,
     )
+    assert output.splitlines() == ["found -1", "kept True"]
+
+
+def test_a_full_wakeup_descriptor_of_the_programs_own_warns_as_it_asked(loop_module: ModuleType) -> None:
+    output = run_script(
+        loop_module,
+        """
+        signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        try:
+            while True: theirs.send(bytes(4096))
+        except BlockingIOError: pass
+        loop = new_event_loop()
+        for warn in False, True:
+            signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=warn)
+            loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+            loop.run_until_complete(asyncio.sleep(0.001))
+        loop.close()
+        """,
+    )
+    assert output.count("handled") == 2
+    assert output.count("Exception ignored when trying to") == 1
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_wakeup_descriptor_while_there_are_handlers(loop_module: ModuleType, debug: bool) -> None:
+    output = run_script(
+        loop_module,
+        f"""
+        loop = new_event_loop()
+        loop.set_debug({debug})
+        def found():
+            before = signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(before)
+            return before != -1
+        print(found())
+        loop.add_signal_handler(signal.SIGUSR1, int)
+        print(found())
+        loop.run_until_complete(asyncio.sleep(0))
+        print(found())
+        loop.remove_signal_handler(signal.SIGUSR1)
+        print(found())
+        loop.add_signal_handler(signal.SIGUSR1, int)
+        loop.close()
+        print(found())
+        """,
+    )
+    assert output.split() == ["False", "True", "True", "False", "False"]
 
 
 def test_a_wakeup_descriptor_of_the_programs_own_is_told_meanwhile(loop_module: ModuleType) -> None:
