@@ -8,18 +8,22 @@
 
    Reading takes as many SSLObject.read calls as there are records. asyncio reads until SSLWantReadError, and
    each time into a buffer of 256 KiB; here a `record_counter` follows the record headers (RFC 8446, 5.1) of
-   what came in, so that it is known when nothing more can come and how long it is at most.
+   what came in, so that it is known when nothing more can come and how long it is at most. OpenSSL judges a
+   header before the rest of the record has come. So one that is not that of application data as they
+   ordinarily are is shown to it at once: its verdict may be the end.
 
    Invariants: `records.complete` is never less than the number of whole records that OpenSSL has not
-   consumed; it may be more (handshake records are counted, too), until a read that finds nothing sets it
-   right. A stream that does not look like records, or an SSLObject that is not the ssl module's own, is read
-   by asyncio's own methods.
+   consumed; it may be more (handshake records are counted, too, and headers that OpenSSL is to judge), until
+   a read that finds nothing sets it right. A stream that does not look like records, or an SSLObject that is
+   not the ssl module's own, is read by asyncio's own methods.
 
    Costs: a message of one record read is three calls (BIO write, SSL read, BIO read), one written two, and
    that of the transport. Data of several records is decrypted into one bytes object. */
 
 #define RECORD_HEADER 5
 #define RECORD_MAX 16384 /* bytes that one decrypts to */
+#define RECORD_EXPANSION                                                                                     \
+    256 /* what encryption may add to them (RFC 8446, 5.2; RFC 5246, 6.2.3 allows more) */
 
 /* Which asyncio state (SSLProtocolState) it is; the order of st->tls_states. */
 enum { TLS_WRAPPED, TLS_DO_HANDSHAKE, TLS_FLUSHING, TLS_SHUTDOWN, TLS_STATES };
@@ -28,6 +32,7 @@ typedef struct {
     uint8_t header[RECORD_HEADER];
     uint8_t header_size; /* of it, what has come */
     bool lost;           /* this is not a sequence of records */
+    bool shown;          /* the record under way is counted already, for OpenSSL to judge its header */
     size_t length;       /* of the record under way */
     size_t missing;      /* of these bytes, what has not come */
     size_t complete;     /* records that have come and were not read */
@@ -55,10 +60,24 @@ static bool is_record_header(const uint8_t *header) {
     return header[0] >= 20 && header[0] <= 24 && header[1] == 3; /* content type; major version */
 }
 
+/* Is it what application data have nowadays? OpenSSL finds no fault with that alone. */
+static bool is_ordinary_header(const record_counter *self) {
+    return self->header[0] == 23 && self->header[1] == 3 && self->header[2] == 3 &&
+           self->length <= RECORD_MAX + RECORD_EXPANSION;
+}
+
 static void count_record(record_counter *self) {
     self->complete++;
     self->size += self->length;
     self->header_size = 0;
+    self->shown = false;
+}
+
+/* Counts the record under way before it is complete, once, if its header alone may be wrong. */
+static void show_header(record_counter *self) {
+    if (self->lost || self->shown || self->header_size < RECORD_HEADER || is_ordinary_header(self)) return;
+    self->shown = true;
+    self->complete++;
 }
 
 static void count_records(record_counter *self, const uint8_t *data, size_t size) {
@@ -79,6 +98,7 @@ static void count_records(record_counter *self, const uint8_t *data, size_t size
         data += taken;
         size -= taken;
     }
+    show_header(self);
 }
 
 /* A read gave `size` bytes where `wanted` fitted: if less, it gave the rest of a record. */

@@ -289,6 +289,56 @@ async def test_bytes_that_are_no_records_end_the_connection(loop: Loop, versions
     peer.sock.close()
 
 
+@pytest.mark.parametrize("piece", [3, 5])
+@pytest.mark.parametrize(
+    ("header", "minimum"),
+    [
+        (b"\x17\x03\x03\xff\xff", 2),  # a length that no record has
+        (b"\x17\x03\x03\x48\x01", 2),  # one byte more than RFC 5246, 6.2.3 allows
+        (b"\x17\x03\x03\x41\x01", 3),  # the same of RFC 8446, 5.2
+        (b"\x63\x03\x03\x00\x20", 3),  # a type that there is not
+        (b"\x16\x03\x03\x00\x20", 3),  # one that must be encrypted
+        (b"\x17\x02\x03\x00\x20", 2),  # a version that there is not
+        (b"\x17\x03\x01\x00\x20", 2),  # another version than was agreed on
+    ],
+)
+@pytest.mark.parametrize("protocol", [Recorder, lambda: Buffered(100)])
+async def test_a_header_that_no_record_can_have_ends_the_connection(
+    loop: Loop, versions: Contexts, header: bytes, minimum: int, piece: int, protocol: Any
+) -> None:
+    """At once: the rest of the record never comes, unless OpenSSL sees only then what is wrong."""
+    server, peer = await connect_peer(versions, protocol)
+    await peer.send(b"before it")
+    await until(lambda: server.data == b"before it")
+    if peer.tls.version() < f"TLSv1.{minimum}":
+        header += bytes(int.from_bytes(header[3:], "big"))
+    for part in filter(None, (header[:piece], header[piece:])):
+        await loop.sock_sendall(peer.sock, part)
+        await turns(2)
+    await server.lost
+    assert isinstance(server.error, ssl.SSLError)
+    peer.sock.close()
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 100])
+async def test_records_that_are_not_of_data_come_in_pieces(loop: Loop, step: int) -> None:
+    """Their headers are shown to OpenSSL before they are complete."""
+    contexts = Contexts()
+    contexts.server.maximum_version = ssl.TLSVersion.TLSv1_2
+    server, peer = await connect_peer(contexts)
+    for message in b"first", b"second":
+        peer.tls.write(message)
+        if message == b"second":
+            with contextlib.suppress(ssl.SSLWantReadError):
+                peer.tls.unwrap()  # an alert: close_notify
+        await peer.flush(step)
+    await server.received(11)
+    await server.lost
+    assert server.data == b"firstsecond"
+    assert server.events == ["made", "data", "eof", "lost"]
+    peer.sock.close()
+
+
 async def test_a_certificate_asked_for_after_the_handshake(loop: Loop) -> None:
     contexts = Contexts()
     contexts.client.post_handshake_auth = True
