@@ -509,14 +509,24 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 self.call_exception_handler(context)
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
-        """As asyncio's, through a second descriptor: the stream keeps watching the first."""
+        """As asyncio's, through a second descriptor: the stream keeps watching the first. The connection's
+        end ends it, too."""
         reading = transp.is_reading()
         transp.pause_reading()
-        await transp._make_empty_waiter()
         try:
-            with transp._sock.dup() as sock:
-                sock.setblocking(False)
-                return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+            await transp._make_empty_waiter()
+            lost = transp._make_lost_waiter()
+            sock = transp._sock.dup()
+            sock.setblocking(False)
+            sending = asyncio.Task(self.sock_sendfile(sock, file, offset, count, fallback=False), loop=self)
+            sending.add_done_callback(lambda _: sock.close())
+            try:
+                await asyncio.wait((sending, lost), return_when=asyncio.FIRST_COMPLETED)
+                return sending.result() if sending.done() else lost.result()
+            finally:
+                for future in sending, lost:
+                    if not future.cancel() and not future.cancelled():
+                        future.exception()  # nobody else asks for it
         finally:
             transp._reset_empty_waiter()
             if reading:

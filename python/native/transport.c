@@ -502,6 +502,9 @@ static void transport_finish(transport *self, state *st) {
     }
 }
 
+/* What sendfile() raises then, as asyncio's. */
+#define LOST_MESSAGE "Connection is closed by peer"
+
 static void transport_lost(transport *self, int64_t error) {
     loop *lp = self->loop;
     PyObject *exception = self->exception, *result = NULL;
@@ -517,7 +520,7 @@ static void transport_lost(transport *self, int64_t error) {
     Py_XDECREF(exception);
     transport_finish(self, lp->state);
     if (self->empty_waiter != NULL) {
-        PyObject *lost = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
+        PyObject *lost = PyObject_CallFunction(PyExc_ConnectionError, "s", LOST_MESSAGE);
         if (lost == NULL || wake_waiter(lp->state, self->empty_waiter, NAME_SET_EXCEPTION, lost) < 0)
             loop_report_current(lp, "the waiter of sendfile failed", NAME_TRANSPORT, (PyObject *)self);
         Py_XDECREF(lost);
@@ -1012,6 +1015,16 @@ static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSE
     return Py_NewRef(self->empty_waiter);
 }
 
+/* _make_lost_waiter(): in the empty waiter's place, once that is done, a future that ends when the connection
+   does. */
+static PyObject *transport_make_lost_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *waiter;
+    if (self->loop == NULL) return PyErr_Format(PyExc_ConnectionError, LOST_MESSAGE);
+    waiter = loop_create_future(self->loop, NULL);
+    if (waiter != NULL) Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
+    return waiter;
+}
+
 static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
     Py_CLEAR(self->empty_waiter);
     if (self->flags & TRANSPORT_EMPTYING && self->fd >= 0) {
@@ -1327,6 +1340,7 @@ static PyMethodDef socket_transport_methods[] = {
      "'socket', 'sockname', 'peername'."},
     {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
     {"_make_empty_waiter", (PyCFunction)transport_make_empty_waiter, METH_NOARGS, NULL},
+    {"_make_lost_waiter", (PyCFunction)transport_make_lost_waiter, METH_NOARGS, NULL},
     {"_reset_empty_waiter", (PyCFunction)transport_reset_empty_waiter, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
