@@ -17,13 +17,13 @@ import operator
 import selectors
 import socket
 import sys
-from asyncio import base_events, events, format_helpers, selector_events, sslproto
+from asyncio import base_events, events, format_helpers, selector_events
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextvars import Context
 from typing import Any, TypeVar
 
 from ._extension import native
-from .tls import ssl_protocol_class
+from .tls import give_read_ahead, ssl_protocol_class, take_over_reader
 
 _T = TypeVar("_T")
 
@@ -400,7 +400,6 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
 
-    # 3.10 has no ssl_shutdown_timeout, and there is nothing of ours to use: see tls.py.
     if sys.version_info >= (3, 11):
 
         async def start_tls(
@@ -414,35 +413,80 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             ssl_handshake_timeout: float | None = None,
             ssl_shutdown_timeout: float | None = None,
         ) -> asyncio.Transport | None:
-            """As asyncio's, which names its own SSLProtocol; that also says what is wrong with arguments."""
-            cls = ssl_protocol_class()
-            options: dict[str, Any] = {
-                "server_side": server_side,
-                "server_hostname": server_hostname,
-                "ssl_handshake_timeout": ssl_handshake_timeout,
-                "ssl_shutdown_timeout": ssl_shutdown_timeout,
-            }
-            if (
-                cls is sslproto.SSLProtocol
-                or not isinstance(sslcontext, base_events.ssl.SSLContext)
-                or not getattr(transport, "_start_tls_compatible", False)
-            ):
-                return await super().start_tls(transport, protocol, sslcontext, **options)
-            waiter = self.create_future()
-            ssl_protocol = cls(self, protocol, sslcontext, waiter, call_connection_made=False, **options)
-            # What comes before connection_made is called must wait in the kernel.
-            transport.pause_reading()
-            transport.set_protocol(ssl_protocol)
-            made = self.call_soon(ssl_protocol.connection_made, transport)
-            resumed = self.call_soon(transport.resume_reading)
-            try:
-                await waiter
-            except BaseException:
-                transport.close()
-                made.cancel()
-                resumed.cancel()
-                raise
-            return ssl_protocol._app_transport
+            return await self._start_tls(
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+
+    else:
+
+        async def start_tls(
+            self,
+            transport: asyncio.WriteTransport,
+            protocol: asyncio.BaseProtocol,
+            sslcontext: Any,
+            *,
+            server_side: bool = False,
+            server_hostname: str | None = None,
+            ssl_handshake_timeout: float | None = None,
+        ) -> asyncio.Transport | None:
+            return await self._start_tls(
+                transport,
+                protocol,
+                sslcontext,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+            )
+
+    async def _start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        *,
+        server_side: bool,
+        **options: Any,
+    ) -> asyncio.Transport | None:
+        """As asyncio's of 3.14. What is wrong with arguments, asyncio's own says."""
+        if not isinstance(sslcontext, base_events.ssl.SSLContext) or not getattr(
+            transport, "_start_tls_compatible", False
+        ):
+            return await super().start_tls(
+                transport, protocol, sslcontext, server_side=server_side, **options
+            )
+        waiter = self.create_future()
+        ssl_protocol = ssl_protocol_class()(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            call_connection_made=False,
+            **options,
+        )
+        # What comes before connection_made is called must wait in the kernel.
+        transport.pause_reading()
+        read_ahead = take_over_reader(protocol, transport, ssl_protocol, server_side)
+        transport.set_protocol(ssl_protocol)
+        handles = [
+            self.call_soon(ssl_protocol.connection_made, transport),
+            self.call_soon(give_read_ahead, ssl_protocol, read_ahead),
+            self.call_soon(transport.resume_reading),
+        ]
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            for handle in handles:
+                handle.cancel()
+            raise
+        return ssl_protocol._app_transport
 
     def _serve(
         self,

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from asyncio import sslproto
+import asyncio
+from asyncio import protocols, sslproto
 from typing import Any
 
 from ._extension import native
@@ -81,3 +82,36 @@ def ssl_protocol_class() -> Any:
     known."""
     unpatched = all(vars(cls) == before for cls, before in _passed_by)
     return _native if unpatched and sslproto.SSLProtocol is _known else sslproto.SSLProtocol
+
+
+def take_over_reader(
+    protocol: asyncio.BaseProtocol, transport: asyncio.BaseTransport, ssl_protocol: Any, server_side: bool
+) -> bytes:
+    """For start_tls: the protocol's StreamReader, if it has one, holds the TLS transport back from now on.
+    What it has read ahead on a server is the client's first words in TLS, and is taken out. (On a client
+    nothing is: servers wait for those.)"""
+    reader = getattr(protocol, "_stream_reader", None)
+    if not isinstance(protocol, asyncio.StreamReaderProtocol) or reader is None:
+        return b""
+    if reader._transport is transport:
+        has_transport = hasattr(
+            ssl_protocol, "_get_app_transport"
+        )  # since 3.11 it is made when it is asked for
+        reader._transport = (
+            ssl_protocol._get_app_transport() if has_transport else ssl_protocol._app_transport
+        )
+        reader._paused = False  # start_tls resumes the old one
+    read_ahead = bytes(reader._buffer) if server_side else b""
+    if read_ahead:
+        reader._buffer.clear()
+    return read_ahead
+
+
+def give_read_ahead(ssl_protocol: Any, data: bytes) -> None:
+    """Once the protocol has its transport."""
+    if not data:
+        return
+    if hasattr(ssl_protocol, "data_received"):
+        ssl_protocol.data_received(data)
+    else:
+        protocols._feed_data_to_buffered_proto(ssl_protocol, data)

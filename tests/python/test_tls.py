@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Contexts, Loop, Recorder, pattern
+from support import Contexts, Loop, Recorder, pattern, until, within
 
 
 @pytest.fixture
@@ -157,3 +159,72 @@ async def test_start_tls_on_a_stream(loop: Loop, contexts: Contexts) -> None:
         assert await reader.readline() == b"HELLO\n"
         writer.close()
         await writer.wait_closed()
+
+
+def test_start_tls_takes_over_what_was_read_ahead(casync: ModuleType, contexts: Contexts) -> None:
+    """As asyncio's does since 3.14: the client's first words in TLS may come with the line before them."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        assert await reader.readline() == b"PROXY\n"
+        await until(lambda: len(reader._buffer) >= len(hello))
+        protocol = writer.transport.get_protocol()
+        secure = await loop.start_tls(writer.transport, protocol, contexts.server, server_side=True)
+        assert reader._transport is secure
+        secure.write((await reader.readline()).upper())
+        secure.close()
+        await until(writer.transport.is_closing)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as sock:
+            sock.setblocking(False)
+            await loop.sock_sendall(sock, b"PROXY\n" + hello)
+            await until_done(tls.do_handshake, sock)
+            tls.write(b"hello\n")
+            assert await until_done(tls.read, sock) == b"HELLO\n"
+        server.close()
+
+    async def until_done(action: Callable[[], Any], sock: socket.socket) -> Any:
+        while True:
+            try:
+                await asyncio.get_running_loop().sock_sendall(sock, outgoing.read())
+                return action()
+            except ssl.SSLWantReadError:
+                await asyncio.get_running_loop().sock_sendall(sock, outgoing.read())
+                incoming.write(await asyncio.get_running_loop().sock_recv(sock, 65536))
+
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = contexts.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read()
+    casync.run(within(main()))
+
+
+def test_a_reader_holds_the_tls_transport_back_after_start_tls(
+    casync: ModuleType, contexts: Contexts
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        protocol = writer.transport.get_protocol()
+        secure = await loop.start_tls(writer.transport, protocol, contexts.server, server_side=True)
+        await until(lambda: reader._paused)
+        assert await reader.readexactly(1_000_000) == pattern(1_000_000)
+        secure.write(b"all of it")
+        secure.close()
+        await until(writer.transport.is_closing)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1000)
+        plain, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+        secure = await loop.start_tls(plain, protocol, contexts.client, server_hostname="localhost")
+        secure.write(pattern(1_000_000))
+        assert await protocol.received(9) == b"all of it"
+        secure.close()
+        await protocol.lost
+        server.close()
+
+    casync.run(within(main()))
