@@ -293,6 +293,18 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         call = inspect.signature(getattr(base_events.BaseEventLoop, name)).bind(self, *args, **kwargs)
         return getattr(native.Loop, name)(*call.args, **call.kwargs)
 
+    if sys.version_info < (3, 11):
+        # Not asyncio's of this version, whose functions the native methods would pass for.
+
+        async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
+            return await super().sock_recvfrom(sock, bufsize)
+
+        async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+            return await super().sock_recvfrom_into(sock, buf, nbytes)
+
+        async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+            return await super().sock_sendto(sock, data, address)
+
     # -- debug mode, and while observed: asyncio's own handles, in the native queue --
 
     def _run_handle(self, handle: Any) -> None:

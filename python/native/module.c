@@ -54,23 +54,15 @@ static PyMethodDef loop_methods[] = {
     {"_enqueue", FASTCALL(loop_enqueue), METH_FASTCALL, NULL},
     {"_enqueue_at", FASTCALL(loop_enqueue_at), METH_FASTCALL, NULL},
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},
-    {"sock_recv", FASTCALL(loop_sock_recv), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recv($self, sock, n)\n--\n\nReceive up to n bytes."},
-    {"sock_recv_into", FASTCALL(loop_sock_recv_into), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recv_into($self, sock, buf)\n--\n\nReceive into a buffer; how many bytes."},
+#if PY_VERSION_HEX < 0x030B0000 /* else they are among sock_methods: see sock.c */
     {"sock_recvfrom", FASTCALL(loop_sock_recvfrom), METH_FASTCALL | METH_KEYWORDS,
      "sock_recvfrom($self, sock, bufsize)\n--\n\nReceive a datagram; (bytes, address)."},
     {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
      "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into a buffer; (size, "
      "address)."},
-    {"sock_accept", FASTCALL(loop_sock_accept), METH_FASTCALL | METH_KEYWORDS,
-     "sock_accept($self, sock)\n--\n\nAccept a connection; (socket, address)."},
-    {"sock_sendall", FASTCALL(loop_sock_sendall), METH_FASTCALL | METH_KEYWORDS,
-     "sock_sendall($self, sock, data)\n--\n\nSend all of it."},
     {"sock_sendto", FASTCALL(loop_sock_sendto), METH_FASTCALL | METH_KEYWORDS,
      "sock_sendto($self, sock, data, address)\n--\n\nSend a datagram; how many bytes."},
-    {"sock_connect", FASTCALL(loop_sock_connect), METH_FASTCALL | METH_KEYWORDS,
-     "sock_connect($self, sock, address)\n--\n\nConnect to an address."},
+#endif
     {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL, NULL},
     {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
     {"_remove_reader", (PyCFunction)loop_remove_reader, METH_O, NULL},
@@ -157,6 +149,8 @@ static int import_asyncio(state *st) {
         {&st->reader_feed_data, "asyncio.streams", "StreamReader.feed_data"},
         {&st->reader_wait_for_data, "asyncio.streams", "StreamReader._wait_for_data"},
         {&st->reader_exception, "asyncio.streams", "StreamReader.exception"},
+        {&st->reader_maybe_resume, "asyncio.streams", "StreamReader._maybe_resume_transport"},
+        {&st->protocol_drain_helper, "asyncio.streams", "StreamReaderProtocol._drain_helper"},
         {&st->protocol_data_received, "asyncio.streams", "StreamReaderProtocol.data_received"},
         {&st->incomplete_read_error, "asyncio.exceptions", "IncompleteReadError"},
         {&st->limit_overrun_error, "asyncio.exceptions", "LimitOverrunError"},
@@ -290,6 +284,15 @@ static int add_function_table(PyObject *module) {
     return result;
 }
 
+static int add_all_methods(state *st) {
+    PyObject *loop = import_attribute("asyncio.selector_events", "BaseSelectorEventLoop");
+    int result = loop == NULL ? -1 : add_methods(st, st->loop_type, sock_methods, loop, false);
+    Py_XDECREF(loop);
+    if (result < 0) return -1;
+    if (add_methods(st, st->stream_type, stream_methods, st->asyncio_reader, true) < 0) return -1;
+    return add_methods(st, st->writer_type, writer_methods, st->asyncio_writer, true);
+}
+
 static int native_exec(PyObject *module) {
     state *st = (state *)PyModule_GetState(module);
     if (add_function_table(module) < 0) return -1;
@@ -297,12 +300,14 @@ static int native_exec(PyObject *module) {
         import_asyncio(st) < 0 || check_snapshots(st) < 0)
         return -1;
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
+    if (add_type(module, &st->method_type, &method_spec, NULL) < 0) return -1;
     if (add_type(module, &st->handle_type, &handle_spec, NULL) < 0) return -1;
     if (add_type(module, &st->timer_type, &timer_spec, NULL) < 0) return -1;
     if (add_type(module, &st->operation_type, &operation_spec, NULL) < 0) return -1;
     if (add_type(module, &st->drain_type, &drain_spec, NULL) < 0) return -1;
     if (add_type(module, &st->reader_type, &reader_spec, NULL) < 0) return -1;
-    if (add_type(module, &st->stream_type, &stream_spec, st->asyncio_reader) < 0) return -1;
+    if (add_type(module, &st->released_type, &released_spec, st->asyncio_reader) < 0) return -1;
+    if (add_type(module, &st->stream_type, &stream_spec, (PyObject *)st->released_type) < 0) return -1;
     if (add_type(module, &st->writer_type, &writer_spec, st->asyncio_writer) < 0) return -1;
     if (add_type(module, &st->clients_type, &clients_spec, NULL) < 0) return -1;
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
@@ -311,7 +316,7 @@ static int native_exec(PyObject *module) {
     if (add_tls_types(module, st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;
-    return add_transport_types(module, st);
+    return add_transport_types(module, st) < 0 || add_all_methods(st) < 0 ? -1 : keep_classes(st);
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg) {

@@ -12,7 +12,7 @@
    the run waits in loop->error.
 
    Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c,
-   awaitable.c, streams.c, sock.c, tls.c, server.c, module.c. */
+   awaitable.c, method.c, streams.c, sock.c, tls.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -133,7 +133,14 @@
     X(STREAM_READER_REFERENCE, "_stream_reader_wr")                                                          \
     X(DRAIN, "drain")                                                                                        \
     X(CLIENTS, "_clients")                                                                                   \
-    X(CLASS, "__class__")
+    X(CLASS, "__class__")                                                                                    \
+    X(DOC, "__doc__")                                                                                        \
+    X(MODULE, "__module__")                                                                                  \
+    X(ANNOTATIONS, "__annotations__")                                                                        \
+    X(WRITER_PROTOCOL, "_protocol")                                                                          \
+    X(WRITER_READER, "_reader")                                                                              \
+    X(MAYBE_RESUME, "_maybe_resume_transport")                                                               \
+    X(DRAIN_HELPER, "_drain_helper")
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
@@ -143,12 +150,17 @@ enum name { NAMES(ENUMERATE) NAME_COUNT };
 #define NAME_TEXT(name, text) text,
 static const char *const name_texts[NAME_COUNT] = {NAMES(NAME_TEXT)};
 
+#define WATCHED_CLASSES 4 /* see method.c */
+
 /* What the module has of its own in each interpreter. */
 typedef struct {
     /* References, for the collector to visit: */
     PyTypeObject *loop_type, *handle_type, *timer_type;
     PyTypeObject *transport_types[4]; /* by enum transport_kind */
+    PyTypeObject *method_type;        /* see method.c */
+    PyObject *kept_classes;           /* also */
     PyTypeObject *operation_type, *drain_type, *stream_type, *reader_type, *writer_type; /* see streams.c */
+    PyTypeObject *released_type;                                                         /* also */
     PyTypeObject *clients_type;                                                          /* see server.c */
     PyTypeObject *sock_operation_type; /* see sock.c, and of it: */
     PyObject *sock_ready, *socket_recv, *socket_recv_into, *socket_send, *check_ssl_socket;
@@ -172,6 +184,7 @@ typedef struct {
     PyObject *reader_functions[4];                          /* by enum read_kind */
     PyObject *asyncio_writer, *writer_write, *writer_drain; /* StreamWriter */
     PyObject *reader_feed_data, *reader_wait_for_data, *reader_exception, *protocol_data_received;
+    PyObject *reader_maybe_resume, *protocol_drain_helper;
     PyObject *incomplete_read_error, *limit_overrun_error;
     PyObject *newline;                                            /* b"\n" */
     PyObject *ssl_object_type, *ssl_again_errors, *tls_states[4]; /* by what tls.c enumerates */
@@ -181,10 +194,12 @@ typedef struct {
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
     uint32_t spare_handle_count, spare_timer_count;
-    uint32_t unpatched_version;  /* that of asyncio.TimerHandle when _run was asyncio's own; or 0 */
-    bool attach_takes_transport; /* Server._attach(transport), since 3.13 */
-    bool snapshots;              /* see context.c */
-    bool knows_sockets;          /* see sock.c */
+    uint32_t unpatched_version;         /* that of asyncio.TimerHandle when _run was asyncio's own; or 0 */
+    bool attach_takes_transport;        /* Server._attach(transport), since 3.13 */
+    bool snapshots;                     /* see context.c */
+    bool knows_sockets;                 /* see sock.c */
+    bool streams_own, streams_changed;  /* see method.c */
+    unsigned versions[WATCHED_CLASSES]; /* of types, when method.c looked at them last */
 } state;
 
 #define STATE_REFERENCES (offsetof(state, spare_handles) / sizeof(PyObject *))
@@ -336,6 +351,7 @@ static PyObject *follow(PyObject *reference) {
 #include "pipe.c"
 #include "datagram.c"
 #include "awaitable.c"
+#include "method.c"
 #include "streams.c"
 #include "sock.c"
 #include "tls.c"

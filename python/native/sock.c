@@ -657,8 +657,9 @@ static PyObject *new_sock_operation(loop *self, const sock_kind *kind, PyObject 
 }
 
 #define SOCK_METHOD(name)                                                                                    \
-    static PyObject *loop_##name(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {  \
-        return new_sock_operation(self, &name##_kind, args, count, keywords);                                \
+    static PyObject *loop_##name(PyObject *self, PyObject *const *args, Py_ssize_t count,                    \
+                                 PyObject *keywords) {                                                       \
+        return new_sock_operation((loop *)self, &name##_kind, args, count, keywords);                        \
     }
 
 SOCK_METHOD(sock_recv)
@@ -669,3 +670,15 @@ SOCK_METHOD(sock_accept)
 SOCK_METHOD(sock_sendall)
 SOCK_METHOD(sock_sendto)
 SOCK_METHOD(sock_connect)
+
+static const method_definition sock_methods[] = {{"sock_recv", loop_sock_recv},
+                                                 {"sock_recv_into", loop_sock_recv_into},
+                                                 {"sock_accept", loop_sock_accept},
+                                                 {"sock_sendall", loop_sock_sendall},
+                                                 {"sock_connect", loop_sock_connect},
+#if PY_VERSION_HEX >= 0x030B0000 /* asyncio of 3.10 has not these: see loop_methods */
+                                                 {"sock_recvfrom", loop_sock_recvfrom},
+                                                 {"sock_recvfrom_into", loop_sock_recvfrom_into},
+                                                 {"sock_sendto", loop_sock_sendto},
+#endif
+                                                 {NULL, NULL}};

@@ -9,6 +9,11 @@
    server's callback gets is adopted likewise, for write() and drain(). (That of open_connection() is not:
    asyncio makes it where no loop can see it.)
 
+   What a program patches later has its way. In asyncio's classes: then all methods here, and the feed, leave
+   it to asyncio's functions (method.c), for as long. In an object that is adopted: then it is released, and
+   has asyncio's methods from then on. In a protocol, which stays as it is: it is asked for its data_received
+   at each feed.
+
    Invariants: a reader and what feeds it know each other (both borrowed; whoever goes first tells the
    other). A feed may hand the operation that waits bytes that never were in the buffer; one that is
    cancelled before it could return them puts them back.
@@ -367,22 +372,19 @@ static PyObject *stream_readuntil(PyObject *stream, PyObject *const *args, Py_ss
     return new_operation(st, stream, READ_UNTIL, -1, separator ? separator : st->newline);
 }
 
-static PyObject *stream_readline(PyObject *stream, PyObject *Py_UNUSED(ignored)) {
+static PyObject *stream_readline(PyObject *stream, PyObject *const *args, Py_ssize_t count,
+                                 PyObject *keywords) {
     state *st = stream_state(stream);
+    if (count > 0 || keywords != NULL)
+        return call_base(st->reader_functions[READ_LINE], stream, args, count, keywords);
     return new_operation(st, stream, READ_LINE, -1, st->newline);
 }
 
-static PyMethodDef stream_methods[] = {
-    {"read", FASTCALL(stream_read), METH_FASTCALL | METH_KEYWORDS,
-     "read($self, n=-1)\n--\n\nRead up to n bytes; all until the end if n is negative."},
-    {"readexactly", FASTCALL(stream_readexactly), METH_FASTCALL | METH_KEYWORDS,
-     "readexactly($self, n)\n--\n\nRead exactly n bytes."},
-    {"readuntil", FASTCALL(stream_readuntil), METH_FASTCALL | METH_KEYWORDS,
-     "readuntil($self, separator=b'\\n')\n--\n\nRead up to and with a separator."},
-    {"readline", (PyCFunction)stream_readline, METH_NOARGS,
-     "readline($self)\n--\n\nRead up to and with a newline."},
-    {NULL, NULL, 0, NULL},
-};
+static const method_definition stream_methods[] = {{"read", stream_read},
+                                                   {"readexactly", stream_readexactly},
+                                                   {"readuntil", stream_readuntil},
+                                                   {"readline", stream_readline},
+                                                   {NULL, NULL}};
 
 /* ---- an adopted reader: its attributes ---- */
 
@@ -493,14 +495,24 @@ static PyGetSetDef stream_getsets[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, "asyncio.StreamReader, whose read methods are native."},
-    {Py_tp_methods, stream_methods},
+static int stream_setattro(PyObject *stream, PyObject *name, PyObject *value);
+
+/* One that was released keeps its native half: asyncio's methods work on that by the attributes. */
+static PyType_Slot released_slots[] = {
+    {Py_tp_doc, "asyncio.StreamReader, whose attributes are native."},
     {Py_tp_getset, stream_getsets},
+    {Py_tp_setattro, stream_setattro},
     {0, NULL},
 };
 
-/* Adds nothing to the base, so that an object of that may become one of this. */
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, "asyncio.StreamReader, whose read methods are native."},
+    {0, NULL},
+};
+
+/* They add nothing to the base, so that an object of that may become one of them. */
+static PyType_Spec released_spec = {"casync._native.ReleasedStreamReader", 0, 0,
+                                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, released_slots};
 static PyType_Spec stream_spec = {"casync._native.StreamReader", 0, 0, Py_TPFLAGS_DEFAULT, stream_slots};
 
 /* ---- an adopted reader: its native half ---- */
@@ -566,23 +578,14 @@ static reader *reader_new(state *st, PyObject *stream) {
 
 /* ---- adopting ---- */
 
-/* Is object.name asyncio's own function? Anything else (patched, derived, replaced in the object) is not. */
-static bool is_unpatched(state *st, PyObject *object, enum name name, PyObject *function) {
-    PyObject *method = PyObject_GetAttr(object, st->names[name]);
-    bool same = method != NULL && PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == function;
-    if (method == NULL) PyErr_Clear();
-    Py_XDECREF(method);
-    return same;
-}
-
 static bool reader_is_asyncios(state *st, PyObject *stream) {
     if ((PyObject *)Py_TYPE(stream) != st->asyncio_reader) return false;
     for (int kind = 0; kind <= READ_LINE; kind++)
-        if (!is_unpatched(st, stream, (enum name)(NAME_READ + kind), st->reader_functions[kind]))
-            return false;
-    return is_unpatched(st, stream, NAME_FEED_DATA, st->reader_feed_data) &&
-           is_unpatched(st, stream, NAME_WAIT_FOR_DATA, st->reader_wait_for_data) &&
-           is_unpatched(st, stream, NAME_EXCEPTION, st->reader_exception);
+        if (!has_function(stream, st->names[NAME_READ + kind], st->reader_functions[kind])) return false;
+    return has_function(stream, st->names[NAME_FEED_DATA], st->reader_feed_data) &&
+           has_function(stream, st->names[NAME_WAIT_FOR_DATA], st->reader_wait_for_data) &&
+           has_function(stream, st->names[NAME_MAYBE_RESUME], st->reader_maybe_resume) &&
+           has_function(stream, st->names[NAME_EXCEPTION], st->reader_exception);
 }
 
 /* Makes the class of a StreamReader ours, and gives it a native half: this, a new reference; NULL, maybe with
@@ -595,6 +598,44 @@ static reader *adopt_reader(state *st, PyObject *stream) {
         PyObject_SetAttr(stream, st->names[NAME_CLASS], (PyObject *)st->stream_type) < 0)
         Py_CLEAR(self);
     return self;
+}
+
+/* From now on its methods are asyncio's, and so is its feed's way. */
+static int release_reader(state *st, PyObject *stream) {
+    reader *self = reader_of(st, stream);
+    if (self != NULL && self->feed != NULL) feed_close(self->feed);
+    Py_XDECREF((PyObject *)self);
+    return self == NULL ? -1 : PyObject_SetAttr(stream, st->names[NAME_CLASS], (PyObject *)st->released_type);
+}
+
+/* A program has given it another class: asyncio's attributes are the object's own again. */
+static int abandon_reader(state *st, PyObject *stream) {
+    reader *self = reader_of(st, stream);
+    int result = self == NULL ? -1 : 0;
+    if (self != NULL && self->feed != NULL) feed_close(self->feed);
+    for (int i = NAME_READER_BUFFER; i <= NAME_READER_PAUSED && result == 0; i++) {
+        PyObject *value = reader_get(self, (enum name)i);
+        result = value == NULL ? -1 : PyObject_SetAttr(stream, st->names[i], value);
+        Py_XDECREF(value);
+    }
+    Py_XDECREF((PyObject *)self);
+    return result;
+}
+
+/* Does an object of this type have the name from asyncio's class: a method, say? */
+static bool is_inherited(PyTypeObject *type, PyObject *name) {
+    PyObject *found = _PyType_Lookup(type, name);
+    return found != NULL && !Py_IS_TYPE(found, &PyGetSetDescr_Type);
+}
+
+static int stream_setattro(PyObject *stream, PyObject *name, PyObject *value) {
+    state *st = stream_state(stream);
+    bool patches = Py_IS_TYPE(stream, st->stream_type) && is_inherited(Py_TYPE(stream), name);
+    if (PyObject_GenericSetAttr(stream, name, value) < 0) return -1;
+    if (patches) return release_reader(st, stream);
+    return Py_IS_TYPE(stream, st->stream_type) || Py_IS_TYPE(stream, st->released_type)
+               ? 0
+               : abandon_reader(st, stream);
 }
 
 /* ---- an adopted writer ---- */
@@ -631,7 +672,8 @@ static bool writer_is_drained(state *st, PyObject *writer) {
     PyObject *object;
     transport *t = writer_transport(st, writer, &object);
     bool drained = t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
-                   !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED));
+                   !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED)) &&
+                   has_function(t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
     if (object == NULL) PyErr_Clear();
     Py_XDECREF(object);
     return drained;
@@ -675,25 +717,33 @@ static PyType_Slot drain_slots[] = {
 static PyType_Spec drain_spec = {"casync._native.DrainOperation", sizeof(drain_operation), 0, AWAITABLE_FLAGS,
                                  drain_slots};
 
-static PyObject *writer_drain(PyObject *writer, PyObject *Py_UNUSED(ignored)) {
+static PyObject *writer_drain(PyObject *writer, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     state *st = stream_state(writer);
-    drain_operation *self = (drain_operation *)new_awaitable(st->drain_type, &drain_kind);
+    drain_operation *self;
+    if (count > 0 || keywords != NULL) return call_base(st->writer_drain, writer, args, count, keywords);
+    self = (drain_operation *)new_awaitable(st->drain_type, &drain_kind);
     if (self == NULL) return NULL;
     self->writer = Py_NewRef(writer);
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
-static PyMethodDef writer_methods[] = {
-    {"write", FASTCALL(writer_write), METH_FASTCALL | METH_KEYWORDS,
-     "write($self, data)\n--\n\nSend data; never blocks."},
-    {"drain", (PyCFunction)writer_drain, METH_NOARGS, "drain($self)\n--\n\nWait until more may be written."},
-    {NULL, NULL, 0, NULL},
-};
+static const method_definition writer_methods[] = {
+    {"write", writer_write}, {"drain", writer_drain}, {NULL, NULL}};
+
+/* One in which a program puts something in the place of asyncio's is asyncio's again. */
+static int writer_setattro(PyObject *writer, PyObject *name, PyObject *value) {
+    state *st = stream_state(writer);
+    bool patches = is_inherited(Py_TYPE(writer), name) ||
+                   PyUnicode_Compare(name, st->names[NAME_WRITER_PROTOCOL]) == 0 ||
+                   PyUnicode_Compare(name, st->names[NAME_WRITER_READER]) == 0;
+    if (PyObject_GenericSetAttr(writer, name, value) < 0) return -1;
+    return patches ? PyObject_SetAttr(writer, st->names[NAME_CLASS], st->asyncio_writer) : 0;
+}
 
 static PyType_Slot writer_slots[] = {
     {Py_tp_doc, "asyncio.StreamWriter, whose write() and drain() are native."},
-    {Py_tp_methods, writer_methods},
+    {Py_tp_setattro, writer_setattro},
     {0, NULL},
 };
 
@@ -702,8 +752,8 @@ static PyType_Spec writer_spec = {"casync._native.StreamWriter", 0, 0, Py_TPFLAG
 /* Makes the class of a StreamWriter ours, if it is asyncio's own and its reader's native: else nothing. */
 static void adopt_writer(state *st, PyObject *stream, PyObject *writer) {
     if (Py_TYPE(stream) == st->stream_type && (PyObject *)Py_TYPE(writer) == st->asyncio_writer &&
-        is_unpatched(st, writer, NAME_WRITE, st->writer_write) &&
-        is_unpatched(st, writer, NAME_DRAIN, st->writer_drain))
+        has_function(writer, st->names[NAME_WRITE], st->writer_write) &&
+        has_function(writer, st->names[NAME_DRAIN], st->writer_drain))
         (void)PyObject_SetAttr(writer, st->names[NAME_CLASS], (PyObject *)st->writer_type);
     PyErr_Clear();
 }
@@ -734,6 +784,11 @@ static void adopt_callback(state *st, PyObject *protocol) {
     Py_XDECREF(callback);
 }
 
+/* Do bytes for the protocol go to its reader, and nowhere else? */
+static bool feeds_reader(state *st, PyObject *protocol) {
+    return has_function(protocol, st->names[NAME_DATA_RECEIVED], st->protocol_data_received);
+}
+
 /* From now on bytes for this protocol go to its reader, if both are asyncio's own; else by its data_received.
    Called for every new protocol of what feeds. */
 static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
@@ -742,7 +797,7 @@ static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
     reader *adopted;
     feed_close(feed);
     if (lp->debug || (PyObject *)Py_TYPE(protocol) != st->asyncio_reader_protocol) return;
-    if (!is_unpatched(st, protocol, NAME_DATA_RECEIVED, st->protocol_data_received)) return;
+    if (asyncio_streams_changed(st) || !feeds_reader(st, protocol)) return;
     reference = PyObject_GetAttr(protocol, st->names[NAME_STREAM_READER_REFERENCE]);
     stream = reference != NULL && PyWeakref_CheckRef(reference) ? follow(reference) : NULL;
     adopted = stream == NULL ? NULL : adopt_reader(st, stream);
@@ -817,12 +872,13 @@ static int reader_feed_bytes(reader *self, casync_span span, PyObject *whole) {
     return handed == (Py_ssize_t)span.len ? 0 : reader_pause_if_full(self);
 }
 
-/* Bytes for an adopted reader, as above. 1: it has them; 0: they must go by protocol.data_received; -1: an
-   exception is set. */
-static int feed_bytes(reader_feed *feed, casync_span span, PyObject *whole) {
+/* Bytes for the protocol's adopted reader, as above. 1: it has them; 0: they must go by
+   protocol.data_received; -1: an exception is set. */
+static int feed_bytes(reader_feed *feed, PyObject *protocol, casync_span span, PyObject *whole) {
     reader *self = feed->reader;
     int result;
     if (self == NULL || self->eof) return 0;
+    if (asyncio_streams_changed(reader_state(self)) || !feeds_reader(reader_state(self), protocol)) return 0;
     Py_INCREF((PyObject *)self);
     result = reader_feed_bytes(self, span, whole);
     Py_DECREF((PyObject *)self);
@@ -831,7 +887,7 @@ static int feed_bytes(reader_feed *feed, casync_span span, PyObject *whole) {
 
 /* Bytes for the transport's reader. False if they must go by protocol.data_received. */
 static bool transport_feed(transport *self, casync_span span) {
-    int result = feed_bytes(&self->feed, span, NULL);
+    int result = feed_bytes(&self->feed, self->protocol, span, NULL);
     if (result < 0) transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
     return result != 0;
 }

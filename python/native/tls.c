@@ -374,7 +374,7 @@ static int tls_deliver(tls *self, PyObject *data) {
     int fed;
     span.ptr = PyBytes_AS_STRING(data);
     span.len = (size_t)PyBytes_GET_SIZE(data);
-    fed = feed_bytes(&self->feed, span, data);
+    fed = feed_bytes(&self->feed, self->app_protocol, span, data);
     if (fed != 0) return fed < 0 ? -1 : 0;
     return tls_do(self, self->app_protocol, NAME_DATA_RECEIVED, data);
 }

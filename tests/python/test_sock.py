@@ -8,15 +8,17 @@ import collections.abc
 import contextlib
 import errno
 import gc
+import inspect
 import socket
 import ssl
 import sys
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock, create_autospec, patch
 
 import pytest
 from support import (
@@ -1023,3 +1025,17 @@ def test_loops_with_waiting_operations_can_be_collected(loop_module: ModuleType)
         del task, loop
         gc.collect()
         assert gone() is None
+
+
+async def test_the_methods_are_known_as_coroutine_functions(loop: Loop) -> None:
+    """So unittest.mock makes AsyncMocks of them."""
+    names = {name for name in dir(loop) if name.startswith("sock_")}
+    assert names >= {"sock_recv", "sock_recv_into", "sock_sendall", "sock_accept", "sock_connect"}
+    mocked = Mock(spec=loop)
+    for name in names:
+        assert inspect.iscoroutinefunction(getattr(loop, name)), name
+        assert inspect.iscoroutinefunction(getattr(type(loop), name)), name
+        assert isinstance(getattr(mocked, name), AsyncMock), name
+        assert isinstance(create_autospec(getattr(loop, name)), types.FunctionType), name
+    with patch.object(loop, "sock_recv", return_value=b"mocked"):
+        assert await loop.sock_recv(None, 5) == b"mocked"

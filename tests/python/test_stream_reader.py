@@ -9,6 +9,7 @@ import sys
 from random import Random
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 from support import TIMEOUT, Loop, Recorder, collect_garbage, pattern, turns, unix_pair, until
@@ -372,3 +373,179 @@ async def test_casync_adopts_asyncios_own_readers(loop: Loop, loop_module: Modul
     assert isinstance(reader, asyncio.StreamReader)
     assert adopted == (loop_module.__name__ == "casync")
     await end(writer, other)
+
+
+# -- what is patched while a connection lives --
+
+
+async def served_pair() -> tuple[Any, ...]:
+    """Reader and writer of a server's connection, both adopted, and those of the client's."""
+    accepted = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(lambda *pair: accepted.set_result(pair), "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    pair = (*await accepted, reader, writer)
+    server.close()
+    return pair
+
+
+async def close_all(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def noting(function: Any, called: list[str]) -> Any:
+    """The function, which writes down its name when it is called."""
+
+    async def awaited(*args: Any, **options: Any) -> Any:
+        called.append(function.__name__)
+        return await function(*args, **options)
+
+    def plain(*args: Any, **options: Any) -> Any:
+        called.append(function.__name__)
+        return function(*args, **options)
+
+    return awaited if inspect.iscoroutinefunction(function) else plain
+
+
+PATCHED = [
+    (asyncio.StreamReader, "read"),
+    (asyncio.StreamReader, "readexactly"),
+    (asyncio.StreamReader, "readuntil"),
+    (asyncio.StreamReader, "readline"),
+    (asyncio.StreamReader, "_wait_for_data"),
+    (asyncio.StreamReader, "_wakeup_waiter"),
+    (asyncio.StreamReader, "_maybe_resume_transport"),
+    (asyncio.StreamReader, "feed_data"),
+    (asyncio.StreamReader, "exception"),
+    (asyncio.StreamReaderProtocol, "data_received"),
+    (asyncio.StreamReaderProtocol, "_drain_helper"),
+    (asyncio.StreamWriter, "write"),
+    (asyncio.StreamWriter, "drain"),
+]
+
+
+async def talk(reader: Any, writer: Any, other_reader: Any, other_writer: Any) -> None:
+    """Uses all that a stream has, also reads that wait."""
+    other_writer.write(b"a line\nuntil;exactlysome")
+    assert await reader.readline() == b"a line\n"
+    assert await reader.readuntil(b";") == b"until;"
+    assert await reader.readexactly(7) == b"exactly"
+    assert await reader.read(100) == b"some"
+    waiting = asyncio.ensure_future(reader.read(100))
+    await turns(2)
+    other_writer.write(b"awaited")
+    assert await waiting == b"awaited"
+    writer.write(b"an answer")
+    await writer.drain()
+    assert await other_reader.readexactly(9) == b"an answer"
+
+
+@pytest.mark.parametrize("where", ["class", "object"])
+@pytest.mark.parametrize(("cls", "name"), PATCHED)
+async def test_what_is_patched_while_connected_is_called(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, cls: Any, name: str, where: str
+) -> None:
+    streams = await served_pair()
+    called: list[str] = []
+    await talk(*streams)
+    with monkeypatch.context() as patch:
+        candidates = [*streams[:2], streams[1].transport.get_protocol()]
+        target = cls if where == "class" else next(one for one in candidates if isinstance(one, cls))
+        patch.setattr(target, name, noting(getattr(target, name), called))
+        await talk(*streams)
+        assert name in called
+    called.clear()
+    await talk(*streams)
+    assert not called
+    await close_all(streams[1], streams[3])
+
+
+async def test_a_patched_method_is_found_however_it_is_looked_up(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer, _, other_writer = await served_pair()
+    with mock.patch.object(asyncio.StreamReader, "read") as patched:
+        assert reader.read is patched
+        reader.read.return_value = b"the mock's"
+        assert await reader.read(5) == b"the mock's"
+        reader.read.assert_awaited_once_with(5)
+    for value, expected in [
+        (property(lambda self: lambda n: ("a property", n)), ("a property", 5)),
+        (staticmethod(lambda n: ("static", n)), ("static", 5)),
+        (lambda self, n: (self is reader, n), (True, 5)),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.StreamReader, "read", value)
+            assert reader.read(5) == expected
+    with monkeypatch.context() as patch:
+        patch.delattr(asyncio.StreamReader, "read")
+        with pytest.raises(AttributeError):
+            reader.read(5)
+    other_writer.write(b"hello")
+    assert await reader.readexactly(5) == b"hello"
+    await close_all(writer, other_writer)
+
+
+async def test_a_read_that_waits_while_the_class_is_patched(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "read", "_wait_for_data", "feed_data":
+        reader, writer, _, other_writer = await served_pair()
+        called: list[str] = []
+        waiting = asyncio.ensure_future(reader.readexactly(10))
+        await turns(2)
+        other_writer.write(b"12345")
+        await until(lambda reader=reader: reader._buffer)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.StreamReader, name, noting(getattr(asyncio.StreamReader, name), called))
+            other_writer.write(b"67890")
+            assert await waiting == b"1234567890"
+        await close_all(writer, other_writer)
+
+
+async def test_a_reader_that_gets_another_class(loop: Loop) -> None:
+    class Marking(asyncio.StreamReader):
+        async def read(self, n: int = -1) -> bytes:
+            return b"marked " + await super().read(n)
+
+    reader, writer, _, other_writer = await served_pair()
+    other_writer.write(b"before")
+    await until(lambda: reader._buffer)
+    reader.__class__ = Marking
+    assert await reader.read(100) == b"marked before"
+    waiting = asyncio.ensure_future(reader.read(100))
+    await turns(2)
+    other_writer.write(b"after")
+    assert await waiting == b"marked after"
+    other_writer.close()
+    assert await reader.read(100) == b"marked "
+    assert reader.at_eof()
+    await close_all(writer, other_writer)
+
+
+def coroutine_functions(thing: Any) -> set[str]:
+    names = [name for name in dir(thing) if not name.startswith("_")]
+    return {name for name in names if inspect.iscoroutinefunction(getattr(thing, name, None))}
+
+
+async def test_coroutine_functions_are_known_as_such(loop: Loop) -> None:
+    """So unittest.mock makes AsyncMocks of them."""
+    reader, writer, _, other_writer = await served_pair()
+    reads = {"read", "readexactly", "readuntil", "readline"}
+    for thing, expected in [(reader, reads), (writer, {"drain", "wait_closed"})]:
+        assert coroutine_functions(thing) >= expected
+        assert coroutine_functions(thing) == coroutine_functions(type(thing).__mro__[-2])
+        assert coroutine_functions(type(thing)) == coroutine_functions(thing)
+        for mocked in mock.Mock(spec=thing), mock.create_autospec(thing):
+            assert {
+                name for name in expected if isinstance(getattr(mocked, name), mock.AsyncMock)
+            } == expected
+    assert not inspect.iscoroutinefunction(writer.write)
+    with mock.patch.object(reader, "read", return_value=b"mocked"):
+        assert await reader.read(5) == b"mocked"
+    assert inspect.signature(reader.read) == inspect.signature(asyncio.StreamReader(loop=loop).read)
+    assert reader.read.__doc__ == asyncio.StreamReader.read.__doc__
+    assert reader.read == reader.read
+    await close_all(writer, other_writer)
