@@ -7,13 +7,12 @@
    StreamReader.read), a method is what super() gives, so the patch has its way also with objects that were
    adopted before; and so it is for the time of the patch alone.
 
-   Invariants: everything that is done natively for an object of those classes is what the functions that
-   asyncio_streams_changed() has seen do; it is asked before. What a class has is compared only when the
-   type's version is another than the last time: CPython gives a new one for every change of a class or its
-   bases.
+   Invariants: streams_changed() is asked before anything is done natively for an object of those classes.
+   What they have is compared only when a type's version is another than the last time: CPython gives a new
+   one for every change of a class or its bases.
 
-   Costs: a method is called as CPython calls its own, without an object for the binding. The question costs
-   four comparisons. */
+   Costs: a method is called as CPython calls its own, without an object for the binding. The question costs a
+   comparison for each class that it is about. */
 
 typedef PyObject *method_function(PyObject *self, PyObject *const *args, Py_ssize_t count,
                                   PyObject *keywords);
@@ -26,7 +25,7 @@ typedef struct {
     PyTypeObject *owner; /* in whose dict it is */
     PyObject *name;
     PyObject *original; /* asyncio's function */
-    bool of_streams;    /* it gives way to what a program puts into asyncio's classes */
+    int watched;        /* it gives way to what a program puts into these classes; or WATCHED_NONE */
 } method;
 
 /* ---- are asyncio's streams as they were? ---- */
@@ -94,42 +93,38 @@ static bool are_kept(state *st) {
     return true;
 }
 
-static PyTypeObject *watched_class(state *st, int which) {
-    PyTypeObject *const types[WATCHED_CLASSES] = {
-        (PyTypeObject *)st->asyncio_reader, (PyTypeObject *)st->asyncio_reader_protocol,
-        (PyTypeObject *)st->asyncio_writer, st->transport_types[TRANSPORT_SOCKET]};
-    return types[which];
-}
-
 static bool look_at_classes(state *st) {
     st->streams_changed = !st->streams_own || !are_kept(st);
     for (int i = 0; i < WATCHED_CLASSES; i++) {
-        PyTypeObject *type = watched_class(st, i);
-        (void)_PyType_Lookup(type, st->names[NAME_WRITE]); /* gives it a version, if it has none */
-        st->versions[i] = type->tp_version_tag;
+        (void)_PyType_Lookup(st->watched[i], st->names[NAME_WRITE]); /* gives it a version, if it has none */
+        st->versions[i] = st->watched[i]->tp_version_tag;
     }
     return st->streams_changed;
 }
 
-/* Has a program put anything into asyncio's StreamReader, StreamReaderProtocol or StreamWriter, or into our
-   SocketTransport, that was not there when this module was loaded? */
-static bool asyncio_streams_changed(state *st) {
-    for (int i = 0; i < WATCHED_CLASSES; i++) {
-        unsigned version = watched_class(st, i)->tp_version_tag;
+/* Has a program put anything into these classes, the first of those of watch_classes(), that was not there when
+   this module was loaded? */
+static inline bool streams_changed(state *st, enum watched_class last) {
+    for (int i = 0; i <= (int)last; i++) {
+        unsigned version = st->watched[i]->tp_version_tag;
         if (version != st->versions[i] || version == 0) return look_at_classes(st);
     }
     return st->streams_changed;
 }
 
 /* When the types have been made. */
-static int keep_classes(state *st) {
+static int watch_classes(state *st) {
+    st->watched[WATCHED_READER] = (PyTypeObject *)st->asyncio_reader;
+    st->watched[WATCHED_PROTOCOL] = (PyTypeObject *)st->asyncio_reader_protocol;
+    st->watched[WATCHED_WRITER] = (PyTypeObject *)st->asyncio_writer;
+    st->watched[WATCHED_TRANSPORT] = st->transport_types[TRANSPORT_SOCKET];
     st->kept_classes = PyList_New(0);
     if (st->kept_classes == NULL) return -1;
     for (int i = 0; i < WATCHED_CLASSES; i++)
-        if (keep_class(st->kept_classes, watched_class(st, i)) < 0) return -1;
-    st->streams_own = is_own_class((PyTypeObject *)st->asyncio_reader) &&
-                      is_own_class((PyTypeObject *)st->asyncio_reader_protocol) &&
-                      is_own_class((PyTypeObject *)st->asyncio_writer);
+        if (keep_class(st->kept_classes, st->watched[i]) < 0) return -1;
+    st->streams_own = is_own_class(st->watched[WATCHED_READER]) &&
+                      is_own_class(st->watched[WATCHED_PROTOCOL]) &&
+                      is_own_class(st->watched[WATCHED_WRITER]);
     look_at_classes(st);
     return 0;
 }
@@ -158,7 +153,9 @@ static PyObject *method_of_super(method *self, PyObject *object) {
     return found;
 }
 
-static bool method_gives_way(method *self) { return self->of_streams && asyncio_streams_changed(self->st); }
+static bool method_gives_way(method *self) {
+    return self->watched != WATCHED_NONE && streams_changed(self->st, (enum watched_class)self->watched);
+}
 
 static PyObject *method_vectorcall(PyObject *callable, PyObject *const *args, size_t flags,
                                    PyObject *keywords) {
@@ -246,7 +243,7 @@ typedef struct {
 
 /* Puts methods into a type, each for the function that asyncio's class has by the same name. */
 static int add_methods(state *st, PyTypeObject *owner, const method_definition *definitions,
-                       PyObject *asyncios, bool of_streams) {
+                       PyObject *asyncios, enum watched_class watched) {
     for (const method_definition *one = definitions; one->name != NULL; one++) {
         method *self = (method *)st->method_type->tp_alloc(st->method_type, 0);
         int result;
@@ -257,7 +254,7 @@ static int add_methods(state *st, PyTypeObject *owner, const method_definition *
         self->owner = (PyTypeObject *)Py_NewRef((PyObject *)owner);
         self->name = PyUnicode_InternFromString(one->name);
         self->original = self->name == NULL ? NULL : PyObject_GetAttr(asyncios, self->name);
-        self->of_streams = of_streams;
+        self->watched = watched;
         result =
             self->original == NULL ? -1 : PyObject_SetAttr((PyObject *)owner, self->name, (PyObject *)self);
         Py_DECREF((PyObject *)self);

@@ -286,11 +286,11 @@ static int add_function_table(PyObject *module) {
 
 static int add_all_methods(state *st) {
     PyObject *loop = import_attribute("asyncio.selector_events", "BaseSelectorEventLoop");
-    int result = loop == NULL ? -1 : add_methods(st, st->loop_type, sock_methods, loop, false);
+    int result = loop == NULL ? -1 : add_methods(st, st->loop_type, sock_methods, loop, WATCHED_NONE);
     Py_XDECREF(loop);
     if (result < 0) return -1;
-    if (add_methods(st, st->stream_type, stream_methods, st->asyncio_reader, true) < 0) return -1;
-    return add_methods(st, st->writer_type, writer_methods, st->asyncio_writer, true);
+    if (add_methods(st, st->stream_type, stream_methods, st->asyncio_reader, WATCHED_READER) < 0) return -1;
+    return add_methods(st, st->writer_type, writer_methods, st->asyncio_writer, WATCHED_TRANSPORT);
 }
 
 static int native_exec(PyObject *module) {
@@ -316,7 +316,7 @@ static int native_exec(PyObject *module) {
     if (add_tls_types(module, st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;
-    return add_transport_types(module, st) < 0 || add_all_methods(st) < 0 ? -1 : keep_classes(st);
+    return add_transport_types(module, st) < 0 || add_all_methods(st) < 0 ? -1 : watch_classes(st);
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg) {

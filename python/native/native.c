@@ -150,7 +150,15 @@ enum name { NAMES(ENUMERATE) NAME_COUNT };
 #define NAME_TEXT(name, text) text,
 static const char *const name_texts[NAME_COUNT] = {NAMES(NAME_TEXT)};
 
-#define WATCHED_CLASSES 4 /* see method.c */
+/* Of method.c: classes that programs patch. */
+enum watched_class {
+    WATCHED_NONE = -1,
+    WATCHED_READER,
+    WATCHED_PROTOCOL,
+    WATCHED_WRITER,
+    WATCHED_TRANSPORT,
+    WATCHED_CLASSES
+};
 
 /* What the module has of its own in each interpreter. */
 typedef struct {
@@ -194,12 +202,13 @@ typedef struct {
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
     uint32_t spare_handle_count, spare_timer_count;
-    uint32_t unpatched_version;         /* that of asyncio.TimerHandle when _run was asyncio's own; or 0 */
-    bool attach_takes_transport;        /* Server._attach(transport), since 3.13 */
-    bool snapshots;                     /* see context.c */
-    bool knows_sockets;                 /* see sock.c */
-    bool streams_own, streams_changed;  /* see method.c */
-    unsigned versions[WATCHED_CLASSES]; /* of types, when method.c looked at them last */
+    uint32_t unpatched_version;        /* that of asyncio.TimerHandle when _run was asyncio's own; or 0 */
+    bool attach_takes_transport;       /* Server._attach(transport), since 3.13 */
+    bool snapshots;                    /* see context.c */
+    bool knows_sockets;                /* see sock.c */
+    bool streams_own, streams_changed; /* see method.c */
+    PyTypeObject *watched[WATCHED_CLASSES]; /* borrowed; see method.c */
+    unsigned versions[WATCHED_CLASSES];     /* of these, when they were looked at last */
 } state;
 
 #define STATE_REFERENCES (offsetof(state, spare_handles) / sizeof(PyObject *))

@@ -797,7 +797,7 @@ static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
     reader *adopted;
     feed_close(feed);
     if (lp->debug || (PyObject *)Py_TYPE(protocol) != st->asyncio_reader_protocol) return;
-    if (asyncio_streams_changed(st) || !feeds_reader(st, protocol)) return;
+    if (streams_changed(st, WATCHED_TRANSPORT) || !feeds_reader(st, protocol)) return;
     reference = PyObject_GetAttr(protocol, st->names[NAME_STREAM_READER_REFERENCE]);
     stream = reference != NULL && PyWeakref_CheckRef(reference) ? follow(reference) : NULL;
     adopted = stream == NULL ? NULL : adopt_reader(st, stream);
@@ -878,7 +878,8 @@ static int feed_bytes(reader_feed *feed, PyObject *protocol, casync_span span, P
     reader *self = feed->reader;
     int result;
     if (self == NULL || self->eof) return 0;
-    if (asyncio_streams_changed(reader_state(self)) || !feeds_reader(reader_state(self), protocol)) return 0;
+    if (streams_changed(reader_state(self), WATCHED_PROTOCOL) || !feeds_reader(reader_state(self), protocol))
+        return 0;
     Py_INCREF((PyObject *)self);
     result = reader_feed_bytes(self, span, whole);
     Py_DECREF((PyObject *)self);
