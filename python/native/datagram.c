@@ -113,54 +113,64 @@ static int parse_datagram_address(int family, PyObject *object, casync_address *
 /* ---- what the socket tells ---- */
 
 /* protocol.method(first[, second]), in the transport's context; what it raises is reported. */
-static void datagram_call(transport *self, enum name method, PyObject *first, PyObject *second) {
-    loop *lp = self->loop;
-    PyObject *bound = PyObject_GetAttr(self->protocol, lp->state->names[method]), *result = NULL;
-    if (bound != NULL && PyContext_Enter(self->context) == 0) {
-        if (lp->calls_python)
+static void datagram_call(transport *self, loop *lp, enum name method, PyObject *first, PyObject *second) {
+    PyObject *protocol = Py_NewRef(self->protocol), *result = NULL; /* it may be replaced meanwhile */
+    running_call call;
+    if (transport_enter(self, lp, &call) == 0) {
+        PyObject *bound = PyObject_GetAttr(protocol, lp->state->names[method]);
+        if (bound != NULL && lp->calls_python)
             result = PyObject_CallMethodObjArgs((PyObject *)lp, lp->state->names[NAME_PYTHON_CALL], bound,
                                                 first, second, NULL);
-        else
+        else if (bound != NULL)
             result = PyObject_CallFunctionObjArgs(bound, first, second, NULL);
-        if (PyContext_Exit(self->context) < 0) Py_CLEAR(result);
+        Py_XDECREF(bound);
+        if (transport_leave(lp, &call) < 0) Py_CLEAR(result);
     }
-    if (result == NULL) pipe_report(self, "Exception in a datagram protocol");
-    Py_XDECREF(bound);
+    if (result == NULL) pipe_report(self, lp, "Exception in a datagram protocol");
+    Py_DECREF(protocol);
     Py_XDECREF(result);
 }
 
 static void on_datagram_received(casync_datagram *datagram, casync_span span, const casync_address *from) {
     transport *self = transport_of_datagram(datagram);
+    loop *lp = transport_hold(self);
     PyObject *data = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
     PyObject *address = data == NULL ? NULL : make_address(from);
     if (address != NULL)
-        datagram_call(self, NAME_DATAGRAM_RECEIVED, data, address);
+        datagram_call(self, lp, NAME_DATAGRAM_RECEIVED, data, address);
     else
-        pipe_report(self, "Fatal read error on datagram transport");
+        pipe_report(self, lp, "Fatal read error on datagram transport");
     Py_XDECREF(data);
     Py_XDECREF(address);
+    transport_let_go(self, lp);
 }
 
 static void on_datagram_error(casync_datagram *datagram, int64_t error) {
     transport *self = transport_of_datagram(datagram);
+    loop *lp = transport_hold(self);
     PyObject *exception = make_os_error(error);
     if (exception == NULL)
-        pipe_report(self, "Fatal error on datagram transport");
+        pipe_report(self, lp, "Fatal error on datagram transport");
     else
-        datagram_call(self, NAME_ERROR_RECEIVED, exception, NULL);
+        datagram_call(self, lp, NAME_ERROR_RECEIVED, exception, NULL);
     Py_XDECREF(exception);
+    transport_let_go(self, lp);
 }
 
 static void on_datagram_pause(casync_datagram *datagram) {
     transport *self = transport_of_datagram(datagram);
+    loop *lp = transport_hold(self);
     self->flags |= TRANSPORT_PROTOCOL_PAUSED;
-    transport_flow(self, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
+    transport_flow(self, lp, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
+    transport_let_go(self, lp);
 }
 
 static void on_datagram_resume(casync_datagram *datagram) {
     transport *self = transport_of_datagram(datagram);
+    loop *lp = transport_hold(self);
     self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
-    transport_flow(self, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
+    transport_flow(self, lp, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
+    transport_let_go(self, lp);
 }
 
 static void on_datagram_lost(casync_datagram *datagram, int64_t error) {
@@ -173,43 +183,67 @@ static const casync_datagram_protocol datagram_protocol = {
 /* ---- methods ---- */
 
 /* asyncio's _fatal_error for the exception that is set. */
-static void datagram_fatal(transport *self, const char *message) {
-    PyObject *exception = take_exception();
-    loop_report(self->loop, PyUnicode_FromString(message), Py_NewRef(exception), NAME_TRANSPORT,
-                (PyObject *)self, NAME_PROTOCOL, self->protocol);
-    self->flags |= TRANSPORT_CLOSING;
-    transport_count_lost_write(self);
-    Py_XSETREF(self->exception, exception);
-    casync_datagram_abort(&self->datagram);
+static void datagram_fatal(transport *self, const char *message, PyObject *exception) {
+    loop *lp = transport_hold(self);
+    transport_report(self, lp, message, Py_NewRef(exception));
+    if (self->loop != NULL) {
+        self->flags |= TRANSPORT_CLOSING;
+        transport_count_lost_write(self);
+        Py_XSETREF(self->exception, Py_NewRef(exception));
+        casync_datagram_abort(&self->datagram);
+    }
+    transport_let_go(self, lp);
 }
 
-/* protocol.error_received(exception) inside the call of sendto; takes the reference. */
+/* protocol.error_received(exception) inside the call of sendto. */
 static PyObject *datagram_send_failed(transport *self, PyObject *exception) {
-    PyObject *result = NULL;
-    if (exception != NULL)
-        result = PyObject_CallMethodOneArg(self->protocol, self->loop->state->names[NAME_ERROR_RECEIVED],
-                                           exception);
-    Py_XDECREF(exception);
+    PyObject *protocol = Py_NewRef(self->protocol), *result;
+    result = PyObject_CallMethodOneArg(protocol, self->loop->state->names[NAME_ERROR_RECEIVED], exception);
+    Py_DECREF(protocol);
     return result;
 }
 
 /* An address that cannot be used: OSErrors are the protocol's, others end the socket, as in asyncio. */
 static PyObject *datagram_bad_address(transport *self) {
-    PyObject *exception = take_exception();
-    if (PyErr_GivenExceptionMatches(exception, PyExc_OSError)) return datagram_send_failed(self, exception);
-    raise_exception(exception);
-    if (ends_program(exception)) return NULL;
-    datagram_fatal(self, "Fatal write error on datagram transport");
+    PyObject *exception = take_exception(), *result = NULL;
+    if (ends_program(exception)) {
+        raise_exception(exception);
+        return NULL;
+    }
+    if (self->loop == NULL) { /* the look-up has ended it */
+        result = Py_NewRef(Py_None);
+    } else if (PyErr_GivenExceptionMatches(exception, PyExc_OSError)) {
+        result = datagram_send_failed(self, exception);
+    } else {
+        datagram_fatal(self, "Fatal write error on datagram transport", exception);
+        result = Py_NewRef(Py_None);
+    }
+    Py_DECREF(exception);
+    return result;
+}
+
+/* Data for a socket that is closing, or closed. */
+static PyObject *datagram_drop(transport *self) {
+    if (transport_drop_write(self) < 0) return NULL;
     Py_RETURN_NONE;
+}
+
+static bool datagram_drops(const transport *self) {
+    return self->flags & TRANSPORT_CLOSING || self->fd < 0;
 }
 
 static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target) {
     casync_address address;
     Py_buffer view;
     int64_t result;
+    PyObject *exception, *answer;
     if (target != NULL && parse_datagram_address(self->family, target, &address) < 0)
         return datagram_bad_address(self);
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return NULL;
+    if (datagram_drops(self)) { /* by now: the look-up may have ended it */
+        PyBuffer_Release(&view);
+        return datagram_drop(self);
+    }
     self->flags |= TRANSPORT_CALLED;
     result = view.len == 0 && PY_VERSION_HEX < 0x030D0000
                  ? 0 /* asyncio's own sends no empty ones there */
@@ -219,7 +253,14 @@ static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target
     if (result == -ENOMEM) PyErr_NoMemory();
     if (result >= 0 || result == -ENOMEM) return transport_return(self, 0);
     self->flags &= (uint16_t)~TRANSPORT_CALLED;
-    return datagram_send_failed(self, make_os_error(result));
+    exception = make_os_error(result);
+    if (exception == NULL || self->loop == NULL) {
+        Py_XDECREF(exception);
+        return exception == NULL ? NULL : Py_NewRef(Py_None);
+    }
+    answer = datagram_send_failed(self, exception);
+    Py_DECREF(exception);
+    return answer;
 }
 
 /* sendto(data, addr=None) */
@@ -239,37 +280,8 @@ static PyObject *datagram_sendto(transport *self, PyObject *args, PyObject *kwar
             return PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S", self->address);
         target = self->address;
     }
-    if (self->flags & TRANSPORT_CLOSING || self->fd < 0) {
-        if (transport_drop_write(self) < 0) return NULL;
-        Py_RETURN_NONE;
-    }
+    if (datagram_drops(self)) return datagram_drop(self);
     return datagram_send(self, data, connected ? NULL : target);
-}
-
-/* _start(waiter), as the stream transport's. */
-static PyObject *datagram_start(transport *self, PyObject *waiter) {
-    self->flags |= TRANSPORT_STARTED;
-    if (self->fd >= 0 && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)))
-        casync_datagram_resume_reading(&self->datagram);
-    if (waiter != Py_None &&
-        wake_waiter((state *)PyType_GetModuleState(Py_TYPE(self)), waiter, NAME_SET_RESULT, Py_None) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-/* Datagrams that come meanwhile wait in the socket, as many as that takes. */
-static PyObject *datagram_pause_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)) Py_RETURN_NONE;
-    self->flags |= TRANSPORT_PAUSED;
-    casync_datagram_pause_reading(&self->datagram);
-    Py_RETURN_NONE;
-}
-
-static PyObject *datagram_resume_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->flags & TRANSPORT_CLOSING || !(self->flags & TRANSPORT_PAUSED)) Py_RETURN_NONE;
-    self->flags &= (uint16_t)~TRANSPORT_PAUSED;
-    if (self->flags & TRANSPORT_STARTED) casync_datagram_resume_reading(&self->datagram);
-    Py_RETURN_NONE;
 }
 
 static PyObject *datagram_close(transport *self, PyObject *Py_UNUSED(ignored)) {
@@ -365,12 +377,12 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
 ONE_ARGUMENT_METHOD(datagram_set_protocol, "set_protocol", "protocol")
 
 static PyMethodDef datagram_methods[] = {
-    {"_start", (PyCFunction)datagram_start, METH_O, NULL},
+    {"_start", (PyCFunction)transport_start, METH_O, NULL},
     {"sendto", (PyCFunction)(void (*)(void))datagram_sendto, METH_VARARGS | METH_KEYWORDS,
      "sendto(data, addr=None): send a datagram; never blocks."},
     {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS, "Is datagram_received being called?"},
-    {"pause_reading", (PyCFunction)datagram_pause_reading, METH_NOARGS, "Stop calling datagram_received."},
-    {"resume_reading", (PyCFunction)datagram_resume_reading, METH_NOARGS, "Call datagram_received again."},
+    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS, "Stop calling datagram_received."},
+    {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS, "Call datagram_received again."},
     {"close", (PyCFunction)datagram_close, METH_NOARGS, "Send what is buffered, then close."},
     {"abort", (PyCFunction)datagram_abort, METH_NOARGS, "Close without sending what is buffered."},
     {"_force_close", (PyCFunction)datagram_force_close, METH_O, NULL},

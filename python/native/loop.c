@@ -466,15 +466,22 @@ static PyObject *loop_run(loop *self, PyObject *Py_UNUSED(ignored)) {
     return loop_run_by(self, casync_run_forever);
 }
 
+struct running_call;
+static struct running_call *suspend_calls(loop *self);
+static void resume_calls(loop *self, const struct running_call *end);
+
 /* As loop_run_by, also inside one of this loop's callbacks (of the native run in which the program changed
    its loop's turns): that run is suspended, and ends when the callback returns. Its queue is in order at
-   every call of a callback, so what has not run yet may as well run in here. */
+   every call of a callback, so what has not run yet may as well run in here; but the transports whose
+   protocols are being called wait. */
 static PyObject *loop_run_within(loop *self, int64_t (*run)(casync_loop *)) {
     casync_loop *casync = &self->casync, *outer = casync->outer;
     casync_task *outer_task = casync->outer_task;
     bool within = casync->state == CASYNC_LOOP_RUNNING;
+    struct running_call *end = NULL;
     PyObject *result;
     if (within) {
+        end = suspend_calls(self);
         casync->state = CASYNC_LOOP_STOPPED;
         casync->stopping = casync->breaking = false;
     }
@@ -483,6 +490,7 @@ static PyObject *loop_run_within(loop *self, int64_t (*run)(casync_loop *)) {
         casync->state = CASYNC_LOOP_RUNNING;
         casync->outer = outer;
         casync->outer_task = outer_task;
+        resume_calls(self, end);
         casync_break(casync);
     }
     return result;

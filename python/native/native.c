@@ -228,6 +228,7 @@ typedef struct loop {
     bool virtual_time;            /* its clock is a virtual one */
     bool deadlocked;              /* with it: nothing would ever have ended the last run */
     struct transport *transports; /* those that are open, each with a reference */
+    struct running_call *calls; /* of their protocols, which are running; the innermost first */
     Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
     PyObject *bulk;               /* the bytes object that a bulk read goes to */
     struct watch **kept;          /* by descriptor, up to kept_size: see watcher.c */

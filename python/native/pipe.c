@@ -11,40 +11,44 @@
    asyncio's own transports, which write to it directly. */
 
 /* Tells of the exception that is set, which ends the run if it ends the program. */
-static void pipe_report(transport *self, const char *message) {
+static void pipe_report(transport *self, loop *lp, const char *message) {
     PyObject *exception = take_exception();
     if (ends_program(exception))
-        loop_end_run(self->loop, exception);
+        loop_end_run(lp, exception);
     else
-        loop_report(self->loop, PyUnicode_FromString(message), exception, NAME_TRANSPORT, (PyObject *)self,
-                    NAME_PROTOCOL, self->protocol);
+        transport_report(self, lp, message, exception);
 }
 
 static void on_pipe_data(casync_stream *stream, casync_span span) {
     transport *self = transport_of(stream);
+    loop *lp = transport_hold(self);
     PyObject *data = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
-    PyObject *result = data == NULL ? NULL : transport_call(self, NAME_DATA_RECEIVED, data);
-    if (result == NULL) pipe_report(self, "Exception in protocol.data_received()");
+    PyObject *result = data == NULL ? NULL : transport_call(self, lp, NAME_DATA_RECEIVED, data);
+    if (result == NULL) pipe_report(self, lp, "Exception in protocol.data_received()");
     Py_XDECREF(result);
     Py_XDECREF(data);
+    transport_let_go(self, lp);
 }
 
 static bool on_pipe_eof(casync_stream *stream) {
     transport *self = transport_of(stream);
-    PyObject *result = transport_call(self, NAME_EOF_RECEIVED, NULL);
-    if (result == NULL) pipe_report(self, "Exception in protocol.eof_received()");
+    loop *lp = transport_hold(self);
+    PyObject *result = transport_call(self, lp, NAME_EOF_RECEIVED, NULL);
+    if (result == NULL) pipe_report(self, lp, "Exception in protocol.eof_received()");
     Py_XDECREF(result);
     transport_begin_close(self);
+    transport_let_go(self, lp);
     return true;
 }
 
 /* EIO is how the master side of a terminal learns that the other has gone. */
 static void on_pipe_lost(casync_stream *stream, int64_t error) {
     transport *self = transport_of(stream);
+    loop *lp = transport_hold(self);
     if (error < 0 && error != -EIO && self->exception == NULL)
-        loop_report(self->loop, PyUnicode_FromString("Fatal read error on pipe transport"),
-                    make_os_error(error), NAME_TRANSPORT, (PyObject *)self, NAME_PROTOCOL, self->protocol);
-    on_connection_lost(stream, error);
+        transport_report(self, lp, "Fatal read error on pipe transport", make_os_error(error));
+    if (self->loop != NULL) transport_lost(self, error);
+    transport_let_go(self, lp);
 }
 
 /* The reader has gone, or speaks where it should listen. */

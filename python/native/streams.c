@@ -887,8 +887,8 @@ static int feed_bytes(reader_feed *feed, PyObject *protocol, casync_span span, P
 }
 
 /* Bytes for the transport's reader. False if they must go by protocol.data_received. */
-static bool transport_feed(transport *self, casync_span span) {
+static bool transport_feed(transport *self, loop *lp, casync_span span) {
     int result = feed_bytes(&self->feed, self->protocol, span, NULL);
-    if (result < 0) transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
+    if (result < 0) transport_fatal(self, lp, "Fatal error: protocol.data_received() call failed.");
     return result != 0;
 }

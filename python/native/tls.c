@@ -286,10 +286,10 @@ static PyObject *tls_write_appdata(tls *self, PyObject *list) {
     PyObject *items;
     int result = 1;
     if (!tls_writes_now(self)) return tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
-    items = PySequence_Fast(list, "writelines() takes an iterable of bytes-like objects");
+    items = PySequence_Tuple(list);
     if (items == NULL) return NULL;
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items) && result >= 0; i++) {
-        PyObject *data = PySequence_Fast_GET_ITEM(items, i);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items) && result >= 0; i++) {
+        PyObject *data = PyTuple_GET_ITEM(items, i);
         if (result == 1)
             result = tls_write_now(self, data);
         else
@@ -498,19 +498,20 @@ static int tls_receive(tls *self, casync_span span) {
 /* What a native transport has read, for an SSLProtocol of ours. */
 static void on_tls_data(casync_stream *stream, casync_span span) {
     transport *self = transport_of(stream);
-    PyObject *protocol;
+    loop *lp = transport_hold(self);
+    PyObject *protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
+    running_call call;
     int result = -1;
-    if (self->loop->calls_python) {
-        transport_deliver(self, PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
-        return;
-    }
-    protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
-    if (PyContext_Enter(self->context) == 0) {
+    if (lp->calls_python) {
+        transport_deliver(self, lp, PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+        result = 0;
+    } else if (transport_enter(self, lp, &call) == 0) {
         result = tls_receive((tls *)protocol, span);
-        if (PyContext_Exit(self->context) < 0) result = -1;
+        if (transport_leave(lp, &call) < 0) result = -1;
     }
+    if (result < 0) transport_fatal(self, lp, "Fatal error: protocol.buffer_updated() call failed.");
     Py_DECREF(protocol);
-    if (result < 0) transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
+    transport_let_go(self, lp);
 }
 
 static const casync_protocol tls_protocol = {

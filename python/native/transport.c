@@ -14,8 +14,8 @@
    struct.
 
    Costs: a message read is one bytes object and one method call; a write is at most one system call.
-   Immutable data that the socket does not take at once is referenced, not copied; what may change
-   (bytearray) is copied. */
+   Bytes objects, and views of them, that the socket does not take at once are referenced, not copied. All
+   else is copied: it may change, and to let go of it may run code, where a bytes object just goes. */
 
 enum {
     TRANSPORT_OPEN = 1, /* on loop->transports */
@@ -30,7 +30,8 @@ enum {
     TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours to close */
     TRANSPORT_LEFT = 1024,     /* its loop was closed while it was open; for asyncio it is neither then */
     TRANSPORT_CALLED = 2048,   /* in a method that raises what ends the program: see transport_flow */
-    TRANSPORT_IP4 = 4096       /* its names are in `ip4` */
+    TRANSPORT_IP4 = 4096,      /* its names are in `ip4` */
+    TRANSPORT_SUSPENDED = 8192 /* a loop runs inside a call of its protocol: see transport_enter */
 };
 
 enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE, TRANSPORT_DATAGRAM };
@@ -118,17 +119,106 @@ static PyObject *call_method(loop *lp, PyObject *object, enum name method, PyObj
                                      count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
+/* What the protocol does in a call may end the connection, for the loop may be run in there (nest_asyncio).
+   So every callback of a stream holds the transport, and the loop, which is the transport's no longer once
+   connection_lost was called. */
+static loop *transport_hold(transport *self) {
+    Py_INCREF((PyObject *)self);
+    return (loop *)Py_NewRef((PyObject *)self->loop);
+}
+
+static void transport_let_go(transport *self, loop *lp) {
+    Py_DECREF((PyObject *)self);
+    Py_DECREF((PyObject *)lp);
+}
+
+/* A call of a protocol in its transport's context, which runs: of the loop's `calls`. The caller holds the
+   transport and the loop. */
+typedef struct running_call {
+    struct running_call *outer;
+    transport *transport;
+    PyObject *context;
+} running_call;
+
+/* Enters the context; if the call is inside of another one of the same transport, a copy of it, for a context
+   is entered once. */
+static int transport_enter(transport *self, loop *lp, running_call *call) {
+    PyObject *context = Py_NewRef(self->context);
+    if (PyContext_Enter(context) < 0) {
+        PyErr_Clear();
+        Py_SETREF(context, PyContext_Copy(context));
+        if (context == NULL || PyContext_Enter(context) < 0) {
+            Py_XDECREF(context);
+            return -1;
+        }
+    }
+    call->transport = self;
+    call->context = context;
+    call->outer = lp->calls;
+    lp->calls = call;
+    return 0;
+}
+
+/* -1 with an exception set if what was called has left the context in another state. */
+static int transport_leave(loop *lp, running_call *call) {
+    int result = PyContext_Exit(call->context);
+    lp->calls = call->outer;
+    Py_DECREF(call->context);
+    return result;
+}
+
 /* protocol.method(argument), or without one if it is NULL, in the transport's context. */
-static PyObject *transport_call(transport *self, enum name method, PyObject *argument) {
+static PyObject *transport_call(transport *self, loop *lp, enum name method, PyObject *argument) {
     PyObject *protocol, *result;
-    loop *lp = self->loop;
-    if (PyContext_Enter(self->context) < 0) return NULL;
+    running_call call;
+    if (transport_enter(self, lp, &call) < 0) return NULL;
     protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
     result = lp->calls_python ? transport_call_python(lp, protocol, method, argument)
                               : call_method(lp, protocol, method, argument);
-    if (PyContext_Exit(self->context) < 0) Py_CLEAR(result);
+    if (transport_leave(lp, &call) < 0) Py_CLEAR(result);
     Py_DECREF(protocol);
     return result;
+}
+
+/* Shall the stream be read now? */
+static bool transport_reads(const transport *self) {
+    const uint16_t states = TRANSPORT_STARTED | TRANSPORT_CLOSING | TRANSPORT_PAUSED | TRANSPORT_SUSPENDED;
+    return (self->flags & states) == TRANSPORT_STARTED && self->fd >= 0;
+}
+
+static void transport_stop_reading(transport *self) {
+    if (self->kind == TRANSPORT_DATAGRAM)
+        casync_datagram_pause_reading(&self->datagram);
+    else
+        casync_pause_reading(&self->stream);
+}
+
+static void transport_begin_reading(transport *self) {
+    if (!transport_reads(self)) return;
+    if (self->kind == TRANSPORT_DATAGRAM)
+        casync_datagram_resume_reading(&self->datagram);
+    else
+        casync_resume_reading(&self->stream);
+}
+
+/* Before the loop runs inside calls of protocols: their transports are not read in there, so no protocol is
+   called inside its own call, as in asyncio, whose reader cannot enter its context a second time. Returns the
+   first call that is suspended already, by a run further out. */
+static running_call *suspend_calls(loop *lp) {
+    running_call *call = lp->calls;
+    for (; call != NULL && !(call->transport->flags & TRANSPORT_SUSPENDED); call = call->outer) {
+        call->transport->flags |= TRANSPORT_SUSPENDED;
+        transport_stop_reading(call->transport);
+    }
+    return call;
+}
+
+/* After it. `end` is what suspend_calls has returned. */
+static void resume_calls(loop *lp, const running_call *end) {
+    for (running_call *call = lp->calls; call != end; call = call->outer) {
+        call->transport->flags &= (uint16_t)~TRANSPORT_SUSPENDED;
+        transport_begin_reading(call->transport);
+    }
 }
 
 static void transport_count_lost_write(transport *self) {
@@ -147,16 +237,23 @@ static void transport_force_close(transport *self, PyObject *exception) {
     casync_abort(&self->stream);
 }
 
+/* Tells of an exception, whose reference is taken. */
+static void transport_report(transport *self, loop *lp, const char *message, PyObject *exception) {
+    PyObject *protocol = Py_XNewRef(self->protocol); /* NULL: the connection has ended */
+    loop_report(lp, PyUnicode_FromString(message), exception, NAME_TRANSPORT, (PyObject *)self, NAME_PROTOCOL,
+                protocol);
+    Py_XDECREF(protocol);
+}
+
 /* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. */
-static void transport_fatal(transport *self, const char *message) {
+static void transport_fatal(transport *self, loop *lp, const char *message) {
     PyObject *exception = take_exception();
     if (ends_program(exception)) {
-        loop_end_run(self->loop, exception);
+        loop_end_run(lp, exception);
         return;
     }
     if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError))
-        loop_report(self->loop, PyUnicode_FromString(message), Py_NewRef(exception), NAME_TRANSPORT,
-                    (PyObject *)self, NAME_PROTOCOL, self->protocol);
+        transport_report(self, lp, message, Py_NewRef(exception));
     transport_force_close(self, exception);
 }
 
@@ -285,48 +382,56 @@ static PyObject *make_address(const casync_address *address) {
 static const casync_protocol data_protocol, bulk_protocol;
 
 /* protocol.data_received(data); takes the reference of data, NULL with an exception if making it failed. */
-static void transport_deliver(transport *self, PyObject *data) {
-    PyObject *result = data == NULL ? NULL : transport_call(self, NAME_DATA_RECEIVED, data);
-    if (result == NULL) transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
+static void transport_deliver(transport *self, loop *lp, PyObject *data) {
+    PyObject *result = data == NULL ? NULL : transport_call(self, lp, NAME_DATA_RECEIVED, data);
+    if (result == NULL) transport_fatal(self, lp, "Fatal error: protocol.data_received() call failed.");
     Py_XDECREF(result);
     Py_XDECREF(data);
 }
 
-static bool transport_feed(transport *self, casync_span span);
+static bool transport_feed(transport *self, loop *lp, casync_span span);
 static void transport_adopt_reader(transport *self);
 static void feed_close(reader_feed *feed);
 
 static void on_data_received(casync_stream *stream, casync_span span) {
-    if (transport_of(stream)->feed.reader != NULL && transport_feed(transport_of(stream), span)) return;
-    if (span.len >= BULK_BEGIN) casync_set_protocol(stream, &bulk_protocol);
-    transport_deliver(transport_of(stream),
-                      PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+    transport *self = transport_of(stream);
+    loop *lp = transport_hold(self);
+    if (self->feed.reader == NULL || !transport_feed(self, lp, span)) {
+        if (span.len >= BULK_BEGIN) casync_set_protocol(stream, &bulk_protocol);
+        transport_deliver(self, lp,
+                          PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+    }
+    transport_let_go(self, lp);
 }
 
 /* Bulk: the kernel writes into the bytes object itself, which is shortened to what came. */
 static casync_buffer on_bulk_buffer(casync_stream *stream, int64_t Py_UNUSED(size_hint)) {
     transport *self = transport_of(stream);
+    loop *lp = transport_hold(self);
     casync_buffer buffer = {NULL, 0};
-    self->loop->bulk = PyBytes_FromStringAndSize(NULL, BULK_SIZE);
-    if (self->loop->bulk == NULL) {
-        transport_fatal(self, "Fatal read error on socket transport");
+    lp->bulk = PyBytes_FromStringAndSize(NULL, BULK_SIZE);
+    if (lp->bulk == NULL) {
+        transport_fatal(self, lp, "Fatal read error on socket transport");
     } else {
-        buffer.ptr = PyBytes_AS_STRING(self->loop->bulk);
+        buffer.ptr = PyBytes_AS_STRING(lp->bulk);
         buffer.len = BULK_SIZE;
     }
+    transport_let_go(self, lp);
     return buffer;
 }
 
 static void on_bulk_updated(casync_stream *stream, size_t size) {
     transport *self = transport_of(stream);
-    PyObject *data = self->loop->bulk;
-    self->loop->bulk = NULL;
+    loop *lp = transport_hold(self);
+    PyObject *data = lp->bulk;
+    lp->bulk = NULL;
     if (size < BULK_END) casync_set_protocol(stream, &data_protocol);
     if (size > 0) _PyBytes_Resize(&data, (Py_ssize_t)size); /* on failure data is NULL */
     if (size > 0)
-        transport_deliver(self, data);
+        transport_deliver(self, lp, data);
     else
         Py_XDECREF(data);
+    transport_let_go(self, lp);
 }
 
 static int check_lent_buffer(const Py_buffer *lent) {
@@ -339,74 +444,86 @@ static int check_lent_buffer(const Py_buffer *lent) {
    failure, makes the stream end. */
 static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     transport *self = transport_of(stream);
-    Py_buffer *lent = &self->loop->reading;
+    loop *lp = transport_hold(self);
+    Py_buffer lent = {0};
     casync_buffer buffer = {NULL, 0};
     PyObject *size = PyLong_FromLongLong(size_hint), *object = NULL;
-    if (size != NULL) object = transport_call(self, NAME_GET_BUFFER, size);
-    if (object != NULL && PyObject_GetBuffer(object, lent, PyBUF_WRITABLE) == 0 &&
-        check_lent_buffer(lent) == 0) {
-        buffer.ptr = lent->buf;
-        buffer.len = (size_t)lent->len;
+    if (size != NULL) object = transport_call(self, lp, NAME_GET_BUFFER, size);
+    if (object != NULL && PyObject_GetBuffer(object, &lent, PyBUF_WRITABLE) == 0 &&
+        check_lent_buffer(&lent) == 0) {
+        buffer.ptr = lent.buf;
+        buffer.len = (size_t)lent.len;
+        lp->reading = lent;
     } else {
-        PyBuffer_Release(lent);
-        transport_fatal(self, "Fatal error: protocol.get_buffer() call failed.");
+        PyBuffer_Release(&lent);
+        transport_fatal(self, lp, "Fatal error: protocol.get_buffer() call failed.");
     }
     Py_XDECREF(object);
     Py_XDECREF(size);
+    transport_let_go(self, lp);
     return buffer;
 }
 
 static void on_buffer_updated(casync_stream *stream, size_t size) {
     transport *self = transport_of(stream);
-    PyObject *count, *result = NULL;
-    PyBuffer_Release(&self->loop->reading); /* does nothing if there is none */
-    if (size == 0) return;
-    count = PyLong_FromSize_t(size);
-    if (count != NULL) result = transport_call(self, NAME_BUFFER_UPDATED, count);
-    if (result == NULL) transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
-    Py_XDECREF(result);
-    Py_XDECREF(count);
+    loop *lp = transport_hold(self);
+    Py_buffer lent = lp->reading; /* its release may run the loop, which reads to another one */
+    lp->reading.obj = NULL;
+    PyBuffer_Release(&lent); /* does nothing if there is none */
+    if (size > 0) {
+        PyObject *count = PyLong_FromSize_t(size), *result = NULL;
+        if (count != NULL) result = transport_call(self, lp, NAME_BUFFER_UPDATED, count);
+        if (result == NULL) transport_fatal(self, lp, "Fatal error: protocol.buffer_updated() call failed.");
+        Py_XDECREF(result);
+        Py_XDECREF(count);
+    }
+    transport_let_go(self, lp);
 }
 
 /* Returns true in any case: if the protocol does not, it is close() that ends the stream. */
 static bool on_eof_received(casync_stream *stream) {
     transport *self = transport_of(stream);
-    PyObject *result = transport_call(self, NAME_EOF_RECEIVED, NULL);
+    loop *lp = transport_hold(self);
+    PyObject *result = transport_call(self, lp, NAME_EOF_RECEIVED, NULL);
     int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
     if (keep_open < 0)
-        transport_fatal(self, "Fatal error: protocol.eof_received() call failed.");
+        transport_fatal(self, lp, "Fatal error: protocol.eof_received() call failed.");
     else if (!keep_open)
         transport_begin_close(self);
+    transport_let_go(self, lp);
     return true;
 }
 
 /* protocol.pause_writing() or resume_writing(), in the caller's context. What ends the program is raised by the
    transport's method that led here, which TRANSPORT_CALLED announces, or else ends the run. */
-static void transport_flow(transport *self, enum name method, const char *failure) {
+static void transport_flow(transport *self, loop *lp, enum name method, const char *failure) {
     bool called = self->flags & TRANSPORT_CALLED;
-    PyObject *result;
+    PyObject *protocol = Py_NewRef(self->protocol), *result;
     self->flags &= (uint16_t)~TRANSPORT_CALLED; /* for what the protocol does in there */
-    result = PyObject_CallMethodNoArgs(self->protocol, self->loop->state->names[method]);
+    result = PyObject_CallMethodNoArgs(protocol, lp->state->names[method]);
     if (result == NULL) {
         PyObject *exception = take_exception();
         if (called && ends_program(exception))
             raise_exception(exception);
         else if (ends_program(exception))
-            loop_end_run(self->loop, exception);
+            loop_end_run(lp, exception);
         else
-            loop_report(self->loop, PyUnicode_FromString(failure), exception, NAME_TRANSPORT,
-                        (PyObject *)self, NAME_PROTOCOL, self->protocol);
+            transport_report(self, lp, failure, exception);
     }
     Py_XDECREF(result);
+    Py_DECREF(protocol);
 }
 
 /* While EMPTYING or FLUSHING the stream's marks are 0, and the protocol's are looked after here. */
 static void on_pause_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
+    loop *lp;
     if (self->flags & TRANSPORT_PROTOCOL_PAUSED || stream->out.size <= self->high_water) return;
+    lp = transport_hold(self);
     self->flags |= TRANSPORT_PROTOCOL_PAUSED;
-    transport_flow(self, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
+    transport_flow(self, lp, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
+    transport_let_go(self, lp);
 }
 
 /* Not waiter.done(): -1 with an exception set. */
@@ -430,33 +547,42 @@ static int wake_waiter(state *st, PyObject *waiter, enum name method, PyObject *
     return pending > 0 ? set_waiter(st, waiter, method, value) : pending;
 }
 
-static void transport_emptied(transport *self) {
+/* Wakes who waits for the stream to be empty, if anybody does. */
+static void transport_wake_empty_waiter(transport *self, loop *lp, enum name method, PyObject *value) {
+    PyObject *waiter = Py_XNewRef(self->empty_waiter);
+    if (waiter != NULL && (value == NULL || wake_waiter(lp->state, waiter, method, value) < 0))
+        loop_report_current(lp, "the waiter of sendfile failed", NAME_TRANSPORT, (PyObject *)self);
+    Py_XDECREF(waiter);
+}
+
+static void transport_emptied(transport *self, loop *lp) {
     self->flags &= (uint16_t)~TRANSPORT_EMPTYING;
     if (!(self->flags & TRANSPORT_FLUSHING))
         casync_set_write_limits(&self->stream, self->high_water, self->low_water);
-    if (wake_waiter(self->loop->state, self->empty_waiter, NAME_SET_RESULT, Py_None) < 0)
-        loop_report_current(self->loop, "the waiter of sendfile failed", NAME_TRANSPORT, (PyObject *)self);
+    transport_wake_empty_waiter(self, lp, NAME_SET_RESULT, Py_None);
 }
 
 /* A protocol may answer resume_writing() with more to send, also after close(): sslproto does. */
 static void on_resume_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
-    if (self->flags & TRANSPORT_EMPTYING) transport_emptied(self);
-    if (self->flags & TRANSPORT_PROTOCOL_PAUSED) {
+    loop *lp = transport_hold(self);
+    if (self->flags & TRANSPORT_EMPTYING) transport_emptied(self, lp);
+    if (self->flags & TRANSPORT_PROTOCOL_PAUSED && self->protocol != NULL) {
         self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
-        transport_flow(self, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
+        transport_flow(self, lp, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
     }
     if (self->flags & TRANSPORT_FLUSHING && casync_stream_is_open(stream) && stream->out.size == 0)
         transport_finish_stream(self);
+    transport_let_go(self, lp);
 }
 
 /* Server._attach and _detach, which take the transport since 3.13. */
-static int transport_tell_server(transport *self, state *st, enum name method) {
+static int transport_tell_server(transport *self, state *st, PyObject *server, enum name method) {
     PyObject *result;
     if (st->attach_takes_transport)
-        result = PyObject_CallMethodOneArg(self->server, st->names[method], (PyObject *)self);
+        result = PyObject_CallMethodOneArg(server, st->names[method], (PyObject *)self);
     else
-        result = PyObject_CallMethodNoArgs(self->server, st->names[method]);
+        result = PyObject_CallMethodNoArgs(server, st->names[method]);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }
@@ -469,16 +595,19 @@ static void transport_forget_fd(transport *self) {
 }
 
 static void transport_close_fd(transport *self, state *st) {
-    if (self->fd < 0) return;
-    if (self->sock == NULL) {
-        close(self->fd);
-    } else {
-        PyObject *result = PyObject_CallMethodNoArgs(self->sock, st->names[NAME_CLOSE]);
-        if (result == NULL) PyErr_WriteUnraisable((PyObject *)self);
-        Py_XDECREF(result);
-        Py_CLEAR(self->sock);
-    }
+    PyObject *sock = self->sock, *result;
+    int fd = self->fd;
+    if (fd < 0) return;
+    self->sock = NULL;
     transport_forget_fd(self);
+    if (sock == NULL) {
+        close(fd);
+        return;
+    }
+    result = PyObject_CallMethodNoArgs(sock, st->names[NAME_CLOSE]);
+    if (result == NULL) PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(result);
+    Py_DECREF(sock);
 }
 
 /* Off the loop's list, with the stream's reference: the caller has one of its own. */
@@ -495,25 +624,25 @@ static void transport_unlink(transport *self) {
 
 /* The end of a connection: the descriptor is closed and the server told. */
 static void transport_finish(transport *self, state *st) {
+    PyObject *server;
     transport_close_fd(self, st);
-    if (self->server != NULL) {
-        if (transport_tell_server(self, st, NAME_DETACH) < 0) PyErr_WriteUnraisable((PyObject *)self);
-        Py_CLEAR(self->server);
-    }
+    server = self->server;
+    self->server = NULL;
+    if (server == NULL) return;
+    if (transport_tell_server(self, st, server, NAME_DETACH) < 0) PyErr_WriteUnraisable((PyObject *)self);
+    Py_DECREF(server);
 }
 
 /* What sendfile() raises then, as asyncio's. */
 #define LOST_MESSAGE "Connection is closed by peer"
 
 static void transport_lost(transport *self, int64_t error) {
-    loop *lp = self->loop;
+    loop *lp = transport_hold(self);
     PyObject *exception = self->exception, *result = NULL;
-    Py_INCREF(self);
-    Py_INCREF(lp);
     self->flags |= TRANSPORT_CLOSING;
     self->exception = NULL;
     if (exception == NULL) exception = error < 0 ? make_os_error(error) : Py_NewRef(Py_None);
-    if (exception != NULL) result = transport_call(self, NAME_CONNECTION_LOST, exception);
+    if (exception != NULL) result = transport_call(self, lp, NAME_CONNECTION_LOST, exception);
     if (result == NULL)
         loop_report_current(lp, "Exception in protocol.connection_lost()", NAME_TRANSPORT, (PyObject *)self);
     Py_XDECREF(result);
@@ -521,8 +650,7 @@ static void transport_lost(transport *self, int64_t error) {
     transport_finish(self, lp->state);
     if (self->empty_waiter != NULL) {
         PyObject *lost = PyObject_CallFunction(PyExc_ConnectionError, "s", LOST_MESSAGE);
-        if (lost == NULL || wake_waiter(lp->state, self->empty_waiter, NAME_SET_EXCEPTION, lost) < 0)
-            loop_report_current(lp, "the waiter of sendfile failed", NAME_TRANSPORT, (PyObject *)self);
+        transport_wake_empty_waiter(self, lp, NAME_SET_EXCEPTION, lost);
         Py_XDECREF(lost);
     }
     transport_unlink(self);
@@ -530,8 +658,7 @@ static void transport_lost(transport *self, int64_t error) {
     feed_close(&self->feed);
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
-    Py_DECREF(lp);
-    Py_DECREF(self);
+    transport_let_go(self, lp);
 }
 
 static void on_connection_lost(casync_stream *stream, int64_t error) {
@@ -583,7 +710,8 @@ static const casync_protocol *protocol_table(state *st, enum transport_kind kind
 
 static int transport_schedule(transport *self, PyObject *waiter) {
     state *st = self->loop->state;
-    PyObject *made = PyObject_GetAttr(self->protocol, st->names[NAME_CONNECTION_MADE]);
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *made = PyObject_GetAttr(protocol, st->names[NAME_CONNECTION_MADE]);
     PyObject *start = PyObject_GetAttr((PyObject *)self, st->names[NAME_START]), *first = NULL,
              *second = NULL;
     if (made != NULL && start != NULL) {
@@ -591,6 +719,7 @@ static int transport_schedule(transport *self, PyObject *waiter) {
         first = loop_call_soon(self->loop, made_args, 2, NULL);
         if (first != NULL) second = loop_call_soon(self->loop, start_args, 2, NULL);
     }
+    Py_DECREF(protocol);
     Py_XDECREF(made);
     Py_XDECREF(start);
     Py_XDECREF(first);
@@ -684,7 +813,7 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
     if (transport_keep_names(self, &own, peer == NULL ? &asked : peer) < 0) return transport_undo(self);
     if (server != NULL && server != Py_None) {
         self->server = Py_NewRef(server);
-        if (transport_tell_server(self, st, NAME_ATTACH) < 0) {
+        if (transport_tell_server(self, st, server, NAME_ATTACH) < 0) {
             Py_CLEAR(self->server);
             return transport_undo(self);
         }
@@ -695,8 +824,7 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
 /* _start(waiter): connection_made was called; reading begins, and who waits for the connection is told. */
 static PyObject *transport_start(transport *self, PyObject *waiter) {
     self->flags |= TRANSPORT_STARTED;
-    if (self->fd >= 0 && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)))
-        casync_resume_reading(&self->stream);
+    transport_begin_reading(self);
     if (waiter != Py_None &&
         wake_waiter((state *)PyType_GetModuleState(Py_TYPE(self)), waiter, NAME_SET_RESULT, Py_None) < 0)
         return NULL;
@@ -769,13 +897,7 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
 
 /* ---- writing ---- */
 
-/* Data that outlives the write call: a bytes object, or another immutable object's buffer. */
-static void release_object(void *arg) { Py_DECREF((PyObject *)arg); }
-
-static void release_buffer(void *arg) {
-    PyBuffer_Release((Py_buffer *)arg);
-    PyMem_Free(arg);
-}
+static void release_bytes(void *bytes) { Py_DECREF((PyObject *)bytes); }
 
 static int raise_unwritable(PyObject *data) {
     PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%s'",
@@ -833,45 +955,30 @@ static int transport_written(transport *self, int64_t result, size_t size) {
     return 0;
 }
 
-static int transport_write_bytes(transport *self, PyObject *data) {
-    size_t size = (size_t)PyBytes_GET_SIZE(data);
+/* `bytes` (or NULL) is the bytes object that the memory is of. */
+static int transport_write_memory(transport *self, const void *memory, size_t size, PyObject *bytes) {
     int64_t result;
-    if (size < CASYNC_REFERENCE_MIN)
-        return transport_written(self, casync_write(&self->stream, PyBytes_AS_STRING(data), size), size);
-    result = casync_write_ref(&self->stream, PyBytes_AS_STRING(data), size, release_object, Py_NewRef(data));
-    if (result < 0) Py_DECREF(data);
-    return transport_written(self, result, size);
-}
-
-static int transport_write_reference(transport *self, PyObject *data) {
-    Py_buffer *kept = PyMem_New(Py_buffer, 1);
-    size_t size;
-    int64_t result;
-    if (kept == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    if (PyObject_GetBuffer(data, kept, PyBUF_SIMPLE) < 0) {
-        PyMem_Free(kept);
-        return -1;
-    }
-    size = (size_t)kept->len;
-    result = casync_write_ref(&self->stream, kept->buf, size, release_buffer, kept);
-    if (result < 0) release_buffer(kept);
+    if (bytes == NULL || size < CASYNC_REFERENCE_MIN)
+        return transport_written(self, casync_write(&self->stream, memory, size), size);
+    result = casync_write_ref(&self->stream, memory, size, release_bytes, Py_NewRef(bytes));
+    if (result < 0) Py_DECREF(bytes);
     return transport_written(self, result, size);
 }
 
 static int transport_write_buffer(transport *self, PyObject *data) {
     Py_buffer view;
+    PyObject *base = PyMemoryView_Check(data) ? PyMemoryView_GET_BASE(data) : NULL;
     int result;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return -1;
-    if (view.readonly && view.len >= CASYNC_REFERENCE_MIN && PyMemoryView_Check(data))
-        result = transport_write_reference(self, data);
-    else
-        result = transport_written(self, casync_write(&self->stream, view.buf, (size_t)view.len),
-                                   (size_t)view.len);
+    if (base != NULL && !PyBytes_CheckExact(base)) base = NULL;
+    result = transport_write_memory(self, view.buf, (size_t)view.len, base);
     PyBuffer_Release(&view);
     return result;
+}
+
+static int transport_write_bytes(transport *self, PyObject *data) {
+    if (!PyBytes_CheckExact(data)) return transport_write_buffer(self, data);
+    return transport_write_memory(self, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), data);
 }
 
 /* The end of a method in which TRANSPORT_CALLED was set: None, or NULL if it has failed or the protocol raised
@@ -900,13 +1007,13 @@ static PyObject *transport_write(transport *self, PyObject *data) {
     return transport_return(self, result);
 }
 
-/* Exports every item of a list: the number exported so far is in *count even on failure. */
+/* Exports every item of a tuple: the number exported so far is in *count even on failure. */
 static int export_items(PyObject *items, Py_buffer *views, casync_span *spans, Py_ssize_t *count,
                         size_t *total) {
     *total = 0;
-    for (*count = 0; *count < PySequence_Fast_GET_SIZE(items); ++*count) {
+    for (*count = 0; *count < PyTuple_GET_SIZE(items); ++*count) {
         Py_buffer *view = &views[*count];
-        if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(items, *count), view, PyBUF_SIMPLE) < 0) return -1;
+        if (PyObject_GetBuffer(PyTuple_GET_ITEM(items, *count), view, PyBUF_SIMPLE) < 0) return -1;
         spans[*count].ptr = view->buf;
         spans[*count].len = (size_t)view->len;
         *total += (size_t)view->len;
@@ -915,7 +1022,7 @@ static int export_items(PyObject *items, Py_buffer *views, casync_span *spans, P
 }
 
 static int transport_write_items(transport *self, PyObject *items) {
-    Py_ssize_t size = PySequence_Fast_GET_SIZE(items), count = 0;
+    Py_ssize_t size = PyTuple_GET_SIZE(items), count = 0;
     Py_buffer *views = PyMem_New(Py_buffer, size);
     casync_span *spans = PyMem_New(casync_span, size);
     size_t total = 0;
@@ -940,10 +1047,10 @@ static PyObject *transport_writelines(transport *self, PyObject *lines) {
     PyObject *items;
     int result = transport_check_write(self, "writelines");
     if (result < 0) return NULL;
-    items = PySequence_Fast(lines, "writelines() takes an iterable of bytes-like objects");
+    items = PySequence_Tuple(lines);
     if (items == NULL) return NULL;
     self->flags |= TRANSPORT_CALLED;
-    result = PySequence_Fast_GET_SIZE(items) == 0 ? 0 : transport_write_items(self, items);
+    result = PyTuple_GET_SIZE(items) == 0 ? 0 : transport_write_items(self, items);
     Py_DECREF(items);
     return transport_return(self, result);
 }
@@ -1040,14 +1147,14 @@ static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUS
 static PyObject *transport_pause_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
     if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->flags |= TRANSPORT_PAUSED;
-    casync_pause_reading(&self->stream);
+    transport_stop_reading(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *transport_resume_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
     if (self->flags & TRANSPORT_CLOSING || !(self->flags & TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->flags &= (uint16_t)~TRANSPORT_PAUSED;
-    if (self->flags & TRANSPORT_STARTED) casync_resume_reading(&self->stream);
+    transport_begin_reading(self);
     Py_RETURN_NONE;
 }
 
@@ -1250,9 +1357,11 @@ static int transport_clear(transport *self) {
 /* Ends the stream at once, without a word to the protocol. */
 static void transport_close_stream(transport *self) {
     if (!(self->flags & TRANSPORT_OPEN)) return;
-    transport_close_native(self);
+    Py_INCREF((PyObject *)self);
     self->flags |= self->flags & TRANSPORT_CLOSING ? 0 : TRANSPORT_CLOSING | TRANSPORT_LEFT;
+    transport_close_native(self);
     transport_unlink(self);
+    Py_DECREF((PyObject *)self);
 }
 
 /* Abandoned while open: asyncio's _SelectorTransport.__del__. */
