@@ -32,7 +32,6 @@ struct awaitable {
     const awaitable_kind *kind;
     PyObject *waiting; /* the iterator of the future that is awaited, or NULL */
     uint8_t progress;
-    bool stopped; /* the module's StopIteration has its result: see awaitable_stop */
 };
 
 static state *awaitable_state(awaitable *self) { return (state *)PyType_GetModuleState(Py_TYPE(self)); }
@@ -44,7 +43,6 @@ static awaitable *new_awaitable(PyTypeObject *type, const awaitable_kind *kind) 
     self->kind = kind;
     self->waiting = NULL;
     self->progress = AWAITABLE_CREATED;
-    self->stopped = false;
     return self;
 }
 
@@ -90,46 +88,25 @@ static PySendResult awaitable_am_send(PyObject *object, PyObject *value, PyObjec
     return answer;
 }
 
+/* Raises StopIteration(result), whose reference is taken. The type's own __new__ leaves out what a call of it
+   does beside; it sets `args`, but not `value`. */
+static void awaitable_stop(PyObject *result) {
+    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+    PyObject *args = PyTuple_Pack(1, result), *stop = args == NULL ? NULL : type->tp_new(type, args, NULL);
+    if (stop != NULL) {
+        Py_XSETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(result));
+        raise_exception(stop);
+    }
+    Py_XDECREF(args);
+    Py_DECREF(result);
+}
+
 /* send(value): what is yielded, or NULL with StopIteration(result) or an error set. */
 static PyObject *awaitable_send(PyObject *self, PyObject *value) {
     PyObject *result;
     PySendResult answer = awaitable_am_send(self, value, &result);
-    if (answer == PYGEN_RETURN) {
-        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-        if (stop != NULL) raise_exception(stop);
-        Py_CLEAR(result);
-    }
+    if (answer == PYGEN_RETURN) awaitable_stop(result);
     return answer == PYGEN_NEXT ? result : NULL;
-}
-
-/* Is the module's StopIteration as it was made, and nobody else's? */
-static bool is_spare(PyObject *stop) {
-    PyStopIterationObject *s = (PyStopIterationObject *)stop;
-    return stop != NULL && Py_REFCNT(stop) == 1 && s->traceback == NULL && s->context == NULL &&
-           s->cause == NULL && s->dict == NULL;
-}
-
-/* Raises StopIteration(result), whose reference is taken, by the module's own exception if that is free. */
-static void awaitable_stop(awaitable *self, PyObject *result) {
-    state *st = awaitable_state(self);
-    if (!is_spare(st->spare_stop)) Py_XSETREF(st->spare_stop, PyObject_CallNoArgs(PyExc_StopIteration));
-    if (st->spare_stop != NULL) {
-        Py_XSETREF(((PyStopIterationObject *)st->spare_stop)->value, result);
-        self->stopped = true;
-        raise_exception(Py_NewRef(st->spare_stop));
-    } else {
-        Py_DECREF(result);
-    }
-}
-
-/* The module's exception lets go of the result, or is given to who holds it. */
-static void awaitable_return_stop(awaitable *self) {
-    state *st = awaitable_state(self);
-    self->stopped = false;
-    if (is_spare(st->spare_stop))
-        Py_CLEAR(((PyStopIterationObject *)st->spare_stop)->value);
-    else
-        Py_CLEAR(st->spare_stop);
 }
 
 /* As iterators: what is yielded, or NULL with an error, StopIteration(result), or (if the result is None)
@@ -139,7 +116,7 @@ static PyObject *awaitable_next(PyObject *self) {
     PySendResult answer = awaitable_am_send(self, Py_None, &result);
     if (answer == PYGEN_NEXT) return result;
     if (answer == PYGEN_RETURN && result != Py_None)
-        awaitable_stop((awaitable *)self, result);
+        awaitable_stop(result);
     else
         Py_XDECREF(result);
     return NULL;
@@ -215,7 +192,6 @@ static void awaitable_dealloc(PyObject *self) {
     if (((awaitable *)self)->progress != AWAITABLE_FINISHED && PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
-    if (((awaitable *)self)->stopped) awaitable_return_stop((awaitable *)self);
     awaitable_clear((awaitable *)self);
     PyObject_GC_Del(self);
     Py_DECREF(type);

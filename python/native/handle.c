@@ -5,9 +5,10 @@
    arguments and a context only while it is queued (or watches a descriptor), and then the loop visits
    these for it. The loop is borrowed: only a queued handle uses it, and a loop drops its queue first.
 
-   Invariants: a queued handle has one reference from the queue. callback == NULL means it has run or
-   was cancelled, and holds nothing. While it runs, cancelling only sets the flag: the vector of a call
-   must not change under the callee.
+   Invariants: a queued handle has one reference from the queue, and its loop is there; of no other handle is
+   that known (but of a watcher's). callback == NULL means it has run or was cancelled, and holds nothing.
+   While it runs, cancelling only sets the flag, and so does running it again in there: the vector of a call
+   must not change under the callee. Who began to run it first lets go of what it holds.
 
    Costs: no allocation while spare handles last, but for the context's copy when none is given. */
 
@@ -19,7 +20,8 @@ enum {
     HANDLE_TUPLE = 16,    /* the arguments are in the tuple vector[1] */
     HANDLE_SNAPSHOT = 32, /* `context` is the variables of one: see context.c */
     HANDLE_LENT = 64,     /* `context` is to be returned */
-    HANDLE_WRAPPER = 128  /* its argument is an asyncio.Handle, cancelled with it */
+    HANDLE_WRAPPER = 128, /* its argument is an asyncio.Handle, cancelled with it */
+    HANDLE_TAKEN = 256    /* in the queue loop->taken */
 };
 
 typedef struct handle {
@@ -28,7 +30,8 @@ typedef struct handle {
     PyObject *context;                 /* NULL: called in the loop's own */
     PyObject *vector[1 + INLINE_ARGS]; /* the arguments, behind the slot that vectorcall wants */
     PyObject *weakrefs;
-    uint8_t flags, count; /* count of arguments in vector */
+    uint16_t flags;
+    uint8_t count; /* of arguments in vector */
     casync_job job;
 } handle;
 
@@ -103,11 +106,16 @@ static int handle_set_context(handle *self, state *st, PyObject *context) {
 
 /* Makes the context of a handle that has a snapshot. */
 static int handle_make_context(handle *self, state *st) {
+    PyObject *context;
     if (!(self->flags & HANDLE_SNAPSHOT)) return 0;
-    self->context = make_context(st, self->context);
-    self->flags &= (uint8_t)~HANDLE_SNAPSHOT;
-    if (self->context == NULL) return -1;
-    self->flags |= HANDLE_LENT;
+    context = make_context(st, Py_NewRef(self->context)); /* may run the collector */
+    if (context == NULL) return -1;
+    if (!(self->flags & HANDLE_SNAPSHOT)) { /* and that have made it, or cancelled the handle */
+        return_context(st, context);
+        return 0;
+    }
+    Py_SETREF(self->context, context);
+    self->flags = (uint16_t)((self->flags & ~HANDLE_SNAPSHOT) | HANDLE_LENT);
     return 0;
 }
 
@@ -124,16 +132,18 @@ static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *c
     return self;
 }
 
-/* Lets go of the callback, its arguments and its context. */
+/* Lets go of the callback, its arguments and its context. What they do in their end finds it empty. */
 static void handle_drop(handle *self, state *st) {
-    PyObject *context = self->context;
-    uint8_t count = self->count, flags = self->flags;
+    PyObject *callback = self->callback, *context = self->context, *args[INLINE_ARGS];
+    uint8_t count = self->count;
+    bool lent = self->flags & HANDLE_LENT;
+    for (uint8_t i = 0; i < count; i++) args[i] = self->vector[1 + i];
     self->count = 0;
-    self->context = NULL;
-    self->flags &= (uint8_t) ~(HANDLE_SNAPSHOT | HANDLE_LENT);
-    for (uint8_t i = 1; i <= count; i++) Py_CLEAR(self->vector[i]);
-    Py_CLEAR(self->callback);
-    if (flags & HANDLE_LENT)
+    self->callback = self->context = NULL;
+    self->flags &= (uint16_t) ~(HANDLE_SNAPSHOT | HANDLE_LENT);
+    for (uint8_t i = 0; i < count; i++) Py_DECREF(args[i]);
+    Py_XDECREF(callback);
+    if (lent)
         return_context(st, context);
     else
         Py_XDECREF(context);
@@ -204,20 +214,26 @@ static PyObject *handle_call(handle *self, state *st) {
     return result;
 }
 
+/* What asyncio calls a callback: a string, or NULL with an exception set. */
+static PyObject *handle_source(handle *self, state *st) {
+    PyObject *callback = Py_NewRef(self->callback), *args = handle_args(self), *source = NULL;
+    if (args != NULL) source = PyObject_CallFunctionObjArgs(st->format_callback_source, callback, args, NULL);
+    Py_DECREF(callback);
+    Py_XDECREF(args);
+    return source;
+}
+
 /* Tells the loop's exception handler of the exception that is set, in asyncio's words (Handle._run in
    asyncio/events.py). */
 static void handle_report(loop *lp, handle *self) {
-    PyObject *exception = take_exception(), *args, *source = NULL, *message = NULL;
+    PyObject *exception = take_exception(), *source, *message = NULL;
     if (ends_program(exception)) {
         loop_end_run(lp, exception);
         return;
     }
-    args = handle_args(self);
-    if (args != NULL)
-        source = PyObject_CallFunctionObjArgs(lp->state->format_callback_source, self->callback, args, NULL);
+    source = handle_source(self, lp->state);
     if (source != NULL) message = PyUnicode_FromFormat("Exception in callback %U", source);
     loop_report(lp, message, exception, NAME_HANDLE, (PyObject *)self, NAME_COUNT, NULL);
-    Py_XDECREF(args);
     Py_XDECREF(source);
 }
 
@@ -252,32 +268,35 @@ static void handle_run_patched(loop *lp, handle *self, PyObject *run) {
     Py_DECREF(run);
 }
 
-static void handle_run_now(loop *lp, handle *self) {
+/* As _run of asyncio's handles. False if this was inside of another run of it, which holds what it has. */
+static bool handle_run_now(loop *lp, handle *self) {
     PyObject *result, *patched;
+    bool inside = self->flags & HANDLE_RUNNING;
     self->flags |= HANDLE_RUNNING;
     /* Without a context it only stands for one of asyncio's handles, whose own _run will be called. */
     patched = self->context == NULL ? NULL : find_patched_run(lp->state, self->flags & HANDLE_TIMER);
     if (patched != NULL) {
         handle_run_patched(lp, self, patched);
-        self->flags &= (uint8_t)~HANDLE_RUNNING;
-        return;
+    } else {
+        result = handle_call(self, lp->state);
+        if (result != NULL)
+            Py_DECREF(result);
+        else
+            handle_report(lp, self);
     }
-    result = handle_call(self, lp->state);
-    if (result != NULL)
-        Py_DECREF(result);
-    else
-        handle_report(lp, self);
-    self->flags &= (uint8_t)~HANDLE_RUNNING;
+    if (!inside) self->flags &= (uint16_t)~HANDLE_RUNNING;
+    return !inside;
 }
 
 /* The callback of every handle's job and timer. */
 static void handle_run(void *arg) {
     handle *self = (handle *)arg;
     loop *lp = loop_of(self->job.loop);
-    handle_run_now(lp, self);
-    handle_drop(self, lp->state);
+    if (handle_run_now(lp, self)) handle_drop(self, lp->state);
     Py_DECREF(self);
 }
+
+static bool handle_is_queued(const handle *self) { return casync_job_pending(&self->job); }
 
 /* Takes it out of the queue; true if it was in it, and then its reference is the caller's. */
 static bool handle_unqueue(handle *self) {
@@ -285,18 +304,27 @@ static bool handle_unqueue(handle *self) {
            0;
 }
 
+/* Takes it out of the queue, if it is in it, and lets go of what it has. */
+static void handle_end(handle *self, state *st) {
+    bool queued = handle_unqueue(self);
+    handle_drop(self, st);
+    if (queued) Py_DECREF(self);
+}
+
+/* The loop that runs it, or that it is queued in, or that watches for it, borrowed; NULL if that is not known to
+   be there. */
+static loop *handle_loop(const handle *self) {
+    bool known =
+        self->callback != NULL && (self->flags & (HANDLE_RUNNING | HANDLE_KEPT) || handle_is_queued(self));
+    loop *lp = known ? loop_of(self->job.loop) : NULL;
+    return lp == NULL || lp->dying ? NULL : lp;
+}
+
 static void handle_cancel_now(handle *self) {
-    state *st;
     if (self->flags & HANDLE_CANCELLED) return;
     self->flags |= HANDLE_CANCELLED;
     if (self->flags & HANDLE_RUNNING || self->callback == NULL) return;
-    st = loop_of(self->job.loop)->state;
-    if (self->flags & HANDLE_KEPT) {
-        handle_drop(self, st);
-    } else if (handle_unqueue(self)) {
-        handle_drop(self, st);
-        Py_DECREF(self);
-    }
+    handle_end(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
 }
 
 static PyObject *handle_cancel(handle *self, PyObject *Py_UNUSED(ignored)) {
@@ -324,7 +352,7 @@ static PyObject *handle_repr(handle *self) {
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     const char *name = self->flags & HANDLE_TIMER ? "TimerHandle" : "Handle";
     const char *cancelled = self->flags & HANDLE_CANCELLED ? " cancelled" : "";
-    PyObject *when = NULL, *args = NULL, *source = NULL, *text = NULL;
+    PyObject *when = NULL, *source = NULL, *text = NULL;
     if (self->flags & HANDLE_TIMER) {
         PyObject *number = PyFloat_FromDouble(((timer_handle *)self)->when);
         when = number == NULL ? NULL : PyUnicode_FromFormat(" when=%R", number);
@@ -333,35 +361,35 @@ static PyObject *handle_repr(handle *self) {
         when = PyUnicode_FromString("");
     }
     if (when != NULL && self->callback != NULL && !(self->flags & HANDLE_CANCELLED)) {
-        args = handle_args(self);
-        if (args != NULL)
-            source = PyObject_CallFunctionObjArgs(st->format_callback_source, self->callback, args, NULL);
+        source = handle_source(self, st);
         if (source != NULL) text = PyUnicode_FromFormat("<%s%s%U %U>", name, cancelled, when, source);
     } else if (when != NULL) {
         text = PyUnicode_FromFormat("<%s%s%U>", name, cancelled, when);
     }
     Py_XDECREF(when);
-    Py_XDECREF(args);
     Py_XDECREF(source);
     return text;
 }
 
-/* asyncio.TimerHandle.__eq__: 1, 0, or -1 with an exception set */
+/* Takes the references of both, which are NULL after a failure: 1, 0, or -1 with an exception set. */
+static int equal(PyObject *a, PyObject *b) {
+    int same = a == NULL || b == NULL ? -1 : PyObject_RichCompareBool(a, b, Py_EQ);
+    Py_XDECREF(a);
+    Py_XDECREF(b);
+    return same;
+}
+
+static PyObject *handle_get_callback(handle *self, void *closure);
+static PyObject *handle_get_args(handle *self, void *closure);
+
+/* asyncio.TimerHandle.__eq__: 1, 0, or -1 with an exception set. What is compared may cancel both. */
 static int timer_equal(handle *a, handle *b) {
-    PyObject *args_a, *args_b;
     int same;
     if (a == b) return 1;
     if (((timer_handle *)a)->when != ((timer_handle *)b)->when) return 0;
-    if ((a->flags ^ b->flags) & HANDLE_CANCELLED) return 0;
-    if (a->callback == NULL || b->callback == NULL) return a->callback == b->callback;
-    same = PyObject_RichCompareBool(a->callback, b->callback, Py_EQ);
-    if (same <= 0) return same;
-    args_a = handle_args(a);
-    args_b = handle_args(b);
-    same = args_a == NULL || args_b == NULL ? -1 : PyObject_RichCompareBool(args_a, args_b, Py_EQ);
-    Py_XDECREF(args_a);
-    Py_XDECREF(args_b);
-    return same;
+    same = equal(handle_get_callback(a, NULL), handle_get_callback(b, NULL));
+    if (same > 0) same = equal(handle_get_args(a, NULL), handle_get_args(b, NULL));
+    return same > 0 ? !((a->flags ^ b->flags) & HANDLE_CANCELLED) : same;
 }
 
 /* TimerHandle's order is that of its time, as in asyncio. */
@@ -422,8 +450,8 @@ static PyObject *handle_get_context_attribute(handle *self, void *Py_UNUSED(clos
 static PyObject *handle_get_none(handle *Py_UNUSED(self), void *Py_UNUSED(closure)) { Py_RETURN_NONE; }
 
 static PyObject *handle_get_loop(handle *self, void *Py_UNUSED(closure)) {
-    bool queued = self->callback != NULL && self->job.loop != NULL;
-    return Py_NewRef(queued ? (PyObject *)loop_of(self->job.loop) : Py_None);
+    loop *lp = handle_loop(self);
+    return Py_NewRef(lp == NULL ? Py_None : (PyObject *)lp);
 }
 
 static PyObject *handle_get_scheduled(handle *self, void *Py_UNUSED(closure)) {
@@ -434,15 +462,23 @@ static PyObject *handle_get_when(timer_handle *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(self->when);
 }
 
-/* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops; tests use it. */
+/* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops: of turns that are
+   asyncio's, and of tests. */
 static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->callback == NULL || self->flags & (HANDLE_CANCELLED | HANDLE_RUNNING)) {
+    loop *lp = self->flags & (HANDLE_CANCELLED | HANDLE_RUNNING) ? NULL : handle_loop(self);
+    if (lp == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the handle has run, or was cancelled");
         return NULL;
     }
+    Py_INCREF(lp);
     Py_INCREF(self);
-    handle_run_now(loop_of(self->job.loop), self);
+    if (self->flags & HANDLE_TAKEN && handle_unqueue(self)) Py_DECREF(self); /* it runs once */
+    handle_run_now(lp, self);
+    /* Nothing will let go of what it has, if it was cancelled meanwhile, or has run for the queue, too. */
+    if (self->flags & HANDLE_CANCELLED || !(self->flags & HANDLE_KEPT || handle_is_queued(self)))
+        handle_end(self, lp->state);
     Py_DECREF(self);
+    Py_DECREF(lp);
     Py_RETURN_NONE;
 }
 

@@ -103,13 +103,13 @@ static void loop_after_wait(void *arg, int64_t timeout) {
     if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
 }
 
-static void server_report(loop *self, casync_server *server, const char *message, int64_t error);
+static bool server_report(loop *self, casync_server *server, const char *message, int64_t error);
 
 static void loop_exception(casync_loop *casync, const casync_exception *exception, void *Py_UNUSED(arg)) {
     loop *self = loop_of(casync);
-    if (exception->server != NULL)
-        server_report(self, exception->server, exception->message, exception->error);
-    else
+    bool reported = exception->server != NULL &&
+                    server_report(self, exception->server, exception->message, exception->error);
+    if (!reported)
         loop_report(self, PyUnicode_FromString(exception->message), make_os_error(exception->error),
                     NAME_COUNT, NULL, NAME_COUNT, NULL);
 }
@@ -129,12 +129,15 @@ static int64_t loop_init(loop *self, int clock, bool metrics) {
 /* Looks at metrics= alone; __init__ checks the arguments. */
 static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *kwargs) {
     int64_t result;
-    PyObject *wanted = kwargs == NULL ? NULL : PyDict_GetItemString(kwargs, "metrics");
+    PyObject *wanted = Py_XNewRef(kwargs == NULL ? NULL : PyDict_GetItemString(kwargs, "metrics"));
     int metrics = wanted == NULL ? 0 : PyObject_IsTrue(wanted);
     state *st = metrics < 0 ? NULL : find_state(type);
     loop *self = st == NULL ? NULL : (loop *)type->tp_alloc(type, 0);
+    Py_XDECREF(wanted);
     if (self == NULL) return NULL;
     self->state = st;
+    self->module = Py_NewRef(find_module(type));
+    casync__list_init(&self->taken);
     result = loop_init(self, CASYNC_CLOCK_MONOTONIC, metrics);
     if (result < 0) {
         self->closed = true; /* for __del__ */
@@ -362,45 +365,45 @@ static PyObject *loop_enqueue_at(loop *self, PyObject *const *args, Py_ssize_t c
 
 /* ---- futures and tasks ---- */
 
-/* A name in one of asyncio's modules: programs (nest_asyncio) put other types of futures and tasks there.
-   A borrowed reference. */
+/* A name in one of asyncio's modules: programs (nest_asyncio) put other types of futures and tasks there. */
 static PyObject *asyncio_type(PyObject *module_names, PyObject *name) {
     PyObject *type = PyDict_GetItemWithError(module_names, name);
     if (type == NULL && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, name);
-    return type;
+    return Py_XNewRef(type);
 }
 
-/* {"loop": self}, which a call with keywords would make anew each time; borrowed. It is a cycle, which close()
-   ends. */
+/* {"loop": self}, which a call with keywords would make anew each time. It is a cycle, which close() ends. */
 static PyObject *loop_keywords(loop *self) {
-    PyObject *keywords = self->keywords;
-    if (keywords != NULL) return keywords;
+    PyObject *keywords;
+    if (self->keywords != NULL) return Py_NewRef(self->keywords);
     keywords = PyDict_New();
     if (keywords != NULL && PyDict_SetItem(keywords, self->state->names[NAME_LOOP], (PyObject *)self) < 0)
         Py_CLEAR(keywords);
-    return self->keywords = keywords;
+    if (!self->closed) Py_XSETREF(self->keywords, Py_XNewRef(keywords));
+    return keywords;
+}
+
+/* type(*args, loop=self). Takes the references of both, which are NULL after a failure. */
+static PyObject *call_with_loop(loop *self, PyObject *type, PyObject *args) {
+    PyObject *keywords = type == NULL || args == NULL ? NULL : loop_keywords(self);
+    PyObject *result = keywords == NULL ? NULL : PyObject_Call(type, args, keywords);
+    Py_XDECREF(type);
+    Py_XDECREF(args);
+    Py_XDECREF(keywords);
+    return result;
 }
 
 /* asyncio.Future(loop=self) */
 static PyObject *loop_create_future(loop *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *type = asyncio_type(self->state->futures, self->state->names[NAME_FUTURE]);
-    PyObject *keywords = type == NULL ? NULL : loop_keywords(self);
-    return keywords == NULL ? NULL : PyObject_Call(type, self->state->no_args, keywords);
-}
-
-/* asyncio.Task(coro, loop=self) */
-static PyObject *loop_create_plain_task(loop *self, PyObject *type, PyObject *coro) {
-    PyObject *args = PyTuple_Pack(1, coro), *keywords = loop_keywords(self), *task = NULL;
-    if (args != NULL && keywords != NULL) task = PyObject_Call(type, args, keywords);
-    Py_XDECREF(args);
-    return task;
+    return call_with_loop(self, type, Py_NewRef(self->state->no_args));
 }
 
 /* create_task(coro, *, name=None, context=None): asyncio's own in debug mode, with a factory, and with
    keywords that a later version has. */
 static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     PyObject *const *names = self->state->names;
-    PyObject *vector[4] = {NULL, (PyObject *)self, Py_None, NULL}, *type;
+    PyObject *vector[4] = {NULL, (PyObject *)self, Py_None, NULL}, *type, *task;
     bool plain = count == 1 && !self->debug && self->task_factory == NULL;
     for (Py_ssize_t i = 0; plain && keywords != NULL && i < PyTuple_GET_SIZE(keywords); i++) {
         PyObject *keyword = PyTuple_GET_ITEM(keywords, i);
@@ -415,9 +418,11 @@ static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t 
     if (self->closed) return raise_closed();
     type = asyncio_type(self->state->tasks, names[NAME_TASK]);
     if (type == NULL) return NULL;
-    if (keywords == NULL) return loop_create_plain_task(self, type, args[0]);
+    if (keywords == NULL) return call_with_loop(self, type, PyTuple_Pack(1, args[0]));
     vector[0] = args[0];
-    return PyObject_Vectorcall(type, vector, 1, self->state->task_keywords[vector[3] != NULL]);
+    task = PyObject_Vectorcall(type, vector, 1, self->state->task_keywords[vector[3] != NULL]);
+    Py_DECREF(type);
+    return task;
 }
 
 /* ---- running ---- */
@@ -587,7 +592,8 @@ static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
     return pair;
 }
 
-/* _take_ready(): the handles for the next turn, which are the caller's to run from now on. */
+/* _take_ready(): the handles for the next turn, which are the caller's to run from now on. They move to a queue
+   that no turn runs: so they are the loop's to cancel and to visit still. */
 static PyObject *loop_take_ready(loop *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *pair = loop_queued(self, NULL), *ready;
     if (pair == NULL) return NULL;
@@ -595,7 +601,9 @@ static PyObject *loop_take_ready(loop *self, PyObject *Py_UNUSED(ignored)) {
     Py_DECREF(pair);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(ready); i++) {
         handle *h = (handle *)PyList_GET_ITEM(ready, i);
-        if (casync_job_cancel(&h->job) > 0) Py_DECREF(h);
+        if (casync_job_cancel(&h->job) == 0) continue;
+        h->flags |= HANDLE_TAKEN;
+        casync__list_append(&self->taken, &h->job.link);
     }
     return ready;
 }
@@ -637,16 +645,30 @@ static PyObject *loop_metrics(loop *self, PyObject *Py_UNUSED(ignored)) {
                          "servers", live.of_kind[CASYNC_KIND_SERVER], "unsent_bytes", live.unsent);
 }
 
+/* Cancels what asyncio's turns have not run. */
+static void loop_drop_taken(loop *self) {
+    while (!casync__list_is_empty(&self->taken)) {
+        handle *h = (handle *)Py_NewRef((PyObject *)handle_of_job(casync__job_of(self->taken.next)));
+        h->flags |= HANDLE_CANCELLED;
+        handle_end(h, self->state);
+        Py_DECREF(h);
+    }
+}
+
 /* Cancels all that is queued. */
 static int loop_drop_queue(loop *self) {
     PyObject *pair = loop_queued(self, NULL);
     if (pair == NULL) return -1;
     for (Py_ssize_t side = 0; side < 2; side++) {
         PyObject *list = PyTuple_GET_ITEM(pair, side);
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
-            handle_cancel_now((handle *)PyList_GET_ITEM(list, i));
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+            PyObject *h = Py_NewRef(PyList_GET_ITEM(list, i));
+            handle_cancel_now((handle *)h);
+            Py_DECREF(h);
+        }
     }
     Py_DECREF(pair);
+    loop_drop_taken(self);
     return 0;
 }
 
@@ -658,7 +680,8 @@ static void loop_drop_transports(loop *self);
 static void loop_visit_object(int kind, void *object, void *arg);
 static int transport_visit_all(loop *self, visitproc visit, void *arg);
 
-/* _close(): drops what is queued, watched and open. EventLoop.close() calls it last. */
+/* _close(): drops what is queued, watched and open. EventLoop.close() calls it last. What goes with any of it may
+   close the loop, too. */
 static PyObject *loop_close(loop *self, PyObject *Py_UNUSED(ignored)) {
     if (self->casync.state == CASYNC_LOOP_RUNNING)
         return PyErr_Format(PyExc_RuntimeError, "Cannot close a running event loop");
@@ -668,6 +691,7 @@ static PyObject *loop_close(loop *self, PyObject *Py_UNUSED(ignored)) {
     loop_drop_watchers(self);
     loop_drop_servers(self);
     loop_drop_transports(self);
+    if (loop_drop_queue(self) < 0) return NULL; /* what was queued meanwhile */
     Py_CLEAR(self->keywords);
     int64_t result = casync_loop_close(&self->casync);
     if (result < 0) return raise_os_error(result);
@@ -687,6 +711,10 @@ static int loop_traverse(loop *self, visitproc visit, void *arg) {
     Py_VISIT(self->error);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->keywords);
+    for (casync_link *link = self->taken.next; link != &self->taken; link = link->next) {
+        int result = handle_visit(handle_of_job(casync__job_of(link)), visit, arg);
+        if (result != 0) return result;
+    }
     casync_walk(&self->casync, loop_visit_object, &v);
     return v.result ? v.result : transport_visit_all(self, visit, arg);
 }
@@ -706,11 +734,15 @@ static int loop_clear(loop *self) {
 
 static void loop_dealloc(loop *self) {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject *module = self->module;
     PyObject_GC_UnTrack(self);
+    self->dying = true;
     loop_clear(self);
+    PyMem_Free(self->kept);
     PyMem_Free(self->received);
     type->tp_free(self);
     Py_DECREF(type);
+    Py_XDECREF(module);
 }
 
 /* ---- attributes of BaseEventLoop that live here ---- */

@@ -1,7 +1,12 @@
 /* The module: what it takes from asyncio, and its types.
 
    Idea: multi-phase initialisation with a state of its own for each interpreter; types are heap types,
-   which lead from an object to that state. */
+   which lead from an object to that state.
+
+   Invariants: the state is whole as long as the module is there: the collector may find the module and its
+   types in garbage together with loops and transports, whose ends need it. So m_clear does nothing; it is the
+   types that end their cycles with the module. A loop holds the module beside its type, which may have let go
+   of it by then. */
 
 /* As asyncio's of this version. */
 #if PY_VERSION_HEX >= 0x030E0000
@@ -99,17 +104,21 @@ static PyType_Spec loop_spec = {"casync._native.Loop", sizeof(loop), 0,
 
 static struct PyModuleDef native_module;
 
-static state *find_state(PyTypeObject *type) {
+static PyObject *find_module(PyTypeObject *type) {
     PyObject *mro = type->tp_mro;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(mro); i++) {
+    for (Py_ssize_t i = 0; mro != NULL && i < PyTuple_GET_SIZE(mro); i++) {
         PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
         PyObject *module =
             base->tp_flags & Py_TPFLAGS_HEAPTYPE ? ((PyHeapTypeObject *)base)->ht_module : NULL;
-        if (module != NULL && PyModule_GetDef(module) == &native_module)
-            return (state *)PyModule_GetState(module);
+        if (module != NULL && PyModule_GetDef(module) == &native_module) return module;
     }
     PyErr_Format(PyExc_TypeError, "%s does not derive from casync's Loop", type->tp_name);
     return NULL;
+}
+
+static state *find_state(PyTypeObject *type) {
+    PyObject *module = find_module(type);
+    return module == NULL ? NULL : (state *)PyModule_GetState(module);
 }
 
 static int import_asyncio(state *st) {
@@ -313,6 +322,8 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
     st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
     if (st->sock_ready == NULL || check_sockets(st) < 0) return -1;
+    st->future_type = import_attribute("_asyncio", "Future");
+    if (st->future_type == NULL) PyErr_Clear();
     if (add_tls_types(module, st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;
@@ -325,16 +336,12 @@ static int native_traverse(PyObject *module, visitproc visit, void *arg) {
     return 0;
 }
 
-static int native_clear(PyObject *module) {
-    PyObject **references = (PyObject **)PyModule_GetState(module);
-    for (size_t i = 0; references != NULL && i < STATE_REFERENCES; i++) Py_CLEAR(references[i]);
-    return 0;
-}
-
 static void native_free(void *module) {
     state *st = (state *)PyModule_GetState((PyObject *)module);
-    if (st != NULL) free_spare_handles(st);
-    native_clear((PyObject *)module);
+    PyObject **references = (PyObject **)st;
+    if (st == NULL) return;
+    free_spare_handles(st);
+    for (size_t i = 0; i < STATE_REFERENCES; i++) Py_CLEAR(references[i]);
 }
 
 static PyModuleDef_Slot native_slots[] = {
@@ -361,7 +368,6 @@ static struct PyModuleDef native_module = {
     .m_methods = native_functions,
     .m_slots = native_slots,
     .m_traverse = native_traverse,
-    .m_clear = native_clear,
     .m_free = native_free,
 };
 

@@ -11,6 +11,26 @@
    interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
    the run waits in loop->error.
 
+   The rule of what is borrowed. A call into Python may do anything: end the connection, close the loop, run
+   it (nest_asyncio), cancel the handle, replace the attribute. Such a call is every one of a method or a
+   callback, every look-up of an attribute of a foreign object, comparison, truth, length, iteration, number
+   or buffer that such an object gives (and takes back), every report; every DECREF of what may be foreign, and
+   every new object that the collector is shown (before Python 3.12 it may run there). So:
+   - Nothing borrowed crosses it. What is in a struct and used in the call, or after it, is held before it: the
+     transport and its loop by every callback of a stream (transport_hold), the protocol, context, buffer,
+     waiter, socket by a reference of their own. (The arguments of a method, and its self, the caller holds;
+     what a running operation has, nobody takes away: see awaitable.c; so it is with a running handle.)
+   - A sequence from outside is copied (PySequence_Tuple) before it is walked. A list of the loop's own that is
+     walked with such calls in between is collected first, or looked through anew after each.
+   - After it nothing is known that was looked up before: is the stream open, is there a loop, is this still
+     the watch of that descriptor? It is asked again, or the callee's struct is not touched.
+   - What ends something first takes it out of its struct, then lets go of it, so that whoever comes there
+     meanwhile finds the end, not a half of it.
+   - Memory of casync.h or of a caller's buffer is shown only to code of CPython's own that is known to keep
+     nothing (the BIO and the connection of the module _ssl). Others get a copy. And what casync.h refers to
+     until it is sent are exact bytes objects, whose end runs no code.
+   - An object that dies gives nobody a reference to itself (loop->dying).
+
    Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c,
    awaitable.c, method.c, streams.c, sock.c, tls.c, server.c, module.c. */
 #include <Python.h>
@@ -173,7 +193,6 @@ typedef struct {
     PyTypeObject *sock_operation_type; /* see sock.c, and of it: */
     PyObject *sock_ready, *socket_recv, *socket_recv_into, *socket_send, *check_ssl_socket;
     PyObject *invalid_state_error;
-    PyObject *spare_stop;                        /* see awaitable.c */
     PyObject *no_args;                           /* () */
     PyTypeObject *tls_type, *tls_transport_type; /* see tls.c; NULL: this asyncio has not what they need */
     PyObject *names[NAME_COUNT];
@@ -196,6 +215,8 @@ typedef struct {
     PyObject *incomplete_read_error, *limit_overrun_error;
     PyObject *newline;                                            /* b"\n" */
     PyObject *ssl_object_type, *ssl_again_errors, *tls_states[4]; /* by what tls.c enumerates */
+    PyObject *ssl_connection_type, *memory_bio_type;              /* of the module _ssl */
+    PyObject *future_type;                                        /* asyncio's in C, or NULL */
     PyObject *format_callback_source;
     PyObject *buffered_protocol, *transport_socket, *socket_type;
     PyObject *spare_context, *no_vars; /* see context.c */
@@ -217,18 +238,21 @@ typedef struct loop {
     PyObject ob_base;
     casync_loop casync;
     state *state;
+    PyObject *module;       /* that has the state, and must outlive this; the collector is not shown it */
     PyThreadState *waiting; /* while the GIL is dropped */
     PyObject *error;        /* the exception that ends this run */
     PyObject *thread_id;    /* BaseEventLoop._thread_id */
     PyObject *task_factory; /* BaseEventLoop._task_factory */
     PyObject *keywords;     /* {"loop": this}, for its futures and tasks; or NULL */
     bool stopping, closed, debug, observed;
+    bool dying;                   /* it is being deallocated: nobody may get a reference */
     bool asyncio_turns;           /* its turns are BaseEventLoop._run_once's: see casync/loop.py */
     bool calls_python;            /* any of the three before: what is called goes through casync/loop.py */
     bool virtual_time;            /* its clock is a virtual one */
     bool deadlocked;              /* with it: nothing would ever have ended the last run */
     struct transport *transports; /* those that are open, each with a reference */
-    struct running_call *calls; /* of their protocols, which are running; the innermost first */
+    struct running_call *calls;   /* of their protocols, which are running; the innermost first */
+    casync_link taken;            /* a queue of handles that asyncio's turns run: see loop_take_ready */
     Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
     PyObject *bulk;               /* the bytes object that a bulk read goes to */
     struct watch **kept;          /* by descriptor, up to kept_size: see watcher.c */
@@ -239,7 +263,8 @@ typedef struct loop {
 
 static loop *loop_of(casync_loop *casync) { return (loop *)((char *)casync - offsetof(loop, casync)); }
 
-/* The module's state, for an instance of a type of ours or derived from one. */
+/* The module, borrowed, and its state, for an instance of a type of ours or derived from one. */
+static PyObject *find_module(PyTypeObject *type);
 static state *find_state(PyTypeObject *type);
 
 /* The exception that is set, as an object, and taken; NULL if none is. */
@@ -326,6 +351,16 @@ static int parse_limit(PyObject *value, Py_ssize_t *limit) {
     *limit = PyNumber_AsSsize_t(whole, NULL);
     Py_DECREF(whole);
     return 0;
+}
+
+/* data[begin:end] in bytes, of any object with a buffer: a new memoryview. */
+static PyObject *part_of_bytes(PyObject *data, Py_ssize_t begin, Py_ssize_t end) {
+    PyObject *view = PyMemoryView_FromObject(data);
+    PyObject *bytes = view == NULL ? NULL : PyObject_CallMethod(view, "cast", "s", "B");
+    PyObject *part = bytes == NULL ? NULL : PySequence_GetSlice(bytes, begin, end);
+    Py_XDECREF(view);
+    Py_XDECREF(bytes);
+    return part;
 }
 
 /* The only argument of a method, given by position or by name; NULL, with TypeError set, if it is another. */

@@ -47,15 +47,22 @@ static bool stop_serving(casync_watcher *watcher) {
     return self != NULL;
 }
 
-/* asyncio's words for a server that cannot accept (_accept_connection in asyncio/selector_events.py) */
-static void server_report(loop *lp, casync_server *server, const char *message, int64_t error) {
+/* asyncio's words for a server that cannot accept (_accept_connection in asyncio/selector_events.py). False if
+   the server is none of this file's: other extension modules may have some in the loop. */
+static bool server_report(loop *lp, casync_server *server, const char *message, int64_t error) {
     bool exhausted = error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
-    PyObject *sock = ((serving *)(void *)server)->sock;
-    PyObject *shown = PyObject_CallOneArg(lp->state->transport_socket, sock);
-    PyObject *text = PyUnicode_FromString(exhausted ? "socket.accept() out of system resource" : message);
-    if (shown == NULL) Py_CLEAR(text);
+    serving *self = serving_of(&server->watcher);
+    PyObject *sock, *shown, *text;
+    if (self == NULL) return false;
+    sock = Py_NewRef(self->sock);
+    shown = PyObject_CallOneArg(lp->state->transport_socket, sock);
+    text = shown == NULL
+               ? NULL
+               : PyUnicode_FromString(exhausted ? "socket.accept() out of system resource" : message);
     loop_report(lp, text, make_os_error(error), NAME_SOCKET, shown, NAME_COUNT, NULL);
     Py_XDECREF(shown);
+    Py_DECREF(sock);
+    return true;
 }
 
 /* EventLoop._serve(socket, protocol_factory, sslcontext, server, *timeouts) */
@@ -178,20 +185,34 @@ static Py_ssize_t clients_length(clients *self) { return self->count; }
 
 /* Is the transport one of a server with these clients? -1 with an exception set. */
 static int clients_have(clients *self, transport *t) {
-    PyObject *other;
+    PyObject *server, *other;
     if (t->server == NULL || t->server == Py_None) return 0;
-    other = PyObject_GetAttr(t->server, self->loop->state->names[NAME_CLIENTS]);
+    server = Py_NewRef(t->server);
+    other = PyObject_GetAttr(server, self->loop->state->names[NAME_CLIENTS]);
+    Py_DECREF(server);
     Py_XDECREF(other);
     return other == NULL ? -1 : other == (PyObject *)self;
 }
 
-/* copy(): a list of the transports, as they are at this moment. */
-static PyObject *clients_copy(clients *self, PyObject *Py_UNUSED(ignored)) {
+/* All transports that are open. */
+static PyObject *open_transports(loop *lp) {
     PyObject *list = PyList_New(0);
-    for (transport *t = self->loop->transports; list != NULL && t != NULL; t = t->next) {
-        int have = clients_have(self, t);
-        if (have < 0 || (have && PyList_Append(list, (PyObject *)t) < 0)) Py_CLEAR(list);
+    for (transport *t = lp->transports; list != NULL && t != NULL; t = t->next)
+        if (PyList_Append(list, (PyObject *)t) < 0) Py_CLEAR(list);
+    return list;
+}
+
+/* copy(): a list of the transports, as they are at this moment. To ask whose one is may end others, so all are
+   held meanwhile. */
+static PyObject *clients_copy(clients *self, PyObject *Py_UNUSED(ignored)) {
+    PyObject *all = open_transports(self->loop), *list = all == NULL ? NULL : PyList_New(0);
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(all); i++) {
+        PyObject *t = Py_NewRef(PyList_GET_ITEM(all, i));
+        int have = clients_have(self, (transport *)t);
+        if (have < 0 || (have && PyList_Append(list, t) < 0)) Py_CLEAR(list);
+        Py_DECREF(t);
     }
+    Py_XDECREF(all);
     return list;
 }
 

@@ -44,9 +44,10 @@ static handle **watch_side(watch *self, bool writing) { return writing ? &self->
 /* Ends a watcher's handle; in debug mode asyncio's too, for who holds it asks whether it was cancelled. */
 static void handle_release(handle *h) {
     if (h->flags & HANDLE_WRAPPER && h->count > 0) {
-        PyObject *result = PyObject_CallMethod(h->vector[1], "cancel", NULL);
+        PyObject *wrapped = Py_NewRef(h->vector[1]), *result = PyObject_CallMethod(wrapped, "cancel", NULL);
         if (result == NULL) PyErr_WriteUnraisable((PyObject *)h);
         Py_XDECREF(result);
+        Py_DECREF(wrapped);
     }
     handle_cancel_now(h);
     Py_DECREF(h);
@@ -79,8 +80,8 @@ static void watch_run(watch *self, bool writing) {
         return;
     }
     Py_INCREF(h);
-    handle_run_now(lp, h); /* may end the watch */
-    if (h->flags & HANDLE_CANCELLED) handle_drop(h, lp->state);
+    /* may end the watch */
+    if (handle_run_now(lp, h) && h->flags & HANDLE_CANCELLED) handle_drop(h, lp->state);
     Py_DECREF(h);
 }
 
@@ -146,6 +147,10 @@ static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count,
             (PyObject *)self, self->state->names[writing ? NAME_PYTHON_WRITER : NAME_PYTHON_READER], tuple);
         Py_DECREF(tuple);
         if (pair == NULL) return NULL;
+        if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
+            Py_DECREF(pair);
+            return (handle *)PyErr_Format(PyExc_TypeError, "a method and its handle are needed");
+        }
         h = wrap_handle(self, false, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
         *returned = Py_NewRef(PyTuple_GET_ITEM(pair, 1));
         Py_DECREF(pair);
@@ -334,14 +339,17 @@ static PyObject *loop_remove_writer(loop *self, PyObject *file) { return watch_r
 static PyObject *loop_watched(loop *self, PyObject *file) {
     int fd = find_fd(self, file);
     if (fd < 0) return NULL;
+    PyObject *number = PyLong_FromLong(fd), *watched = number == NULL ? NULL : PyTuple_New(4);
     watch *w = self->closed ? NULL : watch_of(casync_watcher_find(&self->casync, fd));
-    if (w == NULL) Py_RETURN_NONE;
-    PyObject *number = PyLong_FromLong(fd);
-    if (number == NULL) return NULL;
-    PyObject *watched =
-        PyTuple_Pack(4, w->file ? w->file : number, number, w->reader ? (PyObject *)w->reader : Py_None,
-                     w->writer ? (PyObject *)w->writer : Py_None);
-    Py_DECREF(number);
+    if (watched != NULL && w != NULL) {
+        PyTuple_SET_ITEM(watched, 0, Py_NewRef(w->file ? w->file : number));
+        PyTuple_SET_ITEM(watched, 1, Py_NewRef(number));
+        PyTuple_SET_ITEM(watched, 2, Py_NewRef(w->reader ? (PyObject *)w->reader : Py_None));
+        PyTuple_SET_ITEM(watched, 3, Py_NewRef(w->writer ? (PyObject *)w->writer : Py_None));
+    } else if (watched != NULL) {
+        Py_SETREF(watched, Py_NewRef(Py_None));
+    }
+    Py_XDECREF(number);
     return watched;
 }
 
@@ -360,14 +368,13 @@ static PyObject *loop_descriptors(loop *self, PyObject *Py_UNUSED(ignored)) {
     return list;
 }
 
-/* Drops every watch, whose table the loop knows by number. */
+/* Drops every watch, whose table the loop knows by number. What goes with one may end others, so each is looked
+   for anew. */
 static void loop_drop_watchers(loop *self) {
     for (uint32_t fd = 0; fd < self->casync.fds_size; fd++) {
-        watch *w = watch_of(casync_watcher_find(&self->casync, (int)fd));
-        if (w == NULL) continue;
-        bool both = w->reader != NULL && w->writer != NULL;
-        watch_stop(w, w->reader == NULL);
-        if (both) watch_stop(w, true);
+        watch *w;
+        while ((w = watch_of(casync_watcher_find(&self->casync, (int)fd))) != NULL)
+            watch_stop(w, w->reader == NULL);
     }
     for (uint32_t fd = 0; fd < self->kept_size; fd++) {
         watch *w = self->kept[fd];
