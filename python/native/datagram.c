@@ -228,9 +228,7 @@ static PyObject *datagram_drop(transport *self) {
     Py_RETURN_NONE;
 }
 
-static bool datagram_drops(const transport *self) {
-    return self->flags & TRANSPORT_CLOSING || self->fd < 0;
-}
+static bool datagram_drops(const transport *self) { return self->flags & TRANSPORT_CLOSING || self->fd < 0; }
 
 static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target) {
     casync_address address;

@@ -51,6 +51,7 @@ struct sock_operation {
     bool connecting;   /* connect() has begun */
     bool drained;      /* the socket had less than was asked for */
     bool tried;        /* there was an attempt */
+    bool sent_some;    /* of the data */
 };
 
 static const sock_kind *sock_kind_of(sock_operation *op) {
@@ -110,7 +111,7 @@ static int sock_fileno(sock_operation *op) {
     number = PyObject_CallMethodNoArgs(sock, st->names[NAME_FILENO]);
     fd = number == NULL ? -1 : PyLong_AsLong(number);
     Py_XDECREF(number);
-    return fd > INT_MAX ? -1 : (int)fd;
+    return fd > INT_MAX || fd < -1 ? -1 : (int)fd;
 }
 
 /* Is it a socket.socket whose method is the one that we know? Instances of that have no attributes of
@@ -182,9 +183,8 @@ static int attempt_recv_into(sock_operation *op, PyObject **result) {
     if (!is_plain_socket(op, NAME_RECV_INTO, op->loop->state->socket_recv_into))
         return attempted(PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV_INTO), op->args[1]),
                          result);
-    fd = sock_fileno(op);
-    if (fd == -1 && PyErr_Occurred()) return -1;
     if (PyObject_GetBuffer(op->args[1], &buffer, PyBUF_WRITABLE) < 0) return -1;
+    fd = sock_fileno(op); /* after that, which may close the socket */
     count = buffer.len == 0 ? 0 : receive(fd, buffer.buf, (size_t)buffer.len);
     if (count < 0) failed = attempt_failed();
     PyBuffer_Release(&buffer);
@@ -215,15 +215,18 @@ static int attempt_recvfrom_into(sock_operation *op, PyObject **result) {
                      result);
 }
 
-/* What sock_sendall has left to send, as an object. */
+/* What sock_sendall has left to send, as an object: data[sent:] as Python has it, also where a socket's send()
+   has said that it sent less than nothing. */
 static PyObject *rest_of_data(sock_operation *op) {
-    PyObject *view, *bytes, *rest;
-    if (op->sent == 0) return Py_NewRef(op->args[1]);
-    view = PyMemoryView_FromObject(op->args[1]);
-    bytes = view == NULL ? NULL : PyObject_CallMethod(view, "cast", "s", "B");
-    rest = bytes == NULL ? NULL : PySequence_GetSlice(bytes, op->sent, op->data.len);
+    PyObject *slice, *view, *rest = NULL, *begin;
+    if (!op->sent_some) return Py_NewRef(op->args[1]);
+    begin = PyLong_FromSsize_t(op->sent);
+    slice = begin == NULL ? NULL : PySlice_New(begin, NULL, NULL);
+    view = slice == NULL ? NULL : part_of_bytes(op->args[1], 0, PY_SSIZE_T_MAX);
+    if (view != NULL) rest = PyObject_GetItem(view, slice);
+    Py_XDECREF(begin);
+    Py_XDECREF(slice);
     Py_XDECREF(view);
-    Py_XDECREF(bytes);
     return rest;
 }
 
@@ -242,7 +245,9 @@ static int send_by_method(sock_operation *op, Py_ssize_t *count) {
 /* How much of the rest the socket took, in *count. */
 static int send_rest(sock_operation *op, Py_ssize_t *count) {
     int fd;
-    if (!is_plain_socket(op, NAME_SEND, op->loop->state->socket_send)) return send_by_method(op, count);
+    if (op->sent < 0 || op->sent > op->data.len ||
+        !is_plain_socket(op, NAME_SEND, op->loop->state->socket_send))
+        return send_by_method(op, count);
     fd = sock_fileno(op);
     if (fd == -1 && PyErr_Occurred()) return -1;
     do
@@ -252,15 +257,22 @@ static int send_rest(sock_operation *op, Py_ssize_t *count) {
     return *count < 0 ? attempt_failed() : 1;
 }
 
-/* sock_sendall(sock, data): one send for each time the socket is writable. */
+/* sock_sendall(sock, data): one send for each time the socket is writable. What a socket of another class says
+   that it sent is added up as asyncio does, which is done when that is all, and goes on if it is more. */
 static int attempt_sendall(sock_operation *op, PyObject **result) {
     Py_ssize_t count = 0;
     int done;
     if (op->data.obj == NULL && PyObject_GetBuffer(op->args[1], &op->data, PyBUF_SIMPLE) < 0) return -1;
     done = send_rest(op, &count);
     if (done < 0) return -1;
-    if (done > 0) op->sent += count;
-    if (op->sent < op->data.len) return 0;
+    if (done > 0) {
+        if (__builtin_add_overflow(op->sent, count, &op->sent)) {
+            PyErr_SetString(PyExc_OverflowError, "send() returned too large a number");
+            return -1;
+        }
+        op->sent_some = true;
+    }
+    if (op->sent != op->data.len) return 0;
     *result = Py_NewRef(Py_None);
     return 1;
 }
@@ -374,14 +386,21 @@ static const sock_kind sock_connect_kind = {
 
 /* ---- waiting ---- */
 
+static int sock_traverse(sock_operation *op, visitproc visit, void *arg);
+
 /* What the watcher's handle calls. The operation goes on in a step of the task that awaits it. */
 static PyObject *sock_ready(PyObject *Py_UNUSED(module), PyObject *object) {
     sock_operation *op = (sock_operation *)object;
-    PyObject *result;
+    PyObject *future, *result, *invalid_state_error;
+    if (Py_TYPE(object)->tp_traverse != (traverseproc)(void (*)(void))sock_traverse)
+        return PyErr_Format(PyExc_TypeError, "an operation of a socket is needed");
     if (op->woken || op->future == NULL) Py_RETURN_NONE;
     op->woken = true;
-    result = PyObject_CallMethodOneArg(op->future, sock_name(op, NAME_SET_RESULT), Py_None);
-    if (result != NULL || !PyErr_ExceptionMatches(op->loop->state->invalid_state_error)) return result;
+    future = Py_NewRef(op->future); /* the operation may end meanwhile */
+    invalid_state_error = op->loop->state->invalid_state_error;
+    result = PyObject_CallMethodOneArg(future, sock_name(op, NAME_SET_RESULT), Py_None);
+    Py_DECREF(future);
+    if (result != NULL || !PyErr_ExceptionMatches(invalid_state_error)) return result;
     PyErr_Clear(); /* it was cancelled, and the task does not know yet */
     Py_RETURN_NONE;
 }
@@ -481,11 +500,13 @@ static int sock_wait(sock_operation *op) {
 
 static void sock_finish(awaitable *self) {
     sock_operation *op = (sock_operation *)self;
+    Py_buffer data = op->data;
     if (op->loop == NULL) return;
+    op->data.obj = NULL; /* its release may come here again */
     sock_unwatch(op);
     sock_stop_timer(op);
     Py_CLEAR(op->future);
-    if (op->data.obj != NULL) PyBuffer_Release(&op->data);
+    PyBuffer_Release(&data); /* does nothing if there is none */
     for (int i = 0; i < 3; i++) Py_CLEAR(op->args[i]);
     Py_CLEAR(op->loop);
 }

@@ -59,8 +59,13 @@ static void reader_set_waiter(reader *self, PyObject *waiter) {
 
 /* Removes the first bytes of the buffer: 0, or -1 with an exception set. */
 static int reader_drop(reader *self, Py_ssize_t size) {
+    PyObject *buffer;
+    int result;
     if (size == reader_size(self)) return PyByteArray_Resize(self->buffer, 0);
-    return PySequence_DelSlice(self->buffer, 0, size);
+    buffer = Py_NewRef(self->buffer); /* of a derived class, maybe */
+    result = PySequence_DelSlice(buffer, 0, size);
+    Py_DECREF(buffer);
+    return result;
 }
 
 static int reader_append(reader *self, const char *data, Py_ssize_t size) {
@@ -72,8 +77,10 @@ static int reader_append(reader *self, const char *data, Py_ssize_t size) {
 }
 
 static int reader_call_transport(reader *self, enum name method) {
-    PyObject *result = PyObject_CallMethodNoArgs(self->transport, reader_state(self)->names[method]);
+    PyObject *called = Py_NewRef(self->transport);
+    PyObject *result = PyObject_CallMethodNoArgs(called, reader_state(self)->names[method]);
     Py_XDECREF(result);
+    Py_DECREF(called);
     return result == NULL ? -1 : 0;
 }
 
@@ -129,8 +136,16 @@ static void operation_finish(awaitable *self) {
 /* The end of a wait that brought nothing: bytes that were handed over go back to the buffer. */
 static int operation_abandon(awaitable *self) {
     read_operation *op = (read_operation *)self;
+    PyObject *handed = op->handed, *buffer;
+    int result;
+    op->handed = NULL;
     operation_leave(op);
-    return op->handed == NULL ? 0 : PySequence_SetSlice(op->reader->buffer, 0, 0, op->handed);
+    if (handed == NULL) return 0;
+    buffer = Py_NewRef(op->reader->buffer);
+    result = PySequence_SetSlice(buffer, 0, 0, handed);
+    Py_DECREF(buffer);
+    Py_DECREF(handed);
+    return result;
 }
 
 /* asyncio's LimitOverrunError; of readline its ValueError, after the line is dropped. */
@@ -211,7 +226,9 @@ static int operation_begin(read_operation *op, PyObject **result) {
         return -1;
     }
     if (op->reader->exception != Py_None) {
-        raise_object(op->reader->exception);
+        PyObject *exception = Py_NewRef(op->reader->exception);
+        raise_object(exception);
+        Py_DECREF(exception);
         return -1;
     }
     if (op->separator != NULL || op->size != 0) return 0;
@@ -872,6 +889,22 @@ static int reader_feed_bytes(reader *self, casync_span span, PyObject *whole) {
     return handed == (Py_ssize_t)span.len ? 0 : reader_pause_if_full(self);
 }
 
+/* As above, where asking the waiter may run any code: after that the memory of the bytes may be gone, so they
+   are copied. */
+static int reader_feed_copy(reader *self, casync_span span) {
+    PyObject *copy = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
+    int result;
+    if (copy == NULL) return -1;
+    span.ptr = PyBytes_AS_STRING(copy);
+    result = reader_feed_bytes(self, span, copy);
+    Py_DECREF(copy);
+    return result;
+}
+
+static bool waiter_is_plain(reader *self) {
+    return self->waiter == Py_None || (PyObject *)Py_TYPE(self->waiter) == reader_state(self)->future_type;
+}
+
 /* Bytes for the protocol's adopted reader, as above. 1: it has them; 0: they must go by
    protocol.data_received; -1: an exception is set. */
 static int feed_bytes(reader_feed *feed, PyObject *protocol, casync_span span, PyObject *whole) {
@@ -881,7 +914,10 @@ static int feed_bytes(reader_feed *feed, PyObject *protocol, casync_span span, P
     if (streams_changed(reader_state(self), WATCHED_PROTOCOL) || !feeds_reader(reader_state(self), protocol))
         return 0;
     Py_INCREF((PyObject *)self);
-    result = reader_feed_bytes(self, span, whole);
+    if (whole != NULL || waiter_is_plain(self))
+        result = reader_feed_bytes(self, span, whole);
+    else
+        result = reader_feed_copy(self, span);
     Py_DECREF((PyObject *)self);
     return result < 0 ? -1 : 1;
 }

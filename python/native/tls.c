@@ -48,7 +48,7 @@ typedef struct tls {
     char ssl_writing_paused, ssl_reading_paused, app_writing_paused, app_reading_paused;
     /* and ours: */
     PyObject *connection; /* has read and write: what is inside of sslobj, or sslobj itself */
-    bool counts_records;  /* it is the ssl module's own */
+    bool counts_records;  /* it is the ssl module's own, which keeps nothing of the memory it is given */
     bool app_is_buffered;
     reader_feed feed;
     record_counter records;
@@ -103,7 +103,7 @@ static void count_records(record_counter *self, const uint8_t *data, size_t size
 
 /* A read gave `size` bytes where `wanted` fitted: if less, it gave the rest of a record. */
 static void records_read(record_counter *self, size_t size, size_t wanted) {
-    if (size < wanted) self->complete--;
+    if (size < wanted && self->complete > 0) self->complete--;
     if (self->complete == 0)
         self->size = 0;
     else
@@ -144,9 +144,15 @@ static int tls_do(tls *self, PyObject *object, enum name method, PyObject *argum
 
 /* bio.pending, or -1 */
 static Py_ssize_t bio_pending(tls *self, PyObject *bio) {
-    PyObject *value = bio == NULL ? NULL : PyObject_GetAttr(bio, self->st->names[NAME_PENDING]);
-    Py_ssize_t size = value == NULL ? -1 : PyLong_AsSsize_t(value);
+    PyObject *held = Py_XNewRef(bio), *value = NULL; /* it may be replaced meanwhile */
+    Py_ssize_t size;
+    if (held == NULL)
+        PyErr_SetString(PyExc_AttributeError, "a BIO of this SSLProtocol is not set");
+    else
+        value = PyObject_GetAttr(held, self->st->names[NAME_PENDING]);
+    size = value == NULL ? -1 : PyLong_AsSsize_t(value);
     Py_XDECREF(value);
+    Py_XDECREF(held);
     return size;
 }
 
@@ -194,26 +200,40 @@ static int tls_send(tls *self, PyObject *data) {
 /* asyncio's _process_outgoing */
 static int tls_process_outgoing(tls *self) {
     PyObject *data;
-    Py_ssize_t pending = 0;
-    int result = 0;
+    Py_ssize_t size, pending;
+    int result;
     if (self->ssl_writing_paused) {
         pending = bio_pending(self, self->outgoing);
         return pending < 0 ? -1 : tls_control_app_writing(self, pending);
     }
     data = tls_call(self, self->outgoing, NAME_READ, NULL);
-    if (data == NULL) return -1;
-    if (PyObject_Size(data) > 0) result = tls_send(self, data);
-    Py_DECREF(data);
-    return result < 0 ? -1 : tls_control_app_writing(self, pending);
+    size = data == NULL ? -1 : PyObject_Size(data);
+    result = size > 0 ? tls_send(self, data) : (int)size;
+    Py_XDECREF(data);
+    return result < 0 ? -1 : tls_control_app_writing(self, 0);
 }
 
-static bool has_backlog(tls *self) { return self->backlog != NULL && PyObject_Size(self->backlog) > 0; }
+/* Does data wait? -1 with an exception set. */
+static int has_backlog(tls *self) {
+    PyObject *backlog = Py_XNewRef(self->backlog);
+    int waits = backlog == NULL ? 0 : PyObject_IsTrue(backlog);
+    Py_XDECREF(backlog);
+    return waits;
+}
 
 static int backlog_append(tls *self, PyObject *data) {
     Py_ssize_t size = PyObject_Size(data);
     if (size < 0 || tls_do(self, self->backlog, NAME_APPEND, data) < 0) return -1;
     self->backlog_size += size;
     return 0;
+}
+
+/* What is left of data to encrypt. Only the ssl module's own connection is shown the memory as it is: another
+   may keep what it is given. */
+static PyObject *rest_to_encrypt(tls *self, PyObject *data, const Py_buffer *view, Py_ssize_t done) {
+    if (done == 0) return Py_NewRef(data);
+    if (!self->counts_records) return part_of_bytes(data, done, view->len);
+    return PyMemoryView_FromMemory((char *)view->buf + done, view->len - done, PyBUF_READ);
 }
 
 /* Encrypts data: 1 if all of it; 0 if it must wait, *left (a new reference) is what then is left; -1 */
@@ -224,17 +244,19 @@ static int tls_encrypt(tls *self, PyObject *data, PyObject **left) {
     *left = NULL;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return -1;
     while (result == 1 && done < view.len) { /* OpenSSL takes one record at a time */
-        PyObject *rest = done == 0
-                             ? Py_NewRef(data)
-                             : PyMemoryView_FromMemory((char *)view.buf + done, view.len - done, PyBUF_READ);
+        PyObject *rest = rest_to_encrypt(self, data, &view, done);
         PyObject *count = rest == NULL ? NULL : tls_call(self, self->connection, NAME_WRITE, rest);
         Py_ssize_t taken = count == NULL ? -1 : PyLong_AsSsize_t(count);
         Py_XDECREF(rest);
         Py_XDECREF(count);
-        if (taken >= 0)
-            done += taken;
-        else
+        if (taken < 0 && PyErr_Occurred()) {
             result = must_wait(self) ? 0 : -1;
+        } else if (taken < 0 || taken > view.len - done) {
+            PyErr_Format(PyExc_ValueError, "write() of TLS took %zd of %zd bytes", taken, view.len - done);
+            result = -1;
+        } else {
+            done += taken;
+        }
     }
     if (result == 0) {
         *left =
@@ -255,24 +277,37 @@ static int tls_write_now(tls *self, PyObject *data) {
 }
 
 /* asyncio's _do_write: what waits in the backlog */
-static int tls_do_write(tls *self) {
-    int result = 1;
-    while (result == 1 && has_backlog(self)) {
-        PyObject *data = PySequence_GetItem(self->backlog, 0), *left = NULL;
-        Py_ssize_t size = data == NULL ? -1 : PyObject_Size(data);
-        result = size < 0 ? -1 : tls_encrypt(self, data, &left);
-        Py_XDECREF(data);
-        if (result == 1 && PySequence_DelItem(self->backlog, 0) < 0) result = -1;
-        if (result == 0 && PySequence_SetItem(self->backlog, 0, left) < 0) result = -1;
-        if (result >= 0) self->backlog_size -= size - (left == NULL ? 0 : PyObject_Size(left));
-        Py_XDECREF(left);
-    }
-    return result < 0 ? -1 : tls_process_outgoing(self);
+/* Encrypts the first of the backlog: 1, 0 or -1 as above. */
+static int tls_write_first(tls *self, PyObject *backlog) {
+    PyObject *data = PySequence_GetItem(backlog, 0), *left = NULL;
+    Py_ssize_t size = data == NULL ? -1 : PyObject_Size(data), left_size = 0;
+    int result = size < 0 ? -1 : tls_encrypt(self, data, &left);
+    Py_XDECREF(data);
+    if (left != NULL) left_size = PyObject_Size(left);
+    if (left_size < 0) result = -1;
+    if (result == 1 && PySequence_DelItem(backlog, 0) < 0) result = -1;
+    if (result == 0 && PySequence_SetItem(backlog, 0, left) < 0) result = -1;
+    if (result >= 0) self->backlog_size -= size - left_size;
+    Py_XDECREF(left);
+    return result;
 }
 
-/* May data go past the backlog? Else asyncio's _write_appdata knows what to do with it. */
-static bool tls_writes_now(tls *self) {
-    return self->ssl_state == self->st->tls_states[TLS_WRAPPED] && !has_backlog(self);
+static int tls_do_write(tls *self) {
+    int waits = has_backlog(self), result = 1;
+    while (waits > 0 && result == 1) {
+        PyObject *backlog = Py_NewRef(self->backlog);
+        result = tls_write_first(self, backlog);
+        Py_DECREF(backlog);
+        if (result == 1) waits = has_backlog(self);
+    }
+    return waits < 0 || result < 0 ? -1 : tls_process_outgoing(self);
+}
+
+/* May data go past the backlog? Else asyncio's _write_appdata knows what to do with it. -1: an exception is
+   set. */
+static int tls_writes_now(tls *self) {
+    int waits = self->ssl_state == self->st->tls_states[TLS_WRAPPED] ? has_backlog(self) : 1;
+    return waits < 0 ? -1 : !waits;
 }
 
 static PyObject *tls_written(tls *self, int result) {
@@ -284,8 +319,9 @@ static PyObject *tls_written(tls *self, int result) {
 /* _write_appdata(list_of_data) */
 static PyObject *tls_write_appdata(tls *self, PyObject *list) {
     PyObject *items;
-    int result = 1;
-    if (!tls_writes_now(self)) return tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
+    int result = tls_writes_now(self);
+    if (result < 0) return tls_written(self, result);
+    if (result == 0) return tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
     items = PySequence_Tuple(list);
     if (items == NULL) return NULL;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items) && result >= 0; i++) {
@@ -301,7 +337,8 @@ static PyObject *tls_write_appdata(tls *self, PyObject *list) {
 
 static PyObject *tls_write(tls *self, PyObject *data) {
     PyObject *list, *result;
-    if (tls_writes_now(self)) return tls_written(self, tls_write_now(self, data));
+    int now = tls_writes_now(self);
+    if (now != 0) return tls_written(self, now < 0 ? -1 : tls_write_now(self, data));
     list = PyTuple_Pack(1, data);
     result = list == NULL ? NULL : tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
     Py_XDECREF(list);
@@ -310,10 +347,14 @@ static PyObject *tls_write(tls *self, PyObject *data) {
 
 /* ---- incoming ---- */
 
-/* connection.read(size), or read(size, buffer) */
+/* connection.read(size), or read(size, buffer), of the ssl module's own connection. Another may have taken its
+   place meanwhile, which knows nothing of what has been read by the first. */
 static PyObject *tls_decrypt(tls *self, size_t size, PyObject *buffer) {
-    PyObject *wanted = PyLong_FromSize_t(size), *result;
-    if (wanted == NULL) return NULL;
+    PyObject *wanted = self->counts_records ? PyLong_FromSize_t(size) : NULL, *result;
+    if (wanted == NULL) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "SSLProtocol._sslobj was replaced");
+        return NULL;
+    }
     result = tls_call_with(self, self->connection, NAME_READ, wanted, buffer);
     Py_DECREF(wanted);
     return result;
@@ -356,10 +397,11 @@ static Py_ssize_t tls_read_into(tls *self, char *memory, size_t size, bool *eof)
 
 /* What all records decrypt to, as above. */
 static PyObject *tls_read_records(tls *self, bool *eof) {
-    PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)self->records.size + 1);
+    size_t wanted = self->records.size + 1;
+    PyObject *data = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)wanted);
     Py_ssize_t size;
     if (data == NULL) return NULL;
-    size = tls_read_into(self, PyBytes_AS_STRING(data), self->records.size + 1, eof);
+    size = tls_read_into(self, PyBytes_AS_STRING(data), wanted, eof);
     if (size <= 0) {
         Py_DECREF(data);
         return NULL;
@@ -408,7 +450,9 @@ static int tls_borrow_buffer(tls *self, Py_buffer *lent) {
 /* _do_read in the next turn */
 static int tls_read_soon(tls *self) {
     PyObject *method = PyObject_GetAttr((PyObject *)self, self->st->names[NAME_DO_READ]), *handle = NULL;
-    if (method != NULL) handle = PyObject_CallMethod(self->loop, "call_soon", "O", method);
+    PyObject *lp = Py_XNewRef(self->loop);
+    if (method != NULL) handle = PyObject_CallMethod(lp, "call_soon", "O", method);
+    Py_XDECREF(lp);
     Py_XDECREF(method);
     Py_XDECREF(handle);
     return handle == NULL ? -1 : 0;
@@ -463,11 +507,7 @@ static int tls_read_pending(tls *self) {
 static int tls_read_and_answer(tls *self) {
     if (!self->app_reading_paused) {
         if (tls_read_pending(self) < 0) return -1;
-        if (has_backlog(self)) {
-            if (tls_do_write(self) < 0) return -1;
-        } else if (tls_process_outgoing(self) < 0) {
-            return -1;
-        }
+        if (tls_do_write(self) < 0) return -1;
     }
     return tls_control_ssl_reading(self);
 }
@@ -481,14 +521,20 @@ static int tls_do_read(tls *self) {
     return tls_read_and_answer(self) < 0 ? tls_fatal(self) : 0;
 }
 
-/* asyncio's buffer_updated, of bytes that are anywhere. */
+/* asyncio's buffer_updated, of bytes that are anywhere. They may be gone after a call of what is not the ssl
+   module's own, and that may keep what it is given. */
 static int tls_receive(tls *self, casync_span span) {
     static const enum name steps[TLS_STATES] = {0, NAME_DO_HANDSHAKE, NAME_DO_FLUSH, NAME_DO_SHUTDOWN};
-    PyObject *view = PyMemoryView_FromMemory((char *)(uintptr_t)span.ptr, (Py_ssize_t)span.len, PyBUF_READ);
-    int result = view == NULL ? -1 : tls_do(self, self->incoming, NAME_WRITE, view);
-    Py_XDECREF(view);
+    bool own = self->incoming != NULL && (PyObject *)Py_TYPE(self->incoming) == self->st->memory_bio_type;
+    const char *data = (const char *)span.ptr;
+    PyObject *bytes = own ? PyMemoryView_FromMemory((char *)(uintptr_t)data, (Py_ssize_t)span.len, PyBUF_READ)
+                          : PyBytes_FromStringAndSize(data, (Py_ssize_t)span.len);
+    int result;
+    if (bytes == NULL) return -1;
+    count_records(&self->records, (const uint8_t *)data, span.len);
+    result = tls_do(self, self->incoming, NAME_WRITE, bytes);
+    Py_DECREF(bytes);
     if (result < 0) return -1;
-    count_records(&self->records, (const uint8_t *)span.ptr, span.len);
     if (self->ssl_state == self->st->tls_states[TLS_WRAPPED]) return tls_do_read(self);
     for (int i = TLS_DO_HANDSHAKE; i < TLS_STATES; i++)
         if (self->ssl_state == self->st->tls_states[i]) return tls_do(self, (PyObject *)self, steps[i], NULL);
@@ -572,14 +618,16 @@ static PyObject *tls_get_sslobj(tls *self, void *Py_UNUSED(closure)) {
 
 /* Of an ssl.SSLObject, which passes read and write on, the object inside is called directly. */
 static int tls_set_sslobj(tls *self, PyObject *value, void *Py_UNUSED(closure)) {
-    PyObject *inside = NULL;
+    PyObject *inside = NULL, *sslobj = self->sslobj, *connection = self->connection;
     if (value != NULL && (PyObject *)Py_TYPE(value) == self->st->ssl_object_type) {
         inside = PyObject_GetAttr(value, self->st->names[NAME_SSLOBJ]);
         if (inside == NULL) return -1;
     }
-    self->counts_records = inside != NULL;
-    Py_XSETREF(self->sslobj, Py_XNewRef(value));
-    Py_XSETREF(self->connection, inside == NULL ? Py_XNewRef(value) : inside);
+    self->counts_records = inside != NULL && (PyObject *)Py_TYPE(inside) == self->st->ssl_connection_type;
+    self->sslobj = Py_XNewRef(value);
+    self->connection = inside == NULL ? Py_XNewRef(value) : inside;
+    Py_XDECREF(sslobj);
+    Py_XDECREF(connection);
     return 0;
 }
 
@@ -752,6 +800,8 @@ static int import_sslproto(state *st) {
         const char *module, *path;
     } wanted[] = {
         {&st->ssl_object_type, "ssl", "SSLObject"},
+        {&st->ssl_connection_type, "_ssl", "_SSLSocket"},
+        {&st->memory_bio_type, "_ssl", "MemoryBIO"},
         {&st->ssl_again_errors, "asyncio.sslproto", "SSLAgainErrors"},
         {&st->tls_states[TLS_WRAPPED], "asyncio.sslproto", "SSLProtocolState.WRAPPED"},
         {&st->tls_states[TLS_DO_HANDSHAKE], "asyncio.sslproto", "SSLProtocolState.DO_HANDSHAKE"},

@@ -398,8 +398,7 @@ static void on_data_received(casync_stream *stream, casync_span span) {
     loop *lp = transport_hold(self);
     if (self->feed.reader == NULL || !transport_feed(self, lp, span)) {
         if (span.len >= BULK_BEGIN) casync_set_protocol(stream, &bulk_protocol);
-        transport_deliver(self, lp,
-                          PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+        transport_deliver(self, lp, PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
     }
     transport_let_go(self, lp);
 }
@@ -892,7 +891,10 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     if (t == NULL)
         return PyObject_CallFunctionObjArgs(self->state->base_ensure_fd_no_transport, self, file, NULL);
     if (t->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
-    return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
+    Py_INCREF((PyObject *)t);
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
+    Py_DECREF((PyObject *)t);
+    return NULL;
 }
 
 /* ---- writing ---- */
@@ -1109,17 +1111,20 @@ static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *ar
 
 /* _make_empty_waiter(): a future that is done when nothing is left to send; for sendfile. */
 static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
+    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+    PyObject *waiter;
     if (self->empty_waiter != NULL) return PyErr_Format(PyExc_RuntimeError, "Empty waiter is already set");
     if (self->fd < 0) return PyErr_Format(PyExc_RuntimeError, "the transport is closed");
-    self->empty_waiter = loop_create_future(self->loop, NULL);
-    if (self->empty_waiter == NULL) return NULL;
+    waiter = loop_create_future(self->loop, NULL);
+    if (waiter == NULL) return NULL;
+    Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
     if (self->stream.out.size > 0) {
         self->flags |= TRANSPORT_EMPTYING;
         casync_set_write_limits(&self->stream, 0, 0);
-    } else if (wake_waiter(self->loop->state, self->empty_waiter, NAME_SET_RESULT, Py_None) < 0) {
-        return NULL;
+    } else if (wake_waiter(st, waiter, NAME_SET_RESULT, Py_None) < 0) {
+        Py_CLEAR(waiter);
     }
-    return Py_NewRef(self->empty_waiter);
+    return waiter;
 }
 
 /* _make_lost_waiter(): in the empty waiter's place, once that is done, a future that ends when the connection
@@ -1214,10 +1219,23 @@ static PyObject *make_socket(state *st, int fd) {
     return sock;
 }
 
-/* The socket object, made if there is none; borrowed; NULL without an exception once closed. */
+/* The socket object, made if there is none; NULL without an exception once closed. To make one runs code, which
+   may have made one, too, or closed the descriptor: then it has an owner already, or none. */
 static PyObject *transport_socket(transport *self, state *st) {
-    if (self->sock == NULL && self->fd >= 0) self->sock = make_socket(st, self->fd);
-    return self->sock;
+    int fd = self->fd;
+    PyObject *made, *detached = NULL;
+    if (self->sock != NULL || fd < 0) return Py_XNewRef(self->sock);
+    made = make_socket(st, fd);
+    if (made == NULL) return NULL;
+    if (self->sock == NULL && self->fd == fd) {
+        self->sock = Py_NewRef(made);
+        return made;
+    }
+    detached = PyObject_CallMethod(made, "detach", NULL);
+    Py_DECREF(made);
+    if (detached == NULL) return NULL;
+    Py_DECREF(detached);
+    return Py_XNewRef(self->sock);
 }
 
 /* What sock.getsockname() or getpeername() gave, or None. Of families that are not known here it is asked
@@ -1229,6 +1247,7 @@ static PyObject *make_name(transport *self, state *st, int which) {
     sock = transport_socket(self, st);
     if (sock == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     asked = PyObject_CallMethod(sock, which == OWN_NAME ? "getsockname" : "getpeername", NULL);
+    Py_DECREF(sock);
     if (asked != NULL || !PyErr_ExceptionMatches(PyExc_OSError)) return asked;
     PyErr_Clear();
     Py_RETURN_NONE;
@@ -1240,27 +1259,46 @@ static PyObject *make_extra_info(transport *self, state *st, PyObject *name) {
     if (PyUnicode_Compare(name, st->names[NAME_SOCKNAME]) == 0) return make_name(self, st, OWN_NAME);
     if (PyUnicode_Compare(name, st->names[NAME_SOCKET]) == 0) {
         PyObject *sock = transport_socket(self, st);
-        return sock == NULL ? NULL : PyObject_CallOneArg(st->transport_socket, sock);
+        PyObject *shown = sock == NULL ? NULL : PyObject_CallOneArg(st->transport_socket, sock);
+        Py_XDECREF(sock);
+        return shown;
     }
     return NULL;
 }
 
-/* get_extra_info(name, default=None): what was made once is kept in _extra. */
+/* The same, kept in _extra once it is made. */
+static PyObject *keep_extra_info(transport *self, state *st, PyObject *name) {
+    PyObject *value = make_extra_info(self, st, name), *extra;
+    int result = 0;
+    if (value == NULL) return NULL;
+    if (self->extra == NULL) self->extra = PyDict_New();
+    extra = Py_XNewRef(self->extra); /* it may be replaced meanwhile */
+    if (extra == NULL)
+        result = -1;
+    else if (PyDict_Check(extra))
+        result = PyDict_SetItem(extra, name, value);
+    if (result < 0) Py_CLEAR(value);
+    Py_XDECREF(extra);
+    return value;
+}
+
+/* get_extra_info(name, default=None) */
 static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *value, *fallback = Py_None;
+    PyObject *name, *value, *extra, *fallback = Py_None;
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name, &fallback))
         return NULL;
-    if (self->extra != NULL && !PyDict_Check(self->extra)) /* a program has put that there */
-        return PyObject_CallMethod(self->extra, "get", "OO", name, fallback);
-    value = self->extra == NULL ? NULL : PyDict_GetItemWithError(self->extra, name);
-    if (value != NULL) return Py_NewRef(value);
-    if (PyErr_Occurred()) return NULL;
-    value = PyUnicode_Check(name) ? make_extra_info(self, st, name) : NULL;
-    if (value == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(fallback);
-    if (self->extra == NULL) self->extra = PyDict_New();
-    if (self->extra == NULL || PyDict_SetItem(self->extra, name, value) < 0) Py_CLEAR(value);
+    extra = Py_XNewRef(self->extra);             /* it may be replaced meanwhile */
+    if (extra != NULL && !PyDict_Check(extra)) { /* a program has put that there */
+        value = PyObject_CallMethod(extra, "get", "OO", name, fallback);
+    } else {
+        value = extra == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(extra, name));
+        if (value == NULL && !PyErr_Occurred() && PyUnicode_Check(name))
+            value = keep_extra_info(self, st, name);
+        if (value == NULL && !PyErr_Occurred()) value = Py_NewRef(fallback);
+    }
+    Py_XDECREF(extra);
     return value;
 }
 
@@ -1268,7 +1306,7 @@ static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObj
 
 static PyObject *transport_get_sock(transport *self, void *Py_UNUSED(closure)) {
     PyObject *sock = transport_socket(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
-    return sock == NULL && PyErr_Occurred() ? NULL : Py_NewRef(sock == NULL ? Py_None : sock);
+    return sock == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : sock;
 }
 
 static PyObject *transport_get_sock_fd(transport *self, void *Py_UNUSED(closure)) {
