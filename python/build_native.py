@@ -186,6 +186,9 @@ def missing_tools(include: str | None = None) -> str:
     return ""
 
 
+# Python's own flags may have -DNDEBUG, or not: CFLAGS=-UNDEBUG is who wants the header's assertions.
+ASSERTIONS = "-UNDEBUG" if "-UNDEBUG" in shlex.split(os.environ.get("CFLAGS", "")) else "-DNDEBUG"
+
 builder = FFI()
 builder.cdef(declarations(HEADER.read_text()))
 builder.set_source(
@@ -194,6 +197,6 @@ builder.set_source(
     py_limited_api=False,
     include_dirs=[str(HERE), str(HERE / "native")],
     depends=[str(HEADER), *map(str, NATIVE)],
-    extra_compile_args=["-O3", "-fvisibility=hidden", "-DNDEBUG"],
+    extra_compile_args=["-O3", "-fvisibility=hidden", ASSERTIONS],
     libraries=["pthread"],
 )
