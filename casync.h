@@ -829,7 +829,8 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
 
 /* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++ exceptions end
    in their task at the latest (else std::terminate). A catch block may wait: the exceptions that a task has
-   caught are its own (but not where tcc compiled the implementation). */
+   caught are its own (but not where tcc compiled the implementation, nor where C++'s runtime came by dlopen(3)
+   into a program in C). */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* A stackless task's function: see CASYNC_BEGIN. */
@@ -1386,8 +1387,9 @@ typedef struct casync_protocol {
     /* Bytes came (whole frames, with options.framing); they are the library's and go when it returns. */
     void (*data_received)(casync_stream *stream, casync_span data);
     /* BufferedProtocol: where to read to, and that it was read. Used when get_buffer is set, in place of
-       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS. After
-       each get_buffer comes exactly one buffer_updated, with size 0 if nothing was read. */
+       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS if its ptr is
+       NULL; else nothing is read now, and it is asked for again in the next turn. After each get_buffer comes
+       exactly one buffer_updated, with size 0 if nothing was read. */
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
     /* The other side will send no more. Return true to keep the stream open for writing; false, or no
@@ -1489,9 +1491,9 @@ CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *st
    read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is cancelled, they are
    kept for the next read. read_until: up to and with the delimiter (1 to 64 bytes, which must live until
    then); read_frame: a frame. Both give the bytes in future.ptr, inside the stream's buffer, until the next
-   read, and their number in result (a LENGTH frame without its prefix). When the stream is closed, the bytes
-   go behind what is in the ready queue then: a task that was to get them still does, and has them until it
-   waits again. 0 bytes are read at once, as 0. Errors: CASYNC_EOF if the stream
+   read, and their number in result (a LENGTH frame without its prefix). When the stream is closed, they
+   stay while there is other work in the ready queue, for 16 turns at most: a task that was to get them still
+   does, also by casync_select and its like, and has them until it waits again. 0 bytes are read at once, as 0. Errors: CASYNC_EOF if the stream
    ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it ended inside, CASYNC_LIMIT_OVERRUN if
    there is no frame within the read limit (the bytes stay: read them with casync_read_op), errors of read(2),
    -ECONNABORTED if this side closed or aborted. A stream without a protocol that ended keeps its descriptor:
@@ -6372,7 +6374,9 @@ static int64_t casync__make_fault_stack(void **memory) {
     memset(&stack, 0, sizeof stack);
     stack.ss_sp = *memory = (void *)(uintptr_t)result;
     stack.ss_size = CASYNC__FAULT_STACK;
-    return casync__sys_sigaltstack(&stack, NULL);
+    result = casync__sys_sigaltstack(&stack, NULL);
+    if (result < 0) casync__sys_unmap(*memory, CASYNC__FAULT_STACK);
+    return result;
 }
 
 static void casync__free_fault_stack(void *memory) {
@@ -6656,8 +6660,19 @@ static void casync__release_awaited(casync_future *future) {
 }
 
 /* Does a task wait for itself if it awaits the other: that one, or an end of a group with it as a child? */
-static inline bool casync__is_deadlock(const casync_task *task, const casync_task *awaited) {
+static bool casync__is_deadlock(const casync_task *task, const casync_task *awaited) {
     return awaited == task || (awaited->open_groups > 0 && casync__waits_for_child(awaited, task));
+}
+
+/* A future that would never be done for the task: what it awaits in its place, or NULL if there is nothing wrong.
+   Apart from casync__await_begin, which is in every function that waits. */
+static casync_future *casync__refuse_await(const casync_task *task, casync_future *future) {
+    if (future->state != CASYNC_FUTURE_PENDING) return NULL;
+    if (future->loop != casync__task_loop(task)) {
+        CASYNC_ASSERT(!future->loop);
+        return &casync__invalid;
+    }
+    return casync__is_deadlock(task, (casync_task *)(void *)future) ? &casync__deadlock : NULL;
 }
 
 CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future *future) {
@@ -6666,14 +6681,10 @@ CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future 
         casync__make_ready(casync__task_loop(task), &task->job);
         return true;
     }
-    if (future->loop != task->future.loop) { /* none, or another: what is not done there never will be here */
-        CASYNC_ASSERT(!future->loop);
-        if (!casync_future_done(future)) task->future.ptr = &casync__invalid;
-        return false;
-    }
-    if (casync__is_task(future) && casync__is_deadlock(task, (casync_task *)(void *)future)) {
-        task->future.ptr = &casync__deadlock;
-        return false;
+    if (future->loop != task->future.loop || casync__is_task(future)) {
+        casync_future *refused = casync__refuse_await(task, future);
+        task->future.ptr = refused ? refused : future;
+        if (refused) return false;
     }
     if (casync__is_fiber(future)) casync_task_retain((casync_task *)(void *)future);
     if (future->state != CASYNC_FUTURE_PENDING) return false;
@@ -7280,7 +7291,7 @@ CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coro
     casync_loop loop;
     casync_task_desc main_desc;
     casync_task *task;
-    void *fault_stack;
+    void *fault_stack = NULL;
     bool reports;
     int64_t result = casync_loop_init(&loop, desc);
     if (result < 0) return result;
@@ -7622,19 +7633,18 @@ CASYNC__DEFINE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t del
 
 CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay) {
     casync_loop *loop;
-    int64_t result;
+    int64_t when, result;
     if (!timeout) return -EINVAL;
     if (!timeout->active || timeout->expired) return CASYNC_INVALID_STATE;
     loop = casync__task_loop(timeout->task);
-    if (delay != CASYNC_FOREVER &&
-        casync__wheel_prepare(loop, casync__add_time(casync_time(loop), delay)) < 0)
-        return -ENOMEM;
+    when = casync__add_time(casync_time(loop), delay);
+    if (delay != CASYNC_FOREVER && casync__wheel_prepare(loop, when) < 0) return -ENOMEM;
     casync_job_cancel(&timeout->timer.job);
     if (delay == CASYNC_FOREVER) return 0;
     timeout->timer.job.flags = 0;
     result = delay <= 0 /* timers that are due come after what is ready, but this must not be late */
                  ? casync_call_soon(loop, &timeout->timer.job, casync__timeout_fires, timeout)
-                 : casync_call_later(loop, &timeout->timer, delay, casync__timeout_fires, timeout);
+                 : casync_call_at(loop, &timeout->timer, when, casync__timeout_fires, timeout);
     timeout->timer.job.flags |= CASYNC__JOB_INTERNAL;
     return result;
 }
@@ -8681,6 +8691,7 @@ enum {
 };
 
 #define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
+#define CASYNC__RETIRED_TURNS 16    /* at most, that bytes are kept of a stream that was closed */
 #define CASYNC__READS_MAX 4         /* of one stream in one turn */
 #define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
@@ -8823,10 +8834,12 @@ static uint64_t casync__read_prefix(const casync_framing *framing, const uint8_t
 /* -- input: bytes that wait to be asked for -- */
 
 /* A block of memory, the header of which this is. What a user may still look at is not freed at once but by
-   the queue, behind all that was queued before: so a task that was to be given a frame finds it, though
-   somebody closed the stream meanwhile, and so does a callback that closes the stream itself. */
+   the queue, when nothing else is queued any more, or after some turns: so a task that was to be given a frame
+   finds it, though somebody closed the stream meanwhile, and it comes to the task by way of other futures; and
+   so does a callback that closes the stream itself. */
 typedef struct casync__input {
     casync_job retired; /* frees it */
+    int turns;          /* for which it was kept since */
     size_t start, end;  /* of what waits, in the bytes that follow */
     size_t size;        /* of these */
     size_t scanned;     /* how much of what waits is known to hold no delimiter */
@@ -8853,11 +8866,16 @@ static inline bool casync__input_is_lent(const casync_stream *stream) {
 
 static void casync__input_retired(void *arg) {
     casync__input *input = (casync__input *)arg;
-    casync__free(&input->retired.loop->allocator, input);
+    casync_loop *loop = input->retired.loop;
+    if (!loop->closing && !casync__list_is_empty(&loop->ready) && ++input->turns < CASYNC__RETIRED_TURNS)
+        casync__make_ready(loop, &input->retired);
+    else
+        casync__free(&loop->allocator, input);
 }
 
 static void casync__input_retire(casync_loop *loop, casync__input *input) {
     if (!input) return;
+    input->turns = 0;
     memset(&input->retired, 0, sizeof input->retired);
     casync__job_init(loop, &input->retired, casync__input_retired, input);
     input->retired.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
@@ -9047,15 +9065,21 @@ static void casync__serve_read(casync_stream *stream) {
     casync__op_done(op, result, ptr);
 }
 
-/* Copies input into a buffer of a protocol with get_buffer. */
-static void casync__deliver_copy(casync_stream *stream, const casync__guard *guard) {
+/* Copies input into a buffer of a protocol with get_buffer. False if it takes no more for now. */
+static bool casync__deliver_copy(casync_stream *stream, const casync__guard *guard) {
     const casync_protocol *protocol = stream->protocol;
     casync_buffer buffer = protocol->get_buffer(stream, (int64_t)casync__input_size(stream));
     size_t taken;
-    if (guard->gone) return;
+    if (guard->gone) return false;
     taken = casync__input_take(stream, (uint8_t *)buffer.ptr, buffer.len);
     if (protocol->buffer_updated) protocol->buffer_updated(stream, taken);
-    if (!guard->gone && taken == 0) casync__stream_end(stream, -ENOBUFS);
+    if (guard->gone || taken > 0) return !guard->gone;
+    if (buffer.ptr)
+        casync__make_ready(casync__stream_loop(stream),
+                           &stream->watcher.reader); /* not now: in the next turn */
+    else
+        casync__stream_end(stream, -ENOBUFS);
+    return false;
 }
 
 /* Gives a protocol with data_received the next frame, or all there is. False if that is no whole frame. */
@@ -9099,7 +9123,7 @@ static void casync__deliver_input(casync_stream *stream) {
     casync__guard_enter(loop, &guard, stream);
     while (more && !guard.gone && casync__may_deliver(stream) && casync__input_size(stream) > 0) {
         if (stream->protocol->get_buffer)
-            casync__deliver_copy(stream, &guard);
+            more = casync__deliver_copy(stream, &guard);
         else
             more = casync__deliver_span(stream);
         if (!guard.gone) stream->flags &= ~(uint32_t)CASYNC__STREAM_DELIVERING;
@@ -9249,7 +9273,8 @@ static void casync__read_for_buffered(casync_stream *stream) {
     int64_t count = -ENOBUFS;
     casync__guard_enter(loop, &guard, stream);
     buffer = protocol->get_buffer(stream, -1);
-    if (!guard.gone && buffer.len > 0) count = casync__read_descriptor(stream, buffer.ptr, buffer.len);
+    if (!guard.gone && buffer.ptr)
+        count = buffer.len > 0 ? casync__read_descriptor(stream, buffer.ptr, buffer.len) : -EAGAIN;
     if (!guard.gone && protocol->buffer_updated)
         protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
     if (!casync__guard_leave(loop, &guard)) return;
@@ -9329,6 +9354,7 @@ static void casync__stream_readable(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
     casync_loop *loop = casync__stream_loop(stream);
     casync__guard guard;
+    bool waits;
     int i;
     if (casync__stream_is(stream, CASYNC__STREAM_WRITE_ONLY)) {
         casync__stream_end(stream, stream->out.size > 0 ? -EPIPE : 0);
@@ -9339,8 +9365,10 @@ static void casync__stream_readable(void *arg) {
         return;
     }
     casync__guard_enter(loop, &guard, stream);
-    if (casync__has_input(stream)) casync__deliver_input(stream); /* what a pause left */
-    for (i = 0; i < CASYNC__READS_MAX && !guard.gone && (stream->watcher.wanted & CASYNC__READ); i++) {
+    if (casync__has_input(stream)) casync__deliver_input(stream);                     /* what a pause left */
+    waits = !guard.gone && casync__has_input(stream) && stream->protocol->get_buffer; /* and comes first */
+    for (i = 0; i < CASYNC__READS_MAX && !waits && !guard.gone && (stream->watcher.wanted & CASYNC__READ);
+         i++) {
         casync__read_once(stream);
         if (guard.gone || !casync__stream_is(stream, CASYNC__STREAM_MORE)) break;
     }
@@ -9737,6 +9765,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
 
 /* Takes back a begin: the descriptor is the caller's again. */
 static void casync__stream_undo(casync_stream *stream) {
+    casync__forget_unix_connect(stream);
     casync__watcher_unregister(&stream->watcher, false);
     stream->flags = 0;
 }
@@ -9862,16 +9891,18 @@ CASYNC__DEFINE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, ca
                                          const casync_protocol *protocol,
                                          const casync_stream_options *options) {
     int fds[2];
-    int64_t result = casync__sys_socketpair(fds);
-    if (!a || !b) return -EINVAL;
+    int64_t result;
+    if (casync__is_closed(loop) || !a || !b) return -EINVAL;
+    result = casync__sys_socketpair(fds);
     return result < 0 ? result : casync__open_pair(loop, a, b, fds, protocol, options);
 }
 
 CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
                                    const casync_protocol *protocol, const casync_stream_options *options) {
     int fds[2];
-    int64_t result = casync__sys_pipe(fds);
-    if (!reader || !writer) return -EINVAL;
+    int64_t result;
+    if (casync__is_closed(loop) || !reader || !writer) return -EINVAL;
+    result = casync__sys_pipe(fds);
     return result < 0 ? result : casync__open_pair(loop, reader, writer, fds, protocol, options);
 }
 
@@ -10688,14 +10719,16 @@ static uint8_t *casync__connection_memory(casync__connection *connection) {
 /* It took too long to send what the task left. */
 static void casync__finish_too_long(void *arg) {
     casync__connection *connection = (casync__connection *)arg;
+    casync_stream *stream = connection->stream;
+    casync_loop *loop = casync__stream_loop(stream);
     casync_exception exception =
         casync__exception("a connection could not be finished in time and is aborted", -ETIMEDOUT);
     casync__guard guard;
-    exception.stream = connection->stream;
-    exception.unsent = connection->stream->out.size;
-    casync__guard_enter(connection->clients->loop, &guard, connection->stream);
-    casync_call_exception_handler(connection->clients->loop, &exception);
-    if (casync__guard_leave(connection->clients->loop, &guard)) (void)casync_abort(connection->stream);
+    exception.stream = stream;
+    exception.unsent = stream->out.size;
+    casync__guard_enter(loop, &guard, stream);
+    casync_call_exception_handler(loop, &exception);
+    if (casync__guard_leave(loop, &guard)) (void)casync_abort(stream);
 }
 
 /* What its task wrote is sent, and then it is closed. */
@@ -10999,15 +11032,18 @@ CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casyn
     return &op->future;
 }
 
-/* What is left of the server's connections, or NULL: a closed server has but a number to find them by. */
-static casync__clients *casync__clients_of(const casync_server *server) {
-    casync_loop *loop = casync__server_loop(server);
+static casync__clients *casync__find_clients(casync_loop *loop, uint64_t id) {
     casync_link *link;
-    if (casync__is_closed(loop) || server->open) return server && server->open ? server->clients : NULL;
+    if (casync__is_closed(loop)) return NULL;
     for (link = loop->clients.next; link != &loop->clients; link = link->next)
-        if (casync__container(link, casync__clients, link)->id == server->clients_id)
+        if (casync__container(link, casync__clients, link)->id == id)
             return casync__container(link, casync__clients, link);
     return NULL;
+}
+
+/* What is left of the server's connections, or NULL: a closed server has but a number to find them by. */
+static casync__clients *casync__clients_of(const casync_server *server) {
+    return server ? casync__find_clients(server->watcher.reader.loop, server->clients_id) : NULL;
 }
 
 CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
@@ -11052,15 +11088,19 @@ CASYNC__DEFINE void casync_server_close(casync_server *server) {
     casync__clients_changed(clients);
 }
 
-/* Each goes to the end of the list before it is told, which may end it, others, or the server. */
+/* Each goes to the end of the list before it is told, which may end it, others, or the server, whose struct may
+   go. */
 static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
+    casync_loop *loop = casync__server_loop(server);
     casync__clients *clients = casync__clients_of(server);
     casync_link *link;
+    uint64_t id;
     int64_t count = 0, told = 0;
     if (!server) return -EINVAL;
-    if (!clients) return server->watcher.reader.loop ? 0 : CASYNC_INVALID_STATE;
+    if (!clients) return loop ? 0 : CASYNC_INVALID_STATE;
+    id = clients->id;
     for (link = clients->connections.next; link != &clients->connections; link = link->next) count++;
-    for (; count > 0 && (clients = casync__clients_of(server)) != NULL; count--) {
+    for (; count > 0 && (clients = casync__find_clients(loop, id)) != NULL; count--) {
         casync__connection *connection;
         if (casync__list_is_empty(&clients->connections)) break;
         connection = casync__container(clients->connections.next, casync__connection, link);
