@@ -86,9 +86,6 @@ static int casync_import(void) {{
 """
 
 
-LINKAGE = ("CASYNC_API", "CASYNC_WAITS")  # what a function's declaration begins with
-
-
 def api_half(header: str) -> str:
     """What lies between the include guard's two ends, without comments, each macro on one line."""
     guarded = re.search(r"^#define CASYNC_H\n(.*?)^#endif /\* CASYNC_H \*/", header, re.S | re.M)
@@ -101,7 +98,7 @@ def constants(api: str) -> list[str]:
     """Object-like macros, as cffi wants them: numbers it must know, numbers it may ask for, strings."""
     found = []
     for name, value in re.findall(r"^#define (CASYNC_\w+)[ \t]+(\S.*?)[ \t]*$", api, re.M):
-        if name in LINKAGE:
+        if name in ("CASYNC_API", "CASYNC_WAITS"):
             continue
         if value.startswith('"'):
             found.append(f"static char *const {name};")
@@ -115,15 +112,15 @@ def declarations(header: str) -> str:
     api = api_half(header)
     code = re.sub(r"^#ifdef __cplusplus\n.*?^#endif[^\n]*\n", "", api, flags=re.S | re.M)
     code = re.sub(r"^#.*\n?", "", code, flags=re.M)
-    code = re.sub(r"^static inline .*\n", "", code, flags=re.M)  # of one line
-    code = re.sub(rf"\b({'|'.join(LINKAGE)})\b", "", code)
+    code = re.sub(r"^static inline [^;{]*\{[^}]*\}\n", "", code, flags=re.M)
+    code = re.sub(r"\bCASYNC_(API|WAITS)\b", "", code)
     return "\n".join(constants(api)) + "\n" + code
 
 
 def functions(header: str) -> list[tuple[str, str, str]]:
     """Every function of the API: what it returns, its name, its parameters."""
     found = []
-    for text in re.findall(rf"^(?:{'|'.join(LINKAGE)})\s+(.*?);", api_half(header), re.S | re.M):
+    for text in re.findall(r"^CASYNC_(?:API|WAITS)\s+(.*?);", api_half(header), re.S | re.M):
         match = re.fullmatch(r"(.*?[\s*])(casync_\w+)\((.*)\)", " ".join(text.split()))
         if match is None:
             raise ValueError(f"{HEADER}: this declaration is not understood: {text}")
