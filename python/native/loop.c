@@ -119,6 +119,7 @@ static int64_t loop_init(loop *self, int clock, bool metrics) {
     desc.clock = clock;
     desc.metrics = metrics;
     desc.guest = true;
+    desc.locked = true; /* by the GIL */
     desc.exception_handler = loop_exception;
     desc.before_wait = loop_before_wait;
     desc.after_wait = loop_after_wait;
