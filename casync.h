@@ -19,8 +19,8 @@
            int64_t n;
            (void)loop;
            while ((n = casync_read(stream, buffer, sizeof buffer)) > 0)
-               if ((n = casync_write(stream, buffer, (size_t)n)) < 0 || (n = casync_drain(stream)) < 0) break;
-           return n < 0 ? n : casync_finish(stream);
+               if ((n = casync_write_all(stream, buffer, (size_t)n)) < 0) break;
+           return n;
        }
 
        static int64_t amain(casync_loop *loop, void *arg) {
@@ -33,7 +33,7 @@
            desc.task = echo;
            result = casync_listen(loop, &server, &desc);
            if (result < 0) return result;
-           printf("try: nc 127.0.0.1 7000\n");
+           printf("try: nc -N 127.0.0.1 7000\n");
            result = casync_server_join(&server);
            casync_server_close(&server);
            return result;
@@ -336,7 +336,7 @@ typedef struct casync_exception {
     casync_server *server;      /* the server concerned, or NULL */
     casync_datagram *datagram;  /* the datagram socket concerned, or NULL */
     size_t unsent;              /* bytes that are lost with what was closed, or 0 */
-    const casync_address *peer; /* who was to get them, or NULL */
+    const casync_address *peer; /* the other end of the connection, or NULL if it is not known */
 } casync_exception;
 
 typedef void (*casync_exception_handler)(casync_loop *loop, const casync_exception *exception, void *arg);
@@ -436,9 +436,8 @@ struct casync_loop {
     uint32_t posting;              /* pools' threads that are about to post */
     bool executor_shut_down;
     casync_link clients; /* casync__clients by link: of servers that are open, or whose connections are */
-    uint64_t last_clients_id;
-    uint32_t finishing; /* connections that the library finishes for their tasks */
-    casync_loop *outer; /* the loop this thread ran before this one */
+    uint32_t finishing;  /* connections that the library finishes for their tasks */
+    casync_loop *outer;  /* the loop this thread ran before this one */
 };
 
 /* Makes a loop in *loop, whatever was there; desc may be NULL. Costs an epoll and an eventfd, and no
@@ -1379,6 +1378,8 @@ CASYNC_API int64_t casync_address_from_path(casync_address *address, const char 
 /* The port, 0 for addresses that have none. */
 CASYNC_API int casync_address_port(const casync_address *address);
 
+#define CASYNC_NOT_NOW ((void *)-1) /* see get_buffer */
+
 /* A protocol: what a stream tells its user, as asyncio's Protocol does. Any member may be NULL. The
    table must outlive its streams. Callbacks may close, abort or finish the stream. */
 typedef struct casync_protocol {
@@ -1387,9 +1388,9 @@ typedef struct casync_protocol {
     /* Bytes came (whole frames, with options.framing); they are the library's and go when it returns. */
     void (*data_received)(casync_stream *stream, casync_span data);
     /* BufferedProtocol: where to read to, and that it was read. Used when get_buffer is set, in place of
-       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS if its ptr is
-       NULL; else nothing is read now, and it is asked for again in the next turn. After each get_buffer comes
-       exactly one buffer_updated, with size 0 if nothing was read. */
+       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS, unless its ptr is
+       CASYNC_NOT_NOW: then nothing is read, and it is asked for again in the next turn. After each get_buffer
+       comes exactly one buffer_updated, with size 0 if nothing was read. */
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
     /* The other side will send no more. Return true to keep the stream open for writing; false, or no
@@ -1526,7 +1527,7 @@ CASYNC_API int64_t casync_pause_reading(casync_stream *stream);
 CASYNC_API int64_t casync_resume_reading(casync_stream *stream);
 
 /* Writes never wait. What the socket does not take at once is queued: copied, or referenced until
-   release(arg) is called, inside the call if there is nothing to wait for. Returns how many bytes were
+   release(arg), unless that is NULL, is called, inside the call if there is nothing to wait for. Returns how many bytes were
    taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if not connected, -EPIPE after
    write_eof or finish, -ENOMEM, or what ended the stream (-EPIPE, -ECONNRESET, ...); then, and when
    fewer bytes were taken, release is not called. release may not close or free the stream. try_write
@@ -2457,6 +2458,7 @@ static struct {
     uint32_t fork_generation; /* how many forks lie between this process and the first */
     /* with the mutex */
     uint32_t overflow_reports;  /* who asked for them: the handlers are there */
+    uint64_t last_clients_id;   /* of a server */
     struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS: set before the handler is */
     bool has_signal_fds;
     int signalfd;
@@ -3704,7 +3706,8 @@ static void casync__future_set_result(casync_future *future, int64_t result, voi
 }
 
 CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
-    if (!future || !future->loop) return CASYNC_INVALID_STATE;
+    if (!future) return -EINVAL;
+    if (!future->loop) return CASYNC_INVALID_STATE;
     if (future->state != CASYNC_FUTURE_PENDING || future->kind != CASYNC__FUTURE_PLAIN)
         return CASYNC_INVALID_STATE;
     casync__future_set_result(future, result, ptr);
@@ -7253,12 +7256,13 @@ static void casync__close_servers(casync_loop *loop) {
     }
 }
 
-/* Connections whose tasks are done are finished, each within its server's limit. */
-static void casync__finish_connections(casync_loop *loop) {
-    casync__close_servers(loop);
-    casync__end_all_tasks(loop); /* what a server brought meanwhile, too */
-    while (loop->finishing > 0)
-        if (casync__run_turn(loop, CASYNC__WAIT) < 0) return;
+/* Ends tasks until there are none, and waits for connections that are finished for theirs, each within its
+   server's limit: what callbacks spawn meanwhile ends, too. */
+static void casync__end_tasks_and_connections(casync_loop *loop) {
+    while (!casync__list_is_empty(&loop->tasks) || loop->finishing > 0) {
+        casync__end_all_tasks(loop);
+        if (loop->finishing > 0 && casync__run_turn(loop, CASYNC__WAIT) < 0) return;
+    }
 }
 
 /* Tells what casync_run waits for at its end. */
@@ -7282,8 +7286,9 @@ static void casync__end_run(casync_loop *loop, casync_task *task, int64_t *resul
     if (*result == CASYNC_INVALID_STATE && casync_future_done(&task->future))
         *result = casync_future_result(&task->future);
     casync_task_release(task);
-    casync__finish_connections(loop);
+    casync__close_servers(loop);
     if (loop->executor) (void)casync_run_until_complete(casync_shutdown_default_executor_op(loop, &shutdown));
+    casync__end_tasks_and_connections(loop);
     casync_timer_stop(&slow);
 }
 
@@ -8733,6 +8738,8 @@ typedef struct casync__connection {
     casync_job job;     /* the task is done; or frees this, by the queue */
     casync_timer limit; /* of the time to finish it, for its task */
     bool finishing, closed;
+    uint8_t peer_size; /* of what accept4(2) said; the kernel forgets it with a reset. 0: longer, or none */
+    uint8_t peer[sizeof(struct sockaddr_in6)];
 } casync__connection;
 
 /* A Unix socket whose listener has no place for it: connect(2) says EAGAIN and nobody tells when there is
@@ -9002,8 +9009,8 @@ static inline bool casync__may_deliver(const casync_stream *stream) {
            !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING);
 }
 
-/* Does a protocol that does not read hear of the peer's end, while no operation reads either? As asyncio's base
-   protocol it does, and what nobody ever read is dropped then. */
+/* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does, and what nobody
+   ever read is dropped then. While an operation reads, that is told first. */
 static bool casync__hears_end(const casync_stream *stream) {
     const casync_protocol *protocol = stream->protocol;
     return protocol && (protocol->connection_lost || protocol->eof_received) &&
@@ -9020,7 +9027,7 @@ static void casync__update_reading(casync_stream *stream) {
         casync__want(&stream->watcher, CASYNC__READ);
     else
         casync__unwant(&stream->watcher, CASYNC__READ);
-    if (!reads && casync__hears_end(stream))
+    if (casync__hears_end(stream))
         casync__want(&stream->watcher, CASYNC__END);
     else
         casync__unwant(&stream->watcher, CASYNC__END);
@@ -9074,7 +9081,7 @@ static bool casync__deliver_copy(casync_stream *stream, const casync__guard *gua
     taken = casync__input_take(stream, (uint8_t *)buffer.ptr, buffer.len);
     if (protocol->buffer_updated) protocol->buffer_updated(stream, taken);
     if (guard->gone || taken > 0) return !guard->gone;
-    if (buffer.ptr)
+    if (buffer.ptr == CASYNC_NOT_NOW)
         casync__make_ready(casync__stream_loop(stream),
                            &stream->watcher.reader); /* not now: in the next turn */
     else
@@ -9273,8 +9280,8 @@ static void casync__read_for_buffered(casync_stream *stream) {
     int64_t count = -ENOBUFS;
     casync__guard_enter(loop, &guard, stream);
     buffer = protocol->get_buffer(stream, -1);
-    if (!guard.gone && buffer.ptr)
-        count = buffer.len > 0 ? casync__read_descriptor(stream, buffer.ptr, buffer.len) : -EAGAIN;
+    if (buffer.ptr == CASYNC_NOT_NOW) count = -EAGAIN;
+    if (!guard.gone && buffer.len > 0) count = casync__read_descriptor(stream, buffer.ptr, buffer.len);
     if (!guard.gone && protocol->buffer_updated)
         protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
     if (!casync__guard_leave(loop, &guard)) return;
@@ -9360,7 +9367,7 @@ static void casync__stream_readable(void *arg) {
         casync__stream_end(stream, stream->out.size > 0 ? -EPIPE : 0);
         return;
     }
-    if (stream->watcher.wanted & CASYNC__END) {
+    if ((stream->watcher.wanted & (CASYNC__END | CASYNC__READ)) == CASYNC__END) {
         casync__peer_ended(stream);
         return;
     }
@@ -9482,6 +9489,7 @@ CASYNC__DEFINE int64_t casync_writev(casync_stream *stream, const casync_span *s
     casync__guard guard;
     int64_t total, result = casync__check_write(stream);
     if (result < 0) return result;
+    if (!spans && count > 0) return -EINVAL;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     if (!stream->filter || !stream->filter->write) return casync__stream_send(stream, spans, count);
     total = (int64_t)casync__spans_size(spans, count);
@@ -9630,6 +9638,7 @@ static void casync__connection_left(casync__connection *connection) {
     casync__clients *clients = connection->clients;
     casync_loop *loop = clients->loop;
     if (!connection->closed || connection->task) return;
+    casync_close(connection->stream); /* its user may have opened it again */
     casync_timer_stop(&connection->limit);
     if (connection->finishing) loop->finishing--;
     casync__list_remove(&connection->link);
@@ -9914,7 +9923,9 @@ typedef int64_t (*casync__get_address)(int fd, struct sockaddr *address, socklen
 
 static int64_t casync__address_of(int fd, casync__get_address get, casync_address *address) {
     socklen_t size = sizeof address->storage;
-    int64_t result = get(fd, casync__sockaddr(address), &size);
+    int64_t result;
+    if (!address) return -EINVAL;
+    result = get(fd, casync__sockaddr(address), &size);
     address->size = result < 0 ? 0 : size;
     return result;
 }
@@ -10215,6 +10226,7 @@ CASYNC__DEFINE int64_t casync_receive_fd(casync_stream *stream) {
 /* -- filters -- */
 
 CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
+    if (!filter) return -EINVAL;
     if (!casync_stream_is_open(stream) || stream->filter) return CASYNC_INVALID_STATE;
     if (casync__input_size(stream) > 0) return -EBUSY;
     stream->filter = filter;
@@ -10666,14 +10678,21 @@ CASYNC__DEFINE int64_t casync_write_all_timeout(casync_stream *stream, const voi
     CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_write_all(stream, data, size));
 }
 
-/* Its caller hears by the error that bytes are lost. */
-static int64_t casync__finish_or_lose(casync_stream *stream) {
-    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) stream->flags |= CASYNC__STREAM_LOSS_TOLD;
-    return casync_finish(stream);
-}
-
+/* When time is up the caller hears by that error, and need not by a report, that bytes are lost. */
 CASYNC__DEFINE int64_t casync_finish_timeout(casync_stream *stream, int64_t timeout) {
-    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync__finish_or_lose(stream));
+    casync_op op;
+    casync_waiter waiter;
+    int64_t result;
+    if (!casync__waiting_task(casync__stream_loop(stream)))
+        return casync__not_a_task(casync__stream_loop(stream), __func__);
+    memset(&waiter, 0, sizeof waiter);
+    waiter.future = casync_finish_op(stream, &op);
+    if (casync_future_done(waiter.future)) return casync_future_result(waiter.future);
+    result = casync_wait(&waiter, 1, CASYNC_ALL_COMPLETED, timeout);
+    if (result == 1) return casync_future_result(waiter.future);
+    if (result == 0) stream->flags |= CASYNC__STREAM_LOSS_TOLD;
+    casync_future_cancel(waiter.future);
+    return result == 0 ? -ETIMEDOUT : result;
 }
 
 CASYNC__DEFINE int64_t casync_accept_timeout(casync_server *server, casync_stream *stream, int64_t timeout) {
@@ -10716,6 +10735,17 @@ static uint8_t *casync__connection_memory(casync__connection *connection) {
     return (uint8_t *)connection + CASYNC__CONNECTION_SIZE;
 }
 
+/* Reports what is wrong with a connection: its stream, if that is still there, and its peer. */
+static void casync__report_connection(const casync__connection *connection, casync_exception *exception) {
+    casync_address peer;
+    peer.size = connection->peer_size;
+    memcpy(peer.storage.bytes, connection->peer, connection->peer_size);
+    if (peer.size > 0) exception->peer = &peer;
+    if (!connection->closed) exception->stream = connection->stream;
+    casync_call_exception_handler(connection->clients->loop, exception);
+    exception->peer = NULL;
+}
+
 /* It took too long to send what the task left. */
 static void casync__finish_too_long(void *arg) {
     casync__connection *connection = (casync__connection *)arg;
@@ -10724,10 +10754,9 @@ static void casync__finish_too_long(void *arg) {
     casync_exception exception =
         casync__exception("a connection could not be finished in time and is aborted", -ETIMEDOUT);
     casync__guard guard;
-    exception.stream = stream;
     exception.unsent = stream->out.size;
     casync__guard_enter(loop, &guard, stream);
-    casync_call_exception_handler(loop, &exception);
+    casync__report_connection(connection, &exception);
     if (casync__guard_leave(loop, &guard)) (void)casync_abort(stream);
 }
 
@@ -10752,8 +10781,7 @@ static void casync__report_served(casync__connection *connection, casync_future 
     if (future->state != CASYNC_FUTURE_FAILED || future->retrieved) return;
     future->retrieved = 1;
     exception.future = future;
-    if (!connection->closed) exception.stream = connection->stream;
-    casync_call_exception_handler(connection->clients->loop, &exception);
+    casync__report_connection(connection, &exception);
 }
 
 /* The task that served a connection is done. One that failed is not worth sending what it left. */
@@ -10807,7 +10835,7 @@ static void casync__tell_connection(casync_server *server, casync_stream *stream
 }
 
 /* Allocates a connection, and tells its protocol or starts its task. */
-static int64_t casync__make_connection(casync_server *server, int fd) {
+static int64_t casync__make_connection(casync_server *server, int fd, const casync_address *peer) {
     casync_loop *loop = server->watcher.reader.loop;
     size_t size = server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream);
     casync__connection *connection =
@@ -10819,6 +10847,10 @@ static int64_t casync__make_connection(casync_server *server, int fd) {
     }
     memset(connection, 0, CASYNC__CONNECTION_SIZE + size);
     connection->clients = server->clients;
+    if (peer->size <= sizeof connection->peer) {
+        connection->peer_size = (uint8_t)peer->size;
+        memcpy(connection->peer, peer->storage.bytes, peer->size);
+    }
     connection->stream =
         (casync_stream *)(void *)(casync__connection_memory(connection) + server->desc.stream_offset);
     result = casync__open_connection(server, connection->stream, fd, server->desc.protocol);
@@ -10848,7 +10880,7 @@ static int64_t casync__server_take(casync_server *server, int fd, const casync_a
         casync__op_done(op, casync__open_connection(server, op->stream, fd, NULL), NULL);
         return 0;
     }
-    if (casync__server_allocates(server)) return casync__make_connection(server, fd);
+    if (casync__server_allocates(server)) return casync__make_connection(server, fd, peer);
     if (server->tcp) casync__set_tcp_options(fd, &server->desc.options);
     server->desc.accepted(server, fd, peer);
     return 0;
@@ -10958,7 +10990,9 @@ static int64_t casync__make_clients(casync_loop *loop, casync_server *server) {
     if (!clients) return -ENOMEM;
     memset(clients, 0, sizeof *clients);
     clients->loop = loop;
-    clients->id = ++loop->last_clients_id;
+    casync__lock_process(); /* numbers that no loop uses again: a struct may be older than its loop */
+    clients->id = ++casync__process.last_clients_id;
+    pthread_mutex_unlock(&casync__process.mutex);
     clients->finish_timeout =
         server->desc.finish_timeout == 0 ? CASYNC__FINISH_TIMEOUT : server->desc.finish_timeout;
     clients->server_is_open = true;
@@ -11532,6 +11566,7 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
     int64_t result = casync__check_send(datagram);
     if (result < 0) return result;
     CASYNC_ASSERT(casync__in_loop_thread(casync__datagram_loop(datagram)));
+    if (!spans && count > 0) return -EINVAL;
     if (casync__spans_size(spans, count) > CASYNC__SIZE_MAX) return -EMSGSIZE;
     if (!casync__list_is_empty(&datagram->out)) return -EAGAIN;
     if (count == 1)
@@ -12073,12 +12108,12 @@ CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
 
 /* -- streams, servers and sockets in words -- */
 
-/* The descriptor, and whose it is at the other end. */
 static void casync__append_peer(char line[CASYNC__LINE], const casync_address *address) {
     char text[CASYNC_ADDRESS_TEXT];
     if (address->size > 0 && *casync_address_text(address, text)) casync__append(line, ", peer %s", text);
 }
 
+/* The descriptor, and whose it is at the other end, as far as the kernel knows. */
 static void casync__append_stream(char line[CASYNC__LINE], const casync_stream *stream) {
     casync_address address;
     casync__append(line, ", descriptor %d", stream->watcher.fd);
@@ -12132,7 +12167,7 @@ static void casync__print_exception(casync_loop *loop, const casync_exception *e
     } else if (future && future->kind == CASYNC__FUTURE_OP) {
         casync__append(line, ", %s", casync__op_kinds[((const casync_op *)(const void *)future)->kind].name);
     }
-    if (exception->stream) casync__append_stream(line, exception->stream);
+    if (exception->stream && !exception->peer) casync__append_stream(line, exception->stream);
     if (exception->server) casync__append_local(line, exception->server->watcher.fd);
     if (exception->datagram) casync__append_local(line, exception->datagram->watcher.fd);
     if (exception->peer) casync__append_peer(line, exception->peer);
@@ -12145,10 +12180,13 @@ static void casync__print_exception(casync_loop *loop, const casync_exception *e
 static void casync__datagram_refused(casync_datagram *datagram, int64_t error) {
     casync_loop *loop = casync__datagram_loop(datagram);
     casync__datagram_entry *entry;
+    casync_link *link;
     casync__guard guard;
+    size_t count = 0; /* not what error_received queues anew */
+    for (link = datagram->out.next; link != &datagram->out; link = link->next) count++;
     casync__guard_enter(loop, &guard, datagram);
     casync__ops_done(&datagram->receiving, error);
-    while (!guard.gone && (entry = casync__first_entry(&datagram->out)) != NULL) {
+    while (count-- > 0 && !guard.gone && (entry = casync__first_entry(&datagram->out)) != NULL) {
         bool tell = !entry->op;
         casync__datagram_dequeue(datagram, entry, error);
         if (tell) casync__datagram_error(datagram, error);

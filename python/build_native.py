@@ -100,7 +100,9 @@ def constants(api: str) -> list[str]:
     for name, value in re.findall(r"^#define (CASYNC_\w+)[ \t]+(\S.*?)[ \t]*$", api, re.M):
         if name in ("CASYNC_API", "CASYNC_WAITS"):
             continue
-        if value.startswith('"'):
+        if value.startswith("((void *)"):
+            found.append(f"static void *const {name};")
+        elif value.startswith('"'):
             found.append(f"static char *const {name};")
         else:
             found.append(f"#define {name} {value if value.isdigit() else '...'}")

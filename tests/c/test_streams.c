@@ -326,6 +326,25 @@ TEST(a_buffer_of_no_length_ends_the_stream) {
     close_with_peer();
 }
 
+static int asked;
+static casync_buffer not_now(casync_stream *stream, int64_t size_hint) {
+    casync_buffer buffer;
+    if (++asked > 3) return get_buffer(stream, size_hint);
+    buffer.ptr = CASYNC_NOT_NOW;
+    buffer.len = 0;
+    return buffer;
+}
+
+TEST(a_protocol_may_say_that_it_has_no_buffer_now) {
+    open_buffered(5);
+    protocol.get_buffer = not_now;
+    peer_says("hello");
+    run_until_said("hello");
+    EQ(asked, 4);
+    EXPECT(casync_stream_is_open(&a));
+    close_with_peer();
+}
+
 static casync_buffer close_in_get_buffer(casync_stream *stream, int64_t size_hint) {
     casync_buffer buffer = get_buffer(stream, size_hint);
     casync_close(stream);
@@ -2679,6 +2698,7 @@ int main(int argc, char **argv) {
     RUN(a_buffered_protocol_reads_into_its_own_memory);
     RUN(a_buffer_that_is_full_is_asked_for_again);
     RUN(a_buffer_of_no_length_ends_the_stream);
+    RUN(a_protocol_may_say_that_it_has_no_buffer_now);
     RUN(a_buffered_protocol_may_close_in_its_callbacks);
     RUN(fixed_frames);
     RUN(delimited_frames);
