@@ -84,11 +84,11 @@ static int64_t pay_in_as_task(casync_loop *running, void *arg) {
     int64_t earned = casync_run_in_executor(NULL, earn, arg, NULL, NULL);
     (void)running;
     if (earned > 0) balance = balance + (int)earned; /* back in the loop's thread */
-    return 0;
+    return earned;
 }
 
 int main(void) {
-    int start = now_ms();
+    int i, start = now_ms();
     compute(NULL);
     compute(NULL);
     printf("compute twice, one after the other: %d ms\n", now_ms() - start);
@@ -109,8 +109,8 @@ int main(void) {
     casync_run_forever(&loop);
     printf("posted to a loop, which owns the balance: %d\n", balance);
     balance = 0;
-    casync_task_release(casync_spawn(&loop, pay_in_as_task, NULL));
-    casync_task_release(casync_spawn(&loop, pay_in_as_task, NULL));
+    for (i = 0; i < 2; i++)
+        if (casync_spawn_detached(&loop, pay_in_as_task, NULL) < 0) return 1;
     casync_run_until_idle(&loop);
     printf("earned in threads, paid in by tasks: %d\n", balance);
     return casync_loop_close(&loop) < 0;

@@ -34,10 +34,10 @@ static int64_t cpu_bound(void *arg, void **ptr) {
 }
 
 static int64_t io_bound_task(casync_loop *loop, void *arg) {
+    int64_t result = casync_sleep(CASYNC_MS(20));
     (void)loop;
     (void)arg;
-    casync_sleep(CASYNC_MS(20));
-    return 1;
+    return result < 0 ? result : 1;
 }
 
 static int64_t cpu_bound_task(casync_loop *loop, void *arg) {
@@ -54,11 +54,13 @@ static int one_by_one(casync_pool_function work) {
 static int with_pool(casync_loop *loop, casync_pool_function work) {
     casync_op ops[JOBS];
     casync_waiter calls[JOBS];
+    int64_t gathered;
     int i, results = 0;
     memset(calls, 0, sizeof calls);
     for (i = 0; i < JOBS; i++)
         calls[i].future = casync_run_in_executor_op(loop, &pool, &ops[i], work, NULL, NULL);
-    casync_gather(calls, JOBS, CASYNC_FIRST_ERROR);
+    gathered = casync_gather(calls, JOBS, CASYNC_FIRST_ERROR);
+    if (gathered < 0) return (int)gathered;
     for (i = 0; i < JOBS; i++) results += (int)casync_future_result(calls[i].future);
     return results;
 }

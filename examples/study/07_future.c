@@ -41,9 +41,10 @@ static void wait_for(waiter *w) { casync_future_add_done_callback(w->future, &w-
 
 /* A task waits in the middle of a function; what tell() and its job do for callbacks, its step does (page 8). */
 static int64_t await_it(casync_loop *running, void *arg) {
+    int64_t result = casync_await((casync_future *)arg);
     (void)running;
-    printf("  the task got %d\n", (int)casync_await((casync_future *)arg));
-    return 0;
+    printf("  the task got %d\n", (int)result);
+    return result;
 }
 
 static void produce(void *arg) {
@@ -72,7 +73,7 @@ int main(void) {
     printf("too early: %s\n", allowed(casync_future_result(&future)));
     wait_for(&ann);
     wait_for(&ben);
-    casync_task_release(casync_spawn(&loop, await_it, &future));
+    if (casync_spawn_detached(&loop, await_it, &future) < 0) return 1;
     casync_call_soon(&loop, NULL, produce, NULL);
     casync_run_until_idle(&loop);
     result = casync_run_until_complete(&future);

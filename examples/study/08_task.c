@@ -76,8 +76,10 @@ static int64_t stackless_step(casync_task *task) {
     CASYNC_BEGIN(task);
     printf("%s begins\n", t->name);
     CASYNC_YIELD(task, t->result);
+    if (t->result < 0) return t->result;
     one_more_waits(task->future.loop, t->name);
     CASYNC_AWAIT(task, t->result, &gate);
+    if (t->result < 0) return t->result;
     printf("%s ends\n", t->name);
     CASYNC_END(task, t->result + t->name[0]);
 }
@@ -87,9 +89,9 @@ static int64_t stackful(casync_loop *loop, void *arg) {
     const char *name = (const char *)arg;
     int64_t result;
     printf("%s begins\n", name);
-    casync_sleep(0);
+    if ((result = casync_sleep(0)) < 0) return result;
     one_more_waits(loop, name);
-    result = casync_await(&gate);
+    if ((result = casync_await(&gate)) < 0) return result;
     printf("%s ends\n", name);
     return result + name[0];
 }

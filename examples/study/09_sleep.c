@@ -51,13 +51,14 @@ static int64_t run_sleeper(casync_loop *loop, void *arg) {
 }
 
 static int64_t polite(casync_loop *loop, void *arg) {
+    int64_t result = 0;
     int i;
     (void)loop;
-    for (i = 0; i < 2; i++) {
+    for (i = 0; i < 2 && result >= 0; i++) {
         printf("  %s %d\n", (const char *)arg, i);
-        casync_sleep(0);
+        result = casync_sleep(0);
     }
-    return 0;
+    return result;
 }
 
 static void many_sleepers(casync_loop *loop, sleep_function sleep) {
@@ -66,15 +67,16 @@ static void many_sleepers(casync_loop *loop, sleep_function sleep) {
     casync_task *tasks[3], *dream;
     int i;
     for (i = 0; i < 3; i++) tasks[i] = casync_spawn(loop, run_sleeper, &sleepers[i]);
-    for (i = 0; i < 3; i++) casync_join(tasks[i]);
+    for (i = 0; i < 3; i++) casync_ignore(casync_join(tasks[i])); /* each says itself how it ended */
     dream = casync_spawn(loop, run_sleeper, &dreamer);
-    casync_sleep(0); /* it begins */
+    casync_ignore(casync_sleep(0)); /* it begins */
     casync_task_cancel(dream);
-    casync_join(dream);
+    casync_ignore(casync_join(dream));
 }
 
 static int64_t amain(casync_loop *loop, void *arg) {
     casync_task *a, *b;
+    int64_t result;
     (void)arg;
     printf("our sleep:\n");
     many_sleepers(loop, our_sleep);
@@ -83,9 +85,8 @@ static int64_t amain(casync_loop *loop, void *arg) {
     printf("a sleep of 0:\n");
     a = casync_spawn(loop, polite, "a");
     b = casync_spawn(loop, polite, "b");
-    casync_join(a);
-    casync_join(b);
-    return 0;
+    result = casync_join(a);
+    return result < 0 ? result : casync_join(b);
 }
 
 int main(void) {

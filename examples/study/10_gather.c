@@ -10,9 +10,9 @@
    asyncio's choice; a task group ends them (page 15).
 
    `our_gather` is made of a future and a counter. casync_gather does the same (and who cancels it cancels all
-   that it waits for); its struct is yours, too: an array of casync_waiter, much as poll(2) has its array of struct pollfd. With such an array one may also
-   wait for the first that is done (casync_wait, casync_select), or get one after the other
-   (casync_as_completed, casync_completion_next). */
+   that it waits for); its struct is yours, too: an array of casync_waiter, much as poll(2) has its array of
+   struct pollfd. With such an array one may also wait for the first that is done (casync_wait,
+   casync_select), or get one after the other (casync_as_completed, casync_completion_next). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -69,8 +69,9 @@ typedef struct fetch {
 
 static int64_t run_fetch(casync_loop *loop, void *arg) {
     fetch *f = (fetch *)arg;
+    int64_t result = casync_sleep(CASYNC_MS(f->milliseconds));
     (void)loop;
-    casync_sleep(CASYNC_MS(f->milliseconds));
+    if (result < 0) return result;
     printf("  %s is there\n", f->name);
     return f->result;
 }
@@ -96,7 +97,7 @@ static void show(casync_loop *loop, int64_t (*gather)(casync_loop *, casync_futu
     futures[1] = &tasks[1]->future;
     result = gather(loop, futures, 2);
     printf("  gather: %s\n", casync_strerror(result));
-    casync_join(tasks[0]); /* it went on */
+    casync_ignore(casync_join(tasks[0])); /* it went on */
     casync_task_release(tasks[1]);
 }
 

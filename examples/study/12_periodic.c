@@ -65,8 +65,8 @@ static int64_t periodic_task(casync_loop *running, void *arg) {
 }
 
 static int64_t amain(casync_loop *running, void *arg) {
-    casync_task_release(casync_spawn(running, periodic_task, arg)); /* nobody will await it */
-    return casync_sleep(CASYNC_MS(50));
+    int64_t result = casync_spawn_detached(running, periodic_task, arg); /* nobody will await it */
+    return result < 0 ? result : casync_sleep(CASYNC_MS(50));
 }
 
 static void start_clock_anew(void) {

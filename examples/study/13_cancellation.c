@@ -11,7 +11,8 @@
      what would have been read stays where it is, for the next read.
    - tasks: casync_task_cancel is a request. The await in which the task stands, or its next one, returns
      -ECANCELED, once. The task cleans up, which may take awaits, and returns. Await it to know that it has.
-     Who ignores -ECANCELED cannot be cancelled.
+     Who does not look at what a wait returns swallows the request, and cannot be cancelled. So gcc and clang
+     warn of a result that nobody looks at; casync_ignore says that it is meant.
    - the request goes down the chain of awaits to what really waits; casync_shield keeps it from going
      further down. A timeout is a timer that cancels: casync_wait_for, casync_timeout_begin.
    - what a thread has begun goes on: one can only stop waiting for it. casync_run_in_executor takes a
@@ -30,7 +31,7 @@ static void callbacks(casync_loop *loop) {
     printf("cancel a job: %d", (int)casync_job_cancel(&job));
     printf(", and again: %d\n", (int)casync_job_cancel(&job));
     printf("stop a timer: %d\n", (int)casync_timer_stop(&timer));
-    casync_sleep(CASYNC_MS(1)); /* nobody called, and both may go */
+    casync_ignore(casync_sleep(CASYNC_MS(1))); /* nobody called, and both may go */
 }
 
 static void operations(casync_loop *loop) {
@@ -66,7 +67,7 @@ static int64_t outer(casync_loop *loop, void *arg) { return casync_join(casync_s
 static int64_t stubborn(casync_loop *loop, void *arg) {
     (void)loop;
     (void)arg;
-    casync_sleep(CASYNC_SECONDS(3600));
+    casync_ignore(casync_sleep(CASYNC_SECONDS(3600)));
     return 42;
 }
 
@@ -77,8 +78,8 @@ static int64_t wait_shielded(casync_loop *loop, void *arg) {
 
 static casync_task *spawn_and_start(casync_loop *loop, casync_coroutine coroutine, void *arg) {
     casync_task *task = casync_spawn(loop, coroutine, arg);
-    casync_sleep(0);
-    casync_sleep(0);
+    casync_ignore(casync_sleep(0)); /* nobody cancels this one */
+    casync_ignore(casync_sleep(0));
     return task;
 }
 

@@ -8,7 +8,8 @@
 
    - protocols: pause_writing comes when more than the high-water mark is queued (64 KiB), resume_writing when
      it has sunk to the low-water mark. Who relays pauses the other side's reading in between.
-   - tasks: casync_drain after each write: it returns at once below the mark.
+   - tasks: casync_drain after each write: it returns at once below the mark. casync_write_all is both, and
+     waits until nothing is queued.
    - readers: casync_pause_reading holds up the other side, through both kernels' buffers. A task that does
      not call casync_read does the same.
    - between tasks: a casync_queue with a maxsize, whose put waits while it is full.
@@ -85,15 +86,15 @@ static int64_t writing_task(casync_loop *running, void *arg) {
         if (writer.out.size > most) most = writer.out.size;
         if (result >= 0) result = casync_drain(&writer);
     }
-    casync_finish_start(&writer);
-    return result;
+    if (result < 0) return result;
+    return casync_finish(&writer);
 }
 
 static void transfer_by_task(void) {
     most = arrived = 0;
     listens = false; /* the callbacks */
     if (casync_socketpair(&loop, &writer, &reader, &protocol, NULL) < 0) abort();
-    casync_task_release(casync_spawn(&loop, writing_task, NULL));
+    if (casync_spawn_detached(&loop, writing_task, NULL) < 0) abort();
     casync_run_until_idle(&loop);
     printf("a task that drains: %d bytes arrived\n", (int)arrived);
     printf("  queued was at most a chunk above the mark: %s\n", most <= HIGH_WATER + CHUNK ? "yes" : "no");
@@ -120,7 +121,7 @@ static int64_t produce(casync_loop *running, void *arg) {
     for (i = 0; i < 4 && result >= 0; i++) {
         if (casync_queue_full(queue)) printf("  the queue is full: the producer waits\n");
         result = casync_queue_put(queue, &numbers[i]);
-        printf("  put %d\n", numbers[i]);
+        if (result >= 0) printf("  put %d\n", numbers[i]);
     }
     return result;
 }
@@ -128,18 +129,20 @@ static int64_t produce(casync_loop *running, void *arg) {
 static int64_t consume(casync_loop *running, void *arg) {
     casync_queue *queue = (casync_queue *)arg;
     void *item;
+    int64_t result = 0;
     int i;
     (void)running;
-    for (i = 0; i < 4 && casync_queue_get(queue, &item) >= 0; i++) printf("  got %d\n", *(int *)item);
-    return 0;
+    for (i = 0; i < 4 && (result = casync_queue_get(queue, &item)) >= 0; i++)
+        printf("  got %d\n", *(int *)item);
+    return result;
 }
 
 static void bounded_queue(void) {
     casync_queue queue;
     casync_queue_desc desc = {.maxsize = 2};
     if (casync_queue_init(&loop, &queue, &desc) < 0) abort();
-    casync_task_release(casync_spawn(&loop, produce, &queue));
-    casync_task_release(casync_spawn(&loop, consume, &queue));
+    if (casync_spawn_detached(&loop, produce, &queue) < 0) abort();
+    if (casync_spawn_detached(&loop, consume, &queue) < 0) abort();
     casync_run_until_idle(&loop);
     casync_queue_close(&queue);
 }

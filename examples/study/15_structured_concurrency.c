@@ -36,7 +36,7 @@ static int64_t worker(casync_loop *loop, void *arg) {
     int64_t result = casync_sleep(CASYNC_MS(w->milliseconds));
     if (result < 0) {
         printf("  %s is cancelled, at %d\n", w->name, now(loop));
-        casync_sleep(CASYNC_MS(5));
+        casync_ignore(casync_sleep(CASYNC_MS(5))); /* a second request would only cut the clean-up short */
         return result;
     }
     printf("  %s %s, at %d\n", w->name, w->result < 0 ? "fails" : "has ended", now(loop));
@@ -76,9 +76,10 @@ static int64_t one_child(casync_loop *loop, void *arg) {
 
 static int64_t is_cancelled(casync_loop *loop, void *arg) {
     casync_task *block = casync_spawn(loop, one_child, arg);
-    casync_sleep(CASYNC_MS(10));
+    int64_t result = casync_sleep(CASYNC_MS(10)), ended;
     casync_task_cancel(block);
-    return casync_join(block);
+    ended = casync_join(block);
+    return result < 0 ? result : ended;
 }
 
 static void run(const char *name, casync_coroutine block) {

@@ -30,13 +30,13 @@ static void run(task_function function, void *arg) {
     bench_check(casync_run_until_idle(&loop) == 0, "casync_run_until_idle");
 }
 
-static void yield(void) { casync_sleep(0); }
+static void yield(void) { casync_ignore(casync_sleep(0)); }
 
 static void event_init(void *event) {
     casync_future_close(event); /* of the wait before */
     casync_future_init(&loop, event);
 }
-static void event_wait(void *event) { casync_await(event); }
+static void event_wait(void *event) { casync_ignore(casync_await(event)); }
 static void event_set(void *event) { casync_future_set_result(event, 0, NULL); }
 
 static void gather(task_function function, char *args, size_t size, size_t n) {
@@ -52,15 +52,15 @@ static void queue_init(void *queue) {
     bench_check(casync_queue_init(&loop, queue, &desc) == 0, "casync_queue_init");
 }
 static void queue_close(void *queue) { casync_queue_close(queue); }
-static void queue_put(void *queue, void *item) { casync_queue_put(queue, item); }
+static void queue_put(void *queue, void *item) { casync_ignore(casync_queue_put(queue, item)); }
 static void *queue_get(void *queue) {
     void *item = NULL;
-    casync_queue_get(queue, &item);
+    casync_ignore(casync_queue_get(queue, &item));
     return item;
 }
 
 static void lock_init(void *lock) { (void)lock; }
-static void lock_acquire(void *lock) { casync_lock_acquire(lock); }
+static void lock_acquire(void *lock) { casync_ignore(casync_lock_acquire(lock)); }
 static void lock_release(void *lock) { casync_lock_release(lock); }
 
 /* What a task's await and its wake do with stacks, alone. */
