@@ -35,16 +35,19 @@ def promised(page: Path) -> str:
     return textwrap.dedent(re.sub("^#", "", text, flags=re.MULTILINE))
 
 
-def run_c(source: Path, directory: Path) -> str:
-    """Runs a C program as its reader would: by tcc -run; where tcc is missing, a compiler builds it."""
+def c_command(source: Path, directory: Path) -> list[str]:
+    """How a reader runs a C program: by tcc -run; where tcc is missing, a compiler builds it."""
     if shutil.which("tcc") and platform.machine() == "x86_64":
-        command = ["tcc", f"-I{REPOSITORY}", "-run", str(source)]
-    else:
-        command = [str(directory / source.stem)]
-        build = ["cc", f"-I{REPOSITORY}", str(source), "-o", command[0], "-lpthread"]
-        subprocess.run(build, check=True, timeout=TIMEOUT)
-    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return ended(program)
+        return ["tcc", f"-I{REPOSITORY}", "-run", str(source)]
+    program = str(directory / source.stem)
+    build = ["cc", f"-I{REPOSITORY}", str(source), "-o", program, "-lpthread"]
+    subprocess.run(build, check=True, timeout=TIMEOUT)
+    return [program]
+
+
+def run_c(source: Path, directory: Path) -> str:
+    command = c_command(source, directory)
+    return ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
 
 
 def name(page: Path) -> str:
