@@ -126,8 +126,8 @@ static const casync_framing lines = {.kind = CASYNC_FRAMING_DELIMITER, .size = 1
 static void quit(void *arg) {
     (void)arg;
     broadcast(NULL, "* the server ends\n");
-    casync_server_finish_clients(&server);
     casync_server_close(&server);
+    casync_server_finish_clients(&server);
 }
 
 static int64_t watch_signal(casync_signal *signal, int signum) {

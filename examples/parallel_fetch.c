@@ -29,8 +29,7 @@ static int64_t ask(casync_loop *loop, casync_stream *stream, const char *url) {
     if (sscanf(url, "http://%63[^:/]:%d%255s", host, &desc.port, path) != 3) return -EINVAL;
     if ((result = casync_connect(loop, stream, &desc)) < 0) return result;
     size = snprintf(request, sizeof request, "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n", path, host);
-    result = casync_write(stream, request, (size_t)size);
-    return result >= 0 && result != size ? -ENOMEM : result;
+    return casync_write_all(stream, request, (size_t)size);
 }
 
 static int64_t read_answer(casync_stream *stream, page *p) {

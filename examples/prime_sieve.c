@@ -52,7 +52,7 @@ static int64_t find_primes(casync_loop *loop, casync_task_group *tasks, casync_q
         if (!casync_task_group_spawn(tasks, let_pass, &sieves[i])) return -ENOMEM;
         numbers = &sieves[i].passed;
     }
-    return -ECANCELED; /* enough: this ends the group's tasks */
+    return CASYNC_QUEUE_SHUT_DOWN; /* enough: as an error it ends the group's tasks */
 }
 
 static int64_t sift(casync_loop *loop, casync_queue *first, sieve *sieves, int count) {
@@ -63,7 +63,7 @@ static int64_t sift(casync_loop *loop, casync_queue *first, sieve *sieves, int c
                  ? find_primes(loop, &tasks, first, sieves, count)
                  : -ENOMEM;
     result = casync_task_group_end(&tasks, result);
-    return result == -ECANCELED ? 0 : result;
+    return result == CASYNC_QUEUE_SHUT_DOWN ? 0 : result;
 }
 
 static int64_t amain(casync_loop *loop, void *arg) {
