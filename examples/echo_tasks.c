@@ -36,7 +36,7 @@ static void quit(void *arg) {
 }
 
 /* When this returns, casync_run cancels the tasks that are left (the casync_read in which a connection waits
-   returns -ECANCELED), and closes what is open. examples/graceful_tasks.c lets them come to their end. */
+   returns -ECANCELED), and finishes their connections. examples/graceful_tasks.c lets the tasks go on. */
 static int64_t serve(casync_loop *loop, void *port) {
     casync_listen_desc desc = {.host = "127.0.0.1", .port = *(int *)port, .task = echo};
     casync_address address;

@@ -1,5 +1,5 @@
 /* Ending a server in order, by tasks: at SIGINT or SIGTERM it accepts nothing more and lets the tasks of its
-   connections come to their end. Those that are not done in time are cut short, or all by a second signal.
+   connections come to their end. Those that are not done in time are cut short; a second signal kills.
    examples/graceful_shutdown.c is the same by callbacks.
 
    Run it from the repository's root:   tcc -run examples/graceful_tasks.c [port] [seconds]
@@ -35,16 +35,12 @@ static int64_t answer(casync_loop *loop, void *connection) {
     return result < 0 || result == sizeof page ? result : -ENOMEM;
 }
 
+/* A second signal does what it would do without us: it kills. */
 static void stop(void *arg) {
     (void)arg;
+    casync_signal_stop(&interrupt);
+    casync_signal_stop(&terminate);
     casync_server_close(&server);
-}
-
-/* ONCE: a second signal does what it would do without us, and kills. */
-static int64_t watch_signals(casync_loop *loop) {
-    int64_t result = casync_signal_start(loop, &interrupt, SIGINT, CASYNC_SIGNAL_ONCE, stop, NULL);
-    if (result < 0) return result;
-    return casync_signal_start(loop, &terminate, SIGTERM, CASYNC_SIGNAL_ONCE, stop, NULL);
 }
 
 /* After the close there are still those connections, and the server still leads to them. */
@@ -67,7 +63,8 @@ static int64_t serve(casync_loop *loop, void *arg) {
     casync_address address;
     char text[CASYNC_ADDRESS_TEXT];
     int64_t result;
-    if ((result = watch_signals(loop)) < 0) return result;
+    if ((result = casync_signal_start(loop, &interrupt, SIGINT, 0, stop, NULL)) < 0) return result;
+    if ((result = casync_signal_start(loop, &terminate, SIGTERM, 0, stop, NULL)) < 0) return result;
     if ((result = casync_listen(loop, &server, &desc)) < 0) return result;
     if ((result = casync_server_address(&server, &address)) < 0) return result;
     printf("listening on %s\n", casync_address_text(&address, text));
