@@ -57,7 +57,8 @@ static void clocks(void) {
     casync_loop_close(&virtual_loop);
 }
 
-/* Page 6. Jobs are links of a list, embedded in whatever is to be called: queueing one is four stores. */
+/* Page 6. Jobs are links of a list, embedded in whatever is to be called: queueing one is four stores. Each turn
+   polls, as page 6 does; only when 16 polls in a row found nothing is one left out, up to 64 turns or 100 us. */
 static void chain(void *arg) {
     casync_job *job = (casync_job *)arg;
     if (++called < 10000) casync_call_soon(&loop, job, chain, job);
