@@ -299,6 +299,39 @@ HELPER int child_status(pid_t pid) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+static char words_on_stderr[1 << 16];
+
+/* Runs it in a child, whose words on stderr are looked at; returns the child's status. */
+HELPER int run_in_child(void (*function)(void)) {
+    int ends[2];
+    size_t size = 0;
+    ssize_t n;
+    pid_t pid;
+    EQ(pipe(ends), 0);
+    pid = fork_child();
+    if (pid == 0) {
+        struct rlimit no_core = {0, 0};
+        setrlimit(RLIMIT_CORE, &no_core);
+        dup2(ends[1], 2);
+        close_both(ends);
+        function();
+        _exit(0);
+    }
+    close(ends[1]);
+    while ((n = read(ends[0], words_on_stderr + size, sizeof words_on_stderr - 1 - size)) > 0)
+        size += (size_t)n;
+    words_on_stderr[size] = 0;
+    close(ends[0]);
+    return child_status(pid);
+}
+
+HELPER int times_on_stderr(const char *words) {
+    const char *found = words_on_stderr;
+    int times = 0;
+    for (; (found = strstr(found, words)) != NULL; found++) times++;
+    return times;
+}
+
 HELPER pthread_t start_thread(void *(*run)(void *), void *arg) {
     pthread_t thread;
     EQ(pthread_create(&thread, NULL, run, arg), 0);

@@ -1200,31 +1200,6 @@ TEST(kernel_without_memory_for_stacks) {
 
 /* -- overflow: each case in a child, whose words on stderr are looked at -- */
 
-static char words_on_stderr[1 << 16];
-
-static int run_in_child(void (*function)(void)) {
-    int ends[2];
-    size_t size = 0;
-    ssize_t n;
-    pid_t pid;
-    EQ(pipe(ends), 0);
-    pid = fork_child();
-    if (pid == 0) {
-        struct rlimit no_core = {0, 0};
-        setrlimit(RLIMIT_CORE, &no_core);
-        dup2(ends[1], 2);
-        close_both(ends);
-        function();
-        _exit(0);
-    }
-    close(ends[1]);
-    while ((n = read(ends[0], words_on_stderr + size, sizeof words_on_stderr - 1 - size)) > 0)
-        size += (size_t)n;
-    words_on_stderr[size] = 0;
-    close(ends[0]);
-    return child_status(pid);
-}
-
 static volatile int64_t overflow_in_kib = 80; /* of 64 */
 
 static int64_t overflows(casync_loop *where, void *arg) {
