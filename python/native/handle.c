@@ -202,12 +202,26 @@ static PyObject *handle_call_in_context(handle *self) {
                                NULL);
 }
 
+/* context.run(callback, *arguments), of what is no context: asyncio finds out in this way, too. */
+static PyObject *handle_call_by_run(handle *self) {
+    PyObject *run = PyObject_GetAttrString(self->context, "run"), *args, *all = NULL, *result = NULL;
+    args = run == NULL ? NULL : handle_args(self);
+    if (args != NULL) all = PyTuple_Pack(1, self->callback);
+    if (all != NULL) Py_SETREF(all, PySequence_Concat(all, args));
+    if (all != NULL) result = PyObject_CallObject(run, all);
+    Py_XDECREF(run);
+    Py_XDECREF(args);
+    Py_XDECREF(all);
+    return result;
+}
+
 /* Calls the callback in its context: its result, or NULL with the exception set. */
 static PyObject *handle_call(handle *self, state *st) {
     PyObject *context, *result;
     if (handle_make_context(self, st) < 0) return NULL;
     context = self->context;
     if (context == NULL) return handle_call_in_context(self);
+    if (!PyContext_CheckExact(context)) return handle_call_by_run(self);
     if (PyContext_Enter(context) < 0) return NULL;
     result = handle_call_in_context(self);
     if (PyContext_Exit(context) < 0) Py_CLEAR(result);

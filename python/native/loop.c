@@ -238,6 +238,7 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
 static int64_t nanoseconds_of(double seconds) {
     double nanoseconds = seconds * 1e9;
     int64_t whole;
+    if (nanoseconds != nanoseconds) return 0; /* NaN is due at once: so asyncio's comparisons find */
     if (nanoseconds >= 9223372036854775807.0) return CASYNC_FOREVER;
     if (nanoseconds <= -9223372036854775807.0) return -CASYNC_FOREVER;
     whole = (int64_t)nanoseconds;
@@ -256,10 +257,6 @@ static double parse_seconds(PyObject *value, const char *name) {
     } else {
         seconds = PyFloat_AsDouble(value);
         if (seconds == -1.0 && PyErr_Occurred()) return -1.0;
-    }
-    if (seconds != seconds) {
-        PyErr_Format(PyExc_ValueError, "%s must not be NaN", name);
-        return -1.0;
     }
     return seconds;
 }

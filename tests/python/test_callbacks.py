@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -23,6 +24,15 @@ def errors_of(loop: Loop) -> list[dict[str, Any]]:
     return errors
 
 
+@pytest.mark.parametrize("how", ["call_later", "call_at"])
+def test_a_time_that_is_no_number_is_now(loop: Loop, how: str) -> None:
+    ran: list[str] = []
+    handle = getattr(loop, how)(float("nan"), ran.append, "ran")
+    assert isinstance(handle, asyncio.TimerHandle) and math.isnan(handle.when())
+    run_turns(loop, 2)
+    assert ran == ["ran"]
+
+
 @pytest.mark.parametrize("how", ["call_soon", "call_soon_threadsafe", "call_later"])
 def test_an_exception_goes_to_the_exception_handler(loop: Loop, how: str) -> None:
     errors, ran = errors_of(loop), []
@@ -35,6 +45,23 @@ def test_an_exception_goes_to_the_exception_handler(loop: Loop, how: str) -> Non
     assert isinstance(context["exception"], LookupError)
     assert context["handle"] is handle
     assert context["message"].startswith("Exception in callback fail()")
+
+
+@pytest.mark.parametrize("how", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
+def test_a_context_that_is_none_is_found_when_the_callback_is_called(loop: Loop, how: str) -> None:
+    class Runs:
+        def run(self, function: Any, *args: Any) -> Any:
+            ran.append("by its own run()")
+            return function(*args)
+
+    errors, ran = errors_of(loop), []
+    before = (0,) if how in ("call_later", "call_at") else ()
+    for context in 1, Runs():
+        getattr(loop, how)(*before, ran.append, "the callback", context=context)
+    getattr(loop, how)(*before, lambda *args: ran.extend(args), 1, 2, 3, 4, context=Runs())
+    run_turns(loop, 2)
+    assert [type(context["exception"]) for context in errors] == [AttributeError]
+    assert ran == ["by its own run()", "the callback", "by its own run()", 1, 2, 3, 4]
 
 
 def test_an_exception_in_a_watchers_callback_goes_there_too(loop: Loop) -> None:
