@@ -126,7 +126,7 @@ static void datagram_call(transport *self, loop *lp, enum name method, PyObject 
         Py_XDECREF(bound);
         if (transport_leave(lp, &call) < 0) Py_CLEAR(result);
     }
-    if (result == NULL) pipe_report(self, lp, "Exception in a datagram protocol");
+    if (result == NULL) transport_report_method(self, lp, "_read_ready", NULL);
     Py_DECREF(protocol);
     Py_XDECREF(result);
 }
@@ -315,7 +315,8 @@ static PyObject *datagram_get_write_buffer_size(transport *self, PyObject *Py_UN
 static PyObject *datagram_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
     self->flags |= TRANSPORT_CALLED;
-    if (self->fd >= 0) casync_datagram_set_write_limits(&self->datagram, self->high_water, self->low_water);
+    if (self->fd >= 0)
+        casync_datagram_set_write_limits(&self->datagram, limits_of(self).high, limits_of(self).low);
     return transport_return(self, 0);
 }
 

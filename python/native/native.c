@@ -87,6 +87,7 @@
     X(CONNECTION_LOST, "connection_lost")                                                                    \
     X(PAUSE_WRITING, "pause_writing")                                                                        \
     X(RESUME_WRITING, "resume_writing")                                                                      \
+    X(TELL_EOF, "_tell_eof")                                                                                 \
     X(START, "_start")                                                                                       \
     X(ATTACH, "_attach")                                                                                     \
     X(DETACH, "_detach")                                                                                     \
@@ -347,6 +348,11 @@ static int parse_limit(PyObject *value, Py_ssize_t *limit) {
         return -1;
     }
     whole = PyNumber_Long(value);
+    if (whole == NULL && PyErr_ExceptionMatches(PyExc_OverflowError)) { /* infinity */
+        PyErr_Clear();
+        *limit = PY_SSIZE_T_MAX;
+        return 0;
+    }
     if (whole == NULL) return -1;
     *limit = PyNumber_AsSsize_t(whole, NULL);
     Py_DECREF(whole);

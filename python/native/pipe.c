@@ -24,7 +24,7 @@ static void on_pipe_data(casync_stream *stream, casync_span span) {
     loop *lp = transport_hold(self);
     PyObject *data = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
     PyObject *result = data == NULL ? NULL : transport_call(self, lp, NAME_DATA_RECEIVED, data);
-    if (result == NULL) pipe_report(self, lp, "Exception in protocol.data_received()");
+    if (result == NULL) transport_report_method(self, lp, "_read_ready", NULL);
     Py_XDECREF(result);
     Py_XDECREF(data);
     transport_let_go(self, lp);
@@ -33,8 +33,13 @@ static void on_pipe_data(casync_stream *stream, casync_span span) {
 static bool on_pipe_eof(casync_stream *stream) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
-    PyObject *result = transport_call(self, lp, NAME_EOF_RECEIVED, NULL);
-    if (result == NULL) pipe_report(self, lp, "Exception in protocol.eof_received()");
+    PyObject *callback = PyObject_GetAttr(self->protocol, lp->state->names[NAME_EOF_RECEIVED]);
+    PyObject *result = callback == NULL ? NULL : transport_call(self, lp, NAME_EOF_RECEIVED, NULL);
+    if (result == NULL && callback == NULL)
+        transport_report_method(self, lp, "_read_ready", NULL);
+    else if (result == NULL)
+        transport_report_callback(lp, Py_NewRef(callback), NULL);
+    Py_XDECREF(callback);
     Py_XDECREF(result);
     transport_begin_close(self);
     transport_let_go(self, lp);
@@ -155,7 +160,7 @@ static PyObject *loop_make_write_pipe_transport(loop *self, PyObject *args, PyOb
 }
 
 static PyObject *pipe_get_file(transport *self, void *Py_UNUSED(closure)) {
-    return Py_NewRef(self->sock == NULL ? Py_None : self->sock);
+    return Py_NewRef(self->fd < 0 || self->sock == NULL ? Py_None : self->sock);
 }
 
 /* `_pipe = None`: the transport forgets the pipe, which its owner closes. asyncio's own tests do that. */

@@ -61,6 +61,12 @@ typedef struct {
     uint8_t bytes[]; /* of both, one behind the other */
 } other_names;
 
+/* When writing is paused and resumed. */
+typedef struct {
+    size_t high, low;
+    PyObject *given; /* (low, high), which may be fractions; or NULL */
+} write_limits;
+
 /* Small, for a connection at rest takes little more than this: what only datagrams have comes last, and the
    types of streams end before it. */
 typedef struct transport {
@@ -74,8 +80,8 @@ typedef struct transport {
     struct transport *next, *previous;
     PyObject *context, *exception, *empty_waiter;
     reader_feed feed;
-    size_t high_water, low_water;
-    int fd; /* -1 once closed, then sock_fd still tells */
+    write_limits *limits; /* or NULL: those that asyncio has */
+    int fd;               /* -1 once closed, then sock_fd still tells */
     int sock_fd;
     uint16_t flags;
     uint8_t kind;
@@ -96,10 +102,20 @@ typedef struct transport {
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
-static_assert(STREAM_TRANSPORT_SIZE <= 456, "a connection at rest takes more than README says");
+static_assert(STREAM_TRANSPORT_SIZE <= 448, "a connection at rest takes more than README says");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
+}
+
+static write_limits limits_of(const transport *self) {
+    static const write_limits asyncios = {65536, 16384, NULL};
+    return self->limits == NULL ? asyncios : *self->limits;
+}
+
+static void transport_free_limits(transport *self) {
+    if (self->limits != NULL) Py_XDECREF(self->limits->given);
+    PyMem_Free(self->limits);
 }
 
 /* In debug mode, and observed: EventLoop._python_call(method, *arguments), which reports slow ones. */
@@ -245,16 +261,65 @@ static void transport_report(transport *self, loop *lp, const char *message, PyO
     Py_XDECREF(protocol);
 }
 
-/* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. */
-static void transport_fatal(transport *self, loop *lp, const char *message) {
+/* Tells of the exception that is set as asyncio does where a callback of the loop's raises it: callback is that
+   (its reference is taken; NULL with an exception set if there is none), argument what it is called with, or
+   NULL. */
+static void transport_report_callback(loop *lp, PyObject *callback, PyObject *argument) {
+    PyObject *exception = take_exception();
+    handle *h = callback == NULL
+                    ? NULL
+                    : handle_new(lp->state, false, callback, &argument, argument == NULL ? 0 : 1, NULL);
+    Py_XDECREF(callback);
+    if (h == NULL) {
+        PyErr_Clear();
+        loop_report(lp, PyUnicode_FromString("Exception in callback"), exception, NAME_COUNT, NULL,
+                    NAME_COUNT, NULL);
+        return;
+    }
+    raise_exception(exception);
+    h->flags |= HANDLE_RUNNING; /* as one that the loop runs */
+    handle_report(lp, h);
+    h->flags &= (uint8_t)~HANDLE_RUNNING;
+    handle_drop(h, lp->state);
+    Py_DECREF(h);
+}
+
+/* The method that asyncio's own transport of this kind has. */
+static PyObject *asyncio_method(transport *self, const char *name) {
+    static const struct {
+        const char *module, *type;
+    } asyncios[] = {[TRANSPORT_SOCKET] = {"asyncio.selector_events", "_SelectorSocketTransport"},
+                    [TRANSPORT_READ_PIPE] = {"asyncio.unix_events", "_UnixReadPipeTransport"},
+                    [TRANSPORT_WRITE_PIPE] = {"asyncio.unix_events", "_UnixWritePipeTransport"},
+                    [TRANSPORT_DATAGRAM] = {"asyncio.selector_events", "_SelectorDatagramTransport"}};
+    PyObject *exception = take_exception(), *function, *method;
+    char path[64];
+    snprintf(path, sizeof path, "%s.%s", asyncios[self->kind].type, name);
+    function = import_attribute(asyncios[self->kind].module, path);
+    method = function == NULL ? NULL : PyMethod_New(function, (PyObject *)self);
+    Py_XDECREF(function);
+    PyErr_Clear();
+    raise_exception(exception);
+    return method;
+}
+
+/* What a protocol raised where asyncio's transport leaves it to the loop, which names that one's method. */
+static void transport_report_method(transport *self, loop *lp, const char *name, PyObject *argument) {
+    transport_report_callback(lp, asyncio_method(self, name), argument);
+}
+
+/* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. False if it is one
+   that ends the program: then it ends the run, and the connection stays open. */
+static bool transport_fatal(transport *self, loop *lp, const char *message) {
     PyObject *exception = take_exception();
     if (ends_program(exception)) {
         loop_end_run(lp, exception);
-        return;
+        return false;
     }
     if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError))
         transport_report(self, lp, message, Py_NewRef(exception));
     transport_force_close(self, exception);
+    return true;
 }
 
 /* The end of close(), when all is sent. */
@@ -439,8 +504,27 @@ static int check_lent_buffer(const Py_buffer *lent) {
     return -1;
 }
 
-/* Exports the protocol's buffer until on_buffer_updated, which always follows; an empty one, after a
-   failure, makes the stream end. */
+/* Is it a buffer for asyncio, which asks for its length, and does not want it empty? */
+static int check_length(PyObject *object) {
+    Py_ssize_t length = PyObject_Size(object);
+    if (length == 0) PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+    return length > 0 ? 0 : -1;
+}
+
+/* Exports it; what cannot be written to is refused in the words of recv_into(). */
+static int export_to_read(PyObject *object, Py_buffer *lent) {
+    PyObject *args;
+    int result;
+    if (PyObject_GetBuffer(object, lent, PyBUF_WRITABLE) == 0) return check_lent_buffer(lent);
+    PyErr_Clear();
+    args = PyTuple_Pack(1, object);
+    result = args != NULL && PyArg_ParseTuple(args, "w*:recv_into", lent) ? check_lent_buffer(lent) : -1;
+    Py_XDECREF(args);
+    return result;
+}
+
+/* Exports the protocol's buffer until on_buffer_updated, which always follows; an empty one makes the stream end
+   after a failure, and with a pointer it means that nothing is to be read before the next run. */
 static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
@@ -448,14 +532,16 @@ static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     casync_buffer buffer = {NULL, 0};
     PyObject *size = PyLong_FromLongLong(size_hint), *object = NULL;
     if (size != NULL) object = transport_call(self, lp, NAME_GET_BUFFER, size);
-    if (object != NULL && PyObject_GetBuffer(object, &lent, PyBUF_WRITABLE) == 0 &&
-        check_lent_buffer(&lent) == 0) {
+    if (object == NULL || check_length(object) < 0) {
+        if (!transport_fatal(self, lp, "Fatal error: protocol.get_buffer() call failed."))
+            buffer.ptr = self; /* not now */
+    } else if (export_to_read(object, &lent) < 0) {
+        PyBuffer_Release(&lent);
+        transport_fatal(self, lp, "Fatal read error on socket transport");
+    } else {
         buffer.ptr = lent.buf;
         buffer.len = (size_t)lent.len;
         lp->reading = lent;
-    } else {
-        PyBuffer_Release(&lent);
-        transport_fatal(self, lp, "Fatal error: protocol.get_buffer() call failed.");
     }
     Py_XDECREF(object);
     Py_XDECREF(size);
@@ -463,11 +549,13 @@ static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     return buffer;
 }
 
+/* asyncio reads once when the socket is ready, and asks for the next buffer when it is ready again. */
 static void on_buffer_updated(casync_stream *stream, size_t size) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
     Py_buffer lent = lp->reading; /* its release may run the loop, which reads to another one */
     lp->reading.obj = NULL;
+    stream->flags &= ~(uint32_t)CASYNC__STREAM_MORE;
     PyBuffer_Release(&lent); /* does nothing if there is none */
     if (size > 0) {
         PyObject *count = PyLong_FromSize_t(size), *result = NULL;
@@ -479,6 +567,15 @@ static void on_buffer_updated(casync_stream *stream, size_t size) {
     transport_let_go(self, lp);
 }
 
+/* eof_received ended the run: as asyncio finds the socket ready again, it is called once more in the next. */
+static void transport_tell_again(transport *self, loop *lp) {
+    PyObject *method = PyObject_GetAttr((PyObject *)self, lp->state->names[NAME_TELL_EOF]);
+    PyObject *queued = method == NULL ? NULL : loop_call_soon(lp, &method, 1, NULL);
+    if (queued == NULL) PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(method);
+    Py_XDECREF(queued);
+}
+
 /* Returns true in any case: if the protocol does not, it is close() that ends the stream. */
 static bool on_eof_received(casync_stream *stream) {
     transport *self = transport_of(stream);
@@ -486,9 +583,10 @@ static bool on_eof_received(casync_stream *stream) {
     PyObject *result = transport_call(self, lp, NAME_EOF_RECEIVED, NULL);
     int keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
     Py_XDECREF(result);
-    if (keep_open < 0)
-        transport_fatal(self, lp, "Fatal error: protocol.eof_received() call failed.");
-    else if (!keep_open)
+    if (keep_open < 0) {
+        if (!transport_fatal(self, lp, "Fatal error: protocol.eof_received() call failed."))
+            transport_tell_again(self, lp);
+    } else if (!keep_open)
         transport_begin_close(self);
     transport_let_go(self, lp);
     return true;
@@ -514,11 +612,16 @@ static void transport_flow(transport *self, loop *lp, enum name method, const ch
     Py_DECREF(protocol);
 }
 
+static void transport_apply_limits(transport *self) {
+    write_limits limits = limits_of(self);
+    casync_set_write_limits(&self->stream, limits.high, limits.low);
+}
+
 /* While EMPTYING or FLUSHING the stream's marks are 0, and the protocol's are looked after here. */
 static void on_pause_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
     loop *lp;
-    if (self->flags & TRANSPORT_PROTOCOL_PAUSED || stream->out.size <= self->high_water) return;
+    if (self->flags & TRANSPORT_PROTOCOL_PAUSED || stream->out.size <= limits_of(self).high) return;
     lp = transport_hold(self);
     self->flags |= TRANSPORT_PROTOCOL_PAUSED;
     transport_flow(self, lp, NAME_PAUSE_WRITING, "protocol.pause_writing() failed");
@@ -556,8 +659,7 @@ static void transport_wake_empty_waiter(transport *self, loop *lp, enum name met
 
 static void transport_emptied(transport *self, loop *lp) {
     self->flags &= (uint16_t)~TRANSPORT_EMPTYING;
-    if (!(self->flags & TRANSPORT_FLUSHING))
-        casync_set_write_limits(&self->stream, self->high_water, self->low_water);
+    if (!(self->flags & TRANSPORT_FLUSHING)) transport_apply_limits(self);
     transport_wake_empty_waiter(self, lp, NAME_SET_RESULT, Py_None);
 }
 
@@ -594,15 +696,15 @@ static void transport_forget_fd(transport *self) {
 }
 
 static void transport_close_fd(transport *self, state *st) {
-    PyObject *sock = self->sock, *result;
+    PyObject *sock, *result;
     int fd = self->fd;
     if (fd < 0) return;
-    self->sock = NULL;
     transport_forget_fd(self);
-    if (sock == NULL) {
+    if (self->sock == NULL) {
         close(fd);
         return;
     }
+    sock = Py_NewRef(self->sock); /* it stays, for get_extra_info() */
     result = PyObject_CallMethodNoArgs(sock, st->names[NAME_CLOSE]);
     if (result == NULL) PyErr_WriteUnraisable((PyObject *)self);
     Py_XDECREF(result);
@@ -642,8 +744,7 @@ static void transport_lost(transport *self, int64_t error) {
     self->exception = NULL;
     if (exception == NULL) exception = error < 0 ? make_os_error(error) : Py_NewRef(Py_None);
     if (exception != NULL) result = transport_call(self, lp, NAME_CONNECTION_LOST, exception);
-    if (result == NULL)
-        loop_report_current(lp, "Exception in protocol.connection_lost()", NAME_TRANSPORT, (PyObject *)self);
+    if (result == NULL) transport_report_method(self, lp, "_call_connection_lost", exception);
     Py_XDECREF(result);
     Py_XDECREF(exception);
     transport_finish(self, lp->state);
@@ -658,6 +759,12 @@ static void transport_lost(transport *self, int64_t error) {
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
     transport_let_go(self, lp);
+}
+
+/* _tell_eof(): see transport_tell_again. */
+static PyObject *transport_tell_eof(transport *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->loop != NULL && !(self->flags & TRANSPORT_CLOSING)) (void)on_eof_received(&self->stream);
+    Py_RETURN_NONE;
 }
 
 static void on_connection_lost(casync_stream *stream, int64_t error) {
@@ -772,8 +879,6 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
     self->loop = (loop *)Py_NewRef((PyObject *)lp);
     self->protocol = Py_NewRef(protocol);
     self->extra = Py_XNewRef(extra == Py_None ? NULL : extra);
-    self->high_water = 65536;
-    self->low_water = 16384;
     self->context = PyContext_CopyCurrent();
     if (self->context != NULL)
         *error = kind == TRANSPORT_DATAGRAM ? datagram_open(self, fd) : stream_open(self, fd);
@@ -1075,29 +1180,58 @@ static PyObject *transport_get_write_buffer_size(transport *self, PyObject *Py_U
 }
 
 static PyObject *transport_get_write_buffer_limits(transport *self, PyObject *Py_UNUSED(ignored)) {
-    return Py_BuildValue("nn", (Py_ssize_t)self->low_water, (Py_ssize_t)self->high_water);
+    write_limits limits = limits_of(self);
+    if (limits.given != NULL) return Py_NewRef(limits.given);
+    return Py_BuildValue("nn", (Py_ssize_t)limits.low, (Py_ssize_t)limits.high);
 }
 
-/* set_write_buffer_limits(high=None, low=None), with _FlowControlMixin's rules: sets high_water and
-   low_water. */
+/* What is not given follows from the other, as in _FlowControlMixin: (low, high), or NULL with an exception set. */
+static PyObject *complete_limits(PyObject *high, PyObject *low) {
+    PyObject *four = PyLong_FromLong(4), *zero = PyLong_FromLong(0), *limits = NULL;
+    int right = -1;
+    if (high == Py_None && low == Py_None)
+        high = PyLong_FromLong(65536);
+    else
+        high = high == Py_None ? PyNumber_Multiply(four, low) : Py_NewRef(high);
+    if (high != NULL) low = low == Py_None ? PyNumber_FloorDivide(high, four) : Py_NewRef(low);
+    if (high != NULL && low != NULL) right = PyObject_RichCompareBool(high, low, Py_GE);
+    if (right > 0) right = PyObject_RichCompareBool(low, zero, Py_GE);
+    if (right > 0) limits = PyTuple_Pack(2, low, high);
+    if (right == 0) PyErr_Format(PyExc_ValueError, "high (%R) must be >= low (%R) must be >= 0", high, low);
+    Py_XDECREF(four);
+    Py_XDECREF(zero);
+    if (high != NULL) Py_XDECREF(low);
+    Py_XDECREF(high);
+    return limits;
+}
+
+/* set_write_buffer_limits(high=None, low=None) */
 static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"high", "low", NULL};
-    PyObject *high_object = Py_None, *low_object = Py_None;
-    Py_ssize_t high = 0, low = 0;
+    PyObject *high_object = Py_None, *low_object = Py_None, *given;
+    Py_ssize_t high, low;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", keywords, &high_object,
                                      &low_object))
         return -1;
-    if (high_object != Py_None && parse_limit(high_object, &high) < 0) return -1;
-    if (low_object != Py_None && parse_limit(low_object, &low) < 0) return -1;
-    if (high_object == Py_None)
-        high = low_object == Py_None ? 65536 : low > PY_SSIZE_T_MAX / 4 ? PY_SSIZE_T_MAX : 4 * low;
-    if (low_object == Py_None) low = high < 0 ? (high - 3) / 4 : high / 4; /* Python's high // 4 */
-    if (high < low || low < 0) {
-        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0", high, low);
+    given = complete_limits(high_object, low_object);
+    if (given == NULL) return -1;
+    if (parse_limit(PyTuple_GET_ITEM(given, 0), &low) < 0 ||
+        parse_limit(PyTuple_GET_ITEM(given, 1), &high) < 0) {
+        Py_DECREF(given);
         return -1;
     }
-    self->high_water = (size_t)high;
-    self->low_water = (size_t)low;
+    if (self->limits == NULL)
+        self->limits = PyMem_New(write_limits, 1);
+    else
+        Py_DECREF(self->limits->given);
+    if (self->limits == NULL) {
+        Py_DECREF(given);
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->limits->high = (size_t)high;
+    self->limits->low = (size_t)low;
+    self->limits->given = given;
     return 0;
 }
 
@@ -1105,7 +1239,7 @@ static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *ar
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
     self->flags |= TRANSPORT_CALLED;
     if (self->fd >= 0 && !(self->flags & (TRANSPORT_EMPTYING | TRANSPORT_FLUSHING)))
-        casync_set_write_limits(&self->stream, self->high_water, self->low_water);
+        transport_apply_limits(self);
     return transport_return(self, 0);
 }
 
@@ -1141,8 +1275,7 @@ static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUS
     Py_CLEAR(self->empty_waiter);
     if (self->flags & TRANSPORT_EMPTYING && self->fd >= 0) {
         self->flags &= (uint16_t)~TRANSPORT_EMPTYING;
-        if (!(self->flags & TRANSPORT_FLUSHING))
-            casync_set_write_limits(&self->stream, self->high_water, self->low_water);
+        if (!(self->flags & TRANSPORT_FLUSHING)) transport_apply_limits(self);
     }
     Py_RETURN_NONE;
 }
@@ -1219,12 +1352,28 @@ static PyObject *make_socket(state *st, int fd) {
     return sock;
 }
 
-/* The socket object, made if there is none; NULL without an exception once closed. To make one runs code, which
-   may have made one, too, or closed the descriptor: then it has an owner already, or none. */
+/* A closed socket object, as that of an accepted connection would be now; NULL without an exception if it is
+   none of those. */
+static PyObject *make_closed_socket(transport *self, state *st) {
+    casync_address own = transport_name(self, OWN_NAME);
+    sa_family_t family = family_of(&own);
+    PyObject *sock, *closed;
+    if (self->kind != TRANSPORT_SOCKET || !is_known_family(family)) return NULL;
+    sock = PyObject_CallFunction(st->socket_type, "iii", (int)family, SOCK_STREAM,
+                                 family == AF_UNIX ? 0 : IPPROTO_TCP);
+    closed = sock == NULL ? NULL : PyObject_CallMethodNoArgs(sock, st->names[NAME_CLOSE]);
+    if (closed == NULL) Py_CLEAR(sock);
+    Py_XDECREF(closed);
+    return sock;
+}
+
+/* The socket object, made if there is none: after the end a closed one, or NULL without an exception. To make one
+   runs code, which may have made one, too, or closed the descriptor: then it has an owner already, or none. */
 static PyObject *transport_socket(transport *self, state *st) {
     int fd = self->fd;
     PyObject *made, *detached = NULL;
-    if (self->sock != NULL || fd < 0) return Py_XNewRef(self->sock);
+    if (self->sock != NULL) return Py_NewRef(self->sock);
+    if (fd < 0) return make_closed_socket(self, st);
     made = make_socket(st, fd);
     if (made == NULL) return NULL;
     if (self->sock == NULL && self->fd == fd) {
@@ -1305,7 +1454,9 @@ static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObj
 /* ---- attributes ---- */
 
 static PyObject *transport_get_sock(transport *self, void *Py_UNUSED(closure)) {
-    PyObject *sock = transport_socket(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
+    PyObject *sock;
+    if (self->fd < 0) Py_RETURN_NONE;
+    sock = transport_socket(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
     return sock == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : sock;
 }
 
@@ -1333,12 +1484,12 @@ static PyObject *transport_get_conn_lost(transport *self, void *Py_UNUSED(closur
     return PyLong_FromUnsignedLong(self->lost_writes);
 }
 
-static PyObject *transport_get_high_water(transport *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromSize_t(self->high_water);
-}
-
-static PyObject *transport_get_low_water(transport *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromSize_t(self->low_water);
+static PyObject *transport_get_limit(transport *self, void *which) {
+    PyObject *limits = transport_get_write_buffer_limits(self, NULL), *limit;
+    if (limits == NULL) return NULL;
+    limit = Py_NewRef(PyTuple_GET_ITEM(limits, (Py_ssize_t)(uintptr_t)which));
+    Py_DECREF(limits);
+    return limit;
 }
 
 /* As asyncio's _SelectorTransport.__repr__, with `size` bytes to send. */
@@ -1424,6 +1575,7 @@ static void transport_dealloc(transport *self) {
     transport_clear(self);
     Py_CLEAR(self->loop);
     transport_free_names(self);
+    transport_free_limits(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -1485,6 +1637,7 @@ static PyMethodDef socket_transport_methods[] = {
     {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS, "Close the sending side when all is sent."},
     {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info, METH_VARARGS | METH_KEYWORDS,
      "'socket', 'sockname', 'peername'."},
+    {"_tell_eof", (PyCFunction)transport_tell_eof, METH_NOARGS, NULL},
     {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
     {"_make_empty_waiter", (PyCFunction)transport_make_empty_waiter, METH_NOARGS, NULL},
     {"_make_lost_waiter", (PyCFunction)transport_make_lost_waiter, METH_NOARGS, NULL},
@@ -1499,8 +1652,8 @@ static PyMethodDef socket_transport_methods[] = {
         {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},                       \
         {"_protocol_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PROTOCOL_PAUSED},     \
         {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL},                                   \
-        {"_high_water", (getter)transport_get_high_water, NULL, NULL, NULL},                                 \
-        {"_low_water", (getter)transport_get_low_water, NULL, NULL, NULL}, {                                 \
+        {"_high_water", (getter)transport_get_limit, NULL, NULL, (void *)1},                                 \
+        {"_low_water", (getter)transport_get_limit, NULL, NULL, (void *)0}, {                                \
         "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL                             \
     }
 

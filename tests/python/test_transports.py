@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
+import re
 import socket
 import struct
 import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from types import ModuleType
 from typing import Any
 
@@ -438,6 +441,121 @@ def test_an_interrupt_in_the_protocol_leaves_the_loop(loop: Loop, pair: Pair, er
     loop.run_until_complete(protocol.lost)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_eof_received_comes_again(loop: Loop, pair: Pair, error: Any) -> None:
+    class Interrupting(Recorder):
+        def eof_received(self) -> bool:
+            self.events.append("eof")
+            if self.events.count("eof") < 3:
+                raise error
+            self.got_eof.set_result(None)
+            return True
+
+    ours, peer = pair
+    transport, protocol = loop.run_until_complete(connect(loop, ours, Interrupting))
+    peer.shutdown(socket.SHUT_WR)
+    for _ in range(2):
+        with pytest.raises(error):
+            loop.run_forever()
+        assert not transport.is_closing()
+    loop.run_until_complete(within(protocol.got_eof))
+    transport.write(b"still open")
+    assert loop.run_until_complete(within(receive_exactly(peer, 10))) == b"still open"
+    transport.abort()
+    loop.run_until_complete(protocol.lost)
+    assert protocol.events == ["made", "eof", "eof", "eof", "lost"]
+
+
+@pytest.mark.parametrize("kind", ["socket", "read pipe", "write pipe", "datagram"])
+async def test_an_exception_in_connection_lost_is_reported_as_a_callbacks(loop: Loop, kind: str) -> None:
+    class Failing(asyncio.Protocol, asyncio.DatagramProtocol):
+        def connection_lost(self, exc: BaseException | None) -> None:
+            raise LookupError("in connection_lost")
+
+    errors = errors_of(loop)
+    ours, theirs = unix_pair()
+    pipe = os.fdopen(os.dup(ours.fileno()), "r+b", buffering=0)
+    if kind == "socket":
+        transport, _ = await loop.create_connection(Failing, sock=ours)
+    elif kind == "read pipe":
+        transport, _ = await loop.connect_read_pipe(Failing, pipe)
+    elif kind == "write pipe":
+        transport, _ = await loop.connect_write_pipe(Failing, pipe)
+    else:
+        transport, _ = await loop.create_datagram_endpoint(Failing, local_addr=("127.0.0.1", 0))
+    transport.close()
+    await until(lambda: errors)
+    assert not transport._loop
+    for file in ours, theirs, pipe:
+        file.close()
+    [context] = errors
+    assert set(context) == {"message", "exception", "handle"}
+    assert re.match(r"Exception in callback _\w+Transport\._call_connection_lost\(", context["message"])
+    context["handle"].cancel()  # it has run
+
+
+async def test_an_exception_of_a_pipes_or_a_datagrams_protocol_is_reported_as_a_callbacks(loop: Loop) -> None:
+    class Failing(asyncio.Protocol, asyncio.DatagramProtocol):
+        def data_received(self, data: bytes) -> None:
+            raise LookupError("in data_received")
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            raise LookupError("in datagram_received")
+
+        def eof_received(self) -> None:
+            raise LookupError("in eof_received")
+
+    errors = errors_of(loop)
+    reading, writing = os.pipe()
+    pipe, _ = await loop.connect_read_pipe(Failing, os.fdopen(reading, "rb", buffering=0))
+    os.write(writing, b"x")
+    await until(lambda: len(errors) == 1)
+    os.close(writing)
+    await until(lambda: len(errors) == 2)
+    transport, _ = await loop.create_datagram_endpoint(Failing, local_addr=("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"x", transport.get_extra_info("sockname"))
+        await until(lambda: len(errors) == 3)
+    transport.close()
+    await until(lambda: not transport._loop and not pipe._loop)
+    assert [set(context) for context in errors] == [{"message", "exception", "handle"}] * 3
+    assert [context["message"].partition("(")[0].rpartition(" ")[2] for context in errors] == [
+        "_UnixReadPipeTransport._read_ready",
+        f"{Failing.__qualname__}.eof_received",
+        "_SelectorDatagramTransport._read_ready",
+    ]
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+@pytest.mark.parametrize("accepted", [True, False])
+async def test_the_socket_is_known_after_the_end(loop: Loop, accepted: bool, asked_before: bool) -> None:
+    protocols: list[Recorder] = []
+
+    class Server(Recorder):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            protocols.append(self)
+
+    server = await loop.create_server(Server, "127.0.0.1", 0)
+    _, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+    await until(lambda: protocols)
+    asked, other = (protocols[0], protocol) if accepted else (protocol, protocols[0])
+    transport = asked.transport
+    if asked_before:
+        assert transport.get_extra_info("socket").fileno() >= 0
+    transport.close()
+    other.transport.close()
+    await asked.lost
+    await other.lost
+    server.close()
+    sock = transport.get_extra_info("socket")
+    assert isinstance(sock, asyncio.trsock.TransportSocket)
+    assert (sock.fileno(), sock.family, sock.type) == (-1, socket.AF_INET, socket.SOCK_STREAM)
+    assert sock.proto == socket.IPPROTO_TCP
+    assert transport.get_extra_info("socket") is sock
+    assert transport._sock is None
+
+
 async def test_extra_info(loop: Loop) -> None:
     ours, peer = tcp_pair()
     name, peer_name = ours.getsockname(), ours.getpeername()
@@ -511,18 +629,42 @@ def test_a_transport_that_its_loop_left_is_not_closing(loop_module: ModuleType, 
 
 async def test_marks_may_be_any_numbers(loop: Loop, pair: Pair) -> None:
     transport, protocol = await connect(loop, pair[0])
-    for high in 1e6, 2**70:
-        transport.set_write_buffer_limits(high=high, low=1.0)
+    for high, low, limits in [
+        (1e6, 1.0, (1.0, 1e6)),
+        (2**70, 1, (1, 2**70)),
+        (1.5, None, (0.0, 1.5)),
+        (None, 1.5, (1.5, 6.0)),
+        (Fraction(7, 2), None, (0, Fraction(7, 2))),
+        (float("inf"), 1, (1, float("inf"))),
+        (None, None, (16384, 65536)),
+    ]:
+        transport.set_write_buffer_limits(high=high, low=low)
         transport.write(b"data")
-        assert transport.get_write_buffer_limits()[0] == 1
-    with pytest.raises(TypeError):
-        transport.set_write_buffer_limits(high="much")
+        assert transport.get_write_buffer_limits() == limits
+        assert [type(limit) for limit in transport.get_write_buffer_limits()] == [*map(type, limits)]
+    for high, error in ("much", TypeError), (float("nan"), ValueError), (float("inf"), ValueError):
+        with pytest.raises(error):
+            transport.set_write_buffer_limits(high=high)
+        assert transport.get_write_buffer_limits() == (16384, 65536)
     transport.close()
     await protocol.lost
 
 
-@pytest.mark.parametrize("high", [-1, -4, -5])
-async def test_marks_below_zero_are_refused_in_the_same_words(loop: Loop, pair: Pair, high: int) -> None:
+async def test_a_mark_between_two_sizes(loop: Loop, pair: Pair) -> None:
+    ours, _ = pair
+    transport, protocol = await connect(loop, ours)
+    transport.set_write_buffer_limits(high=1e9)
+    await fill(transport)
+    transport.set_write_buffer_limits(high=transport.get_write_buffer_size() + 0.5)
+    assert protocol.events == ["made"]
+    transport.write(b"x")
+    assert protocol.events == ["made", "pause"]
+    transport.abort()
+    await protocol.lost
+
+
+@pytest.mark.parametrize("high", [-1, -4, -5, -0.5])
+async def test_marks_below_zero_are_refused_in_the_same_words(loop: Loop, pair: Pair, high: float) -> None:
     transport, protocol = await connect(loop, pair[0])
     with pytest.raises(ValueError, match=rf"high \({high}\) must be >= low \({high // 4}\) must be >= 0"):
         transport.set_write_buffer_limits(high=high)
@@ -592,6 +734,29 @@ async def test_buffered_protocols_receive_into_their_buffer(loop: Loop, pair: Pa
     assert protocol.events == ["eof"]
     assert protocol.error is None
     assert all(isinstance(hint, int) for hint in protocol.hints)
+
+
+async def test_buffered_protocols_are_read_once_when_they_are_ready(loop: Loop, pair: Pair) -> None:
+    """Other callbacks come in between."""
+
+    class Noting(Buffered):
+        def get_buffer(self, sizehint: int) -> Any:
+            order.append("get")
+            return super().get_buffer(sizehint)
+
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            order.append("updated")
+            loop.call_soon(order.append, "a callback")
+
+    order: list[str] = []
+    ours, peer = pair
+    transport, protocol = await connect(loop, ours, lambda: Noting(10))
+    peer.send(pattern(30))
+    await until(lambda: len(protocol.data) == 30 and order[-1] == "a callback")
+    assert order == ["get", "updated", "a callback"] * 3
+    transport.abort()
+    await protocol.lost
 
 
 @pytest.mark.parametrize("kind", ["memoryview", "part of a memoryview", "array"])
