@@ -442,6 +442,28 @@ def test_an_interrupt_in_the_protocol_leaves_the_loop(loop: Loop, pair: Pair, er
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_get_buffer_leaves_the_connection_open(loop: Loop, pair: Pair, error: Any) -> None:
+    class Interrupting(Buffered):
+        def get_buffer(self, sizehint: int) -> Any:
+            if len(self.hints) < 2:
+                self.hints.append(sizehint)
+                raise error
+            return super().get_buffer(sizehint)
+
+    ours, peer = pair
+    transport, protocol = loop.run_until_complete(connect(loop, ours, lambda: Interrupting(100)))
+    peer.send(b"hello")
+    for _ in range(2):
+        with pytest.raises(error):
+            loop.run_forever()
+        assert not transport.is_closing()
+    loop.run_until_complete(within(until(lambda: protocol.data == b"hello")))
+    transport.abort()
+    loop.run_until_complete(protocol.lost)
+    assert protocol.error is None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_in_eof_received_comes_again(loop: Loop, pair: Pair, error: Any) -> None:
     class Interrupting(Recorder):
         def eof_received(self) -> bool:
