@@ -1007,8 +1007,10 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
 static void release_bytes(void *bytes) { Py_DECREF((PyObject *)bytes); }
 
 static int raise_unwritable(PyObject *data) {
-    PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not '%s'",
-                 Py_TYPE(data)->tp_name);
+    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(data), "__name__");
+    if (name != NULL)
+        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not %R", name);
+    Py_XDECREF(name);
     return -1;
 }
 
@@ -1072,11 +1074,21 @@ static int transport_write_memory(transport *self, const void *memory, size_t si
     return transport_written(self, result, size);
 }
 
+/* Data that the system cannot take, a memoryview with gaps, say: for asyncio an error of the connection. */
+static int transport_write_failed(transport *self) {
+    loop *lp = transport_hold(self);
+    bool pipe = self->kind != TRANSPORT_SOCKET;
+    transport_fatal(self, lp,
+                    pipe ? "Fatal write error on pipe transport" : "Fatal write error on socket transport");
+    transport_let_go(self, lp);
+    return 0;
+}
+
 static int transport_write_buffer(transport *self, PyObject *data) {
     Py_buffer view;
     PyObject *base = PyMemoryView_Check(data) ? PyMemoryView_GET_BASE(data) : NULL;
     int result;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return -1;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return transport_write_failed(self);
     if (base != NULL && !PyBytes_CheckExact(base)) base = NULL;
     result = transport_write_memory(self, view.buf, (size_t)view.len, base);
     PyBuffer_Release(&view);

@@ -649,6 +649,16 @@ def test_a_transport_that_its_loop_left_is_not_closing(loop_module: ModuleType, 
         collect_garbage()
 
 
+async def test_a_buffer_that_cannot_be_sent_ends_the_connection(loop: Loop, pair: Pair) -> None:
+    errors = errors_of(loop)
+    transport, protocol = await connect(loop, pair[0])
+    transport.write(memoryview(bytearray(10))[::2])
+    assert transport.is_closing()
+    await protocol.lost
+    assert isinstance(protocol.error, BufferError)
+    assert [context["message"] for context in errors] == ["Fatal write error on socket transport"]
+
+
 async def test_marks_may_be_any_numbers(loop: Loop, pair: Pair) -> None:
     transport, protocol = await connect(loop, pair[0])
     for high, low, limits in [
