@@ -139,6 +139,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     self->state = st;
     self->module = Py_NewRef(find_module(type));
     casync__list_init(&self->taken);
+    casync__list_init(&self->doubted);
     result = loop_init(self, CASYNC_CLOCK_MONOTONIC, metrics);
     if (result < 0) {
         self->closed = true; /* for __del__ */

@@ -258,8 +258,10 @@ typedef struct loop {
     PyObject *bulk;               /* the bytes object that a bulk read goes to */
     struct watch **kept;          /* by descriptor, up to kept_size: see watcher.c */
     uint32_t kept_size;
-    char *received;     /* where sock_recv receives small messages, or NULL: see sock.c */
-    bool receives_bulk; /* the last one was no small one */
+    casync_link doubted; /* watches that may watch another file than their descriptor's: see watcher.c */
+    casync_timer doubts; /* runs while there may be some */
+    char *received;      /* where sock_recv receives small messages, or NULL: see sock.c */
+    bool receives_bulk;  /* the last one was no small one */
 } loop;
 
 static loop *loop_of(casync_loop *casync) { return (loop *)((char *)casync - offsetof(loop, casync)); }

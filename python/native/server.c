@@ -91,8 +91,11 @@ static int serve_as_socket(loop *lp, PyObject *factory, PyObject *arguments, int
 
 static int serve_as_transport(loop *lp, PyObject *arguments, int fd, const casync_address *peer,
                               PyObject *protocol) {
-    PyObject *server = PyTuple_GET_ITEM(arguments, 1);
-    transport *t = transport_new(lp, fd, NULL, protocol, Py_None, Py_None, server, peer);
+    PyObject *server = PyTuple_GET_ITEM(arguments, 1), *number = PyLong_FromLong(fd);
+    transport *t = NULL;
+    if (number != NULL && loop_make_way(lp, fd, number) == 0)
+        t = transport_new(lp, fd, NULL, protocol, Py_None, Py_None, server, peer);
+    Py_XDECREF(number);
     if (t == NULL) {
         close(fd);
         return -1;
@@ -294,6 +297,7 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
     if (PyErr_Occurred()) return NULL;
     desc.use_fd = desc.keep_fd = true;
     desc.accepted = on_accepted;
+    if (loop_make_way(self, desc.fd, args[1]) < 0) return NULL;
     if (count > 3 && args[3] != Py_None && adopt_clients(self, args[3]) < 0) return NULL;
     s = serving_new(self, args, count);
     if (s == NULL) return NULL;

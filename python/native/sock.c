@@ -52,6 +52,7 @@ struct sock_operation {
     bool drained;      /* the socket had less than was asked for */
     bool tried;        /* there was an attempt */
     bool sent_some;    /* of the data */
+    bool misled;       /* the last one was in vain, though an event had come */
 };
 
 static const sock_kind *sock_kind_of(sock_operation *op) {
@@ -407,19 +408,25 @@ static PyObject *sock_ready(PyObject *Py_UNUSED(module), PyObject *object) {
 
 static PyMethodDef sock_ready_method = {"_sock_ready", sock_ready, METH_O, NULL};
 
-/* Ends the watching, unless somebody else has come in this handle's place. */
+/* The watch that has the operation's handle, unless somebody else has come in its place. */
+static watch *sock_watch_of(sock_operation *op) {
+    watch *w = watch_of(casync_watcher_find(&op->loop->casync, op->fd));
+    return w != NULL && *watch_side(w, sock_kind_of(op)->writing) == op->handle ? w : NULL;
+}
+
 static void sock_unwatch(sock_operation *op) {
-    handle *h = op->handle;
     watch *w;
-    bool writing = sock_kind_of(op)->writing;
-    if (h == NULL) return;
-    op->handle = NULL;
-    w = watch_of(casync_watcher_find(&op->loop->casync, op->fd));
-    if (w != NULL && *watch_side(w, writing) == h) {
-        if (w->socket != NULL) w->drained = op->drained;
-        watch_stop(w, writing);
-    }
-    Py_DECREF(h);
+    if (op->handle == NULL) return;
+    w = sock_watch_of(op);
+    if (w != NULL && w->socket != NULL) w->drained = op->drained;
+    if (w != NULL) watch_stop(w, sock_kind_of(op)->writing);
+    Py_CLEAR(op->handle);
+}
+
+/* The event was perhaps that of another file. */
+static void sock_renew(sock_operation *op) {
+    watch *w = sock_watch_of(op);
+    if (w != NULL) watch_renew(w);
 }
 
 /* asyncio's _ensure_fd_no_transport, for a descriptor that is watched by others than add_reader's watch. */
@@ -489,8 +496,10 @@ static int sock_pause(sock_operation *op) {
 static int sock_wait(sock_operation *op) {
     if (op->pause > 0) {
         if (sock_pause(op) < 0) return -1;
-    } else if (op->handle == NULL && sock_watch(op) < 0) {
-        return -1;
+    } else if (op->handle == NULL) {
+        if (sock_watch(op) < 0) return -1;
+    } else if (op->misled) {
+        sock_renew(op);
     }
     op->woken = false;
     Py_XSETREF(op->future, loop_create_future(op->loop, NULL));
@@ -587,6 +596,7 @@ static bool sock_is_drained(sock_operation *op) {
 
 static PySendResult sock_step(awaitable *self, PyObject **result) {
     sock_operation *op = (sock_operation *)self;
+    Py_ssize_t sent;
     int done;
     if (self->waiting == NULL && sock_begin(op) < 0) return PYGEN_ERROR;
     if (self->waiting == NULL && sock_is_drained(op) && sock_wait(op) < 0) return PYGEN_ERROR;
@@ -600,7 +610,9 @@ static PySendResult sock_step(awaitable *self, PyObject **result) {
             Py_CLEAR(*result);
         }
         op->tried = true;
+        sent = op->sent;
         done = sock_kind_of(op)->attempt(op, result);
+        op->misled = sent == op->sent;
         if (done != 0) return done > 0 ? PYGEN_RETURN : PYGEN_ERROR;
         if (sock_wait(op) < 0) return PYGEN_ERROR;
     }

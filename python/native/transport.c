@@ -953,6 +953,28 @@ static PyObject *call_base_method(PyObject *function, PyObject *self, PyObject *
     return result;
 }
 
+/* The open transport that has this watcher, or NULL. */
+static transport *transport_of_watcher(loop *lp, const casync_watcher *watcher) {
+    transport *t = watcher == NULL ? NULL : lp->transports;
+    while (t != NULL && &t->stream.watcher != watcher) t = t->next;
+    return t;
+}
+
+/* Who watches the descriptor without a transport gives way to a transport or a server that comes to it: as
+   asyncio's readers do, and what watched it before may be a file that is closed. -1, and RuntimeError, if a
+   transport has it. */
+static int loop_make_way(loop *self, int fd, PyObject *file) {
+    casync_watcher *found = casync_watcher_find(&self->casync, fd);
+    watch *w = watch_of(found);
+    transport *t;
+    if (w != NULL) watch_end(w);
+    if (found == NULL || w != NULL || stop_serving(found)) return 0;
+    t = transport_of_watcher(self, found);
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file,
+                 t == NULL ? Py_None : (PyObject *)t);
+    return -1;
+}
+
 /* _make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None), of the loop */
 static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
@@ -965,18 +987,8 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
         return call_base_method(self->state->base_make_socket_transport, (PyObject *)self, args, kwargs);
     int fd = parse_fd(sock);
     if (fd < 0) return NULL;
-    casync_watcher *found = casync_watcher_find(&self->casync, fd);
-    if (found != NULL)
-        return PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport or watched already",
-                            sock);
+    if (loop_make_way(self, fd, sock) < 0) return NULL;
     return (PyObject *)transport_new(self, fd, sock, protocol, waiter, extra, server, NULL);
-}
-
-/* The open transport that has this watcher, or NULL. */
-static transport *transport_of_watcher(loop *lp, const casync_watcher *watcher) {
-    transport *t = watcher == NULL ? NULL : lp->transports;
-    while (t != NULL && &t->stream.watcher != watcher) t = t->next;
-    return t;
 }
 
 /* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched can

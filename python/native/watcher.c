@@ -11,22 +11,31 @@
    A watch is found by its descriptor or, once that is closed, by the object it was first added with, as in
    selectors._fileobj_lookup (CPython's Lib/selectors.py): anyio removes its readers that late.
 
-   Invariants: a watch rests for a socket object, of which it has a weak reference: as long as that object has
-   that descriptor, it is the same open file. (Not if it was replaced by dup2(), which nothing tells us.)
+   What the kernel watches is an open file, not a number. Behind our back the number may have become another
+   file's: by dup2(), by an __init__ of the same socket object, by a close() of what is watched. So a watch that
+   begins, or gets another handle, without a system call is doubted: if no event has come for it in a
+   millisecond, it is registered anew. So it is at once where an event was in vain, which another file of that
+   number may have caused. What comes to a number as a transport or a server ends whatever watched it.
+
+   Invariants: a watch rests for a socket object, of which it has a weak reference, as long as that object has
+   that descriptor. A watch that is doubted has a handle.
 
    Costs: an allocation a descriptor, which those that are kept have until the loop closes; an event runs the
-   same path as a queued handle. */
+   same path as a queued handle. A doubt is two stores and, once a millisecond, a timer; one that is not cleared
+   by an event, two epoll_ctl. */
 
 #define SKIPPED_READS 16
+#define DOUBT_TIME CASYNC_MS(1)
 
 typedef struct watch {
     casync_watcher watcher; /* first: what casync_watcher_find returns */
     loop *loop;             /* borrowed: a loop drops its watches when it goes */
     handle *reader, *writer;
-    PyObject *file;   /* that it was added with; NULL of those that sock.c made */
-    PyObject *socket; /* of those in loop->kept: a weak reference to the socket it rests for */
-    bool drained;     /* of these: the last who read found less than asked for, and */
-    uint8_t skips;    /* so many times, then, nobody need try to read before he waits */
+    casync_link doubt; /* in loop->doubted, or unlinked */
+    PyObject *file;    /* that it was added with; NULL of those that sock.c made */
+    PyObject *socket;  /* of those in loop->kept: a weak reference to the socket it rests for */
+    bool drained;      /* of these: the last who read found less than asked for, and */
+    uint8_t skips;     /* so many times, then, nobody need try to read before he waits */
 } watch;
 
 static void watch_readable(void *arg);
@@ -53,28 +62,56 @@ static void handle_release(handle *h) {
     Py_DECREF(h);
 }
 
-/* Stops a direction; true if it was watched. Frees the watch with its last, unless it is kept. */
-static bool watch_stop(watch *self, bool writing) {
+/* Ends the doubt. */
+static void watch_trust(watch *self) {
+    if (self->doubt.next != NULL) casync__list_remove(&self->doubt);
+}
+
+/* Stops a direction: its handle, or NULL if it was not watched. */
+static handle *watch_take(watch *self, bool writing) {
     handle **side = watch_side(self, writing), *h = *side;
-    PyObject *file = NULL;
-    if (h == NULL) return false;
     if (writing)
         casync_remove_writer(&self->watcher);
     else
         casync_remove_reader(&self->watcher);
     *side = NULL;
-    if (self->reader == NULL && self->writer == NULL && self->socket == NULL) {
-        file = self->file;
-        PyMem_Free(self);
-    }
+    return h;
+}
+
+/* Frees a watch without handles, unless it is kept: the file it was added with, or NULL. */
+static PyObject *watch_leave(watch *self) {
+    PyObject *file = self->file;
+    if (self->reader != NULL || self->writer != NULL) return NULL;
+    watch_trust(self);
+    if (self->socket != NULL) return NULL;
+    PyMem_Free(self);
+    return file;
+}
+
+/* Stops a direction; true if it was watched. Frees the watch with its last, unless it is kept. */
+static bool watch_stop(watch *self, bool writing) {
+    handle *h = watch_take(self, writing);
+    PyObject *file;
+    if (h == NULL) return false;
+    file = watch_leave(self);
     handle_release(h);
     Py_XDECREF(file);
     return true;
 }
 
+/* Stops both. To release a handle may run Python code, which may end watches: so that comes last. */
+static void watch_end(watch *self) {
+    handle *reader = watch_take(self, false), *writer = watch_take(self, true);
+    PyObject *file = watch_leave(self);
+    if (reader != NULL) handle_release(reader);
+    if (writer != NULL) handle_release(writer);
+    Py_XDECREF(file);
+}
+
 static void watch_run(watch *self, bool writing) {
     handle *h = *watch_side(self, writing);
     loop *lp = self->loop;
+    watch_trust(self);
     if (h->flags & HANDLE_CANCELLED) {
         watch_stop(self, writing);
         return;
@@ -174,10 +211,49 @@ static watch *watch_new(loop *self) {
     return w;
 }
 
+/* Registers what is watched anew, with the file that has the descriptor now. What cannot be watched any more
+   gives up without a word, as a file does that is closed while the kernel watches it. */
+static void watch_renew(watch *self) {
+    casync_loop *casync = &self->loop->casync;
+    casync_watcher *watcher = &self->watcher;
+    bool reading = self->reader != NULL, writing = self->writer != NULL;
+    int fd = watcher->fd;
+    watch_trust(self);
+    casync_watcher_keep(watcher, false);
+    casync_remove_reader(watcher);
+    casync_remove_writer(watcher);
+    if (reading) reading = casync_add_reader(casync, watcher, fd, watch_readable, self) < 0;
+    if (writing) writing = casync_add_writer(casync, watcher, fd, watch_writable, self) < 0;
+    casync_watcher_keep(watcher, self->socket != NULL);
+    if (reading && writing)
+        watch_end(self);
+    else if (reading || writing)
+        watch_stop(self, writing);
+}
+
+static void loop_end_doubts(void *arg) {
+    loop *self = (loop *)arg;
+    while (!casync__list_is_empty(&self->doubted))
+        watch_renew(casync__container(self->doubted.next, watch, doubt));
+}
+
+/* Is to be renewed if no event comes soon: at once if time stands still. */
+static void watch_doubt(watch *self) {
+    loop *lp = self->loop;
+    if (self->doubt.next != NULL) return;
+    casync__list_append(&lp->doubted, &self->doubt);
+    if (lp->doubts.job.link.next != NULL) return;
+    if (lp->virtual_time || casync_call_later(&lp->casync, &lp->doubts, DOUBT_TIME, loop_end_doubts, lp) < 0)
+        loop_end_doubts(lp);
+    else
+        lp->doubts.job.flags |= CASYNC__JOB_INTERNAL;
+}
+
 /* Starts watching a direction, or changes its callback: 0, or -1 with an exception set. */
 static int watch_begin(watch *self, int fd, bool writing, handle *h) {
     loop *lp = self->loop;
     handle **side = watch_side(self, writing), *before;
+    uint8_t armed = self->watcher.armed;
     int64_t result;
     if (writing)
         result = casync_add_writer(&lp->casync, &self->watcher, fd, watch_writable, self);
@@ -191,18 +267,23 @@ static int watch_begin(watch *self, int fd, bool writing, handle *h) {
     h->job.loop = &lp->casync;
     before = *side;
     *side = (handle *)Py_NewRef((PyObject *)h);
+    /* Else the kernel is asked now, or before the next wait. */
+    if (armed != 0 && armed == self->watcher.wanted) watch_doubt(self);
     if (before != NULL) handle_release(before);
     return 0;
 }
 
-/* Watches a direction with a handle, in place of the one before. Takes references to it and to the file, which
-   may be NULL. */
+static bool stop_serving(casync_watcher *watcher);
+
+/* Watches a direction with a handle, in place of the one before, or of a server (in asyncio that has a handle,
+   too). Takes references to the handle and to the file, which may be NULL. */
 static int watch_set(loop *self, int fd, bool writing, handle *h, PyObject *file) {
     casync_watcher *found = casync_watcher_find(&self->casync, fd);
-    watch *w = found == NULL ? watch_new(self) : watch_of(found);
+    watch *w;
+    if (stop_serving(found)) found = NULL;
+    w = found == NULL ? watch_new(self) : watch_of(found);
     if (w == NULL) {
-        if (found != NULL)
-            PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport or a server", fd);
+        if (found != NULL) PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport", fd);
         return -1;
     }
     if (found == NULL) w->file = Py_XNewRef(file);
@@ -314,8 +395,6 @@ static PyObject *loop_add_writer(loop *self, PyObject *const *args, Py_ssize_t c
     return watch_start(self, args, count, true);
 }
 
-static bool stop_serving(casync_watcher *watcher);
-
 /* Also the end of a listening socket, which asyncio's Server takes for a reader. */
 static PyObject *watch_remove(loop *self, PyObject *file, bool writing) {
     casync_watcher *found;
@@ -373,8 +452,7 @@ static PyObject *loop_descriptors(loop *self, PyObject *Py_UNUSED(ignored)) {
 static void loop_drop_watchers(loop *self) {
     for (uint32_t fd = 0; fd < self->casync.fds_size; fd++) {
         watch *w;
-        while ((w = watch_of(casync_watcher_find(&self->casync, (int)fd))) != NULL)
-            watch_stop(w, w->reader == NULL);
+        while ((w = watch_of(casync_watcher_find(&self->casync, (int)fd))) != NULL) watch_end(w);
     }
     for (uint32_t fd = 0; fd < self->kept_size; fd++) {
         watch *w = self->kept[fd];

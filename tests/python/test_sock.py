@@ -9,6 +9,7 @@ import contextlib
 import errno
 import gc
 import inspect
+import os
 import socket
 import ssl
 import sys
@@ -33,6 +34,7 @@ from support import (
     turns,
     unix_pair,
     until,
+    within,
 )
 
 Pair = tuple[socket.socket, socket.socket]
@@ -475,6 +477,239 @@ async def test_connecting_to_no_address(loop: Loop, tmp_path: Path) -> None:
             await loop.sock_connect(client, ("name.invalid", 80))
         with pytest.raises(FileNotFoundError):
             await loop.sock_connect(local, str(tmp_path / "nobody"))
+
+
+# ---- another file of the same number ----
+
+
+def by_dup2(sock: socket.socket, other: socket.socket) -> socket.socket:
+    os.dup2(other.fileno(), sock.fileno())
+    other.close()
+    return sock
+
+
+def by_init(sock: socket.socket, other: socket.socket) -> socket.socket:
+    number = sock.fileno()
+    os.dup2(other.fileno(), number)
+    other.close()
+    sock.detach()
+    sock.__init__(fileno=number)  # type: ignore[misc]
+    sock.setblocking(False)
+    return sock
+
+
+def by_closing(sock: socket.socket, other: socket.socket) -> socket.socket:
+    number = sock.fileno()
+    sock.close()
+    if other.fileno() != number:
+        os.dup2(other.fileno(), number)
+        other.close()
+        other = socket.socket(fileno=number)
+        other.setblocking(False)
+    return other
+
+
+@pytest.fixture(params=[by_dup2, by_init, by_closing])
+def put(request: pytest.FixtureRequest) -> Callable[[socket.socket, socket.socket], socket.socket]:
+    """Puts the file of a socket in the place of another's: with that number. Gives the socket that has it."""
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["", "kept open"])
+def keep(request: pytest.FixtureRequest) -> Iterator[Callable[[socket.socket], None]]:
+    """Keeps the file of a socket open, or not, when its number goes to another."""
+    copies: list[int] = []
+    yield lambda sock: copies.append(os.dup(sock.fileno())) if request.param else None
+    for copy in copies:
+        os.close(copy)
+
+
+async def rest(loop: Loop, pair: Pair) -> None:
+    """Waits for a socket of the pair in both directions, with success."""
+    ours, theirs = pair
+    receiving = await waits(loop, loop.sock_recv(ours, 100))
+    theirs.send(b"first")
+    assert await receiving == b"first"
+    filled = fill(ours)
+    sending = await waits(loop, loop.sock_sendall(ours, b"more"))
+    await receive_exactly(theirs, filled + 4)
+    await sending
+
+
+async def receive_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    receiving = await waits(loop, loop.sock_recv(sock, 100))
+    peer.send(b"new")
+    assert await receiving == b"new"
+
+
+async def receive_into_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    buffer = bytearray(100)
+    receiving = await waits(loop, loop.sock_recv_into(sock, buffer))
+    peer.send(b"new")
+    assert await receiving == 3 and buffer[:3] == b"new"
+
+
+async def receive_from_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    receiving = await waits(loop, loop.sock_recvfrom(sock, 100))
+    peer.send(b"new")
+    assert (await receiving)[0] == b"new"
+
+
+async def send_to_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    filled = fill(sock)
+    sending = await waits(loop, loop.sock_sendall(sock, b"new"))
+    assert (await receive_exactly(peer, filled + 3))[-3:] == b"new"
+    await sending
+
+
+async def read_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    readable = loop.create_future()
+    loop.add_reader(sock, lambda: readable.set_result(sock.recv(100)))
+    peer.send(b"new")
+    assert await readable == b"new"
+    assert loop.remove_reader(sock)
+
+
+async def write_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    filled = fill(sock)
+    writable = loop.create_future()
+    loop.add_writer(sock.fileno(), lambda: writable.done() or writable.set_result(None))
+    await receive_exactly(peer, filled)
+    await writable
+    assert loop.remove_writer(sock.fileno())
+
+
+async def connect_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    transport, protocol = await loop.create_connection(Recorder, sock=sock)
+    peer.send(b"new")
+    assert await protocol.received(3) == b"new"
+    transport.write(b"back")
+    assert await receive_exactly(peer, 4) == b"back"
+    transport.close()
+    await protocol.lost
+
+
+async def pipe_new(loop: Loop, sock: socket.socket, peer: socket.socket) -> None:
+    transport, protocol = await loop.connect_read_pipe(Recorder, sock)
+    peer.send(b"new")
+    assert await protocol.received(3) == b"new"
+    transport.close()
+    await protocol.lost
+
+
+uses = [
+    receive_new,
+    receive_into_new,
+    receive_from_new,
+    send_to_new,
+    read_new,
+    write_new,
+    connect_new,
+    pipe_new,
+]
+
+
+@pytest.mark.parametrize("use", uses)
+async def test_a_number_that_was_waited_for_is_another_files(
+    loop: Loop, unix: Pair, put: Any, keep: Any, use: Any
+) -> None:
+    await rest(loop, unix)
+    keep(unix[0])
+    other, peer = unix_pair()
+    with put(unix[0], other) as sock, peer:
+        await use(loop, sock, peer)
+        if use not in (connect_new, pipe_new):
+            await rest(loop, (sock, peer))
+
+
+@pytest.mark.parametrize("use", [use for use in uses if use is not pipe_new])  # a pipe shares its number
+@pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+def test_a_number_that_is_waited_for_is_another_files(
+    casync: ModuleType, unix: Pair, put: Any, keep: Any, use: Any, debug: bool
+) -> None:
+    """asyncio's own loop goes on with a registration that is none any more, and hears nothing."""
+    ours, theirs = unix
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        fill(ours)
+        waiting = [
+            await waits(loop, loop.sock_recv(ours, 100)),
+            await waits(loop, loop.sock_sendall(ours, b"x")),
+        ]
+        keep(ours)
+        other, peer = unix_pair()
+        with put(ours, other) as sock, peer:
+            with contextlib.suppress(OSError):
+                theirs.send(b"to nobody")
+            await use(loop, sock, peer)
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    casync.run(within(main()), debug=debug)
+
+
+async def accept_new(loop: Loop, listener: socket.socket) -> None:
+    address = listener.getsockname()
+    accepting = await waits(loop, loop.sock_accept(listener))
+    with socket.create_connection(address):
+        (await accepting)[0].close()
+
+
+async def serve_new(loop: Loop, listener: socket.socket) -> None:
+    address = listener.getsockname()
+    server = await loop.create_server(Recorder, sock=listener)
+    transport, _ = await loop.create_connection(Recorder, *address)
+    transport.close()
+    server.close()
+
+
+@pytest.mark.parametrize("use", [accept_new, serve_new])
+@pytest.mark.parametrize("before", ["accepting", "accepted", "serving"])
+def test_the_number_of_a_listener_is_another_listeners(
+    casync: ModuleType, put: Any, keep: Any, use: Any, before: str
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+        other = socket.create_server(("127.0.0.1", 0))
+        for sock in listener, other:
+            sock.setblocking(False)
+        accepting = None
+        if before == "serving":
+            await loop.create_server(Recorder, sock=listener)
+        else:
+            accepting = await waits(loop, loop.sock_accept(listener))
+        if before == "accepted":
+            with socket.create_connection(listener.getsockname()):
+                (await accepting)[0].close()
+        keep(listener)
+        with put(listener, other) as sock:
+            await use(loop, sock)
+        if before == "accepting":
+            accepting.cancel()
+
+    casync.run(within(main()))
+
+
+async def test_the_number_of_a_transport_is_refused_to_others(loop: Loop, unix: Pair) -> None:
+    transport, protocol = await loop.create_connection(Recorder, sock=unix[0])
+    other, peer = unix_pair()
+    with peer, by_dup2(unix[0], other) as sock:
+        for use in (
+            lambda: loop.sock_recv(sock, 10),
+            lambda: loop.sock_recv_into(sock, bytearray(10)),
+            lambda: loop.sock_recvfrom(sock, 10),
+            lambda: loop.create_connection(Recorder, sock=sock),
+        ):
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                await use()
+        for watch in loop.add_reader, loop.add_writer:
+            with pytest.raises(RuntimeError, match="is used by transport"):
+                watch(sock, int)
+        transport.abort()
+        await protocol.lost
 
 
 # ---- cancellation ----
