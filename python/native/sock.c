@@ -176,15 +176,22 @@ static int attempt_recv(sock_operation *op, PyObject **result) {
     return done;
 }
 
-/* sock_recv_into(sock, buf) */
+static int receive_into_by_method(sock_operation *op, PyObject **result) {
+    return attempted(PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV_INTO), op->args[1]),
+                     result);
+}
+
+/* sock_recv_into(sock, buf). What is no buffer to write to, the method refuses in its own words. */
 static int attempt_recv_into(sock_operation *op, PyObject **result) {
     Py_buffer buffer;
     Py_ssize_t count;
     int fd, failed = 0;
     if (!is_plain_socket(op, NAME_RECV_INTO, op->loop->state->socket_recv_into))
-        return attempted(PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV_INTO), op->args[1]),
-                         result);
-    if (PyObject_GetBuffer(op->args[1], &buffer, PyBUF_WRITABLE) < 0) return -1;
+        return receive_into_by_method(op, result);
+    if (PyObject_GetBuffer(op->args[1], &buffer, PyBUF_WRITABLE) < 0) {
+        PyErr_Clear();
+        return receive_into_by_method(op, result);
+    }
     fd = sock_fileno(op); /* after that, which may close the socket */
     count = buffer.len == 0 ? 0 : receive(fd, buffer.buf, (size_t)buffer.len);
     if (count < 0) failed = attempt_failed();

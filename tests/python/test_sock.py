@@ -10,6 +10,7 @@ import errno
 import gc
 import inspect
 import os
+import re
 import socket
 import ssl
 import sys
@@ -160,12 +161,18 @@ async def test_recv_into_any_writable_buffer(loop: Loop, tcp: Pair, make: Callab
     assert bytes(buffer) == b"more than "
 
 
-@pytest.mark.parametrize("buffer", [b"read-only", "text", None, memoryview(bytearray(10))[::2]])
+@pytest.mark.parametrize(
+    "buffer", [b"read-only", memoryview(b"read-only"), b"", "text", None, memoryview(bytearray(10))[::2]]
+)
 async def test_recv_into_what_is_no_buffer(loop: Loop, tcp: Pair, buffer: Any) -> None:
-    tcp[1].send(b"still there")
-    with pytest.raises((TypeError, BufferError)):
-        await loop.sock_recv_into(tcp[0], buffer)
-    assert await loop.sock_recv(tcp[0], 100) == b"still there"
+    ours, theirs = tcp
+    with pytest.raises((TypeError, BufferError)) as caught:
+        ours.recv_into(buffer)
+    expected = caught.value
+    theirs.send(b"still there")
+    with pytest.raises(type(expected), match=f"^{re.escape(str(expected))}$"):
+        await loop.sock_recv_into(ours, buffer)
+    assert await loop.sock_recv(ours, 100) == b"still there"
 
 
 async def test_a_buffer_may_change_while_recv_into_waits(loop: Loop, tcp: Pair) -> None:
