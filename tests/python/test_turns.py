@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import random
+import socket
 import time
+from collections.abc import Callable
+from types import ModuleType
 
-from support import Loop, run_turns, unix_pair
+import pytest
+from support import Loop, receive_all, run_turns, unix_pair
 
 
 def test_a_turn_runs_what_was_ready_then_io_then_timers(loop: Loop) -> None:
@@ -68,7 +73,15 @@ def test_stop_before_run_forever_still_delivers_io(loop: Loop) -> None:
     assert got == [b"x"]
 
 
-def test_io_does_not_starve_while_callbacks_queue_callbacks(loop: Loop) -> None:
+# ---- how often a loop with work ready asks the kernel ----
+
+EMPTY_POLLS = 16  # so many in a row find nothing before polls are skipped,
+SKIPPED_TURNS = 64  # at most so many turns long
+
+
+def turns_until_read(loop: Loop, before: int) -> int:
+    """Callbacks queue each other; after so many of them a descriptor gets ready. How many more run before
+    its reader?"""
     ours, theirs = unix_pair()
     count = 0
 
@@ -76,7 +89,7 @@ def test_io_does_not_starve_while_callbacks_queue_callbacks(loop: Loop) -> None:
         nonlocal count
         count += 1
         loop.call_soon(again)
-        if count == 100:
+        if count == before:
             theirs.send(b"x")
 
     with ours, theirs:
@@ -84,7 +97,116 @@ def test_io_does_not_starve_while_callbacks_queue_callbacks(loop: Loop) -> None:
         loop.call_soon(again)
         loop.run_forever()
         loop.remove_reader(ours)
-    assert count <= 100 + 100
+    return count - before
+
+
+@pytest.mark.parametrize("before", range(1, EMPTY_POLLS))
+def test_a_ready_reader_runs_one_turn_later_whatever_else_is_queued(loop: Loop, before: int) -> None:
+    assert turns_until_read(loop, before) == 1
+
+
+@pytest.mark.parametrize("before", [EMPTY_POLLS, 100, 1_000, 10_000])
+def test_a_ready_reader_waits_a_bounded_number_of_turns_when_many_polls_were_empty(
+    loop: Loop, before: int
+) -> None:
+    assert 1 <= turns_until_read(loop, before) <= SKIPPED_TURNS + 1
+
+
+@pytest.mark.parametrize("awaits", range(6))
+async def test_an_answer_without_reading_is_no_reset(loop: Loop, awaits: int) -> None:
+    """A server that says it is busy, after a lock, a queue, a middleware: the request that nobody reads has
+    left the kernel by then, or closing would reset the connection."""
+
+    async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3 + awaits):
+            await asyncio.sleep(0)
+        writer.write(b"busy")
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(busy, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    for _ in range(10):
+        with socket.create_connection(address) as client:
+            client.sendall(b"request")
+            client.setblocking(False)
+            assert await receive_all(client) == b"busy"
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"request")
+        assert await reader.read() == b"busy"
+        writer.close()
+        await writer.wait_closed()
+    server.close()
+
+
+class PollCounter:
+    """Callbacks that queue each other in a loop of casync's, and what it counts in each turn."""
+
+    def __init__(self, casync: ModuleType) -> None:
+        self.loop = casync.new_event_loop()
+        self.polled: list[bool] = []  # did the turn ask the kernel?
+        self.at: dict[int, Callable[[], object]] = {}  # what is called in which turn
+        self._last = self.loop.metrics()
+
+    def _again(self) -> None:
+        now = self.loop.metrics()
+        assert now["turns"] == self._last["turns"] + 1
+        self.polled.append(now["polls"] > self._last["polls"])
+        self._last = now
+        if act := self.at.pop(len(self.polled), None):
+            act()
+        self.loop.call_soon(self._again)
+
+    def run(self, turns: int) -> None:
+        self.at[turns] = self.loop.stop
+        self.loop.call_soon(self._again)
+        self.loop.run_forever()
+        self.loop.close()
+
+
+def longest_pause(polled: list[bool]) -> int:
+    return max((len(list(group)) for skipped, group in itertools.groupby(polled) if not skipped), default=0)
+
+
+def test_every_turn_polls_until_many_polls_were_empty(casync: ModuleType) -> None:
+    counter = PollCounter(casync)
+    counter.run(10_000)
+    assert all(counter.polled[:EMPTY_POLLS])
+    assert sum(counter.polled) < 10_000  # the rule pays
+    assert longest_pause(counter.polled) <= SKIPPED_TURNS
+
+
+def test_a_poll_that_finds_something_makes_every_turn_poll_again(casync: ModuleType) -> None:
+    counter = PollCounter(casync)
+    ours, theirs = unix_pair()
+    found: list[int] = []
+
+    def readable() -> None:
+        ours.recv(1)
+        found.append(len(counter.polled))
+
+    with ours, theirs:
+        counter.loop.add_reader(ours, readable)
+        for turn in 1_000, 2_000:
+            counter.at[turn] = lambda: theirs.send(b"x")
+        counter.run(3_000)
+    for turn, began in zip(found, (1_000, 2_000), strict=True):
+        assert turn - began <= SKIPPED_TURNS + 1
+        assert all(counter.polled[turn - 1 : turn + EMPTY_POLLS])
+
+
+@pytest.mark.parametrize("watch", ["add_reader", "add_writer"])
+def test_what_is_newly_watched_makes_every_turn_poll_again(casync: ModuleType, watch: str) -> None:
+    counter = PollCounter(casync)
+    ours, theirs = unix_pair()
+    with ours, theirs:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(65536))  # it is not writable
+        counter.at[1_000] = lambda: getattr(counter.loop, watch)(ours, int)
+        counter.run(2_000)
+    assert all(counter.polled[1_000 : 1_000 + EMPTY_POLLS])
+    assert longest_pause(counter.polled) <= SKIPPED_TURNS
 
 
 def test_timers_do_not_starve_while_callbacks_queue_callbacks(loop: Loop) -> None:
