@@ -534,7 +534,7 @@ static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     if (size != NULL) object = transport_call(self, lp, NAME_GET_BUFFER, size);
     if (object == NULL || check_length(object) < 0) {
         if (!transport_fatal(self, lp, "Fatal error: protocol.get_buffer() call failed."))
-            buffer.ptr = self; /* not now */
+            buffer.ptr = CASYNC_NOT_NOW;
     } else if (export_to_read(object, &lent) < 0) {
         PyBuffer_Release(&lent);
         transport_fatal(self, lp, "Fatal read error on socket transport");
