@@ -210,8 +210,8 @@
 #define CASYNC_API extern
 #endif
 
-/* Functions that wait may be told to end (-ECANCELED), or that they cannot wait where they were called (-EPERM):
-   compilers warn who does not look. casync_ignore(casync_sleep(delay)) says that it is meant.
+/* Functions that wait may be told to end (-ECANCELED), or that they cannot wait where they were called
+   (-EPERM): compilers warn who does not look. casync_ignore(casync_sleep(delay)) says that it is meant.
    CASYNC_NO_WARN_UNUSED turns the warning off. */
 #if defined(__GNUC__) && !defined(CASYNC_NO_WARN_UNUSED)
 #define CASYNC_WAITS CASYNC_API __attribute__((warn_unused_result))
@@ -326,8 +326,8 @@ struct casync_job {
     uint32_t flags, posted;   /* private */
 };
 
-/* What went wrong where nobody awaits a result. All of it is the library's, and goes when the handler returns.
-   The default handler prints it on a line, with the names and addresses of those concerned. */
+/* What went wrong where nobody awaits a result. All of it is the library's, and goes when the handler
+   returns. The default handler prints it on a line, with the names and addresses of those concerned. */
 typedef struct casync_exception {
     const char *message;        /* what happened, in English */
     int64_t error;              /* the error code */
@@ -447,8 +447,8 @@ CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *d
 /* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a call, their
    structs may go. Streams, servers and datagrams must have been closed before (they own descriptors and
    memory), and stackful tasks must have ended: CASYNC_STILL_OPEN otherwise, and casync_dump names them.
-   -EBUSY if the loop is running. The memory of tasks whose handles were never released goes with the loop, and
-   a failure of theirs that nobody retrieved is told to the exception handler. A closed loop may be closed
+   -EBUSY if the loop is running. The memory of tasks whose handles were never released goes with the loop,
+   and a failure of theirs that nobody retrieved is told to the exception handler. A closed loop may be closed
    again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
@@ -747,8 +747,8 @@ struct casync_signal {
 enum { CASYNC_SIGNAL_ONCE = 1 }; /* stop before the first callback */
 
 /* Starts watching, by a signalfd, for which the signal is blocked, or by a handler, for which it is not: what
-   the program starts by system(3), popen(3) or exec inherits the blocked mask, so a program that starts others
-   sets desc.signal_handlers of its loop.
+   the program starts by exec or posix_spawn inherits the blocked mask (by system and popen too, but for
+   shells that clear it), so a program that starts others sets desc.signal_handlers of its loop.
    - a plain loop: the signal is blocked in the calling thread and read from a signalfd (signalfd(2));
      in threads that do not block it a handler passes it on, so it neither gets lost nor kills. Threads
      and exec'd programs started afterwards inherit the blocked mask; reset it there
@@ -828,8 +828,8 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
 
 /* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++ exceptions end
    in their task at the latest (else std::terminate). A catch block may wait: the exceptions that a task has
-   caught are its own (but not where tcc compiled the implementation, nor where C++'s runtime came by dlopen(3)
-   into a program in C). */
+   caught are its own (but not where tcc compiled the implementation, nor where C++'s runtime came by
+   dlopen(3) into a program in C). */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* A stackless task's function: see CASYNC_BEGIN. */
@@ -857,12 +857,12 @@ typedef struct casync_task_desc {
 
 /* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits for
    them and for the calls in the default pool, and closes what is open and the loop: asyncio.run. Connections
-   that tasks served are finished first, within casync_listen_desc.finish_timeout. If all this takes more than a
-   second, casync_dump tells on stderr, once, what it waits for. Returns the coroutine's result, or why there was
-   none. desc: the loop's, or NULL. Timers, streams and the like that lie on the coroutine's stack must be
-   stopped or closed before it returns: they go with it. A stack overflow ends the process with the name of the
-   task, as after casync_report_overflow, while this runs; but not in a guest, with desc.no_overflow_report, under
-   a sanitizer, or where SIGSEGV has a handler already. */
+   that tasks served are finished first, within casync_listen_desc.finish_timeout. If all this takes more than
+   a second, casync_dump tells on stderr, once, what it waits for. Returns the coroutine's result, or why
+   there was none. desc: the loop's, or NULL. Timers, streams and the like that lie on the coroutine's stack
+   must be stopped or closed before it returns: they go with it. A stack overflow ends the process with the
+   name of the task, as after casync_report_overflow, while this runs; but not in a guest, with
+   desc.no_overflow_report, under a sanitizer, or where SIGSEGV has a handler already. */
 CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
 CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg);
 
@@ -992,16 +992,17 @@ CASYNC_API void *casync_context_get(const casync_context_var *var);
 CASYNC_API int64_t casync_context_set(const casync_context_var *var, void *value);
 
 /* Writes to a descriptor what every live task of the loop waits for, and who awaits it; tasks that failed and
-   whose handles nobody has asked or released; and the streams, servers and datagram sockets that are open. 0, or an error
-   of write(2). */
+   whose handles nobody has asked or released; the streams, servers and datagram sockets that are open; and
+   how many calls the default pool has. 0, or an error of write(2). */
 CASYNC_API int64_t casync_dump(casync_loop *loop, int fd);
 /* The same to stderr whenever the signal comes, SIGUSR1 say. End it by casync_signal_stop. Errors of
    casync_signal_start. Does not keep casync_run_until_idle running. */
 CASYNC_API int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum);
 
 /* Lets a stack overflow of a task end the process with a message that names the task: installs a handler
-   for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where they went. For programs
-   that do not use casync_run, which does this by itself: call it in each thread that runs tasks. -ENOMEM. */
+   for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where they went. For
+   programs that do not use casync_run, which does this by itself: call it in each thread that runs tasks.
+   -ENOMEM. */
 CASYNC_API int64_t casync_report_overflow(void);
 
 /* A coroutine that gives values one by one: an asynchronous generator. Yours. */
@@ -1131,10 +1132,11 @@ CASYNC_API bool casync_timeout_expired(const casync_timeout *timeout);
    `end` gets the block's own result; if that is an error the children are cancelled. It waits for all of
    them, also when it is cancelled itself, and returns the block's result, or the first error of a child; then
    errors[] has the errors in the order in which they happened (the first CASYNC_GROUP_ERRORS of error_count;
-   the block's own comes last). begin: -EPERM outside of a task, -ENOMEM. end: for the task that began; needed
-   once: a task that ends without it is told to the exception handler, and its children are cancelled. spawn:
-   the handle is the group's, good until the child has ended; NULL if there is no memory, or no more children may come (after
-   end, or a failure). */
+   the block's own comes last). begin: -EPERM outside of a task, -ENOMEM. end: for the task that began; call
+   it once: a task that ends without it is told to the exception handler, and its children are cancelled. A
+   child that awaits a parent which waits for it there gets -EDEADLK, whatever its time limit. spawn:
+   the handle is the group's, good until the child has ended; NULL if there is no memory, or no more children
+   may come (after end, or a failure). */
 #define CASYNC_GROUP_ERRORS 8
 typedef struct casync_task_group {
     int64_t errors[CASYNC_GROUP_ERRORS]; /* read-only */
@@ -1388,9 +1390,9 @@ typedef struct casync_protocol {
     /* Bytes came (whole frames, with options.framing); they are the library's and go when it returns. */
     void (*data_received)(casync_stream *stream, casync_span data);
     /* BufferedProtocol: where to read to, and that it was read. Used when get_buffer is set, in place of
-       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS, unless its ptr is
-       CASYNC_NOT_NOW: then nothing is read, and it is asked for again in the next turn. After each get_buffer
-       comes exactly one buffer_updated, with size 0 if nothing was read. */
+       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS, unless its
+       ptr is CASYNC_NOT_NOW: then nothing is read, and it is asked for again in the next turn. After each
+       get_buffer comes exactly one buffer_updated, with size 0 if nothing was read. */
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
     /* The other side will send no more. Return true to keep the stream open for writing; false, or no
@@ -1494,9 +1496,10 @@ CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *st
    then); read_frame: a frame. Both give the bytes in future.ptr, inside the stream's buffer, until the next
    read, and their number in result (a LENGTH frame without its prefix). When the stream is closed, they
    stay while there is other work in the ready queue, for 16 turns at most: a task that was to get them still
-   does, also by casync_select and its like, and has them until it waits again. 0 bytes are read at once, as 0. Errors: CASYNC_EOF if the stream
-   ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it ended inside, CASYNC_LIMIT_OVERRUN if
-   there is no frame within the read limit (the bytes stay: read them with casync_read_op), errors of read(2),
+   does, also by casync_select and its like, and has them until it waits again. 0 bytes are read at once, as
+   0. Errors: CASYNC_EOF if the stream ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it
+   ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the read limit (the bytes stay: read them
+   with casync_read_op), errors of read(2),
    -ECONNABORTED if this side closed or aborted. A stream without a protocol that ended keeps its descriptor:
    close it, or finish it. */
 CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer, size_t size);
@@ -1527,15 +1530,15 @@ CASYNC_API int64_t casync_pause_reading(casync_stream *stream);
 CASYNC_API int64_t casync_resume_reading(casync_stream *stream);
 
 /* Writes never wait. What the socket does not take at once is queued: copied, or referenced until
-   release(arg), unless that is NULL, is called, inside the call if there is nothing to wait for. Returns how many bytes were
-   taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if not connected, -EPIPE after
-   write_eof or finish, -ENOMEM, or what ended the stream (-EPIPE, -ECONNRESET, ...); then, and when
+   release(arg), unless that is NULL, is called, inside the call if there is nothing to wait for. Returns how
+   many bytes were taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if not connected, -EPIPE
+   after write_eof or finish, -ENOMEM, or what ended the stream (-EPIPE, -ECONNRESET, ...); then, and when
    fewer bytes were taken, release is not called. release may not close or free the stream. try_write
    takes what the kernel takes and queues nothing: -EAGAIN if that is nothing. write_frame puts a LENGTH
    framing's prefix before the data: -EMSGSIZE if the length does not fit; without memory for all of the frame
-   -ENOMEM, and the stream has ended if a part is on its way. -EINVAL for more bytes than PTRDIFF_MAX. Cost: one
-   system call when nothing is queued, else none until the socket is writable. So collect many small writes in
-   an array of spans, and write them as one by writev. */
+   -ENOMEM, and the stream has ended if a part is on its way. -EINVAL for more bytes than PTRDIFF_MAX. Cost:
+   one system call when nothing is queued, else none until the socket is writable. So collect many small
+   writes in an array of spans, and write them as one by writev. */
 CASYNC_API int64_t casync_write(casync_stream *stream, const void *data, size_t size);
 CASYNC_API int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
                                     casync_release release, void *arg);
@@ -1549,8 +1552,11 @@ CASYNC_API casync_future *casync_drain_op(casync_stream *stream, casync_op *op);
 CASYNC_WAITS int64_t casync_drain(casync_stream *stream);
 CASYNC_WAITS int64_t casync_drain_timeout(casync_stream *stream, int64_t timeout);
 
-/* Writes, and waits until the kernel has all of it, and all that was queued before: size. It queues no more than
-   the high-water mark at a time. If it is cancelled, what was queued by then still goes. */
+/* Writes, and waits until the kernel has all of it, and all that was queued before: size. It queues no more
+   than the high-water mark at a time, so the data must live until then; several go one after the other. If it
+   is cancelled, what was queued by then still goes. Errors of casync_write. */
+CASYNC_API casync_future *casync_write_all_op(casync_stream *stream, casync_op *op, const void *data,
+                                              size_t size);
 CASYNC_WAITS int64_t casync_write_all(casync_stream *stream, const void *data, size_t size);
 CASYNC_WAITS int64_t casync_write_all_timeout(casync_stream *stream, const void *data, size_t size,
                                               int64_t timeout);
@@ -1566,8 +1572,8 @@ CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 
 /* Ends a stream in order: reading stops, what is queued is sent, then the descriptor is closed. _start
    tells the protocol by connection_lost; _op's future is done with 0 or the error, and the stream
-   is closed then. Until that the struct is the stream's. asyncio's transport.close(). Cancelled, it closes the
-   stream at once. The _timeout form is -ETIMEDOUT then, and says so by that alone. */
+   is closed then. Until that the struct is the stream's. asyncio's transport.close(). Cancelled, it closes
+   the stream at once. The _timeout form is -ETIMEDOUT then, and says so by that alone. */
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op);
 CASYNC_WAITS int64_t casync_finish(casync_stream *stream);
@@ -1577,13 +1583,13 @@ CASYNC_WAITS int64_t casync_finish_timeout(casync_stream *stream, int64_t timeou
    connection_lost(-ECONNABORTED) follows by the ready queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_abort(casync_stream *stream);
 
-/* Ends a stream now, and what is still queued is lost: asyncio's close() is casync_finish. No callback follows,
-   operations that wait fail with -ECONNABORTED, the descriptor is closed. Lost bytes are reported to the
-   exception handler, as the last act (exception.unsent and .peer; the stream is closed, and may be used again
-   or freed in there), unless they were given up before, by casync_abort or an error. What the kernel has is
-   not counted: it still sends it, but TCP sends a reset, which may drop that, if bytes were received that
-   nobody read. A closed stream may be closed again. The memory of a connection that a server allocated is
-   freed soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end, and reports
+/* Ends a stream now, and what is still queued is lost: asyncio's close() is casync_finish. No callback
+   follows, operations that wait fail with -ECONNABORTED, the descriptor is closed. Lost bytes are reported to
+   the exception handler, as the last act (exception.unsent and .peer; the stream is closed, and may be used
+   again or freed in there), unless they were given up before, by casync_abort or an error. What the kernel
+   has is not counted: it still sends it, but TCP sends a reset, which may drop that, if bytes were received
+   that nobody read. A closed stream may be closed again. The memory of a connection that a server allocated
+   is freed soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end, and reports
    nothing. */
 CASYNC_API void casync_close(casync_stream *stream);
 CASYNC_API void casync_close_reset(casync_stream *stream);
@@ -2437,8 +2443,8 @@ CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
 typedef struct casync__signal_source {
     casync_link watchers;      /* casync_signal by link; next is NULL before the first */
     struct sigaction previous; /* to put back when the last watcher goes */
-    /* For the handler, atomic: the previous action, if a guest's handler is to call it. One of the two at most;
-       cast, as only data pointers are loaded atomically. */
+    /* For the handler, atomic: the previous action, if a guest's handler is to call it. One of the two at
+       most; cast, as only data pointers are loaded atomically. */
     void *chained_action, *chained_handler;
     int plain_watchers; /* of the watchers, those of loops that block the signal */
 } casync__signal_source;
@@ -2573,7 +2579,8 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
    free list that grows by a chunk of 31). A turn asks the kernel, one epoll_wait; when 16 in a row found
    nothing, a turn with work ready asks only every 64 turns or 100 us, and reads the clock once if there are
-   timers, else every other time. A turn without work is one epoll_pwait2. The job of a task lets the task go on from right here. */
+   timers, else every other time. A turn without work is one epoll_pwait2. The job of a task lets the task go
+   on from right here. */
 
 enum {
     CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
@@ -2861,8 +2868,9 @@ static void casync__read_clock(casync_loop *loop) {
     if (loop->clock == CASYNC_CLOCK_MONOTONIC) loop->now = now;
 }
 
-/* While there is work, and the kernel had nothing to say for a while, asking it each turn would cost more than
-   the work. While turns are short, and no timer needs the time either, it is read in every other turn alone. */
+/* While there is work, and the kernel had nothing to say for a while, asking it each turn would cost more
+   than the work. While turns are short, and no timer needs the time either, it is read in every other turn
+   alone. */
 static bool casync__skip_poll(casync_loop *loop) {
     if (loop->empty_polls < CASYNC__EMPTY_POLLS || casync__list_is_empty(&loop->ready) ||
         loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS)
@@ -3765,7 +3773,8 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
    Costs: the first interest of a descriptor is one epoll_ctl at once; changes are collected and made
    before the next wait, one epoll_ctl each, those that were undone meanwhile none. Interest in reading
    that lapses is left with the kernel until an event proves it wrong: a stream that is read again and
-   again by operations makes no epoll_ctl. A wait brings up to 512 events. */
+   again by operations makes no epoll_ctl. A wait brings up to 512 events. While the kernel refuses an
+   interest, a wait lasts 100 ms at most. */
 
 /* What a watcher may want: bits of a byte. END, that the peer sends no more, is EPOLLRDHUP to the kernel. */
 enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT, CASYNC__END = 2 };
@@ -4003,7 +4012,7 @@ enum {
     CASYNC__OP_READ_FRAME,
     CASYNC__OP_CONNECT,
     CASYNC__OP_DRAIN,
-    CASYNC__OP_FLUSH, /* until all is sent */
+    CASYNC__OP_WRITE_ALL,
     CASYNC__OP_FINISH,
     CASYNC__OP_ACCEPT,
     CASYNC__OP_EVENT,
@@ -4187,8 +4196,8 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
 /* A watcher is a row of the table above with two jobs, one a direction, which an event puts into the ready
    queue. So order and cancel are those of every other job. Streams, servers, datagrams, signals and those who
    wait for a descriptor have watchers too; `kind` tells whose it is. One that is kept stays in the table, and
-   armed, while nothing is wanted of it: it rests, and whoever comes to its descriptor, or an event, ends that.
-   Costs: see operations & backend. The table has 16 bytes a descriptor number, doubled when needed. */
+   armed, while nothing is wanted of it: it rests, and whoever comes to its descriptor, or an event, ends
+   that. Costs: see operations & backend. The table has 16 bytes a descriptor number, doubled when needed. */
 
 enum {
     CASYNC__WATCHER_USER,
@@ -4665,8 +4674,8 @@ CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job
                                                    casync_callback callback, void *arg) {
     if (!loop || !loop->backend || !callback) return -EINVAL;
     if (!job) return casync__post_call(loop, callback, arg);
-    /* An exchange on both sides, and no look before it: whichever comes second sees what the other wrote, so a
-       call that is still to come sees all that came before a post which found it there. */
+    /* An exchange on both sides, and no look before it: whichever comes second sees what the other wrote, so
+       a call that is still to come sees all that came before a post which found it there. */
     if (casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
     casync__job_init(loop, job, callback, arg);
     casync__post(loop, job);
@@ -4689,10 +4698,11 @@ CASYNC__DEFINE void casync_wake(casync_loop *loop) {
    - signalfd: for signals that plain loops watch, which are blocked in their threads. One for the
      process, since of two only one would get a signal (signalfd(2)).
    - handled_fd, an eventfd: written by the handler, which runs where the signal is not blocked (other
-     threads; everywhere, for guests). It notes the signal in `handled`.
+     threads; everywhere, for loops that block none: guests, and desc.signal_handlers). It notes the signal in
+     `handled`.
 
-   The mutex covers the registry; handlers do not take it: all they touch is atomic. Costs: a delivery is a wakeup,
-   one read of each descriptor, and a post a watcher. */
+   The mutex covers the registry; handlers do not take it: all they touch is atomic. Costs: a delivery is a
+   wakeup, one read of each descriptor, and a post a watcher. */
 
 enum { CASYNC__SIGNAL_STARTED = 2, CASYNC__SIGNAL_UNREFERENCED = 4 }; /* beside CASYNC_SIGNAL_ONCE */
 
@@ -5227,8 +5237,8 @@ CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *
     return used;
 }
 
-/* Takes the chunks that these bytes fill out of the queue, and shortens the one behind them. Returns the first
-   of a chain, or NULL. */
+/* Takes the chunks that these bytes fill out of the queue, and shortens the one behind them. Returns the
+   first of a chain, or NULL. */
 static casync__out_chunk *casync__outbuf_take(casync_outbuf *out, size_t size) {
     casync__out_chunk *first = casync__outbuf_first(out), *chunk = first, *last_taken = NULL;
     while (chunk && size >= chunk->size) {
@@ -5365,9 +5375,9 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
    task waits: then it is too late for anything but to abort.
 
    Costs: await and wake of a pending future are no system call and no allocation, and two switches for a
-   stackful task; where C++'s runtime is in the process, each moves two words more each way, else one predicted
-   branch tells that it is not. Spawn takes a stack from the pool; else a guard (one system call), and for every 32nd stack
-   an mmap. */
+   stackful task; where C++'s runtime is in the process, each moves two words more each way, else one
+   predicted branch tells that it is not. Spawn takes a stack from the pool; else a guard (one system call),
+   and for every 32nd stack an mmap. */
 
 enum {
     CASYNC__TASK_STARTED = 1,
@@ -5518,9 +5528,10 @@ void __tsan_destroy_fiber(void *fiber);
 void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 #endif
 
-/* What C++'s runtime keeps for a thread: the exceptions that catch blocks are about, and how many are on their
-   way (struct __cxa_eh_globals of the Itanium C++ ABI, 2.2.2; of the ARM EABI, with one word more). Each task
-   has its own. The name is there if C++'s runtime is in the process, though this be compiled as C. */
+/* What C++'s runtime keeps for a thread: the exceptions that catch blocks are about, and how many are on
+   their way (struct __cxa_eh_globals of the Itanium C++ ABI, 2.2.2; of the ARM EABI, with one word more).
+   Each task has its own. The name is there if C++'s runtime is in the process, though this be compiled as C.
+   */
 typedef struct casync__exceptions {
     void *caught;
     unsigned uncaught;
@@ -6667,8 +6678,8 @@ static bool casync__is_deadlock(const casync_task *task, const casync_task *awai
     return awaited == task || (awaited->open_groups > 0 && casync__waits_for_child(awaited, task));
 }
 
-/* A future that would never be done for the task: what it awaits in its place, or NULL if there is nothing wrong.
-   Apart from casync__await_begin, which is in every function that waits. */
+/* A future that would never be done for the task: what it awaits in its place, or NULL if there is nothing
+   wrong. Apart from casync__await_begin, which is in every function that waits. */
 static casync_future *casync__refuse_await(const casync_task *task, casync_future *future) {
     if (future->state != CASYNC_FUTURE_PENDING) return NULL;
     if (future->loop != casync__task_loop(task)) {
@@ -7074,6 +7085,7 @@ static void casync__dump_unreleased(casync_task *task, void *arg) {
 }
 
 static void casync__dump_open(casync_loop *loop, casync__dump *dump);
+static void casync__dump_executor(casync_loop *loop, casync__dump *dump);
 
 CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
     casync__dump dump = {0, 0};
@@ -7087,6 +7099,7 @@ CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
     }
     casync__each_unreleased(loop, casync__dump_unreleased, &dump);
     casync__dump_open(loop, &dump);
+    if (loop->executor) casync__dump_executor(loop, &dump);
     return dump.result;
 }
 
@@ -7326,6 +7339,9 @@ CASYNC__DEFINE int64_t casync_run(casync_coroutine coroutine, void *arg) {
 /* A wait set is a future with a job on each future that it waits for, all in the caller's memory. When it is
    done, cancelled or closed, it takes its jobs back, so the memory is the caller's again. A timeout is a
    timer that cancels a task.
+
+   Who awaits a task looks whether that waits, at the end of a group, for it: a climb from child to parent,
+   for tasks with open groups alone.
 
    A task group is in the memory of its parent too, but what its children refer to is a record of the
    library's, for a parent may end without it. When the last child is done, and the parent waits for that,
@@ -7821,19 +7837,21 @@ static bool casync__waits_for_child(const casync_task *parent, const casync_task
     return false;
 }
 
-/* A parent begins to wait for its children. Those that await it, or a task that waits so for it, would wait for
-   ever; so would their own children, if they wait for these. */
-static void casync__interrupt_deadlocked(casync__group *record) {
-    casync_link *link;
-    for (link = record->members.next; link != &record->members; link = link->next) {
-        casync_task *child = casync__container(link, casync__member, link)->task;
-        casync_future *awaited = casync__task_awaits(child);
-        if (!awaited || casync_future_done(awaited)) continue;
-        if (awaited->kind == CASYNC__FUTURE_GROUP)
-            casync__interrupt_deadlocked(casync__container(awaited, casync_task_group, ended)->record);
-        else if (casync__is_task(awaited) && casync__is_deadlock(child, (casync_task *)(void *)awaited))
-            casync__interrupt(child, &casync__deadlock);
-    }
+/* A task began to wait for its children. Those that await it would wait for ever, and so would their
+   children; and so would those that await an ancestor which waits for it. */
+static void casync__interrupt_deadlocked(casync_task *parent) {
+    const casync__group *record = NULL;
+    do {
+        casync_link *callbacks = &parent->future.callbacks, *link = callbacks->next;
+        while (link != callbacks) {
+            casync_job *job = casync__job_of(link);
+            link = link->next;
+            if ((job->flags & CASYNC__JOB_TASK) && casync__waits_for_child(parent, (casync_task *)job->arg))
+                casync__interrupt((casync_task *)job->arg, &casync__deadlock);
+        }
+        record = casync__group_of(parent);
+        parent = record ? record->parent : NULL;
+    } while (record && record->group && record->group->ending);
 }
 
 CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
@@ -7964,7 +7982,7 @@ CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group,
     group->ending = true;
     group->result = result;
     if (result < 0 && !group->aborting) casync__group_abort(group);
-    casync__interrupt_deadlocked(group->record);
+    casync__interrupt_deadlocked(group->parent);
     if (group->children == 0) casync__group_finish(group);
     return &group->ended;
 }
@@ -8662,6 +8680,13 @@ CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
    `input`, which exists while there is something in it. Outgoing bytes are tried at once; what is left is
    queued in `out` until the descriptor is writable.
 
+   What a server makes is a connection, a record with the user's memory behind it. It is in the list of the
+   server's clients, a record too, which outlives the server until the last connection has gone: then its
+   memory goes by the queue, when its stream is closed and its task, if one serves it, is done.
+
+   A protocol that does not read hears of the peer's end by EPOLLRDHUP (END). Bytes of `input` that a user may
+   still look at when the stream is closed are freed by the queue.
+
    A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job that closes
    and then calls connection_lost. casync_close closes alone, at once. A callback may do either, or free the
    stream, so after each call of one a guard tells whether to go on.
@@ -8686,18 +8711,19 @@ enum {
     CASYNC__STREAM_FINISHING = 8192,
     CASYNC__STREAM_WRITING_PAUSED = 16384,
     CASYNC__STREAM_ENDED = 32768,
+    CASYNC__STREAM_LENT = 65536,          /* the frame last read is the user's until the next read */
     CASYNC__STREAM_WAS_BLOCKING = 131072, /* and will be again, if the descriptor is kept */
     CASYNC__STREAM_EOF_TOLD = 262144,     /* to the protocol */
-    CASYNC__STREAM_LENT = 65536,          /* the frame last read is the user's until the next read */
     CASYNC__STREAM_READ_BY_OPS = 524288,  /* a read operation was begun: what came is for these */
-    CASYNC__STREAM_END_WAITS = 4194304,   /* the peer's end is told when they have read what came before */
     CASYNC__STREAM_LOSS_TOLD = 1048576,   /* whoever closes it hears by an error that bytes are lost */
-    CASYNC__STREAM_DELIVERING = 2097152   /* data_received is called with bytes of the input */
+    CASYNC__STREAM_DELIVERING = 2097152,  /* data_received is called with bytes of the input */
+    CASYNC__STREAM_END_WAITS = 4194304    /* the peer's end is told when they have read what came before */
 };
 
 #define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
 #define CASYNC__RETIRED_TURNS 16    /* at most, that bytes are kept of a stream that was closed */
 #define CASYNC__READS_MAX 4         /* of one stream in one turn */
+#define CASYNC__WRITES_MAX 16       /* of the pieces of write_all, the same */
 #define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
 #define CASYNC__FINISH_TIMEOUT CASYNC_SECONDS(30) /* by default, for a connection whose task is done */
@@ -8841,9 +8867,9 @@ static uint64_t casync__read_prefix(const casync_framing *framing, const uint8_t
 /* -- input: bytes that wait to be asked for -- */
 
 /* A block of memory, the header of which this is. What a user may still look at is not freed at once but by
-   the queue, when nothing else is queued any more, or after some turns: so a task that was to be given a frame
-   finds it, though somebody closed the stream meanwhile, and it comes to the task by way of other futures; and
-   so does a callback that closes the stream itself. */
+   the queue, when nothing else is queued any more, or after some turns: so a task that was to be given a
+   frame finds it, though somebody closed the stream meanwhile, and it comes to the task by way of other
+   futures; and so does a callback that closes the stream itself. */
 typedef struct casync__input {
     casync_job retired; /* frees it */
     int turns;          /* for which it was kept since */
@@ -9009,12 +9035,12 @@ static inline bool casync__may_deliver(const casync_stream *stream) {
            !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING);
 }
 
-/* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does, and what nobody
-   ever read is dropped then. While an operation reads, that is told first. */
+/* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does, and what
+   nobody ever read is dropped then. While an operation reads, that is told first. */
 static bool casync__hears_end(const casync_stream *stream) {
     const casync_protocol *protocol = stream->protocol;
     return protocol && (protocol->connection_lost || protocol->eof_received) &&
-           !casync__protocol_reads(stream) && casync__is_connected(stream) &&
+           !casync__protocol_reads(stream) && casync__is_connected(stream) && !stream->filter &&
            !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING |
                                           CASYNC__STREAM_END_WAITS | CASYNC__STREAM_READ_EOF);
 }
@@ -9197,7 +9223,8 @@ static int64_t casync__queue_fd(casync_stream *stream, int fd) {
     return passed ? -ENOBUFS : -ENOMEM;
 }
 
-/* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOBUFS, -ENOMEM. */
+/* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOBUFS, -ENOMEM.
+   */
 static int64_t casync__take_fds(casync_stream *stream, struct msghdr *message) {
     int64_t result = message->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
     struct cmsghdr *header;
@@ -9416,10 +9443,55 @@ static void casync__send_eof(casync_stream *stream) {
     if (result < 0 && result != -ENOTCONN) casync__stream_end(stream, result);
 }
 
+/* The first write_all that waits, or NULL. */
+static casync_op *casync__first_write_all(casync_stream *stream) {
+    casync_link *link;
+    for (link = stream->waiting.next; link != &stream->waiting; link = link->next) {
+        casync_op *op = casync__container(link, casync_op, link);
+        if (op->kind == CASYNC__OP_WRITE_ALL) return op;
+    }
+    return NULL;
+}
+
+/* Writes the next piece of an operation; what is queued of it at a time is no more than the high-water mark.
+   False if the stream ended with that, and the operation with it. */
+static bool casync__feed_piece(casync_stream *stream, casync_op *op) {
+    casync_loop *loop = casync__stream_loop(stream);
+    size_t piece = stream->high_water > CASYNC_REFERENCE_MIN ? stream->high_water : CASYNC_REFERENCE_MIN;
+    casync__guard guard;
+    int64_t result;
+    if (piece > op->length - op->done) piece = op->length - op->done;
+    casync__guard_enter(loop, &guard, stream);
+    result = casync_write(stream, op->buffer + op->done, piece);
+    if (!casync__guard_leave(loop, &guard) || !casync__is_connected(stream))
+        return false; /* it ended with it */
+    if (result >= 0) op->done += (size_t)result;
+    if (result < 0) casync__op_done(op, result, NULL); /* no memory */
+    return true;
+}
+
+/* Nothing is queued: write_all operations go on. True if they are through, and nothing is queued still. */
+static bool casync__feed(casync_stream *stream) {
+    casync_op *op;
+    int pieces = 0;
+    while ((op = casync__first_write_all(stream)) != NULL) {
+        if (op->done == op->length) {
+            casync__op_done(op, (int64_t)op->length, NULL);
+        } else if (pieces++ == CASYNC__WRITES_MAX) {
+            casync__want(&stream->watcher, CASYNC__WRITE); /* in the next turn: others want theirs */
+            return false;
+        } else if (!casync__feed_piece(stream, op)) {
+            return false;
+        }
+        if (stream->out.size > 0) return false;
+    }
+    return true;
+}
+
 /* Everything queued is sent: now the end of the stream can be. */
 static void casync__all_sent(casync_stream *stream) {
     casync__unwant(&stream->watcher, CASYNC__WRITE);
-    casync__waits_done(&stream->waiting, CASYNC__OP_FLUSH, 0);
+    if (!casync__feed(stream)) return;
     if (casync__stream_is(stream, CASYNC__STREAM_FINISHING))
         casync__stream_end(stream, 0);
     else if (casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF) &&
@@ -9573,6 +9645,21 @@ CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_fr
     if (result < 0 || result - prefix == (int64_t)size) return result < 0 ? result : (int64_t)size;
     casync__stream_end(stream, -ENOMEM);
     return -ENOMEM;
+}
+
+CASYNC__DEFINE casync_future *casync_write_all_op(casync_stream *stream, casync_op *op, const void *data,
+                                                  size_t size) {
+    int64_t state = casync__check_write(stream);
+    if (!op) return &casync__invalid;
+    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_WRITE_ALL);
+    if (state == 0 && ((!data && size > 0) || size > CASYNC__SIZE_MAX)) state = -EINVAL;
+    if (state < 0) return casync__op_done(op, state, NULL);
+    op->stream = stream;
+    op->buffer = (uint8_t *)(uintptr_t)data;
+    op->length = size;
+    casync__list_append(&stream->waiting, &op->link);
+    if (stream->out.size == 0) (void)casync__feed(stream);
+    return &op->future;
 }
 
 CASYNC__DEFINE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
@@ -10604,36 +10691,8 @@ CASYNC__DEFINE int64_t casync_server_wait_clients(casync_server *server) {
     CASYNC__WAIT_FOR(casync__server_loop(server), casync_server_wait_clients_op(server, &op));
 }
 
-/* Waits until all that is queued is sent. */
-static casync_future *casync__flush_op(casync_stream *stream, casync_op *op) {
-    int64_t state = casync__check_write(stream);
-    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_FLUSH);
-    op->stream = stream;
-    if (state < 0 || stream->out.size == 0) return casync__op_done(op, state, NULL);
-    casync__list_append(&stream->waiting, &op->link);
-    return &op->future;
-}
-
-/* A piece at a time: memory for all of it would be what drain is there to prevent. */
 CASYNC__DEFINE int64_t casync_write_all(casync_stream *stream, const void *data, size_t size) {
-    casync_task *task = casync__waiting_task(casync__stream_loop(stream));
-    size_t sent = 0, piece;
-    casync_op op;
-    int64_t result;
-    if (!task) return casync__not_a_task(casync__stream_loop(stream), __func__);
-    if (size > CASYNC__SIZE_MAX) return -EINVAL;
-    do {
-        piece = casync__is_connected(stream) && stream->high_water > CASYNC_REFERENCE_MIN
-                    ? stream->high_water
-                    : CASYNC_REFERENCE_MIN;
-        if (piece > size - sent) piece = size - sent;
-        result = casync_write(stream, (const uint8_t *)data + sent, piece);
-        if (result < 0) return result;
-        sent += (size_t)result;
-        result = casync__await(task, casync__flush_op(stream, &op));
-        if (result < 0) return result;
-    } while (sent < size);
-    return (int64_t)size;
+    CASYNC__WAIT_FOR(casync__stream_loop(stream), casync_write_all_op(stream, &op, data, size));
 }
 
 /* Runs `wait` in a timeout scope. */
@@ -10891,8 +10950,8 @@ static bool casync__server_wants(const casync_server *server) {
            !casync__list_is_empty(&server->waiting);
 }
 
-/* These say that a connection broke before it was accepted (accept(2)): there may be others. EPERM may also mean
-   that a sandbox refuses the call, so a turn in which nothing else comes backs off. */
+/* These say that a connection broke before it was accepted (accept(2)): there may be others. EPERM may also
+   mean that a sandbox refuses the call, so a turn in which nothing else comes backs off. */
 static bool casync__is_lost_connection(int64_t error) {
     switch (error) {
     case -ECONNABORTED:
@@ -11122,8 +11181,8 @@ CASYNC__DEFINE void casync_server_close(casync_server *server) {
     casync__clients_changed(clients);
 }
 
-/* Each goes to the end of the list before it is told, which may end it, others, or the server, whose struct may
-   go. */
+/* Each goes to the end of the list before it is told, which may end it, others, or the server, whose struct
+   may go. */
 static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
     casync_loop *loop = casync__server_loop(server);
     casync__clients *clients = casync__clients_of(server);
@@ -11379,8 +11438,8 @@ static int64_t casync__send_messages(int fd, struct mmsghdr *messages, unsigned 
 }
 
 /* Receives as many datagrams as one call gives. False if there are no more for now. The area is this batch's
-   until it is delivered: a callback may run the loop inside of itself, by a host that allows that, and another
-   socket there makes an area of its own. */
+   until it is delivered: a callback may run the loop inside of itself, by a host that allows that, and
+   another socket there makes an area of its own. */
 static bool casync__receive_batch(casync_datagram *datagram, const casync__guard *guard) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
     struct iovec bytes[CASYNC__DATAGRAM_BATCH];
@@ -12196,8 +12255,8 @@ static void casync__datagram_refused(casync_datagram *datagram, int64_t error) {
     if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) casync__datagram_end(datagram, error);
 }
 
-/* Fails who waits for a descriptor that the kernel will not watch. True if that is the end of the matter; servers
-   and datagram sockets, and the user's watchers, go on, and are tried again. */
+/* Fails who waits for a descriptor that the kernel will not watch. True if that is the end of the matter;
+   servers and datagram sockets, and the user's watchers, go on, and are tried again. */
 static bool casync__fail_waiting(casync_watcher *watcher, int64_t error) {
     casync__fd_waits *waits = (casync__fd_waits *)(void *)watcher;
     switch (watcher->kind) {
@@ -12621,6 +12680,17 @@ static int64_t casync__call_start(casync__call *call) {
     else
         pthread_cond_broadcast(&pool->work);
     return 0;
+}
+
+/* Calls that run, also those that nobody waits for any more. */
+static void casync__dump_executor(casync_loop *loop, casync__dump *dump) {
+    casync__pool *pool = loop->executor;
+    char line[CASYNC__LINE + 1] = "";
+    casync__pool_lock(pool);
+    casync__append(line, "default pool, %u calls run, %u wait", (unsigned)pool->running,
+                   (unsigned)pool->queued);
+    pthread_mutex_unlock(&pool->mutex);
+    casync__dump_line(dump, line);
 }
 
 static int64_t casync__check_call(casync_loop *loop) {

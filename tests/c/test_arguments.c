@@ -673,6 +673,9 @@ static void streams(void) {
     NUMBER(casync_read_frame_timeout, (NULL, &zero.framing, &zero.data, 5), AN_ERROR);
     NUMBER(casync_read_frame_timeout, (&zero.stream, NULL, &zero.data, 5), AN_ERROR);
     NUMBER(casync_write_all, (NULL, byte, 1), AN_ERROR);
+    FUTURE(casync_write_all_op, (NULL, &zero.op, byte, 1), AN_ERROR);
+    FUTURE(casync_write_all_op, (&zero.stream, &zero.op, byte, 1), CASYNC_INVALID_STATE);
+    WITHOUT_OP(casync_write_all_op, (&zero.stream, NULL, byte, 1));
     NUMBER(casync_write_all, (&zero.stream, byte, 1), AN_ERROR);
     NUMBER(casync_write_all_timeout, (NULL, byte, 1, 5), AN_ERROR);
     NUMBER(casync_write_all_timeout, (&zero.stream, byte, 1, 5), AN_ERROR);
@@ -961,6 +964,9 @@ static void waits(void) {
     NUMBER(casync_drain_timeout, (NULL, 5), AN_ERROR);
     NUMBER(casync_drain_timeout, (&zero.stream, 5), AN_ERROR);
     NUMBER(casync_write_all, (NULL, byte, 1), AN_ERROR);
+    FUTURE(casync_write_all_op, (NULL, &zero.op, byte, 1), AN_ERROR);
+    FUTURE(casync_write_all_op, (&zero.stream, &zero.op, byte, 1), CASYNC_INVALID_STATE);
+    WITHOUT_OP(casync_write_all_op, (&zero.stream, NULL, byte, 1));
     NUMBER(casync_write_all, (&zero.stream, byte, 1), AN_ERROR);
     NUMBER(casync_write_all_timeout, (NULL, byte, 1, 5), AN_ERROR);
     NUMBER(casync_write_all_timeout, (&zero.stream, byte, 1, 5), AN_ERROR);
@@ -969,6 +975,9 @@ static void waits(void) {
     NUMBER(casync_finish_timeout, (NULL, 5), AN_ERROR);
     NUMBER(casync_finish_timeout, (&zero.stream, 5), CASYNC_INVALID_STATE);
     NUMBER(casync_write_all, (NULL, byte, 1), AN_ERROR);
+    FUTURE(casync_write_all_op, (NULL, &zero.op, byte, 1), AN_ERROR);
+    FUTURE(casync_write_all_op, (&zero.stream, &zero.op, byte, 1), CASYNC_INVALID_STATE);
+    WITHOUT_OP(casync_write_all_op, (&zero.stream, NULL, byte, 1));
     NUMBER(casync_write_all, (&zero.stream, byte, 1), CASYNC_INVALID_STATE);
     NUMBER(casync_write_all_timeout, (&zero.stream, byte, 1, 5), CASYNC_INVALID_STATE);
     NUMBER(casync_drain_timeout, (&zero.stream, 5), CASYNC_INVALID_STATE);
