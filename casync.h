@@ -3099,10 +3099,11 @@ static void casync__close_loop(casync_loop *loop) {
     casync__backend_close(loop);
     casync__take_posted(loop);
     casync__tasks_close(loop);
-    casync__drop_jobs(loop, &loop->ready);
-    casync__mailbox_close(loop);
     casync__wheel_close(loop);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__drop_jobs(loop, &loop->hooks[kind]);
+    casync__drop_jobs(loop,
+                      &loop->ready); /* some of these free memory, which what was dropped before may be in */
+    casync__mailbox_close(loop);
     casync__groups_close(loop);
     casync__stacks_close(loop); /* what was dropped until here may lie on them */
     while (loop->job_chunks) {
@@ -6739,20 +6740,34 @@ static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
+#define CASYNC__LINE 512
+
+/* Adds to a line what there is room for. */
+static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
+    size_t length = strlen(line);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(line + length, CASYNC__LINE - length, format, arguments);
+    va_end(arguments);
+}
+
+static void casync__append_task(char line[CASYNC__LINE], const casync_task *task);
+
 /* A function that waits was called where nothing can: -EPERM, and once a loop its user hears where. */
 static int64_t casync__not_a_task(casync_loop *loop, const char *function) {
     casync_loop *running = casync_get_running_loop();
     casync_exception exception;
-    char message[200];
+    char message[CASYNC__LINE] = "";
     if (!loop) loop = running;
     if (casync__is_closed(loop) || loop->told_not_a_task) return -EPERM;
-    snprintf(message, sizeof message,
-             "%s waits, which only a stackful task of the loop can: it was called %s%s", function,
-             !running          ? "where no loop runs"
-             : running != loop ? "in another loop"
-             : running->task   ? "in the stackless task "
-                               : "in a callback",
-             running == loop && running->task ? casync_task_name(running->task) : "");
+    casync__append(message, "%s waits, which only a stackful task of the loop can: it was called ", function);
+    if (running != loop)
+        casync__append(message, running ? "in another loop" : "where no loop runs");
+    else if (!running->task)
+        casync__append(message, "in a callback");
+    else
+        casync__append(message, "in a stackless one, ");
+    if (running == loop && running->task) casync__append_task(message, running->task);
     exception = casync__exception(message, -EPERM);
     loop->told_not_a_task = true;
     casync_call_exception_handler(loop, &exception);
@@ -6966,17 +6981,6 @@ CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name)
         return 0;
     }
     return casync__context_set(task, task, cast.value);
-}
-
-#define CASYNC__LINE 512
-
-/* Adds to a line what there is room for. */
-static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
-    size_t length = strlen(line);
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(line + length, CASYNC__LINE - length, format, arguments);
-    va_end(arguments);
 }
 
 /* A task by its name, or if it has none by its function. */
@@ -9152,6 +9156,7 @@ static inline bool casync__has_eof_to_tell(const casync_stream *stream) {
 static void casync__deliver_input(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     casync__guard guard;
+    uint32_t delivering = stream->flags & CASYNC__STREAM_DELIVERING; /* by a callback that runs the loop */
     bool more = true;
     casync__guard_enter(loop, &guard, stream);
     while (more && !guard.gone && casync__may_deliver(stream) && casync__input_size(stream) > 0) {
@@ -9159,7 +9164,7 @@ static void casync__deliver_input(casync_stream *stream) {
             more = casync__deliver_copy(stream, &guard);
         else
             more = casync__deliver_span(stream);
-        if (!guard.gone) stream->flags &= ~(uint32_t)CASYNC__STREAM_DELIVERING;
+        if (!guard.gone) stream->flags = (stream->flags & ~(uint32_t)CASYNC__STREAM_DELIVERING) | delivering;
     }
     if (!casync__guard_leave(loop, &guard)) return;
     if (casync__input_size(stream) == 0) casync__input_free(stream);
@@ -9765,6 +9770,7 @@ static bool casync__closes_itself(const casync_stream *stream) {
 static void casync__forget_unix_connect(casync_stream *stream) {
     if (!stream->retried) return;
     casync_timer_stop(&stream->retried->timer);
+    casync__stream_loop(stream)->fds_active--;
     casync__free(&casync__stream_loop(stream)->allocator, stream->retried);
     stream->retried = NULL;
 }
@@ -9859,13 +9865,6 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     return 0;
 }
 
-/* Takes back a begin: the descriptor is the caller's again. */
-static void casync__stream_undo(casync_stream *stream) {
-    casync__forget_unix_connect(stream);
-    casync__watcher_unregister(&stream->watcher, false);
-    stream->flags = 0;
-}
-
 /* 1 if the descriptor blocked before, else 0; or an error. */
 static int64_t casync__set_blocking(int fd, bool blocking) {
     int64_t status = casync__sys_fcntl(fd, F_GETFL, 0), result = 0;
@@ -9873,6 +9872,15 @@ static int64_t casync__set_blocking(int fd, bool blocking) {
     if (status < 0) return status;
     if (blocked != blocking) result = casync__sys_fcntl(fd, F_SETFL, (int)status ^ O_NONBLOCK);
     return result < 0 ? result : blocked;
+}
+
+/* Takes back a begin: the descriptor is the caller's again. */
+static void casync__stream_undo(casync_stream *stream) {
+    casync__forget_unix_connect(stream);
+    if (casync__stream_is(stream, CASYNC__STREAM_WAS_BLOCKING))
+        (void)casync__set_blocking(stream->watcher.fd, true); /* as it was */
+    casync__watcher_unregister(&stream->watcher, false);
+    stream->flags = 0;
 }
 
 /* Descriptors of the library's are closed in what is exec'd. */
@@ -10542,6 +10550,7 @@ static int64_t casync__connect_later(casync_stream *stream, const casync_address
         retried->address = *address;
         retried->stream = stream;
         stream->retried = retried;
+        loop->fds_active++; /* who listens is outside: virtual time must not jump */
     }
     retried->delay = retried->delay == 0 ? CASYNC__UNIX_CONNECT_RETRY : retried->delay * 2;
     if (retried->delay > CASYNC__UNIX_CONNECT_RETRY_MAX) retried->delay = CASYNC__UNIX_CONNECT_RETRY_MAX;
@@ -10834,11 +10843,19 @@ static void casync__finish_connection(casync__connection *connection) {
         connection->limit.job.flags |= CASYNC__JOB_INTERNAL;
 }
 
+/* Was the connection closed, aborted or finished by this side? */
+static bool casync__was_ended_here(const casync__connection *connection) {
+    return connection->closed ||
+           casync__stream_is(connection->stream, CASYNC__STREAM_FINISHING | CASYNC__STREAM_ENDED);
+}
+
 /* The task's failure, for the exception handler. */
 static void casync__report_served(casync__connection *connection, casync_future *future) {
     casync_exception exception = casync__exception("the task of a connection failed", future->result);
+    bool told = future->result == -ECONNABORTED && casync__was_ended_here(connection);
     if (future->state != CASYNC_FUTURE_FAILED || future->retrieved) return;
     future->retrieved = 1;
+    if (told) return; /* as was asked for */
     exception.future = future;
     casync__report_connection(connection, &exception);
 }
@@ -11071,16 +11088,19 @@ static int64_t casync__server_begin(casync_loop *loop, casync_server *server, in
     if (result < 0) return result;
     server->desc = *desc;
     server->user = desc->user;
-    server->clients = NULL;
-    server->clients_id = 0;
     server->tcp = casync__is_inet(family);
     casync__list_init(&server->waiting);
     casync__list_init(&server->joining);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
-    if (casync__server_allocates(server)) result = casync__make_clients(loop, server);
-    if (result < 0) casync__watcher_unregister(&server->watcher, true);
-    server->open = result == 0;
-    return result;
+    if (!casync__server_allocates(server)) {
+        server->clients = NULL;
+        server->clients_id = 0;
+    } else if (casync__make_clients(loop, server) < 0) {
+        casync__watcher_unregister(&server->watcher, true);
+        return -ENOMEM;
+    }
+    server->open = true;
+    return 0;
 }
 
 CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
