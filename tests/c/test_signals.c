@@ -727,6 +727,179 @@ TEST(a_fork_while_a_thread_is_in_the_registry_leaves_a_child_that_works) {
     EQ(casync_loop_close(&before), 0);
 }
 
+/* >> handlers: for programs that start others ---------------------------------------------------- */
+
+static void open_handler_loop(void) {
+    casync_loop_desc desc = ZERO;
+    desc.signal_handlers = true;
+    open_loop_with(desc);
+    expect_signal_descriptors();
+}
+
+/* The mask that a program finds which writes its status to `out`. */
+static uint64_t blocked_in(FILE *out) {
+    static const char begin[] = "SigBlk:";
+    uint64_t mask = 0;
+    char line[256];
+    bool found = false;
+    EXPECT(out);
+    while (fgets(line, sizeof line, out)) {
+        if (strncmp(line, begin, sizeof begin - 1) != 0) continue;
+        mask = strtoull(line + sizeof begin - 1, NULL, 16);
+        found = true;
+    }
+    EXPECT(found);
+    return mask;
+}
+
+static uint64_t blocked_after_popen(void) {
+    FILE *out = popen("exec cat /proc/self/status", "r");
+    uint64_t mask = blocked_in(out);
+    EQ(pclose(out), 0);
+    return mask;
+}
+
+static uint64_t blocked_after_system(void) {
+    char line[64];
+    FILE *out;
+    uint64_t mask;
+    int ends[2];
+    EQ(pipe(ends), 0);
+    snprintf(line, sizeof line, "exec cat /proc/self/status >/dev/fd/%d", ends[1]);
+    EQ(system(line), 0);
+    close(ends[1]);
+    out = fdopen(ends[0], "r");
+    mask = blocked_in(out);
+    fclose(out);
+    return mask;
+}
+
+static uint64_t blocked_after_exec(void) {
+    uint64_t mask;
+    FILE *out;
+    int ends[2];
+    pid_t pid;
+    EQ(pipe(ends), 0);
+    pid = fork_child();
+    if (pid == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        close_both(ends);
+        execlp("cat", "cat", "/proc/self/status", (char *)NULL);
+        _exit(1);
+    }
+    close(ends[1]);
+    out = fdopen(ends[0], "r");
+    mask = blocked_in(out);
+    fclose(out);
+    EQ(child_status(pid), 0);
+    return mask;
+}
+
+static uint64_t mask_of(int signum) { return (uint64_t)1 << (signum - 1); }
+
+/* Watched: SIGTERM and SIGUSR1. Of what the test runs under, the rest may be blocked. */
+static void watch_two(void) {
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, say_and_stop, WORD("usr1")), 0);
+    EQ(casync_signal_start(&loop, &second, SIGTERM, 0, say_and_stop, WORD("term")), 0);
+}
+static void expect_blocked_in_programs(uint64_t expected) {
+    const uint64_t watched = mask_of(SIGUSR1) | mask_of(SIGTERM);
+    skip_under_qemu("the mask is that of qemu-user");
+    EQ(blocked_after_system() & watched, expected);
+    EQ(blocked_after_popen() & watched, expected);
+    EQ(blocked_after_exec() & watched, expected);
+}
+
+TEST(programs_inherit_what_a_plain_loop_blocks) {
+    open_signal_loop();
+    watch_two();
+    expect_blocked_in_programs(mask_of(SIGUSR1) | mask_of(SIGTERM));
+    close_loop();
+    expect_blocked_in_programs(0);
+}
+
+TEST(programs_inherit_no_blocked_signal_of_a_loop_with_handlers) {
+    open_handler_loop();
+    watch_two();
+    EXPECT(!is_blocked(SIGUSR1));
+    EXPECT(!is_blocked(SIGTERM));
+    expect_blocked_in_programs(0);
+    close_loop();
+}
+
+TEST(a_loop_with_handlers_is_told_of_signals) {
+    open_handler_loop();
+    watch_two();
+    kill(getpid(), SIGTERM);
+    EQ(casync_run_forever(&loop), 0);
+    SAID("term");
+    kill(getpid(), SIGUSR1);
+    kill(getpid(), SIGUSR1);
+    EQ(casync_run_forever(&loop), 0);
+    SAID("usr1");
+    EQ(casync_signal_stop(&watcher), 1);
+    EXPECT(handler_of(SIGUSR1) == SIG_DFL);
+    close_loop();
+    EXPECT(handler_of(SIGTERM) == SIG_DFL);
+}
+
+TEST(a_loop_with_handlers_goes_on_being_told_after_it_started_programs) {
+    skip_under_qemu("the mask is that of qemu-user");
+    open_handler_loop();
+    watch_two();
+    EQ(blocked_after_system() & mask_of(SIGTERM), 0);
+    kill(getpid(), SIGTERM);
+    EQ(casync_run_forever(&loop), 0);
+    SAID("term");
+    close_loop();
+}
+
+TEST(a_loop_with_handlers_chains_to_the_handler_before) {
+    open_handler_loop();
+    signal(SIGUSR1, previous_handler);
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, say_and_stop, WORD("both")), 0);
+    kill(getpid(), SIGUSR1);
+    EQ(previous_called, SIGUSR1);
+    EQ(casync_run_forever(&loop), 0);
+    SAID("both");
+    EQ(casync_signal_stop(&watcher), 1);
+    EXPECT(handler_of(SIGUSR1) == previous_handler);
+    close_loop();
+}
+
+static void set_event(void *arg) { casync_event_set((casync_event *)arg); }
+static int64_t raises_and_waits(casync_loop *where, void *arg) {
+    casync_event event = ZERO;
+    (void)arg;
+    EQ(casync_signal_start(where, &watcher, SIGTERM, CASYNC_SIGNAL_ONCE, set_event, &event), 0);
+    EXPECT(!is_blocked(SIGTERM));
+    kill(getpid(), SIGTERM);
+    return casync_event_wait(&event);
+}
+TEST(a_run_may_have_handlers) {
+    casync_loop_desc desc = ZERO;
+    desc.signal_handlers = true;
+    EQ(casync_run_with(&desc, raises_and_waits, NULL), 0);
+}
+
+/* A plain loop blocks the signal for both; each is told once. */
+TEST(a_loop_with_handlers_and_a_plain_one_share_a_signal) {
+    open_handler_loop();
+    EQ(casync_loop_init(&other, NULL), 0);
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, say, WORD("handlers")), 0);
+    EQ(casync_signal_start(&other, &second, SIGUSR1, 0, say, WORD("plain")), 0);
+    kill(getpid(), SIGUSR1);
+    run_until_said("handlers");
+    while (said_size == 0) EQ(casync_run_once(&other), 0);
+    SAID("plain");
+    EQ(casync_signal_stop(&second), 1);
+    EQ(casync_loop_close(&other), 0);
+    EXPECT(!is_blocked(SIGUSR1));
+    kill(getpid(), SIGUSR1);
+    run_until_said("handlers");
+    close_loop();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(a_signal_calls_back);
@@ -766,5 +939,12 @@ int main(int argc, char **argv) {
     RUN(a_start_that_fails_leaves_the_watcher_as_it_was);
     RUN(loops_with_signals_come_and_go_in_threads);
     RUN(a_fork_while_a_thread_is_in_the_registry_leaves_a_child_that_works);
+    RUN(programs_inherit_what_a_plain_loop_blocks);
+    RUN(programs_inherit_no_blocked_signal_of_a_loop_with_handlers);
+    RUN(a_loop_with_handlers_is_told_of_signals);
+    RUN(a_loop_with_handlers_goes_on_being_told_after_it_started_programs);
+    RUN(a_loop_with_handlers_chains_to_the_handler_before);
+    RUN(a_run_may_have_handlers);
+    RUN(a_loop_with_handlers_and_a_plain_one_share_a_signal);
     return test_end();
 }
