@@ -348,6 +348,92 @@ TEST(close_drops_posts_that_were_not_seen) {
     close_loop();
 }
 
+/* >> what a coalesced post makes visible ------------------------------------------------------- */
+
+/* Without an order of their own: what the posts order is what is looked at. */
+#if defined(__GNUC__)
+#define LOAD(place) __atomic_load_n(place, __ATOMIC_RELAXED)
+#define STORE(place, value) __atomic_store_n(place, value, __ATOMIC_RELAXED)
+#else
+#define LOAD(place) (*(volatile int *)(place))
+#define STORE(place, value) (*(volatile int *)(place) = (value))
+#endif
+
+enum { POSTERS = 2 };
+static struct {
+    int written, seen;
+} counters[POSTERS];
+static casync_job counted;
+static int rounds;
+
+static void look_at_counters(void *arg) {
+    int i, ended = 0;
+    (void)arg;
+    for (i = 0; i < POSTERS; i++) {
+        STORE(&counters[i].seen, LOAD(&counters[i].written));
+        ended += counters[i].seen == rounds;
+    }
+    if (ended == POSTERS) casync_stop(&loop);
+}
+
+/* Goes on when its number was seen, so each is the last that a call has to see. */
+static void *count_and_post(void *arg) {
+    int self_number = (int)(intptr_t)arg, n;
+    for (n = 1; n <= rounds; n++) {
+        int64_t posted;
+        STORE(&counters[self_number].written, n);
+        posted = casync_call_soon_threadsafe(&loop, &counted, look_at_counters, NULL);
+        EXPECT(posted == 0 || posted == -EALREADY);
+        while (LOAD(&counters[self_number].seen) < n) sched_yield();
+    }
+    return NULL;
+}
+
+TEST(a_call_sees_what_was_written_before_each_of_its_posts) {
+    pthread_t threads[POSTERS];
+    int i;
+    rounds = test_quick ? 500 : 50000;
+    open_waiting_loop();
+    for (i = 0; i < POSTERS; i++) threads[i] = start_thread(count_and_post, (void *)(intptr_t)i);
+    EQ(casync_run_forever(&loop), 0);
+    for (i = 0; i < POSTERS; i++) {
+        join_thread(threads[i]);
+        EQ(counters[i].seen, rounds);
+    }
+    close_loop();
+}
+
+/* Plain memory, which a sanitizer of threads watches: nothing orders it but a post that was refused. */
+static int plain, was_refused;
+
+static void look_at_plain_memory(void *arg) {
+    (void)arg;
+    say_number("plain", plain);
+}
+static void *post_twice(void *arg) {
+    EQ(casync_call_soon_threadsafe(&loop, &counted, look_at_plain_memory, NULL), 0);
+    plain = (int)(intptr_t)arg;
+    EQ(casync_call_soon_threadsafe(&loop, &counted, look_at_plain_memory, NULL), -EALREADY);
+    STORE(&was_refused, 1);
+    return NULL;
+}
+
+TEST(a_call_sees_what_was_written_before_a_post_that_was_refused) {
+    int i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    for (i = 0; i < (test_quick ? 20 : 1000); i++) {
+        pthread_t thread = start_thread(post_twice, (void *)(intptr_t)i);
+        char sentence[32];
+        snprintf(sentence, sizeof sentence, "plain=%d", i);
+        while (!LOAD(&was_refused)) sched_yield();
+        while (said_size == 0) EQ(casync_run_nowait(&loop), 0);
+        SAID(sentence);
+        join_thread(thread);
+        STORE(&was_refused, 0);
+    }
+    close_loop();
+}
+
 int main(int argc, char **argv) {
     test_begin(argc, argv, __FILE__);
     RUN(a_post_from_a_thread_ends_the_wait);
@@ -368,5 +454,7 @@ int main(int argc, char **argv) {
     RUN(a_forked_child_gets_the_posts_before_the_fork);
     RUN(no_wakeup_is_lost_between_two_loops);
     RUN(close_drops_posts_that_were_not_seen);
+    RUN(a_call_sees_what_was_written_before_each_of_its_posts);
+    RUN(a_call_sees_what_was_written_before_a_post_that_was_refused);
     return test_end();
 }
