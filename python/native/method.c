@@ -102,8 +102,8 @@ static bool look_at_classes(state *st) {
     return st->streams_changed;
 }
 
-/* Has a program put anything into these classes, the first of those of watch_classes(), that was not there when
-   this module was loaded? */
+/* Has a program put anything into these classes, the first of those of watch_classes(), that was not there
+   when this module was loaded? */
 static inline bool streams_changed(state *st, enum watched_class last) {
     for (int i = 0; i <= (int)last; i++) {
         unsigned version = st->watched[i]->tp_version_tag;

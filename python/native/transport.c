@@ -261,9 +261,8 @@ static void transport_report(transport *self, loop *lp, const char *message, PyO
     Py_XDECREF(protocol);
 }
 
-/* Tells of the exception that is set as asyncio does where a callback of the loop's raises it: callback is that
-   (its reference is taken; NULL with an exception set if there is none), argument what it is called with, or
-   NULL. */
+/* Tells of the exception that is set as asyncio does where a callback of the loop's raises it: callback is
+   that (its reference is taken; NULL if making it failed), argument what it is called with, or NULL. */
 static void transport_report_callback(loop *lp, PyObject *callback, PyObject *argument) {
     PyObject *exception = take_exception();
     handle *h = callback == NULL
@@ -308,8 +307,8 @@ static void transport_report_method(transport *self, loop *lp, const char *name,
     transport_report_callback(lp, asyncio_method(self, name), argument);
 }
 
-/* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. False if it is one
-   that ends the program: then it ends the run, and the connection stays open. */
+/* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. False if it is
+   one that ends the program: then it ends the run, and the connection stays open. */
 static bool transport_fatal(transport *self, loop *lp, const char *message) {
     PyObject *exception = take_exception();
     if (ends_program(exception)) {
@@ -523,8 +522,8 @@ static int export_to_read(PyObject *object, Py_buffer *lent) {
     return result;
 }
 
-/* Exports the protocol's buffer until on_buffer_updated, which always follows; an empty one makes the stream end
-   after a failure, and with a pointer it means that nothing is to be read before the next run. */
+/* Exports the protocol's buffer until on_buffer_updated, which always follows; an empty one makes the stream
+   end after a failure, and with a pointer it means that nothing is to be read before the next run. */
 static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
@@ -1209,7 +1208,8 @@ static PyObject *transport_get_write_buffer_limits(transport *self, PyObject *Py
     return Py_BuildValue("nn", (Py_ssize_t)limits.low, (Py_ssize_t)limits.high);
 }
 
-/* What is not given follows from the other, as in _FlowControlMixin: (low, high), or NULL with an exception set. */
+/* What is not given follows from the other, as in _FlowControlMixin: (low, high), or NULL with an exception
+   set. */
 static PyObject *complete_limits(PyObject *high, PyObject *low) {
     PyObject *four = PyLong_FromLong(4), *zero = PyLong_FromLong(0), *limits = NULL;
     int right = -1;
@@ -1391,8 +1391,9 @@ static PyObject *make_closed_socket(transport *self, state *st) {
     return sock;
 }
 
-/* The socket object, made if there is none: after the end a closed one, or NULL without an exception. To make one
-   runs code, which may have made one, too, or closed the descriptor: then it has an owner already, or none. */
+/* The socket object, made if there is none: after the end a closed one, or NULL without an exception. To make
+   one runs code, which may have made one, too, or closed the descriptor: then it has an owner already, or
+   none. */
 static PyObject *transport_socket(transport *self, state *st) {
     int fd = self->fd;
     PyObject *made, *detached = NULL;
