@@ -832,12 +832,15 @@ static int transport_schedule(transport *self, PyObject *waiter) {
     return second == NULL ? -1 : 0;
 }
 
-/* Ends what is underneath at once: no word to the protocol. */
+/* Ends what is underneath at once: no word to the protocol, nor, as in asyncio, of what is not sent. */
 static void transport_close_native(transport *self) {
-    if (self->kind == TRANSPORT_DATAGRAM)
+    if (self->kind == TRANSPORT_DATAGRAM) {
+        casync_datagram_abort(&self->datagram);
         casync_datagram_close(&self->datagram);
-    else
+    } else {
+        casync_abort(&self->stream);
         casync_close(&self->stream);
+    }
 }
 
 /* If making failed, with the exception that is set: the descriptor goes back to the caller. NULL. */
