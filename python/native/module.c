@@ -38,8 +38,7 @@ static PyMethodDef loop_methods[] = {
      "get_debug($self)\n--\n\nIs the loop in debug mode?"},
     {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
      "metrics($self)\n--\n\nA dict of numbers. So far: `turns` of the loop, `polls` (turns that asked the "
-     "kernel), "
-     "`events` "
+     "kernel: all but some of those with callbacks ready, once 16 polls in a row found nothing), `events` "
      "(descriptors found ready), `callbacks` run. In seconds, if the loop was made with metrics=True, else "
      "0.0: "
      "`idle_time` waiting, `busy_time` in callbacks, and `longest_turn`, the most spent in one turn's "

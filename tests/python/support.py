@@ -34,7 +34,7 @@ def within(awaitable: Awaitable[T]) -> Awaitable[T]:
 
 async def turns(count: int = 20) -> None:
     """Lets the loop turn, so that whatever it has to do already would be done. Each is a turn that polls:
-    while callbacks are ready, as after sleep(0), casync skips some polls."""
+    while callbacks are ready, as after sleep(0), casync skips some polls when many were empty."""
     for _ in range(count):
         await asyncio.sleep(1e-6)
 
