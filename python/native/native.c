@@ -259,7 +259,8 @@ typedef struct loop {
     struct watch **kept;          /* by descriptor, up to kept_size: see watcher.c */
     uint32_t kept_size;
     casync_link doubted; /* watches that may watch another file than their descriptor's: see watcher.c */
-    casync_timer doubts; /* runs while there may be some */
+    casync_hook doubts;  /* runs while there may be some */
+    bool polled_in_vain; /* since a turn ago no event has ended one, and none has begun */
     char *received;      /* where sock_recv receives small messages, or NULL: see sock.c */
     bool receives_bulk;  /* the last one was no small one */
 } loop;

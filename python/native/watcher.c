@@ -13,25 +13,27 @@
 
    What the kernel watches is an open file, not a number. Behind our back the number may have become another
    file's: by dup2(), by an __init__ of the same socket object, by a close() of what is watched. So a watch that
-   begins, or gets another handle, without a system call is doubted: if no event has come for it in a
-   millisecond, it is registered anew. So it is at once where an event was in vain, which another file of that
-   number may have caused. What comes to a number as a transport or a server ends whatever watched it.
+   begins, or gets another handle, without a system call is doubted: if no event comes for it soon (before the
+   loop would wait, or in so many turns), the kernel is asked, and another file is registered in its place. So
+   it is at once where an event was in vain, which another file of that number may have caused. What comes to a
+   number as a transport or a server ends whatever watched it.
 
    Invariants: a watch rests for a socket object, of which it has a weak reference, as long as that object has
    that descriptor. A watch that is doubted has a handle.
 
    Costs: an allocation a descriptor, which those that are kept have until the loop closes; an event runs the
-   same path as a queued handle. A doubt is two stores and, once a millisecond, a timer; one that is not cleared
-   by an event, two epoll_ctl. */
+   same path as a queued handle. A doubt that an event ends soon costs no system call, any other a poll that does
+   not wait (for all of them) and an epoll_ctl. */
 
 #define SKIPPED_READS 16
-#define DOUBT_TIME CASYNC_MS(1)
+#define DOUBT_TURNS 16
 
 typedef struct watch {
     casync_watcher watcher; /* first: what casync_watcher_find returns */
     loop *loop;             /* borrowed: a loop drops its watches when it goes */
     handle *reader, *writer;
     casync_link doubt; /* in loop->doubted, or unlinked */
+    uint32_t doubted;  /* in which turn it came there */
     PyObject *file;    /* that it was added with; NULL of those that sock.c made */
     PyObject *socket;  /* of those in loop->kept: a weak reference to the socket it rests for */
     bool drained;      /* of these: the last who read found less than asked for, and */
@@ -112,6 +114,7 @@ static void watch_run(watch *self, bool writing) {
     handle *h = *watch_side(self, writing);
     loop *lp = self->loop;
     watch_trust(self);
+    lp->polled_in_vain = false;
     if (h->flags & HANDLE_CANCELLED) {
         watch_stop(self, writing);
         return;
@@ -231,22 +234,44 @@ static void watch_renew(watch *self) {
         watch_stop(self, writing);
 }
 
-static void loop_end_doubts(void *arg) {
-    loop *self = (loop *)arg;
-    while (!casync__list_is_empty(&self->doubted))
-        watch_renew(casync__container(self->doubted.next, watch, doubt));
+/* Asks the kernel, which refuses to add the file that it watches already. */
+static void watch_ask(watch *self) {
+    casync_loop *casync = &self->loop->casync;
+    int fd = self->watcher.fd;
+    casync__epoll_event event;
+    event.events = self->watcher.armed;
+    event.data = casync->fds[fd].key;
+    watch_trust(self);
+    if (casync__sys_epoll_ctl(casync->backend_fd, EPOLL_CTL_ADD, fd, &event) != -EEXIST) watch_renew(self);
 }
 
-/* Is to be renewed if no event comes soon: at once if time stands still. */
+/* Before each poll while there are doubts: one that would wait is made one that does not, and if that finds
+   nothing the kernel is asked. */
+static void loop_settle_doubts(void *arg) {
+    loop *self = (loop *)arg;
+    bool idle = !casync__has_work(&self->casync), all = idle && self->polled_in_vain;
+    while (!casync__list_is_empty(&self->doubted)) {
+        watch *oldest = casync__container(self->doubted.next, watch, doubt);
+        if (!all && (uint32_t)self->casync.turns - oldest->doubted < DOUBT_TURNS) break;
+        watch_ask(oldest);
+    }
+    self->polled_in_vain = idle;
+    if (casync__list_is_empty(&self->doubted))
+        casync_hook_stop(&self->doubts);
+    else if (idle)
+        casync_wake(&self->casync);
+}
+
+/* Is to be asked for if no event comes soon. */
 static void watch_doubt(watch *self) {
     loop *lp = self->loop;
     if (self->doubt.next != NULL) return;
     casync__list_append(&lp->doubted, &self->doubt);
-    if (lp->doubts.job.link.next != NULL) return;
-    if (lp->virtual_time || casync_call_later(&lp->casync, &lp->doubts, DOUBT_TIME, loop_end_doubts, lp) < 0)
-        loop_end_doubts(lp);
-    else
-        lp->doubts.job.flags |= CASYNC__JOB_INTERNAL;
+    self->doubted = (uint32_t)lp->casync.turns;
+    lp->polled_in_vain = false;
+    if (lp->doubts.job.link.next == NULL &&
+        casync_hook_start(&lp->casync, &lp->doubts, CASYNC_HOOK_BEFORE_POLL, 0, loop_settle_doubts, lp) < 0)
+        watch_ask(self);
 }
 
 /* Starts watching a direction, or changes its callback: 0, or -1 with an exception set. */
