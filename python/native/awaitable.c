@@ -92,13 +92,18 @@ static PySendResult awaitable_am_send(PyObject *object, PyObject *value, PyObjec
    does beside; it sets `args`, but not `value`. */
 static void awaitable_stop(PyObject *result) {
     PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
-    PyObject *args = PyTuple_Pack(1, result), *stop = args == NULL ? NULL : type->tp_new(type, args, NULL);
+    PyObject *args = PyTuple_New(1), *stop;
+    if (args == NULL) {
+        Py_DECREF(result);
+        return;
+    }
+    PyTuple_SET_ITEM(args, 0, result);
+    stop = type->tp_new(type, args, NULL);
     if (stop != NULL) {
         Py_XSETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(result));
         raise_exception(stop);
     }
-    Py_XDECREF(args);
-    Py_DECREF(result);
+    Py_DECREF(args);
 }
 
 /* send(value): what is yielded, or NULL with StopIteration(result) or an error set. */

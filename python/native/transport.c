@@ -537,6 +537,8 @@ static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     } else if (export_to_read(object, &lent) < 0) {
         PyBuffer_Release(&lent);
         transport_fatal(self, lp, "Fatal read error on socket transport");
+    } else if (!(self->flags & TRANSPORT_OPEN)) { /* it has ended in there: nothing follows */
+        PyBuffer_Release(&lent);
     } else {
         buffer.ptr = lent.buf;
         buffer.len = (size_t)lent.len;
