@@ -1142,13 +1142,28 @@ static PyObject *transport_write(transport *self, PyObject *data) {
     return transport_return(self, result);
 }
 
+/* In asyncio's words: since Python 3.12 a socket's transport takes views of the items, others join them. */
+static void raise_unwritable_item(const transport *self, Py_ssize_t index, PyObject *item) {
+    if (PY_VERSION_HEX >= 0x030C0000 && self->kind == TRANSPORT_SOCKET)
+        PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
+                     Py_TYPE(item)->tp_name);
+    else
+        PyErr_Format(PyExc_TypeError, "sequence item %zd: expected a bytes-like object, %.80s found", index,
+                     Py_TYPE(item)->tp_name);
+}
+
 /* Exports every item of a tuple: the number exported so far is in *count even on failure. */
-static int export_items(PyObject *items, Py_buffer *views, casync_span *spans, Py_ssize_t *count,
-                        size_t *total) {
+static int export_items(const transport *self, PyObject *items, Py_buffer *views, casync_span *spans,
+                        Py_ssize_t *count, size_t *total) {
     *total = 0;
     for (*count = 0; *count < PyTuple_GET_SIZE(items); ++*count) {
+        PyObject *item = PyTuple_GET_ITEM(items, *count);
         Py_buffer *view = &views[*count];
-        if (PyObject_GetBuffer(PyTuple_GET_ITEM(items, *count), view, PyBUF_SIMPLE) < 0) return -1;
+        if (!PyObject_CheckBuffer(item)) {
+            raise_unwritable_item(self, *count, item);
+            return -1;
+        }
+        if (PyObject_GetBuffer(item, view, PyBUF_SIMPLE) < 0) return -1;
         spans[*count].ptr = view->buf;
         spans[*count].len = (size_t)view->len;
         *total += (size_t)view->len;
@@ -1164,7 +1179,7 @@ static int transport_write_items(transport *self, PyObject *items) {
     int result = -1;
     if (views == NULL || spans == NULL)
         PyErr_NoMemory();
-    else if (export_items(items, views, spans, &count, &total) == 0) {
+    else if (export_items(self, items, views, spans, &count, &total) == 0) {
         if (total == 0)
             result = 0;
         else if (transport_drops_writes(self))
