@@ -114,8 +114,10 @@ static int parse_datagram_address(int family, PyObject *object, casync_address *
 
 /* protocol.method(first[, second]), in the transport's context; what it raises is reported. */
 static void datagram_call(transport *self, loop *lp, enum name method, PyObject *first, PyObject *second) {
-    PyObject *protocol = Py_NewRef(self->protocol), *result = NULL; /* it may be replaced meanwhile */
+    PyObject *protocol, *result = NULL;
     running_call call;
+    if (self->loop == NULL) return;       /* the socket has ended since the callback began */
+    protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
     if (transport_enter(self, lp, &call) == 0) {
         PyObject *bound = PyObject_GetAttr(protocol, lp->state->names[method]);
         if (bound != NULL && lp->calls_python)

@@ -20,7 +20,7 @@
      transport and its loop by every callback of a stream (transport_hold), the protocol, context, buffer,
      waiter, socket by a reference of their own. (The arguments of a method, and its self, the caller holds;
      what a running operation has, nobody takes away: see awaitable.c; so it is with a running handle.)
-   - A sequence from outside is copied (PySequence_Tuple) before it is walked. A list of the loop's own that is
+   - A sequence from outside is copied (copy_sequence) before it is walked. A list of the loop's own that is
      walked with such calls in between is collected first, or looked through anew after each.
    - After it nothing is known that was looked up before: is the stream open, is there a loop, is this still
      the watch of that descriptor? It is asked again, or the callee's struct is not touched.
@@ -360,6 +360,23 @@ static int parse_limit(PyObject *value, Py_ssize_t *limit) {
     *limit = PyNumber_AsSsize_t(whole, NULL);
     Py_DECREF(whole);
     return 0;
+}
+
+/* What an iterable gives, as a tuple. It is not asked how long it is: that may be a lie. */
+static PyObject *copy_sequence(PyObject *object) {
+    PyObject *iterator, *list, *item, *copy = NULL;
+    if (PyTuple_CheckExact(object)) return Py_NewRef(object);
+    if (PyList_CheckExact(object)) return PyList_AsTuple(object);
+    iterator = PyObject_GetIter(object);
+    list = iterator == NULL ? NULL : PyList_New(0);
+    while (list != NULL && (item = PyIter_Next(iterator)) != NULL) {
+        if (PyList_Append(list, item) < 0) Py_CLEAR(list);
+        Py_DECREF(item);
+    }
+    if (list != NULL && !PyErr_Occurred()) copy = PyList_AsTuple(list);
+    Py_XDECREF(iterator);
+    Py_XDECREF(list);
+    return copy;
 }
 
 /* data[begin:end] in bytes, of any object with a buffer: a new memoryview. */

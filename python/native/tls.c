@@ -322,7 +322,7 @@ static PyObject *tls_write_appdata(tls *self, PyObject *list) {
     int result = tls_writes_now(self);
     if (result < 0) return tls_written(self, result);
     if (result == 0) return tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
-    items = PySequence_Tuple(list);
+    items = copy_sequence(list);
     if (items == NULL) return NULL;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items) && result >= 0; i++) {
         PyObject *data = PyTuple_GET_ITEM(items, i);

@@ -183,10 +183,12 @@ static int transport_leave(loop *lp, running_call *call) {
     return result;
 }
 
-/* protocol.method(argument), or without one if it is NULL, in the transport's context. */
+/* protocol.method(argument), or without one if it is NULL, in the transport's context. None if the connection has
+   ended since the stream's callback began. */
 static PyObject *transport_call(transport *self, loop *lp, enum name method, PyObject *argument) {
     PyObject *protocol, *result;
     running_call call;
+    if (self->loop == NULL) return Py_NewRef(Py_None);
     if (transport_enter(self, lp, &call) < 0) return NULL;
     protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
     result = lp->calls_python ? transport_call_python(lp, protocol, method, argument)
@@ -1197,7 +1199,7 @@ static PyObject *transport_writelines(transport *self, PyObject *lines) {
     PyObject *items;
     int result = transport_check_write(self, "writelines");
     if (result < 0) return NULL;
-    items = PySequence_Tuple(lines);
+    items = copy_sequence(lines);
     if (items == NULL) return NULL;
     self->flags |= TRANSPORT_CALLED;
     result = PyTuple_GET_SIZE(items) == 0 ? 0 : transport_write_items(self, items);
