@@ -6766,7 +6766,7 @@ static int64_t casync__not_a_task(casync_loop *loop, const char *function) {
     else if (!running->task)
         casync__append(message, "in a callback");
     else
-        casync__append(message, "in a stackless one, ");
+        casync__append(message, "in the stackless ");
     if (running == loop && running->task) casync__append_task(message, running->task);
     exception = casync__exception(message, -EPERM);
     loop->told_not_a_task = true;

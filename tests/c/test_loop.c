@@ -1329,13 +1329,13 @@ TEST(every_error_has_a_name) {
     static const int64_t own[] = {CASYNC_EOF,           CASYNC_INCOMPLETE_READ, CASYNC_LIMIT_OVERRUN,
                                   CASYNC_INVALID_STATE, CASYNC_QUEUE_SHUT_DOWN, CASYNC_BROKEN_BARRIER,
                                   CASYNC_NOT_NUMERIC,   CASYNC_STILL_OPEN};
-    const int count = sizeof own / sizeof *own;
+    const int codes = sizeof own / sizeof *own;
     int i, j;
     STR_EQ(casync_strerror(0), "success");
     STR_EQ(casync_strerror(7), "success");
     STR_EQ(casync_strerror(-ENOENT), strerror(ENOENT));
     STR_EQ(casync_strerror(-ECONNRESET), strerror(ECONNRESET));
-    for (i = 0; i < count; i++) {
+    for (i = 0; i < codes; i++) {
         EXPECT(strcmp(casync_strerror(own[i]), casync_strerror(-999999)) != 0);
         EXPECT(own[i] < -4095);
         for (j = 0; j < i; j++) EXPECT(strcmp(casync_strerror(own[i]), casync_strerror(own[j])) != 0);
