@@ -126,6 +126,28 @@ TEST(the_task_of_a_connection_is_told_with_its_peer) {
     expect_in_line(expected);
 }
 
+/* The kernel has forgotten then who it was. */
+static int64_t reads_and_fails(casync_loop *where, void *connection) {
+    char bytes[16];
+    (void)where;
+    return casync_read((casync_stream *)connection, bytes, sizeof bytes);
+}
+TEST(the_task_of_a_connection_that_was_reset_is_told_with_its_peer) {
+    ssize_t n;
+    listen_desc.task = reads_and_fails;
+    listen_and_connect("127.0.0.1");
+    make_pipe(ends);
+    EXPECT(dup2(ends[1], STDERR_FILENO) >= 0);
+    turns(5);
+    casync_close_reset(&a);
+    turns(5);
+    n = read(ends[0], words_on_stderr, sizeof words_on_stderr - 1);
+    EXPECT(n > 0);
+    expect_in_line(casync_strerror(-ECONNRESET));
+    snprintf(expected, sizeof expected, "peer %s\n", words);
+    expect_in_line(expected);
+}
+
 static void close_with_bytes_unsent(void) {
     casync_op accepting;
     go_on_in_child();
@@ -579,6 +601,7 @@ int main(int argc, char **argv) {
     RUN(a_task_without_a_name_is_told_by_its_function);
     RUN(a_stackless_task_is_told_by_its_function);
     RUN(the_task_of_a_connection_is_told_with_its_peer);
+    RUN(the_task_of_a_connection_that_was_reset_is_told_with_its_peer);
     RUN(what_a_close_loses_is_told_with_its_peer);
     RUN(a_connection_that_cannot_be_finished_is_told_with_its_peer);
     RUN(a_server_is_told_by_its_address);

@@ -360,9 +360,7 @@ TEST(close_drops_posts_that_were_not_seen) {
 #endif
 
 enum { POSTERS = 2 };
-static struct {
-    int written, seen;
-} counters[POSTERS];
+static struct { int written, seen; } counters[POSTERS];
 static casync_job counted;
 static int rounds;
 
