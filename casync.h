@@ -1028,7 +1028,7 @@ CASYNC_WAITS int64_t casync_generator_next(casync_generator *generator, void **v
 CASYNC_API casync_future *casync_generator_next_op(casync_generator *generator);
 /* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned. Needed
    once, also after its end. */
-CASYNC_API int64_t casync_generator_close(casync_generator *generator);
+CASYNC_WAITS int64_t casync_generator_close(casync_generator *generator);
 
 /* >> structured concurrency (API) ------------------------------------------------------------- */
 

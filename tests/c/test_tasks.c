@@ -1671,7 +1671,7 @@ IN_TASK(generator_gives_its_error_once) {
     for (i = 0; i < 4; i++) EQ(casync_generator_next(&numbers, &value), 1);
     EQ(casync_generator_next(&numbers, &value), -EIO);
     EQ(casync_generator_next(&numbers, &value), 0);
-    (void)casync_generator_close(&numbers);
+    casync_ignore(casync_generator_close(&numbers));
 }
 
 IN_TASK(generator_that_was_never_asked_is_closed_without_running) {
