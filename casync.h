@@ -9520,13 +9520,19 @@ static void casync__flush(casync_stream *stream) {
         casync__want(&stream->watcher, CASYNC__WRITE);
 }
 
-/* May the user write? */
-static int64_t casync__check_write(const casync_stream *stream) {
+/* Why the user may not write. */
+static int64_t casync__refuse_write(const casync_stream *stream) {
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
         casync__stream_is(stream, CASYNC__STREAM_CONNECTING))
         return CASYNC_INVALID_STATE;
-    if (casync__stream_is(stream, CASYNC__STREAM_ENDED)) return stream->error < 0 ? stream->error : -EPIPE;
-    return casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF | CASYNC__STREAM_FINISHING) ? -EPIPE : 0;
+    return casync__stream_is(stream, CASYNC__STREAM_ENDED) && stream->error < 0 ? stream->error : -EPIPE;
+}
+
+/* May the user write? */
+static inline int64_t casync__check_write(const casync_stream *stream) {
+    bool may = casync__is_connected(stream) &&
+               !casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF | CASYNC__STREAM_FINISHING);
+    return may ? 0 : casync__refuse_write(stream);
 }
 
 /* What the descriptor takes at once: 0 if nothing, or if bytes before these still wait. */
@@ -9547,7 +9553,7 @@ static void casync__queued(casync_stream *stream) {
 }
 
 /* Sends spans to the descriptor, past any filter. */
-static int64_t casync__stream_send(casync_stream *stream, const casync_span *spans, size_t count) {
+static inline int64_t casync__stream_send(casync_stream *stream, const casync_span *spans, size_t count) {
     size_t size = casync__spans_size(spans, count);
     int64_t total = (int64_t)size, sent;
     if (size == 0) return 0;
