@@ -181,7 +181,16 @@ class WritePipeTransport(asyncio.WriteTransport):
     """The writing end of a pipe."""
 
 @final
-class StreamReader(asyncio.StreamReader):
+class Method:
+    """A method in C that looks like asyncio's of the same name, and gives way to what replaces that."""
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any: ...
+
+class ReleasedStreamReader(asyncio.StreamReader):
+    """What an adopted StreamReader becomes when a program puts an attribute of its own into it."""
+
+@final
+class StreamReader(ReleasedStreamReader):
     """What an asyncio.StreamReader becomes when a native transport feeds it."""
 
 @final
