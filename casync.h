@@ -12150,8 +12150,7 @@ CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *
     if (casync__is_closed(loop) || !datagram || !desc) return -EINVAL;
     high = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
     if (casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EALREADY;
-    if (casync__is_closed(loop) || desc->low_water > high || desc->max_size > CASYNC__DATAGRAM_AREA)
-        return -EINVAL;
+    if (desc->low_water > high || desc->max_size > CASYNC__DATAGRAM_AREA) return -EINVAL;
     if (casync__datagram_protocol_reads(desc->protocol) && casync__make_datagram_area(loop) < 0)
         return -ENOMEM;
     fd = desc->use_fd ? casync__datagram_adopt(desc) : casync__datagram_socket(desc);
