@@ -350,7 +350,7 @@ typedef struct casync_loop_desc {
     bool guest;                 /* this process's signals belong to somebody else: watch them by a
                                                    chaining handler, without touching masks (see signals) */
     bool signal_handlers;       /* watch signals by a handler, and block none: for programs that start others
-                                   by system, popen or exec, which inherit what is blocked (see signals) */
+                                   by exec, which inherit what is blocked (see signals) */
     bool no_overflow_report;    /* casync_run: leave SIGSEGV and SIGBUS alone */
     bool locked;                /* calls come from any thread, each under a lock of the caller's that
                                    before_wait drops and after_wait takes: the thread is not asserted. Who
@@ -1396,9 +1396,9 @@ typedef struct casync_protocol {
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
     /* The other side will send no more. Return true to keep the stream open for writing; false, or no
-       function: the stream is finished. A protocol that has neither data_received nor get_buffer is told too:
-       when read operations, if any was begun, have read all that came before, and unless one of them was
-       told of the end itself; without such what came is dropped. */
+       function: the stream is finished. A protocol that has neither data_received nor get_buffer is told too.
+       If a read operation was ever begun, it is told when such have read all that came before, and not at all
+       when one of them was told of the end; if none was, the bytes that came are dropped. */
     bool (*eof_received)(casync_stream *stream);
     /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
     void (*pause_writing)(casync_stream *stream);
@@ -1443,7 +1443,7 @@ struct casync_stream {
     const casync_framing *framing;
     size_t high_water, low_water;
     casync_op *reading;                    /* the read that waits */
-    casync_link waiting;                   /* connect, drain, flush and finish operations that wait */
+    casync_link waiting;                   /* connect, drain, write_all and finish operations that wait */
     struct casync__passed_fds *passed_fds; /* that came and were not asked for yet; or NULL */
     int32_t error;
     uint32_t flags;
@@ -1499,9 +1499,8 @@ CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *st
    does, also by casync_select and its like, and has them until it waits again. 0 bytes are read at once, as
    0. Errors: CASYNC_EOF if the stream ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it
    ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the read limit (the bytes stay: read them
-   with casync_read_op), errors of read(2),
-   -ECONNABORTED if this side closed or aborted. A stream without a protocol that ended keeps its descriptor:
-   close it, or finish it. */
+   with casync_read_op), errors of read(2), -ECONNABORTED if this side closed or aborted. A stream without a
+   protocol that ended keeps its descriptor: close it, or finish it. */
 CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer, size_t size);
 CASYNC_API casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
                                                  size_t size);
@@ -1572,8 +1571,9 @@ CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 
 /* Ends a stream in order: reading stops, what is queued is sent, then the descriptor is closed. _start
    tells the protocol by connection_lost; _op's future is done with 0 or the error, and the stream
-   is closed then. Until that the struct is the stream's. asyncio's transport.close(). Cancelled, it closes
-   the stream at once. The _timeout form is -ETIMEDOUT then, and says so by that alone. */
+   is closed then. Until that the struct is the stream's. asyncio's transport.close(). If it is
+   cancelled, the stream is closed at once, and what is lost is reported as by casync_close. When time is up
+   the _timeout form closes the stream too and returns -ETIMEDOUT, which is all the report there is. */
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op);
 CASYNC_WAITS int64_t casync_finish(casync_stream *stream);
@@ -1673,7 +1673,8 @@ typedef struct casync_listen_desc {
     /* none: casync_accept_op takes them */
     /* With a protocol, operations and jobs in a connection's memory must be done or cancelled when
        connection_lost returns. With a task the connection is finished (see finish_timeout) and freed when the
-       task ends; a task that fails is told to the exception handler. */
+       task ends; a task that fails is told to the exception handler (but not when it returns -ECONNABORTED
+       because this side had ended the connection). */
     size_t conn_size;     /* bytes allocated and zeroed for a connection; default a bare casync_stream */
     size_t stream_offset; /* where in these its casync_stream is */
     casync_stream_options options; /* for each connection */
@@ -1745,7 +1746,8 @@ typedef struct casync_datagram_protocol {
     void (*datagram_received)(casync_datagram *datagram, casync_span data, const casync_address *from);
     /* Receiving failed, or sending a datagram that was queued: -ECONNREFUSED and the like for what ICMP
        tells of an earlier one (connected sockets only, see ip(7)), -EMSGSIZE for a queued one that is too
-       long, or one that came and was longer than desc.max_size: it is dropped. The socket goes on. */
+       long, or one that came and was longer than desc.max_size: it is dropped. The socket goes on.
+       Without a protocol the exception handler hears of these. */
     void (*error_received)(casync_datagram *datagram, int64_t error);
     /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
     void (*pause_writing)(casync_datagram *datagram);
@@ -1809,11 +1811,11 @@ struct casync_datagram {
 };
 
 /* Makes and opens a datagram socket: asyncio's create_datagram_endpoint. It is open when this returns,
-   connection_made is not called. Errors: -EALREADY if it is open, -EINVAL for a host that is not numeric,
-   a path that is too long, a bad port, unknown interface, low_water > high_water or max_size > 1 MiB,
-   -EPROTOTYPE if fd is a socket for streams, -ENOTSOCK, -EBADF, -EEXIST, -ENOMEM (once a loop 1 MiB of
-   address space is reserved, of which only what datagrams fill becomes memory), and those of socket(2),
-   setsockopt(2), bind(2) and connect(2). After an error a given fd is still yours. */
+   connection_made is not called. Errors: -EALREADY if it is open, CASYNC_NOT_NUMERIC for a host that
+   is a name, -EINVAL for a path that is too long, a bad port, unknown interface, low_water > high_water or
+   max_size > 1 MiB, -EPROTOTYPE if fd is a socket for streams, -ENOTSOCK, -EBADF, -EEXIST, -ENOMEM (once a
+   loop 1 MiB of address space is reserved, of which only what datagrams fill becomes memory), and those of
+   socket(2), setsockopt(2), bind(2) and connect(2). After an error a given fd is still yours. */
 CASYNC_API int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
                                         const casync_datagram_desc *desc);
 
@@ -1871,8 +1873,9 @@ CASYNC_WAITS int64_t casync_datagram_finish(casync_datagram *datagram);
    queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_datagram_abort(casync_datagram *datagram);
 
-/* Ends a socket now: no callback follows, operations that wait fail with -ECONNABORTED, what is queued is
-   dropped, the descriptor is closed. A closed socket may be closed again. */
+/* Ends a socket now, and what is still queued is lost, which the exception handler hears as after
+   casync_close: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor is closed.
+   A closed socket may be closed again. */
 CASYNC_API void casync_datagram_close(casync_datagram *datagram);
 
 /* Its own address, and the one it is connected to. Errors of getsockname(2) and getpeername(2): -ENOTCONN
@@ -1882,8 +1885,8 @@ CASYNC_API int64_t casync_datagram_peer_address(const casync_datagram *datagram,
 
 /* Joins and leaves a multicast group: "239.1.2.3", "ff02::1". interface: its name or number; NULL: as
    routes say, or the zone of the group ("ff02::1%eth0"). source: the one sender of which to hear, or NULL
-   for all. Errors: -EINVAL for what is not numeric or no multicast address, -EBADF if not open,
-   -EADDRINUSE if joined already, -EADDRNOTAVAIL if not joined, others of ip(7). */
+   for all. Errors: CASYNC_NOT_NUMERIC for a name, -EINVAL for what is no multicast address, -EBADF if not
+   open, -EADDRINUSE if joined already, -EADDRNOTAVAIL if not joined, others of ip(7). */
 CASYNC_API int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
                                               const char *interface, const char *source);
 CASYNC_API int64_t casync_datagram_leave_group(casync_datagram *datagram, const char *group,
@@ -2443,7 +2446,7 @@ CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
 typedef struct casync__signal_source {
     casync_link watchers;      /* casync_signal by link; next is NULL before the first */
     struct sigaction previous; /* to put back when the last watcher goes */
-    /* For the handler, atomic: the previous action, if a guest's handler is to call it. One of the two at
+    /* For the handler, atomic: the previous action, if the handler is to call it. One of the two at
        most; cast, as only data pointers are loaded atomically. */
     void *chained_action, *chained_handler;
     int plain_watchers; /* of the watchers, those of loops that block the signal */
@@ -2579,8 +2582,8 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
    free list that grows by a chunk of 31). A turn asks the kernel, one epoll_wait; when 16 in a row found
    nothing, a turn with work ready asks only every 64 turns or 100 us, and reads the clock once if there are
-   timers, else every other time. A turn without work is one epoll_pwait2. The job of a task lets the task go
-   on from right here. */
+   timers or turns take long, else every other time. A turn without work is one epoll_pwait2. The job of a
+   task lets the task go on from right here. */
 
 enum {
     CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
@@ -4447,7 +4450,7 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
    before it is in the chain, so what a thread adds comes before all that it posts afterwards.
 
    Costs: a post is two locked instructions (a job's claim and its push), for a call one, and a mutex and
-   1 KiB for every 60 of them; and one system call a sleep. */
+   1 KiB for every 60 of them; one more in the loop, before a job is called; and one system call a sleep. */
 
 #define CASYNC__BATCH_CALLS 60
 /* In `reserved`, more than were ever reserved: a batch that its opener is about to put into the chain, with a
@@ -7345,7 +7348,7 @@ CASYNC__DEFINE int64_t casync_run(casync_coroutine coroutine, void *arg) {
    timer that cancels a task.
 
    Who awaits a task looks whether that waits, at the end of a group, for it: a climb from child to parent,
-   for tasks with open groups alone.
+   for tasks with open groups alone. Who ends a group does the same for those that await it.
 
    A task group is in the memory of its parent too, but what its children refer to is a record of the
    library's, for a parent may end without it. When the last child is done, and the parent waits for that,
@@ -8684,9 +8687,9 @@ CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
    `input`, which exists while there is something in it. Outgoing bytes are tried at once; what is left is
    queued in `out` until the descriptor is writable.
 
-   What a server makes is a connection, a record with the user's memory behind it. It is in the list of the
-   server's clients, a record too, which outlives the server until the last connection has gone: then its
-   memory goes by the queue, when its stream is closed and its task, if one serves it, is done.
+   What a server makes is a connection, a record with the user's memory behind it. It goes by the queue when
+   its stream is closed and its task, if one serves it, is done. The server's connections are in the list of
+   another record, casync__clients, which goes when the server is closed and the last of them has gone.
 
    A protocol that does not read hears of the peer's end by EPOLLRDHUP (END). Bytes of `input` that a user may
    still look at when the stream is closed are freed by the queue.
