@@ -686,9 +686,21 @@ static uint64_t first_skipped_turn(uint64_t watched_in) {
     return first_skipped;
 }
 
-TEST(sixteen_polls_that_find_nothing_come_before_one_is_skipped) { EQ(first_skipped_turn(0), 17); }
+/* A machine that stalls for 100 us between two turns makes the later one poll once more: of many runs the
+   earliest skip is the loop's own. */
+static uint64_t earliest_skipped_turn(uint64_t watched_in) {
+    uint64_t turn, earliest = UINT64_MAX;
+    int run;
+    for (run = 0; run < 50; run++) {
+        turn = first_skipped_turn(watched_in);
+        if (turn != 0 && turn < earliest) earliest = turn;
+    }
+    return earliest;
+}
 
-TEST(what_is_watched_anew_is_asked_for_sixteen_times) { EQ(first_skipped_turn(12), 29); }
+TEST(sixteen_polls_that_find_nothing_come_before_one_is_skipped) { EQ(earliest_skipped_turn(0), 17); }
+
+TEST(what_is_watched_anew_is_asked_for_sixteen_times) { EQ(earliest_skipped_turn(12), 29); }
 
 /* Each byte is there before the turn that finds it. */
 static void find_byte(void *arg) {
