@@ -3,9 +3,9 @@
    >> manual
 
    An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
-   watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers, datagrams, and
-   a pool of threads. No dependency but libc and pthreads. The same engine drives the Python package
-   `casync`.
+   watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers,
+   datagrams, and a pool of threads. No dependency but libc and pthreads. The same engine drives the
+   Python package `casync`.
 
    QUICK START, with tasks: plain sequential code, of which any number runs at the same time
 
@@ -76,61 +76,49 @@
        CASYNC_ASSERT(condition)  checks of the caller's errors that no error code can report (use
                                  after close, wrong thread); assert() if absent, so NDEBUG ends them
        CASYNC_NO_STACKFUL        leave stackful tasks out, which need assembly or ucontext
-       CASYNC_NO_WARN_UNUSED     no warning where the result of a function that waits is not looked at
-       CASYNC_SYSCALL_TABLE      route every system call through the table `casync_syscalls`, whose
+       CASYNC_NO_WARN_UNUSED     no warning where the result of a function that waits is not looked
+       at CASYNC_SYSCALL_TABLE      route every system call through the table `casync_syscalls`,
+       whose
                                  entries a test may replace
 
    ASYNCIO TO CASYNC
 
-       asyncio                          casync
-       ------------------------------   ----------------------------------------------------
-       new_event_loop(), loop.close()   casync_loop_init, casync_loop_close
-       loop.run_forever(), stop()       casync_run_forever, casync_stop
-       loop.run_until_complete(future)  casync_run_until_complete
-       get_running_loop()               casync_get_running_loop
-       loop.time()                      casync_time
-       loop.call_soon                   casync_call_soon
-       loop.call_soon_threadsafe        casync_call_soon_threadsafe
-       loop.call_later, call_at         casync_call_later, casync_call_at
-       Handle, TimerHandle, cancel()    casync_job, casync_timer; casync_job_cancel, _timer_stop
-       loop.add_reader, remove_reader   casync_add_reader, casync_remove_reader
-       loop.add_signal_handler          casync_signal_start
-       loop.set_exception_handler       casync_set_exception_handler
-       Future                           casync_future
-       asyncio.run(main())              casync_run
-       create_task(coroutine)           casync_spawn; stackless: casync_task_start
-       await future                     casync_await; stackless: CASYNC_AWAIT
-       task.cancel(), uncancel()        casync_task_cancel, casync_task_uncancel
-       current_task(), all_tasks()      casync_current_task, casync_walk
-       sleep                            casync_sleep
-       gather, wait, as_completed       casync_gather, casync_wait, casync_as_completed
+       asyncio                          casync ------------------------------
+       ---------------------------------------------------- new_event_loop(), loop.close()
+       casync_loop_init, casync_loop_close loop.run_forever(), stop()       casync_run_forever,
+       casync_stop loop.run_until_complete(future)  casync_run_until_complete get_running_loop()
+       casync_get_running_loop loop.time()                      casync_time loop.call_soon
+       casync_call_soon loop.call_soon_threadsafe        casync_call_soon_threadsafe
+       loop.call_later, call_at         casync_call_later, casync_call_at Handle, TimerHandle,
+       cancel()    casync_job, casync_timer; casync_job_cancel, _timer_stop loop.add_reader,
+       remove_reader   casync_add_reader, casync_remove_reader loop.add_signal_handler
+       casync_signal_start loop.set_exception_handler       casync_set_exception_handler Future
+       casync_future asyncio.run(main())              casync_run create_task(coroutine)
+       casync_spawn; stackless: casync_task_start await future                     casync_await;
+       stackless: CASYNC_AWAIT task.cancel(), uncancel()        casync_task_cancel,
+       casync_task_uncancel current_task(), all_tasks()      casync_current_task, casync_walk sleep
+       casync_sleep gather, wait, as_completed       casync_gather, casync_wait, casync_as_completed
        wait_for, timeout, shield        casync_wait_for, casync_timeout_begin, casync_shield
-       TaskGroup                        casync_task_group
-       ContextVar                       casync_context_var
-       async generator                  casync_generator
-       Transport and StreamWriter       casync_stream: write, writev, drain, write_eof, abort
-       transport.close(), writer.close()  casync_finish (casync_close is at once, and drops what is unsent)
+       TaskGroup                        casync_task_group ContextVar
+       casync_context_var async generator                  casync_generator Transport and
+       StreamWriter       casync_stream: write, writev, drain, write_eof, abort transport.close(),
+       writer.close()  casync_finish (casync_close is at once, and drops what is unsent)
        StreamReader                     casync_read, casync_read_exactly, casync_read_until
-       Protocol, BufferedProtocol       casync_protocol
-       Server, start_server             casync_server, casync_listen
-       close(), wait_closed()           casync_server_close, casync_server_wait_clients
-       Event, Lock, Condition, Barrier  casync_event, casync_lock, casync_condition, casync_barrier
-       Semaphore, BoundedSemaphore      casync_semaphore
-       Queue, LifoQueue, PriorityQueue  casync_queue, casync_queue_desc.order
-       async with lock                  casync_lock_acquire, casync_lock_release
-       QueueEmpty, QueueFull            -EAGAIN
-       QueueShutDown                    CASYNC_QUEUE_SHUT_DOWN
-       BrokenBarrierError               CASYNC_BROKEN_BARRIER
-       open_connection                  casync_connect
-       loop.create_datagram_endpoint    casync_datagram_open
-       DatagramTransport                casync_datagram: write, finish_start, abort
-       DatagramProtocol                 casync_datagram_protocol
-       loop.sock_sendto, sock_recvfrom  casync_datagram_send, casync_datagram_receive
-       ThreadPoolExecutor               casync_pool
-       loop.run_in_executor             casync_run_in_executor
-       executor.shutdown(wait=True)     casync_pool_shutdown
-       shutdown(wait=False, cancel..)   casync_pool_close
-       shutdown_default_executor        casync_shutdown_default_executor
+       Protocol, BufferedProtocol       casync_protocol Server, start_server
+       casync_server, casync_listen close(), wait_closed()           casync_server_close,
+       casync_server_wait_clients Event, Lock, Condition, Barrier  casync_event, casync_lock,
+       casync_condition, casync_barrier Semaphore, BoundedSemaphore      casync_semaphore Queue,
+       LifoQueue, PriorityQueue  casync_queue, casync_queue_desc.order async with lock
+       casync_lock_acquire, casync_lock_release QueueEmpty, QueueFull            -EAGAIN
+       QueueShutDown                    CASYNC_QUEUE_SHUT_DOWN BrokenBarrierError
+       CASYNC_BROKEN_BARRIER open_connection                  casync_connect
+       loop.create_datagram_endpoint    casync_datagram_open DatagramTransport
+       casync_datagram: write, finish_start, abort DatagramProtocol
+       casync_datagram_protocol loop.sock_sendto, sock_recvfrom  casync_datagram_send,
+       casync_datagram_receive ThreadPoolExecutor               casync_pool loop.run_in_executor
+       casync_run_in_executor executor.shutdown(wait=True)     casync_pool_shutdown
+       shutdown(wait=False, cancel..)   casync_pool_close shutdown_default_executor
+       casync_shutdown_default_executor
 
    RULES
 
@@ -138,40 +126,41 @@
      what must outlive a call, through the loop's allocator. A struct must not move while in use.
    - Results are int64_t: >= 0 is a value, < 0 an error: -errno, or one of casync's own codes
      (enum casync_error). casync_strerror names them all. A call that fails changes nothing.
-   - What can wait has two forms: x() waits, in a stackful task, and is -EPERM anywhere else; x_op() starts
-     it and gives a future, which is never NULL: for stackless tasks, for casync_gather and its like, and
-     for callbacks. A future that failed at the start says so. What has its result at once has one form.
-     The first time x() is called where it cannot wait the exception handler hears which function that was.
-   - NULL, and a struct that is zeroed, are answered by every function: by an error, or by nothing, false, 0
-     or NULL where it has no result.
-   - A time limit for anything that waits is a scope, casync_timeout_begin and _end, around it; a few
-     operations have a _timeout form too.
+   - What can wait has two forms: x() waits, in a stackful task, and is -EPERM anywhere else; x_op()
+     starts it and gives a future, which is never NULL: for stackless tasks, for casync_gather and
+     its like, and for callbacks. A future that failed at the start says so. What has its result at
+     once has one form. The first time x() is called where it cannot wait the exception handler
+     hears which function that was.
+   - NULL, and a struct that is zeroed, are answered by every function: by an error, or by nothing,
+     false, 0 or NULL where it has no result.
+   - A time limit for anything that waits is a scope, casync_timeout_begin and _end, around it; a
+     few operations have a _timeout form too.
    - Callbacks get the `arg` given with them. A callback may stop, close or free any object,
      its own included.
    - Close is immediate: after casync_*_close, _stop or _cancel of an object no callback of it
      follows, and its memory may go.
-   - One thread owns a loop: the one that runs it. Only casync_call_soon_threadsafe and casync_wake may
-     be used from other threads. Several loops in several threads share nothing but the signal registry,
-     and the pools of threads that you give to several.
+   - One thread owns a loop: the one that runs it. Only casync_call_soon_threadsafe and casync_wake
+     may be used from other threads. Several loops in several threads share nothing but the signal
+     registry, and the pools of threads that you give to several.
    - Time is int64_t nanoseconds of CLOCK_MONOTONIC; write CASYNC_MS(5). Timers are never early,
      run in the order of their deadlines, and first come first served among equals.
    - A turn is asyncio's: wait for I/O; queue what became ready; queue the timers that are due; run
      the queue as it stands. What these callbacks queue waits for the next turn.
-   - A ready descriptor waits one turn at most. When 16 polls in a row found nothing, turns with work ready
-     skip the poll, for 64 turns or 100 us at most, whichever is first, until one finds something or a
-     descriptor is watched anew. The first turn of a run always polls.
+   - A ready descriptor waits one turn at most. When 16 polls in a row found nothing, turns with
+     work ready skip the poll, for 64 turns or 100 us at most, whichever is first, until one finds
+     something or a descriptor is watched anew. The first turn of a run always polls.
    - Descriptors handed to the library become its own: closed with the object they were given to.
      Those given to add_reader and add_writer stay yours: remove the watcher before you close them.
    - Children: a forked child must call casync_loop_fork before it uses an inherited loop (close is
      allowed too). exec'd programs inherit no descriptor of the library (all are close-on-exec), but
-     they inherit the signal mask, in which watched signals are blocked: see casync_signal_start, and
-     casync_loop_desc.signal_handlers.
+     they inherit the signal mask, in which watched signals are blocked: see casync_signal_start,
+     and casync_loop_desc.signal_handlers.
 
    PLATFORMS
 
-   Linux 4.14 or newer (before 5.11, which has epoll_pwait2, a wait ends up to 1 ms late); glibc 2.28
-   or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Stackful
-   tasks: x86-64, i386, aarch64, arm, riscv64; others by ucontext, which is slower and which musl lacks.
+   Linux 4.14 or newer (before 5.11, which has epoll_pwait2, a wait ends up to 1 ms late); glibc
+   2.28 or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Stackful tasks:
+   x86-64, i386, aarch64, arm, riscv64; others by ucontext, which is slower and which musl lacks.
    Where the header says "source:", the rule comes from there.
 
    CONTENTS: `grep -n '>>' casync.h`. The API and the implementation have the same sections in the
@@ -210,9 +199,9 @@
 #define CASYNC_API extern
 #endif
 
-/* Functions that wait may be told to end (-ECANCELED), or that they cannot wait where they were called
-   (-EPERM): compilers warn who does not look. casync_ignore(casync_sleep(delay)) says that it is meant.
-   CASYNC_NO_WARN_UNUSED turns the warning off. */
+/* Functions that wait may be told to end (-ECANCELED), or that they cannot wait where they were
+   called (-EPERM): compilers warn who does not look. casync_ignore(casync_sleep(delay)) says that
+   it is meant. CASYNC_NO_WARN_UNUSED turns the warning off. */
 #if defined(__GNUC__) && !defined(CASYNC_NO_WARN_UNUSED)
 #define CASYNC_WAITS CASYNC_API __attribute__((warn_unused_result))
 #else
@@ -226,14 +215,16 @@ extern "C" {
 
 /* casync's own error codes, below every errno. */
 enum casync_error {
-    CASYNC_EOF = -5001,             /* the stream ended before the first byte of what was asked for */
+    CASYNC_EOF = -5001,             /* the stream ended before the first byte of what was asked
+                                       for */
     CASYNC_INCOMPLETE_READ = -5002, /* the stream ended inside what was asked for */
     CASYNC_LIMIT_OVERRUN = -5003,   /* a frame is longer than the stream's read limit */
     CASYNC_INVALID_STATE = -5004,   /* the object is not in a state that allows this call */
     CASYNC_QUEUE_SHUT_DOWN = -5005, /* the queue takes no more items, or has none left to give */
     CASYNC_BROKEN_BARRIER = -5006,  /* the barrier was reset or aborted */
     CASYNC_NOT_NUMERIC = -5007,     /* a host is a name where an address in numbers is needed */
-    CASYNC_STILL_OPEN = -5008 /* a loop has open streams, servers, datagrams or tasks: see casync_dump */
+    CASYNC_STILL_OPEN = -5008       /* a loop has open streams, servers, datagrams or tasks: see
+                                 casync_dump */
 };
 
 /* The name of an error in words; "success" for values >= 0. Thread-safe; the string is static. */
@@ -284,7 +275,8 @@ typedef struct casync_pool casync_pool;
 /* >> system calls (API) ----------------------------------------------------------------------- */
 
 /* There is nothing to call here: with CASYNC_SYSCALL_TABLE the implementation has a static table
-   `casync_syscalls` of every kernel call it makes, so that a test can count them or make them fail. */
+   `casync_syscalls` of every kernel call it makes, so that a test can count them or make them
+   fail. */
 
 /* >> clock (API) ------------------------------------------------------------------------------ */
 
@@ -296,19 +288,20 @@ typedef struct casync_pool casync_pool;
 /* Where a loop's time comes from. */
 enum casync_clock {
     CASYNC_CLOCK_MONOTONIC, /* the system's CLOCK_MONOTONIC */
-    CASYNC_CLOCK_MANUAL,  /* starts at 0; moves by casync_clock_advance alone: a wait for a timer is for ever,
-                            so run it with casync_run_nowait */
-    CASYNC_CLOCK_VIRTUAL, /* starts at 0; jumps to the next deadline when nothing is ready, a poll
-                                   that does not wait finds nothing, and nothing outside is awaited (no fd
-                                   or signal, no call in a pool); else waits for it in real time */
+    CASYNC_CLOCK_MANUAL,    /* starts at 0; moves by casync_clock_advance alone: a wait for a timer
+                             is for ever, so run it with casync_run_nowait */
+    CASYNC_CLOCK_VIRTUAL,   /* starts at 0; jumps to the next deadline when nothing is ready, a
+                             poll that does not wait finds nothing, and nothing outside is
+                             awaited (no fd or signal, no call in a pool); else waits for it in
+                             real time */
     CASYNC_CLOCK_VIRTUAL_FORCED /* as VIRTUAL, but jumps although something outside is awaited */
 };
 
 /* The loop's time now, in nanoseconds, read from its clock. */
 CASYNC_API int64_t casync_time(const casync_loop *loop);
 
-/* The loop's time as it was when this turn's timers were looked at: free, but stale. With a manual or
-   virtual clock the same as casync_time. */
+/* The loop's time as it was when this turn's timers were looked at: free, but stale. With a manual
+   or virtual clock the same as casync_time. */
 CASYNC_API int64_t casync_now(const casync_loop *loop);
 
 /* Moves the clock of a loop with a manual or virtual clock forward. Timers that become due run in
@@ -326,12 +319,14 @@ struct casync_job {
     uint32_t flags, posted;   /* private */
 };
 
-/* What went wrong where nobody awaits a result. All of it is the library's, and goes when the handler
-   returns. The default handler prints it on a line, with the names and addresses of those concerned. */
+/* What went wrong where nobody awaits a result. All of it is the library's, and goes when the
+   handler returns. The default handler prints it on a line, with the names and addresses of those
+   concerned. */
 typedef struct casync_exception {
     const char *message;        /* what happened, in English */
     int64_t error;              /* the error code */
-    casync_future *future;      /* the future whose error nobody retrieved, a task's for instance; or NULL */
+    casync_future *future;      /* the future whose error nobody retrieved, a task's for
+                                   instance; or NULL */
     casync_stream *stream;      /* the stream concerned, or NULL */
     casync_server *server;      /* the server concerned, or NULL */
     casync_datagram *datagram;  /* the datagram socket concerned, or NULL */
@@ -339,25 +334,28 @@ typedef struct casync_exception {
     const casync_address *peer; /* the other end of the connection, or NULL if it is not known */
 } casync_exception;
 
-typedef void (*casync_exception_handler)(casync_loop *loop, const casync_exception *exception, void *arg);
+typedef void (*casync_exception_handler)(casync_loop *loop, const casync_exception *exception,
+                                         void *arg);
 
 typedef struct casync_loop_desc {
     casync_allocator allocator; /* default: CASYNC_REALLOC and CASYNC_FREE */
     int clock;                  /* enum casync_clock */
     size_t stack_size;          /* of tasks that do not say; default 64 KiB: see casync_task_desc */
-    bool metrics;               /* measure time for casync_loop_metrics: two readings of the clock a turn, and
-                                   two a wait */
-    bool guest;                 /* this process's signals belong to somebody else: watch them by a
-                                                   chaining handler, without touching masks (see signals) */
-    bool signal_handlers;       /* watch signals by a handler, and block none: for programs that start others
-                                   by exec, which inherit what is blocked (see signals) */
+    bool metrics;               /* measure time for casync_loop_metrics: two readings of the
+                                   clock a turn, and two a wait */
+    bool guest;                 /* this process's signals belong to somebody else: watch them by
+                                   a chaining handler, without touching masks (see signals) */
+    bool signal_handlers;       /* watch signals by a handler, and block none: for programs that
+                                   start others by exec, which inherit what is blocked (see
+                                   signals) */
     bool no_overflow_report;    /* casync_run: leave SIGSEGV and SIGBUS alone */
-    bool locked;                /* calls come from any thread, each under a lock of the caller's that
-                                   before_wait drops and after_wait takes: the thread is not asserted. Who
-                                   queues something from another thread than the loop's calls casync_wake */
+    bool locked;                /* calls come from any thread, each under a lock of the caller's
+                                   that before_wait drops and after_wait takes: the thread is not
+                                   asserted. Who queues something from another thread than the
+                                   loop's calls casync_wake */
     casync_exception_handler exception_handler; /* default: a line on stderr */
-    /* Called directly around the system call that waits; timeout as in casync_loop_timeout. Made for
-       hosts with a lock to drop while the loop sleeps: they must not touch the loop. */
+    /* Called directly around the system call that waits; timeout as in casync_loop_timeout. Made
+       for hosts with a lock to drop while the loop sleeps: they must not touch the loop. */
     void (*before_wait)(void *arg, int64_t timeout);
     void (*after_wait)(void *arg, int64_t timeout);
     void *arg; /* given to the three functions above */
@@ -394,7 +392,8 @@ struct casync_loop {
     /* private from here on */
     bool stopping, breaking, closing, guest, signal_handlers, no_overflow_report, locked, measures;
     bool told_not_a_task;       /* that a function which waits was called where nothing can */
-    uint32_t empty_polls;       /* polls in a row that found nothing, since something was watched anew */
+    uint32_t empty_polls;       /* polls in a row that found nothing, since something was watched
+                                   anew */
     uint32_t skipped_polls;     /* turns since the last poll */
     uint64_t events, callbacks; /* see casync_metrics */
     int64_t idle_time, busy_time, longest_turn;
@@ -425,7 +424,8 @@ struct casync_loop {
     struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
     size_t stack_size;
     casync_task *outer_task;               /* what loop->outer was running */
-    struct casync__exceptions *exceptions; /* of C++, in the thread that runs the loop; NULL if it has none */
+    struct casync__exceptions *exceptions; /* of C++, in the thread that runs the loop; NULL if
+                                              it has none */
 
     struct casync__guard *guards; /* objects whose callback is running */
     uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
@@ -435,26 +435,27 @@ struct casync_loop {
     struct casync__pool *executor; /* the default pool, or NULL */
     uint32_t posting;              /* pools' threads that are about to post */
     bool executor_shut_down;
-    casync_link clients; /* casync__clients by link: of servers that are open, or whose connections are */
+    casync_link clients; /* casync__clients by link: of servers that are open, or whose
+                            connections are */
     uint32_t finishing;  /* connections that the library finishes for their tasks */
     casync_loop *outer;  /* the loop this thread ran before this one */
 };
 
-/* Makes a loop in *loop, whatever was there; desc may be NULL. Costs an epoll and an eventfd, and no
-   memory beside the struct. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL for an unknown clock. */
+/* Makes a loop in *loop, whatever was there; desc may be NULL. Costs an epoll and an eventfd, and
+   no memory beside the struct. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL for an unknown clock. */
 CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
 
-/* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a call, their
-   structs may go. Streams, servers and datagrams must have been closed before (they own descriptors and
-   memory), and stackful tasks must have ended: CASYNC_STILL_OPEN otherwise, and casync_dump names them.
-   -EBUSY if the loop is running. The memory of tasks whose handles were never released goes with the loop,
-   and a failure of theirs that nobody retrieved is told to the exception handler. A closed loop may be closed
-   again. */
+/* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a
+   call, their structs may go. Streams, servers and datagrams must have been closed before (they own
+   descriptors and memory), and stackful tasks must have ended: CASYNC_STILL_OPEN otherwise, and
+   casync_dump names them. -EBUSY if the loop is running. The memory of tasks whose handles were
+   never released goes with the loop, and a failure of theirs that nobody retrieved is told to the
+   exception handler. A closed loop may be closed again. */
 CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
-   while another thread runs it, -EINVAL if the loop is closed, -ECHILD in a forked child that has not
-   called casync_loop_fork, another error if the kernel refuses to wait; else 0. */
+   while another thread runs it, -EINVAL if the loop is closed, -ECHILD in a forked child that has
+   not called casync_loop_fork, another error if the kernel refuses to wait; else 0. */
 CASYNC_API int64_t casync_run_forever(casync_loop *loop);
 
 /* Runs until casync_stop, or until nothing is left that could run: no job, and no referenced timer,
@@ -471,12 +472,12 @@ CASYNC_API int64_t casync_run_once(casync_loop *loop);
 /* One turn, which does not wait. */
 CASYNC_API int64_t casync_run_nowait(casync_loop *loop);
 
-/* Lets the running turn end and then makes the run function return; before a run, the run ends after
-   one turn. asyncio's loop.stop(). */
+/* Lets the running turn end and then makes the run function return; before a run, the run ends
+   after one turn. asyncio's loop.stop(). */
 CASYNC_API void casync_stop(casync_loop *loop);
 
-/* As stop, but at once: when the callback that is running returns. What has not run stays queued, in
-   its order, for the next run. */
+/* As stop, but at once: when the callback that is running returns. What has not run stays queued,
+   in its order, for the next run. */
 CASYNC_API void casync_break(casync_loop *loop);
 
 /* Is there a job queued, or a referenced object active? */
@@ -487,9 +488,11 @@ CASYNC_API casync_loop *casync_get_running_loop(void);
 
 /* Calls callback(arg) in the next turn (the present one, if called from a hook before the poll).
    job: yours, zeroed at first, to cancel the call with; or NULL, then the loop's pool lends one.
-   Errors: -EALREADY if the job is queued, -EINVAL if the loop is closed or callback is NULL, -ENOMEM
-   (NULL job only). Cost: no system call, and no allocation once the pool has grown to the need. */
-CASYNC_API int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback, void *arg);
+   Errors: -EALREADY if the job is queued, -EINVAL if the loop is closed or callback is NULL,
+   -ENOMEM (NULL job only). Cost: no system call, and no allocation once the pool has grown to the
+   need. */
+CASYNC_API int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback,
+                                    void *arg);
 
 /* Takes a job out of whatever queue it is in: after it the call does not happen. Returns 1, or 0 if
    it was in none (never queued, running, or has run). In the loop's thread. */
@@ -498,8 +501,9 @@ CASYNC_API int64_t casync_job_cancel(casync_job *job);
 /* Is the job queued? */
 CASYNC_API bool casync_job_pending(const casync_job *job);
 
-/* Hooks run in every turn: BEFORE_POLL and AFTER_POLL around the poll, also when it is skipped; IDLE
-   when a turn begins with nothing ready to run (an active idle hook keeps the loop from waiting). */
+/* Hooks run in every turn: BEFORE_POLL and AFTER_POLL around the poll, also when it is skipped;
+   IDLE when a turn begins with nothing ready to run (an active idle hook keeps the loop from
+   waiting). */
 enum casync_hook_kind { CASYNC_HOOK_BEFORE_POLL, CASYNC_HOOK_AFTER_POLL, CASYNC_HOOK_IDLE };
 
 /* A hook. Yours, zeroed at first. */
@@ -508,9 +512,9 @@ typedef struct casync_hook {
     int kind, priority;
 } casync_hook;
 
-/* Adds a hook: higher priorities run first, equals in the order they were started. Hooks do not keep
-   the loop running, except idle hooks. A hook started while its kind runs is first called in the next
-   turn. Errors: -EALREADY, -EINVAL. */
+/* Adds a hook: higher priorities run first, equals in the order they were started. Hooks do not
+   keep the loop running, except idle hooks. A hook started while its kind runs is first called in
+   the next turn. Errors: -EALREADY, -EINVAL. */
 CASYNC_API int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind, int priority,
                                      casync_callback callback, void *arg);
 /* Ends it; 1, or 0 if it was not started. */
@@ -530,26 +534,28 @@ enum casync_kind {
 };
 
 /* Visits every live object of the loop (but not jobs that wait in a future, not calls that
-   casync_call_soon_threadsafe has without a job, and from a hook not the hooks that run after it). The
-   visitor must not start or stop anything: collect first, act afterwards. */
-CASYNC_API void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg), void *arg);
+   casync_call_soon_threadsafe has without a job, and from a hook not the hooks that run after it).
+   The visitor must not start or stop anything: collect first, act afterwards. */
+CASYNC_API void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg),
+                            void *arg);
 
 /* Sets who hears of errors that nobody awaits; NULL for the default. */
-CASYNC_API void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler, void *arg);
+CASYNC_API void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
+                                             void *arg);
 
 /* Hands an error to the loop's exception handler. */
 CASYNC_API void casync_call_exception_handler(casync_loop *loop, const casync_exception *exception);
 
-/* Hosting in a foreign loop: wait until casync_loop_fd is readable or casync_loop_timeout has passed,
-   then call casync_run_nowait; and again. Ask for the timeout anew before each wait: it also tells
-   the kernel of pending interest. It is nanoseconds: 0 if there is something to do at once,
-   CASYNC_FOREVER if only an event can wake the loop; it may be early, never late. */
+/* Hosting in a foreign loop: wait until casync_loop_fd is readable or casync_loop_timeout has
+   passed, then call casync_run_nowait; and again. Ask for the timeout anew before each wait: it
+   also tells the kernel of pending interest. It is nanoseconds: 0 if there is something to do at
+   once, CASYNC_FOREVER if only an event can wake the loop; it may be early, never late. */
 CASYNC_API int casync_loop_fd(const casync_loop *loop);
 CASYNC_API int64_t casync_loop_timeout(casync_loop *loop);
 
-/* In a forked child: gives the inherited loop a backend of its own and registers all that was watched
-   there. The parent's is not touched. 0 too where no fork happened. Errors: as casync_loop_init; then
-   the loop can only be closed, or asked again. */
+/* In a forked child: gives the inherited loop a backend of its own and registers all that was
+   watched there. The parent's is not touched. 0 too where no fork happened. Errors: as
+   casync_loop_init; then the loop can only be closed, or asked again. */
 CASYNC_API int64_t casync_loop_fork(casync_loop *loop);
 
 /* >> timer wheel (API) ------------------------------------------------------------------------ */
@@ -561,22 +567,24 @@ struct casync_timer {
     int64_t repeat;   /* read-only: the period of a repeating timer, else 0 */
 };
 
-/* Calls callback(arg) once, `delay` nanoseconds from now (at a negative one: as soon as possible), or
-   at the time `when`. timer as job in casync_call_soon: yours to stop with, or NULL for the pool's.
-   Errors: -EALREADY if the timer is started, -EINVAL as casync_call_soon, -ENOMEM when a level of the
-   wheel is used for the first time. Cost: O(1), no system call. */
+/* Calls callback(arg) once, `delay` nanoseconds from now (at a negative one: as soon as possible),
+   or at the time `when`. timer as job in casync_call_soon: yours to stop with, or NULL for the
+   pool's. Errors: -EALREADY if the timer is started, -EINVAL as casync_call_soon, -ENOMEM when a
+   level of the wheel is used for the first time. Cost: O(1), no system call. */
 CASYNC_API int64_t casync_call_later(casync_loop *loop, casync_timer *timer, int64_t delay,
                                      casync_callback callback, void *arg);
 CASYNC_API int64_t casync_call_at(casync_loop *loop, casync_timer *timer, int64_t when,
                                   casync_callback callback, void *arg);
 
-/* Starts a timer that is first due after `delay` and then, if repeat > 0, every `repeat` nanoseconds
-   after the deadline before, without drift; periods that were missed altogether are skipped. A timer
-   that is started already is moved. Errors as casync_call_later, and -EINVAL for repeat < 0. */
-CASYNC_API int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay, int64_t repeat,
-                                      casync_callback callback, void *arg);
+/* Starts a timer that is first due after `delay` and then, if repeat > 0, every `repeat`
+   nanoseconds after the deadline before, without drift; periods that were missed altogether are
+   skipped. A timer that is started already is moved. Errors as casync_call_later, and -EINVAL for
+   repeat < 0. */
+CASYNC_API int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay,
+                                      int64_t repeat, casync_callback callback, void *arg);
 
-/* No call follows, also if the timer is due and queued in this turn. 1, or 0 if it was not started. */
+/* No call follows, also if the timer is due and queued in this turn. 1, or 0 if it was not
+   started. */
 CASYNC_API int64_t casync_timer_stop(casync_timer *timer);
 
 /* Restarts a repeating timer: next due `repeat` from now. -EINVAL if it does not repeat. */
@@ -597,7 +605,8 @@ enum casync_future_state {
     CASYNC_FUTURE_CANCELLED
 };
 
-/* A result that may not be there yet. Any number may wait for it; waiting does not consume it. Yours. */
+/* A result that may not be there yet. Any number may wait for it; waiting does not consume it.
+   Yours. */
 struct casync_future {
     casync_link callbacks; /* private: jobs to queue when it is done */
     casync_loop *loop;
@@ -611,19 +620,19 @@ struct casync_future {
 /* Makes a pending future in *future, whatever was there. -EINVAL if the loop is closed. */
 CASYNC_API int64_t casync_future_init(casync_loop *loop, casync_future *future);
 
-/* Ends its use. If it is pending, its callbacks are dropped, tasks that await it get -ECANCELED, and an
-   operation is cancelled; if it is
-   done, they are in the ready queue already, as jobs of their own: cancel those that must not run. A
-   failure that nobody retrieved is told to the exception handler. Needed before the memory of a
-   future is used again or freed. */
+/* Ends its use. If it is pending, its callbacks are dropped, tasks that await it get -ECANCELED,
+   and an operation is cancelled; if it is done, they are in the ready queue already, as jobs of
+   their own: cancel those that must not run. A failure that nobody retrieved is told to the
+   exception handler. Needed before the memory of a future is used again or freed. */
 CASYNC_API void casync_future_close(casync_future *future);
 
-/* Makes it done (result >= 0), or failed (result < 0). CASYNC_INVALID_STATE unless it is pending, and one
-   that casync_future_init made: operations and tasks end by themselves. */
+/* Makes it done (result >= 0), or failed (result < 0). CASYNC_INVALID_STATE unless it is pending,
+   and one that casync_future_init made: operations and tasks end by themselves. */
 CASYNC_API int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr);
 
-/* Cancels it: 1, or 0 if it was done. An operation ends with its future. What must do something first is
-   asked, and is still pending when this returns: a task, a gather, a task group, the wait for a condition. */
+/* Cancels it: 1, or 0 if it was done. An operation ends with its future. What must do something
+   first is asked, and is still pending when this returns: a task, a gather, a task group, the wait
+   for a condition. */
 CASYNC_API int64_t casync_future_cancel(casync_future *future);
 
 CASYNC_API bool casync_future_done(const casync_future *future);
@@ -643,23 +652,26 @@ enum casync_framing_kind {
     CASYNC_FRAMING_NONE,
     CASYNC_FRAMING_FIXED,     /* `size` bytes each */
     CASYNC_FRAMING_DELIMITER, /* each ends in the `size` bytes at `delimiter`, which belong to it */
-    CASYNC_FRAMING_LENGTH     /* a prefix of `size` bytes (1, 2, 4 or 8) holds the payload's length */
+    CASYNC_FRAMING_LENGTH     /* a prefix of `size` bytes (1, 2, 4 or 8) holds the payload's
+                                 length */
 };
 typedef struct casync_framing {
     int kind;
-    bool little_endian; /* the byte order of LENGTH's prefix; default: network order, the big end first */
+    bool little_endian; /* the byte order of LENGTH's prefix; default: network order, the big end
+                           first */
     size_t size;
     const void *delimiter; /* must live as long as the framing is used */
 } casync_framing;
 
-/* Something awaited: a future with what the library needs to make it come true. Every x_op(..., &op,
-   ...) returns &op->future, never NULL: if the start failed it is a failed future. The op and its
-   buffer are yours again when the future is done. Zeroing is not needed. */
+/* Something awaited: a future with what the library needs to make it come true. Every x_op(...,
+   &op, ...) returns &op->future, never NULL: if the start failed it is a failed future. The op and
+   its buffer are yours again when the future is done. Zeroing is not needed. */
 struct casync_op {
     casync_future future;
     casync_link link;          /* private: in the list of those that wait for the same thing */
     int kind;                  /* private */
-    casync_stream *stream;     /* private: whose operation it is (accept: where the connection goes) */
+    casync_stream *stream;     /* private: whose operation it is (accept: where the connection
+                                  goes) */
     casync_server *server;     /* private: accept's server */
     void *object;              /* private: the lock, queue, ... it waits for */
     casync_datagram *datagram; /* private: whose operation it is, if no stream's or server's */
@@ -685,27 +697,28 @@ struct casync_watcher {
 
 /* Starts watching, or replaces the callback of that direction. An error or hangup of the descriptor
    counts as readable and as writable, as in asyncio. Errors: -EPERM for a descriptor that cannot be
-   waited for (a regular file: it is always ready), -EBADF, -EEXIST if another watcher or a stream has
-   the descriptor, -EBUSY if this watcher has another descriptor, -EINVAL, -ENOMEM, -ENOSPC. Cost: the
-   first start is one epoll_ctl at once; later changes are batched until the next poll. */
+   waited for (a regular file: it is always ready), -EBADF, -EEXIST if another watcher or a stream
+   has the descriptor, -EBUSY if this watcher has another descriptor, -EINVAL, -ENOMEM, -ENOSPC.
+   Cost: the first start is one epoll_ctl at once; later changes are batched until the next poll. */
 CASYNC_API int64_t casync_add_reader(casync_loop *loop, casync_watcher *watcher, int fd,
                                      casync_callback callback, void *arg);
 CASYNC_API int64_t casync_add_writer(casync_loop *loop, casync_watcher *watcher, int fd,
                                      casync_callback callback, void *arg);
 
-/* Stops watching one direction: no call follows. 1, or 0 if it was not watched. Stop before you close
-   the descriptor. When both directions are gone the kernel is told at once (one epoll_ctl). */
+/* Stops watching one direction: no call follows. 1, or 0 if it was not watched. Stop before you
+   close the descriptor. When both directions are gone the kernel is told at once (one
+   epoll_ctl). */
 CASYNC_API int64_t casync_remove_reader(casync_watcher *watcher);
 CASYNC_API int64_t casync_remove_writer(casync_watcher *watcher);
 
-/* For who waits for a descriptor again and again, one event at a time: a watcher that is kept rests when
-   both directions are gone, and the kernel is not told, so that the next start costs no system call. A
-   watcher at rest does not keep the loop running, is not found, and gives way to whoever else comes to
-   its descriptor, so this may be closed and its number used again. But to start again is to promise
-   that the descriptor is the same open file: if you do not know that, say false first. That ends the
-   rest, as does an event that comes meanwhile, a successor, and the loop's close; a start is a first one
-   then, after which the watcher is kept if you say so again. Nothing happens to a watcher that was never
-   started. */
+/* For who waits for a descriptor again and again, one event at a time: a watcher that is kept rests
+   when both directions are gone, and the kernel is not told, so that the next start costs no system
+   call. A watcher at rest does not keep the loop running, is not found, and gives way to whoever
+   else comes to its descriptor, so this may be closed and its number used again. But to start again
+   is to promise that the descriptor is the same open file: if you do not know that, say false
+   first. That ends the rest, as does an event that comes meanwhile, a successor, and the loop's
+   close; a start is a first one then, after which the watcher is kept if you say so again. Nothing
+   happens to a watcher that was never started. */
 CASYNC_API void casync_watcher_keep(casync_watcher *watcher, bool keep);
 
 /* The watcher that has this descriptor (that of a stream included), or NULL. */
@@ -716,25 +729,25 @@ CASYNC_API void casync_watcher_ref(casync_watcher *watcher, bool referenced);
 
 /* >> wakeup & threadsafe calls (API) ---------------------------------------------------------- */
 
-/* As casync_call_soon, from any thread, for a loop that is not closed. The calls of one thread run in
-   their order. A job of your own is for posting alone: not for casync_call_soon too. With one this may
-   be used in signal handlers, and a job whose call is still to come is not queued twice: -EALREADY; so
-   a job works as a coalescing wakeup. With a NULL job the loop keeps the call: -ENOMEM. -EINVAL for a closed
-   loop or no callback. Memory ordering: the call sees all that was written before the post, also before one
-   that returned -EALREADY. Cost: one eventfd write each time the loop sleeps; no lock, but for one in 60
-   calls without a job. */
-CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job, casync_callback callback,
-                                               void *arg);
+/* As casync_call_soon, from any thread, for a loop that is not closed. The calls of one thread run
+   in their order. A job of your own is for posting alone: not for casync_call_soon too. With one
+   this may be used in signal handlers, and a job whose call is still to come is not queued twice:
+   -EALREADY; so a job works as a coalescing wakeup. With a NULL job the loop keeps the call:
+   -ENOMEM. -EINVAL for a closed loop or no callback. Memory ordering: the call sees all that was
+   written before the post, also before one that returned -EALREADY. Cost: one eventfd write each
+   time the loop sleeps; no lock, but for one in 60 calls without a job. */
+CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job,
+                                               casync_callback callback, void *arg);
 
-/* Ends the loop's wait, or keeps the next from waiting: its turn goes on. Any thread; safe in signal
-   handlers. */
+/* Ends the loop's wait, or keeps the next from waiting: its turn goes on. Any thread; safe in
+   signal handlers. */
 CASYNC_API void casync_wake(casync_loop *loop);
 
 /* >> signals (API) ---------------------------------------------------------------------------- */
 
-/* Watches a signal. Yours, zeroed at first. Any number of watchers, in any number of loops, may watch
-   the same signal; each is told of it once a delivery, but deliveries that come before its callback
-   could run are merged into one, as the kernel itself does. */
+/* Watches a signal. Yours, zeroed at first. Any number of watchers, in any number of loops, may
+   watch the same signal; each is told of it once a delivery, but deliveries that come before its
+   callback could run are merged into one, as the kernel itself does. */
 struct casync_signal {
     casync_job job;           /* private */
     casync_link link;         /* private: in the process's registry */
@@ -746,24 +759,26 @@ struct casync_signal {
 
 enum { CASYNC_SIGNAL_ONCE = 1 }; /* stop before the first callback */
 
-/* Starts watching, by a signalfd, for which the signal is blocked, or by a handler, for which it is not: what
-   the program starts by exec or posix_spawn inherits the blocked mask (by system and popen too, but for
-   shells that clear it), so a program that starts others sets desc.signal_handlers of its loop.
-   - a plain loop: the signal is blocked in the calling thread and read from a signalfd (signalfd(2));
-     in threads that do not block it a handler passes it on, so it neither gets lost nor kills. Threads
-     and exec'd programs started afterwards inherit the blocked mask; reset it there
-     (pthread_sigmask), or start them before.
-   - desc.signal_handlers: masks are left alone; a handler passes the signal on and then calls the handler
-     that was there before. exec'd programs start with the default action.
-   - desc.guest: the same, with the flags of the handler that was there before (SA_RESTART above all).
-   Watching SIGCHLD leaves reaping to you: waitpid(2) with WNOHANG until it finds no more.
-   The two descriptors behind this stay open once made.
-   When the last watcher of a signal goes, a pending one is dropped and mask and action are put back.
-   Stop in the thread that started, so that its mask can be. Errors: -EINVAL for a number that cannot
-   be caught, -EALREADY, -EBUSY if a signalfd that is not casync's, or that of another copy of it,
-   takes the signal (of two, only one would get it), -EMFILE, -ENOMEM. */
-CASYNC_API int64_t casync_signal_start(casync_loop *loop, casync_signal *signal, int signum, int flags,
-                                       casync_callback callback, void *arg);
+/* Starts watching, by a signalfd, for which the signal is blocked, or by a handler, for which it is
+   not: what the program starts by exec or posix_spawn inherits the blocked mask (by system and
+   popen too, but for shells that clear it), so a program that starts others sets
+   desc.signal_handlers of its loop.
+   - a plain loop: the signal is blocked in the calling thread and read from a signalfd
+     (signalfd(2)); in threads that do not block it a handler passes it on, so it neither gets lost
+     nor kills. Threads and exec'd programs started afterwards inherit the blocked mask; reset it
+     there (pthread_sigmask), or start them before.
+   - desc.signal_handlers: masks are left alone; a handler passes the signal on and then calls the
+     handler that was there before. exec'd programs start with the default action.
+   - desc.guest: the same, with the flags of the handler that was there before (SA_RESTART above
+     all).
+   Watching SIGCHLD leaves reaping to you: waitpid(2) with WNOHANG until it finds no more. The two
+   descriptors behind this stay open once made. When the last watcher of a signal goes, a pending
+   one is dropped and mask and action are put back. Stop in the thread that started, so that its
+   mask can be. Errors: -EINVAL for a number that cannot be caught, -EALREADY, -EBUSY if a signalfd
+   that is not casync's, or that of another copy of it, takes the signal (of two, only one would get
+   it), -EMFILE, -ENOMEM. */
+CASYNC_API int64_t casync_signal_start(casync_loop *loop, casync_signal *signal, int signum,
+                                       int flags, casync_callback callback, void *arg);
 /* No call follows. 1, or 0 if it was not started. */
 CASYNC_API int64_t casync_signal_stop(casync_signal *signal);
 
@@ -795,7 +810,8 @@ CASYNC_API void casync_outbuf_clear(casync_outbuf *out);
 /* Appends all spans, or nothing: 0 or -ENOMEM; -EINVAL for more bytes than PTRDIFF_MAX. */
 CASYNC_API int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans, size_t count);
 
-/* Appends by reference: release(arg) is called once the bytes are not needed. On -ENOMEM it is not. */
+/* Appends by reference: release(arg) is called once the bytes are not needed. On -ENOMEM it is
+   not. */
 CASYNC_API int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
                                             casync_release release, void *arg);
 
@@ -812,24 +828,25 @@ CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socke
 /* >> tasks (API) ------------------------------------------------------------------------------ */
 
 /* A task is a future that the loop runs, written in one of two ways:
-   - stackful: a coroutine is an ordinary C function with a stack of its own. Functions that wait, called
-     from it however deep, stop this task alone.
-   - stackless: a struct that begins with a casync_task, and a step function between CASYNC_BEGIN and
-     CASYNC_END. It costs the struct, and no stack.
+   - stackful: a coroutine is an ordinary C function with a stack of its own. Functions that wait,
+     called from it however deep, stop this task alone.
+   - stackless: a struct that begins with a casync_task, and a step function between CASYNC_BEGIN
+     and CASYNC_END. It costs the struct, and no stack.
    Either awaits any future, the other kind of task included. Functions that wait (casync_await,
    casync_sleep, casync_read, ...) are for stackful tasks; anywhere else they return -EPERM and do
-   nothing. Each has a form x_op, which returns a future: for CASYNC_AWAIT, casync_gather and the like.
-   (But not what is made of several waits: join, select, wait_for, once_call, and the _timeout forms.)
+   nothing. Each has a form x_op, which returns a future: for CASYNC_AWAIT, casync_gather and the
+   like. (But not what is made of several waits: join, select, wait_for, once_call, and the _timeout
+   forms.)
 
-   Cancelling is asyncio's: a request makes the await in which the task is, or else its next one, return
-   -ECANCELED, once; the task may clean up, which may await, and may go on. It differs in one case: a
-   request that comes after the awaited future was done, but before the task went on, does not take the
-   result away. It is kept for the next await, so that no byte and no lock is lost. */
+   Cancelling is asyncio's: a request makes the await in which the task is, or else its next one,
+   return -ECANCELED, once; the task may clean up, which may await, and may go on. It differs in one
+   case: a request that comes after the awaited future was done, but before the task went on, does
+   not take the result away. It is kept for the next await, so that no byte and no lock is lost. */
 
-/* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++ exceptions end
-   in their task at the latest (else std::terminate). A catch block may wait: the exceptions that a task has
-   caught are its own (but not where tcc compiled the implementation, nor where C++'s runtime came by
-   dlopen(3) into a program in C). */
+/* A stackful task's function. What it returns is the task's result: >= 0, or an error. In C++
+   exceptions end in their task at the latest (else std::terminate). A catch block may wait: the
+   exceptions that a task has caught are its own (but not where tcc compiled the implementation, nor
+   where C++'s runtime came by dlopen(3) into a program in C). */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* A stackless task's function: see CASYNC_BEGIN. */
@@ -851,58 +868,65 @@ typedef struct casync_task_desc {
     casync_coroutine coroutine;
     void *arg;
     const char *name;  /* for messages and casync_dump; not copied; or NULL */
-    size_t stack_size; /* bytes, of which some 500 to 1,500 go off; rounded up to a power of two; least
-                          16 KiB, most 1 GiB; default: casync_loop_desc.stack_size */
+    size_t stack_size; /* bytes, of which some 500 to 1,500 go off; rounded up to a power of two;
+                          least 16 KiB, most 1 GiB; default: casync_loop_desc.stack_size */
 } casync_task_desc;
 
-/* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits for
-   them and for the calls in the default pool, and closes what is open and the loop: asyncio.run. Connections
-   that tasks served are finished first, within casync_listen_desc.finish_timeout. If all this takes more than
-   a second, casync_dump tells on stderr, once, what it waits for. Returns the coroutine's result, or why
-   there was none. desc: the loop's, or NULL. Timers, streams and the like that lie on the coroutine's stack
-   must be stopped or closed before it returns: they go with it. A stack overflow ends the process with the
-   name of the task, as after casync_report_overflow, while this runs; but not in a guest, with
+/* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits
+   for them and for the calls in the default pool, and closes what is open and the loop:
+   asyncio.run. Connections that tasks served are finished first, within
+   casync_listen_desc.finish_timeout. If all this takes more than a second, casync_dump tells on
+   stderr, once, what it waits for. Returns the coroutine's result, or why there was none. desc: the
+   loop's, or NULL. Timers, streams and the like that lie on the coroutine's stack must be stopped
+   or closed before it returns: they go with it. A stack overflow ends the process with the name of
+   the task, as after casync_report_overflow, while this runs; but not in a guest, with
    desc.no_overflow_report, under a sanitizer, or where SIGSEGV has a handler already. */
 CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
-CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg);
+CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
+                                   void *arg);
 
-/* Makes a stackful task, which begins to run in the next turn. The handle is counted: the caller has one
-   reference, to be given back by casync_task_release or casync_join; the task itself is another until it
-   ends. casync_spawn returns NULL where casync_spawn_with returns an error: -ENOMEM, -EINVAL (no coroutine,
-   closed loop, stack size), -ENOSYS (no stackful tasks here: CASYNC_NO_STACKFUL, or a shadow stack is
-   on). Cost: from the pool of stacks no system call and no allocation; else an mmap per 32 stacks and one
-   call each for its guard. The guard makes an overflow a fault (see casync_report_overflow); a function
-   with a frame of more than 64 KiB steps over it, unless it is compiled with -fstack-clash-protection. */
+/* Makes a stackful task, which begins to run in the next turn. The handle is counted: the caller
+   has one reference, to be given back by casync_task_release or casync_join; the task itself is
+   another until it ends. casync_spawn returns NULL where casync_spawn_with returns an error:
+   -ENOMEM, -EINVAL (no coroutine, closed loop, stack size), -ENOSYS (no stackful tasks here:
+   CASYNC_NO_STACKFUL, or a shadow stack is on). Cost: from the pool of stacks no system call and no
+   allocation; else an mmap per 32 stacks and one call each for its guard. The guard makes an
+   overflow a fault (see casync_report_overflow); a function with a frame of more than 64 KiB steps
+   over it, unless it is compiled with -fstack-clash-protection. */
 CASYNC_API casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg);
-CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc, casync_task **task);
+CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
+                                     casync_task **task);
 
-/* Makes a task that nobody awaits: 0, or an error of casync_spawn_with. Its failure reaches the exception
-   handler when it ends. */
+/* Makes a task that nobody awaits: 0, or an error of casync_spawn_with. Its failure reaches the
+   exception handler when it ends. */
 CASYNC_API int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine, void *arg);
 
-/* One more reference; one less. (A stackless task has none, and needs none: nothing happens.) Without any,
-   the task goes on by itself and is freed when it ends; its failure then reaches the exception handler. That
-   of a task whose handle is never released does when the loop is closed; until then casync_dump names it. */
+/* One more reference; one less. (A stackless task has none, and needs none: nothing happens.)
+   Without any, the task goes on by itself and is freed when it ends; its failure then reaches the
+   exception handler. That of a task whose handle is never released does when the loop is closed;
+   until then casync_dump names it. */
 CASYNC_API casync_task *casync_task_retain(casync_task *task);
 CASYNC_API void casync_task_release(casync_task *task);
 
-/* Makes a stackless task in *task, whatever was there, whose first step is in the next turn. Its memory is
-   yours again when it is done: call casync_future_close(&task->future) then, which reports a failure that
-   nobody retrieved. Closing it earlier ends it without another step. -EINVAL for a closed loop or no step. */
+/* Makes a stackless task in *task, whatever was there, whose first step is in the next turn. Its
+   memory is yours again when it is done: call casync_future_close(&task->future) then, which
+   reports a failure that nobody retrieved. Closing it earlier ends it without another step. -EINVAL
+   for a closed loop or no step. */
 CASYNC_API int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step);
 
-/* Asks the task to end: 1, or 0 if it is done. A task that has not run yet ends without running. Requests are
-   counted: who asked and learns that it was heard takes it back with uncancel (as timeouts and task groups
-   do), which returns how many are left. */
+/* Asks the task to end: 1, or 0 if it is done. A task that has not run yet ends without running.
+   Requests are counted: who asked and learns that it was heard takes it back with uncancel (as
+   timeouts and task groups do), which returns how many are left. */
 CASYNC_API int64_t casync_task_cancel(casync_task *task);
 CASYNC_API int64_t casync_task_uncancel(casync_task *task);
 
 /* The task that is running in this thread, or NULL. */
 CASYNC_API casync_task *casync_current_task(void);
 
-/* Waits until the future is done and returns its result, which counts as retrieved; -ECANCELED if the
-   future, or this task, was cancelled. Cancelling a task cancels the future it awaits: see casync_shield.
-   A future that is done costs no turn. -EPERM outside of a stackful task of the future's loop. */
+/* Waits until the future is done and returns its result, which counts as retrieved; -ECANCELED if
+   the future, or this task, was cancelled. Cancelling a task cancels the future it awaits: see
+   casync_shield. A future that is done costs no turn. -EPERM outside of a stackful task of the
+   future's loop. */
 CASYNC_WAITS int64_t casync_await(casync_future *future);
 
 /* Awaits a task and gives back the caller's reference. -EINVAL without a task. */
@@ -914,21 +938,23 @@ typedef struct casync_timer_op {
     casync_timer timer; /* private */
 } casync_timer_op;
 
-/* Waits `delay` nanoseconds: 0, or -ECANCELED. A delay of 0 or less lets the others run for a turn. */
+/* Waits `delay` nanoseconds: 0, or -ECANCELED. A delay of 0 or less lets the others run for a
+   turn. */
 CASYNC_WAITS int64_t casync_sleep(int64_t delay);
 CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay);
 
-/* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Any number may wait for one
-   descriptor. Errors as casync_add_reader. Cost: an allocation and two epoll_ctl, unless others wait for
-   the descriptor; who waits for it again and again is better served by casync_add_reader or a stream. */
+/* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Any number may
+   wait for one descriptor. Errors as casync_add_reader. Cost: an allocation and two epoll_ctl,
+   unless others wait for the descriptor; who waits for it again and again is better served by
+   casync_add_reader or a stream. */
 CASYNC_WAITS int64_t casync_wait_readable(int fd);
 CASYNC_WAITS int64_t casync_wait_writable(int fd);
 CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd);
 CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd);
 
 /* A stackless task's step function is called again and again until it returns something else than
-   CASYNC_WAITING; each time it goes on where it was. What must outlive an await lives in the struct, not
-   in local variables.
+   CASYNC_WAITING; each time it goes on where it was. What must outlive an await lives in the
+   struct, not in local variables.
 
        typedef struct { casync_task task; casync_timer_op op; int64_t n; } ticker;
        static int64_t tick(casync_task *task) {
@@ -944,65 +970,67 @@ CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *
 
    CASYNC_AWAIT(task, result, future) awaits and assigns the result; `future` is evaluated once.
    CASYNC_YIELD(task, result) lets the others run for a turn. One of these a line, and none inside a
-   switch of yours: the task would not find its way back, which is CASYNC_INVALID_STATE. A step may return
-   early with its result; CASYNC_END is needed once, at its end. */
+   switch of yours: the task would not find its way back, which is CASYNC_INVALID_STATE. A step may
+   return early with its result; CASYNC_END is needed once, at its end. */
 #define CASYNC_WAITING ((int64_t)-5100)
-#define CASYNC_BEGIN(task)                                                                                   \
-    switch ((task)->line) {                                                                                  \
+#define CASYNC_BEGIN(task)                                                                         \
+    switch ((task)->line) {                                                                        \
     case 0:
-#define CASYNC_AWAIT(task, outcome, awaited)                                                                 \
-    do {                                                                                                     \
-        (task)->line = __LINE__;                                                                             \
-        if (casync_await_begin((task), (awaited))) return CASYNC_WAITING;                                    \
-        if (0) {                                                                                             \
-        case __LINE__:;                                                                                      \
-        }                                                                                                    \
-        (outcome) = casync_await_end(task);                                                                  \
+#define CASYNC_AWAIT(task, outcome, awaited)                                                       \
+    do {                                                                                           \
+        (task)->line = __LINE__;                                                                   \
+        if (casync_await_begin((task), (awaited))) return CASYNC_WAITING;                          \
+        if (0) {                                                                                   \
+        case __LINE__:;                                                                            \
+        }                                                                                          \
+        (outcome) = casync_await_end(task);                                                        \
     } while (0)
 #define CASYNC_YIELD(task, outcome) CASYNC_AWAIT(task, outcome, NULL)
-#define CASYNC_END(task, outcome)                                                                            \
-    return (outcome);                                                                                        \
-    default:                                                                                                 \
-        return CASYNC_INVALID_STATE;                                                                         \
+#define CASYNC_END(task, outcome)                                                                  \
+    return (outcome);                                                                              \
+    default:                                                                                       \
+        return CASYNC_INVALID_STATE;                                                               \
         }
 
-/* What CASYNC_AWAIT is made of: must the task wait for the future (NULL: for a turn)? And the result. */
+/* What CASYNC_AWAIT is made of: must the task wait for the future (NULL: for a turn)? And the
+   result. */
 CASYNC_API bool casync_await_begin(casync_task *task, casync_future *future);
 CASYNC_API int64_t casync_await_end(casync_task *task);
 
-/* The task's name: what casync_task_set_name or the desc said, else "task". The string is not copied.
-   -ENOMEM. */
+/* The task's name: what casync_task_set_name or the desc said, else "task". The string is not
+   copied. -ENOMEM. */
 CASYNC_API const char *casync_task_name(const casync_task *task);
 CASYNC_API int64_t casync_task_set_name(casync_task *task, const char *name);
 
-/* The most bytes of its stack that a stackful task has used so far, or that a task did which had the stack
-   before; 0 for a stackless one. Costs a walk over its used pages. */
+/* The most bytes of its stack that a stackful task has used so far, or that a task did which had
+   the stack before; 0 for a stackless one. Costs a walk over its used pages. */
 CASYNC_API size_t casync_task_stack_used(const casync_task *task);
 
 /* A value that each task has for itself, asyncio's ContextVar: a task begins with those of the task
-   that made it. A static object of yours; its address is its name. Callbacks, and the tasks of a server's
-   connections, begin with none. */
+   that made it. A static object of yours; its address is its name. Callbacks, and the tasks of a
+   server's connections, begin with none. */
 typedef struct casync_context_var {
     void *default_value;
 } casync_context_var;
 
 /* The current task's value; default_value if it has none, or if no task runs. */
 CASYNC_API void *casync_context_get(const casync_context_var *var);
-/* Sets it, for the current task and those it makes from now on. -EPERM outside of a task, -ENOMEM. */
+/* Sets it, for the current task and those it makes from now on. -EPERM outside of a task,
+   -ENOMEM. */
 CASYNC_API int64_t casync_context_set(const casync_context_var *var, void *value);
 
-/* Writes to a descriptor what every live task of the loop waits for, and who awaits it; tasks that failed and
-   whose handles nobody has asked or released; the streams, servers and datagram sockets that are open; and
-   how many calls the default pool has. 0, or an error of write(2). */
+/* Writes to a descriptor what every live task of the loop waits for, and who awaits it; tasks that
+   failed and whose handles nobody has asked or released; the streams, servers and datagram sockets
+   that are open; and how many calls the default pool has. 0, or an error of write(2). */
 CASYNC_API int64_t casync_dump(casync_loop *loop, int fd);
-/* The same to stderr whenever the signal comes, SIGUSR1 say. End it by casync_signal_stop. Errors of
-   casync_signal_start. Does not keep casync_run_until_idle running. */
+/* The same to stderr whenever the signal comes, SIGUSR1 say. End it by casync_signal_stop. Errors
+   of casync_signal_start. Does not keep casync_run_until_idle running. */
 CASYNC_API int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum);
 
-/* Lets a stack overflow of a task end the process with a message that names the task: installs a handler
-   for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where they went. For
-   programs that do not use casync_run, which does this by itself: call it in each thread that runs tasks.
-   -ENOMEM. */
+/* Lets a stack overflow of a task end the process with a message that names the task: installs a
+   handler for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where
+   they went. For programs that do not use casync_run, which does this by itself: call it in each
+   thread that runs tasks. -ENOMEM. */
 CASYNC_API int64_t casync_report_overflow(void);
 
 /* A coroutine that gives values one by one: an asynchronous generator. Yours. */
@@ -1018,22 +1046,24 @@ typedef struct casync_generator {
    casync_spawn_with. */
 CASYNC_API int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
                                           casync_coroutine coroutine, void *arg);
-/* In the coroutine: hands `value` to the consumer and waits until the next is asked for. -ECANCELED when the
-   generator is closed: clean up and return. */
+/* In the coroutine: hands `value` to the consumer and waits until the next is asked for. -ECANCELED
+   when the generator is closed: clean up and return. */
 CASYNC_WAITS int64_t casync_generator_yield(casync_generator *generator, void *value);
-/* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one. -EBUSY
-   if another task waits for it. If cancelled, the generator is cancelled with it. */
+/* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one.
+   -EBUSY if another task waits for it. If cancelled, the generator is cancelled with it. */
 CASYNC_WAITS int64_t casync_generator_next(casync_generator *generator, void **value);
-/* The same as a future: 1, with the value in ptr. One at a time; cancelling it leaves the generator alone. */
+/* The same as a future: 1, with the value in ptr. One at a time; cancelling it leaves the generator
+   alone. */
 CASYNC_API casync_future *casync_generator_next_op(casync_generator *generator);
-/* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned. Needed
-   once, also after its end. */
+/* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned.
+   Needed once, also after its end. */
 CASYNC_WAITS int64_t casync_generator_close(casync_generator *generator);
 
 /* >> structured concurrency (API) ------------------------------------------------------------- */
 
 /* One of several futures that are waited for together, much as a struct pollfd is to poll(2): set
-   `future`, leave the rest zeroed. Arrays of these are yours, and must live until the wait is over. */
+   `future`, leave the rest zeroed. Arrays of these are yours, and must live until the wait is
+   over. */
 typedef struct casync_waiter {
     casync_job job; /* private */
     casync_future *future;
@@ -1051,29 +1081,30 @@ typedef struct casync_wait_set {
 } casync_wait_set;
 
 /* Waits for all. 0, or the first error, as soon as it happens (the others then go on), or with
-   CASYNC_RETURN_ERRORS 0 in any case. Results are in the futures, which count as retrieved. Cancelling
-   it cancels them all, and waits for them. */
+   CASYNC_RETURN_ERRORS 0 in any case. Results are in the futures, which count as retrieved.
+   Cancelling it cancels them all, and waits for them. */
 enum casync_gather_mode { CASYNC_FIRST_ERROR = 16, CASYNC_RETURN_ERRORS };
 CASYNC_WAITS int64_t casync_gather(casync_waiter *waiters, size_t count, int mode);
-CASYNC_API casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
-                                           size_t count, int mode);
+CASYNC_API casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set,
+                                           casync_waiter *waiters, size_t count, int mode);
 
-/* Waits until one is done, until one failed (or all are done), or until all are done; at most `timeout`
-   nanoseconds (CASYNC_FOREVER: no limit). Returns how many are done: ask each by casync_future_done.
-   Cancels none. -EINVAL for no futures. */
+/* Waits until one is done, until one failed (or all are done), or until all are done; at most
+   `timeout` nanoseconds (CASYNC_FOREVER: no limit). Returns how many are done: ask each by
+   casync_future_done. Cancels none. -EINVAL for no futures. */
 enum casync_wait_mode { CASYNC_ALL_COMPLETED, CASYNC_FIRST_COMPLETED, CASYNC_FIRST_EXCEPTION };
 CASYNC_WAITS int64_t casync_wait(casync_waiter *waiters, size_t count, int mode, int64_t timeout);
-CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
-                                         size_t count, int mode, int64_t timeout);
+CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set,
+                                         casync_waiter *waiters, size_t count, int mode,
+                                         int64_t timeout);
 
-/* Waits until at least one is done, then cancels the others, operations above all: those did not happen.
-   Returns how many were done, which may be more than one, when none is pending any more. Cancelled, it
-   cancels all. */
+/* Waits until at least one is done, then cancels the others, operations above all: those did not
+   happen. Returns how many were done, which may be more than one, when none is pending any more.
+   Cancelled, it cancels all. */
 CASYNC_WAITS int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
 
-/* The futures in the order in which they are done. Start once, then call next: 1 and *future, or 0 when there
-   are no more; -ECANCELED, -EBUSY if another task asks. next_op's future has it in ptr. Stop takes what is
-   left out of the wait; needed unless next returned 0. */
+/* The futures in the order in which they are done. Start once, then call next: 1 and *future, or 0
+   when there are no more; -ECANCELED, -EBUSY if another task asks. next_op's future has it in ptr.
+   Stop takes what is left out of the wait; needed unless next returned 0. */
 typedef struct casync_completion {
     casync_wait_set set; /* private, as is the rest */
     casync_link done;
@@ -1085,8 +1116,8 @@ CASYNC_WAITS int64_t casync_completion_next(casync_completion *completion, casyn
 CASYNC_API casync_future *casync_completion_next_op(casync_completion *completion);
 CASYNC_API void casync_completion_stop(casync_completion *completion);
 
-/* Awaits the future, at most `timeout` nanoseconds; then it is cancelled, and -ETIMEDOUT returned when it
-   is done (its result, if it took none notice). */
+/* Awaits the future, at most `timeout` nanoseconds; then it is cancelled, and -ETIMEDOUT returned
+   when it is done (its result, if it took none notice). */
 CASYNC_WAITS int64_t casync_wait_for(casync_future *future, int64_t timeout);
 
 /* Awaits the future, but cancelling the wait does not cancel it. */
@@ -1105,10 +1136,10 @@ CASYNC_API casync_future *casync_shield_op(casync_shielded *shielded, casync_fut
        n = casync_read(stream, buffer, sizeof buffer);
        n = casync_timeout_end(&limit, n);                      -ETIMEDOUT if it took longer
 
-   When time is up the task is cancelled; end turns the -ECANCELED that came of it, given as `result`, into
-   -ETIMEDOUT, unless somebody else asked for it too. Any other result it returns as it is. For both kinds
-   of task. begin: -EPERM outside of a task; -ENOMEM. reschedule sets a new limit, from now on, and
-   CASYNC_INVALID_STATE once time was up. CASYNC_FOREVER is no limit. */
+   When time is up the task is cancelled; end turns the -ECANCELED that came of it, given as
+   `result`, into -ETIMEDOUT, unless somebody else asked for it too. Any other result it returns as
+   it is. For both kinds of task. begin: -EPERM outside of a task; -ENOMEM. reschedule sets a new
+   limit, from now on, and CASYNC_INVALID_STATE once time was up. CASYNC_FOREVER is no limit. */
 typedef struct casync_timeout {
     casync_timer timer; /* private, as is the rest */
     casync_task *task;
@@ -1120,8 +1151,9 @@ CASYNC_API int64_t casync_timeout_end(casync_timeout *timeout, int64_t result);
 CASYNC_API int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay);
 CASYNC_API bool casync_timeout_expired(const casync_timeout *timeout);
 
-/* Tasks that end before the block that made them does. Yours; between begin and end it belongs to the
-   current task, its parent. When a child fails, the other children and the parent's block are cancelled.
+/* Tasks that end before the block that made them does. Yours; between begin and end it belongs to
+   the current task, its parent. When a child fails, the other children and the parent's block are
+   cancelled.
 
        casync_task_group group;
        casync_task_group_begin(&group);
@@ -1129,14 +1161,15 @@ CASYNC_API bool casync_timeout_expired(const casync_timeout *timeout);
        casync_task_group_spawn(&group, fetch, "b");
        result = casync_task_group_end(&group, 0);
 
-   `end` gets the block's own result; if that is an error the children are cancelled. It waits for all of
-   them, also when it is cancelled itself, and returns the block's result, or the first error of a child; then
-   errors[] has the errors in the order in which they happened (the first CASYNC_GROUP_ERRORS of error_count;
-   the block's own comes last). begin: -EPERM outside of a task, -ENOMEM. end: for the task that began; call
-   it once: a task that ends without it is told to the exception handler, and its children are cancelled. A
-   child that awaits a parent which waits for it there gets -EDEADLK, whatever its time limit. spawn:
-   the handle is the group's, good until the child has ended; NULL if there is no memory, or no more children
-   may come (after end, or a failure). */
+   `end` gets the block's own result; if that is an error the children are cancelled. It waits for
+   all of them, also when it is cancelled itself, and returns the block's result, or the first error
+   of a child; then errors[] has the errors in the order in which they happened (the first
+   CASYNC_GROUP_ERRORS of error_count; the block's own comes last). begin: -EPERM outside of a task,
+   -ENOMEM. end: for the task that began; call it once: a task that ends without it is told to the
+   exception handler, and its children are cancelled. A child that awaits a parent which waits for
+   it there gets -EDEADLK, whatever its time limit. spawn: the handle is the group's, good until the
+   child has ended; NULL if there is no memory, or no more children may come (after end, or a
+   failure). */
 #define CASYNC_GROUP_ERRORS 8
 typedef struct casync_task_group {
     int64_t errors[CASYNC_GROUP_ERRORS]; /* read-only */
@@ -1149,39 +1182,44 @@ typedef struct casync_task_group {
     bool ending, aborting, parent_cancelled;
 } casync_task_group;
 CASYNC_API int64_t casync_task_group_begin(casync_task_group *group);
-CASYNC_API casync_task *casync_task_group_spawn(casync_task_group *group, casync_coroutine coroutine,
-                                                void *arg);
-CASYNC_API int64_t casync_task_group_spawn_with(casync_task_group *group, const casync_task_desc *desc,
-                                                casync_task **task);
-/* The same for a stackless task; errors of casync_task_start, -ENOMEM, CASYNC_INVALID_STATE. The task's
-   future is closed by the group. */
-CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task *task, casync_step step);
+CASYNC_API casync_task *casync_task_group_spawn(casync_task_group *group,
+                                                casync_coroutine coroutine, void *arg);
+CASYNC_API int64_t casync_task_group_spawn_with(casync_task_group *group,
+                                                const casync_task_desc *desc, casync_task **task);
+/* The same for a stackless task; errors of casync_task_start, -ENOMEM, CASYNC_INVALID_STATE. The
+   task's future is closed by the group. */
+CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task *task,
+                                           casync_step step);
 CASYNC_WAITS int64_t casync_task_group_end(casync_task_group *group, int64_t result);
 CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result);
 
 /* >> sync primitives (API) -------------------------------------------------------------------- */
 
-/* How the tasks of one loop wait for each other: asyncio's locks and queues, with its names and meaning. The
-   rules are the same for all:
+/* How the tasks of one loop wait for each other: asyncio's locks and queues, with its names and
+   meaning. The rules are the same for all:
 
-   1. The structs are yours, and ready to use when they are zeroed: a lock is free, an event not set, a
-      semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct in whatever
-      state. Only a queue needs a close. A struct must outlive those who wait for it.
-   2. x() waits: it is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already if there
-      is nothing to wait for: for stackless tasks, gather, select, callbacks; with casync_wait_for it has a
-      time limit. It belongs to the loop that this thread runs; where none runs, to wait is -EPERM. All else
-      has an immediate result, and may be called from tasks and callbacks alike, in the loop's thread.
-   3. Who comes first is served first. What becomes free is handed at once to the first who waits for it,
-      and nobody can come between.
-   4. So an operation that is done has had its effect, also if its task is cancelled before it goes on: the
-      task has the lock, or the item. One that is cancelled, or closed, while pending has had none.
-   5. What would have to wait, in a form that does not, is -EAGAIN. What the state does not allow (the
-      release of a lock that is free, a task_done too many) is CASYNC_INVALID_STATE, and changes nothing.
+   1. The structs are yours, and ready to use when they are zeroed: a lock is free, an event not
+      set, a semaphore at 0, a queue without limit. What needs a parameter has an init, for a struct
+      in whatever state. Only a queue needs a close. A struct must outlive those who wait for it.
+   2. x() waits: it is for stackful tasks, elsewhere -EPERM. x_op() returns a future, done already
+      if there is nothing to wait for: for stackless tasks, gather, select, callbacks; with
+      casync_wait_for it has a time limit. It belongs to the loop that this thread runs; where none
+      runs, to wait is -EPERM. All else has an immediate result, and may be called from tasks and
+      callbacks alike, in the loop's thread.
+   3. Who comes first is served first. What becomes free is handed at once to the first who waits
+      for it, and nobody can come between.
+   4. So an operation that is done has had its effect, also if its task is cancelled before it goes
+      on: the task has the lock, or the item. One that is cancelled, or closed, while pending has
+      had none.
+   5. What would have to wait, in a form that does not, is -EAGAIN. What the state does not allow
+      (the release of a lock that is free, a task_done too many) is CASYNC_INVALID_STATE, and
+      changes nothing.
 
-   Costs: no system call; and no allocation but for a queue's items. All are O(1), but for O(log n) in a
-   priority queue, and for whoever wakes n others. */
+   Costs: no system call; and no allocation but for a queue's items. All are O(1), but for O(log n)
+   in a priority queue, and for whoever wakes n others. */
 
-/* Something that has happened, or not yet. Set lets all who wait go on, and all who come until clear. */
+/* Something that has happened, or not yet. Set lets all who wait go on, and all who come until
+   clear. */
 typedef struct casync_event {
     casync_link waiting; /* private */
     bool set;            /* private */
@@ -1192,8 +1230,9 @@ CASYNC_API bool casync_event_is_set(const casync_event *event);
 CASYNC_WAITS int64_t casync_event_wait(casync_event *event);
 CASYNC_API casync_future *casync_event_wait_op(casync_event *event, casync_op *op);
 
-/* A lock, which one holds at a time. As in asyncio it has no owner: anybody may release it, and who holds it
-   and acquires it again waits for ever. acquire_timeout: -ETIMEDOUT after so many nanoseconds. */
+/* A lock, which one holds at a time. As in asyncio it has no owner: anybody may release it, and who
+   holds it and acquires it again waits for ever. acquire_timeout: -ETIMEDOUT after so many
+   nanoseconds. */
 typedef struct casync_lock {
     casync_link waiting; /* private */
     bool locked;         /* private */
@@ -1205,8 +1244,8 @@ CASYNC_API int64_t casync_lock_try_acquire(casync_lock *lock);
 CASYNC_API int64_t casync_lock_release(casync_lock *lock);
 CASYNC_API bool casync_lock_locked(const casync_lock *lock);
 
-/* A lock that many hold for reading, or one for writing. A reader that comes after a writer waits behind it,
-   so neither starves. release gives back either. */
+/* A lock that many hold for reading, or one for writing. A reader that comes after a writer waits
+   behind it, so neither starves. release gives back either. */
 typedef struct casync_rwlock {
     casync_link waiting; /* private */
     int64_t readers;     /* read-only: who hold it for reading */
@@ -1220,17 +1259,17 @@ CASYNC_API casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, 
 CASYNC_API int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock);
 CASYNC_API int64_t casync_rwlock_release(casync_rwlock *rwlock);
 
-/* Waits, holding a lock, for others to change what the lock protects. wait releases the lock until it is
-   notified, and holds it again when it returns; also when it was cancelled, so a cancelled wait is not done
-   before it has the lock (closing its future instead gives up the wait without the lock). Look again at what
-   you wait for:
+/* Waits, holding a lock, for others to change what the lock protects. wait releases the lock until
+   it is notified, and holds it again when it returns; also when it was cancelled, so a cancelled
+   wait is not done before it has the lock (closing its future instead gives up the wait without the
+   lock). Look again at what you wait for:
 
        while (result >= 0 && !ready) result = casync_condition_wait(&condition);
 
-   notify wakes the first n of those who wait and returns how many it woke; they go on, one after the other,
-   when you have released the lock. A notification whose receiver is cancelled before it has the lock goes
-   to the next. Who waits or notifies must hold the lock, else CASYNC_INVALID_STATE. -EINVAL for n < 0.
-   Several conditions may share a lock. */
+   notify wakes the first n of those who wait and returns how many it woke; they go on, one after
+   the other, when you have released the lock. A notification whose receiver is cancelled before it
+   has the lock goes to the next. Who waits or notifies must hold the lock, else
+   CASYNC_INVALID_STATE. -EINVAL for n < 0. Several conditions may share a lock. */
 typedef struct casync_condition {
     casync_link waiting; /* private */
     casync_lock *lock;   /* read-only */
@@ -1241,9 +1280,9 @@ CASYNC_API casync_future *casync_condition_wait_op(casync_condition *condition, 
 CASYNC_API int64_t casync_condition_notify(casync_condition *condition, int64_t n);
 CASYNC_API int64_t casync_condition_notify_all(casync_condition *condition);
 
-/* A number that acquire takes 1 from, once it is not 0, and release adds 1 to; not above `bound`, if that is
-   not 0 (asyncio's BoundedSemaphore(n) is value n, bound n): then CASYNC_INVALID_STATE. init: -EINVAL for
-   less than 0, or more than the bound. */
+/* A number that acquire takes 1 from, once it is not 0, and release adds 1 to; not above `bound`,
+   if that is not 0 (asyncio's BoundedSemaphore(n) is value n, bound n): then CASYNC_INVALID_STATE.
+   init: -EINVAL for less than 0, or more than the bound. */
 typedef struct casync_semaphore {
     casync_link waiting; /* private */
     int64_t value;       /* read-only */
@@ -1256,9 +1295,10 @@ CASYNC_API int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore);
 CASYNC_API int64_t casync_semaphore_release(casync_semaphore *semaphore);
 CASYNC_API bool casync_semaphore_locked(const casync_semaphore *semaphore);
 
-/* Where `parties` tasks wait until all have come, again and again. The result of wait is a number, from 0 in
-   the order in which they came. reset sends those who wait away with CASYNC_BROKEN_BARRIER; abort these,
-   and all who come until a reset. Who is cancelled just counts no more. init: -EINVAL for less than one. */
+/* Where `parties` tasks wait until all have come, again and again. The result of wait is a number,
+   from 0 in the order in which they came. reset sends those who wait away with
+   CASYNC_BROKEN_BARRIER; abort these, and all who come until a reset. Who is cancelled just counts
+   no more. init: -EINVAL for less than one. */
 typedef struct casync_barrier {
     casync_link waiting; /* private */
     int64_t parties;     /* read-only */
@@ -1271,8 +1311,8 @@ CASYNC_API casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync
 CASYNC_API void casync_barrier_reset(casync_barrier *barrier);
 CASYNC_API void casync_barrier_abort(casync_barrier *barrier);
 
-/* Go's WaitGroup: a count of what is still to be done, and those who wait for it to be 0. add: -EINVAL for
-   less than 0, or too much. done takes one off, CASYNC_INVALID_STATE at 0. */
+/* Go's WaitGroup: a count of what is still to be done, and those who wait for it to be 0. add:
+   -EINVAL for less than 0, or too much. done takes one off, CASYNC_INVALID_STATE at 0. */
 typedef struct casync_wait_group {
     casync_link waiting; /* private */
     int64_t count;       /* read-only */
@@ -1282,10 +1322,10 @@ CASYNC_API int64_t casync_wait_group_done(casync_wait_group *group);
 CASYNC_WAITS int64_t casync_wait_group_wait(casync_wait_group *group);
 CASYNC_API casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op);
 
-/* Something to be done once, by the first who needs it. begin waits until it is done and returns 0, or
-   returns 1: then it is yours to do, and to say by `end` how it went: with a result below 0 it is not done,
-   and the next who waits is asked. end: CASYNC_INVALID_STATE if nobody is at it. call is both, around a
-   coroutine, whose error it returns; 0 otherwise. */
+/* Something to be done once, by the first who needs it. begin waits until it is done and returns 0,
+   or returns 1: then it is yours to do, and to say by `end` how it went: with a result below 0 it
+   is not done, and the next who waits is asked. end: CASYNC_INVALID_STATE if nobody is at it. call
+   is both, around a coroutine, whose error it returns; 0 otherwise. */
 typedef struct casync_once {
     casync_link waiting; /* private */
     bool doing, done;    /* read-only */
@@ -1299,7 +1339,8 @@ CASYNC_WAITS int64_t casync_once_call(casync_once *once, casync_coroutine corout
 enum casync_queue_order {
     CASYNC_QUEUE_FIFO,    /* first in, first out */
     CASYNC_QUEUE_LIFO,    /* last in, first out */
-    CASYNC_QUEUE_PRIORITY /* by compare, as in qsort: the least first; first in, first out among equals */
+    CASYNC_QUEUE_PRIORITY /* by compare, as in qsort: the least first; first in, first out among
+                             equals */
 };
 
 typedef struct casync_queue_desc {
@@ -1310,21 +1351,21 @@ typedef struct casync_queue_desc {
 
 /* A queue of pointers, which stay yours.
 
-   put waits while there are maxsize items, get while there is none. An item that somebody waits for goes
-   to him at once, past the others' order. get gives the item in *item, get_op in future.ptr. The _timeout
-   forms return -ETIMEDOUT after so many nanoseconds, with nothing put or got.
+   put waits while there are maxsize items, get while there is none. An item that somebody waits for
+   goes to him at once, past the others' order. get gives the item in *item, get_op in future.ptr.
+   The _timeout forms return -ETIMEDOUT after so many nanoseconds, with nothing put or got.
 
-   For each item got, call task_done when its work is done: join waits until that has been said of all that
-   were put. shutdown ends the queue: put is CASYNC_QUEUE_SHUT_DOWN from then on, for those who wait too; get,
-   when it is empty; with `immediate` it is empty at once (a task done each, but the pointers are yours to
-   free: shut it down without, and get_nowait the rest, if you do not have them elsewhere).
+   For each item got, call task_done when its work is done: join waits until that has been said of
+   all that were put. shutdown ends the queue: put is CASYNC_QUEUE_SHUT_DOWN from then on, for those
+   who wait too; get, when it is empty; with `immediate` it is empty at once (a task done each, but
+   the pointers are yours to free: shut it down without, and get_nowait the rest, if you do not have
+   them elsewhere).
 
-   Items are kept in memory of the loop given to init, or, in a zeroed queue, of the loop that runs when it is
-   needed first (-EPERM if none runs). With maxsize it is allocated once, by init, and a put cannot fail;
-   without, it doubles when it is full (put: -ENOMEM), and is kept until close. close is an immediate shutdown
-   that frees it, and may be called again.
-   init: -EINVAL for maxsize < 0, an unknown order, PRIORITY without compare, a closed loop; -ENOMEM. desc
-   may be NULL. */
+   Items are kept in memory of the loop given to init, or, in a zeroed queue, of the loop that runs
+   when it is needed first (-EPERM if none runs). With maxsize it is allocated once, by init, and a
+   put cannot fail; without, it doubles when it is full (put: -ENOMEM), and is kept until close.
+   close is an immediate shutdown that frees it, and may be called again. init: -EINVAL for maxsize
+   < 0, an unknown order, PRIORITY without compare, a closed loop; -ENOMEM. desc may be NULL. */
 typedef struct casync_queue {
     int64_t maxsize;    /* read-only */
     int64_t unfinished; /* read-only: items put and not said to be done */
@@ -1337,7 +1378,8 @@ typedef struct casync_queue {
     size_t first, count, capacity;
     uint64_t sequence;
 } casync_queue;
-CASYNC_API int64_t casync_queue_init(casync_loop *loop, casync_queue *queue, const casync_queue_desc *desc);
+CASYNC_API int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
+                                     const casync_queue_desc *desc);
 CASYNC_API void casync_queue_close(casync_queue *queue);
 CASYNC_WAITS int64_t casync_queue_put(casync_queue *queue, void *item);
 CASYNC_WAITS int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout);
@@ -1370,10 +1412,11 @@ struct casync_address {
 
 /* The address in words: "127.0.0.1:80", "[::1]:80", "/run/x.sock", "@abstract", "" for an unnamed
    socket. Returns text. */
-CASYNC_API const char *casync_address_text(const casync_address *address, char text[CASYNC_ADDRESS_TEXT]);
+CASYNC_API const char *casync_address_text(const casync_address *address,
+                                           char text[CASYNC_ADDRESS_TEXT]);
 
-/* Makes an address of a numeric host ("127.0.0.1", "::1", "fe80::1%eth0") and a port, or of the path of a
-   Unix socket ("@name" for an abstract one). Errors as casync_connect_start. */
+/* Makes an address of a numeric host ("127.0.0.1", "::1", "fe80::1%eth0") and a port, or of the
+   path of a Unix socket ("@name" for an abstract one). Errors as casync_connect_start. */
 CASYNC_API int64_t casync_address_from_host(casync_address *address, const char *host, int port);
 CASYNC_API int64_t casync_address_from_path(casync_address *address, const char *path);
 
@@ -1387,26 +1430,29 @@ CASYNC_API int casync_address_port(const casync_address *address);
 typedef struct casync_protocol {
     /* The stream is connected: first callback of accepted and connected streams. */
     void (*connection_made)(casync_stream *stream);
-    /* Bytes came (whole frames, with options.framing); they are the library's and go when it returns. */
+    /* Bytes came (whole frames, with options.framing); they are the library's and go when it
+       returns. */
     void (*data_received)(casync_stream *stream, casync_span data);
-    /* BufferedProtocol: where to read to, and that it was read. Used when get_buffer is set, in place of
-       data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with -ENOBUFS, unless its
-       ptr is CASYNC_NOT_NOW: then nothing is read, and it is asked for again in the next turn. After each
-       get_buffer comes exactly one buffer_updated, with size 0 if nothing was read. */
+    /* BufferedProtocol: where to read to, and that it was read. Used when get_buffer is set, in
+       place of data_received; size_hint as in asyncio. A buffer of length 0 ends the stream with
+       -ENOBUFS, unless its ptr is CASYNC_NOT_NOW: then nothing is read, and it is asked for again
+       in the next turn. After each get_buffer comes exactly one buffer_updated, with size 0 if
+       nothing was read. */
     casync_buffer (*get_buffer)(casync_stream *stream, int64_t size_hint);
     void (*buffer_updated)(casync_stream *stream, size_t size);
-    /* The other side will send no more. Return true to keep the stream open for writing; false, or no
-       function: the stream is finished. A protocol that has neither data_received nor get_buffer is told too.
-       If a read operation was ever begun, it is told when such have read all that came before, and not at all
-       when one of them was told of the end; if none was, the bytes that came are dropped. */
+    /* The other side will send no more. Return true to keep the stream open for writing; false, or
+       no function: the stream is finished. A protocol that has neither data_received nor get_buffer
+       is told too. If a read operation was ever begun, it is told when such have read all that came
+       before, and not at all when one of them was told of the end; if none was, the bytes that came
+       are dropped. */
     bool (*eof_received)(casync_stream *stream);
     /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
     void (*pause_writing)(casync_stream *stream);
     void (*resume_writing)(casync_stream *stream);
-    /* The stream ended: error is 0 if it was finished or ended by the other side, -ECONNABORTED if it
-       was aborted, else what went wrong. Last callback, and not after casync_close. The stream is closed
-       already: its struct may be opened again or freed, but for one that a server allocated, which is
-       freed soon after this returns. */
+    /* The stream ended: error is 0 if it was finished or ended by the other side, -ECONNABORTED if
+       it was aborted, else what went wrong. Last callback, and not after casync_close. The stream
+       is closed already: its struct may be opened again or freed, but for one that a server
+       allocated, which is freed soon after this returns. */
     void (*connection_lost)(casync_stream *stream, int64_t error);
 } casync_protocol;
 
@@ -1415,10 +1461,13 @@ typedef struct casync_stream_options {
     void *user;                    /* stream->user */
     size_t high_water, low_water;  /* bytes queued; default 64 KiB and a quarter of high_water */
     size_t read_limit;             /* longest frame; default 64 KiB. See casync_read_until_op */
-    const casync_framing *framing; /* data_received (not get_buffer) gets frames; must outlive the stream */
+    const casync_framing *framing; /* data_received (not get_buffer) gets frames; must outlive
+                                      the stream */
     bool start_paused;             /* do not read until casync_resume_reading */
-    bool keep_fd;                  /* the descriptor stays yours: it is never closed with the stream */
-    bool accepted; /* the descriptor is one that casync_listen_desc.accepted gave: it needs no preparation */
+    bool keep_fd;                  /* the descriptor stays yours: it is never closed with the
+                                      stream */
+    bool accepted;    /* the descriptor is one that casync_listen_desc.accepted gave: it needs no
+                      preparation */
     bool receive_fds; /* accept passed descriptors (Unix sockets); see casync_receive_fd */
     bool nagle;       /* leave Nagle's algorithm on (TCP); casync turns it off, as asyncio does */
     int keepalive;    /* seconds of idleness before TCP probes, up to 32,767; 0: no keepalive */
@@ -1426,8 +1475,8 @@ typedef struct casync_stream_options {
 
 typedef struct casync_filter casync_filter;
 
-/* A stream of bytes over a descriptor: TCP, Unix, a pipe. Yours, zeroed at first. It reads either by a
-   protocol with data_received or get_buffer, or by read operations. 288 bytes at most. */
+/* A stream of bytes over a descriptor: TCP, Unix, a pipe. Yours, zeroed at first. It reads either
+   by a protocol with data_received or get_buffer, or by read operations. 288 bytes at most. */
 struct casync_stream {
     casync_watcher watcher;          /* private, but for the descriptor: stream->watcher.fd */
     const casync_protocol *protocol; /* read-only */
@@ -1437,31 +1486,37 @@ struct casync_stream {
     /* private from here on */
     struct casync__connection *connection; /* if a server allocated it, else NULL */
     struct casync__unix_connect *retried;  /* a connect that is tried again, or NULL */
-    struct casync__input *input; /* bytes read and not yet asked for, frames in the making; or NULL */
-    struct casync__input *lent;  /* an earlier input, in which the frame last read still is; or NULL */
+    struct casync__input *input; /* bytes read and not yet asked for, frames in the making; or
+                                    NULL */
+    struct casync__input *lent;  /* an earlier input, in which the frame last read still is; or
+                                    NULL */
     size_t read_limit;
     const casync_framing *framing;
     size_t high_water, low_water;
     casync_op *reading;                    /* the read that waits */
-    casync_link waiting;                   /* connect, drain, write_all and finish operations that wait */
+    casync_link waiting;                   /* connect, drain, write_all and finish operations
+                                              that wait */
     struct casync__passed_fds *passed_fds; /* that came and were not asked for yet; or NULL */
     int32_t error;
     uint32_t flags;
 };
 
-/* Makes a stream of a connected descriptor, which becomes the library's (it is made non-blocking and
-   close-on-exec; on an error it stays yours). protocol and options may be NULL. connection_made is not
-   called: the stream is open when this returns. Errors: -EALREADY if the stream is open, -EPERM for
-   regular files (always ready: read(2) them), -EBADF, -EEXIST, -EINVAL, -ENOMEM. */
+/* Makes a stream of a connected descriptor, which becomes the library's (it is made non-blocking
+   and close-on-exec; on an error it stays yours). protocol and options may be NULL. connection_made
+   is not called: the stream is open when this returns. Errors: -EALREADY if the stream is open,
+   -EPERM for regular files (always ready: read(2) them), -EBADF, -EEXIST, -EINVAL, -ENOMEM. */
 CASYNC_API int64_t casync_stream_open(casync_loop *loop, casync_stream *stream, int fd,
-                                      const casync_protocol *protocol, const casync_stream_options *options);
+                                      const casync_protocol *protocol,
+                                      const casync_stream_options *options);
 
 /* Two streams joined: by socketpair(2), or by pipe(2) from writer to reader. Errors as stream_open,
    and -EMFILE. */
 CASYNC_API int64_t casync_socketpair(casync_loop *loop, casync_stream *a, casync_stream *b,
-                                     const casync_protocol *protocol, const casync_stream_options *options);
+                                     const casync_protocol *protocol,
+                                     const casync_stream_options *options);
 CASYNC_API int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
-                               const casync_protocol *protocol, const casync_stream_options *options);
+                               const casync_protocol *protocol,
+                               const casync_stream_options *options);
 
 typedef struct casync_connect_desc {
     const char *host; /* "127.0.0.1", "::1", "fe80::1%eth0": numeric; NULL: loopback */
@@ -1469,16 +1524,17 @@ typedef struct casync_connect_desc {
     const char *path;                     /* a Unix socket instead; "@name" for an abstract one */
     const char *local_host;               /* bind to this address first, or NULL */
     int local_port;                       /* 0: any */
-    const casync_protocol *protocol;      /* connection_made, or connection_lost with the error, follows */
+    const casync_protocol *protocol;      /* connection_made, or connection_lost with the error,
+                                             follows */
     const casync_stream_options *options; /* or NULL */
 } casync_connect_desc;
 
-/* Connects. _start tells the protocol; _op's future is done with 0; the others wait (in stackful tasks). The
-   stream may be closed before it
-   is connected. A Unix socket whose listener has no place for it tries again until there is one. Errors at
-   once, or later: CASYNC_NOT_NUMERIC for a host that is a name, -EINVAL for a bad address or port, or a path
-   that is too long, -EALREADY if the stream is open, and those of socket(2), bind(2) and connect(2).
-   When connect_op fails the stream is closed. */
+/* Connects. _start tells the protocol; _op's future is done with 0; the others wait (in stackful
+   tasks). The stream may be closed before it is connected. A Unix socket whose listener has no
+   place for it tries again until there is one. Errors at once, or later: CASYNC_NOT_NUMERIC for a
+   host that is a name, -EINVAL for a bad address or port, or a path that is too long, -EALREADY if
+   the stream is open, and those of socket(2), bind(2) and connect(2). When connect_op fails the
+   stream is closed. */
 CASYNC_API int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
                                         const casync_connect_desc *desc);
 CASYNC_API casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
@@ -1488,24 +1544,27 @@ CASYNC_WAITS int64_t casync_connect(casync_loop *loop, casync_stream *stream,
 CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
                                             const casync_connect_desc *desc, int64_t timeout);
 
-/* Reading; one operation at a time a stream, a second is -EBUSY. The forms without _op wait: they are for
-   stackful tasks (else -EPERM). With a protocol that has data_received or get_buffer they are
-   CASYNC_INVALID_STATE. read: 1 to size bytes, as soon as there are any; 0 at the end of the stream.
-   read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is cancelled, they are
-   kept for the next read. read_until: up to and with the delimiter (1 to 64 bytes, which must live until
-   then); read_frame: a frame. Both give the bytes in future.ptr, inside the stream's buffer, until the next
-   read, and their number in result (a LENGTH frame without its prefix). When the stream is closed, they
-   stay while there is other work in the ready queue, for 16 turns at most: a task that was to get them still
-   does, also by casync_select and its like, and has them until it waits again. 0 bytes are read at once, as
-   0. Errors: CASYNC_EOF if the stream ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ if it
-   ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the read limit (the bytes stay: read them
-   with casync_read_op), errors of read(2), -ECONNABORTED if this side closed or aborted. A stream without a
-   protocol that ended keeps its descriptor: close it, or finish it. */
-CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer, size_t size);
+/* Reading; one operation at a time a stream, a second is -EBUSY. The forms without _op wait: they
+   are for stackful tasks (else -EPERM). With a protocol that has data_received or get_buffer they
+   are CASYNC_INVALID_STATE. read: 1 to size bytes, as soon as there are any; 0 at the end of the
+   stream. read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is
+   cancelled, they are kept for the next read. read_until: up to and with the delimiter (1 to 64
+   bytes, which must live until then); read_frame: a frame. Both give the bytes in future.ptr,
+   inside the stream's buffer, until the next read, and their number in result (a LENGTH frame
+   without its prefix). When the stream is closed, they stay while there is other work in the ready
+   queue, for 16 turns at most: a task that was to get them still does, also by casync_select and
+   its like, and has them until it waits again. 0 bytes are read at once, as
+   0. Errors: CASYNC_EOF if the stream ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ
+      if it
+   ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the read limit (the bytes stay:
+   read them with casync_read_op), errors of read(2), -ECONNABORTED if this side closed or aborted.
+   A stream without a protocol that ended keeps its descriptor: close it, or finish it. */
+CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer,
+                                         size_t size);
 CASYNC_API casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
                                                  size_t size);
-CASYNC_API casync_future *casync_read_until_op(casync_stream *stream, casync_op *op, const void *delimiter,
-                                               size_t size);
+CASYNC_API casync_future *casync_read_until_op(casync_stream *stream, casync_op *op,
+                                               const void *delimiter, size_t size);
 CASYNC_API casync_future *casync_read_frame_op(casync_stream *stream, casync_op *op,
                                                const casync_framing *framing);
 CASYNC_WAITS int64_t casync_read(casync_stream *stream, void *buffer, size_t size);
@@ -1515,11 +1574,12 @@ CASYNC_WAITS int64_t casync_read_until(casync_stream *stream, const void *delimi
 CASYNC_WAITS int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing,
                                        const void **data);
 /* Within `timeout` nanoseconds, else -ETIMEDOUT: shorthands for a timeout scope. */
-CASYNC_WAITS int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size, int64_t timeout);
+CASYNC_WAITS int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size,
+                                         int64_t timeout);
 CASYNC_WAITS int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer, size_t size,
                                                  int64_t timeout);
-CASYNC_WAITS int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter, size_t size,
-                                               const void **data, int64_t timeout);
+CASYNC_WAITS int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter,
+                                               size_t size, const void **data, int64_t timeout);
 CASYNC_WAITS int64_t casync_read_frame_timeout(casync_stream *stream, const casync_framing *framing,
                                                const void **data, int64_t timeout);
 
@@ -1529,51 +1589,54 @@ CASYNC_API int64_t casync_pause_reading(casync_stream *stream);
 CASYNC_API int64_t casync_resume_reading(casync_stream *stream);
 
 /* Writes never wait. What the socket does not take at once is queued: copied, or referenced until
-   release(arg), unless that is NULL, is called, inside the call if there is nothing to wait for. Returns how
-   many bytes were taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if not connected, -EPIPE
-   after write_eof or finish, -ENOMEM, or what ended the stream (-EPIPE, -ECONNRESET, ...); then, and when
-   fewer bytes were taken, release is not called. release may not close or free the stream. try_write
-   takes what the kernel takes and queues nothing: -EAGAIN if that is nothing. write_frame puts a LENGTH
-   framing's prefix before the data: -EMSGSIZE if the length does not fit; without memory for all of the frame
-   -ENOMEM, and the stream has ended if a part is on its way. -EINVAL for more bytes than PTRDIFF_MAX. Cost:
-   one system call when nothing is queued, else none until the socket is writable. So collect many small
-   writes in an array of spans, and write them as one by writev. */
+   release(arg), unless that is NULL, is called, inside the call if there is nothing to wait for.
+   Returns how many bytes were taken: all, unless memory is short. Errors: CASYNC_INVALID_STATE if
+   not connected, -EPIPE after write_eof or finish, -ENOMEM, or what ended the stream (-EPIPE,
+   -ECONNRESET, ...); then, and when fewer bytes were taken, release is not called. release may not
+   close or free the stream. try_write takes what the kernel takes and queues nothing: -EAGAIN if
+   that is nothing. write_frame puts a LENGTH framing's prefix before the data: -EMSGSIZE if the
+   length does not fit; without memory for all of the frame -ENOMEM, and the stream has ended if a
+   part is on its way. -EINVAL for more bytes than PTRDIFF_MAX. Cost: one system call when nothing
+   is queued, else none until the socket is writable. So collect many small writes in an array of
+   spans, and write them as one by writev. */
 CASYNC_API int64_t casync_write(casync_stream *stream, const void *data, size_t size);
 CASYNC_API int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
                                     casync_release release, void *arg);
 CASYNC_API int64_t casync_writev(casync_stream *stream, const casync_span *spans, size_t count);
 CASYNC_API int64_t casync_try_write(casync_stream *stream, const void *data, size_t size);
-CASYNC_API int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing, const void *data,
-                                      size_t size);
+CASYNC_API int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing,
+                                      const void *data, size_t size);
 
 /* Done (0) when less than the low-water mark is queued, at once unless writing is paused. */
 CASYNC_API casync_future *casync_drain_op(casync_stream *stream, casync_op *op);
 CASYNC_WAITS int64_t casync_drain(casync_stream *stream);
 CASYNC_WAITS int64_t casync_drain_timeout(casync_stream *stream, int64_t timeout);
 
-/* Writes, and waits until the kernel has all of it, and all that was queued before: size. It queues no more
-   than the high-water mark at a time, so the data must live until then; several go one after the other. If it
-   is cancelled, what was queued by then still goes. Errors of casync_write. */
-CASYNC_API casync_future *casync_write_all_op(casync_stream *stream, casync_op *op, const void *data,
-                                              size_t size);
+/* Writes, and waits until the kernel has all of it, and all that was queued before: size. It queues
+   no more than the high-water mark at a time, so the data must live until then; several go one
+   after the other. If it is cancelled, what was queued by then still goes. Errors of
+   casync_write. */
+CASYNC_API casync_future *casync_write_all_op(casync_stream *stream, casync_op *op,
+                                              const void *data, size_t size);
 CASYNC_WAITS int64_t casync_write_all(casync_stream *stream, const void *data, size_t size);
 CASYNC_WAITS int64_t casync_write_all_timeout(casync_stream *stream, const void *data, size_t size,
                                               int64_t timeout);
 
-/* Sets when writing pauses (more than `high` bytes queued) and resumes (`low` or less). (0, 0) pauses
-   at the first queued byte. Takes effect at once: pause_writing or resume_writing may be called.
-   -EINVAL if low > high, CASYNC_INVALID_STATE if the stream is not open. */
+/* Sets when writing pauses (more than `high` bytes queued) and resumes (`low` or less). (0, 0)
+   pauses at the first queued byte. Takes effect at once: pause_writing or resume_writing may be
+   called. -EINVAL if low > high, CASYNC_INVALID_STATE if the stream is not open. */
 CASYNC_API int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low);
 
 /* Sends the end of the stream once what is queued is sent; reading goes on. -EOPNOTSUPP for pipes:
    finish them. */
 CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 
-/* Ends a stream in order: reading stops, what is queued is sent, then the descriptor is closed. _start
-   tells the protocol by connection_lost; _op's future is done with 0 or the error, and the stream
-   is closed then. Until that the struct is the stream's. asyncio's transport.close(). If it is
-   cancelled, the stream is closed at once, and what is lost is reported as by casync_close. When time is up
-   the _timeout form closes the stream too and returns -ETIMEDOUT, which is all the report there is. */
+/* Ends a stream in order: reading stops, what is queued is sent, then the descriptor is closed.
+   _start tells the protocol by connection_lost; _op's future is done with 0 or the error, and the
+   stream is closed then. Until that the struct is the stream's. asyncio's transport.close(). If it
+   is cancelled, the stream is closed at once, and what is lost is reported as by casync_close. When
+   time is up the _timeout form closes the stream too and returns -ETIMEDOUT, which is all the
+   report there is. */
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 CASYNC_API casync_future *casync_finish_op(casync_stream *stream, casync_op *op);
 CASYNC_WAITS int64_t casync_finish(casync_stream *stream);
@@ -1583,14 +1646,14 @@ CASYNC_WAITS int64_t casync_finish_timeout(casync_stream *stream, int64_t timeou
    connection_lost(-ECONNABORTED) follows by the ready queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_abort(casync_stream *stream);
 
-/* Ends a stream now, and what is still queued is lost: asyncio's close() is casync_finish. No callback
-   follows, operations that wait fail with -ECONNABORTED, the descriptor is closed. Lost bytes are reported to
-   the exception handler, as the last act (exception.unsent and .peer; the stream is closed, and may be used
-   again or freed in there), unless they were given up before, by casync_abort or an error. What the kernel
-   has is not counted: it still sends it, but TCP sends a reset, which may drop that, if bytes were received
-   that nobody read. A closed stream may be closed again. The memory of a connection that a server allocated
-   is freed soon after. close_reset makes TCP send a reset (SO_LINGER) instead of its normal end, and reports
-   nothing. */
+/* Ends a stream now, and what is still queued is lost: asyncio's close() is casync_finish. No
+   callback follows, operations that wait fail with -ECONNABORTED, the descriptor is closed. Lost
+   bytes are reported to the exception handler, as the last act (exception.unsent and .peer; the
+   stream is closed, and may be used again or freed in there), unless they were given up before, by
+   casync_abort or an error. What the kernel has is not counted: it still sends it, but TCP sends a
+   reset, which may drop that, if bytes were received that nobody read. A closed stream may be
+   closed again. The memory of a connection that a server allocated is freed soon after. close_reset
+   makes TCP send a reset (SO_LINGER) instead of its normal end, and reports nothing. */
 CASYNC_API void casync_close(casync_stream *stream);
 CASYNC_API void casync_close_reset(casync_stream *stream);
 
@@ -1610,15 +1673,17 @@ CASYNC_API int64_t casync_server_address(const casync_server *server, casync_add
 CASYNC_API int64_t casync_set_nodelay(casync_stream *stream, bool on);
 CASYNC_API int64_t casync_set_keepalive(casync_stream *stream, int seconds);
 
-/* Passes a descriptor over a Unix socket, with at least one byte of data (unix(7)). It is duplicated:
-   yours stays yours. send_fd_frame puts a LENGTH framing's prefix before the data. -EOPNOTSUPP for other
-   streams; errors of dup(2), of casync_write and casync_write_frame. */
+/* Passes a descriptor over a Unix socket, with at least one byte of data (unix(7)). It is
+   duplicated: yours stays yours. send_fd_frame puts a LENGTH framing's prefix before the data.
+   -EOPNOTSUPP for other streams; errors of dup(2), of casync_write and casync_write_frame. */
 CASYNC_API int64_t casync_send_fd(casync_stream *stream, int fd, const void *data, size_t size);
-CASYNC_API int64_t casync_send_fd_frame(casync_stream *stream, int fd, const casync_framing *framing,
-                                        const void *data, size_t size);
+CASYNC_API int64_t casync_send_fd_frame(casync_stream *stream, int fd,
+                                        const casync_framing *framing, const void *data,
+                                        size_t size);
 
-/* The next descriptor that came (options.receive_fds), in the order of the bytes they came with: yours,
-   close-on-exec; -EAGAIN if there is none. A stream in which more than 256 wait ends with -ENOBUFS. */
+/* The next descriptor that came (options.receive_fds), in the order of the bytes they came with:
+   yours, close-on-exec; -EAGAIN if there is none. A stream in which more than 256 wait ends with
+   -ENOBUFS. */
 CASYNC_API int64_t casync_receive_fd(casync_stream *stream);
 
 /* Does the stream keep casync_run_until_idle running? At first it does, whenever it waits for
@@ -1629,8 +1694,8 @@ CASYNC_API void casync_stream_ref(casync_stream *stream, bool referenced);
    of the other: TLS is one. Embed this struct first in yours. All functions return 0 or an error,
    which ends the stream; NULL functions pass things through. */
 struct casync_filter {
-    /* Bytes came from the descriptor: call casync_filter_receive with what the user is to see. Returning
-       CASYNC_EOF tells the user of the end (TLS: close_notify). */
+    /* Bytes came from the descriptor: call casync_filter_receive with what the user is to see.
+       Returning CASYNC_EOF tells the user of the end (TLS: close_notify). */
     int64_t (*received)(casync_filter *filter, casync_span raw);
     /* The descriptor ended. Call casync_filter_receive first if something is left. */
     int64_t (*received_eof)(casync_filter *filter);
@@ -1643,24 +1708,25 @@ struct casync_filter {
     casync_stream *stream; /* set by casync_set_filter */
 };
 
-/* Puts a filter into an open stream. CASYNC_INVALID_STATE if there is one; -EBUSY if bytes were read ahead
-   that nobody has asked for yet: take them with casync_read_op, and judge whether the filter should have
-   them (after a STARTTLS they are an attack). */
+/* Puts a filter into an open stream. CASYNC_INVALID_STATE if there is one; -EBUSY if bytes were
+   read ahead that nobody has asked for yet: take them with casync_read_op, and judge whether the
+   filter should have them (after a STARTTLS they are an attack). */
 CASYNC_API int64_t casync_set_filter(casync_stream *stream, casync_filter *filter);
 /* What a filter hands on, in the callbacks above, or later; but not while the stream's user is in
-   data_received. Less than 0: the stream ended, and may be freed with the filter in it: return that at
-   once. */
+   data_received. Less than 0: the stream ended, and may be freed with the filter in it: return that
+   at once. */
 CASYNC_API int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size);
 CASYNC_API int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size);
 
 typedef struct casync_listen_desc {
     const char *host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
     int port;         /* 0: any free one; see casync_server_address */
-    const char *path; /* a Unix socket instead; "@name" for an abstract one. A socket file that is in the
-                         way is removed, as asyncio does; it is left behind at close */
+    const char *path; /* a Unix socket instead; "@name" for an abstract one. A socket file that
+                         is in the way is removed, as asyncio does; it is left behind at close */
     int fd;           /* with use_fd: a socket that listens or is bound; becomes the library's */
     bool use_fd;
-    bool keep_fd;      /* with use_fd: the descriptor stays yours: it is never closed with the server */
+    bool keep_fd;      /* with use_fd: the descriptor stays yours: it is never closed with the
+                          server */
     bool reuse_port;   /* SO_REUSEPORT: several servers share the port */
     bool ipv6_only;    /* IPV6_V6ONLY */
     bool start_paused; /* do not accept until casync_server_resume (or casync_accept_op) */
@@ -1668,19 +1734,21 @@ typedef struct casync_listen_desc {
     /* What becomes of a connection, one of: */
     const casync_protocol *protocol; /* the library allocates it, and its protocol is told */
     void (*accepted)(casync_server *server, int fd, const casync_address *peer); /* it is yours */
-    casync_coroutine task; /* the library allocates it, and runs this as a task: arg is the connection */
+    casync_coroutine task; /* the library allocates it, and runs this as a task: arg is the
+                              connection */
     casync_step step;      /* the same for a stackless task, with which the connection begins */
     /* none: casync_accept_op takes them */
     /* With a protocol, operations and jobs in a connection's memory must be done or cancelled when
-       connection_lost returns. With a task the connection is finished (see finish_timeout) and freed when the
-       task ends; a task that fails is told to the exception handler (but not when it returns -ECONNABORTED
-       because this side had ended the connection). */
-    size_t conn_size;     /* bytes allocated and zeroed for a connection; default a bare casync_stream */
-    size_t stream_offset; /* where in these its casync_stream is */
+       connection_lost returns. With a task the connection is finished (see finish_timeout) and
+       freed when the task ends; a task that fails is told to the exception handler (but not when it
+       returns -ECONNABORTED because this side had ended the connection). */
+    size_t conn_size;              /* bytes allocated and zeroed for a connection; default a bare
+                             casync_stream */
+    size_t stream_offset;          /* where in these its casync_stream is */
     casync_stream_options options; /* for each connection */
-    /* A task that returned success, or was cancelled, leaves what it wrote to be sent: within this time its
-       connection is finished, else it is aborted, and the exception handler told. Default 30 s; negative: no
-       limit. That of a task that failed is aborted. */
+    /* A task that returned success, or was cancelled, leaves what it wrote to be sent: within this
+       time its connection is finished, else it is aborted, and the exception handler told. Default
+       30 s; negative: no limit. That of a task that failed is aborted. */
     int64_t finish_timeout;
     void *user; /* server->user */
 } casync_listen_desc;
@@ -1701,20 +1769,24 @@ struct casync_server {
 /* Listens. Errors: -EALREADY if the server is open, -EINVAL as casync_connect_start, and those of
    socket(2), bind(2) and listen(2). On EMFILE and its like accepting stops for 100 ms, which the
    exception handler is told; connections that broke before they were accepted are skipped. */
-CASYNC_API int64_t casync_listen(casync_loop *loop, casync_server *server, const casync_listen_desc *desc);
+CASYNC_API int64_t casync_listen(casync_loop *loop, casync_server *server,
+                                 const casync_listen_desc *desc);
 
 /* Takes one connection into `stream`: done with 0. */
-CASYNC_API casync_future *casync_accept_op(casync_server *server, casync_op *op, casync_stream *stream);
+CASYNC_API casync_future *casync_accept_op(casync_server *server, casync_op *op,
+                                           casync_stream *stream);
 CASYNC_WAITS int64_t casync_accept(casync_server *server, casync_stream *stream);
-CASYNC_WAITS int64_t casync_accept_timeout(casync_server *server, casync_stream *stream, int64_t timeout);
+CASYNC_WAITS int64_t casync_accept_timeout(casync_server *server, casync_stream *stream,
+                                           int64_t timeout);
 
 /* Waits until the server is closed: 0. */
 CASYNC_API casync_future *casync_server_join_op(casync_server *server, casync_op *op);
 CASYNC_WAITS int64_t casync_server_join(casync_server *server);
 
-/* Waits until no connection that the server allocated is left, those that are being finished included: 0.
-   Also after casync_server_close, so that a graceful end is close, wait_clients_timeout, and abort_clients if
-   that was -ETIMEDOUT: asyncio's close() and wait_closed(). */
+/* Waits until no connection that the server allocated is left, those that are being finished
+   included: 0. Also after casync_server_close, so that a graceful end is close,
+   wait_clients_timeout, and abort_clients if that was -ETIMEDOUT: asyncio's close() and
+   wait_closed(). */
 CASYNC_API casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op);
 CASYNC_WAITS int64_t casync_server_wait_clients(casync_server *server);
 CASYNC_WAITS int64_t casync_server_wait_clients_timeout(casync_server *server, int64_t timeout);
@@ -1724,12 +1796,12 @@ CASYNC_API int64_t casync_server_pause(casync_server *server);
 CASYNC_API int64_t casync_server_resume(casync_server *server);
 
 /* Stops listening: no connection follows, accept operations fail with -ECONNABORTED. Connections go
-   on, without the server, whose memory may go, or be used again. While it is left as it is, it still leads to
-   its connections. May be called again. */
+   on, without the server, whose memory may go, or be used again. While it is left as it is, it
+   still leads to its connections. May be called again. */
 CASYNC_API void casync_server_close(casync_server *server);
 
-/* Aborts, or finishes in order, all connections that the server allocated; returns how many. Also after
-   casync_server_close. */
+/* Aborts, or finishes in order, all connections that the server allocated; returns how many. Also
+   after casync_server_close. */
 CASYNC_API int64_t casync_server_abort_clients(casync_server *server);
 CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
 
@@ -1738,22 +1810,25 @@ CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 
 /* >> datagrams (API) -------------------------------------------------------------------------- */
 
-/* A protocol: what a datagram socket tells its user, as asyncio's DatagramProtocol does. Any member may
-   be NULL. The table must outlive its sockets. Callbacks may send, pause, close, abort or finish. */
+/* A protocol: what a datagram socket tells its user, as asyncio's DatagramProtocol does. Any member
+   may be NULL. The table must outlive its sockets. Callbacks may send, pause, close, abort or
+   finish. */
 typedef struct casync_datagram_protocol {
-    /* One datagram came, of any length, 0 included; an unnamed Unix socket has an address of size 0. Data
-       and address are the library's and go when it returns. */
-    void (*datagram_received)(casync_datagram *datagram, casync_span data, const casync_address *from);
-    /* Receiving failed, or sending a datagram that was queued: -ECONNREFUSED and the like for what ICMP
-       tells of an earlier one (connected sockets only, see ip(7)), -EMSGSIZE for a queued one that is too
-       long, or one that came and was longer than desc.max_size: it is dropped. The socket goes on.
-       Without a protocol the exception handler hears of these. */
+    /* One datagram came, of any length, 0 included; an unnamed Unix socket has an address of size
+       0. Data and address are the library's and go when it returns. */
+    void (*datagram_received)(casync_datagram *datagram, casync_span data,
+                              const casync_address *from);
+    /* Receiving failed, or sending a datagram that was queued: -ECONNREFUSED and the like for what
+       ICMP tells of an earlier one (connected sockets only, see ip(7)), -EMSGSIZE for a queued one
+       that is too long, or one that came and was longer than desc.max_size: it is dropped. The
+       socket goes on. Without a protocol the exception handler hears of these. */
     void (*error_received)(casync_datagram *datagram, int64_t error);
     /* More than the high-water mark waits to be sent; less than the low-water mark does again. */
     void (*pause_writing)(casync_datagram *datagram);
     void (*resume_writing)(casync_datagram *datagram);
     /* The socket was finished (error 0) or aborted (-ECONNABORTED). Last callback, and not after
-       casync_datagram_close. The socket is closed already: its struct may be opened again or freed. */
+       casync_datagram_close. The socket is closed already: its struct may be opened again or
+       freed. */
     void (*connection_lost)(casync_datagram *datagram, int64_t error);
 } casync_datagram_protocol;
 
@@ -1761,40 +1836,47 @@ typedef struct casync_datagram_protocol {
 typedef struct casync_datagram_desc {
     const char *local_host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
     int local_port;         /* 0: any free one; see casync_datagram_local_address */
-    const char *local_path; /* a Unix socket instead; "@name" for an abstract one. A socket file that is in
-                               the way is removed, as asyncio does; it is left behind at close */
-    /* With a remote address the socket is connected: it sends there by default, and receives from there
-       alone. It is bound then only if a local address is given. */
+    const char *local_path; /* a Unix socket instead; "@name" for an abstract one. A socket file
+                               that is in the way is removed, as asyncio does; it is left behind
+                               at close */
+    /* With a remote address the socket is connected: it sends there by default, and receives from
+       there alone. It is bound then only if a local address is given. */
     const char *remote_host; /* numeric; NULL with a port: loopback */
     int remote_port;
     const char *remote_path;
-    int fd; /* with use_fd: a datagram socket, which becomes the library's; no address above is used then */
+    int fd; /* with use_fd: a datagram socket, which becomes the library's; no address above is
+               used then */
     bool use_fd;
-    bool keep_fd;       /* with use_fd: the descriptor stays yours: it is never closed with the datagram */
+    bool keep_fd;       /* with use_fd: the descriptor stays yours: it is never closed with the
+                           datagram */
     bool reuse_port;    /* SO_REUSEPORT: several sockets share the port */
     bool reuse_address; /* SO_REUSEADDR: also with programs that know that alone; for multicast */
     bool ipv6_only;     /* IPV6_V6ONLY */
     bool broadcast;     /* SO_BROADCAST: may send to broadcast addresses */
     bool start_paused;  /* do not receive until casync_datagram_resume_reading */
-    int receive_buffer, send_buffer; /* bytes for SO_RCVBUF, SO_SNDBUF (socket(7)); 0: the system's default */
-    /* Multicasts are sent by this interface (name or number; NULL: as routes say), over so many hops
-       (default 1, the local network), and to this host's members too unless no_multicast_loop. */
+    int receive_buffer, send_buffer; /* bytes for SO_RCVBUF, SO_SNDBUF (socket(7)); 0: the
+                                        system's default */
+    /* Multicasts are sent by this interface (name or number; NULL: as routes say), over so many
+       hops (default 1, the local network), and to this host's members too unless
+       no_multicast_loop. */
     const char *multicast_interface;
     int multicast_ttl;
     bool no_multicast_loop;
     size_t high_water, low_water; /* bytes queued; default 64 KiB and a quarter of high_water */
     size_t queue_limit;           /* bytes queued at most; default 1 MiB, SIZE_MAX for no limit */
-    size_t max_size; /* the longest datagram the protocol may get, up to 1 MiB; default 64 KiB, which every
-                        UDP datagram fits in, and 256 KiB for Unix sockets. 16 of 64 KiB, or of less, are
-                        received as one batch, of longer ones as many as fit in 1 MiB */
+    size_t max_size; /* the longest datagram the protocol may get, up to 1 MiB; default 64 KiB,
+                        which every UDP datagram fits in, and 256 KiB for Unix sockets. 16 of 64
+                        KiB, or of less, are received as one batch, of longer ones as many as fit
+                        in 1 MiB */
     const casync_datagram_protocol *protocol; /* or NULL */
     void *user;                               /* datagram->user */
 } casync_datagram_desc;
 
-/* A datagram socket: UDP over IPv4 and IPv6, or Unix. Yours, zeroed at first. It receives either by a
-   protocol with datagram_received, or by receive operations. 512 bytes at most. */
+/* A datagram socket: UDP over IPv4 and IPv6, or Unix. Yours, zeroed at first. It receives either by
+   a protocol with datagram_received, or by receive operations. 512 bytes at most. */
 struct casync_datagram {
-    casync_watcher watcher;                   /* private, but for the descriptor: datagram->watcher.fd */
+    casync_watcher watcher;                   /* private, but for the descriptor:
+                                                 datagram->watcher.fd */
     const casync_datagram_protocol *protocol; /* read-only */
     void *user;                               /* yours */
     size_t queued; /* read-only: bytes that wait to be sent, and 8 a datagram, as asyncio counts */
@@ -1810,52 +1892,59 @@ struct casync_datagram {
     uint32_t flags;
 };
 
-/* Makes and opens a datagram socket: asyncio's create_datagram_endpoint. It is open when this returns,
-   connection_made is not called. Errors: -EALREADY if it is open, CASYNC_NOT_NUMERIC for a host that
-   is a name, -EINVAL for a path that is too long, a bad port, unknown interface, low_water > high_water or
-   max_size > 1 MiB, -EPROTOTYPE if fd is a socket for streams, -ENOTSOCK, -EBADF, -EEXIST, -ENOMEM (once a
-   loop 1 MiB of address space is reserved, of which only what datagrams fill becomes memory), and those of
-   socket(2), setsockopt(2), bind(2) and connect(2). After an error a given fd is still yours. */
+/* Makes and opens a datagram socket: asyncio's create_datagram_endpoint. It is open when this
+   returns, connection_made is not called. Errors: -EALREADY if it is open, CASYNC_NOT_NUMERIC for a
+   host that is a name, -EINVAL for a path that is too long, a bad port, unknown interface,
+   low_water > high_water or max_size > 1 MiB, -EPROTOTYPE if fd is a socket for streams, -ENOTSOCK,
+   -EBADF, -EEXIST, -ENOMEM (once a loop 1 MiB of address space is reserved, of which only what
+   datagrams fill becomes memory), and those of socket(2), setsockopt(2), bind(2) and connect(2).
+   After an error a given fd is still yours. */
 CASYNC_API int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
                                         const casync_datagram_desc *desc);
 
-/* Sends one datagram, which may be empty, to an address, or with NULL to where the socket is connected.
-   Never waits: if the kernel does not take it now it is copied and queued. writev sends spans as one
-   datagram. Returns its size. try_write queues nothing: -EAGAIN if the kernel does not take it at once.
-   Errors, with which nothing was sent or queued (error_received is not called for what is returned
-   here): -ENOBUFS if the queue is at its limit, CASYNC_INVALID_STATE if the socket is not open, -EPIPE
-   after finish or abort, -EDESTADDRREQ or -ENOTCONN without an address, -EMSGSIZE, -ENOMEM, -ECONNREFUSED
-   and the like for what ICMP told of an earlier datagram, others of send(2). Cost: one system call when
-   nothing is queued, else none until the socket is writable; then one for up to 16 datagrams. */
+/* Sends one datagram, which may be empty, to an address, or with NULL to where the socket is
+   connected. Never waits: if the kernel does not take it now it is copied and queued. writev sends
+   spans as one datagram. Returns its size. try_write queues nothing: -EAGAIN if the kernel does not
+   take it at once. Errors, with which nothing was sent or queued (error_received is not called for
+   what is returned here): -ENOBUFS if the queue is at its limit, CASYNC_INVALID_STATE if the socket
+   is not open, -EPIPE after finish or abort, -EDESTADDRREQ or -ENOTCONN without an address,
+   -EMSGSIZE, -ENOMEM, -ECONNREFUSED and the like for what ICMP told of an earlier datagram, others
+   of send(2). Cost: one system call when nothing is queued, else none until the socket is writable;
+   then one for up to 16 datagrams. */
 CASYNC_API int64_t casync_datagram_write(casync_datagram *datagram, const void *data, size_t size,
                                          const casync_address *address);
-CASYNC_API int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans, size_t count,
-                                          const casync_address *address);
-CASYNC_API int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data, size_t size,
-                                             const casync_address *address);
+CASYNC_API int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans,
+                                          size_t count, const casync_address *address);
+CASYNC_API int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data,
+                                             size_t size, const casync_address *address);
 
-/* Sends one datagram and is done, with its size, when the kernel has it. Behind what is queued it waits in
-   turn, whatever queue_limit is; the data must live until then. Errors: as write, and -ECONNABORTED if the
-   socket is closed or aborted. */
-CASYNC_API casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op, const void *data,
-                                                  size_t size, const casync_address *address);
+/* Sends one datagram and is done, with its size, when the kernel has it. Behind what is queued it
+   waits in turn, whatever queue_limit is; the data must live until then. Errors: as write, and
+   -ECONNABORTED if the socket is closed or aborted. */
+CASYNC_API casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op,
+                                                  const void *data, size_t size,
+                                                  const casync_address *address);
 CASYNC_WAITS int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
                                           const casync_address *address);
 
-/* Receives one datagram: done with its size, 0 for an empty one; address (or NULL) gets the sender's. Any
-   number may wait; the first gets the first. Errors: -EMSGSIZE if it was longer than the buffer, which has
-   its beginning (op->done bytes), -ECONNREFUSED and others of recv(2), -ECONNABORTED if this side closes,
-   CASYNC_INVALID_STATE if the socket is not open or its protocol has datagram_received. */
-CASYNC_API casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op, void *buffer,
-                                                     size_t size, casync_address *address);
+/* Receives one datagram: done with its size, 0 for an empty one; address (or NULL) gets the
+   sender's. Any number may wait; the first gets the first. Errors: -EMSGSIZE if it was longer than
+   the buffer, which has its beginning (op->done bytes), -ECONNREFUSED and others of recv(2),
+   -ECONNABORTED if this side closes, CASYNC_INVALID_STATE if the socket is not open or its protocol
+   has datagram_received. */
+CASYNC_API casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op,
+                                                     void *buffer, size_t size,
+                                                     casync_address *address);
 CASYNC_WAITS int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
                                              casync_address *address);
 
 /* As the functions of streams with these names. What a batch brought before pause_reading is kept.
-   set_protocol: -EBUSY if receive operations wait and the protocol has datagram_received, -ENOMEM as open. */
+   set_protocol: -EBUSY if receive operations wait and the protocol has datagram_received, -ENOMEM
+   as open. */
 CASYNC_API casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op);
 CASYNC_WAITS int64_t casync_datagram_drain(casync_datagram *datagram);
-CASYNC_API int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high, size_t low);
+CASYNC_API int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
+                                                    size_t low);
 CASYNC_API int64_t casync_datagram_pause_reading(casync_datagram *datagram);
 CASYNC_API int64_t casync_datagram_resume_reading(casync_datagram *datagram);
 CASYNC_API int64_t casync_datagram_set_protocol(casync_datagram *datagram,
@@ -1863,30 +1952,34 @@ CASYNC_API int64_t casync_datagram_set_protocol(casync_datagram *datagram,
 CASYNC_API bool casync_datagram_is_open(const casync_datagram *datagram);
 CASYNC_API void casync_datagram_ref(casync_datagram *datagram, bool referenced);
 
-/* Ends a socket in order: receiving stops, what is queued is sent, then the descriptor is closed. _start
-   tells the protocol by connection_lost; _op's future is done with 0. asyncio's transport.close(). */
+/* Ends a socket in order: receiving stops, what is queued is sent, then the descriptor is closed.
+   _start tells the protocol by connection_lost; _op's future is done with 0. asyncio's
+   transport.close(). */
 CASYNC_API int64_t casync_datagram_finish_start(casync_datagram *datagram);
 CASYNC_API casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op);
 CASYNC_WAITS int64_t casync_datagram_finish(casync_datagram *datagram);
 
-/* Ends a socket soon, without sending what is queued; connection_lost(-ECONNABORTED) follows by the ready
-   queue. asyncio's transport.abort(). */
+/* Ends a socket soon, without sending what is queued; connection_lost(-ECONNABORTED) follows by the
+   ready queue. asyncio's transport.abort(). */
 CASYNC_API int64_t casync_datagram_abort(casync_datagram *datagram);
 
 /* Ends a socket now, and what is still queued is lost, which the exception handler hears as after
-   casync_close: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor is closed.
-   A closed socket may be closed again. */
+   casync_close: no callback follows, operations that wait fail with -ECONNABORTED, the descriptor
+   is closed. A closed socket may be closed again. */
 CASYNC_API void casync_datagram_close(casync_datagram *datagram);
 
-/* Its own address, and the one it is connected to. Errors of getsockname(2) and getpeername(2): -ENOTCONN
-   if it is not connected. */
-CASYNC_API int64_t casync_datagram_local_address(const casync_datagram *datagram, casync_address *address);
-CASYNC_API int64_t casync_datagram_peer_address(const casync_datagram *datagram, casync_address *address);
+/* Its own address, and the one it is connected to. Errors of getsockname(2) and getpeername(2):
+   -ENOTCONN if it is not connected. */
+CASYNC_API int64_t casync_datagram_local_address(const casync_datagram *datagram,
+                                                 casync_address *address);
+CASYNC_API int64_t casync_datagram_peer_address(const casync_datagram *datagram,
+                                                casync_address *address);
 
-/* Joins and leaves a multicast group: "239.1.2.3", "ff02::1". interface: its name or number; NULL: as
-   routes say, or the zone of the group ("ff02::1%eth0"). source: the one sender of which to hear, or NULL
-   for all. Errors: CASYNC_NOT_NUMERIC for a name, -EINVAL for what is no multicast address, -EBADF if not
-   open, -EADDRINUSE if joined already, -EADDRNOTAVAIL if not joined, others of ip(7). */
+/* Joins and leaves a multicast group: "239.1.2.3", "ff02::1". interface: its name or number; NULL:
+   as routes say, or the zone of the group ("ff02::1%eth0"). source: the one sender of which to
+   hear, or NULL for all. Errors: CASYNC_NOT_NUMERIC for a name, -EINVAL for what is no multicast
+   address, -EBADF if not open, -EADDRINUSE if joined already, -EADDRNOTAVAIL if not joined, others
+   of ip(7). */
 CASYNC_API int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
                                               const char *interface, const char *source);
 CASYNC_API int64_t casync_datagram_leave_group(casync_datagram *datagram, const char *group,
@@ -1895,79 +1988,83 @@ CASYNC_API int64_t casync_datagram_leave_group(casync_datagram *datagram, const 
 /* What the desc set. ttl is that of datagrams to one receiver. -EOPNOTSUPP for Unix sockets. */
 CASYNC_API int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on);
 CASYNC_API int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops);
-CASYNC_API int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram, const char *interface);
+CASYNC_API int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram,
+                                                           const char *interface);
 CASYNC_API int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops);
 CASYNC_API int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on);
 
 /* >> thread pool (API) ------------------------------------------------------------------------ */
 
 /* Threads for what would hold the loop up: work for the processor, calls that block. asyncio's
-   ThreadPoolExecutor. Yours. One pool may serve any number of loops, in any threads; init, shutdown and
-   close are for one thread, when no other starts calls any more. */
+   ThreadPoolExecutor. Yours. One pool may serve any number of loops, in any threads; init, shutdown
+   and close are for one thread, when no other starts calls any more. */
 struct casync_pool {
     struct casync__pool *shared; /* private: NULL if it is closed */
 };
 
 typedef struct casync_pool_desc {
-    int size;         /* threads at most, 1 to 4096; default: four more than processors, but 32 at most */
+    int size;         /* threads at most, 1 to 4096; default: four more than processors, but 32
+                         at most */
     int queue_limit;  /* calls that may wait when every thread is busy; default: any number */
     const char *name; /* of its threads, which are called name-0, name-1, ...: of it 10 bytes count.
                               Default: casync */
     casync_allocator allocator; /* must be thread-safe; default: CASYNC_REALLOC and CASYNC_FREE */
 } casync_pool_desc;
 
-/* Makes a pool in *pool, whatever was there; desc may be NULL. Threads are started when there is work
-   for them, and then stay; all signals are blocked in them but those for faults (SIGSEGV and its like).
-   Errors: -EINVAL for a size or limit out of range, -ENOMEM. */
+/* Makes a pool in *pool, whatever was there; desc may be NULL. Threads are started when there is
+   work for them, and then stay; all signals are blocked in them but those for faults (SIGSEGV and
+   its like). Errors: -EINVAL for a size or limit out of range, -ENOMEM. */
 CASYNC_API int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc);
 
-/* Ends the pool at once. Calls that wait are cancelled; those that run go on, and their results still
-   reach their futures. May be called again. Threads that are idle have ended when this returns; if a call
-   is running, all end by themselves, soon after the last call returned: to be sure of that (before
-   dlclose, or the end of `tcc -run`) wait for casync_pool_shutdown_op. */
+/* Ends the pool at once. Calls that wait are cancelled; those that run go on, and their results
+   still reach their futures. May be called again. Threads that are idle have ended when this
+   returns; if a call is running, all end by themselves, soon after the last call returned: to be
+   sure of that (before dlclose, or the end of `tcc -run`) wait for casync_pool_shutdown_op. */
 CASYNC_API void casync_pool_close(casync_pool *pool);
 
-/* Ends the pool in order: it takes no more calls; done with 0 when all that it has were made and the
-   threads have ended. Then the pool is closed; until then its memory must stay. To cancel this is to wait
-   no longer: the pool is still to be closed, or to be waited for anew. casync_pool_close ends it with
-   -ECANCELED. Errors: CASYNC_INVALID_STATE if the pool is closed or somebody waits for this already,
-   -ECHILD, -EINVAL, -ENOMEM. */
-CASYNC_API casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool, casync_op *op);
+/* Ends the pool in order: it takes no more calls; done with 0 when all that it has were made and
+   the threads have ended. Then the pool is closed; until then its memory must stay. To cancel this
+   is to wait no longer: the pool is still to be closed, or to be waited for anew. casync_pool_close
+   ends it with -ECANCELED. Errors: CASYNC_INVALID_STATE if the pool is closed or somebody waits for
+   this already, -ECHILD, -EINVAL, -ENOMEM. */
+CASYNC_API casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool,
+                                                  casync_op *op);
 CASYNC_WAITS int64_t casync_pool_shutdown(casync_pool *pool);
 
-/* What runs in a pool's thread. The result, and what it puts in *ptr (at first NULL), become those of the
-   future. It must return (no pthread_exit), but not in a child that it forks. */
+/* What runs in a pool's thread. The result, and what it puts in *ptr (at first NULL), become those
+   of the future. It must return (no pthread_exit), but not in a child that it forks. */
 typedef int64_t (*casync_pool_function)(void *arg, void **ptr);
 
-/* Called when nobody will get the result of a call any more, to free it, and arg: with the result and ptr
-   of a function that ran, or with -ECANCELED and NULL if it never did. In a thread of the pool or in the
-   loop's, there also inside the cancel or close that was the cause: it must not use the loop. */
+/* Called when nobody will get the result of a call any more, to free it, and arg: with the result
+   and ptr of a function that ran, or with -ECANCELED and NULL if it never did. In a thread of the
+   pool or in the loop's, there also inside the cancel or close that was the cause: it must not use
+   the loop. */
 typedef void (*casync_pool_discard)(void *arg, int64_t result, void *ptr);
 
-/* Calls function(arg) in a thread of the pool, or of the loop's own default pool, which is made at first
-   use, if pool is NULL. First come, first served. asyncio's loop.run_in_executor.
-   A call that waits can be cancelled: it never runs. One that runs cannot be stopped: its future is
-   cancelled at once, and the function goes on without it. So if the future is cancelled (by you, by
-   casync_pool_close), or closed while it is pending, or if the loop is closed first, then `discard`,
-   unless it is NULL, is called instead, exactly once; until then arg is the call's. In all other
-   cases, a start that failed among them, it is not called.
-   The call keeps casync_run_until_idle running, and a virtual clock from jumping. In a forked child the
-   calls of an inherited loop fail with -ECHILD in casync_loop_fork (discard is not called for what
-   runs in the parent); an inherited pool starts threads of its own there.
-   Errors: -ENOBUFS if the queue is full, CASYNC_INVALID_STATE if the pool is closed or shut down, -EAGAIN
-   if its first thread cannot be started (pthread_create(3)), -ECHILD in a forked child before
-   casync_loop_fork, -EINVAL if the loop is closed or function is NULL, -ENOMEM, and what the function
-   returns below 0. Cost: see the implementation. */
-CASYNC_API casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool, casync_op *op,
-                                                    casync_pool_function function, void *arg,
-                                                    casync_pool_discard discard);
+/* Calls function(arg) in a thread of the pool, or of the loop's own default pool, which is made at
+   first use, if pool is NULL. First come, first served. asyncio's loop.run_in_executor. A call that
+   waits can be cancelled: it never runs. One that runs cannot be stopped: its future is cancelled
+   at once, and the function goes on without it. So if the future is cancelled (by you, by
+   casync_pool_close), or closed while it is pending, or if the loop is closed first, then
+   `discard`, unless it is NULL, is called instead, exactly once; until then arg is the call's. In
+   all other cases, a start that failed among them, it is not called. The call keeps
+   casync_run_until_idle running, and a virtual clock from jumping. In a forked child the calls of
+   an inherited loop fail with -ECHILD in casync_loop_fork (discard is not called for what runs in
+   the parent); an inherited pool starts threads of its own there. Errors: -ENOBUFS if the queue is
+   full, CASYNC_INVALID_STATE if the pool is closed or shut down, -EAGAIN if its first thread cannot
+   be started (pthread_create(3)), -ECHILD in a forked child before casync_loop_fork, -EINVAL if the
+   loop is closed or function is NULL, -ENOMEM, and what the function returns below 0. Cost: see the
+   implementation. */
+CASYNC_API casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool,
+                                                    casync_op *op, casync_pool_function function,
+                                                    void *arg, casync_pool_discard discard);
 /* The form that waits, for stackful tasks; *ptr, unless ptr is NULL, gets the pointer. */
-CASYNC_WAITS int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function, void *arg,
-                                            casync_pool_discard discard, void **ptr);
+CASYNC_WAITS int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function,
+                                            void *arg, casync_pool_discard discard, void **ptr);
 
-/* casync_pool_shutdown_op for the loop's default pool, also if it was never used: after it a NULL pool is
-   CASYNC_INVALID_STATE. casync_loop_close does not wait for the default pool: it is casync_pool_close
-   for it. asyncio's loop.shutdown_default_executor. */
+/* casync_pool_shutdown_op for the loop's default pool, also if it was never used: after it a NULL
+   pool is CASYNC_INVALID_STATE. casync_loop_close does not wait for the default pool: it is
+   casync_pool_close for it. asyncio's loop.shutdown_default_executor. */
 CASYNC_API casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op);
 CASYNC_WAITS int64_t casync_shutdown_default_executor(void);
 
@@ -1978,13 +2075,15 @@ typedef struct casync_metrics {
     uint64_t turns;     /* turns of the loop */
     uint64_t polls;     /* of these, those that asked the kernel for events */
     uint64_t events;    /* descriptors that the kernel said were ready */
-    uint64_t callbacks; /* called from the ready queue in turns that are over: jobs, timers, steps of tasks;
-                           up to 60 calls that another thread posted without a job are one */
+    uint64_t callbacks; /* called from the ready queue in turns that are over: jobs, timers,
+                           steps of tasks; up to 60 calls that another thread posted without a
+                           job are one */
     uint64_t tasks;     /* tasks that are not done */
     /* nanoseconds; with casync_loop_desc.metrics, else 0 */
     int64_t idle_time;    /* spent waiting in the kernel */
     int64_t busy_time;    /* spent in callbacks, hooks aside */
-    int64_t longest_turn; /* the most spent in one turn's callbacks: how late a callback may have been */
+    int64_t longest_turn; /* the most spent in one turn's callbacks: how late a callback may have
+                             been */
 } casync_metrics;
 
 /* Copies the loop's numbers. In the loop's thread. Costs a walk over the tasks. */
@@ -1994,11 +2093,11 @@ CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *met
 }
 #endif
 
-/* An extension module of Python that is to work on the loops of the package casync, not on a copy of the
-   library: its calls go through the package's table (casync.get_include() has the file). */
+/* An extension module of Python that is to work on the loops of the package casync, not on a copy
+   of the library: its calls go through the package's table (casync.get_include() has the file). */
 #ifdef CASYNC_IMPORT
 #ifdef CASYNC_IMPLEMENTATION
-#error "casync.h: with CASYNC_IMPORT the implementation is the Python package's: no CASYNC_IMPLEMENTATION"
+#error "casync.h: CASYNC_IMPORT takes the Python package's implementation: no CASYNC_IMPLEMENTATION"
 #endif
 #include "casync_import.h"
 #endif
@@ -2014,15 +2113,15 @@ CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *met
 
 /* >> config & compiler (implementation) ------------------------------------------------------- */
 
-/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans; and the lists
-   that everything is made of. */
+/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans; and
+   the lists that everything is made of. */
 
 #include <features.h>
 #if !defined(__linux__)
 #error "casync.h runs on Linux alone so far: its backend is epoll"
 #endif
 #if defined(__GLIBC__) && !defined(__USE_GNU)
-#error "casync.h: put `#define _GNU_SOURCE` before the first #include of the file with CASYNC_IMPLEMENTATION"
+#error "casync.h: put `#define _GNU_SOURCE` before the first #include of the implementation's file"
 #endif
 
 #include <arpa/inet.h>
@@ -2094,13 +2193,16 @@ extern "C" {
 #define CASYNC__TEST_YIELD(point) ((void)0)
 #endif
 
-#define casync__container(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define casync__container(pointer, type, member)                                                   \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
-/* Atomics are sequentially consistent, but for the store, which releases: it is on hot paths where no
-   later load must wait for it. */
+/* Atomics are sequentially consistent, but for the store, which releases: it is on hot paths where
+   no later load must wait for it. */
 #if defined(__GNUC__)
 
-static inline uint32_t casync__atomic_load(uint32_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static inline uint32_t casync__atomic_load(uint32_t *p) {
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
 static inline void casync__atomic_store(uint32_t *p, uint32_t value) {
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
 }
@@ -2108,7 +2210,8 @@ static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
 }
 static inline bool casync__atomic_replace(uint32_t *p, uint32_t expected, uint32_t value) {
-    return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST);
 }
 static inline uint64_t casync__atomic_or64(uint64_t *p, uint64_t bits) {
     return __atomic_fetch_or(p, bits, __ATOMIC_SEQ_CST);
@@ -2122,18 +2225,23 @@ static inline casync_job *casync__atomic_load_job(casync_job **p) {
 static inline casync_job *casync__atomic_take_job(casync_job **p) {
     return __atomic_exchange_n(p, (casync_job *)NULL, __ATOMIC_SEQ_CST);
 }
-static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected, casync_job *job) {
-    return __atomic_compare_exchange_n(p, &expected, job, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected,
+                                              casync_job *job) {
+    return __atomic_compare_exchange_n(p, &expected, job, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST);
 }
 static inline uint32_t casync__atomic_add(uint32_t *p, uint32_t value) {
     return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
 }
-static inline void *casync__atomic_load_pointer(void **p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+static inline void *casync__atomic_load_pointer(void **p) {
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
 static inline void *casync__atomic_take_pointer(void **p) {
     return __atomic_exchange_n(p, (void *)NULL, __ATOMIC_SEQ_CST);
 }
 static inline bool casync__atomic_replace_pointer(void **p, void *expected, void *value) {
-    return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST);
 }
 static inline void casync__atomic_store_pointer(void **p, void *value) {
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
@@ -2143,22 +2251,30 @@ static inline int casync__highest_bit(uint64_t bits) { return 63 - __builtin_clz
 
 #elif defined(__TINYC__) && defined(__x86_64__)
 
-/* tcc has neither builtins nor <stdatomic.h>. xchg with memory is locked by itself; a plain load of an
-   aligned word is atomic on x86, and volatile keeps the compiler from caching it. */
+/* tcc has neither builtins nor <stdatomic.h>. xchg with memory is locked by itself; a plain load of
+   an aligned word is atomic on x86, and volatile keeps the compiler from caching it. */
 static inline uint32_t casync__atomic_load(uint32_t *p) { return *(volatile uint32_t *)p; }
-static inline void casync__atomic_store(uint32_t *p, uint32_t value) { *(volatile uint32_t *)p = value; }
+static inline void casync__atomic_store(uint32_t *p, uint32_t value) {
+    *(volatile uint32_t *)p = value;
+}
 static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     __asm__ __volatile__("xchgl %0, %1" : "+r"(value), "+m"(*p) : : "memory");
     return value;
 }
 static inline bool casync__atomic_replace(uint32_t *p, uint32_t expected, uint32_t value) {
     uint32_t old;
-    __asm__ __volatile__("lock cmpxchgl %2, %1" : "=a"(old), "+m"(*p) : "r"(value), "0"(expected) : "memory");
+    __asm__ __volatile__("lock cmpxchgl %2, %1"
+                         : "=a"(old), "+m"(*p)
+                         : "r"(value), "0"(expected)
+                         : "memory");
     return old == expected;
 }
 static inline uint64_t casync__atomic_replace64(uint64_t *p, uint64_t expected, uint64_t value) {
     uint64_t old;
-    __asm__ __volatile__("lock cmpxchgq %2, %1" : "=a"(old), "+m"(*p) : "r"(value), "0"(expected) : "memory");
+    __asm__ __volatile__("lock cmpxchgq %2, %1"
+                         : "=a"(old), "+m"(*p)
+                         : "r"(value), "0"(expected)
+                         : "memory");
     return old;
 }
 static inline uint64_t casync__atomic_or64(uint64_t *p, uint64_t bits) {
@@ -2180,15 +2296,22 @@ static inline void *casync__atomic_take_pointer(void **p) {
     return (void *)casync__atomic_take64((uint64_t *)p);
 }
 static inline bool casync__atomic_replace_pointer(void **p, void *expected, void *value) {
-    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)value) == (uint64_t)expected;
+    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)value) ==
+           (uint64_t)expected;
 }
-static inline void casync__atomic_store_pointer(void **p, void *value) { *(void *volatile *)p = value; }
-static inline casync_job *casync__atomic_load_job(casync_job **p) { return *(casync_job *volatile *)p; }
+static inline void casync__atomic_store_pointer(void **p, void *value) {
+    *(void *volatile *)p = value;
+}
+static inline casync_job *casync__atomic_load_job(casync_job **p) {
+    return *(casync_job *volatile *)p;
+}
 static inline casync_job *casync__atomic_take_job(casync_job **p) {
     return (casync_job *)casync__atomic_take64((uint64_t *)p);
 }
-static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected, casync_job *job) {
-    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)job) == (uint64_t)expected;
+static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected,
+                                              casync_job *job) {
+    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)job) ==
+           (uint64_t)expected;
 }
 static inline int casync__lowest_bit(uint64_t bits) {
     uint64_t index;
@@ -2274,13 +2397,13 @@ CASYNC__DEFINE const char *casync_strerror(int64_t error) {
 
 /* >> system calls (implementation) ------------------------------------------------------------ */
 
-/* The one seam to the kernel (what reads /proc by stdio and looks up interface names is outside). Each
-   entry of the list below becomes casync__sys_NAME, which returns the call's result or -errno, and
-   repeats calls that a signal interrupted, but for those that wait. With CASYNC_SYSCALL_TABLE the calls
-   go through casync_syscalls.NAME; without, they are inlined. */
+/* The one seam to the kernel (what reads /proc by stdio and looks up interface names is outside).
+   Each entry of the list below becomes casync__sys_NAME, which returns the call's result or -errno,
+   and repeats calls that a signal interrupted, but for those that wait. With CASYNC_SYSCALL_TABLE
+   the calls go through casync_syscalls.NAME; without, they are inlined. */
 
-/* tcc ignores the packed attribute of glibc's struct epoll_event, so on x86-64 its second event of a
-   batch would be read from the wrong place. This is the kernel's layout for every compiler. */
+/* tcc ignores the packed attribute of glibc's struct epoll_event, so on x86-64 its second event of
+   a batch would be read from the wrong place. This is the kernel's layout for every compiler. */
 #if defined(__x86_64__)
 #pragma pack(push, 1)
 #endif
@@ -2294,7 +2417,8 @@ typedef char casync__epoll_event_has_the_kernels_size[sizeof(casync__epoll_event
 #endif
 
 /* epoll_pwait2(2), Linux 5.11, takes nanoseconds; C libraries and headers of the time lack it. Its
-   number is the same everywhere but on alpha, which has no C library with the 64-bit time it takes. */
+   number is the same everywhere but on alpha, which has no C library with the 64-bit time it
+   takes. */
 #define CASYNC__SYS_EPOLL_PWAIT2 441
 /* pwritev2(2) without SIGPIPE, Linux 6.18. */
 #define CASYNC__RWF_NOSIGNAL 0x100
@@ -2306,99 +2430,108 @@ typedef struct casync__kernel_timespec {
     int64_t seconds, nanoseconds;
 } casync__kernel_timespec;
 
-static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, int count, int64_t timeout) {
+static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, int count,
+                                        int64_t timeout) {
     casync__kernel_timespec time;
     time.seconds = timeout / 1000000000;
     time.nanoseconds = timeout % 1000000000;
-    return syscall(CASYNC__SYS_EPOLL_PWAIT2, epfd, events, count, timeout == CASYNC_FOREVER ? NULL : &time,
-                   NULL, (size_t)0);
+    return syscall(CASYNC__SYS_EPOLL_PWAIT2, epfd, events, count,
+                   timeout == CASYNC_FOREVER ? NULL : &time, NULL, (size_t)0);
 }
 
 /* The address of new memory, or -1. It counts when it is used, not before. */
 static inline int64_t casync__map(size_t size) {
-    void *memory =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? -1 : (int64_t)(uintptr_t)memory;
 }
 
 /* X(name, parameters, arguments, call) */
-#define CASYNC__SYSCALLS(X)                                                                                  \
-    X(map, (size_t size), (size), casync__map(size))                                                         \
-    X(unmap, (void *address, size_t size), (address, size), munmap(address, size))                           \
-    X(mprotect, (void *address, size_t size, int rights), (address, size, rights),                           \
-      mprotect(address, size, rights))                                                                       \
-    X(mincore, (void *address, size_t size, unsigned char *pages), (address, size, pages),                   \
-      mincore(address, size, pages))                                                                         \
-    X(madvise, (void *page, size_t size, int advice), (page, size, advice), madvise(page, size, advice))     \
-    X(sigpending, (sigset_t * set), (set), sigpending(set))                                                  \
-    X(epoll_create, (void), (), epoll_create1(EPOLL_CLOEXEC))                                                \
-    X(epoll_ctl, (int epfd, int op, int fd, casync__epoll_event *event), (epfd, op, fd, event),              \
-      epoll_ctl(epfd, op, fd, (struct epoll_event *)(void *)event))                                          \
-    X(eventfd, (void), (), eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))                                           \
-    X(signalfd, (int fd, const sigset_t *mask), (fd, mask), signalfd(fd, mask, SFD_CLOEXEC | SFD_NONBLOCK))  \
-    X(sigaction, (int signum, const struct sigaction *action, struct sigaction *old), (signum, action, old), \
-      sigaction(signum, action, old))                                                                        \
-    X(sigaltstack, (const stack_t *stack, stack_t *old), (stack, old), sigaltstack(stack, old))              \
-    X(thread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),                        \
-      casync__from_pthread(pthread_sigmask(how, set, old)))                                                  \
-    X(thread_create, (pthread_t * thread, void *(*run)(void *), void *arg), (thread, run, arg),              \
-      casync__from_pthread(pthread_create(thread, NULL, run, arg)))                                          \
-    X(thread_name, (const char *name), (name), prctl(PR_SET_NAME, (unsigned long)(uintptr_t)name, 0, 0, 0))  \
-    X(sigtimedwait, (const sigset_t *set, const struct timespec *timeout), (set, timeout),                   \
-      sigtimedwait(set, NULL, timeout))                                                                      \
-    X(read, (int fd, void *data, size_t size), (fd, data, size), read(fd, data, size))                       \
-    X(write, (int fd, const void *data, size_t size), (fd, data, size), write(fd, data, size))               \
-    X(writev, (int fd, const struct iovec *iov, int count), (fd, iov, count), writev(fd, iov, count))        \
-    X(pwritev2, (int fd, const struct iovec *iov, int count, int flags), (fd, iov, count, flags),            \
-      syscall(SYS_pwritev2, fd, iov, (long)count, -1L, -1L, (long)flags))                                    \
-    X(sendmsg, (int fd, const struct msghdr *message), (fd, message),                                        \
-      sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT))                                                     \
-    X(send, (int fd, const void *data, size_t size), (fd, data, size),                                       \
-      send(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT))                                                     \
-    X(recvmsg, (int fd, struct msghdr *message), (fd, message),                                              \
-      recvmsg(fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT))                                                 \
-    X(accept, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                      \
-      accept4(fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC))                                              \
-    X(socket, (int family), (family), socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))         \
-    X(datagram_socket, (int family), (family), socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) \
-    X(sendto, (int fd, const void *data, size_t size, const struct sockaddr *address, socklen_t length),     \
-      (fd, data, size, address, length),                                                                     \
-      sendto(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT, address, length))                                  \
-    X(sendmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),                   \
-      sendmmsg(fd, messages, count, MSG_NOSIGNAL | MSG_DONTWAIT))                                            \
-    X(recvmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),                   \
-      recvmmsg(fd, messages, count, MSG_CMSG_CLOEXEC | MSG_DONTWAIT, NULL))                                  \
-    X(socketpair, (int fds[2]), (fds),                                                                       \
-      socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds))                               \
-    X(pipe, (int fds[2]), (fds), pipe2(fds, O_NONBLOCK | O_CLOEXEC))                                         \
-    X(bind, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size),                   \
-      bind(fd, address, size))                                                                               \
-    X(connect, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size),                \
-      connect(fd, address, size))                                                                            \
-    X(listen, (int fd, int backlog), (fd, backlog), listen(fd, backlog))                                     \
-    X(getsockopt, (int fd, int level, int name, void *value, socklen_t *size),                               \
-      (fd, level, name, value, size), getsockopt(fd, level, name, value, size))                              \
-    X(setsockopt, (int fd, int level, int name, const void *value, socklen_t size),                          \
-      (fd, level, name, value, size), setsockopt(fd, level, name, value, size))                              \
-    X(getsockname, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                 \
-      getsockname(fd, address, size))                                                                        \
-    X(getpeername, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),                 \
-      getpeername(fd, address, size))                                                                        \
-    X(unread, (int fd, int *bytes), (fd, bytes), ioctl(fd, FIONREAD, bytes))                                 \
-    X(shutdown, (int fd, int how), (fd, how), shutdown(fd, how))                                             \
-    X(fcntl, (int fd, int command, int argument), (fd, command, argument), fcntl(fd, command, argument))     \
-    X(dup3, (int fd, int as), (fd, as), dup3(fd, as, O_CLOEXEC))                                             \
-    X(fstat, (int fd, struct stat *status), (fd, status), fstat(fd, status))                                 \
-    X(lstat, (const char *path, struct stat *status), (path, status), lstat(path, status))                   \
+#define CASYNC__SYSCALLS(X)                                                                        \
+    X(map, (size_t size), (size), casync__map(size))                                               \
+    X(unmap, (void *address, size_t size), (address, size), munmap(address, size))                 \
+    X(mprotect, (void *address, size_t size, int rights), (address, size, rights),                 \
+      mprotect(address, size, rights))                                                             \
+    X(mincore, (void *address, size_t size, unsigned char *pages), (address, size, pages),         \
+      mincore(address, size, pages))                                                               \
+    X(madvise, (void *page, size_t size, int advice), (page, size, advice),                        \
+      madvise(page, size, advice))                                                                 \
+    X(sigpending, (sigset_t * set), (set), sigpending(set))                                        \
+    X(epoll_create, (void), (), epoll_create1(EPOLL_CLOEXEC))                                      \
+    X(epoll_ctl, (int epfd, int op, int fd, casync__epoll_event *event), (epfd, op, fd, event),    \
+      epoll_ctl(epfd, op, fd, (struct epoll_event *)(void *)event))                                \
+    X(eventfd, (void), (), eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK))                                 \
+    X(signalfd, (int fd, const sigset_t *mask), (fd, mask),                                        \
+      signalfd(fd, mask, SFD_CLOEXEC | SFD_NONBLOCK))                                              \
+    X(sigaction, (int signum, const struct sigaction *action, struct sigaction *old),              \
+      (signum, action, old), sigaction(signum, action, old))                                       \
+    X(sigaltstack, (const stack_t *stack, stack_t *old), (stack, old), sigaltstack(stack, old))    \
+    X(thread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),              \
+      casync__from_pthread(pthread_sigmask(how, set, old)))                                        \
+    X(thread_create, (pthread_t * thread, void *(*run)(void *), void *arg), (thread, run, arg),    \
+      casync__from_pthread(pthread_create(thread, NULL, run, arg)))                                \
+    X(thread_name, (const char *name), (name),                                                     \
+      prctl(PR_SET_NAME, (unsigned long)(uintptr_t)name, 0, 0, 0))                                 \
+    X(sigtimedwait, (const sigset_t *set, const struct timespec *timeout), (set, timeout),         \
+      sigtimedwait(set, NULL, timeout))                                                            \
+    X(read, (int fd, void *data, size_t size), (fd, data, size), read(fd, data, size))             \
+    X(write, (int fd, const void *data, size_t size), (fd, data, size), write(fd, data, size))     \
+    X(writev, (int fd, const struct iovec *iov, int count), (fd, iov, count),                      \
+      writev(fd, iov, count))                                                                      \
+    X(pwritev2, (int fd, const struct iovec *iov, int count, int flags), (fd, iov, count, flags),  \
+      syscall(SYS_pwritev2, fd, iov, (long)count, -1L, -1L, (long)flags))                          \
+    X(sendmsg, (int fd, const struct msghdr *message), (fd, message),                              \
+      sendmsg(fd, message, MSG_NOSIGNAL | MSG_DONTWAIT))                                           \
+    X(send, (int fd, const void *data, size_t size), (fd, data, size),                             \
+      send(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT))                                           \
+    X(recvmsg, (int fd, struct msghdr *message), (fd, message),                                    \
+      recvmsg(fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT))                                       \
+    X(accept, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),            \
+      accept4(fd, address, size, SOCK_NONBLOCK | SOCK_CLOEXEC))                                    \
+    X(socket, (int family), (family),                                                              \
+      socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))                               \
+    X(datagram_socket, (int family), (family),                                                     \
+      socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0))                                \
+    X(sendto,                                                                                      \
+      (int fd, const void *data, size_t size, const struct sockaddr *address, socklen_t length),   \
+      (fd, data, size, address, length),                                                           \
+      sendto(fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT, address, length))                        \
+    X(sendmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),         \
+      sendmmsg(fd, messages, count, MSG_NOSIGNAL | MSG_DONTWAIT))                                  \
+    X(recvmmsg, (int fd, struct mmsghdr *messages, unsigned count), (fd, messages, count),         \
+      recvmmsg(fd, messages, count, MSG_CMSG_CLOEXEC | MSG_DONTWAIT, NULL))                        \
+    X(socketpair, (int fds[2]), (fds),                                                             \
+      socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds))                     \
+    X(pipe, (int fds[2]), (fds), pipe2(fds, O_NONBLOCK | O_CLOEXEC))                               \
+    X(bind, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size),         \
+      bind(fd, address, size))                                                                     \
+    X(connect, (int fd, const struct sockaddr *address, socklen_t size), (fd, address, size),      \
+      connect(fd, address, size))                                                                  \
+    X(listen, (int fd, int backlog), (fd, backlog), listen(fd, backlog))                           \
+    X(getsockopt, (int fd, int level, int name, void *value, socklen_t *size),                     \
+      (fd, level, name, value, size), getsockopt(fd, level, name, value, size))                    \
+    X(setsockopt, (int fd, int level, int name, const void *value, socklen_t size),                \
+      (fd, level, name, value, size), setsockopt(fd, level, name, value, size))                    \
+    X(getsockname, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),       \
+      getsockname(fd, address, size))                                                              \
+    X(getpeername, (int fd, struct sockaddr *address, socklen_t *size), (fd, address, size),       \
+      getpeername(fd, address, size))                                                              \
+    X(unread, (int fd, int *bytes), (fd, bytes), ioctl(fd, FIONREAD, bytes))                       \
+    X(shutdown, (int fd, int how), (fd, how), shutdown(fd, how))                                   \
+    X(fcntl, (int fd, int command, int argument), (fd, command, argument),                         \
+      fcntl(fd, command, argument))                                                                \
+    X(dup3, (int fd, int as), (fd, as), dup3(fd, as, O_CLOEXEC))                                   \
+    X(fstat, (int fd, struct stat *status), (fd, status), fstat(fd, status))                       \
+    X(lstat, (const char *path, struct stat *status), (path, status), lstat(path, status))         \
     X(unlink, (const char *path), (path), unlink(path))
 
 /* These wait, or must not be repeated: close(2) frees the descriptor even when it says EINTR. */
-#define CASYNC__SYSCALLS_ONCE(X)                                                                             \
-    X(epoll_pwait2, (int epfd, casync__epoll_event *events, int count, int64_t timeout),                     \
-      (epfd, events, count, timeout), casync__epoll_pwait2(epfd, events, count, timeout))                    \
-    X(epoll_wait, (int epfd, casync__epoll_event *events, int count, int milliseconds),                      \
-      (epfd, events, count, milliseconds),                                                                   \
-      epoll_wait(epfd, (struct epoll_event *)(void *)events, count, milliseconds))                           \
+#define CASYNC__SYSCALLS_ONCE(X)                                                                   \
+    X(epoll_pwait2, (int epfd, casync__epoll_event *events, int count, int64_t timeout),           \
+      (epfd, events, count, timeout), casync__epoll_pwait2(epfd, events, count, timeout))          \
+    X(epoll_wait, (int epfd, casync__epoll_event *events, int count, int milliseconds),            \
+      (epfd, events, count, milliseconds),                                                         \
+      epoll_wait(epfd, (struct epoll_event *)(void *)events, count, milliseconds))                 \
     X(close, (int fd), (fd), close(fd))
 
 static inline int casync__from_pthread(int error) {
@@ -2407,26 +2540,28 @@ static inline int casync__from_pthread(int error) {
 }
 
 #ifdef CASYNC_SYSCALL_TABLE
-#define CASYNC__DEFINE_CALL(name, parameters, body) static int64_t casync__direct_##name parameters body
+#define CASYNC__DEFINE_CALL(name, parameters, body)                                                \
+    static int64_t casync__direct_##name parameters body
 #define CASYNC__TABLE_MEMBER(name, parameters, arguments, call) int64_t(*name) parameters;
 #define CASYNC__TABLE_ENTRY(name, parameters, arguments, call) casync__direct_##name,
-#define CASYNC__TABLE_CALL(name, parameters, arguments, call)                                                \
+#define CASYNC__TABLE_CALL(name, parameters, arguments, call)                                      \
     static inline int64_t casync__sys_##name parameters { return casync_syscalls.name arguments; }
 #else
-#define CASYNC__DEFINE_CALL(name, parameters, body) static inline int64_t casync__sys_##name parameters body
+#define CASYNC__DEFINE_CALL(name, parameters, body)                                                \
+    static inline int64_t casync__sys_##name parameters body
 #endif
 
-#define CASYNC__REPEATED(name, parameters, arguments, call)                                                  \
-    CASYNC__DEFINE_CALL(name, parameters, {                                                                  \
-        int64_t result;                                                                                      \
-        do result = call;                                                                                    \
-        while (result < 0 && errno == EINTR);                                                                \
-        return result < 0 ? -errno : result;                                                                 \
+#define CASYNC__REPEATED(name, parameters, arguments, call)                                        \
+    CASYNC__DEFINE_CALL(name, parameters, {                                                        \
+        int64_t result;                                                                            \
+        do result = call;                                                                          \
+        while (result < 0 && errno == EINTR);                                                      \
+        return result < 0 ? -errno : result;                                                       \
     })
-#define CASYNC__CALLED_ONCE(name, parameters, arguments, call)                                               \
-    CASYNC__DEFINE_CALL(name, parameters, {                                                                  \
-        int64_t result = call;                                                                               \
-        return result < 0 ? -errno : result;                                                                 \
+#define CASYNC__CALLED_ONCE(name, parameters, arguments, call)                                     \
+    CASYNC__DEFINE_CALL(name, parameters, {                                                        \
+        int64_t result = call;                                                                     \
+        return result < 0 ? -errno : result;                                                       \
     })
 
 CASYNC__SYSCALLS(CASYNC__REPEATED)
@@ -2436,13 +2571,14 @@ CASYNC__SYSCALLS_ONCE(CASYNC__CALLED_ONCE)
 static struct {
     CASYNC__SYSCALLS(CASYNC__TABLE_MEMBER)
     CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_MEMBER)
-} casync_syscalls = {CASYNC__SYSCALLS(CASYNC__TABLE_ENTRY) CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_ENTRY)};
+} casync_syscalls = {CASYNC__SYSCALLS(CASYNC__TABLE_ENTRY)
+                         CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_ENTRY)};
 CASYNC__SYSCALLS(CASYNC__TABLE_CALL)
 CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
 #endif
 
-/* Everything that belongs to the process and not to a loop. Zero is the initial value of all of it, of
-   mutex too (PTHREAD_MUTEX_INITIALIZER is zeros in glibc and musl). */
+/* Everything that belongs to the process and not to a loop. Zero is the initial value of all of it,
+   of mutex too (PTHREAD_MUTEX_INITIALIZER is zeros in glibc and musl). */
 typedef struct casync__signal_source {
     casync_link watchers;      /* casync_signal by link; next is NULL before the first */
     struct sigaction previous; /* to put back when the last watcher goes */
@@ -2459,7 +2595,8 @@ static struct {
     uint32_t no_epoll_pwait2, no_rwf_nosignal; /* the kernel, or a sandbox, refuses these */
     uint32_t no_guard_install;                 /* the kernel does not know MADV_GUARD_INSTALL */
     uint32_t mprotect_guards;                  /* guards that are mappings of their own */
-    uint32_t handled_fd;                       /* the eventfd by which the signal handler wakes the loops */
+    uint32_t handled_fd;                       /* the eventfd by which the signal handler wakes
+                                                  the loops */
     uint64_t handled;                          /* signals the handler saw: bit signum - 1 */
     uint32_t *fork_page; /* one word in a page of its own, which the kernel zeroes in a child */
     pthread_key_t running_loop;
@@ -2468,7 +2605,8 @@ static struct {
     /* with the mutex */
     uint32_t overflow_reports;  /* who asked for them: the handlers are there */
     uint64_t last_clients_id;   /* of a server */
-    struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS: set before the handler is */
+    struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS: set before the handler
+                                   is */
     bool has_signal_fds;
     int signalfd;
     sigset_t signalfd_mask;
@@ -2477,7 +2615,8 @@ static struct {
 
 static void casync__signals_after_fork(void);
 
-/* What the fork page says: 0 in a forked child, until its first call is through with what a fork changes. */
+/* What the fork page says: 0 in a forked child, until its first call is through with what a fork
+   changes. */
 enum { CASYNC__FORKED = 0, CASYNC__FORK_NOTICED = 1, CASYNC__FORK_BEING_NOTICED = 2 };
 
 /* The first call in a forked child finds the page wiped. */
@@ -2532,9 +2671,9 @@ static int64_t casync__process_init(void) {
 
 /* >> clock (implementation) ------------------------------------------------------------------- */
 
-/* The system's clock costs one clock_gettime in the vdso (about 25 ns, no system call). A turn reads it
-   once (a busy one without timers every other time), and once more for the timeout of a wait if there
-   are timers. A manual or virtual clock is loop->now itself. */
+/* The system's clock costs one clock_gettime in the vdso (about 25 ns, no system call). A turn
+   reads it once (a busy one without timers every other time), and once more for the timeout of a
+   wait if there are timers. A manual or virtual clock is loop->now itself. */
 
 /* Also a loop that was never made, and none. */
 static inline bool casync__is_closed(const casync_loop *loop) {
@@ -2575,15 +2714,15 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
 /* >> loop & ready queue (implementation) ------------------------------------------------------ */
 
 /* The ready queue is a list of jobs, linked through the jobs themselves: queueing cannot fail, and
-   taking a job out of the middle (cancel) costs the same as taking the first. A turn moves the queue to
-   `running` and works that off, so what its callbacks queue is for the next turn. A job is on one list
-   at a time, whatever list that is, so cancel need not know which.
+   taking a job out of the middle (cancel) costs the same as taking the first. A turn moves the
+   queue to `running` and works that off, so what its callbacks queue is for the next turn. A job is
+   on one list at a time, whatever list that is, so cancel need not know which.
 
-   Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from a
-   free list that grows by a chunk of 31). A turn asks the kernel, one epoll_wait; when 16 in a row found
-   nothing, a turn with work ready asks only every 64 turns or 100 us, and reads the clock once if there are
-   timers or turns take long, else every other time. A turn without work is one epoll_pwait2. The job of a
-   task lets the task go on from right here. */
+   Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from
+   a free list that grows by a chunk of 31). A turn asks the kernel, one epoll_wait; when 16 in a
+   row found nothing, a turn with work ready asks only every 64 turns or 100 us, and reads the clock
+   once if there are timers or turns take long, else every other time. A turn without work is one
+   epoll_pwait2. The job of a task lets the task go on from right here. */
 
 enum {
     CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
@@ -2593,10 +2732,12 @@ enum {
     CASYNC__JOB_UNREFERENCED = 8,
     CASYNC__JOB_INTERNAL = 16, /* not the user's: casync_walk passes over it */
     CASYNC__JOB_FINALLY = 32,  /* called even when the loop is closed, to free what it has */
-    CASYNC__JOB_TASK = 64      /* the job of a casync_task, which has no callback: casync__task_run */
+    CASYNC__JOB_TASK = 64      /* the job of a casync_task, which has no callback:
+                                  casync__task_run */
 };
 
-/* Polls are skipped after so many in a row that found nothing; then at most so many, for at most so long. */
+/* Polls are skipped after so many in a row that found nothing; then at most so many, for at most so
+   long. */
 #define CASYNC__EMPTY_POLLS 16
 #define CASYNC__MAX_SKIPPED_POLLS 64
 #define CASYNC__MAX_SKIPPED_TIME CASYNC_US(100)
@@ -2605,7 +2746,8 @@ enum {
 
 typedef struct casync__chunk {
     struct casync__chunk *next;
-    casync_timer jobs[CASYNC__CHUNK_JOBS]; /* a timer is a job with more at its end: one pool for both */
+    casync_timer jobs[CASYNC__CHUNK_JOBS]; /* a timer is a job with more at its end: one pool for
+                                              both */
 } casync__chunk;
 
 /* An object whose callback is running; gone is set if the callback closes it. On the C stack. */
@@ -2675,7 +2817,8 @@ static inline casync_job *casync__job_of(casync_link *link) {
     return casync__container(link, casync_job, link);
 }
 
-/* For assertions. A loop that is not run has no thread; one may be run inside another's callback. */
+/* For assertions. A loop that is not run has no thread; one may be run inside another's
+   callback. */
 static inline bool casync__in_loop_thread(const casync_loop *loop) {
     const casync_loop *running = casync_get_running_loop();
     while (running && running != loop) running = running->outer;
@@ -2687,7 +2830,8 @@ static inline void casync__make_ready(casync_loop *loop, casync_job *job) {
     if (!job->link.next) casync__list_append(&loop->ready, &job->link);
 }
 
-static inline void casync__job_init(casync_loop *loop, casync_job *job, casync_callback callback, void *arg) {
+static inline void casync__job_init(casync_loop *loop, casync_job *job, casync_callback callback,
+                                    void *arg) {
     job->callback = callback;
     job->arg = arg;
     job->loop = loop;
@@ -2699,7 +2843,8 @@ static bool casync__grow_pool(casync_loop *loop) {
     if (!chunk) return false;
     chunk->next = loop->job_chunks;
     loop->job_chunks = chunk;
-    for (i = 0; i < CASYNC__CHUNK_JOBS; i++) casync__list_append(&loop->free_jobs, &chunk->jobs[i].job.link);
+    for (i = 0; i < CASYNC__CHUNK_JOBS; i++)
+        casync__list_append(&loop->free_jobs, &chunk->jobs[i].job.link);
     return true;
 }
 
@@ -2718,8 +2863,8 @@ static inline void casync__return_job(casync_loop *loop, casync_job *job) {
     casync__list_append(loop->free_jobs.next, &job->link);
 }
 
-CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback,
-                                        void *arg) {
+CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job,
+                                        casync_callback callback, void *arg) {
     if (casync__is_closed(loop) || !callback) return -EINVAL;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     if (!job) {
@@ -2743,7 +2888,8 @@ CASYNC__DEFINE bool casync_job_pending(const casync_job *job) {
 static void casync__release_job(casync_loop *loop, casync_job *job) {
     if (job->flags & CASYNC__JOB_POSTED) {
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
-        (void)casync__atomic_exchange(&job->posted, 0); /* a barrier: see casync_call_soon_threadsafe */
+        /* a barrier: see casync_call_soon_threadsafe */
+        (void)casync__atomic_exchange(&job->posted, 0);
     }
     if (job->flags & CASYNC__JOB_POOLED) casync__return_job(loop, job);
 }
@@ -2751,7 +2897,8 @@ static void casync__release_job(casync_loop *loop, casync_job *job) {
 CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
     if (!job) return 0;
     if (job->flags & CASYNC__JOB_TIMER) return casync_timer_stop((casync_timer *)(void *)job);
-    if (!job->link.next && job->loop && casync__atomic_load(&job->posted)) casync__take_posted(job->loop);
+    if (!job->link.next && job->loop && casync__atomic_load(&job->posted))
+        casync__take_posted(job->loop);
     if (!job->link.next) return 0;
     CASYNC_ASSERT(casync__in_loop_thread(job->loop));
     casync__list_remove(&job->link);
@@ -2761,14 +2908,15 @@ CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
 
 /* What has to happen before some jobs are called. */
 static void casync__prepare_call(casync_loop *loop, casync_job *job) {
-    if (job->flags & CASYNC__JOB_TIMER) casync__timer_prepare_call(loop, (casync_timer *)(void *)job);
+    if (job->flags & CASYNC__JOB_TIMER)
+        casync__timer_prepare_call(loop, (casync_timer *)(void *)job);
     casync__release_job(loop, job);
 }
 
 CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task);
 
-/* Tasks go on from here, without a call in between, so that the processor's memory of calls is in step with
-   the tasks' returns: see the switch of stacks. */
+/* Tasks go on from here, without a call in between, so that the processor's memory of calls is in
+   step with the tasks' returns: see the switch of stacks. */
 static void casync__run_ready(casync_loop *loop) {
     uint64_t called = 0;
     casync__list_move(&loop->running, &loop->ready);
@@ -2804,7 +2952,8 @@ static void casync__run_measured(casync_loop *loop) {
 
 static void casync__insert_hook(casync_link *hooks, casync_hook *hook) {
     casync_link *before = hooks->next;
-    while (before != hooks && ((casync_hook *)(void *)casync__job_of(before))->priority >= hook->priority)
+    while (before != hooks &&
+           ((casync_hook *)(void *)casync__job_of(before))->priority >= hook->priority)
         before = before->next;
     casync__list_append(before, &hook->job.link);
 }
@@ -2826,9 +2975,10 @@ static inline void casync__run_hooks(casync_loop *loop, int kind) {
     if (!casync__list_is_empty(&loop->hooks[kind])) casync__call_hooks(loop, kind);
 }
 
-CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind, int priority,
-                                         casync_callback callback, void *arg) {
-    if (casync__is_closed(loop) || !hook || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE) return -EINVAL;
+CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind,
+                                         int priority, casync_callback callback, void *arg) {
+    if (casync__is_closed(loop) || !hook || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE)
+        return -EINVAL;
     if (hook->job.link.next) return -EALREADY;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     casync__job_init(loop, &hook->job, callback, arg);
@@ -2854,7 +3004,8 @@ static bool casync__has_work(casync_loop *loop) {
 /* How long the kernel may be waited in: 0 if there is work, else until the next deadline. */
 static int64_t casync__wait_time(casync_loop *loop) {
     int64_t deadline, now;
-    if (loop->stopping || casync__has_work(loop) || !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
+    if (loop->stopping || casync__has_work(loop) ||
+        !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
         return 0;
     deadline = casync__wheel_next(&loop->wheel, casync__is_virtual(loop));
     if (deadline == CASYNC_FOREVER) return CASYNC_FOREVER;
@@ -2871,9 +3022,9 @@ static void casync__read_clock(casync_loop *loop) {
     if (loop->clock == CASYNC_CLOCK_MONOTONIC) loop->now = now;
 }
 
-/* While there is work, and the kernel had nothing to say for a while, asking it each turn would cost more
-   than the work. While turns are short, and no timer needs the time either, it is read in every other turn
-   alone. */
+/* While there is work, and the kernel had nothing to say for a while, asking it each turn would
+   cost more than the work. While turns are short, and no timer needs the time either, it is read in
+   every other turn alone. */
 static bool casync__skip_poll(casync_loop *loop) {
     if (loop->empty_polls < CASYNC__EMPTY_POLLS || casync__list_is_empty(&loop->ready) ||
         loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS)
@@ -2885,8 +3036,8 @@ static bool casync__skip_poll(casync_loop *loop) {
     return loop->last_reading - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
 }
 
-/* Virtual time: only when nothing can happen at this moment does it jump to the next deadline. While
-   something outside is awaited it passes as real time does. */
+/* Virtual time: only when nothing can happen at this moment does it jump to the next deadline.
+   While something outside is awaited it passes as real time does. */
 static int64_t casync__wait_virtual(casync_loop *loop, int64_t timeout) {
     int64_t result = casync__poll(loop, 0), began = casync__monotonic(), passed = timeout;
     bool outside = loop->fds_active > 0 || loop->signals || !casync__list_is_empty(&loop->calls);
@@ -3105,7 +3256,8 @@ static void casync__close_loop(casync_loop *loop) {
     casync__wheel_close(loop);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__drop_jobs(loop, &loop->hooks[kind]);
     casync__drop_jobs(loop,
-                      &loop->ready); /* some of these free memory, which what was dropped before may be in */
+                      &loop->ready); /* some of these free memory, which what was dropped before
+                                        may be in */
     casync__mailbox_close(loop);
     casync__groups_close(loop);
     casync__stacks_close(loop); /* what was dropped until here may lie on them */
@@ -3128,7 +3280,8 @@ CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
     return 0;
 }
 
-static void casync__walk_jobs(const casync_link *list, void (*visit)(int, void *, void *), void *arg) {
+static void casync__walk_jobs(const casync_link *list, void (*visit)(int, void *, void *),
+                              void *arg) {
     casync_link *link;
     for (link = list->next; link != list; link = link->next) {
         casync_job *job = casync__job_of(link);
@@ -3154,14 +3307,15 @@ CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void 
     casync__walk_tasks(loop, visit, arg);
 }
 
-CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
-                                                 void *arg) {
+CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop,
+                                                 casync_exception_handler handler, void *arg) {
     if (!loop) return;
     loop->exception_handler = handler;
     loop->exception_arg = arg;
 }
 
-CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop, const casync_exception *exception) {
+CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop,
+                                                  const casync_exception *exception) {
     if (!loop || !exception) return;
     if (loop->exception_handler)
         loop->exception_handler(loop, exception, loop->exception_arg);
@@ -3204,33 +3358,33 @@ CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
 
 /* >> timer wheel (implementation) ------------------------------------------------------------- */
 
-/* Eleven levels of 64 slots cover all 64 bits of a deadline, six bits a level; a slot of level 0 is one
-   nanosecond. A timer sits at the level of the highest six-bit digit in which its deadline differs from
-   `elapsed`, in the slot of that digit's value. Three things follow:
+/* Eleven levels of 64 slots cover all 64 bits of a deadline, six bits a level; a slot of level 0 is
+   one nanosecond. A timer sits at the level of the highest six-bit digit in which its deadline
+   differs from `elapsed`, in the slot of that digit's value. Three things follow:
 
-   - The place of a timer is a function of (deadline, elapsed): it is computed, never stored, and all
-     timers of one deadline are in one slot, in the order they were started.
+   - The place of a timer is a function of (deadline, elapsed): it is computed, never stored, and
+     all timers of one deadline are in one slot, in the order they were started.
    - Lower levels hold earlier timers, and in a level lower slots do: the first bit of the lowest
      occupied level leads to the next deadline.
    - A timer with deadline <= elapsed is not in the wheel: it is on the list `past` or in the ready
      queue, and plain unlinking stops it.
 
    Advancing to `now` empties every slot that began by then. A crowded one is spread over the levels
-   below, after elapsed = its beginning. Of another, timers that are due are sorted by deadline (a stable
-   merge sort, so equals stay first come first served) and appended to the ready queue; those that are
-   not are put in again, at a lower level, after elapsed = now. So a timer is moved at most once a level,
-   and lists that are sorted are short.
+   below, after elapsed = its beginning. Of another, timers that are due are sorted by deadline (a
+   stable merge sort, so equals stay first come first served) and appended to the ready queue; those
+   that are not are put in again, at a lower level, after elapsed = now. So a timer is moved at most
+   once a level, and lists that are sorted are short.
 
-   Costs: start, stop and rearm are O(1): two or three cache lines, no system call. A level is 1 KiB,
-   allocated with all those below when first used, so that moving down cannot fail. */
+   Costs: start, stop and rearm are O(1): two or three cache lines, no system call. A level is 1
+   KiB, allocated with all those below when first used, so that moving down cannot fail. */
 
 typedef struct casync__level {
     uint64_t occupied; /* bit s is set: slots[s] is not empty */
     casync_link slots[64];
 } casync__level;
 
-/* A slot with more timers is crowded: it is not searched for its earliest (its beginning is a good enough
-   bound), and not sorted before it was spread over the levels below. */
+/* A slot with more timers is crowded: it is not searched for its earliest (its beginning is a good
+   enough bound), and not sorted before it was spread over the levels below. */
 #define CASYNC__CROWD 32
 
 static inline casync_timer *casync__timer_of(casync_link *link) {
@@ -3319,7 +3473,8 @@ static casync_link *casync__wheel_first(casync_wheel *wheel, int *level, uint64_
     return &wheel->levels[*level]->slots[slot];
 }
 
-/* When the next timer is due. Unless exact is asked for, it may be earlier: the beginning of a slot. */
+/* When the next timer is due. Unless exact is asked for, it may be earlier: the beginning of a
+   slot. */
 static int64_t casync__wheel_next(casync_wheel *wheel, bool exact) {
     int level, searched = 0;
     uint64_t begins, earliest = UINT64_MAX;
@@ -3342,7 +3497,8 @@ static int64_t casync__wheel_next(casync_wheel *wheel, bool exact) {
 static casync_link *casync__merge(casync_link *a, casync_link *b) {
     casync_link head, *last = &head;
     while (a && b) {
-        casync_link **first = casync__timer_of(b)->deadline < casync__timer_of(a)->deadline ? &b : &a;
+        casync_link **first =
+            casync__timer_of(b)->deadline < casync__timer_of(a)->deadline ? &b : &a;
         last = last->next = *first;
         *first = (*first)->next;
     }
@@ -3357,7 +3513,8 @@ static bool casync__is_sorted(const casync_link *list) {
     return true;
 }
 
-/* Stable bottom-up merge sort: runs[i] is a sorted chain of 2^i timers, older than those in runs[i-1]. */
+/* Stable bottom-up merge sort: runs[i] is a sorted chain of 2^i timers, older than those in
+   runs[i-1]. */
 static void casync__sort_by_deadline(casync_link *list) {
     casync_link *runs[64], *chain = list->next, *sorted = NULL;
     int i, used = 0;
@@ -3404,7 +3561,8 @@ static void casync__wheel_insert_all(casync_wheel *wheel, casync_link *timers, c
 }
 
 /* Splits a slot: timers due by now to `due`, in order; the others to `later`. */
-static void casync__split_slot(casync_link *slot, int64_t now, casync_link *due, casync_link *later) {
+static void casync__split_slot(casync_link *slot, int64_t now, casync_link *due,
+                               casync_link *later) {
     casync_link batch;
     casync__list_init(&batch);
     while (!casync__list_is_empty(slot)) {
@@ -3453,7 +3611,8 @@ static void casync__wheel_close(casync_loop *loop) {
     casync__drop_jobs(loop, &wheel->past);
     for (level = 0; level < 11; level++) {
         if (!wheel->levels[level]) continue;
-        for (slot = 0; slot < 64; slot++) casync__drop_jobs(loop, &wheel->levels[level]->slots[slot]);
+        for (slot = 0; slot < 64; slot++)
+            casync__drop_jobs(loop, &wheel->levels[level]->slots[slot]);
         casync__free(&loop->allocator, wheel->levels[level]);
         wheel->levels[level] = NULL;
     }
@@ -3495,14 +3654,14 @@ static void casync__timer_prepare_call(casync_loop *loop, casync_timer *timer) {
         next = casync__add_time(timer->deadline + missed * timer->repeat, timer->repeat);
     }
     if (casync__timer_arm(loop, timer, next) < 0) {
-        casync_exception exception =
-            casync__exception("a repeating timer ends: no memory for a level of the wheel", -ENOMEM);
+        casync_exception exception = casync__exception(
+            "a repeating timer ends: no memory for a level of the wheel", -ENOMEM);
         casync_call_exception_handler(loop, &exception);
     }
 }
 
-static int64_t casync__timer_start_at(casync_loop *loop, casync_timer *timer, int64_t when, int64_t repeat,
-                                      casync_callback callback, void *arg) {
+static int64_t casync__timer_start_at(casync_loop *loop, casync_timer *timer, int64_t when,
+                                      int64_t repeat, casync_callback callback, void *arg) {
     casync_timer *lent = NULL;
     if (!timer) timer = lent = casync__lend_job(loop);
     if (!timer) return -ENOMEM;
@@ -3559,8 +3718,8 @@ CASYNC__DEFINE int64_t casync_timer_stop(casync_timer *timer) {
 CASYNC__DEFINE int64_t casync_timer_again(casync_timer *timer) {
     if (!timer) return -EINVAL;
     if (!timer->job.loop || timer->repeat <= 0) return -EINVAL;
-    return casync_timer_start(timer->job.loop, timer, timer->repeat, timer->repeat, timer->job.callback,
-                              timer->job.arg);
+    return casync_timer_start(timer->job.loop, timer, timer->repeat, timer->repeat,
+                              timer->job.callback, timer->job.arg);
 }
 
 CASYNC__DEFINE int64_t casync_timer_remaining(const casync_timer *timer) {
@@ -3582,12 +3741,12 @@ CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
 
 /* >> futures (implementation) ----------------------------------------------------------------- */
 
-/* A future's callbacks are jobs on a list of its own; when it is done the whole list is appended to the
-   ready queue in O(1). Operations, tasks and waits begin with one, and the table of kinds tells how each is
-   asked to end. No allocation, no system call. */
+/* A future's callbacks are jobs on a list of its own; when it is done the whole list is appended to
+   the ready queue in O(1). Operations, tasks and waits begin with one, and the table of kinds tells
+   how each is asked to end. No allocation, no system call. */
 
-/* What a future is the first member of. `cancel` is how it is asked to end, if that takes more than being
-   marked as cancelled; `abandon` ends, at once, what would make it done. */
+/* What a future is the first member of. `cancel` is how it is asked to end, if that takes more than
+   being marked as cancelled; `abandon` ends, at once, what would make it done. */
 enum {
     CASYNC__FUTURE_PLAIN,
     CASYNC__FUTURE_OP,
@@ -3636,14 +3795,16 @@ static const casync__future_kind casync__future_kinds[] = {
     {casync__condition_cancel, casync__op_abandon, false}};
 
 typedef char casync__future_kinds_are_complete
-    [sizeof casync__future_kinds / sizeof *casync__future_kinds == CASYNC__FUTURE_LAST + 1 ? 1 : -1];
+    [sizeof casync__future_kinds / sizeof *casync__future_kinds == CASYNC__FUTURE_LAST + 1 ? 1
+                                                                                           : -1];
 
 /* What an operation gives that has no place for a future of its own. Never written. */
-static casync_future casync__invalid = {{NULL, NULL},        NULL, -EINVAL, NULL, CASYNC_FUTURE_FAILED, 1,
-                                        CASYNC__FUTURE_PLAIN};
+static casync_future casync__invalid = {
+    {NULL, NULL}, NULL, -EINVAL, NULL, CASYNC_FUTURE_FAILED, 1, CASYNC__FUTURE_PLAIN};
 
 static void casync__future_abandon(casync_future *future) {
-    if (casync__future_kinds[future->kind].abandon) casync__future_kinds[future->kind].abandon(future);
+    if (casync__future_kinds[future->kind].abandon)
+        casync__future_kinds[future->kind].abandon(future);
 }
 
 static void casync__future_reset(casync_loop *loop, casync_future *future, int kind) {
@@ -3659,7 +3820,8 @@ CASYNC__DEFINE int64_t casync_future_init(casync_loop *loop, casync_future *futu
     return 0;
 }
 
-/* Tells those who wait for a future that is about to go: tasks, and what the library itself waits with. */
+/* Tells those who wait for a future that is about to go: tasks, and what the library itself waits
+   with. */
 static void casync__future_drop_callbacks(casync_loop *loop, casync_future *future) {
     while (!casync__list_is_empty(&future->callbacks)) {
         casync_job *job = casync__job_of(future->callbacks.next);
@@ -3729,7 +3891,8 @@ CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t r
 CASYNC__DEFINE int64_t casync_future_cancel(casync_future *future) {
     if (!future || !future->loop) return 0;
     if (future->state != CASYNC_FUTURE_PENDING) return 0;
-    if (casync__future_kinds[future->kind].cancel) return casync__future_kinds[future->kind].cancel(future);
+    if (casync__future_kinds[future->kind].cancel)
+        return casync__future_kinds[future->kind].cancel(future);
     casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
     casync__future_abandon(future);
     return 1;
@@ -3742,7 +3905,9 @@ CASYNC__DEFINE bool casync_future_done(const casync_future *future) {
 
 CASYNC__DEFINE int64_t casync_future_result(casync_future *future) {
     if (!future || future->state == CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
-    if (!future->retrieved) future->retrieved = 1; /* casync__deadlock is every thread's, and only read */
+    if (!future->retrieved)
+        future->retrieved = 1; /* casync__deadlock is every thread's, and
+                                                      only read */
     return future->result;
 }
 
@@ -3752,7 +3917,8 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
     if (!future || !future->loop) return -EINVAL;
     result = casync_call_soon(future->loop, job, callback, arg);
     if (result < 0 || future->state != CASYNC_FUTURE_PENDING) return result;
-    job = casync__job_of(future->loop->ready.prev); /* the one just queued: let it wait here instead */
+    job = casync__job_of(future->loop->ready.prev); /* the one just queued: let it wait here
+                                                       instead */
     casync__list_remove(&job->link);
     casync__list_append(&future->callbacks, &job->link);
     return 0;
@@ -3760,27 +3926,28 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
 
 /* >> operations & backend (implementation) ---------------------------------------------------- */
 
-/* Two things meet here. A watcher is the readiness of one descriptor; it is what a backend deals in. An
-   operation (casync_op) is what a caller waits for: it is attempted at once; if the kernel says EAGAIN
-   it waits with its stream or server, and is attempted again when the watcher says ready. Nothing above
-   knows more of the kernel than that, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is
-   another casync__backend, and one that completes operations by itself gets to know them in
-   casync__op_begin. Locks, queues and pools have operations too, which wait for other tasks or for threads:
-   the table of kinds tells how each is given up.
+/* Two things meet here. A watcher is the readiness of one descriptor; it is what a backend deals
+   in. An operation (casync_op) is what a caller waits for: it is attempted at once; if the kernel
+   says EAGAIN it waits with its stream or server, and is attempted again when the watcher says
+   ready. Nothing above knows more of the kernel than that, so another backend (kqueue, io_uring by
+   POLL_ADD, a simulation) is another casync__backend, and one that completes operations by itself
+   gets to know them in casync__op_begin. Locks, queues and pools have operations too, which wait
+   for other tasks or for threads: the table of kinds tells how each is given up.
 
-   The table `fds` maps a descriptor's number to its watcher and a generation, which changes with each
-   watcher. epoll hands back (generation, number), so an event that was meant for somebody before is
-   known at once. That can happen: epoll watches the open file, not the number, and goes on while a dup
-   or a forked child holds the file, and then cannot even be told to stop (EBADF, epoll(7) questions 6
-   and 9). The remedy is a new epoll instance in the old one's place.
+   The table `fds` maps a descriptor's number to its watcher and a generation, which changes with
+   each watcher. epoll hands back (generation, number), so an event that was meant for somebody
+   before is known at once. That can happen: epoll watches the open file, not the number, and goes
+   on while a dup or a forked child holds the file, and then cannot even be told to stop (EBADF,
+   epoll(7) questions 6 and 9). The remedy is a new epoll instance in the old one's place.
 
-   Costs: the first interest of a descriptor is one epoll_ctl at once; changes are collected and made
-   before the next wait, one epoll_ctl each, those that were undone meanwhile none. Interest in reading
-   that lapses is left with the kernel until an event proves it wrong: a stream that is read again and
-   again by operations makes no epoll_ctl. A wait brings up to 512 events. While the kernel refuses an
-   interest, a wait lasts 100 ms at most. */
+   Costs: the first interest of a descriptor is one epoll_ctl at once; changes are collected and
+   made before the next wait, one epoll_ctl each, those that were undone meanwhile none. Interest in
+   reading that lapses is left with the kernel until an event proves it wrong: a stream that is read
+   again and again by operations makes no epoll_ctl. A wait brings up to 512 events. While the
+   kernel refuses an interest, a wait lasts 100 ms at most. */
 
-/* What a watcher may want: bits of a byte. END, that the peer sends no more, is EPOLLRDHUP to the kernel. */
+/* What a watcher may want: bits of a byte. END, that the peer sends no more, is EPOLLRDHUP to the
+   kernel. */
 enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT, CASYNC__END = 2 };
 #define CASYNC__EVENTS_MAX 512
 #define CASYNC__REFUSED_RETRY CASYNC_MS(100)
@@ -3795,7 +3962,8 @@ enum {
 
 typedef struct casync__slot {
     casync_watcher *watcher;
-    uint64_t key; /* the data of its events: generation in the upper half, descriptor in the lower */
+    uint64_t key; /* the data of its events: generation in the upper half, descriptor in the
+                     lower */
 } casync__slot;
 
 #define CASYNC__GENERATION ((uint64_t)1 << 32)
@@ -3830,9 +3998,10 @@ static inline bool casync__is_resting(const casync_watcher *watcher) {
 
 static void casync__watcher_unregister(casync_watcher *watcher, bool closing);
 
-/* The descriptor of this watcher is ready for `events`, or has failed or hung up, which is both, as in
-   asyncio's selectors. */
-static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watcher, uint32_t events) {
+/* The descriptor of this watcher is ready for `events`, or has failed or hung up, which is both, as
+   in asyncio's selectors. */
+static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watcher,
+                                         uint32_t events) {
     /* Its descriptor may be closed, and the kernel deaf: what comes after this one is stale. */
     if (casync__is_resting(watcher)) {
         casync__watcher_unregister(watcher, false);
@@ -3847,8 +4016,8 @@ static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watc
     if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
 }
 
-/* The registration of the wakeup eventfd is edge-triggered: each write is an event, and nobody needs to
-   read it. */
+/* The registration of the wakeup eventfd is edge-triggered: each write is an event, and nobody
+   needs to read it. */
 static int64_t casync__epoll_add_wakeup(casync_loop *loop, int epfd) {
     casync__epoll_event event;
     event.events = EPOLLIN | EPOLLET;
@@ -3880,15 +4049,17 @@ static int64_t casync__epoll_open(casync_loop *loop) {
 static int64_t casync__epoll_submit(casync_loop *loop, casync_watcher *watcher) {
     casync__epoll_event event;
     int64_t result;
-    int op = watcher->armed == 0 ? EPOLL_CTL_ADD : watcher->wanted == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+    int op = watcher->armed == 0    ? EPOLL_CTL_ADD
+             : watcher->wanted == 0 ? EPOLL_CTL_DEL
+                                    : EPOLL_CTL_MOD;
     if (watcher->wanted == watcher->armed) return 0;
     if (casync__is_forked(loop)) return -ECHILD;
     event.events = watcher->wanted & (EPOLLIN | EPOLLOUT);
     if (watcher->wanted & CASYNC__END) event.events |= EPOLLRDHUP;
     event.data = loop->fds[watcher->fd].key;
     result = casync__sys_epoll_ctl(loop->backend_fd, op, watcher->fd, &event);
-    /* The descriptor was closed and its number used again behind our back, or it is still registered
-       from before: the kernel's view is the truth. */
+    /* The descriptor was closed and its number used again behind our back, or it is still
+       registered from before: the kernel's view is the truth. */
     if (result == -ENOENT && op == EPOLL_CTL_MOD)
         result = casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_ADD, watcher->fd, &event);
     else if (result == -EEXIST)
@@ -3916,7 +4087,8 @@ static void casync__epoll_register_all(casync_loop *loop) {
     }
 }
 
-/* Replaces the epoll instance, under the same descriptor, so that hosts of the loop need not know. */
+/* Replaces the epoll instance, under the same descriptor, so that hosts of the loop need not
+   know. */
 static int64_t casync__epoll_rebuild(casync_loop *loop) {
     int64_t fresh = casync__sys_epoll_create(), result;
     if (fresh < 0) return fresh;
@@ -3928,7 +4100,8 @@ static int64_t casync__epoll_rebuild(casync_loop *loop) {
     return 0;
 }
 
-/* In the child the instance is shared with the parent: closing our descriptors leaves the parent's. */
+/* In the child the instance is shared with the parent: closing our descriptors leaves the
+   parent's. */
 static int64_t casync__epoll_fork(casync_loop *loop) {
     int64_t result;
     casync__epoll_close(loop);
@@ -3937,7 +4110,8 @@ static int64_t casync__epoll_fork(casync_loop *loop) {
     return result;
 }
 
-/* An event for a watcher that is gone. True if the instance was replaced: the batch is void then. */
+/* An event for a watcher that is gone. True if the instance was replaced: the batch is void
+   then. */
 static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
     bool reused = fd < loop->fds_size && loop->fds[fd].watcher;
     casync__epoll_event unused;
@@ -3950,20 +4124,23 @@ static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
         loop->rebuild_failed = false;
         return true;
     }
-    exception =
-        casync__exception("events of a closed descriptor cannot be ended, and keep the loop busy", result);
+    exception = casync__exception(
+        "events of a closed descriptor cannot be ended, and keep the loop busy", result);
     if (!loop->rebuild_failed) casync_call_exception_handler(loop, &exception);
-    loop->rebuild_failed = true; /* until the next of these events, which comes with the next poll */
+    loop->rebuild_failed = true; /* until the next of these events, which comes with the next
+                                    poll */
     return false;
 }
 
-/* The kernel does not know the call, or a sandbox that does not lets nobody make it (seccomp(2)). */
+/* The kernel does not know the call, or a sandbox that does not lets nobody make it
+   (seccomp(2)). */
 static bool casync__is_refused(int64_t result) { return result == -ENOSYS || result == -EPERM; }
 
 static int64_t casync__epoll_wait(casync_loop *loop, casync__epoll_event *events, int64_t timeout) {
     int64_t count = -ENOSYS;
     int milliseconds;
-    if (timeout > 0 && timeout != CASYNC_FOREVER && !casync__atomic_load(&casync__process.no_epoll_pwait2)) {
+    if (timeout > 0 && timeout != CASYNC_FOREVER &&
+        !casync__atomic_load(&casync__process.no_epoll_pwait2)) {
         count = casync__sys_epoll_pwait2(loop->backend_fd, events, CASYNC__EVENTS_MAX, timeout);
         if (!casync__is_refused(count)) return count;
         casync__atomic_store(&casync__process.no_epoll_pwait2, 1);
@@ -3981,7 +4158,8 @@ static int64_t casync__epoll_reap(casync_loop *loop, int64_t timeout) {
     if (loop->before_wait) loop->before_wait(loop->arg, timeout);
     count = casync__epoll_wait(loop, events, timeout);
     if (loop->after_wait) loop->after_wait(loop->arg, timeout);
-    casync__take_posted(loop); /* what was posted meanwhile comes before the events, as in asyncio */
+    casync__take_posted(loop); /* what was posted meanwhile comes before the events, as in
+                                  asyncio */
     if (count == -EINTR) return 0;
     if (count > 0) loop->events += (uint64_t)count;
     for (i = 0; i < count; i++) {
@@ -4043,7 +4221,8 @@ enum {
     CASYNC__OP_LAST = CASYNC__OP_WRITABLE
 };
 
-/* `abandon` says that the operation, which is in no list any more, was given up while it was pending. */
+/* `abandon` says that the operation, which is in no list any more, was given up while it was
+   pending. */
 typedef struct casync__op_kind {
     const char *name;
     void (*abandon)(casync_op *op);
@@ -4098,7 +4277,8 @@ typedef char casync__op_kinds_are_complete
 static void casync__op_abandon(casync_future *future) {
     casync_op *op = (casync_op *)(void *)future;
     if (op->link.next) casync__list_remove(&op->link);
-    if (casync__op_kinds[op->kind].abandon) casync__op_kinds[op->kind].abandon(op); /* may free op */
+    /* may free op */
+    if (casync__op_kinds[op->kind].abandon) casync__op_kinds[op->kind].abandon(op);
 }
 
 static casync_future *casync__op_begin(casync_loop *loop, casync_op *op, int kind) {
@@ -4140,12 +4320,14 @@ static int64_t casync__backend_fork(casync_loop *loop) { return loop->backend->f
 
 static bool casync__fail_waiting(casync_watcher *watcher, int64_t error);
 
-/* The kernel refused an interest, which is in the list of those to be tried again. Want of memory passes;
-   any other refusal lasts (ENOSPC, EPERM, EBADF), and fails who waits. What nobody waits for by an operation
-   is reported once. */
+/* The kernel refused an interest, which is in the list of those to be tried again. Want of memory
+   passes; any other refusal lasts (ENOSPC, EPERM, EBADF), and fails who waits. What nobody waits
+   for by an operation is reported once. */
 static void casync__interest_refused(casync_loop *loop, casync_watcher *watcher, int64_t error) {
-    bool passes = error == -ENOMEM || error == -ECHILD, reported = watcher->flags & CASYNC__WATCHER_REFUSED;
-    casync_exception exception = casync__exception("the kernel refuses to watch a descriptor", error);
+    bool passes = error == -ENOMEM || error == -ECHILD,
+         reported = watcher->flags & CASYNC__WATCHER_REFUSED;
+    casync_exception exception =
+        casync__exception("the kernel refuses to watch a descriptor", error);
     watcher->flags |= CASYNC__WATCHER_REFUSED;
     if (!passes && casync__fail_waiting(watcher, error)) return;
     if (!reported) casync_call_exception_handler(loop, &exception);
@@ -4183,7 +4365,8 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
         timeout = casync__has_work(loop) ? 0 : casync__bound_wait(loop, timeout);
         if (loop->stacks) casync__trim_stacks(loop);
         casync__atomic_exchange(&loop->sleeping, 1);
-        if (loop->stopping || casync__atomic_load_job(&loop->posted) || casync__atomic_load(&loop->woken))
+        if (loop->stopping || casync__atomic_load_job(&loop->posted) ||
+            casync__atomic_load(&loop->woken))
             timeout = 0;
     }
     loop->polls++;
@@ -4197,11 +4380,12 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
 
 /* >> fd watchers (implementation) ------------------------------------------------------------- */
 
-/* A watcher is a row of the table above with two jobs, one a direction, which an event puts into the ready
-   queue. So order and cancel are those of every other job. Streams, servers, datagrams, signals and those who
-   wait for a descriptor have watchers too; `kind` tells whose it is. One that is kept stays in the table, and
-   armed, while nothing is wanted of it: it rests, and whoever comes to its descriptor, or an event, ends
-   that. Costs: see operations & backend. The table has 16 bytes a descriptor number, doubled when needed. */
+/* A watcher is a row of the table above with two jobs, one a direction, which an event puts into
+   the ready queue. So order and cancel are those of every other job. Streams, servers, datagrams,
+   signals and those who wait for a descriptor have watchers too; `kind` tells whose it is. One that
+   is kept stays in the table, and armed, while nothing is wanted of it: it rests, and whoever comes
+   to its descriptor, or an event, ends that. Costs: see operations & backend. The table has 16
+   bytes a descriptor number, doubled when needed. */
 
 enum {
     CASYNC__WATCHER_USER,
@@ -4228,7 +4412,8 @@ static int64_t casync__grow_fds(casync_loop *loop, int fd) {
 }
 
 /* Gives the descriptor to the watcher. */
-static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watcher, int fd, int kind) {
+static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watcher, int fd,
+                                        int kind) {
     casync_watcher *before;
     if (casync__is_closed(loop)) return -EINVAL;
     if (fd < 0) return -EBADF;
@@ -4255,7 +4440,8 @@ static inline bool casync__is_registered(const casync_watcher *watcher) {
     return (watcher->flags & CASYNC__WATCHER_REGISTERED) != 0;
 }
 
-/* Keeps the counts of what is awaited when a watcher begins (sign 1) or ends (-1) to want something. */
+/* Keeps the counts of what is awaited when a watcher begins (sign 1) or ends (-1) to want
+   something. */
 static void casync__count_watcher(casync_watcher *watcher, int sign) {
     casync_loop *loop = watcher->reader.loop;
     if (watcher->kind != CASYNC__WATCHER_INTERNAL) loop->fds_active += (uint32_t)sign;
@@ -4276,8 +4462,8 @@ static void casync__want(casync_watcher *watcher, int event) {
     if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
 }
 
-/* Reading that lapses is not told to the kernel before an event shows that it matters; writing is: a
-   socket is nearly always writable. */
+/* Reading that lapses is not told to the kernel before an event shows that it matters; writing is:
+   a socket is nearly always writable. */
 static void casync__unwant(casync_watcher *watcher, int event) {
     if (!(watcher->wanted & event)) return;
     casync__watcher_want(watcher, watcher->wanted & ~event);
@@ -4285,8 +4471,8 @@ static void casync__unwant(casync_watcher *watcher, int event) {
     if (event == CASYNC__WRITE) casync__mark_changed(watcher->reader.loop, watcher);
 }
 
-/* Takes the descriptor from the watcher. `closing`: nobody else holds the file, and the caller closes it
-   now, so the kernel forgets it without being told. */
+/* Takes the descriptor from the watcher. `closing`: nobody else holds the file, and the caller
+   closes it now, so the kernel forgets it without being told. */
 static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     casync_loop *loop = watcher->reader.loop;
     if (!casync__is_registered(watcher)) return;
@@ -4298,11 +4484,12 @@ static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     watcher->armed = 0;
     watcher->flags &= CASYNC__WATCHER_UNREFERENCED;
     loop->fds[watcher->fd].watcher = NULL;
-    loop->fds[watcher->fd].key += CASYNC__GENERATION; /* events on their way are stale from here on */
+    /* events on their way are stale from here on */
+    loop->fds[watcher->fd].key += CASYNC__GENERATION;
 }
 
-/* Lets the job of the writer, which has no other use when a stream or datagram socket has ended, call what
-   ends it by the queue. */
+/* Lets the job of the writer, which has no other use when a stream or datagram socket has ended,
+   call what ends it by the queue. */
 static void casync__queue_ending(casync_watcher *watcher, casync_callback callback) {
     watcher->writer.callback = callback;
     casync__make_ready(watcher->writer.loop, &watcher->writer);
@@ -4326,7 +4513,8 @@ static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd,
     casync__job_init(loop, job, callback, arg);
     casync__watcher_want(watcher, event);
     loop->empty_polls = 0;
-    result = loop->backend->submit(loop, watcher); /* at once: the caller hears if it cannot be watched */
+    result = loop->backend->submit(loop, watcher); /* at once: the caller hears if it cannot be
+                                                      watched */
     if (result < 0) casync__watcher_unregister(watcher, true);
     return result;
 }
@@ -4401,7 +4589,8 @@ CASYNC__DEFINE void casync_watcher_ref(casync_watcher *watcher, bool referenced)
 static bool casync__has_open_streams(casync_loop *loop) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++)
-        if (loop->fds[fd].watcher && loop->fds[fd].watcher->kind >= CASYNC__WATCHER_STREAM) return true;
+        if (loop->fds[fd].watcher && loop->fds[fd].watcher->kind >= CASYNC__WATCHER_STREAM)
+            return true;
     return false;
 }
 
@@ -4419,7 +4608,8 @@ static void casync__watchers_close(casync_loop *loop) {
     loop->fds_size = 0;
 }
 
-static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *),
+                                  void *arg) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
@@ -4435,26 +4625,28 @@ static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, 
 
 /* >> wakeup & threadsafe calls (implementation) ----------------------------------------------- */
 
-/* Posted jobs form a chain (by link.prev) that other threads push onto with a compare-and-swap, and that
-   the loop takes whole with an exchange, so there is no ABA problem and no lock. The loop sets `sleeping`
-   before it looks at the chain for the last time; who pushes and then finds it set clears it, and is
-   the one to write the eventfd.
+/* Posted jobs form a chain (by link.prev) that other threads push onto with a compare-and-swap, and
+   that the loop takes whole with an exchange, so there is no ABA problem and no lock. The loop sets
+   `sleeping` before it looks at the chain for the last time; who pushes and then finds it set
+   clears it, and is the one to write the eventfd.
 
-   Calls without a job (NULL) are collected in batches: a batch is one job in the chain, and while it
-   is the last one there, further calls join it. So the order of the posts stays, and a call moves 16
-   bytes from thread to thread, where a job moves 48. Who adds a call reserves its place with a
-   fetch-and-add and publishes it by storing the callback; the loop closes the batch with an exchange and
-   waits for those that are between the two (a few instructions, unless the thread is preempted: then it
-   gives up the processor). Batches stay the mailbox's until the loop is closed. A thread that still looks at
-   an old one finds it closed, or in the chain for something new, which is as good: nobody can join a batch
-   before it is in the chain, so what a thread adds comes before all that it posts afterwards.
+   Calls without a job (NULL) are collected in batches: a batch is one job in the chain, and while
+   it is the last one there, further calls join it. So the order of the posts stays, and a call
+   moves 16 bytes from thread to thread, where a job moves 48. Who adds a call reserves its place
+   with a fetch-and-add and publishes it by storing the callback; the loop closes the batch with an
+   exchange and waits for those that are between the two (a few instructions, unless the thread is
+   preempted: then it gives up the processor). Batches stay the mailbox's until the loop is closed.
+   A thread that still looks at an old one finds it closed, or in the chain for something new, which
+   is as good: nobody can join a batch before it is in the chain, so what a thread adds comes before
+   all that it posts afterwards.
 
-   Costs: a post is two locked instructions (a job's claim and its push), for a call one, and a mutex and
-   1 KiB for every 60 of them; one more in the loop, before a job is called; and one system call a sleep. */
+   Costs: a post is two locked instructions (a job's claim and its push), for a call one, and a
+   mutex and 1 KiB for every 60 of them; one more in the loop, before a job is called; and one
+   system call a sleep. */
 
 #define CASYNC__BATCH_CALLS 60
-/* In `reserved`, more than were ever reserved: a batch that its opener is about to put into the chain, with a
-   call of its own, and one that the loop has closed. */
+/* In `reserved`, more than were ever reserved: a batch that its opener is about to put into the
+   chain, with a call of its own, and one that the loop has closed. */
 #define CASYNC__BATCH_OPENING (UINT32_MAX / 4)
 #define CASYNC__BATCH_CLOSED (UINT32_MAX / 2)
 
@@ -4464,7 +4656,8 @@ typedef struct casync__batch {
     uint32_t reserved, count, called;
     uint32_t fork_generation;
     struct {
-        void *callback; /* NULL until published; cast, as only data pointers are loaded atomically */
+        void *callback; /* NULL until published; cast, as only data pointers are loaded
+                           atomically */
         void *arg;
     } calls[CASYNC__BATCH_CALLS];
 } casync__batch;
@@ -4514,7 +4707,8 @@ static casync__mailbox *casync__get_mailbox(casync_loop *loop) {
     if (mailbox) return mailbox;
     casync__lock_process();
     mailbox = (casync__mailbox *)loop->mailbox;
-    if (!mailbox) mailbox = (casync__mailbox *)casync__realloc(&loop->allocator, NULL, sizeof *mailbox);
+    if (!mailbox)
+        mailbox = (casync__mailbox *)casync__realloc(&loop->allocator, NULL, sizeof *mailbox);
     if (mailbox && !loop->mailbox) {
         memset(mailbox, 0, sizeof *mailbox);
         pthread_mutex_init(&mailbox->mutex, NULL);
@@ -4534,7 +4728,8 @@ static void casync__return_batch(casync_loop *loop, casync__batch *batch) {
     } while (!casync__atomic_replace_pointer(&mailbox->free, first, batch));
 }
 
-static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_callback callback, void *arg) {
+static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_callback callback,
+                             void *arg) {
     uint32_t i;
     if (!batch || casync__atomic_load_job(&loop->posted) != &batch->job) return false;
     CASYNC__TEST_YIELD("reserve");
@@ -4548,12 +4743,13 @@ static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_cal
 
 static void casync__run_batch(void *batch);
 
-/* The batch is in the chain. Those who tried to join it before count in `reserved`; the loop may have closed
-   it already. */
+/* The batch is in the chain. Those who tried to join it before count in `reserved`; the loop may
+   have closed it already. */
 static void casync__open_to_others(casync__batch *batch) {
     uint32_t reserved;
     do reserved = casync__atomic_load(&batch->reserved);
-    while (reserved < CASYNC__BATCH_CLOSED && !casync__atomic_replace(&batch->reserved, reserved, 1));
+    while (reserved < CASYNC__BATCH_CLOSED &&
+           !casync__atomic_replace(&batch->reserved, reserved, 1));
 }
 
 /* The loop closes the batch: how many calls are in it? */
@@ -4564,8 +4760,8 @@ static uint32_t casync__close_batch(casync__batch *batch) {
 }
 
 /* A batch with its first call, posted. With the mutex. */
-static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox, casync_callback callback,
-                                  void *arg) {
+static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox,
+                                  casync_callback callback, void *arg) {
     casync__batch *batch = mailbox->taken;
     if (!batch) batch = (casync__batch *)casync__atomic_take_pointer(&mailbox->free);
     if (batch)
@@ -4595,7 +4791,8 @@ static int64_t casync__post_call(casync_loop *loop, casync_callback callback, vo
     casync__mailbox *mailbox = casync__get_mailbox(loop);
     if (!mailbox) return -ENOMEM;
     /* A batch in the chain: who put it there has woken the loop, or is about to. */
-    if (casync__add_call(loop, (casync__batch *)casync__atomic_load_pointer(&mailbox->open), callback, arg))
+    if (casync__add_call(loop, (casync__batch *)casync__atomic_load_pointer(&mailbox->open),
+                         callback, arg))
         return 0;
     CASYNC__TEST_YIELD("lock");
     pthread_mutex_lock(&mailbox->mutex);
@@ -4606,8 +4803,8 @@ static int64_t casync__post_call(casync_loop *loop, casync_callback callback, vo
     return result;
 }
 
-/* Lets another thread run that is in the middle of something. sched_yield does not give way to a thread of
-   lower real-time priority (sched(7)), sleeping does. */
+/* Lets another thread run that is in the middle of something. sched_yield does not give way to a
+   thread of lower real-time priority (sched(7)), sleeping does. */
 static void casync__give_way(int *rounds) {
     struct timespec pause = {0, 50000};
     if (++*rounds < 100)
@@ -4622,7 +4819,8 @@ static bool casync__next_call(casync_loop *loop, casync__batch *batch, casync_ca
     int rounds = 0;
     while (batch->called < batch->count) {
         uint32_t i = batch->called;
-        *callback = (casync_callback)(uintptr_t)casync__atomic_load_pointer(&batch->calls[i].callback);
+        *callback =
+            (casync_callback)(uintptr_t)casync__atomic_load_pointer(&batch->calls[i].callback);
         /* In a forked child the thread that would publish it is not there. */
         if (*callback || batch->fork_generation != loop->fork_generation) batch->called++;
         if (*callback) {
@@ -4665,8 +4863,8 @@ static void casync__mailbox_close(casync_loop *loop) {
     loop->mailbox = NULL;
 }
 
-/* Another thread of the parent may have held the mutex, which nobody here would give back, and may have
-   left what it was at half made: that is not used again. */
+/* Another thread of the parent may have held the mutex, which nobody here would give back, and may
+   have left what it was at half made: that is not used again. */
 static void casync__mailbox_fork(casync_loop *loop) {
     casync__mailbox *mailbox = (casync__mailbox *)loop->mailbox;
     if (!mailbox) return;
@@ -4678,8 +4876,9 @@ CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job
                                                    casync_callback callback, void *arg) {
     if (!loop || !loop->backend || !callback) return -EINVAL;
     if (!job) return casync__post_call(loop, callback, arg);
-    /* An exchange on both sides, and no look before it: whichever comes second sees what the other wrote, so
-       a call that is still to come sees all that came before a post which found it there. */
+    /* An exchange on both sides, and no look before it: whichever comes second sees what the other
+       wrote, so a call that is still to come sees all that came before a post which found it
+       there. */
     if (casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
     casync__job_init(loop, job, callback, arg);
     casync__post(loop, job);
@@ -4694,21 +4893,22 @@ CASYNC__DEFINE void casync_wake(casync_loop *loop) {
 
 /* >> signals (implementation) ----------------------------------------------------------------- */
 
-/* One registry for the process: for each signal the watchers of all loops. Two descriptors lead to it,
-   and every loop that has watchers watches both; whichever loop comes first reads, and tells all
-   watchers by posting their jobs to their loops (a job still posted is not posted twice, which merges
-   deliveries as the kernel does).
+/* One registry for the process: for each signal the watchers of all loops. Two descriptors lead to
+   it, and every loop that has watchers watches both; whichever loop comes first reads, and tells
+   all watchers by posting their jobs to their loops (a job still posted is not posted twice, which
+   merges deliveries as the kernel does).
 
    - signalfd: for signals that plain loops watch, which are blocked in their threads. One for the
      process, since of two only one would get a signal (signalfd(2)).
-   - handled_fd, an eventfd: written by the handler, which runs where the signal is not blocked (other
-     threads; everywhere, for loops that block none: guests, and desc.signal_handlers). It notes the signal in
-     `handled`.
+   - handled_fd, an eventfd: written by the handler, which runs where the signal is not blocked
+     (other threads; everywhere, for loops that block none: guests, and desc.signal_handlers). It
+     notes the signal in `handled`.
 
-   The mutex covers the registry; handlers do not take it: all they touch is atomic. Costs: a delivery is a
-   wakeup, one read of each descriptor, and a post a watcher. */
+   The mutex covers the registry; handlers do not take it: all they touch is atomic. Costs: a
+   delivery is a wakeup, one read of each descriptor, and a post a watcher. */
 
-enum { CASYNC__SIGNAL_STARTED = 2, CASYNC__SIGNAL_UNREFERENCED = 4 }; /* beside CASYNC_SIGNAL_ONCE */
+/* beside CASYNC_SIGNAL_ONCE */
+enum { CASYNC__SIGNAL_STARTED = 2, CASYNC__SIGNAL_UNREFERENCED = 4 };
 
 typedef struct casync__signals {
     casync_watcher signalfd_watcher, handled_watcher;
@@ -4727,7 +4927,8 @@ static void casync__signal_handler(int signum, siginfo_t *info, void *context) {
     void *action, *handler;
     casync__atomic_or64(&casync__process.handled, (uint64_t)1 << (signum - 1));
     /* full is readable too */
-    (void)casync__sys_write((int)casync__atomic_load(&casync__process.handled_fd), &one, sizeof one);
+    (void)casync__sys_write((int)casync__atomic_load(&casync__process.handled_fd), &one,
+                            sizeof one);
     action = casync__atomic_load_pointer(&source->chained_action);
     handler = casync__atomic_load_pointer(&source->chained_handler);
     if (action)
@@ -4737,7 +4938,8 @@ static void casync__signal_handler(int signum, siginfo_t *info, void *context) {
     errno = saved_errno;
 }
 
-/* Tells the handler what to call after it: what was there before, unless a plain loop watches the signal. */
+/* Tells the handler what to call after it: what was there before, unless a plain loop watches the
+   signal. */
 static void casync__chain_handler(casync__signal_source *source) {
     const struct sigaction *previous = &source->previous;
     void *handler = (void *)(uintptr_t)previous->sa_handler; /* a union with sa_sigaction */
@@ -4762,7 +4964,8 @@ static void casync__signal_deliver(int signum) {
     casync__lock_process();
     for (link = list->next; link && link != list; link = link->next) {
         casync_signal *watcher = casync__signal_of(link);
-        if (!casync__atomic_exchange(&watcher->job.posted, 1)) casync__post(watcher->job.loop, &watcher->job);
+        if (!casync__atomic_exchange(&watcher->job.posted, 1))
+            casync__post(watcher->job.loop, &watcher->job);
     }
     pthread_mutex_unlock(&casync__process.mutex);
 }
@@ -4777,7 +4980,8 @@ static void casync__read_signalfd(void *loop) {
 static void casync__read_handled(void *loop) {
     uint64_t count, handled;
     (void)loop;
-    /* The bits are taken after the descriptor is read: a signal in between wakes once more, for nothing. */
+    /* The bits are taken after the descriptor is read: a signal in between wakes once more, for
+       nothing. */
     (void)casync__sys_read((int)casync__process.handled_fd, &count, sizeof count);
     handled = casync__atomic_take64(&casync__process.handled);
     while (handled) {
@@ -4803,19 +5007,22 @@ static int64_t casync__signal_fds_open(void) {
     return 0;
 }
 
-/* Puts a fresh descriptor where an inherited one is, or should be: fork copies the table of descriptors
-   before the memory, so one that another thread was just opening may be known and yet missing. */
+/* Puts a fresh descriptor where an inherited one is, or should be: fork copies the table of
+   descriptors before the memory, so one that another thread was just opening may be known and yet
+   missing. */
 static void casync__replace_fd(int64_t fresh, int fd) {
     if (fresh < 0 || fresh == fd) return;
     casync__sys_dup3((int)fresh, fd);
     casync__sys_close((int)fresh);
 }
 
-/* In a forked child: descriptors of its own in place of those shared with the parent, under the same
-   numbers, for loops know them by number. What fails here shows in the child's next signal_start. */
+/* In a forked child: descriptors of its own in place of those shared with the parent, under the
+   same numbers, for loops know them by number. What fails here shows in the child's next
+   signal_start. */
 static void casync__signals_after_fork(void) {
     if (!casync__process.has_signal_fds) return;
-    casync__replace_fd(casync__sys_signalfd(-1, &casync__process.signalfd_mask), casync__process.signalfd);
+    casync__replace_fd(casync__sys_signalfd(-1, &casync__process.signalfd_mask),
+                       casync__process.signalfd);
     casync__replace_fd(casync__sys_eventfd(), (int)casync__process.handled_fd);
     (void)casync__atomic_take64(&casync__process.handled);
 }
@@ -4845,8 +5052,8 @@ static int64_t casync__signals_open(casync_loop *loop) {
     result = casync__watch_internal(loop, &signals->signalfd_watcher, casync__process.signalfd,
                                     casync__read_signalfd);
     if (result == 0)
-        result = casync__watch_internal(loop, &signals->handled_watcher, (int)casync__process.handled_fd,
-                                        casync__read_handled);
+        result = casync__watch_internal(loop, &signals->handled_watcher,
+                                        (int)casync__process.handled_fd, casync__read_handled);
     if (result < 0) {
         casync__watcher_unregister(&signals->signalfd_watcher, false);
         casync__free(&loop->allocator, signals);
@@ -4864,7 +5071,8 @@ static void casync__signals_release(casync_loop *loop) {
     loop->signals = NULL;
 }
 
-/* Does this /proc/self/fdinfo file belong to a signalfd that takes the signal? proc(5): "sigmask:". */
+/* Does this /proc/self/fdinfo file belong to a signalfd that takes the signal? proc(5):
+   "sigmask:". */
 static bool casync__fdinfo_takes(const char *name, int signum) {
     char path[64], line[128];
     unsigned long long mask = 0;
@@ -4873,7 +5081,8 @@ static bool casync__fdinfo_takes(const char *name, int signum) {
     snprintf(path, sizeof path, "/proc/self/fdinfo/%.20s", name);
     file = fopen(path, "re");
     if (!file) return false;
-    while (!found && fgets(line, sizeof line, file)) found = sscanf(line, "sigmask: %llx", &mask) == 1;
+    while (!found && fgets(line, sizeof line, file))
+        found = sscanf(line, "sigmask: %llx", &mask) == 1;
     fclose(file);
     return found && (mask & (1ULL << (signum - 1)));
 }
@@ -4903,8 +5112,8 @@ static int64_t casync__set_signalfd(int signum, bool on) {
     return result < 0 ? result : 0;
 }
 
-/* A guest's handler keeps the flags of the one before: whether system calls of the host are interrupted,
-   and on which stack handlers run, is the host's affair. */
+/* A guest's handler keeps the flags of the one before: whether system calls of the host are
+   interrupted, and on which stack handlers run, is the host's affair. */
 static int64_t casync__install_handler(casync__signal_source *source, int signum, bool guest) {
     struct sigaction action;
     int64_t result;
@@ -4915,14 +5124,16 @@ static int64_t casync__install_handler(casync__signal_source *source, int signum
     memset(&action, 0, sizeof action);
     action.sa_sigaction = casync__signal_handler;
     action.sa_flags = SA_RESTART | SA_ONSTACK;
-    if (guest) action.sa_flags = source->previous.sa_flags & (SA_RESTART | SA_ONSTACK | SA_NOCLDSTOP);
+    if (guest)
+        action.sa_flags = source->previous.sa_flags & (SA_RESTART | SA_ONSTACK | SA_NOCLDSTOP);
     action.sa_flags |= SA_SIGINFO;
     sigfillset(&action.sa_mask);
     return casync__sys_sigaction(signum, &action, NULL);
 }
 
-/* What a signal that is still pending would do once unblocked, nobody asked for any more: it is dropped.
-   Then mask and action can be put back; not over a handler that somebody installed since. */
+/* What a signal that is still pending would do once unblocked, nobody asked for any more: it is
+   dropped. Then mask and action can be put back; not over a handler that somebody installed
+   since. */
 static void casync__uninstall_handler(casync__signal_source *source, int signum) {
     struct timespec none = {0, 0};
     struct sigaction current;
@@ -4971,7 +5182,8 @@ static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
         if (source->plain_watchers == 0) result = casync__set_signalfd(watcher->signum, true);
         if (result < 0) {
             casync__unblock_signal(loop, watcher->signum);
-            if (casync__list_is_empty(&source->watchers)) casync__uninstall_handler(source, watcher->signum);
+            if (casync__list_is_empty(&source->watchers))
+                casync__uninstall_handler(source, watcher->signum);
             return result;
         }
         source->plain_watchers++;
@@ -4993,17 +5205,21 @@ static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
     casync__signal_source *source = &casync__process.signals[watcher->signum];
     casync__list_remove(&watcher->link);
     loop->signals->watchers--;
-    if (!loop->signal_handlers && --source->plain_watchers == 0) casync__set_signalfd(watcher->signum, false);
+    if (!loop->signal_handlers && --source->plain_watchers == 0)
+        casync__set_signalfd(watcher->signum, false);
     casync__chain_handler(source);
-    if (casync__list_is_empty(&source->watchers)) casync__uninstall_handler(source, watcher->signum);
-    if (!casync__loop_watches_signal(loop, watcher->signum)) casync__unblock_signal(loop, watcher->signum);
+    if (casync__list_is_empty(&source->watchers))
+        casync__uninstall_handler(source, watcher->signum);
+    if (!casync__loop_watches_signal(loop, watcher->signum))
+        casync__unblock_signal(loop, watcher->signum);
 }
 
-CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum, int flags,
-                                           casync_callback callback, void *arg) {
+CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum,
+                                           int flags, casync_callback callback, void *arg) {
     casync_signal before;
     int64_t result;
-    if (casync__is_closed(loop) || !watcher || !callback || (flags & ~CASYNC_SIGNAL_ONCE)) return -EINVAL;
+    if (casync__is_closed(loop) || !watcher || !callback || (flags & ~CASYNC_SIGNAL_ONCE))
+        return -EINVAL;
     if (signum < 1 || signum > 64 || signum == SIGKILL || signum == SIGSTOP) return -EINVAL;
     if (watcher->flags & CASYNC__SIGNAL_STARTED) return -EALREADY;
     if (casync__is_forked(loop)) return -ECHILD;
@@ -5032,7 +5248,8 @@ CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
     if (!watcher) return 0;
     loop = watcher->job.loop;
     if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
-    (void)casync__is_forked(loop); /* a child must not change the signalfd that it shares with its parent */
+    (void)casync__is_forked(loop); /* a child must not change the signalfd that it shares with
+                                      its parent */
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     casync__lock_process();
     casync__signal_remove(loop, watcher);
@@ -5087,10 +5304,10 @@ static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, v
 
 /* >> buffers (implementation) ----------------------------------------------------------------- */
 
-/* A queue of chunks. A copied chunk has its bytes behind its header, at least CASYNC__CHUNK_SIZE of them,
-   and takes further small writes while it has room; a referenced one points to bytes of somebody else.
-   They are a ring: the queue has the last, which has the first behind it.
-   Sending takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies, and allocates once
+/* A queue of chunks. A copied chunk has its bytes behind its header, at least CASYNC__CHUNK_SIZE of
+   them, and takes further small writes while it has room; a referenced one points to bytes of
+   somebody else. They are a ring: the queue has the last, which has the first behind it. Sending
+   takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies, and allocates once
    in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one system call unless the
    vector was taken whole and more is queued. */
 
@@ -5107,14 +5324,17 @@ typedef struct casync__out_chunk {
 } casync__out_chunk;
 
 /* Spans go to the kernel as they are. */
-typedef char casync__span_is_an_iovec[sizeof(casync_span) == sizeof(struct iovec) &&
-                                              offsetof(casync_span, len) == offsetof(struct iovec, iov_len)
-                                          ? 1
-                                          : -1];
+typedef char
+    casync__span_is_an_iovec[sizeof(casync_span) == sizeof(struct iovec) &&
+                                     offsetof(casync_span, len) == offsetof(struct iovec, iov_len)
+                                 ? 1
+                                 : -1];
 
-static inline struct iovec *casync__iovec(const casync_span *spans) { return (struct iovec *)(void *)spans; }
+static inline struct iovec *casync__iovec(const casync_span *spans) {
+    return (struct iovec *)(void *)spans;
+}
 
-#define CASYNC__SIZE_MAX                                                                                     \
+#define CASYNC__SIZE_MAX                                                                           \
     ((size_t)PTRDIFF_MAX) /* of anything that is sent: what write(2) could say it wrote */
 
 /* SIZE_MAX if that is more than CASYNC__SIZE_MAX. */
@@ -5157,7 +5377,8 @@ static casync__out_chunk *casync__outbuf_add_chunk(casync_outbuf *out, size_t ro
     return chunk;
 }
 
-static void casync__outbuf_fill(casync_outbuf *out, casync__out_chunk *chunk, const void *data, size_t size) {
+static void casync__outbuf_fill(casync_outbuf *out, casync__out_chunk *chunk, const void *data,
+                                size_t size) {
     if (size == 0) return;
     memcpy((uint8_t *)chunk->data + chunk->size, data, size);
     chunk->size += size;
@@ -5166,14 +5387,15 @@ static void casync__outbuf_fill(casync_outbuf *out, casync__out_chunk *chunk, co
 }
 
 /* Appends what comes after the first `skip` bytes of the spans. */
-static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span *spans, size_t count,
-                                           size_t skip) {
+static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span *spans,
+                                           size_t count, size_t skip) {
     casync__out_chunk *chunk = out->last;
     size_t i, total = casync__spans_size(spans, count) - skip, room = chunk ? chunk->room : 0;
     if (total > CASYNC__SIZE_MAX - out->size) return -ENOMEM;
     if (total > room) {
         size_t missing = total - room;
-        if (!casync__outbuf_add_chunk(out, missing > CASYNC__CHUNK_SIZE ? missing : CASYNC__CHUNK_SIZE))
+        if (!casync__outbuf_add_chunk(out,
+                                      missing > CASYNC__CHUNK_SIZE ? missing : CASYNC__CHUNK_SIZE))
             return -ENOMEM;
         if (!chunk) chunk = out->last;
     }
@@ -5196,7 +5418,8 @@ static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans, size_t count) {
+CASYNC__DEFINE int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans,
+                                            size_t count) {
     if (!out || (count > 0 && !spans)) return -EINVAL;
     if (casync__spans_size(spans, count) > CASYNC__SIZE_MAX) return -EINVAL;
     return casync__outbuf_append_after(out, spans, count, 0);
@@ -5224,9 +5447,10 @@ CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *
     return 0;
 }
 
-/* What goes out as one vector: chunks up to one that passes a descriptor, which must come first in its
-   own, for the receiver gets it with that byte (unix(7)). */
-CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans, size_t count) {
+/* What goes out as one vector: chunks up to one that passes a descriptor, which must come first in
+   its own, for the receiver gets it with that byte (unix(7)). */
+CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans,
+                                         size_t count) {
     const casync__out_chunk *chunk;
     size_t used;
     if (!out || !spans) return 0;
@@ -5241,8 +5465,8 @@ CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *
     return used;
 }
 
-/* Takes the chunks that these bytes fill out of the queue, and shortens the one behind them. Returns the
-   first of a chain, or NULL. */
+/* Takes the chunks that these bytes fill out of the queue, and shortens the one behind them.
+   Returns the first of a chain, or NULL. */
 static casync__out_chunk *casync__outbuf_take(casync_outbuf *out, size_t size) {
     casync__out_chunk *first = casync__outbuf_first(out), *chunk = first, *last_taken = NULL;
     while (chunk && size >= chunk->size) {
@@ -5290,8 +5514,9 @@ CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) {
     casync_outbuf_consume(out, out->size);
 }
 
-/* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag of
-   pwritev2 prevents it; before, the signal is blocked, and taken if it was not pending already. */
+/* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag
+   of pwritev2 prevents it; before, the signal is blocked, and taken if it was not pending
+   already. */
 static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, size_t count) {
     struct timespec none = {0, 0};
     sigset_t pipe_signal, old, pending;
@@ -5299,7 +5524,8 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     bool refused = false;
     if (!casync__atomic_load(&casync__process.no_rwf_nosignal)) {
         written = casync__sys_pwritev2(fd, casync__iovec(spans), (int)count, CASYNC__RWF_NOSIGNAL);
-        if (written != -EOPNOTSUPP && written != -EINVAL && !casync__is_refused(written)) return written;
+        if (written != -EOPNOTSUPP && written != -EINVAL && !casync__is_refused(written))
+            return written;
         refused = true;
     }
     sigemptyset(&pending); /* sigpending may fail where a test makes it */
@@ -5309,7 +5535,8 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     written = casync__sys_thread_sigmask(SIG_BLOCK, &pipe_signal, &old);
     if (written < 0) return written;
     written = casync__sys_writev(fd, casync__iovec(spans), (int)count);
-    if (written == -EPIPE && !sigismember(&pending, SIGPIPE)) casync__sys_sigtimedwait(&pipe_signal, &none);
+    if (written == -EPIPE && !sigismember(&pending, SIGPIPE))
+        casync__sys_sigtimedwait(&pipe_signal, &none);
     casync__sys_thread_sigmask(SIG_SETMASK, &old, NULL);
     /* else it was the descriptor that was refused */
     if (refused && written != -EPERM) casync__atomic_store(&casync__process.no_rwf_nosignal, 1);
@@ -5337,7 +5564,8 @@ static int64_t casync__send_with_fd(int fd, const casync_span *spans, size_t cou
     return casync__sys_sendmsg(fd, &message);
 }
 
-static inline int64_t casync__write_spans(int fd, bool is_socket, const casync_span *spans, size_t count) {
+static inline int64_t casync__write_spans(int fd, bool is_socket, const casync_span *spans,
+                                          size_t count) {
     if (!is_socket) return casync__write_without_sigpipe(fd, spans, count);
     if (count == 1) return casync__sys_send(fd, spans[0].ptr, spans[0].len);
     return casync__send_with_fd(fd, spans, count, -1);
@@ -5353,7 +5581,8 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
         int passed_fd = casync__outbuf_first(out)->passed_fd;
         int64_t written = passed_fd >= 0 ? casync__send_with_fd(fd, spans, count, passed_fd)
                                          : casync__write_spans(fd, is_socket, spans, count);
-        if (written < 0) return total > 0 ? total : written; /* an error comes again with the next flush */
+        /* an error comes again with the next flush */
+        if (written < 0) return total > 0 ? total : written;
         total += written;
         casync_outbuf_consume(out, (size_t)written);
         if ((size_t)written < size) break; /* the kernel's buffer is full */
@@ -5363,25 +5592,25 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
 
 /* >> tasks (implementation) ------------------------------------------------------------------- */
 
-/* A task is a future with a job: whatever lets it go on queues the job, which is what the awaited future
-   has in its list of callbacks. The job runs the task until it waits again or ends. While a task is
-   pending its future's result and ptr mean nothing to others, so they hold what a task needs only then:
-   its context, and what it awaits.
+/* A task is a future with a job: whatever lets it go on queues the job, which is what the awaited
+   future has in its list of callbacks. The job runs the task until it waits again or ends. While a
+   task is pending its future's result and ptr mean nothing to others, so they hold what a task
+   needs only then: its context, and what it awaits.
 
-   A stackful task sits at the top of its own stack. Going there and back is an exchange of the stack
-   pointer and the registers that a function call preserves (fiber_resume, fiber_suspend); the rounding
-   mode of floating point is not exchanged. Stacks come from slabs of 32, by size, and go to a pool when their
-   task ends; when many are idle, the loop gives a slab back before it sleeps.
+   A stackful task sits at the top of its own stack. Going there and back is an exchange of the
+   stack pointer and the registers that a function call preserves (fiber_resume, fiber_suspend); the
+   rounding mode of floating point is not exchanged. Stacks come from slabs of 32, by size, and go
+   to a pool when their task ends; when many are idle, the loop gives a slab back before it sleeps.
 
-   Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13) costs
-   no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that, so beyond
-   CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at when the
-   task waits: then it is too late for anything but to abort.
+   Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13)
+   costs no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that,
+   so beyond CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at
+   when the task waits: then it is too late for anything but to abort.
 
-   Costs: await and wake of a pending future are no system call and no allocation, and two switches for a
-   stackful task; where C++'s runtime is in the process, each moves two words more each way, else one
-   predicted branch tells that it is not. Spawn takes a stack from the pool; else a guard (one system call),
-   and for every 32nd stack an mmap. */
+   Costs: await and wake of a pending future are no system call and no allocation, and two switches
+   for a stackful task; where C++'s runtime is in the process, each moves two words more each way,
+   else one predicted branch tells that it is not. Spawn takes a stack from the pool; else a guard
+   (one system call), and for every 32nd stack an mmap. */
 
 enum {
     CASYNC__TASK_STARTED = 1,
@@ -5391,12 +5620,15 @@ enum {
 
 static casync_loop *casync__task_loop(const casync_task *task) { return task->future.loop; }
 
-static bool casync__is_fiber(const casync_future *future) { return future->kind == CASYNC__FUTURE_FIBER; }
+static bool casync__is_fiber(const casync_future *future) {
+    return future->kind == CASYNC__FUTURE_FIBER;
+}
 static bool casync__is_task(const casync_future *future) {
     return casync__future_kinds[future->kind].is_task;
 }
 
-/* What a pending task awaits, or NULL; a task that lets the others run for a turn awaits nothing. */
+/* What a pending task awaits, or NULL; a task that lets the others run for a turn awaits
+   nothing. */
 static casync_future *casync__task_awaits(const casync_task *task) {
     return (casync_future *)task->future.ptr;
 }
@@ -5429,7 +5661,8 @@ static casync__context *casync__task_context(const casync_task *task) {
 static void casync__task_set_context(casync_task *task, casync__context *context) {
     casync__context *previous = casync__task_context(task);
     task->future.result = (int64_t)(intptr_t)context;
-    if (previous && --previous->references == 0) casync__free(&casync__task_loop(task)->allocator, previous);
+    if (previous && --previous->references == 0)
+        casync__free(&casync__task_loop(task)->allocator, previous);
 }
 
 static casync__context_entry *casync__context_find(casync__context *context, const void *key) {
@@ -5440,7 +5673,8 @@ static casync__context_entry *casync__context_find(casync__context *context, con
 }
 
 /* A copy without `key`, with room for one entry more. NULL: no memory. */
-static casync__context *casync__context_copy(casync_loop *loop, casync__context *context, const void *key) {
+static casync__context *casync__context_copy(casync_loop *loop, casync__context *context,
+                                             const void *key) {
     uint32_t i, count = context ? context->count : 0;
     casync__context *copy = (casync__context *)casync__realloc(
         &loop->allocator, NULL, sizeof(casync__context) + count * sizeof(casync__context_entry));
@@ -5483,7 +5717,8 @@ static int64_t casync__context_inherit(casync_task *task, const casync_task *mak
 
 CASYNC__DEFINE void *casync_context_get(const casync_context_var *var) {
     casync_task *task = casync_current_task();
-    casync__context_entry *entry = task ? casync__context_find(casync__task_context(task), var) : NULL;
+    casync__context_entry *entry =
+        task ? casync__context_find(casync__task_context(task), var) : NULL;
     if (!var) return NULL;
     return entry ? entry->value : var->default_value;
 }
@@ -5500,9 +5735,9 @@ static int64_t casync__task_begin(casync_loop *loop, casync_task *task);
 
 /* -- switching stacks -- */
 
-/* AddressSanitizer, ThreadSanitizer and valgrind follow the stack pointer, and must be told when it goes
-   elsewhere. Their interfaces: sanitizer/common_interface_defs.h, tsan_interface.h; valgrind.h, whose
-   requests are an instruction sequence that does nothing on a real processor. */
+/* AddressSanitizer, ThreadSanitizer and valgrind follow the stack pointer, and must be told when it
+   goes elsewhere. Their interfaces: sanitizer/common_interface_defs.h, tsan_interface.h;
+   valgrind.h, whose requests are an instruction sequence that does nothing on a real processor. */
 #if defined(__SANITIZE_ADDRESS__)
 #define CASYNC__ASAN
 #elif defined(__SANITIZE_THREAD__)
@@ -5532,10 +5767,11 @@ void __tsan_destroy_fiber(void *fiber);
 void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 #endif
 
-/* What C++'s runtime keeps for a thread: the exceptions that catch blocks are about, and how many are on
-   their way (struct __cxa_eh_globals of the Itanium C++ ABI, 2.2.2; of the ARM EABI, with one word more).
-   Each task has its own. The name is there if C++'s runtime is in the process, though this be compiled as C.
-   */
+/* What C++'s runtime keeps for a thread: the exceptions that catch blocks are about, and how many
+   are on their way (struct __cxa_eh_globals of the Itanium C++ ABI, 2.2.2; of the ARM EABI, with
+   one word more). Each task has its own. The name is there if C++'s runtime is in the process,
+   though this be compiled as C.
+*/
 typedef struct casync__exceptions {
     void *caught;
     unsigned uncaught;
@@ -5584,8 +5820,8 @@ typedef struct casync__fiber {
 #endif
 } casync__fiber;
 
-/* The compiler must not see where it came from: it takes what follows `step == NULL` as done to a stackless
-   task too, and warns. */
+/* The compiler must not see where it came from: it takes what follows `step == NULL` as done to a
+   stackless task too, and warns. */
 static inline casync__fiber *casync__fiber_of(casync_task *task) {
 #if defined(__GNUC__)
     __asm__("" : "+r"(task));
@@ -5595,22 +5831,23 @@ static inline casync__fiber *casync__fiber_of(casync_task *task) {
 static void casync__fiber_main(casync__fiber *fiber);
 static void casync__check_stack(const casync__fiber *fiber);
 
-/* casync__switch saves the registers that a call preserves, with the address to go on at, on the stack,
-   whose pointer goes to *from; and takes over those of the stack whose pointer is `to`. All other registers
-   are clobbered: the compiler saves what it needs of them, which is as much work and less text. It ends in
-   a jump, not in a return, because the processor predicts returns by the calls it saw, and these were on the
-   other stack. The jump leads behind itself, or to fiber_main for the first time, for which the fiber is in
-   the register of the first argument. */
+/* casync__switch saves the registers that a call preserves, with the address to go on at, on the
+   stack, whose pointer goes to *from; and takes over those of the stack whose pointer is `to`. All
+   other registers are clobbered: the compiler saves what it needs of them, which is as much work
+   and less text. It ends in a jump, not in a return, because the processor predicts returns by the
+   calls it saw, and these were on the other stack. The jump leads behind itself, or to fiber_main
+   for the first time, for which the fiber is in the register of the first argument. */
 
-/* Registers of floating point and vectors, which casync__switch clobbers: those that the compiler has. */
+/* Registers of floating point and vectors, which casync__switch clobbers: those that the compiler
+   has. */
 #if defined(__TINYC__) /* keeps nothing in registers from one statement to the next */
 #define CASYNC__X86_VECTORS
 #define CASYNC__X86_64_VECTORS
 #else
-#define CASYNC__X86_VECTORS                                                                                  \
-    , "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",                                            \
+#define CASYNC__X86_VECTORS                                                                        \
+    , "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",                                  \
         "st(7)" CASYNC__SSE_REGISTERS CASYNC__AVX512_MASKS
-#define CASYNC__X86_64_VECTORS                                                                               \
+#define CASYNC__X86_64_VECTORS                                                                     \
     , "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15" CASYNC__AVX512_VECTORS
 #endif
 #if defined(__SSE__) /* else gcc refuses their names */
@@ -5620,9 +5857,9 @@ static void casync__check_stack(const casync__fiber *fiber);
 #endif
 #if defined(__AVX512F__)
 #define CASYNC__AVX512_MASKS , "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
-#define CASYNC__AVX512_VECTORS                                                                               \
-    , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26",     \
-        "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
+#define CASYNC__AVX512_VECTORS                                                                     \
+    , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25",    \
+        "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
 #else
 #define CASYNC__AVX512_MASKS
 #define CASYNC__AVX512_VECTORS
@@ -5662,8 +5899,8 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
 #define CASYNC__FRAME_WORDS 8 /* the last one is a return address, of 0 */
 #define CASYNC__FRAME_JUMP 6
 
-/* A shadow stack (CET) knows where each return goes to, and does not know of other stacks. The instruction
-   is rdssp, which does nothing where there is none. */
+/* A shadow stack (CET) knows where each return goes to, and does not know of other stacks. The
+   instruction is rdssp, which does nothing where there is none. */
 static bool casync__has_shadow_stack(void) {
     uint64_t pointer = 0;
     __asm__ __volatile__(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a"(pointer));
@@ -5672,8 +5909,8 @@ static bool casync__has_shadow_stack(void) {
 
 #elif !defined(CASYNC__UCONTEXT) && defined(__i386__)
 
-/* The address of 1 comes by a call that returns, as position independent code must; the bytes there are
-   endbr32. 4(%esp) is where fiber_main looks for its argument. */
+/* The address of 1 comes by a call that returns, as position independent code must; the bytes there
+   are endbr32. 4(%esp) is where fiber_main looks for its argument. */
 CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     __asm__ __volatile__("leal -8(%%esp), %%esp\n\t"
                          "pushl %%ebp\n\t"
@@ -5705,59 +5942,61 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
                          :
                          : "memory", "cc" CASYNC__X86_VECTORS);
 }
-#define CASYNC__FRAME_WORDS 10 /* with a return address of 0, and the argument at a multiple of 16 */
+#define CASYNC__FRAME_WORDS                                                                        \
+    10 /* with a return address of 0, and the argument at a multiple of 16 */
 #define CASYNC__FRAME_JUMP 0
 #define CASYNC__NO_SHADOW_STACK
 
 #elif !defined(CASYNC__UCONTEXT) && defined(__aarch64__) && !defined(__ILP32__)
 
 #if defined(__ARM_FEATURE_SVE)
-#define CASYNC__SVE_PREDICATES                                                                               \
-    , "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14", "p15"
+#define CASYNC__SVE_PREDICATES                                                                     \
+    , "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13",      \
+        "p14", "p15"
 #else
 #define CASYNC__SVE_PREDICATES
 #endif
 
-/* hint #36 is bti j, for branch target identification, which lets br x16 go to the begin of a function, too.
-   x18 is a temporary on Linux. */
+/* hint #36 is bti j, for branch target identification, which lets br x16 go to the begin of a
+   function, too. x18 is a temporary on Linux. */
 CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     register casync__fiber *x0 __asm__("x0") = fiber;
     register void **x1 __asm__("x1") = from;
     register void *x2 __asm__("x2") = to;
-    __asm__ __volatile__("adr x16, 1f\n\t"
-                         "stp x19, x20, [sp, #-112]!\n\t"
-                         "stp x21, x22, [sp, #16]\n\t"
-                         "stp x23, x24, [sp, #32]\n\t"
-                         "stp x25, x26, [sp, #48]\n\t"
-                         "stp x27, x28, [sp, #64]\n\t"
-                         "stp x29, x30, [sp, #80]\n\t"
-                         "str x16, [sp, #96]\n\t"
-                         "mov x17, sp\n\t"
-                         "str x17, [x1]\n\t"
-                         "mov sp, x2\n\t"
-                         "ldp x21, x22, [sp, #16]\n\t"
-                         "ldp x23, x24, [sp, #32]\n\t"
-                         "ldp x25, x26, [sp, #48]\n\t"
-                         "ldp x27, x28, [sp, #64]\n\t"
-                         "ldp x29, x30, [sp, #80]\n\t"
-                         "ldr x16, [sp, #96]\n\t"
-                         "ldp x19, x20, [sp], #112\n\t"
-                         "br x16\n"
-                         "1:\n\t"
-                         "hint #36\n\t"
-                         : "+r"(x0), "+r"(x1), "+r"(x2)
-                         :
-                         : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
-                           "x16", "x17", "x18", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9",
-                           "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21",
-                           "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory",
-                           "cc" CASYNC__SVE_PREDICATES);
+    __asm__ __volatile__(
+        "adr x16, 1f\n\t"
+        "stp x19, x20, [sp, #-112]!\n\t"
+        "stp x21, x22, [sp, #16]\n\t"
+        "stp x23, x24, [sp, #32]\n\t"
+        "stp x25, x26, [sp, #48]\n\t"
+        "stp x27, x28, [sp, #64]\n\t"
+        "stp x29, x30, [sp, #80]\n\t"
+        "str x16, [sp, #96]\n\t"
+        "mov x17, sp\n\t"
+        "str x17, [x1]\n\t"
+        "mov sp, x2\n\t"
+        "ldp x21, x22, [sp, #16]\n\t"
+        "ldp x23, x24, [sp, #32]\n\t"
+        "ldp x25, x26, [sp, #48]\n\t"
+        "ldp x27, x28, [sp, #64]\n\t"
+        "ldp x29, x30, [sp, #80]\n\t"
+        "ldr x16, [sp, #96]\n\t"
+        "ldp x19, x20, [sp], #112\n\t"
+        "br x16\n"
+        "1:\n\t"
+        "hint #36\n\t"
+        : "+r"(x0), "+r"(x1), "+r"(x2)
+        :
+        : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16",
+          "x17", "x18", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",
+          "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
+          "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc" CASYNC__SVE_PREDICATES);
 }
 #define CASYNC__FRAME_WORDS 14
 #define CASYNC__FRAME_JUMP 12
 
-/* As on x86-64; here it is the guarded control stack. The instruction is chkfeat, which clears the bits of
-   x16 whose features are on, and does nothing where it is not known. */
+/* As on x86-64; here it is the guarded control stack. The instruction is chkfeat, which clears the
+   bits of x16 whose features are on, and does nothing where it is not known. */
 static bool casync__has_shadow_stack(void) {
     register uint64_t x16 __asm__("x16") = 1;
     __asm__ __volatile__("hint #40" : "+r"(x16));
@@ -5774,14 +6013,14 @@ static bool casync__has_shadow_stack(void) {
 #if defined(__SOFTFP__)
 #define CASYNC__ARM_VECTORS
 #else
-#define CASYNC__ARM_VECTORS                                                                                  \
-    , "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13", "d14",         \
-        "d15" CASYNC__ARM_UPPER_VECTORS
+#define CASYNC__ARM_VECTORS                                                                        \
+    , "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13",      \
+        "d14", "d15" CASYNC__ARM_UPPER_VECTORS
 #endif
 #if defined(__ARM_NEON) || !defined(__clang__) /* else clang warns that it has none of them */
-#define CASYNC__ARM_UPPER_VECTORS                                                                            \
-    , "d16", "d17", "d18", "d19", "d20", "d21", "d22", "d23", "d24", "d25", "d26", "d27", "d28", "d29",      \
-        "d30", "d31"
+#define CASYNC__ARM_UPPER_VECTORS                                                                  \
+    , "d16", "d17", "d18", "d19", "d20", "d21", "d22", "d23", "d24", "d25", "d26", "d27", "d28",   \
+        "d29", "d30", "d31"
 #else
 #define CASYNC__ARM_UPPER_VECTORS
 #endif
@@ -5809,23 +6048,24 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
 #elif !defined(CASYNC__UCONTEXT) && defined(__riscv) && __riscv_xlen == 64
 
 #if defined(__riscv_flen)
-#define CASYNC__RISCV_FLOATS                                                                                 \
-    , "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "ft8", "ft9", "ft10", "ft11", "fs0", "fs1",    \
-        "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "fa0", "fa1", "fa2", "fa3",  \
-        "fa4", "fa5", "fa6", "fa7"
+#define CASYNC__RISCV_FLOATS                                                                       \
+    , "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "ft8", "ft9", "ft10", "ft11", "fs0", \
+        "fs1", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "fa0",      \
+        "fa1", "fa2", "fa3", "fa4", "fa5", "fa6", "fa7"
 #else
 #define CASYNC__RISCV_FLOATS
 #endif
 #if defined(__riscv_vector)
-#define CASYNC__RISCV_VECTORS                                                                                \
-    , "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15",  \
-        "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29",    \
-        "v30", "v31"
+#define CASYNC__RISCV_VECTORS                                                                      \
+    , "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13",      \
+        "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", \
+        "v27", "v28", "v29", "v30", "v31"
 #else
 #define CASYNC__RISCV_VECTORS
 #endif
 
-/* A jump by t2 needs no landing pad (Zicfilp), and is no return to the predictor, as one by t0 would be. */
+/* A jump by t2 needs no landing pad (Zicfilp), and is no return to the predictor, as one by t0
+   would be. */
 CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     register casync__fiber *a0 __asm__("a0") = fiber;
     register void **a1 __asm__("a1") = from;
@@ -5878,8 +6118,9 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
 
 #include <ucontext.h>
 
-/* Any other processor; musl has no ucontext. It costs two system calls more, for it exchanges the signal
-   mask as well: that is the thread's, not the task's, so the other context gets the one of now. */
+/* Any other processor; musl has no ucontext. It costs two system calls more, for it exchanges the
+   signal mask as well: that is the thread's, not the task's, so the other context gets the one of
+   now. */
 static void casync__switch(void **from, void *to, casync__fiber *fiber) {
     ucontext_t here;
     (void)fiber;
@@ -5889,10 +6130,13 @@ static void casync__switch(void **from, void *to, casync__fiber *fiber) {
 }
 
 /* makecontext hands over ints alone, and here they are not needed. */
-static void casync__fiber_enter(void) { casync__fiber_main(casync__fiber_of(casync_current_task())); }
+static void casync__fiber_enter(void) {
+    casync__fiber_main(casync__fiber_of(casync_current_task()));
+}
 
 static void *casync__first_frame(casync__fiber *fiber) {
-    ucontext_t *context = (ucontext_t *)(void *)((uintptr_t)((char *)fiber - sizeof(ucontext_t)) / 64 * 64);
+    ucontext_t *context =
+        (ucontext_t *)(void *)((uintptr_t)((char *)fiber - sizeof(ucontext_t)) / 64 * 64);
     getcontext(context);
     context->uc_link = NULL;
     context->uc_stack.ss_sp = fiber->stack;
@@ -5903,12 +6147,13 @@ static void *casync__first_frame(casync__fiber *fiber) {
 #define CASYNC__NO_SHADOW_STACK
 
 #else
-#error "casync.h: stackful tasks need another processor or C library; without them: -DCASYNC_NO_STACKFUL"
+#error                                                                                             \
+    "casync.h: no stackful tasks on this processor or C library; do without: -DCASYNC_NO_STACKFUL"
 #endif
 
 #if defined(CASYNC__FRAME_WORDS)
-/* Lays out a stack as casync__switch leaves it. What fiber_main finds in place of its caller's registers and
-   return address is 0, where debuggers and exceptions see the end of the stack. */
+/* Lays out a stack as casync__switch leaves it. What fiber_main finds in place of its caller's
+   registers and return address is 0, where debuggers and exceptions see the end of the stack. */
 static void *casync__first_frame(casync__fiber *fiber) {
     void **frame = (void **)(void *)fiber - CASYNC__FRAME_WORDS;
     memset(frame, 0, CASYNC__FRAME_WORDS * sizeof(void *));
@@ -5921,8 +6166,8 @@ static void *casync__first_frame(casync__fiber *fiber) {
 static bool casync__has_shadow_stack(void) { return false; }
 #endif
 
-/* What the tools are told: before the stack pointer goes to a task, and when it is back; before it goes back
-   to the loop, and when it is in the task (again). */
+/* What the tools are told: before the stack pointer goes to a task, and when it is back; before it
+   goes back to the loop, and when it is in the task (again). */
 static inline void casync__before_resume(casync__fiber *fiber) {
 #if defined(CASYNC__ASAN)
     __sanitizer_start_switch_fiber(&fiber->loop_fake_stack, fiber->stack,
@@ -5962,9 +6207,9 @@ static inline void casync__after_suspend(casync__fiber *fiber) {
 #endif
 }
 
-/* While one stackful task runs, what the next job will touch comes into the cache, if it is such a task's:
-   its fiber, and the part of its stack that is in use, right below. With more tasks than the cache holds
-   this halves the time of an await. */
+/* While one stackful task runs, what the next job will touch comes into the cache, if it is such a
+   task's: its fiber, and the part of its stack that is in use, right below. With more tasks than
+   the cache holds this halves the time of an await. */
 #define CASYNC__STACK_LINES 5
 #define CASYNC__FIBER_LINES 4
 static inline void casync__prefetch_fiber(const casync_link *next_job) {
@@ -6010,7 +6255,7 @@ static void casync__fiber_set_name(casync_task *task, const char *name) {
 /* -- stacks -- */
 
 #define CASYNC__STACKS_IN_SLAB 32
-#define CASYNC__IDLE_STACKS                                                                                  \
+#define CASYNC__IDLE_STACKS                                                                        \
     1024 /* beyond these, a slab of idle stacks is given back each time the loop sleeps */
 #define CASYNC__STACK_DEFAULT ((size_t)64 * 1024)
 #define CASYNC__STACK_SMALLEST ((size_t)16 * 1024)
@@ -6018,7 +6263,8 @@ static void casync__fiber_set_name(casync_task *task, const char *name) {
 #define CASYNC__MPROTECT_GUARDS 16000
 #define CASYNC__MADV_UNKNOWN 9999 /* -EINVAL */
 enum { CASYNC__GUARD_PATTERN, CASYNC__GUARD_INSTALLED, CASYNC__GUARD_MPROTECT };
-static const uint64_t casync__stack_pattern[2] = {UINT64_C(0x5ca1ab1ec0ffee5a), UINT64_C(0xa5eeff0ce1ba1ac5)};
+static const uint64_t casync__stack_pattern[2] = {UINT64_C(0x5ca1ab1ec0ffee5a),
+                                                  UINT64_C(0xa5eeff0ce1ba1ac5)};
 
 typedef struct casync__slab {
     casync_link link; /* in its pool's list */
@@ -6045,9 +6291,9 @@ struct casync__stacks {
 
 static size_t casync__page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
-/* Addresses that fault, at the end of a stack: a function whose frame is larger would step over them. A
-   page more than a power of two: else the parts of all stacks that are in use would share few lines of the
-   caches. Where addresses are scarce it is that page alone. */
+/* Addresses that fault, at the end of a stack: a function whose frame is larger would step over
+   them. A page more than a power of two: else the parts of all stacks that are in use would share
+   few lines of the caches. Where addresses are scarce it is that page alone. */
 static size_t casync__guard_size(void) {
     return casync__page_size() + (sizeof(void *) > 4 ? CASYNC__STACK_DEFAULT : 0);
 }
@@ -6061,7 +6307,8 @@ static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
     stacks->smallest = casync__page_size();
     stacks->idle_count = 0;
     casync__list_init(&stacks->idle_slabs);
-    /* qemu-user takes any advice and follows none of this kind: so there are no guards to be had by it. */
+    /* qemu-user takes any advice and follows none of this kind: so there are no guards to be had by
+       it. */
     if (casync__sys_madvise(NULL, 0, CASYNC__MADV_UNKNOWN) == 0)
         casync__atomic_store(&casync__process.no_guard_install, 1);
     for (i = 0; i < CASYNC__STACK_SIZES; i++, size *= 2) {
@@ -6117,7 +6364,8 @@ static int64_t casync__make_slab(casync_loop *loop, casync__stack_pool *pool) {
 static uint8_t casync__install_guard(char *guard) {
     size_t size = casync__guard_size();
     if (!casync__atomic_load(&casync__process.no_guard_install)) {
-        if (casync__sys_madvise(guard, size, CASYNC__MADV_GUARD_INSTALL) == 0) return CASYNC__GUARD_INSTALLED;
+        if (casync__sys_madvise(guard, size, CASYNC__MADV_GUARD_INSTALL) == 0)
+            return CASYNC__GUARD_INSTALLED;
         casync__atomic_store(&casync__process.no_guard_install, 1);
     }
     if (casync__atomic_add(&casync__process.mprotect_guards, 1) < CASYNC__MPROTECT_GUARDS &&
@@ -6134,7 +6382,8 @@ static char *casync__stack_guard(const casync__slab *slab, uint32_t number) {
 }
 static casync__fiber *casync__fiber_at(const casync__slab *slab, uint32_t number) {
     char *top = casync__stack_guard(slab, number) + casync__stack_distance(slab->pool);
-    return (casync__fiber *)(void *)((uintptr_t)(top - sizeof(casync__fiber) - number % 16 * 64) / 64 * 64);
+    return (casync__fiber *)(void *)((uintptr_t)(top - sizeof(casync__fiber) - number % 16 * 64) /
+                                     64 * 64);
 }
 
 /* valgrind's request `code` with two arguments; 0 without valgrind. */
@@ -6167,7 +6416,8 @@ static void casync__stack_made(casync__fiber *fiber) {
 }
 
 static void casync__stack_gone(casync__fiber *fiber) {
-    casync__valgrind(CASYNC__VALGRIND_STACK_DEREGISTER, (const void *)(uintptr_t)fiber->valgrind_id, NULL);
+    casync__valgrind(CASYNC__VALGRIND_STACK_DEREGISTER, (const void *)(uintptr_t)fiber->valgrind_id,
+                     NULL);
 #if defined(CASYNC__TSAN)
     __tsan_destroy_fiber(fiber->tsan_fiber);
 #endif
@@ -6188,7 +6438,8 @@ static casync__fiber *casync__make_fiber(casync__slab *slab) {
 }
 
 /* A stack from the pool, or a new one. */
-static int64_t casync__take_fiber(casync_loop *loop, casync__stack_pool *pool, casync__fiber **fiber) {
+static int64_t casync__take_fiber(casync_loop *loop, casync__stack_pool *pool,
+                                  casync__fiber **fiber) {
     casync__slab *slab = casync__container(pool->slabs.prev, casync__slab, link);
     int64_t result;
     if (!casync__list_is_empty(&pool->idle)) {
@@ -6229,12 +6480,13 @@ static void casync__return_fiber(casync_loop *loop, casync__fiber *fiber) {
     if (--slab->live == 0) casync__list_append(&loop->stacks->idle_slabs, &slab->idle);
 }
 
-/* The loop is about to sleep: gives a slab back if many stacks are idle. Those that come and go in numbers
-   while it works stay. */
+/* The loop is about to sleep: gives a slab back if many stacks are idle. Those that come and go in
+   numbers while it works stay. */
 static void casync__trim_stacks(casync_loop *loop) {
     casync__slab *slab;
     uint32_t number;
-    if (loop->stacks->idle_count <= CASYNC__IDLE_STACKS || casync__list_is_empty(&loop->stacks->idle_slabs))
+    if (loop->stacks->idle_count <= CASYNC__IDLE_STACKS ||
+        casync__list_is_empty(&loop->stacks->idle_slabs))
         return;
     slab = casync__container(loop->stacks->idle_slabs.next, casync__slab, idle);
     casync__list_remove(&slab->idle);
@@ -6244,14 +6496,16 @@ static void casync__trim_stacks(casync_loop *loop) {
     casync__free_slab(loop, slab);
 }
 
-/* The first stackful task from number *number on, in this slab and those after it, that has ended and whose
-   handle was not released; NULL if there is none. */
-static casync_task *casync__find_unreleased(const casync_link *slabs, casync_link **link, uint32_t *number) {
+/* The first stackful task from number *number on, in this slab and those after it, that has ended
+   and whose handle was not released; NULL if there is none. */
+static casync_task *casync__find_unreleased(const casync_link *slabs, casync_link **link,
+                                            uint32_t *number) {
     for (; *link != slabs; *link = (*link)->next, *number = 0) {
         const casync__slab *slab = casync__container(*link, casync__slab, link);
         while (*number < slab->made) {
             casync__fiber *fiber = casync__fiber_at(slab, (*number)++);
-            if (fiber->references > 0 && casync_future_done(&fiber->task.future)) return &fiber->task;
+            if (fiber->references > 0 && casync_future_done(&fiber->task.future))
+                return &fiber->task;
         }
     }
     return NULL;
@@ -6284,8 +6538,8 @@ static void casync__check_stack(const casync__fiber *fiber) {
     if (fiber->guard != CASYNC__GUARD_PATTERN ||
         memcmp(fiber->stack, casync__stack_pattern, sizeof casync__stack_pattern) == 0)
         return;
-    fprintf(stderr, "casync: task %s used more than its stack of %zu bytes\n", casync_task_name(&fiber->task),
-            fiber->slab->pool->size);
+    fprintf(stderr, "casync: task %s used more than its stack of %zu bytes\n",
+            casync_task_name(&fiber->task), fiber->slab->pool->size);
     abort();
 }
 
@@ -6342,7 +6596,8 @@ CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
     const casync__fiber *fiber = (const casync__fiber *)(const void *)task;
     size_t page = casync__page_size(), size, unused = 0;
     unsigned char resident;
-    const unsigned char *used; /* what lies below is no part of the stack at present: valgrind minds */
+    const unsigned char *used; /* what lies below is no part of the stack at present: valgrind
+                                  minds */
     if (!task || !casync__is_fiber(&task->future)) return 0;
     size = fiber->slab->pool->size;
     used = task == fiber->loop->task ? &resident : (const unsigned char *)fiber->stack_pointer;
@@ -6361,10 +6616,12 @@ CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
 #define CASYNC__FAULT_STACK 65536
 
 /* Fails silently: nothing can be done about it, and the process is about to end. */
-static void casync__print_fault(const char *text) { (void)casync__sys_write(2, text, strlen(text)); }
+static void casync__print_fault(const char *text) {
+    (void)casync__sys_write(2, text, strlen(text));
+}
 
-/* For SIGSEGV and SIGBUS. It puts back what was there before and returns: if it was a fault, it happens
-   again, and goes where it would have gone. */
+/* For SIGSEGV and SIGBUS. It puts back what was there before and returns: if it was a fault, it
+   happens again, and goes where it would have gone. */
 static void casync__on_fault(int signum, siginfo_t *info, void *context) {
     casync_task *task = casync_current_task();
     const char *address = (const char *)info->si_addr;
@@ -6381,7 +6638,8 @@ static void casync__on_fault(int signum, siginfo_t *info, void *context) {
     if (info->si_code <= 0) raise(signum); /* sent by kill(2): it does not come again by itself */
 }
 
-/* An alternate stack for this thread's handlers, if it has none: its memory, or NULL, or an error. */
+/* An alternate stack for this thread's handlers, if it has none: its memory, or NULL, or an
+   error. */
 static int64_t casync__make_fault_stack(void **memory) {
     stack_t stack;
     int64_t result = casync__sys_sigaltstack(NULL, &stack);
@@ -6407,7 +6665,8 @@ static void casync__free_fault_stack(void *memory) {
 
 static const int casync__fault_signals[2] = {SIGSEGV, SIGBUS};
 
-/* Puts back what was there, unless somebody else has put something there since. With the process's mutex. */
+/* Puts back what was there, unless somebody else has put something there since. With the process's
+   mutex. */
 static void casync__uninstall_fault_handler(int i) {
     struct sigaction current;
     if (casync__sys_sigaction(casync__fault_signals[i], NULL, &current) == 0 &&
@@ -6454,7 +6713,8 @@ static void casync__end_overflow_report(void *fault_stack) {
     casync__free_fault_stack(fault_stack);
 }
 
-/* Is nobody else in charge of faults: a sanitizer, the host of a guest, a handler of the program's? */
+/* Is nobody else in charge of faults: a sanitizer, the host of a guest, a handler of the
+   program's? */
 static bool casync__may_report_overflow(const casync_loop *loop) {
     struct sigaction current;
     bool ours;
@@ -6498,7 +6758,9 @@ static void casync__each_unreleased(casync_loop *loop, void (*visit)(casync_task
 static void casync__trim_stacks(casync_loop *loop) { (void)loop; }
 static void casync__stacks_close(casync_loop *loop) { (void)loop; }
 static void casync__fiber_set_name(casync_task *task, const char *name) { (void)task, (void)name; }
-static const char *casync__fiber_name(const casync_task *task) { return (void)task, (const char *)NULL; }
+static const char *casync__fiber_name(const casync_task *task) {
+    return (void)task, (const char *)NULL;
+}
 static void *casync__fiber_function(const casync_task *task) { return (void)task, (void *)NULL; }
 CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
                                          casync_task **task) {
@@ -6506,9 +6768,13 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
 }
 CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) { return task; }
 CASYNC__DEFINE void casync_task_release(casync_task *task) { (void)task; }
-CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) { return (void)task, (size_t)0; }
+CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
+    return (void)task, (size_t)0;
+}
 static bool casync__may_report_overflow(const casync_loop *loop) { return (void)loop, false; }
-static int64_t casync__begin_overflow_report(void **fault_stack) { return (void)fault_stack, -ENOSYS; }
+static int64_t casync__begin_overflow_report(void **fault_stack) {
+    return (void)fault_stack, -ENOSYS;
+}
 static void casync__end_overflow_report(void *fault_stack) { (void)fault_stack; }
 CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
 
@@ -6533,7 +6799,8 @@ static void casync__forget_fiber(casync_task *task, void *arg) {
     casync_future_close(&task->future);
 }
 
-/* The loop ends, and with it the memory of tasks whose handles nobody released; not what they had to say. */
+/* The loop ends, and with it the memory of tasks whose handles nobody released; not what they had
+   to say. */
 static void casync__forget_fibers(casync_loop *loop) {
     casync__each_unreleased(loop, casync__forget_fiber, NULL);
 }
@@ -6557,10 +6824,14 @@ static void casync__task_leave(casync_task *task) {
     task->future.ptr = NULL;
 }
 
-/* A request to cancel that nobody heard of turns a success into a cancellation, but hides no failure. */
+/* A request to cancel that nobody heard of turns a success into a cancellation, but hides no
+   failure. */
 static void casync__task_end(casync_task *task, int64_t result) {
-    bool cancelled = result == -ECANCELED || (result >= 0 && (task->flags & CASYNC__TASK_MUST_CANCEL));
-    int state = cancelled ? CASYNC_FUTURE_CANCELLED : result < 0 ? CASYNC_FUTURE_FAILED : CASYNC_FUTURE_DONE;
+    bool cancelled =
+        result == -ECANCELED || (result >= 0 && (task->flags & CASYNC__TASK_MUST_CANCEL));
+    int state = cancelled    ? CASYNC_FUTURE_CANCELLED
+                : result < 0 ? CASYNC_FUTURE_FAILED
+                             : CASYNC_FUTURE_DONE;
     casync__task_leave(task);
     casync__future_end(&task->future, state, cancelled ? -ECANCELED : result, NULL);
     if (casync__is_fiber(&task->future)) casync_task_release(task);
@@ -6607,8 +6878,8 @@ static void casync__task_abandon(casync_future *future) {
     task->future.result = -ECANCELED;
 }
 
-/* A task of the circle in which the chain of those that await each other ends, or NULL: nothing but an
-   interruption would ever end that. */
+/* A task of the circle in which the chain of those that await each other ends, or NULL: nothing but
+   an interruption would ever end that. */
 static casync_task *casync__find_deadlock(casync_task *task) {
     casync_task *slow = task, *fast = task;
     do {
@@ -6620,10 +6891,11 @@ static casync_task *casync__find_deadlock(casync_task *task) {
 }
 
 /* What the await of a task finds which waits for it: as if it had awaited this. */
-static casync_future casync__deadlock = {{NULL, NULL},        NULL, -EDEADLK, NULL, CASYNC_FUTURE_FAILED, 1,
-                                         CASYNC__FUTURE_PLAIN};
+static casync_future casync__deadlock = {
+    {NULL, NULL}, NULL, -EDEADLK, NULL, CASYNC_FUTURE_FAILED, 1, CASYNC__FUTURE_PLAIN};
 
-/* Ends the task's await without regard to what it awaits: it returns the outcome's result, or -ECANCELED. */
+/* Ends the task's await without regard to what it awaits: it returns the outcome's result, or
+   -ECANCELED. */
 static void casync__interrupt(casync_task *task, casync_future *outcome) {
     casync_future *awaited = casync__task_awaits(task);
     casync__list_remove(&task->job.link);
@@ -6633,8 +6905,8 @@ static void casync__interrupt(casync_task *task, casync_future *outcome) {
     casync__release_awaited(awaited);
 }
 
-/* A chain of tasks that await each other is followed to what its last one awaits, or until it would go in a
-   circle. */
+/* A chain of tasks that await each other is followed to what its last one awaits, or until it would
+   go in a circle. */
 CASYNC__DEFINE int64_t casync_task_cancel(casync_task *task) {
     casync_task *asked = task, *next, *deadlocked;
     if (!task || !task->future.loop || task->future.state != CASYNC_FUTURE_PENDING) return 0;
@@ -6672,18 +6944,20 @@ CASYNC__DEFINE casync_task *casync_current_task(void) {
 
 /* -- awaiting -- */
 
-/* What a task awaits must not go before it has seen the result: it holds a reference to other tasks. */
+/* What a task awaits must not go before it has seen the result: it holds a reference to other
+   tasks. */
 static void casync__release_awaited(casync_future *future) {
     if (casync__is_fiber(future)) casync_task_release((casync_task *)(void *)future);
 }
 
-/* Does a task wait for itself if it awaits the other: that one, or an end of a group with it as a child? */
+/* Does a task wait for itself if it awaits the other: that one, or an end of a group with it as a
+   child? */
 static bool casync__is_deadlock(const casync_task *task, const casync_task *awaited) {
     return awaited == task || (awaited->open_groups > 0 && casync__waits_for_child(awaited, task));
 }
 
-/* A future that would never be done for the task: what it awaits in its place, or NULL if there is nothing
-   wrong. Apart from casync__await_begin, which is in every function that waits. */
+/* A future that would never be done for the task: what it awaits in its place, or NULL if there is
+   nothing wrong. Apart from casync__await_begin, which is in every function that waits. */
 static casync_future *casync__refuse_await(const casync_task *task, casync_future *future) {
     if (future->state != CASYNC_FUTURE_PENDING) return NULL;
     if (future->loop != casync__task_loop(task)) {
@@ -6736,8 +7010,8 @@ CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
     return casync__await_end(task);
 }
 
-/* The stackful task that runs now, and so may wait; or NULL. Without a loop (a lock has none, nor has a
-   stream that was never opened) it is that of this thread's. */
+/* The stackful task that runs now, and so may wait; or NULL. Without a loop (a lock has none, nor
+   has a stream that was never opened) it is that of this thread's. */
 static inline casync_task *casync__waiting_task(const casync_loop *loop) {
     if (!loop) loop = casync_get_running_loop();
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
@@ -6756,14 +7030,16 @@ static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
 
 static void casync__append_task(char line[CASYNC__LINE], const casync_task *task);
 
-/* A function that waits was called where nothing can: -EPERM, and once a loop its user hears where. */
+/* A function that waits was called where nothing can: -EPERM, and once a loop its user hears
+   where. */
 static int64_t casync__not_a_task(casync_loop *loop, const char *function) {
     casync_loop *running = casync_get_running_loop();
     casync_exception exception;
     char message[CASYNC__LINE] = "";
     if (!loop) loop = running;
     if (casync__is_closed(loop) || loop->told_not_a_task) return -EPERM;
-    casync__append(message, "%s waits, which only a stackful task of the loop can: it was called ", function);
+    casync__append(message, "%s waits, which only a stackful task of the loop can: it was called ",
+                   function);
     if (running != loop)
         casync__append(message, running ? "in another loop" : "where no loop runs");
     else if (!running->task)
@@ -6792,7 +7068,8 @@ CASYNC__DEFINE int64_t casync_await(casync_future *future) {
 CASYNC__DEFINE int64_t casync_join(casync_task *task) {
     int64_t result;
     if (!task || !task->future.loop) return -EINVAL;
-    if (!casync__waiting_task(task->future.loop)) return casync__not_a_task(task->future.loop, __func__);
+    if (!casync__waiting_task(task->future.loop))
+        return casync__not_a_task(task->future.loop, __func__);
     if (task == task->future.loop->task) return -EDEADLK;
     result = casync_await(&task->future);
     casync_task_release(task);
@@ -6800,16 +7077,16 @@ CASYNC__DEFINE int64_t casync_join(casync_task *task) {
 }
 
 /* Runs `start`, a call of an operation on &op, in a stackful task. */
-#define CASYNC__WAIT_FOR(owner_loop, start)                                                                  \
-    casync_task *task = casync__waiting_task(owner_loop);                                                    \
-    casync_op op;                                                                                            \
+#define CASYNC__WAIT_FOR(owner_loop, start)                                                        \
+    casync_task *task = casync__waiting_task(owner_loop);                                          \
+    casync_op op;                                                                                  \
     return task ? casync__await(task, start) : casync__not_a_task(owner_loop, __func__)
 
 /* The same for what `attempt` may have done at once; if it is -EAGAIN, `start` waits for it. */
-#define CASYNC__TRY_OR_WAIT(attempt, start)                                                                  \
-    casync_task *task = casync__waiting_task(NULL);                                                          \
-    int64_t result = task ? attempt : casync__not_a_task(NULL, __func__);                                    \
-    casync_op op;                                                                                            \
+#define CASYNC__TRY_OR_WAIT(attempt, start)                                                        \
+    casync_task *task = casync__waiting_task(NULL);                                                \
+    int64_t result = task ? attempt : casync__not_a_task(NULL, __func__);                          \
+    casync_op op;                                                                                  \
     return result == -EAGAIN ? casync__await(task, start) : result
 
 /* -- sleep -- */
@@ -6831,7 +7108,8 @@ static void casync__timer_op_abandon(casync_future *future) {
     casync_timer_stop(&((casync_timer_op *)(void *)future)->timer);
 }
 
-CASYNC__DEFINE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay) {
+CASYNC__DEFINE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op,
+                                              int64_t delay) {
     int64_t result;
     if (!op || casync__is_closed(loop)) return casync__timer_op_invalid(op);
     memset(op, 0, sizeof *op);
@@ -6859,7 +7137,8 @@ CASYNC__DEFINE casync_task *casync_spawn(casync_loop *loop, casync_coroutine cor
     return casync_spawn_with(loop, &desc, &task) < 0 ? NULL : task;
 }
 
-CASYNC__DEFINE int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine, void *arg) {
+CASYNC__DEFINE int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine,
+                                             void *arg) {
     casync_task_desc desc;
     casync_task *task;
     int64_t result;
@@ -6887,7 +7166,9 @@ static void casync__fd_waits_update(casync__fd_waits *waits) {
     if (!casync__is_registered(&waits->watcher)) casync__free(&loop->allocator, waits);
 }
 
-static void casync__fd_abandon(casync_op *op) { casync__fd_waits_update((casync__fd_waits *)op->object); }
+static void casync__fd_abandon(casync_op *op) {
+    casync__fd_waits_update((casync__fd_waits *)op->object);
+}
 
 static void casync__fd_readable(void *arg) {
     casync__fd_waits *waits = (casync__fd_waits *)arg;
@@ -7017,7 +7298,8 @@ static void casync__append_set(char line[CASYNC__LINE], const casync_wait_set *s
     for (i = 0; i < set->count; i++) {
         casync_future *future = set->waiters[i].future;
         if (casync__is_task(future) && !casync_future_done(future))
-            casync__append(line, ", task %s", casync_task_name((const casync_task *)(const void *)future));
+            casync__append(line, ", task %s",
+                           casync_task_name((const casync_task *)(const void *)future));
     }
 }
 
@@ -7029,12 +7311,14 @@ static void casync__append_future(char line[CASYNC__LINE], casync_future *future
         casync__append_op(line, (const casync_op *)(const void *)future);
         break;
     case CASYNC__FUTURE_TIMER:
-        casync__append(line, "sleep, %lld us left",
-                       (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
+        casync__append(
+            line, "sleep, %lld us left",
+            (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
         break;
     case CASYNC__FUTURE_TASK:
     case CASYNC__FUTURE_FIBER:
-        casync__append(line, "task %s", casync_task_name((const casync_task *)(const void *)future));
+        casync__append(line, "task %s",
+                       casync_task_name((const casync_task *)(const void *)future));
         break;
     case CASYNC__FUTURE_GATHER:
     case CASYNC__FUTURE_SET:
@@ -7051,8 +7335,8 @@ static void casync__append_future(char line[CASYNC__LINE], casync_future *future
     }
 }
 
-/* A line: the task, and along the chain of tasks that await each other what the last of them awaits. A
-   chain that is a circle ends with the room. */
+/* A line: the task, and along the chain of tasks that await each other what the last of them
+   awaits. A chain that is a circle ends with the room. */
 static void casync__describe_task(char line[CASYNC__LINE], const casync_task *task) {
     const casync_loop *loop = casync__task_loop(task);
     line[0] = 0;
@@ -7087,7 +7371,8 @@ static void casync__dump_unreleased(casync_task *task, void *arg) {
     char line[CASYNC__LINE + 1] = "";
     if (task->future.state != CASYNC_FUTURE_FAILED || task->future.retrieved) return;
     casync__append_task(line, task);
-    casync__append(line, " failed (%s), and nobody has asked it yet", casync_strerror(task->future.result));
+    casync__append(line, " failed (%s), and nobody has asked it yet",
+                   casync_strerror(task->future.result));
     casync__dump_line((casync__dump *)arg, line);
 }
 
@@ -7110,9 +7395,12 @@ CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
     return dump.result;
 }
 
-static void casync__dump_to_stderr(void *loop) { (void)casync_dump((casync_loop *)loop, STDERR_FILENO); }
+static void casync__dump_to_stderr(void *loop) {
+    (void)casync_dump((casync_loop *)loop, STDERR_FILENO);
+}
 
-CASYNC__DEFINE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum) {
+CASYNC__DEFINE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher,
+                                             int signum) {
     int64_t result = casync_signal_start(loop, watcher, signum, 0, casync__dump_to_stderr, loop);
     if (result == 0) casync_signal_ref(watcher, false);
     return result;
@@ -7124,7 +7412,8 @@ static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, voi
         visit(CASYNC_KIND_TASK, casync__container(link, casync_task, link), arg);
 }
 
-/* At the loop's end: stackless tasks are dropped, as jobs are. Stackful ones were asked for before. */
+/* At the loop's end: stackless tasks are dropped, as jobs are. Stackful ones were asked for
+   before. */
 static void casync__tasks_close(casync_loop *loop) {
     while (!casync__list_is_empty(&loop->tasks)) {
         casync_task *task = casync__container(loop->tasks.next, casync_task, link);
@@ -7162,7 +7451,8 @@ CASYNC__DEFINE int64_t casync_generator_start(casync_loop *loop, casync_generato
     return casync_spawn_with(loop, &desc, &generator->task);
 }
 
-/* A coroutine that has not begun never will: nobody but us would tell who waits for its first value. */
+/* A coroutine that has not begun never will: nobody but us would tell who waits for its first
+   value. */
 static void casync__generator_cancel(casync_generator *generator, casync_task *task) {
     casync_task_cancel(task);
     if (task->flags & CASYNC__TASK_STARTED) return;
@@ -7226,8 +7516,8 @@ CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
 
 /* -- casync_run -- */
 
-/* Asks those that were not asked yet and await no other task; the others hear of it by them. True if any
-   task was asked, now or before. */
+/* Asks those that were not asked yet and await no other task; the others hear of it by them. True
+   if any task was asked, now or before. */
 static bool casync__ask_tasks(casync_loop *loop) {
     casync_link *link;
     bool asked = false;
@@ -7276,8 +7566,8 @@ static void casync__close_servers(casync_loop *loop) {
     }
 }
 
-/* Ends tasks until there are none, and waits for connections that are finished for theirs, each within its
-   server's limit: what callbacks spawn meanwhile ends, too. */
+/* Ends tasks until there are none, and waits for connections that are finished for theirs, each
+   within its server's limit: what callbacks spawn meanwhile ends, too. */
 static void casync__end_tasks_and_connections(casync_loop *loop) {
     while (!casync__list_is_empty(&loop->tasks) || loop->finishing > 0) {
         casync__end_all_tasks(loop);
@@ -7287,7 +7577,8 @@ static void casync__end_tasks_and_connections(casync_loop *loop) {
 
 /* Tells what casync_run waits for at its end. */
 static void casync__dump_slow_end(void *loop) {
-    static const char text[] = "casync: the end of casync_run takes more than a second, it waits for:\n";
+    static const char text[] =
+        "casync: the end of casync_run takes more than a second, it waits for:\n";
     (void)casync__sys_write(STDERR_FILENO, text, sizeof text - 1);
     casync__dump_to_stderr(loop);
 }
@@ -7307,12 +7598,14 @@ static void casync__end_run(casync_loop *loop, casync_task *task, int64_t *resul
         *result = casync_future_result(&task->future);
     casync_task_release(task);
     casync__close_servers(loop);
-    if (loop->executor) (void)casync_run_until_complete(casync_shutdown_default_executor_op(loop, &shutdown));
+    if (loop->executor)
+        (void)casync_run_until_complete(casync_shutdown_default_executor_op(loop, &shutdown));
     casync__end_tasks_and_connections(loop);
     casync_timer_stop(&slow);
 }
 
-CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine, void *arg) {
+CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
+                                       void *arg) {
     casync_loop loop;
     casync_task_desc main_desc;
     casync_task *task;
@@ -7324,7 +7617,8 @@ CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coro
     main_desc.coroutine = coroutine;
     main_desc.arg = arg;
     main_desc.name = "main";
-    reports = casync__may_report_overflow(&loop) && casync__begin_overflow_report(&fault_stack) == 0;
+    reports =
+        casync__may_report_overflow(&loop) && casync__begin_overflow_report(&fault_stack) == 0;
     result = casync_spawn_with(&loop, &main_desc, &task);
     if (result == 0) {
         result = casync_run_until_complete(&task->future);
@@ -7343,19 +7637,19 @@ CASYNC__DEFINE int64_t casync_run(casync_coroutine coroutine, void *arg) {
 
 /* >> structured concurrency (implementation) -------------------------------------------------- */
 
-/* A wait set is a future with a job on each future that it waits for, all in the caller's memory. When it is
-   done, cancelled or closed, it takes its jobs back, so the memory is the caller's again. A timeout is a
-   timer that cancels a task.
+/* A wait set is a future with a job on each future that it waits for, all in the caller's memory.
+   When it is done, cancelled or closed, it takes its jobs back, so the memory is the caller's
+   again. A timeout is a timer that cancels a task.
 
-   Who awaits a task looks whether that waits, at the end of a group, for it: a climb from child to parent,
-   for tasks with open groups alone. Who ends a group does the same for those that await it.
+   Who awaits a task looks whether that waits, at the end of a group, for it: a climb from child to
+   parent, for tasks with open groups alone. Who ends a group does the same for those that await it.
 
-   A task group is in the memory of its parent too, but what its children refer to is a record of the
-   library's, for a parent may end without it. When the last child is done, and the parent waits for that,
-   the group's future is done with what came of it all.
+   A task group is in the memory of its parent too, but what its children refer to is a record of
+   the library's, for a parent may end without it. When the last child is done, and the parent waits
+   for that, the group's future is done with what came of it all.
 
-   Costs: no system call. An allocation for each group and each of its children; else none, but for the
-   wheel's when a timer is the first of its level. */
+   Costs: no system call. An allocation for each group and each of its children; else none, but for
+   the wheel's when a timer is the first of its level. */
 
 static void casync__set_detach(casync_wait_set *set) {
     size_t i;
@@ -7373,8 +7667,9 @@ static void casync__set_done(casync_wait_set *set, int64_t result) {
 }
 
 /* Begins to wait: callback(waiter) for each future when it is done. */
-static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int kind, casync_waiter *waiters,
-                                 size_t count, int mode, casync_callback callback) {
+static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int kind,
+                                 casync_waiter *waiters, size_t count, int mode,
+                                 casync_callback callback) {
     size_t i;
     if (!set) return -EINVAL;
     memset(set, 0, sizeof *set);
@@ -7389,7 +7684,8 @@ static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int ki
         int64_t result;
         memset(&waiters[i].job, 0, sizeof waiters[i].job);
         waiters[i].set = set;
-        result = casync_future_add_done_callback(waiters[i].future, &waiters[i].job, callback, &waiters[i]);
+        result = casync_future_add_done_callback(waiters[i].future, &waiters[i].job, callback,
+                                                 &waiters[i]);
         if (result < 0) {
             casync__set_done(set, result);
             return result;
@@ -7439,8 +7735,8 @@ static int64_t casync__gather_cancel(casync_future *future) {
 
 CASYNC__DEFINE casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set,
                                                casync_waiter *waiters, size_t count, int mode) {
-    int64_t result =
-        casync__set_begin(loop, set, CASYNC__FUTURE_GATHER, waiters, count, mode, casync__gather_one_done);
+    int64_t result = casync__set_begin(loop, set, CASYNC__FUTURE_GATHER, waiters, count, mode,
+                                       casync__gather_one_done);
     bool known = mode == CASYNC_FIRST_ERROR || mode == CASYNC_RETURN_ERRORS;
     if (!set) return &casync__invalid;
     if (result == 0 && !known)
@@ -7467,7 +7763,8 @@ static int64_t casync__set_count_done(const casync_wait_set *set) {
     return done;
 }
 
-/* A wait that is over, though the task does not know yet, is not cancelled: what is done would be lost. */
+/* A wait that is over, though the task does not know yet, is not cancelled: what is done would be
+   lost. */
 static int64_t casync__wait_cancel(casync_future *future) {
     casync_wait_set *set = (casync_wait_set *)(void *)future;
     int64_t done = casync__set_count_done(set);
@@ -7491,10 +7788,11 @@ static void casync__wait_one_done(void *arg) {
         casync__wait_is_over(set);
 }
 
-CASYNC__DEFINE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set, casync_waiter *waiters,
-                                             size_t count, int mode, int64_t timeout) {
-    int64_t result =
-        casync__set_begin(loop, set, CASYNC__FUTURE_SET, waiters, count, mode, casync__wait_one_done);
+CASYNC__DEFINE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set,
+                                             casync_waiter *waiters, size_t count, int mode,
+                                             int64_t timeout) {
+    int64_t result = casync__set_begin(loop, set, CASYNC__FUTURE_SET, waiters, count, mode,
+                                       casync__wait_one_done);
     if (!set) return &casync__invalid;
     if (result == 0 && (count == 0 || mode < CASYNC_ALL_COMPLETED || mode > CASYNC_FIRST_EXCEPTION))
         result = -EINVAL;
@@ -7506,7 +7804,8 @@ CASYNC__DEFINE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set 
     return &set->future;
 }
 
-CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mode, int64_t timeout) {
+CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mode,
+                                   int64_t timeout) {
     casync_loop *loop = casync_get_running_loop();
     casync_task *task = casync__waiting_task(loop);
     casync_wait_set set;
@@ -7514,12 +7813,14 @@ CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mod
     return casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout));
 }
 
-/* Waits for one that was asked to end. A request to cancel, old or new, is kept for the next await. */
+/* Waits for one that was asked to end. A request to cancel, old or new, is kept for the next
+   await. */
 static void casync__await_end_of(casync_task *task, casync_future *future) {
     bool asked = (task->flags & CASYNC__TASK_MUST_CANCEL) != 0;
     uint16_t requests = task->cancel_requests;
     task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
-    while (!casync_future_done(future) && future != &task->future) (void)casync__await(task, future);
+    while (!casync_future_done(future) && future != &task->future)
+        (void)casync__await(task, future);
     if (asked || task->cancel_requests > requests) task->flags |= CASYNC__TASK_MUST_CANCEL;
 }
 
@@ -7531,7 +7832,8 @@ CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64
     result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
     if (result == -EINVAL) return result; /* it waited for none */
     for (i = 0; i < count; i++) casync_future_cancel(waiters[i].future);
-    for (i = 0; i < count; i++) { /* some take their time: tasks, a condition that needs its lock again */
+    for (i = 0; i < count; i++) { /* some take their time: tasks, a condition that needs its lock
+                                     again */
         casync__await_end_of(task, waiters[i].future);
         waiters[i].future->retrieved = 1;
     }
@@ -7581,7 +7883,8 @@ CASYNC__DEFINE casync_future *casync_completion_next_op(casync_completion *compl
     return &set->future;
 }
 
-CASYNC__DEFINE int64_t casync_completion_next(casync_completion *completion, casync_future **future) {
+CASYNC__DEFINE int64_t casync_completion_next(casync_completion *completion,
+                                              casync_future **future) {
     casync_future *next;
     casync_task *task;
     int64_t result;
@@ -7670,7 +7973,8 @@ CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_
     casync_job_cancel(&timeout->timer.job);
     if (delay == CASYNC_FOREVER) return 0;
     timeout->timer.job.flags = 0;
-    result = delay <= 0 /* timers that are due come after what is ready, but this must not be late */
+    result = delay <= 0 /* timers that are due come after what is ready, but this must not be
+                           late */
                  ? casync_call_soon(loop, &timeout->timer.job, casync__timeout_fires, timeout)
                  : casync_call_at(loop, &timeout->timer, when, casync__timeout_fires, timeout);
     timeout->timer.job.flags |= CASYNC__JOB_INTERNAL;
@@ -7683,7 +7987,8 @@ CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t resul
     timeout->active = false;
     casync_job_cancel(&timeout->timer.job);
     if (!timeout->expired) return result;
-    if (casync_task_uncancel(timeout->task) <= timeout->cancelling && result == -ECANCELED) return -ETIMEDOUT;
+    if (casync_task_uncancel(timeout->task) <= timeout->cancelling && result == -ECANCELED)
+        return -ETIMEDOUT;
     return result;
 }
 
@@ -7844,8 +8149,8 @@ static bool casync__waits_for_child(const casync_task *parent, const casync_task
     return false;
 }
 
-/* A task began to wait for its children. Those that await it would wait for ever, and so would their
-   children; and so would those that await an ancestor which waits for it. */
+/* A task began to wait for its children. Those that await it would wait for ever, and so would
+   their children; and so would those that await an ancestor which waits for it. */
 static void casync__interrupt_deadlocked(casync_task *parent) {
     const casync__group *record = NULL;
     do {
@@ -7853,7 +8158,8 @@ static void casync__interrupt_deadlocked(casync_task *parent) {
         while (link != callbacks) {
             casync_job *job = casync__job_of(link);
             link = link->next;
-            if ((job->flags & CASYNC__JOB_TASK) && casync__waits_for_child(parent, (casync_task *)job->arg))
+            if ((job->flags & CASYNC__JOB_TASK) &&
+                casync__waits_for_child(parent, (casync_task *)job->arg))
                 casync__interrupt((casync_task *)job->arg, &casync__deadlock);
         }
         record = casync__group_of(parent);
@@ -7889,7 +8195,8 @@ static void casync__append_children(char line[CASYNC__LINE], const casync_task_g
     casync__append(line, "children");
     for (link = members->next; link != members; link = link->next) {
         const casync__member *member =
-            (const casync__member *)(const void *)((const char *)link - offsetof(casync__member, link));
+            (const casync__member *)(const void *)((const char *)link -
+                                                   offsetof(casync__member, link));
         casync__append(line, ", task %s", casync_task_name(member->task));
     }
 }
@@ -7926,7 +8233,8 @@ static void casync__drop_member(casync__member *member) {
     casync__free(&member->record->loop->allocator, member);
 }
 
-CASYNC__DEFINE int64_t casync_task_group_spawn_with(casync_task_group *group, const casync_task_desc *desc,
+CASYNC__DEFINE int64_t casync_task_group_spawn_with(casync_task_group *group,
+                                                    const casync_task_desc *desc,
                                                     casync_task **task) {
     casync__member *member;
     int64_t result;
@@ -7941,8 +8249,8 @@ CASYNC__DEFINE int64_t casync_task_group_spawn_with(casync_task_group *group, co
     return result;
 }
 
-CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group, casync_coroutine coroutine,
-                                                    void *arg) {
+CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group,
+                                                    casync_coroutine coroutine, void *arg) {
     casync_task_desc desc;
     casync_task *task;
     if (!group) return NULL;
@@ -8004,16 +8312,17 @@ CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t r
 
 /* >> sync primitives (implementation) --------------------------------------------------------- */
 
-/* Each primitive is a little state and a list of the operations that wait for it, first come first. An
-   operation is tried; if the answer is -EAGAIN it is appended to the list. Whoever makes something
-   free takes the first operation off the list, gives it what it waits for in the state, and makes it
-   done. So whoever waits does so because it must: the first of a list could not go on, and there is no state
-   in between, in which a thing is free and its receiver on his way, that a cancelled task would have to undo.
-   A cancelled operation just leaves its list; where that lets others go on, its kind has an `abandon`.
+/* Each primitive is a little state and a list of the operations that wait for it, first come first.
+   An operation is tried; if the answer is -EAGAIN it is appended to the list. Whoever makes
+   something free takes the first operation off the list, gives it what it waits for in the state,
+   and makes it done. So whoever waits does so because it must: the first of a list could not go on,
+   and there is no state in between, in which a thing is free and its receiver on his way, that a
+   cancelled task would have to undo. A cancelled operation just leaves its list; where that lets
+   others go on, its kind has an `abandon`.
 
-   No system call. No allocation but for a queue's slots: an operation is its caller's memory, or in the
-   waiting form on the task's stack; where that is called often it tries first, and makes an operation
-   only if it has to wait. */
+   No system call. No allocation but for a queue's slots: an operation is its caller's memory, or in
+   the waiting form on the task's stack; where that is called often it tries first, and makes an
+   operation only if it has to wait. */
 
 static casync_op *casync__first_waiting(const casync_link *waiting) {
     if (!waiting->next || casync__list_is_empty(waiting)) return NULL;
@@ -8025,8 +8334,8 @@ static void casync__append_waiting(casync_link *waiting, casync_op *op) {
     casync__list_append(waiting, &op->link);
 }
 
-/* Makes the future of an operation on `object`, the outcome of which is `result`; if that is -EAGAIN, the
-   operation waits. */
+/* Makes the future of an operation on `object`, the outcome of which is `result`; if that is
+   -EAGAIN, the operation waits. */
 static casync_future *casync__sync_op(casync_op *op, int kind, void *object, casync_link *waiting,
                                       int64_t result) {
     casync__op_begin(NULL, op, kind);
@@ -8113,7 +8422,8 @@ CASYNC__DEFINE bool casync_lock_locked(const casync_lock *lock) {
 
 CASYNC__DEFINE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op) {
     if (!lock || !op) return casync__op_invalid(op);
-    return casync__sync_op(op, CASYNC__OP_LOCK, lock, &lock->waiting, casync_lock_try_acquire(lock));
+    return casync__sync_op(op, CASYNC__OP_LOCK, lock, &lock->waiting,
+                           casync_lock_try_acquire(lock));
 }
 
 CASYNC__DEFINE int64_t casync_lock_acquire(casync_lock *lock) {
@@ -8155,7 +8465,9 @@ static void casync__rwlock_hand_over(casync_rwlock *rwlock) {
 }
 
 /* A writer that gives up may have held up readers. */
-static void casync__rwlock_abandon(casync_op *op) { casync__rwlock_hand_over((casync_rwlock *)op->object); }
+static void casync__rwlock_abandon(casync_op *op) {
+    casync__rwlock_hand_over((casync_rwlock *)op->object);
+}
 
 CASYNC__DEFINE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
     if (!rwlock) return -EINVAL;
@@ -8182,17 +8494,19 @@ CASYNC__DEFINE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlo
 }
 
 CASYNC__DEFINE int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock) {
-    CASYNC__TRY_OR_WAIT(casync_rwlock_try_acquire_read(rwlock), casync_rwlock_acquire_read_op(rwlock, &op));
+    CASYNC__TRY_OR_WAIT(casync_rwlock_try_acquire_read(rwlock),
+                        casync_rwlock_acquire_read_op(rwlock, &op));
 }
 
 CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
-    CASYNC__TRY_OR_WAIT(casync_rwlock_try_acquire_write(rwlock), casync_rwlock_acquire_write_op(rwlock, &op));
+    CASYNC__TRY_OR_WAIT(casync_rwlock_try_acquire_write(rwlock),
+                        casync_rwlock_acquire_write_op(rwlock, &op));
 }
 
 /* -- condition -- */
 
-/* A wait is in the condition's list until it is notified or cancelled; then it is in the lock's, beside those
-   who acquire it, and its kind says what it will make of the lock. */
+/* A wait is in the condition's list until it is notified or cancelled; then it is in the lock's,
+   beside those who acquire it, and its kind says what it will make of the lock. */
 
 CASYNC__DEFINE void casync_condition_init(casync_condition *condition, casync_lock *lock) {
     if (!condition) return;
@@ -8266,7 +8580,8 @@ CASYNC__DEFINE int64_t casync_condition_notify_all(casync_condition *condition) 
 
 /* -- semaphore -- */
 
-CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value, int64_t bound) {
+CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value,
+                                             int64_t bound) {
     if (!semaphore) return -EINVAL;
     if (value < 0 || bound < 0 || (bound > 0 && value > bound)) return -EINVAL;
     memset(semaphore, 0, sizeof *semaphore);
@@ -8301,14 +8616,16 @@ CASYNC__DEFINE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore, casync_op *op) {
+CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore,
+                                                          casync_op *op) {
     if (!semaphore || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_SEMAPHORE, semaphore, &semaphore->waiting,
                            casync_semaphore_try_acquire(semaphore));
 }
 
 CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
-    CASYNC__TRY_OR_WAIT(casync_semaphore_try_acquire(semaphore), casync_semaphore_acquire_op(semaphore, &op));
+    CASYNC__TRY_OR_WAIT(casync_semaphore_try_acquire(semaphore),
+                        casync_semaphore_acquire_op(semaphore, &op));
 }
 
 /* -- barrier -- */
@@ -8331,15 +8648,16 @@ static int64_t casync__barrier_arrive(casync_barrier *barrier) {
     if (barrier->parties == 0) return CASYNC_INVALID_STATE;
     if (barrier->n_waiting + 1 < barrier->parties) return -EAGAIN;
     barrier->n_waiting = 0;
-    while ((op = casync__first_waiting(&barrier->waiting)) != NULL) casync__op_done(op, index++, NULL);
+    while ((op = casync__first_waiting(&barrier->waiting)) != NULL)
+        casync__op_done(op, index++, NULL);
     return index;
 }
 
 CASYNC__DEFINE casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op) {
     casync_future *future;
     if (!barrier || !op) return casync__op_invalid(op);
-    future =
-        casync__sync_op(op, CASYNC__OP_BARRIER, barrier, &barrier->waiting, casync__barrier_arrive(barrier));
+    future = casync__sync_op(op, CASYNC__OP_BARRIER, barrier, &barrier->waiting,
+                             casync__barrier_arrive(barrier));
     if (!casync_future_done(future)) barrier->n_waiting++;
     return future;
 }
@@ -8435,9 +8753,9 @@ CASYNC__DEFINE int64_t casync_once_call(casync_once *once, casync_coroutine coro
 
 /* -- queue -- */
 
-/* The items are in a ring of slots, from `first` on; a priority queue's are a heap, for which first stays 0.
-   Somebody waits to get only while there are no items, and to put only while there are maxsize. While a put
-   waits, its item is in future.ptr. */
+/* The items are in a ring of slots, from `first` on; a priority queue's are a heap, for which first
+   stays 0. Somebody waits to get only while there are no items, and to put only while there are
+   maxsize. While a put waits, its item is in future.ptr. */
 
 #define CASYNC__QUEUE_MIN 16u
 
@@ -8461,7 +8779,8 @@ static int64_t casync__queue_reserve(casync_queue *queue, uint64_t capacity) {
         queue->allocator = loop->allocator;
     }
     if (capacity > PTRDIFF_MAX / sizeof *slots) return -ENOMEM;
-    slots = (casync__queue_slot *)casync__realloc(&queue->allocator, NULL, (size_t)capacity * sizeof *slots);
+    slots = (casync__queue_slot *)casync__realloc(&queue->allocator, NULL,
+                                                  (size_t)capacity * sizeof *slots);
     if (!slots) return -ENOMEM;
     for (i = 0; i < queue->count; i++) slots[i] = *casync__queue_at(queue, i);
     casync__free(&queue->allocator, queue->slots);
@@ -8493,7 +8812,8 @@ static void casync__heap_down(casync_queue *queue, size_t i, casync__queue_slot 
         if (child + 1 < queue->count &&
             casync__slot_is_before(queue, &queue->slots[child + 1], &queue->slots[child]))
             child++;
-        if (child >= queue->count || !casync__slot_is_before(queue, &queue->slots[child], &slot)) break;
+        if (child >= queue->count || !casync__slot_is_before(queue, &queue->slots[child], &slot))
+            break;
         queue->slots[i] = queue->slots[child];
         i = child;
     }
@@ -8538,7 +8858,8 @@ CASYNC__DEFINE int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
     memset(queue, 0, sizeof *queue);
     queue->allocator = loop->allocator;
     if (!desc) return 0;
-    if (desc->maxsize < 0 || desc->order < CASYNC_QUEUE_FIFO || desc->order > CASYNC_QUEUE_PRIORITY ||
+    if (desc->maxsize < 0 || desc->order < CASYNC_QUEUE_FIFO ||
+        desc->order > CASYNC_QUEUE_PRIORITY ||
         (desc->order == CASYNC_QUEUE_PRIORITY && !desc->compare))
         return -EINVAL;
     if (desc->maxsize > 0) result = casync__queue_reserve(queue, (uint64_t)desc->maxsize);
@@ -8596,8 +8917,8 @@ CASYNC__DEFINE int64_t casync_queue_get_nowait(casync_queue *queue, void **item)
 CASYNC__DEFINE casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item) {
     casync_future *future;
     if (!queue || !op) return casync__op_invalid(op);
-    future =
-        casync__sync_op(op, CASYNC__OP_PUT, queue, &queue->putters, casync_queue_put_nowait(queue, item));
+    future = casync__sync_op(op, CASYNC__OP_PUT, queue, &queue->putters,
+                             casync_queue_put_nowait(queue, item));
     future->ptr = item;
     return future;
 }
@@ -8614,7 +8935,8 @@ CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op
 }
 
 CASYNC__DEFINE int64_t casync_queue_put(casync_queue *queue, void *item) {
-    CASYNC__TRY_OR_WAIT(casync_queue_put_nowait(queue, item), casync_queue_put_op(queue, &op, item));
+    CASYNC__TRY_OR_WAIT(casync_queue_put_nowait(queue, item),
+                        casync_queue_put_op(queue, &op, item));
 }
 
 CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
@@ -8625,7 +8947,8 @@ CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item,
 
 CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
     casync_task *task = casync__waiting_task(NULL);
-    int64_t result = task ? casync_queue_get_nowait(queue, item) : casync__not_a_task(NULL, __func__);
+    int64_t result =
+        task ? casync_queue_get_nowait(queue, item) : casync__not_a_task(NULL, __func__);
     casync_op op;
     if (!item) return -EINVAL;
     if (result != -EAGAIN) return result;
@@ -8653,7 +8976,8 @@ CASYNC__DEFINE int64_t casync_queue_task_done(casync_queue *queue) {
 
 CASYNC__DEFINE casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op) {
     if (!queue || !op) return casync__op_invalid(op);
-    return casync__sync_op(op, CASYNC__OP_JOIN, queue, &queue->joining, queue->unfinished == 0 ? 0 : -EAGAIN);
+    return casync__sync_op(op, CASYNC__OP_JOIN, queue, &queue->joining,
+                           queue->unfinished == 0 ? 0 : -EAGAIN);
 }
 
 CASYNC__DEFINE int64_t casync_queue_join(casync_queue *queue) {
@@ -8681,31 +9005,34 @@ CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
 
 /* >> streams & servers (implementation) ------------------------------------------------------- */
 
-/* One stream type over the readiness of a descriptor. Incoming bytes take the shortest way there is: into
-   the buffer of the read operation that waits, into the protocol's own buffer, or through the loop's
-   scratch to the protocol. Only what must be put together (frames), and what a filter made, is kept in
-   `input`, which exists while there is something in it. Outgoing bytes are tried at once; what is left is
-   queued in `out` until the descriptor is writable.
+/* One stream type over the readiness of a descriptor. Incoming bytes take the shortest way there
+   is: into the buffer of the read operation that waits, into the protocol's own buffer, or through
+   the loop's scratch to the protocol. Only what must be put together (frames), and what a filter
+   made, is kept in `input`, which exists while there is something in it. Outgoing bytes are tried
+   at once; what is left is queued in `out` until the descriptor is writable.
 
-   What a server makes is a connection, a record with the user's memory behind it. It goes by the queue when
-   its stream is closed and its task, if one serves it, is done. The server's connections are in the list of
-   another record, casync__clients, which goes when the server is closed and the last of them has gone.
+   What a server makes is a connection, a record with the user's memory behind it. It goes by the
+   queue when its stream is closed and its task, if one serves it, is done. The server's connections
+   are in the list of another record, casync__clients, which goes when the server is closed and the
+   last of them has gone.
 
-   A protocol that does not read hears of the peer's end by EPOLLRDHUP (END). Bytes of `input` that a user may
-   still look at when the stream is closed are freed by the queue.
+   A protocol that does not read hears of the peer's end by EPOLLRDHUP (END). Bytes of `input` that
+   a user may still look at when the stream is closed are freed by the queue.
 
-   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job that closes
-   and then calls connection_lost. casync_close closes alone, at once. A callback may do either, or free the
-   stream, so after each call of one a guard tells whether to go on.
+   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job
+   that closes and then calls connection_lost. casync_close closes alone, at once. A callback may do
+   either, or free the stream, so after each call of one a guard tells whether to go on.
 
-   Costs: a message received and answered is one read and one send, beside the wait; a connection is one
-   accept4, one setsockopt (TCP), one epoll_ctl and one close. An idle stream has no memory but its struct. */
+   Costs: a message received and answered is one read and one send, beside the wait; a connection is
+   one accept4, one setsockopt (TCP), one epoll_ctl and one close. An idle stream has no memory but
+   its struct. */
 
 enum {
     CASYNC__STREAM_OPEN = 1,
     CASYNC__STREAM_CONNECTING = 2,
     CASYNC__STREAM_SOCKET = 4,
-    CASYNC__STREAM_UNSHARED = 8, /* the library made the descriptor: closing it is the end of the file */
+    CASYNC__STREAM_UNSHARED = 8, /* the library made the descriptor: closing it is the end of the
+                                    file */
     CASYNC__STREAM_KEEP_FD = 16,
     CASYNC__STREAM_WRITE_ONLY = 32, /* a pipe: readable means that its reader is gone */
     CASYNC__STREAM_RECEIVE_FDS = 64,
@@ -8718,24 +9045,30 @@ enum {
     CASYNC__STREAM_FINISHING = 8192,
     CASYNC__STREAM_WRITING_PAUSED = 16384,
     CASYNC__STREAM_ENDED = 32768,
-    CASYNC__STREAM_LENT = 65536,          /* the frame last read is the user's until the next read */
+    CASYNC__STREAM_LENT = 65536,          /* the frame last read is the user's until the next
+                                             read */
     CASYNC__STREAM_WAS_BLOCKING = 131072, /* and will be again, if the descriptor is kept */
     CASYNC__STREAM_EOF_TOLD = 262144,     /* to the protocol */
     CASYNC__STREAM_READ_BY_OPS = 524288,  /* a read operation was begun: what came is for these */
-    CASYNC__STREAM_LOSS_TOLD = 1048576,   /* whoever closes it hears by an error that bytes are lost */
+    CASYNC__STREAM_LOSS_TOLD = 1048576,   /* whoever closes it hears by an error that bytes are
+                                             lost */
     CASYNC__STREAM_DELIVERING = 2097152,  /* data_received is called with bytes of the input */
-    CASYNC__STREAM_END_WAITS = 4194304    /* the peer's end is told when they have read what came before */
+    CASYNC__STREAM_END_WAITS = 4194304    /* the peer's end is told when they have read what came
+                                             before */
 };
 
-#define CASYNC__SCRATCH_SIZE 131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
-#define CASYNC__RETIRED_TURNS 16    /* at most, that bytes are kept of a stream that was closed */
-#define CASYNC__READS_MAX 4         /* of one stream in one turn */
-#define CASYNC__WRITES_MAX 16       /* of the pieces of write_all, the same */
-#define CASYNC__ACCEPTS_MAX 32      /* of one server in one turn */
+#define CASYNC__SCRATCH_SIZE                                                                       \
+    131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
+#define CASYNC__RETIRED_TURNS 16 /* at most, that bytes are kept of a stream that was closed */
+#define CASYNC__READS_MAX 4      /* of one stream in one turn */
+#define CASYNC__WRITES_MAX 16    /* of the pieces of write_all, the same */
+#define CASYNC__ACCEPTS_MAX 32   /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
-#define CASYNC__FINISH_TIMEOUT CASYNC_SECONDS(30) /* by default, for a connection whose task is done */
+#define CASYNC__FINISH_TIMEOUT                                                                     \
+    CASYNC_SECONDS(30) /* by default, for a connection whose task is done */
 #define CASYNC__DEFAULT_LIMIT 65536
-#define CASYNC__LIMIT_MAX (SIZE_MAX / 4) /* so that a frame's length with its prefix cannot overflow */
+#define CASYNC__LIMIT_MAX                                                                          \
+    (SIZE_MAX / 4) /* so that a frame's length with its prefix cannot overflow */
 #define CASYNC__DELIMITER_MAX 64
 #define CASYNC__KEEPALIVE_MAX 32767 /* seconds: MAX_TCP_KEEPIDLE of Linux's include/net/tcp.h */
 #define CASYNC__PASSED_FDS_MAX 16   /* taken with one read */
@@ -8743,14 +9076,15 @@ enum {
 #define CASYNC__UNIX_CONNECT_RETRY CASYNC_MS(1) /* at first; then twice as long each time, up to */
 #define CASYNC__UNIX_CONNECT_RETRY_MAX CASYNC_MS(50)
 
-/* Descriptors that came: a ring. A peer that sends more than its reader takes must not run the process out of
-   them. */
+/* Descriptors that came: a ring. A peer that sends more than its reader takes must not run the
+   process out of them. */
 typedef struct casync__passed_fds {
     uint32_t first, count;
     int fds[CASYNC__PASSED_FDS_WAITING];
 } casync__passed_fds;
 
-/* What a server knows of its connections. It outlives the server's struct, which may go when it is closed. */
+/* What a server knows of its connections. It outlives the server's struct, which may go when it is
+   closed. */
 typedef struct casync__clients {
     casync_link link; /* in loop->clients */
     uint64_t id;
@@ -8761,8 +9095,8 @@ typedef struct casync__clients {
     bool server_is_open;
 } casync__clients;
 
-/* A connection that a server allocated: this, and behind it what the user asked for. It goes when its stream
-   is closed and its task, if it has one, is done. */
+/* A connection that a server allocated: this, and behind it what the user asked for. It goes when
+   its stream is closed and its task, if it has one, is done. */
 typedef struct casync__connection {
     casync_link link; /* in clients->connections */
     casync__clients *clients;
@@ -8771,12 +9105,13 @@ typedef struct casync__connection {
     casync_job job;     /* the task is done; or frees this, by the queue */
     casync_timer limit; /* of the time to finish it, for its task */
     bool finishing, closed;
-    uint8_t peer_size; /* of what accept4(2) said; the kernel forgets it with a reset. 0: longer, or none */
+    uint8_t peer_size; /* of what accept4(2) said; the kernel forgets it with a reset. 0: longer,
+                          or none */
     uint8_t peer[sizeof(struct sockaddr_in6)];
 } casync__connection;
 
-/* A Unix socket whose listener has no place for it: connect(2) says EAGAIN and nobody tells when there is
-   one (unix(7)), so it is tried again. */
+/* A Unix socket whose listener has no place for it: connect(2) says EAGAIN and nobody tells when
+   there is one (unix(7)), so it is tried again. */
 typedef struct casync__unix_connect {
     casync_timer timer;
     casync_address address;
@@ -8793,7 +9128,9 @@ static inline casync_loop *casync__server_loop(const casync_server *server) {
     return server ? server->watcher.reader.loop : NULL;
 }
 
-static inline bool casync__server_is_open(const casync_server *server) { return server && server->open; }
+static inline bool casync__server_is_open(const casync_server *server) {
+    return server && server->open;
+}
 
 /* All of these take no stream for one that is not open. */
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
@@ -8867,16 +9204,17 @@ static inline unsigned casync__prefix_bit(const casync_framing *framing, size_t 
 static uint64_t casync__read_prefix(const casync_framing *framing, const uint8_t *data) {
     uint64_t length = 0;
     size_t i;
-    for (i = 0; i < framing->size; i++) length |= (uint64_t)data[i] << casync__prefix_bit(framing, i);
+    for (i = 0; i < framing->size; i++)
+        length |= (uint64_t)data[i] << casync__prefix_bit(framing, i);
     return length;
 }
 
 /* -- input: bytes that wait to be asked for -- */
 
-/* A block of memory, the header of which this is. What a user may still look at is not freed at once but by
-   the queue, when nothing else is queued any more, or after some turns: so a task that was to be given a
-   frame finds it, though somebody closed the stream meanwhile, and it comes to the task by way of other
-   futures; and so does a callback that closes the stream itself. */
+/* A block of memory, the header of which this is. What a user may still look at is not freed at
+   once but by the queue, when nothing else is queued any more, or after some turns: so a task that
+   was to be given a frame finds it, though somebody closed the stream meanwhile, and it comes to
+   the task by way of other futures; and so does a callback that closes the stream itself. */
 typedef struct casync__input {
     casync_job retired; /* frees it */
     int turns;          /* for which it was kept since */
@@ -8899,7 +9237,8 @@ static void casync__input_consume(casync_stream *stream, size_t size) {
     stream->input->scanned = 0;
 }
 
-/* May the user look at bytes of the input: of the frame last read, or of that which a callback is given? */
+/* May the user look at bytes of the input: of the frame last read, or of that which a callback is
+   given? */
 static inline bool casync__input_is_lent(const casync_stream *stream) {
     return casync__stream_is(stream, CASYNC__STREAM_LENT | CASYNC__STREAM_DELIVERING);
 }
@@ -8907,7 +9246,8 @@ static inline bool casync__input_is_lent(const casync_stream *stream) {
 static void casync__input_retired(void *arg) {
     casync__input *input = (casync__input *)arg;
     casync_loop *loop = input->retired.loop;
-    if (!loop->closing && !casync__list_is_empty(&loop->ready) && ++input->turns < CASYNC__RETIRED_TURNS)
+    if (!loop->closing && !casync__list_is_empty(&loop->ready) &&
+        ++input->turns < CASYNC__RETIRED_TURNS)
         casync__make_ready(loop, &input->retired);
     else
         casync__free(&loop->allocator, input);
@@ -8942,7 +9282,8 @@ static void casync__input_free(casync_stream *stream) {
     casync__lent_free(stream);
 }
 
-/* An input with the bytes of the present one, and room for `size` in all; NULL if there is no memory. */
+/* An input with the bytes of the present one, and room for `size` in all; NULL if there is no
+   memory. */
 static casync__input *casync__input_copy(casync_stream *stream, size_t size) {
     const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
     casync__input *input = NULL;
@@ -9000,9 +9341,11 @@ static size_t casync__input_take(casync_stream *stream, uint8_t *buffer, size_t 
     return taken;
 }
 
-/* Looks for a frame at the beginning of the input. Returns its whole length, with *skip of it in front of
-   the payload; -EAGAIN if there is not enough, CASYNC_LIMIT_OVERRUN if there will not be. */
-static int64_t casync__find_frame(casync_stream *stream, const casync_framing *framing, size_t *skip) {
+/* Looks for a frame at the beginning of the input. Returns its whole length, with *skip of it in
+   front of the payload; -EAGAIN if there is not enough, CASYNC_LIMIT_OVERRUN if there will not
+   be. */
+static int64_t casync__find_frame(casync_stream *stream, const casync_framing *framing,
+                                  size_t *skip) {
     const uint8_t *data = casync__input_bytes(stream);
     size_t size = casync__input_size(stream);
     uint64_t length;
@@ -9011,8 +9354,8 @@ static int64_t casync__find_frame(casync_stream *stream, const casync_framing *f
         size_t scanned = size > 0 ? stream->input->scanned : 0;
         const uint8_t *found = NULL;
         if (size > scanned)
-            found =
-                (const uint8_t *)memmem(data + scanned, size - scanned, framing->delimiter, framing->size);
+            found = (const uint8_t *)memmem(data + scanned, size - scanned, framing->delimiter,
+                                            framing->size);
         if (size > 0) stream->input->scanned = size >= framing->size ? size - framing->size + 1 : 0;
         length = found ? (uint64_t)(found - data) + framing->size : size;
         if (length > stream->read_limit || (!found && size == stream->read_limit))
@@ -9042,8 +9385,8 @@ static inline bool casync__may_deliver(const casync_stream *stream) {
            !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING);
 }
 
-/* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does, and what
-   nobody ever read is dropped then. While an operation reads, that is told first. */
+/* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does,
+   and what nobody ever read is dropped then. While an operation reads, that is told first. */
 static bool casync__hears_end(const casync_stream *stream) {
     const casync_protocol *protocol = stream->protocol;
     return protocol && (protocol->connection_lost || protocol->eof_received) &&
@@ -9086,7 +9429,8 @@ static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void *
         return length - (int64_t)skip;
     }
     op->done += casync__input_take(stream, op->buffer + op->done, op->length - op->done);
-    if (op->done == op->length || (op->kind == CASYNC__OP_READ && op->done > 0)) return (int64_t)op->done;
+    if (op->done == op->length || (op->kind == CASYNC__OP_READ && op->done > 0))
+        return (int64_t)op->done;
     return -EAGAIN;
 }
 
@@ -9097,7 +9441,8 @@ static void casync__serve_read(casync_stream *stream) {
     int64_t result;
     if (!op) return;
     result = casync__attempt_read(stream, op, &ptr);
-    if (result == -EAGAIN && casync__stream_is(stream, CASYNC__STREAM_READ_EOF | CASYNC__STREAM_ENDED))
+    if (result == -EAGAIN &&
+        casync__stream_is(stream, CASYNC__STREAM_READ_EOF | CASYNC__STREAM_ENDED))
         result = casync__end_result(stream, op);
     if (result == -EAGAIN) return;
     stream->reading = NULL;
@@ -9122,7 +9467,8 @@ static bool casync__deliver_copy(casync_stream *stream, const casync__guard *gua
     return false;
 }
 
-/* Gives a protocol with data_received the next frame, or all there is. False if that is no whole frame. */
+/* Gives a protocol with data_received the next frame, or all there is. False if that is no whole
+   frame. */
 static bool casync__deliver_span(casync_stream *stream) {
     casync_span span;
     size_t skip = 0;
@@ -9152,14 +9498,16 @@ static void casync__deliver_eof(casync_stream *stream) {
 }
 
 static inline bool casync__has_eof_to_tell(const casync_stream *stream) {
-    return (stream->flags & (CASYNC__STREAM_READ_EOF | CASYNC__STREAM_EOF_TOLD)) == CASYNC__STREAM_READ_EOF;
+    return (stream->flags & (CASYNC__STREAM_READ_EOF | CASYNC__STREAM_EOF_TOLD)) ==
+           CASYNC__STREAM_READ_EOF;
 }
 
 /* Gives the protocol what it may have of the input. */
 static void casync__deliver_input(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     casync__guard guard;
-    uint32_t delivering = stream->flags & CASYNC__STREAM_DELIVERING; /* by a callback that runs the loop */
+    /* by a callback that runs the loop */
+    uint32_t delivering = stream->flags & CASYNC__STREAM_DELIVERING;
     bool more = true;
     casync__guard_enter(loop, &guard, stream);
     while (more && !guard.gone && casync__may_deliver(stream) && casync__input_size(stream) > 0) {
@@ -9167,7 +9515,8 @@ static void casync__deliver_input(casync_stream *stream) {
             more = casync__deliver_copy(stream, &guard);
         else
             more = casync__deliver_span(stream);
-        if (!guard.gone) stream->flags = (stream->flags & ~(uint32_t)CASYNC__STREAM_DELIVERING) | delivering;
+        if (!guard.gone)
+            stream->flags = (stream->flags & ~(uint32_t)CASYNC__STREAM_DELIVERING) | delivering;
     }
     if (!casync__guard_leave(loop, &guard)) return;
     if (casync__input_size(stream) == 0) casync__input_free(stream);
@@ -9185,10 +9534,11 @@ static void casync__deliver_soon(casync_stream *stream) {
         casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
 }
 
-/* Bytes for the stream's user. To a protocol without frames they go as they are; all others get them from
-   the input, where they also wait while reading is paused. */
+/* Bytes for the stream's user. To a protocol without frames they go as they are; all others get
+   them from the input, where they also wait while reading is paused. */
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
-    if (!casync__is_connected(stream) || casync__stream_is(stream, CASYNC__STREAM_FINISHING) || size == 0)
+    if (!casync__is_connected(stream) || casync__stream_is(stream, CASYNC__STREAM_FINISHING) ||
+        size == 0)
         return;
     if (casync__may_deliver(stream) && !stream->protocol->get_buffer && !stream->framing &&
         casync__input_size(stream) == 0) {
@@ -9231,8 +9581,9 @@ static int64_t casync__queue_fd(casync_stream *stream, int fd) {
     return passed ? -ENOBUFS : -ENOMEM;
 }
 
-/* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOBUFS, -ENOMEM.
-   */
+/* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOBUFS,
+   -ENOMEM.
+*/
 static int64_t casync__take_fds(casync_stream *stream, struct msghdr *message) {
     int64_t result = message->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
     struct cmsghdr *header;
@@ -9316,7 +9667,8 @@ static void casync__read_for_buffered(casync_stream *stream) {
     casync__guard_enter(loop, &guard, stream);
     buffer = protocol->get_buffer(stream, -1);
     if (buffer.ptr == CASYNC_NOT_NOW) count = -EAGAIN;
-    if (!guard.gone && buffer.len > 0) count = casync__read_descriptor(stream, buffer.ptr, buffer.len);
+    if (!guard.gone && buffer.len > 0)
+        count = casync__read_descriptor(stream, buffer.ptr, buffer.len);
     if (!guard.gone && protocol->buffer_updated)
         protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
     if (!casync__guard_leave(loop, &guard)) return;
@@ -9391,7 +9743,8 @@ static void casync__peer_ended(casync_stream *stream) {
     casync__deliver_eof(stream);
 }
 
-/* The watcher says readable. Full reads are repeated, but not without end: other streams wait too. */
+/* The watcher says readable. Full reads are repeated, but not without end: other streams wait
+   too. */
 static void casync__stream_readable(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
     casync_loop *loop = casync__stream_loop(stream);
@@ -9407,9 +9760,12 @@ static void casync__stream_readable(void *arg) {
         return;
     }
     casync__guard_enter(loop, &guard, stream);
-    if (casync__has_input(stream)) casync__deliver_input(stream);                     /* what a pause left */
-    waits = !guard.gone && casync__has_input(stream) && stream->protocol->get_buffer; /* and comes first */
-    for (i = 0; i < CASYNC__READS_MAX && !waits && !guard.gone && (stream->watcher.wanted & CASYNC__READ);
+    /* what a pause left */
+    if (casync__has_input(stream)) casync__deliver_input(stream);
+    /* and comes first */
+    waits = !guard.gone && casync__has_input(stream) && stream->protocol->get_buffer;
+    for (i = 0;
+         i < CASYNC__READS_MAX && !waits && !guard.gone && (stream->watcher.wanted & CASYNC__READ);
          i++) {
         casync__read_once(stream);
         if (guard.gone || !casync__stream_is(stream, CASYNC__STREAM_MORE)) break;
@@ -9420,10 +9776,12 @@ static void casync__stream_readable(void *arg) {
 /* -- writing -- */
 
 static void casync__pause_writing_if_full(casync_stream *stream) {
-    if (casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) || stream->out.size <= stream->high_water)
+    if (casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) ||
+        stream->out.size <= stream->high_water)
         return;
     stream->flags |= CASYNC__STREAM_WRITING_PAUSED;
-    if (stream->protocol && stream->protocol->pause_writing) stream->protocol->pause_writing(stream);
+    if (stream->protocol && stream->protocol->pause_writing)
+        stream->protocol->pause_writing(stream);
 }
 
 /* Ends the operations of one kind in a list. */
@@ -9437,11 +9795,13 @@ static void casync__waits_done(casync_link *waiting, int kind, int64_t result) {
 }
 
 static void casync__resume_writing_if_drained(casync_stream *stream) {
-    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) || stream->out.size > stream->low_water)
+    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) ||
+        stream->out.size > stream->low_water)
         return;
     stream->flags &= ~(uint32_t)CASYNC__STREAM_WRITING_PAUSED;
     casync__waits_done(&stream->waiting, CASYNC__OP_DRAIN, 0);
-    if (stream->protocol && stream->protocol->resume_writing) stream->protocol->resume_writing(stream);
+    if (stream->protocol && stream->protocol->resume_writing)
+        stream->protocol->resume_writing(stream);
 }
 
 static void casync__send_eof(casync_stream *stream) {
@@ -9461,11 +9821,12 @@ static casync_op *casync__first_write_all(casync_stream *stream) {
     return NULL;
 }
 
-/* Writes the next piece of an operation; what is queued of it at a time is no more than the high-water mark.
-   False if the stream ended with that, and the operation with it. */
+/* Writes the next piece of an operation; what is queued of it at a time is no more than the
+   high-water mark. False if the stream ended with that, and the operation with it. */
 static bool casync__feed_piece(casync_stream *stream, casync_op *op) {
     casync_loop *loop = casync__stream_loop(stream);
-    size_t piece = stream->high_water > CASYNC_REFERENCE_MIN ? stream->high_water : CASYNC_REFERENCE_MIN;
+    size_t piece =
+        stream->high_water > CASYNC_REFERENCE_MIN ? stream->high_water : CASYNC_REFERENCE_MIN;
     casync__guard guard;
     int64_t result;
     if (piece > op->length - op->done) piece = op->length - op->done;
@@ -9478,7 +9839,8 @@ static bool casync__feed_piece(casync_stream *stream, casync_op *op) {
     return true;
 }
 
-/* Nothing is queued: write_all operations go on. True if they are through, and nothing is queued still. */
+/* Nothing is queued: write_all operations go on. True if they are through, and nothing is queued
+   still. */
 static bool casync__feed(casync_stream *stream) {
     casync_op *op;
     int pieces = 0;
@@ -9486,7 +9848,8 @@ static bool casync__feed(casync_stream *stream) {
         if (op->done == op->length) {
             casync__op_done(op, (int64_t)op->length, NULL);
         } else if (pieces++ == CASYNC__WRITES_MAX) {
-            casync__want(&stream->watcher, CASYNC__WRITE); /* in the next turn: others want theirs */
+            /* in the next turn: others want theirs */
+            casync__want(&stream->watcher, CASYNC__WRITE);
             return false;
         } else if (!casync__feed_piece(stream, op)) {
             return false;
@@ -9528,7 +9891,8 @@ static int64_t casync__refuse_write(const casync_stream *stream) {
     if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
         casync__stream_is(stream, CASYNC__STREAM_CONNECTING))
         return CASYNC_INVALID_STATE;
-    return casync__stream_is(stream, CASYNC__STREAM_ENDED) && stream->error < 0 ? stream->error : -EPIPE;
+    return casync__stream_is(stream, CASYNC__STREAM_ENDED) && stream->error < 0 ? stream->error
+                                                                                : -EPIPE;
 }
 
 /* May the user write? */
@@ -9542,8 +9906,8 @@ static inline int64_t casync__check_write(const casync_stream *stream) {
 static int64_t casync__send_now(casync_stream *stream, const casync_span *spans, size_t count) {
     int64_t sent;
     if (stream->out.size > 0) return 0;
-    sent = casync__write_spans(stream->watcher.fd, casync__stream_is(stream, CASYNC__STREAM_SOCKET), spans,
-                               count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
+    sent = casync__write_spans(stream->watcher.fd, casync__stream_is(stream, CASYNC__STREAM_SOCKET),
+                               spans, count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
     if (sent == -EAGAIN) return 0;
     if (sent < 0) casync__stream_end(stream, sent);
     return sent;
@@ -9556,7 +9920,8 @@ static void casync__queued(casync_stream *stream) {
 }
 
 /* Sends spans to the descriptor, past any filter. */
-static inline int64_t casync__stream_send(casync_stream *stream, const casync_span *spans, size_t count) {
+static inline int64_t casync__stream_send(casync_stream *stream, const casync_span *spans,
+                                          size_t count) {
     size_t size = casync__spans_size(spans, count);
     int64_t total = (int64_t)size, sent;
     if (size == 0) return 0;
@@ -9570,7 +9935,8 @@ static inline int64_t casync__stream_send(casync_stream *stream, const casync_sp
 }
 
 /* Through the filter, if there is one. */
-CASYNC__DEFINE int64_t casync_writev(casync_stream *stream, const casync_span *spans, size_t count) {
+CASYNC__DEFINE int64_t casync_writev(casync_stream *stream, const casync_span *spans,
+                                     size_t count) {
     casync_loop *loop = casync__stream_loop(stream);
     casync__guard guard;
     int64_t total, result = casync__check_write(stream);
@@ -9612,8 +9978,8 @@ CASYNC__DEFINE int64_t casync_write_ref(casync_stream *stream, const void *data,
         if (release) release(arg);
         return sent;
     }
-    if (casync_outbuf_append_ref(&stream->out, (const uint8_t *)data + sent, size - (size_t)sent, release,
-                                 arg) < 0)
+    if (casync_outbuf_append_ref(&stream->out, (const uint8_t *)data + sent, size - (size_t)sent,
+                                 release, arg) < 0)
         return sent > 0 ? sent : -ENOMEM;
     casync__queued(stream);
     return (int64_t)size;
@@ -9661,8 +10027,8 @@ CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_fr
     return -ENOMEM;
 }
 
-CASYNC__DEFINE casync_future *casync_write_all_op(casync_stream *stream, casync_op *op, const void *data,
-                                                  size_t size) {
+CASYNC__DEFINE casync_future *casync_write_all_op(casync_stream *stream, casync_op *op,
+                                                  const void *data, size_t size) {
     int64_t state = casync__check_write(stream);
     if (!op) return &casync__invalid;
     casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_WRITE_ALL);
@@ -9733,8 +10099,9 @@ static void casync__free_connection(void *arg) {
     casync__free(&connection->job.loop->allocator, connection);
 }
 
-/* The connection's stream is closed, or its task is done. When both are, it leaves its server, and its memory
-   goes by the queue: callbacks of operations that just ended may be in it, and come first. */
+/* The connection's stream is closed, or its task is done. When both are, it leaves its server, and
+   its memory goes by the queue: callbacks of operations that just ended may be in it, and come
+   first. */
 static void casync__connection_left(casync__connection *connection) {
     casync__clients *clients = connection->clients;
     casync_loop *loop = clients->loop;
@@ -9784,15 +10151,16 @@ static void casync__forget_unix_connect(casync_stream *stream) {
     stream->retried = NULL;
 }
 
-/* Nothing more comes or goes. Operations fail with what ended the stream, but for finish operations,
-   which are done when it is closed. */
+/* Nothing more comes or goes. Operations fail with what ended the stream, but for finish
+   operations, which are done when it is closed. */
 static void casync__stream_end(casync_stream *stream, int64_t error) {
     casync_loop *loop = casync__stream_loop(stream);
     casync_link others;
     casync_allocator allocator;
     casync_outbuf unsent;
     casync_link *link;
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) || casync__stream_is(stream, CASYNC__STREAM_ENDED))
+    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
+        casync__stream_is(stream, CASYNC__STREAM_ENDED))
         return;
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     stream->flags |= CASYNC__STREAM_ENDED;
@@ -9817,7 +10185,8 @@ static void casync__stream_end(casync_stream *stream, int64_t error) {
         stream->reading = NULL;
         casync__op_done(op, error < 0 ? error : -ECONNABORTED, NULL);
     }
-    /* Behind the callbacks of these operations, which may be in memory that ends with the connection. */
+    /* Behind the callbacks of these operations, which may be in memory that ends with the
+       connection. */
     if (casync__closes_itself(stream)) casync__queue_ending(&stream->watcher, casync__stream_ended);
     unsent = stream->out;
     allocator = loop->allocator; /* a release may close the loop, too */
@@ -9832,14 +10201,15 @@ static bool casync__keepalive_is_valid(int seconds) {
 
 static bool casync__options_are_valid(const casync_stream_options *options) {
     return (!options->framing || casync__framing_is_valid(options->framing)) &&
-           options->low_water <= (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT) &&
+           options->low_water <=
+               (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT) &&
            casync__keepalive_is_valid(options->keepalive);
 }
 
 /* Gives the stream its descriptor and its options. */
 static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, int fd,
-                                    const casync_protocol *protocol, const casync_stream_options *options,
-                                    uint32_t flags) {
+                                    const casync_protocol *protocol,
+                                    const casync_stream_options *options, uint32_t flags) {
     casync_stream_options defaults;
     int64_t result;
     if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
@@ -9921,7 +10291,9 @@ static int64_t casync__socket_family(int fd) {
     return result < 0 ? result : family;
 }
 
-static inline bool casync__is_inet(int64_t family) { return family == AF_INET || family == AF_INET6; }
+static inline bool casync__is_inet(int64_t family) {
+    return family == AF_INET || family == AF_INET6;
+}
 
 /* Is this the end of a pipe that is written to? 1, 0, or an error. */
 static int64_t casync__is_pipe_writer(int fd) {
@@ -9967,8 +10339,8 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
     }
     family = casync__socket_family(fd);
     if (family < 0 && family != -ENOTSOCK) return family;
-    result =
-        casync__stream_begin(loop, stream, fd, protocol, options, family >= 0 ? CASYNC__STREAM_SOCKET : 0);
+    result = casync__stream_begin(loop, stream, fd, protocol, options,
+                                  family >= 0 ? CASYNC__STREAM_SOCKET : 0);
     if (result < 0) return result;
     if (family < 0) result = casync__probe(loop, stream);
     if (result == 0) result = casync__prepare_fd(stream, family, options);
@@ -9981,8 +10353,9 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
 }
 
 /* Opens both ends of a pair that the library made, or none. */
-static int64_t casync__open_pair(casync_loop *loop, casync_stream *a, casync_stream *b, const int fds[2],
-                                 const casync_protocol *protocol, const casync_stream_options *options) {
+static int64_t casync__open_pair(casync_loop *loop, casync_stream *a, casync_stream *b,
+                                 const int fds[2], const casync_protocol *protocol,
+                                 const casync_stream_options *options) {
     int64_t result = casync_stream_open(loop, a, fds[0], protocol, options);
     if (result < 0) {
         casync__sys_close(fds[0]);
@@ -10011,7 +10384,8 @@ CASYNC__DEFINE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, ca
 }
 
 CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
-                                   const casync_protocol *protocol, const casync_stream_options *options) {
+                                   const casync_protocol *protocol,
+                                   const casync_stream_options *options) {
     int fds[2];
     int64_t result;
     if (casync__is_closed(loop) || !reader || !writer) return -EINVAL;
@@ -10119,7 +10493,8 @@ CASYNC__DEFINE void casync_close_reset(casync_stream *stream) {
 
 CASYNC__DEFINE int64_t casync_abort(casync_stream *stream) {
     if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
-    stream->flags |= CASYNC__STREAM_FINISHING; /* so that it is closed, with or without a protocol */
+    stream->flags |= CASYNC__STREAM_FINISHING; /* so that it is closed, with or without a
+                                                  protocol */
     casync__stream_end(stream, -ECONNABORTED);
     return 0;
 }
@@ -10143,7 +10518,8 @@ CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op 
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     error = stream->error;
     op->stream = stream;
-    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) && !casync_job_pending(&stream->watcher.writer)) {
+    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) &&
+        !casync_job_pending(&stream->watcher.writer)) {
         casync_close(stream);
         return casync__op_done(op, error, NULL);
     }
@@ -10153,7 +10529,8 @@ CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op 
 }
 
 CASYNC__DEFINE bool casync_stream_is_open(const casync_stream *stream) {
-    return casync__stream_is(stream, CASYNC__STREAM_OPEN) && !casync__stream_is(stream, CASYNC__STREAM_ENDED);
+    return casync__stream_is(stream, CASYNC__STREAM_OPEN) &&
+           !casync__stream_is(stream, CASYNC__STREAM_ENDED);
 }
 
 CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_protocol *protocol) {
@@ -10181,7 +10558,8 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
     op->stream = stream;
     if (!casync__reads_by_ops(stream)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
-    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return casync__op_done(op, -ECONNABORTED, NULL);
+    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING))
+        return casync__op_done(op, -ECONNABORTED, NULL);
     stream->flags &= ~(uint32_t)(CASYNC__STREAM_LENT | CASYNC__STREAM_END_WAITS);
     stream->flags |= CASYNC__STREAM_READ_BY_OPS;
     casync__lent_free(stream);
@@ -10196,13 +10574,15 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
     return &op->future;
 }
 
-static casync_future *casync__start_read_to(casync_stream *stream, casync_op *op, int kind, void *buffer,
-                                            size_t size) {
+static casync_future *casync__start_read_to(casync_stream *stream, casync_op *op, int kind,
+                                            void *buffer, size_t size) {
     if (!op) return &casync__invalid;
     casync__op_begin(casync__stream_loop(stream), op, kind);
     if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
-    if (size == 0 && casync__reads_by_ops(stream)) /* as asyncio's readexactly(0): nothing to wait for */
-        return casync__op_done(op, casync__stream_is(stream, CASYNC__STREAM_ENDED) ? stream->error : 0, NULL);
+    if (size == 0 && casync__reads_by_ops(stream)) /* as asyncio's readexactly(0): nothing to
+                                                      wait for */
+        return casync__op_done(
+            op, casync__stream_is(stream, CASYNC__STREAM_ENDED) ? stream->error : 0, NULL);
     op->buffer = (uint8_t *)buffer;
     op->length = size;
     return casync__start_read(stream, op);
@@ -10213,8 +10593,8 @@ CASYNC__DEFINE casync_future *casync_read_op(casync_stream *stream, casync_op *o
     return casync__start_read_to(stream, op, CASYNC__OP_READ, buffer, size);
 }
 
-CASYNC__DEFINE casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
-                                                     size_t size) {
+CASYNC__DEFINE casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op,
+                                                     void *buffer, size_t size) {
     return casync__start_read_to(stream, op, CASYNC__OP_READ_EXACTLY, buffer, size);
 }
 
@@ -10261,7 +10641,8 @@ CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *
     op->stream = stream;
     if (state < 0 && state != -EPIPE) return casync__op_done(op, state, NULL);
     if (!casync__is_connected(stream)) return casync__op_done(op, state, NULL);
-    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED)) return casync__op_done(op, 0, NULL);
+    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED))
+        return casync__op_done(op, 0, NULL);
     casync__list_append(&stream->waiting, &op->link);
     return &op->future;
 }
@@ -10269,18 +10650,22 @@ CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *
 /* -- descriptors over Unix sockets -- */
 
 /* A chunk of its own for the bytes that a descriptor goes with. */
-static int64_t casync__queue_with_fd(casync_stream *stream, int fd, const casync_span *spans, size_t count) {
+static int64_t casync__queue_with_fd(casync_stream *stream, int fd, const casync_span *spans,
+                                     size_t count) {
     casync__out_chunk *chunk;
     size_t i, size = casync__spans_size(spans, count);
     int64_t copy = casync__sys_fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return copy;
-    chunk = size <= CASYNC__SIZE_MAX - stream->out.size ? casync__outbuf_add_chunk(&stream->out, size) : NULL;
+    chunk = size <= CASYNC__SIZE_MAX - stream->out.size
+                ? casync__outbuf_add_chunk(&stream->out, size)
+                : NULL;
     if (!chunk) {
         casync__sys_close((int)copy);
         return -ENOMEM;
     }
     chunk->passed_fd = (int)copy;
-    for (i = 0; i < count; i++) casync__outbuf_fill(&stream->out, chunk, spans[i].ptr, spans[i].len);
+    for (i = 0; i < count; i++)
+        casync__outbuf_fill(&stream->out, chunk, spans[i].ptr, spans[i].len);
     if (casync__outbuf_first(&stream->out) == chunk) casync__flush(stream);
     if (!casync__is_connected(stream)) return stream->error < 0 ? stream->error : -ECONNABORTED;
     if (stream->out.size > 0) casync__queued(stream);
@@ -10296,7 +10681,8 @@ static int64_t casync__check_send_fd(const casync_stream *stream) {
     return stream->filter || family != AF_UNIX ? -EOPNOTSUPP : 0;
 }
 
-CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data, size_t size) {
+CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data,
+                                      size_t size) {
     int64_t result = casync__check_send_fd(stream);
     casync_span span;
     if (result < 0) return result;
@@ -10307,8 +10693,9 @@ CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void 
     return result < 0 ? result : (int64_t)size;
 }
 
-CASYNC__DEFINE int64_t casync_send_fd_frame(casync_stream *stream, int fd, const casync_framing *framing,
-                                            const void *data, size_t size) {
+CASYNC__DEFINE int64_t casync_send_fd_frame(casync_stream *stream, int fd,
+                                            const casync_framing *framing, const void *data,
+                                            size_t size) {
     uint8_t bytes[8];
     casync_span spans[2];
     int64_t result = casync__check_send_fd(stream);
@@ -10428,7 +10815,8 @@ static int64_t casync__parse_path(const char *path, casync_address *address) {
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_address_from_host(casync_address *address, const char *host, int port) {
+CASYNC__DEFINE int64_t casync_address_from_host(casync_address *address, const char *host,
+                                                int port) {
     casync_address parsed;
     int64_t result;
     if (!address || !host) return -EINVAL;
@@ -10449,7 +10837,8 @@ CASYNC__DEFINE int64_t casync_address_from_path(casync_address *address, const c
 CASYNC__DEFINE int casync_address_port(const casync_address *address) {
     if (!address) return 0;
     const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
+    const struct sockaddr_in6 *in6 =
+        (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
     if (casync__sockaddr(address)->sa_family == AF_INET) return ntohs(in->sin_port);
     return casync__sockaddr(address)->sa_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
 }
@@ -10458,12 +10847,14 @@ CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
                                                char text[CASYNC_ADDRESS_TEXT]) {
     if (!address || !text) return "";
     const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
-    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
+    const struct sockaddr_in6 *in6 =
+        (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
     const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address->storage.bytes;
     size_t path_size = address->size - offsetof(struct sockaddr_un, sun_path);
     char host[INET6_ADDRSTRLEN] = "", zone[16] = "";
     text[0] = 0;
-    switch (address->size < sizeof(sa_family_t) ? AF_UNSPEC : casync__sockaddr(address)->sa_family) {
+    switch (address->size < sizeof(sa_family_t) ? AF_UNSPEC
+                                                : casync__sockaddr(address)->sa_family) {
     case AF_INET:
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
         snprintf(text, CASYNC_ADDRESS_TEXT, "%s:%d", host, casync_address_port(address));
@@ -10519,7 +10910,8 @@ static int64_t casync__bind_to(int fd, const char *host, int port) {
     return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(&address), address.size);
 }
 
-/* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher does. */
+/* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher
+   does. */
 static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry, int64_t delay,
                                    casync_callback callback, void *arg) {
     casync_timer_ref(retry, !(watcher->flags & CASYNC__WATCHER_UNREFERENCED));
@@ -10530,7 +10922,8 @@ static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry,
 static int64_t casync__connect_to(casync_stream *stream, const casync_address *address);
 
 /* A socket, bound to where the desc says. */
-static int64_t casync__connect_socket(const casync_connect_desc *desc, const casync_address *address) {
+static int64_t casync__connect_socket(const casync_connect_desc *desc,
+                                      const casync_address *address) {
     int64_t fd = casync__sys_socket(casync__sockaddr(address)->sa_family), result = 0;
     if (fd < 0) return fd;
     if (desc->local_host) result = casync__bind_to((int)fd, desc->local_host, desc->local_port);
@@ -10562,14 +10955,16 @@ static int64_t casync__connect_later(casync_stream *stream, const casync_address
         loop->fds_active++; /* who listens is outside: virtual time must not jump */
     }
     retried->delay = retried->delay == 0 ? CASYNC__UNIX_CONNECT_RETRY : retried->delay * 2;
-    if (retried->delay > CASYNC__UNIX_CONNECT_RETRY_MAX) retried->delay = CASYNC__UNIX_CONNECT_RETRY_MAX;
-    return casync__retry_later(&stream->watcher, &retried->timer, retried->delay, casync__unix_connect_again,
-                               retried);
+    if (retried->delay > CASYNC__UNIX_CONNECT_RETRY_MAX)
+        retried->delay = CASYNC__UNIX_CONNECT_RETRY_MAX;
+    return casync__retry_later(&stream->watcher, &retried->timer, retried->delay,
+                               casync__unix_connect_again, retried);
 }
 
 /* Connects, now or soon: then the socket is writable. */
 static int64_t casync__connect_to(casync_stream *stream, const casync_address *address) {
-    int64_t result = casync__sys_connect(stream->watcher.fd, casync__sockaddr(address), address->size);
+    int64_t result =
+        casync__sys_connect(stream->watcher.fd, casync__sockaddr(address), address->size);
     if (result == -EAGAIN && casync__sockaddr(address)->sa_family == AF_UNIX)
         return casync__connect_later(stream, address);
     if (result < 0 && result != -EINPROGRESS) return result;
@@ -10584,14 +10979,15 @@ CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *st
     int64_t fd, result;
     if (casync__is_closed(loop) || !stream || !desc) return -EINVAL;
     if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
-    result = desc->path ? casync__parse_path(desc->path, &address)
-                        : casync__parse_host(desc->host ? desc->host : "127.0.0.1", desc->port, &address);
+    result = desc->path
+                 ? casync__parse_path(desc->path, &address)
+                 : casync__parse_host(desc->host ? desc->host : "127.0.0.1", desc->port, &address);
     if (result < 0) return result;
     fd = casync__connect_socket(desc, &address);
     if (fd < 0) return fd;
-    result =
-        casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
-                             CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED | CASYNC__STREAM_CONNECTING);
+    result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
+                                  CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED |
+                                      CASYNC__STREAM_CONNECTING);
     if (result == 0) {
         if (!desc->path) casync__set_tcp_options((int)fd, desc->options);
         result = casync__connect_to(stream, &address);
@@ -10601,8 +10997,8 @@ CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *st
     return result;
 }
 
-CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream, casync_op *op,
-                                                const casync_connect_desc *desc) {
+CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream,
+                                                casync_op *op, const casync_connect_desc *desc) {
     int64_t result;
     if (!op) return &casync__invalid;
     casync__op_begin(loop, op, CASYNC__OP_CONNECT);
@@ -10615,8 +11011,9 @@ CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream
 
 /* The operation that waits for the connection, or NULL. */
 static casync_op *casync__connect_waiting(casync_stream *stream) {
-    return casync__list_is_empty(&stream->waiting) ? NULL
-                                                   : casync__container(stream->waiting.next, casync_op, link);
+    return casync__list_is_empty(&stream->waiting)
+               ? NULL
+               : casync__container(stream->waiting.next, casync_op, link);
 }
 
 static void casync__connect_failed(casync_stream *stream, int64_t error) {
@@ -10641,7 +11038,8 @@ static void casync__connected(casync_stream *stream) {
     casync__unwant(&stream->watcher, CASYNC__WRITE);
     casync__update_reading(stream);
     if (op) casync__op_done(op, 0, NULL);
-    if (stream->protocol && stream->protocol->connection_made) stream->protocol->connection_made(stream);
+    if (stream->protocol && stream->protocol->connection_made)
+        stream->protocol->connection_made(stream);
 }
 
 static void casync__stream_writable(void *arg) {
@@ -10664,7 +11062,8 @@ CASYNC__DEFINE int64_t casync_read(casync_stream *stream, void *buffer, size_t s
 }
 
 CASYNC__DEFINE int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size) {
-    CASYNC__WAIT_FOR(casync__stream_loop(stream), casync_read_exactly_op(stream, &op, buffer, size));
+    CASYNC__WAIT_FOR(casync__stream_loop(stream),
+                     casync_read_exactly_op(stream, &op, buffer, size));
 }
 
 static int64_t casync__await_data(casync_task *task, casync_future *future, const void **data) {
@@ -10714,11 +11113,11 @@ CASYNC__DEFINE int64_t casync_write_all(casync_stream *stream, const void *data,
 }
 
 /* Runs `wait` in a timeout scope. */
-#define CASYNC__WITHIN(owner_loop, delay, wait)                                                              \
-    casync_timeout scope;                                                                                    \
-    int64_t result = 0;                                                                                      \
-    if (!casync__waiting_task(owner_loop)) return casync__not_a_task(owner_loop, __func__);                  \
-    result = casync_timeout_begin(&scope, delay);                                                            \
+#define CASYNC__WITHIN(owner_loop, delay, wait)                                                    \
+    casync_timeout scope;                                                                          \
+    int64_t result = 0;                                                                            \
+    if (!casync__waiting_task(owner_loop)) return casync__not_a_task(owner_loop, __func__);        \
+    result = casync_timeout_begin(&scope, delay);                                                  \
     return result < 0 ? result : casync_timeout_end(&scope, wait)
 
 CASYNC__DEFINE int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
@@ -10736,13 +11135,15 @@ CASYNC__DEFINE int64_t casync_read_exactly_timeout(casync_stream *stream, void *
     CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_read_exactly(stream, buffer, size));
 }
 
-CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter, size_t size,
-                                                 const void **data, int64_t timeout) {
-    CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_read_until(stream, delimiter, size, data));
+CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter,
+                                                 size_t size, const void **data, int64_t timeout) {
+    CASYNC__WITHIN(casync__stream_loop(stream), timeout,
+                   casync_read_until(stream, delimiter, size, data));
 }
 
-CASYNC__DEFINE int64_t casync_read_frame_timeout(casync_stream *stream, const casync_framing *framing,
-                                                 const void **data, int64_t timeout) {
+CASYNC__DEFINE int64_t casync_read_frame_timeout(casync_stream *stream,
+                                                 const casync_framing *framing, const void **data,
+                                                 int64_t timeout) {
     CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_read_frame(stream, framing, data));
 }
 
@@ -10750,8 +11151,8 @@ CASYNC__DEFINE int64_t casync_drain_timeout(casync_stream *stream, int64_t timeo
     CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_drain(stream));
 }
 
-CASYNC__DEFINE int64_t casync_write_all_timeout(casync_stream *stream, const void *data, size_t size,
-                                                int64_t timeout) {
+CASYNC__DEFINE int64_t casync_write_all_timeout(casync_stream *stream, const void *data,
+                                                size_t size, int64_t timeout) {
     CASYNC__WITHIN(casync__stream_loop(stream), timeout, casync_write_all(stream, data, size));
 }
 
@@ -10772,7 +11173,8 @@ CASYNC__DEFINE int64_t casync_finish_timeout(casync_stream *stream, int64_t time
     return result == 0 ? -ETIMEDOUT : result;
 }
 
-CASYNC__DEFINE int64_t casync_accept_timeout(casync_server *server, casync_stream *stream, int64_t timeout) {
+CASYNC__DEFINE int64_t casync_accept_timeout(casync_server *server, casync_stream *stream,
+                                             int64_t timeout) {
     CASYNC__WITHIN(casync__server_loop(server), timeout, casync_accept(server, stream));
 }
 
@@ -10788,7 +11190,8 @@ static void casync__server_retry(void *arg) { (void)casync_server_resume((casync
 static void casync__server_back_off(casync_server *server, int64_t error) {
     casync_watcher *watcher = &server->watcher;
     casync__unwant(watcher, CASYNC__READ);
-    if (casync__retry_later(watcher, &server->retry, CASYNC__ACCEPT_RETRY, casync__server_retry, server) < 0)
+    if (casync__retry_later(watcher, &server->retry, CASYNC__ACCEPT_RETRY, casync__server_retry,
+                            server) < 0)
         casync__want(watcher, CASYNC__READ); /* no memory for the timer: spinning is what is left */
     casync__report_server(server, "cannot accept connections, trying again in 100 ms", error);
 }
@@ -10813,7 +11216,8 @@ static uint8_t *casync__connection_memory(casync__connection *connection) {
 }
 
 /* Reports what is wrong with a connection: its stream, if that is still there, and its peer. */
-static void casync__report_connection(const casync__connection *connection, casync_exception *exception) {
+static void casync__report_connection(const casync__connection *connection,
+                                      casync_exception *exception) {
     casync_address peer;
     peer.size = connection->peer_size;
     memcpy(peer.storage.bytes, connection->peer, connection->peer_size);
@@ -10860,7 +11264,8 @@ static bool casync__was_ended_here(const casync__connection *connection) {
 
 /* The task's failure, for the exception handler. */
 static void casync__report_served(casync__connection *connection, casync_future *future) {
-    casync_exception exception = casync__exception("the task of a connection failed", future->result);
+    casync_exception exception =
+        casync__exception("the task of a connection failed", future->result);
     bool told = future->result == -ECONNABORTED && casync__was_ended_here(connection);
     if (future->state != CASYNC_FUTURE_FAILED || future->retrieved) return;
     future->retrieved = 1;
@@ -10923,8 +11328,8 @@ static void casync__tell_connection(casync_server *server, casync_stream *stream
 static int64_t casync__make_connection(casync_server *server, int fd, const casync_address *peer) {
     casync_loop *loop = server->watcher.reader.loop;
     size_t size = server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream);
-    casync__connection *connection =
-        (casync__connection *)casync__realloc(&loop->allocator, NULL, CASYNC__CONNECTION_SIZE + size);
+    casync__connection *connection = (casync__connection *)casync__realloc(
+        &loop->allocator, NULL, CASYNC__CONNECTION_SIZE + size);
     int64_t result;
     if (!connection) {
         casync__sys_close(fd);
@@ -10936,8 +11341,8 @@ static int64_t casync__make_connection(casync_server *server, int fd, const casy
         connection->peer_size = (uint8_t)peer->size;
         memcpy(connection->peer, peer->storage.bytes, peer->size);
     }
-    connection->stream =
-        (casync_stream *)(void *)(casync__connection_memory(connection) + server->desc.stream_offset);
+    connection->stream = (casync_stream *)(void *)(casync__connection_memory(connection) +
+                                                   server->desc.stream_offset);
     result = casync__open_connection(server, connection->stream, fd, server->desc.protocol);
     if (result == 0 && !server->desc.protocol) {
         result = casync__serve(server, connection);
@@ -10976,8 +11381,9 @@ static bool casync__server_wants(const casync_server *server) {
            !casync__list_is_empty(&server->waiting);
 }
 
-/* These say that a connection broke before it was accepted (accept(2)): there may be others. EPERM may also
-   mean that a sandbox refuses the call, so a turn in which nothing else comes backs off. */
+/* These say that a connection broke before it was accepted (accept(2)): there may be others. EPERM
+   may also mean that a sandbox refuses the call, so a turn in which nothing else comes backs
+   off. */
 static bool casync__is_lost_connection(int64_t error) {
     switch (error) {
     case -ECONNABORTED:
@@ -11002,7 +11408,8 @@ static void casync__server_readable(void *arg) {
     casync__guard guard;
     int i, lost = 0;
     casync__guard_enter(loop, &guard, server);
-    for (i = 0; i < CASYNC__ACCEPTS_MAX && !guard.gone && (server->watcher.wanted & CASYNC__READ); i++) {
+    for (i = 0; i < CASYNC__ACCEPTS_MAX && !guard.gone && (server->watcher.wanted & CASYNC__READ);
+         i++) {
         casync_address peer;
         socklen_t size = sizeof peer.storage;
         int64_t fd = casync__sys_accept(server->watcher.fd, casync__sockaddr(&peer), &size), result;
@@ -11016,12 +11423,14 @@ static void casync__server_readable(void *arg) {
         result = casync__server_take(server, (int)fd, &peer);
         if (guard.gone) break;
         if (result < 0) casync__report_server(server, "a connection was dropped", result);
-        if (!guard.gone && !casync__server_wants(server)) casync__unwant(&server->watcher, CASYNC__READ);
+        if (!guard.gone && !casync__server_wants(server))
+            casync__unwant(&server->watcher, CASYNC__READ);
     }
     casync__guard_leave(loop, &guard);
 }
 
-/* A socket file that nobody listens at any more is in the way of bind(2); what is no socket stays. */
+/* A socket file that nobody listens at any more is in the way of bind(2); what is no socket
+   stays. */
 static void casync__remove_socket_file(const char *path) {
     struct stat status;
     if (path[0] != '@' && casync__sys_lstat(path, &status) == 0 && S_ISSOCK(status.st_mode))
@@ -11033,7 +11442,8 @@ static int64_t casync__listen_address(const casync_listen_desc *desc, casync_add
     return casync__parse_host(desc->host ? desc->host : "::", desc->port, address);
 }
 
-static int64_t casync__bind_socket(int fd, const casync_listen_desc *desc, const casync_address *address) {
+static int64_t casync__bind_socket(int fd, const casync_listen_desc *desc,
+                                   const casync_address *address) {
     int64_t result = 0;
     int family = casync__sockaddr(address)->sa_family;
     if (family != AF_UNIX) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -11066,16 +11476,19 @@ static bool casync__listen_desc_is_valid(const casync_listen_desc *desc) {
     size_t first = desc->step ? sizeof(casync_task) : 0; /* where the stream may begin */
     int ways = !!desc->protocol + !!desc->accepted + !!desc->task + !!desc->step;
     return ways <= 1 && conn_size >= sizeof(casync_stream) && conn_size <= CASYNC__SIZE_MAX / 2 &&
-           desc->stream_offset <= conn_size - sizeof(casync_stream) && desc->stream_offset >= first &&
-           desc->stream_offset % sizeof(void *) == 0 && casync__options_are_valid(&desc->options);
+           desc->stream_offset <= conn_size - sizeof(casync_stream) &&
+           desc->stream_offset >= first && desc->stream_offset % sizeof(void *) == 0 &&
+           casync__options_are_valid(&desc->options);
 }
 
 static int64_t casync__make_clients(casync_loop *loop, casync_server *server) {
-    casync__clients *clients = (casync__clients *)casync__realloc(&loop->allocator, NULL, sizeof *clients);
+    casync__clients *clients =
+        (casync__clients *)casync__realloc(&loop->allocator, NULL, sizeof *clients);
     if (!clients) return -ENOMEM;
     memset(clients, 0, sizeof *clients);
     clients->loop = loop;
-    casync__lock_process(); /* numbers that no loop uses again: a struct may be older than its loop */
+    casync__lock_process(); /* numbers that no loop uses again: a struct may be older than its
+                               loop */
     clients->id = ++casync__process.last_clients_id;
     pthread_mutex_unlock(&casync__process.mutex);
     clients->finish_timeout =
@@ -11093,7 +11506,8 @@ static int64_t casync__make_clients(casync_loop *loop, casync_server *server) {
 static int64_t casync__server_begin(casync_loop *loop, casync_server *server, int fd,
                                     const casync_listen_desc *desc) {
     int64_t family = casync__socket_family(fd), result = family;
-    if (result >= 0) result = casync__watcher_register(loop, &server->watcher, fd, CASYNC__WATCHER_SERVER);
+    if (result >= 0)
+        result = casync__watcher_register(loop, &server->watcher, fd, CASYNC__WATCHER_SERVER);
     if (result < 0) return result;
     server->desc = *desc;
     server->user = desc->user;
@@ -11128,11 +11542,13 @@ CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
         if (!desc->use_fd) casync__sys_close((int)fd);
         return result;
     }
-    if (!desc->start_paused && casync__server_wants(server)) casync__want(&server->watcher, CASYNC__READ);
+    if (!desc->start_paused && casync__server_wants(server))
+        casync__want(&server->watcher, CASYNC__READ);
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op *op, casync_stream *stream) {
+CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op *op,
+                                               casync_stream *stream) {
     if (!op) return &casync__invalid;
     casync__op_begin(casync__server_loop(server), op, CASYNC__OP_ACCEPT);
     if (!casync__server_is_open(server)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
@@ -11163,7 +11579,8 @@ static casync__clients *casync__find_clients(casync_loop *loop, uint64_t id) {
     return NULL;
 }
 
-/* What is left of the server's connections, or NULL: a closed server has but a number to find them by. */
+/* What is left of the server's connections, or NULL: a closed server has but a number to find them
+   by. */
 static casync__clients *casync__clients_of(const casync_server *server) {
     return server ? casync__find_clients(server->watcher.reader.loop, server->clients_id) : NULL;
 }
@@ -11210,8 +11627,8 @@ CASYNC__DEFINE void casync_server_close(casync_server *server) {
     casync__clients_changed(clients);
 }
 
-/* Each goes to the end of the list before it is told, which may end it, others, or the server, whose struct
-   may go. */
+/* Each goes to the end of the list before it is told, which may end it, others, or the server,
+   whose struct may go. */
 static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
     casync_loop *loop = casync__server_loop(server);
     casync__clients *clients = casync__clients_of(server);
@@ -11221,7 +11638,8 @@ static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(cas
     if (!server) return -EINVAL;
     if (!clients) return loop ? 0 : CASYNC_INVALID_STATE;
     id = clients->id;
-    for (link = clients->connections.next; link != &clients->connections; link = link->next) count++;
+    for (link = clients->connections.next; link != &clients->connections; link = link->next)
+        count++;
     for (; count > 0 && (clients = casync__find_clients(loop, id)) != NULL; count--) {
         casync__connection *connection;
         if (casync__list_is_empty(&clients->connections)) break;
@@ -11249,18 +11667,18 @@ CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
 
 /* >> datagrams (implementation) --------------------------------------------------------------- */
 
-/* As a stream is, but each send and each receive is whole or fails by itself, and only its user ends the
-   socket. Received datagrams come as batches, through an area that all sockets of the loop share: one slot
-   each, of which the kernel touches what it fills. Those that cannot be sent at once wait in `out`, in
-   order, each in an entry of its own with its address. A callback may end the reading that it is part of:
-   then the rest of its batch waits in `in`.
+/* As a stream is, but each send and each receive is whole or fails by itself, and only its user
+   ends the socket. Received datagrams come as batches, through an area that all sockets of the loop
+   share: one slot each, of which the kernel touches what it fills. Those that cannot be sent at
+   once wait in `out`, in order, each in an entry of its own with its address. A callback may end
+   the reading that it is part of: then the rest of its batch waits in `in`.
 
-   Costs: receiving is one recvmmsg for up to 16 datagrams, sending one sendto each, or for what was queued
-   one sendmmsg for up to 16. So a datagram that is answered is 3 system calls with the wait, a burst of 64
-   that the protocol answers 69. Measured on one machine, for small datagrams: a recvmmsg that finds 16 takes
-   520 ns for each, one that finds a single one 1.06 us, where recvmsg until EAGAIN takes 1.22. A queued
-   datagram is one allocation of 184 bytes and its own. A socket has no memory but its struct; the first
-   with a protocol gives the loop the area. */
+   Costs: receiving is one recvmmsg for up to 16 datagrams, sending one sendto each, or for what was
+   queued one sendmmsg for up to 16. So a datagram that is answered is 3 system calls with the wait,
+   a burst of 64 that the protocol answers 69. Measured on one machine, for small datagrams: a
+   recvmmsg that finds 16 takes 520 ns for each, one that finds a single one 1.06 us, where recvmsg
+   until EAGAIN takes 1.22. A queued datagram is one allocation of 184 bytes and its own. A socket
+   has no memory but its struct; the first with a protocol gives the loop the area. */
 
 enum {
     CASYNC__DATAGRAM_OPEN = 1,
@@ -11300,17 +11718,19 @@ static inline bool casync__datagram_is(const casync_datagram *datagram, uint32_t
 }
 
 static inline bool casync__datagram_is_active(const casync_datagram *datagram) {
-    return datagram &&
-           (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
+    return datagram && (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_ENDED)) ==
+                           CASYNC__DATAGRAM_OPEN;
 }
 
 static inline casync__datagram_entry *casync__first_entry(const casync_link *list) {
-    return casync__list_is_empty(list) ? NULL : casync__container(list->next, casync__datagram_entry, link);
+    return casync__list_is_empty(list)
+               ? NULL
+               : casync__container(list->next, casync__datagram_entry, link);
 }
 
 /* Makes an entry with a copy of the spans. */
-static casync__datagram_entry *casync__make_entry(casync_loop *loop, const casync_span *spans, size_t count,
-                                                  const casync_address *address) {
+static casync__datagram_entry *casync__make_entry(casync_loop *loop, const casync_span *spans,
+                                                  size_t count, const casync_address *address) {
     size_t i, size = casync__spans_size(spans, count);
     casync__datagram_entry *entry =
         (casync__datagram_entry *)casync__realloc(&loop->allocator, NULL, sizeof *entry + size);
@@ -11327,7 +11747,8 @@ static casync__datagram_entry *casync__make_entry(casync_loop *loop, const casyn
     return entry;
 }
 
-/* An error that no call returned. As in asyncio, a protocol that does not want to hear of it need not. */
+/* An error that no call returned. As in asyncio, a protocol that does not want to hear of it need
+   not. */
 static void casync__datagram_error(casync_datagram *datagram, int64_t error) {
     casync_exception exception = casync__exception("a datagram failed", error);
     exception.datagram = datagram;
@@ -11346,8 +11767,9 @@ static inline bool casync__datagram_protocol_reads(const casync_datagram_protoco
 /* Shall the protocol be given datagrams now? */
 static inline bool casync__datagram_delivers(const casync_datagram *datagram) {
     return casync__datagram_protocol_reads(datagram->protocol) &&
-           (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_PAUSED | CASYNC__DATAGRAM_FINISHING |
-                               CASYNC__DATAGRAM_ENDED)) == CASYNC__DATAGRAM_OPEN;
+           (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_PAUSED |
+                               CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)) ==
+               CASYNC__DATAGRAM_OPEN;
 }
 
 static inline bool casync__datagram_wants(const casync_datagram *datagram) {
@@ -11368,7 +11790,8 @@ static void casync__datagram_update_reading(casync_datagram *datagram) {
 /* The area of the loop, where batches are received. */
 static int64_t casync__make_datagram_area(casync_loop *loop) {
     if (!loop->datagram_area)
-        loop->datagram_area = (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC__DATAGRAM_AREA);
+        loop->datagram_area =
+            (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC__DATAGRAM_AREA);
     return loop->datagram_area ? 0 : -ENOMEM;
 }
 
@@ -11428,11 +11851,12 @@ static bool casync__receive_for_op(casync_datagram *datagram) {
 }
 
 /* One datagram of a batch: to the protocol, or to wait until it is wanted. */
-static void casync__datagram_take(casync_datagram *datagram, casync_span data, const casync_address *from,
-                                  int64_t error) {
+static void casync__datagram_take(casync_datagram *datagram, casync_span data,
+                                  const casync_address *from, int64_t error) {
     casync_loop *loop = casync__datagram_loop(datagram);
     casync__datagram_entry *entry;
-    if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in) && !loop->breaking) {
+    if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in) &&
+        !loop->breaking) {
         if (error < 0)
             casync__datagram_error(datagram, error);
         else
@@ -11466,9 +11890,9 @@ static int64_t casync__send_messages(int fd, struct mmsghdr *messages, unsigned 
     return result < 0 ? result : 1;
 }
 
-/* Receives as many datagrams as one call gives. False if there are no more for now. The area is this batch's
-   until it is delivered: a callback may run the loop inside of itself, by a host that allows that, and
-   another socket there makes an area of its own. */
+/* Receives as many datagrams as one call gives. False if there are no more for now. The area is
+   this batch's until it is delivered: a callback may run the loop inside of itself, by a host that
+   allows that, and another socket there makes an area of its own. */
 static bool casync__receive_batch(casync_datagram *datagram, const casync__guard *guard) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
     struct iovec bytes[CASYNC__DATAGRAM_BATCH];
@@ -11519,7 +11943,8 @@ static void casync__datagram_readable(void *arg) {
     casync__guard_enter(loop, &guard, datagram);
     casync__datagram_deliver_kept(datagram, &guard);
     for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone; i++) {
-        if (!casync__datagram_wants(datagram) || !casync__list_is_empty(&datagram->in) || loop->breaking)
+        if (!casync__datagram_wants(datagram) || !casync__list_is_empty(&datagram->in) ||
+            loop->breaking)
             break;
         more = casync__list_is_empty(&datagram->receiving) ? casync__receive_batch(datagram, &guard)
                                                            : casync__receive_for_op(datagram);
@@ -11534,7 +11959,8 @@ static void casync__datagram_pause_if_full(casync_datagram *datagram) {
         datagram->queued <= datagram->high_water)
         return;
     datagram->flags |= CASYNC__DATAGRAM_WRITING_PAUSED;
-    if (datagram->protocol && datagram->protocol->pause_writing) datagram->protocol->pause_writing(datagram);
+    if (datagram->protocol && datagram->protocol->pause_writing)
+        datagram->protocol->pause_writing(datagram);
 }
 
 static void casync__datagram_resume_if_drained(casync_datagram *datagram) {
@@ -11570,8 +11996,9 @@ static void casync__datagram_enqueue(casync_datagram *datagram, casync__datagram
 
 static void casync__datagram_writable(void *arg);
 
-/* A Unix socket that is not connected counts as writable although the receiver's queue is full (unix(7);
-   epoll knows of no receiver), so waiting for that would spin: the next attempt comes a little later. */
+/* A Unix socket that is not connected counts as writable although the receiver's queue is full
+   (unix(7); epoll knows of no receiver), so waiting for that would spin: the next attempt comes a
+   little later. */
 static void casync__datagram_back_off(casync_datagram *datagram) {
     const casync__datagram_entry *entry = casync__first_entry(&datagram->out);
     if (entry->address.size == 0 || casync__sockaddr(&entry->address)->sa_family != AF_UNIX) return;
@@ -11580,9 +12007,10 @@ static void casync__datagram_back_off(casync_datagram *datagram) {
         casync__unwant(&datagram->watcher, CASYNC__WRITE); /* else spinning is what is left */
 }
 
-/* Sends the first datagrams of the queue. False if the kernel took less than all it was given: then it
-   tells of the rest, or of an error in it, when the socket is writable next. (An error that ICMP told is
-   lost if it comes in the middle of a batch, see sendmmsg(2), BUGS; the datagram it hit is sent again.) */
+/* Sends the first datagrams of the queue. False if the kernel took less than all it was given: then
+   it tells of the rest, or of an error in it, when the socket is writable next. (An error that ICMP
+   told is lost if it comes in the middle of a batch, see sendmmsg(2), BUGS; the datagram it hit is
+   sent again.) */
 static bool casync__send_batch(casync_datagram *datagram) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
     struct iovec bytes[CASYNC__DATAGRAM_BATCH];
@@ -11637,19 +12065,22 @@ static void casync__datagram_writable(void *arg) {
         casync__datagram_want_write(datagram);
     } else {
         casync__unwant(&datagram->watcher, CASYNC__WRITE);
-        if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) casync__datagram_end(datagram, 0);
+        if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING))
+            casync__datagram_end(datagram, 0);
     }
 }
 
 /* May the user send? */
 static int64_t casync__check_send(const casync_datagram *datagram) {
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return CASYNC_INVALID_STATE;
-    return casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED) ? -EPIPE : 0;
+    return casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)
+               ? -EPIPE
+               : 0;
 }
 
 /* What the kernel says to it now; -EAGAIN also if others wait before it. */
-static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync_span *spans, size_t count,
-                                         const casync_address *address) {
+static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync_span *spans,
+                                         size_t count, const casync_address *address) {
     struct msghdr message;
     int64_t result = casync__check_send(datagram);
     if (result < 0) return result;
@@ -11659,7 +12090,8 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
     if (!casync__list_is_empty(&datagram->out)) return -EAGAIN;
     if (count == 1)
         return casync__sys_sendto(datagram->watcher.fd, spans[0].ptr, spans[0].len,
-                                  address ? casync__sockaddr(address) : NULL, address ? address->size : 0);
+                                  address ? casync__sockaddr(address) : NULL,
+                                  address ? address->size : 0);
     memset(&message, 0, sizeof message);
     message.msg_iov = casync__iovec(spans);
     message.msg_iovlen = count;
@@ -11686,16 +12118,16 @@ CASYNC__DEFINE int64_t casync_datagram_writev(casync_datagram *datagram, const c
     return (int64_t)size;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_write(casync_datagram *datagram, const void *data, size_t size,
-                                             const casync_address *address) {
+CASYNC__DEFINE int64_t casync_datagram_write(casync_datagram *datagram, const void *data,
+                                             size_t size, const casync_address *address) {
     casync_span span;
     span.ptr = data;
     span.len = size;
     return casync_datagram_writev(datagram, &span, 1, address);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data, size_t size,
-                                                 const casync_address *address) {
+CASYNC__DEFINE int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data,
+                                                 size_t size, const casync_address *address) {
     casync_span span;
     span.ptr = data;
     span.len = size;
@@ -11704,7 +12136,8 @@ CASYNC__DEFINE int64_t casync_datagram_try_write(casync_datagram *datagram, cons
 
 /* -- operations -- */
 
-static casync_future *casync__datagram_op_begin(casync_datagram *datagram, casync_op *op, int kind) {
+static casync_future *casync__datagram_op_begin(casync_datagram *datagram, casync_op *op,
+                                                int kind) {
     casync__op_begin(casync__datagram_loop(datagram), op, kind);
     op->datagram = datagram;
     return &op->future;
@@ -11729,7 +12162,8 @@ CASYNC__DEFINE casync_future *casync_datagram_send_op(casync_datagram *datagram,
 }
 
 CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op,
-                                                         void *buffer, size_t size, casync_address *address) {
+                                                         void *buffer, size_t size,
+                                                         casync_address *address) {
     if (!op) return &casync__invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_RECEIVE);
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN) ||
@@ -11751,7 +12185,8 @@ CASYNC__DEFINE casync_future *casync_datagram_drain_op(casync_datagram *datagram
     if (!op) return &casync__invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_DRAIN);
     if (state < 0 && !casync__datagram_is_active(datagram)) return casync__op_done(op, state, NULL);
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED)) return casync__op_done(op, 0, NULL);
+    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED))
+        return casync__op_done(op, 0, NULL);
     casync__list_append(&datagram->waiting, &op->link);
     return &op->future;
 }
@@ -11768,7 +12203,9 @@ static void casync__forget_send(casync_datagram *datagram, casync_op *op) {
     }
 }
 
-static void casync__receive_abandon(casync_op *op) { casync__datagram_update_reading(op->datagram); }
+static void casync__receive_abandon(casync_op *op) {
+    casync__datagram_update_reading(op->datagram);
+}
 static void casync__send_abandon(casync_op *op) { casync__forget_send(op->datagram, op); }
 
 /* -- the life of a datagram socket -- */
@@ -11864,7 +12301,8 @@ CASYNC__DEFINE casync_future *casync_datagram_finish_op(casync_datagram *datagra
     if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN))
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     casync__list_append(&datagram->waiting, &op->link);
-    (void)casync_datagram_finish_start(datagram); /* if it ended already, what follows is on its way */
+    (void)casync_datagram_finish_start(datagram); /* if it ended already, what follows is on its
+                                                     way */
     return &op->future;
 }
 
@@ -11898,7 +12336,8 @@ CASYNC__DEFINE int64_t casync_datagram_resume_reading(casync_datagram *datagram)
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high, size_t low) {
+CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
+                                                        size_t low) {
     if (low > high) return -EINVAL;
     if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
     datagram->high_water = high;
@@ -11930,8 +12369,8 @@ CASYNC__DEFINE int64_t casync_datagram_peer_address(const casync_datagram *datag
 
 /* -- options of the socket -- */
 
-/* Sets an option that has one number for each version of IP. A socket for IPv6 may send by IPv4 too, unless
-   it is for IPv6 alone, which the kernel may tell by an error. */
+/* Sets an option that has one number for each version of IP. A socket for IPv6 may send by IPv4
+   too, unless it is for IPv6 alone, which the kernel may tell by an error. */
 static int64_t casync__set_ip(int fd, int name4, int name6, int value) {
     int64_t family = casync__socket_family(fd), result;
     if (family == AF_INET) return casync__set_int(fd, IPPROTO_IP, name4, value);
@@ -11985,16 +12424,18 @@ CASYNC__DEFINE int64_t casync_datagram_set_multicast_loop(casync_datagram *datag
     return casync__set_ip(datagram->watcher.fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, on);
 }
 
-/* A group, and the interface and source of a membership: RFC 3678's, the same for both versions of IP. */
-static int64_t casync__parse_membership(const char *group, const char *interface, const char *source,
-                                        struct group_source_req *request) {
+/* A group, and the interface and source of a membership: RFC 3678's, the same for both versions of
+   IP. */
+static int64_t casync__parse_membership(const char *group, const char *interface,
+                                        const char *source, struct group_source_req *request) {
     casync_address address;
     int64_t result = casync__parse_host(group, 0, &address);
     memset(request, 0, sizeof *request);
     if (result < 0) return result;
     memcpy(&request->gsr_group, address.storage.bytes, address.size);
     if (casync__sockaddr(&address)->sa_family == AF_INET6)
-        request->gsr_interface = ((struct sockaddr_in6 *)(void *)&request->gsr_group)->sin6_scope_id;
+        request->gsr_interface =
+            ((struct sockaddr_in6 *)(void *)&request->gsr_group)->sin6_scope_id;
     if (interface) {
         result = casync__interface_index(interface);
         if (result < 0) return result;
@@ -12008,8 +12449,9 @@ static int64_t casync__parse_membership(const char *group, const char *interface
 }
 
 /* Joins or leaves, by the option of the two that fits. */
-static int64_t casync__change_membership(casync_datagram *datagram, const char *group, const char *interface,
-                                         const char *source, int option, int option_with_source) {
+static int64_t casync__change_membership(casync_datagram *datagram, const char *group,
+                                         const char *interface, const char *source, int option,
+                                         int option_with_source) {
     struct group_source_req request;
     struct group_req any;
     int64_t result = casync__parse_membership(group, interface, source, &request);
@@ -12068,8 +12510,8 @@ static int64_t casync__datagram_addresses(const casync_datagram_desc *desc, casy
     if (desc->remote_path)
         result = casync__parse_path(desc->remote_path, remote);
     else if (desc->remote_host || desc->remote_port)
-        result = casync__parse_host(desc->remote_host ? desc->remote_host : "127.0.0.1", desc->remote_port,
-                                    remote);
+        result = casync__parse_host(desc->remote_host ? desc->remote_host : "127.0.0.1",
+                                    desc->remote_port, remote);
     if (result < 0) return result;
     ipv4 = remote->size > 0 && casync__sockaddr(remote)->sa_family == AF_INET;
     if (desc->local_path)
@@ -12082,7 +12524,8 @@ static int64_t casync__datagram_addresses(const casync_datagram_desc *desc, casy
     return result;
 }
 
-static int64_t casync__bind_datagram(int fd, const casync_datagram_desc *desc, const casync_address *local) {
+static int64_t casync__bind_datagram(int fd, const casync_datagram_desc *desc,
+                                     const casync_address *local) {
     int64_t result = 0;
     if (local->size == 0) return 0;
     if (casync__sockaddr(local)->sa_family == AF_INET6)
@@ -12160,9 +12603,9 @@ CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *
     if (fd < 0) return fd;
     result = desc->use_fd && !desc->keep_fd ? casync__set_cloexec((int)fd) : 0;
     family = result < 0 ? result : casync__socket_family((int)fd);
-    result = family < 0
-                 ? family
-                 : casync__watcher_register(loop, &datagram->watcher, (int)fd, CASYNC__WATCHER_DATAGRAM);
+    result = family < 0 ? family
+                        : casync__watcher_register(loop, &datagram->watcher, (int)fd,
+                                                   CASYNC__WATCHER_DATAGRAM);
     if (result < 0) {
         if (!desc->use_fd) casync__sys_close((int)fd);
         return result;
@@ -12173,8 +12616,8 @@ CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *
 
 /* -- the forms that wait -- */
 
-CASYNC__DEFINE int64_t casync_datagram_send(casync_datagram *datagram, const void *data, size_t size,
-                                            const casync_address *address) {
+CASYNC__DEFINE int64_t casync_datagram_send(casync_datagram *datagram, const void *data,
+                                            size_t size, const casync_address *address) {
     CASYNC__WAIT_FOR(casync__datagram_loop(datagram),
                      casync_datagram_send_op(datagram, &op, data, size, address));
 }
@@ -12197,7 +12640,8 @@ CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
 
 static void casync__append_peer(char line[CASYNC__LINE], const casync_address *address) {
     char text[CASYNC_ADDRESS_TEXT];
-    if (address->size > 0 && *casync_address_text(address, text)) casync__append(line, ", peer %s", text);
+    if (address->size > 0 && *casync_address_text(address, text))
+        casync__append(line, ", peer %s", text);
 }
 
 /* The descriptor, and whose it is at the other end, as far as the kernel knows. */
@@ -12252,7 +12696,8 @@ static void casync__print_exception(casync_loop *loop, const casync_exception *e
         casync__append(line, ", ");
         casync__append_task(line, (const casync_task *)(const void *)future);
     } else if (future && future->kind == CASYNC__FUTURE_OP) {
-        casync__append(line, ", %s", casync__op_kinds[((const casync_op *)(const void *)future)->kind].name);
+        casync__append(line, ", %s",
+                       casync__op_kinds[((const casync_op *)(const void *)future)->kind].name);
     }
     if (exception->stream && !exception->peer) casync__append_stream(line, exception->stream);
     if (exception->server) casync__append_local(line, exception->server->watcher.fd);
@@ -12280,11 +12725,12 @@ static void casync__datagram_refused(casync_datagram *datagram, int64_t error) {
     }
     if (!guard.gone) casync__datagram_resume_if_drained(datagram);
     if (!casync__guard_leave(loop, &guard)) return;
-    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) casync__datagram_end(datagram, error);
+    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING))
+        casync__datagram_end(datagram, error);
 }
 
-/* Fails who waits for a descriptor that the kernel will not watch. True if that is the end of the matter;
-   servers and datagram sockets, and the user's watchers, go on, and are tried again. */
+/* Fails who waits for a descriptor that the kernel will not watch. True if that is the end of the
+   matter; servers and datagram sockets, and the user's watchers, go on, and are tried again. */
 static bool casync__fail_waiting(casync_watcher *watcher, int64_t error) {
     casync__fd_waits *waits = (casync__fd_waits *)(void *)watcher;
     switch (watcher->kind) {
@@ -12312,27 +12758,28 @@ static bool casync__fail_waiting(casync_watcher *watcher, int64_t error) {
 
 /* >> thread pool (implementation) ------------------------------------------------------------- */
 
-/* A pool is a queue of calls with a mutex and a condition variable, where threads wait for work. A call
-   is a record of the library's, since both the op and the loop may be gone when its function returns. It
-   belongs to its loop, in the list loop->calls, until it is delivered or abandoned. While it waits it
-   is also in the pool's queue, by its job's link; when its function returned, the job is posted to the
-   loop, where it completes the op.
+/* A pool is a queue of calls with a mutex and a condition variable, where threads wait for work. A
+   call is a record of the library's, since both the op and the loop may be gone when its function
+   returns. It belongs to its loop, in the list loop->calls, until it is delivered or abandoned.
+   While it waits it is also in the pool's queue, by its job's link; when its function returned, the
+   job is posted to the loop, where it completes the op.
 
-   Loop and thread meet at `state`, which the mutex covers: a call that runs when it is abandoned is the
-   thread's from then on, and one that has ended is the loop's. Its thread posts it without the mutex,
-   since that may be a system call. loop->posting counts the threads between the two, for which a loop
-   that closes, or gives up a call that has ended, waits (a post long, unless the thread is preempted).
-   References count the handle, the threads, and the calls that belong to a loop; the last to go frees the
-   pool.
+   Loop and thread meet at `state`, which the mutex covers: a call that runs when it is abandoned is
+   the thread's from then on, and one that has ended is the loop's. Its thread posts it without the
+   mutex, since that may be a system call. loop->posting counts the threads between the two, for
+   which a loop that closes, or gives up a call that has ended, waits (a post long, unless the
+   thread is preempted). References count the handle, the threads, and the calls that belong to a
+   loop; the last to go frees the pool.
 
-   In a forked child, where there are no threads, whoever first locks the pool makes it an empty one; what
-   was in it is known by its older generation.
+   In a forked child, where there are no threads, whoever first locks the pool makes it an empty
+   one; what was in it is known by its older generation.
 
    Costs: a call is one allocation, the mutex three times (start, take, finish) and four locked
-   instructions beside it: in all about 1,200 instructions in both threads, of which malloc and free are
-   400 and the C library's mutex and condition variable 350. System calls: none while both threads have
-   work; two futex(2) if the pool's thread slept, one write and one wait if the loop did: then 1,700
-   instructions, and 10 to 15 us from start to result (glibc 2.36, two virtual processors). */
+   instructions beside it: in all about 1,200 instructions in both threads, of which malloc and free
+   are 400 and the C library's mutex and condition variable 350. System calls: none while both
+   threads have work; two futex(2) if the pool's thread slept, one write and one wait if the loop
+   did: then 1,700 instructions, and 10 to 15 us from start to result (glibc 2.36, two virtual
+   processors). */
 
 enum {
     CASYNC__CALL_QUEUED,
@@ -12484,8 +12931,8 @@ static void *casync__pool_thread(void *arg) {
 
 /* -- in the loops' threads -- */
 
-/* A thread inherits the mask of the one that starts it. Faults must end the process where they happen,
-   and reach the handlers of sanitizers and debuggers. */
+/* A thread inherits the mask of the one that starts it. Faults must end the process where they
+   happen, and reach the handlers of sanitizers and debuggers. */
 static int64_t casync__pool_start_thread(casync__pool *pool) {
     sigset_t blocked, before;
     int64_t result;
@@ -12538,7 +12985,8 @@ static int64_t casync__pool_make(casync__pool **handle, const casync_pool_desc *
     if (size < 0 || size > CASYNC__POOL_SIZE_MAX || desc->queue_limit < 0) return -EINVAL;
     if (size == 0) size = processors > 0 && processors < 28 ? (int)processors + 4 : 32;
     if (!allocator.function) allocator.function = casync__default_allocate;
-    pool = (casync__pool *)casync__realloc(&allocator, NULL, sizeof *pool + (size_t)size * sizeof(pthread_t));
+    pool = (casync__pool *)casync__realloc(&allocator, NULL,
+                                           sizeof *pool + (size_t)size * sizeof(pthread_t));
     if (!pool) return -ENOMEM;
     memset(pool, 0, sizeof *pool);
     pthread_mutex_init(&pool->mutex, NULL);
@@ -12611,7 +13059,8 @@ static void casync__call_done(void *arg) {
 /* In a forked child the threads that were about to post are not there. */
 static void casync__wait_posting(casync_loop *loop) {
     int rounds = 0;
-    while (!casync__is_forked(loop) && casync__atomic_load(&loop->posting)) casync__give_way(&rounds);
+    while (!casync__is_forked(loop) && casync__atomic_load(&loop->posting))
+        casync__give_way(&rounds);
 }
 
 /* Nobody wants the result any more. */
@@ -12640,7 +13089,8 @@ static void casync__call_abandon(casync__call *call) {
     }
     copy = *call;
     casync__call_free(call);
-    if (copy.discard && state != CASYNC__CALL_RUNNING) copy.discard(copy.arg, copy.result, copy.ptr);
+    if (copy.discard && state != CASYNC__CALL_RUNNING)
+        copy.discard(copy.arg, copy.result, copy.ptr);
 }
 
 /* A call that is over has no record any more. */
@@ -12655,7 +13105,8 @@ static void casync__calls_close(casync_loop *loop) {
     casync__wait_posting(loop);
 }
 
-/* In a forked child: what the parent's threads have posted is delivered; for the rest nobody is there. */
+/* In a forked child: what the parent's threads have posted is delivered; for the rest nobody is
+   there. */
 static void casync__calls_fork(casync_loop *loop) {
     casync_link *link, *next;
     loop->posting = 0;
@@ -12687,8 +13138,8 @@ static casync__call *casync__call_make(casync_op *op, casync__pool *pool) {
     return call;
 }
 
-/* Gives the call to its pool, and to its loop. It signals without the mutex, so that the thread does not
-   wake up to wait for it; the call's reference keeps the pool. */
+/* Gives the call to its pool, and to its loop. It signals without the mutex, so that the thread
+   does not wake up to wait for it; the call's reference keeps the pool. */
 static int64_t casync__call_start(casync__call *call) {
     casync__pool *pool = call->pool;
     casync_loop *loop = call->job.loop;
@@ -12775,7 +13226,8 @@ CASYNC__DEFINE void casync_pool_close(casync_pool *pool) {
     casync__pool_close(&pool->shared);
 }
 
-CASYNC__DEFINE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool, casync_op *op) {
+CASYNC__DEFINE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool,
+                                                      casync_op *op) {
     int64_t result = casync__check_call(loop);
     if (!op) return &casync__invalid;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
@@ -12784,7 +13236,8 @@ CASYNC__DEFINE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_
     return casync__op_started(op, result);
 }
 
-CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool, casync_op *op,
+CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool,
+                                                        casync_op *op,
                                                         casync_pool_function function, void *arg,
                                                         casync_pool_discard discard) {
     int64_t result = function ? casync__check_call(loop) : -EINVAL;
@@ -12792,11 +13245,13 @@ CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casyn
     casync__op_begin(loop, op, CASYNC__OP_CALL);
     if (result == 0 && !pool) result = casync__make_executor(loop);
     if (result == 0)
-        result = casync__run_in_pool(op, pool ? pool->shared : loop->executor, function, arg, discard);
+        result =
+            casync__run_in_pool(op, pool ? pool->shared : loop->executor, function, arg, discard);
     return casync__op_started(op, result);
 }
 
-CASYNC__DEFINE casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op) {
+CASYNC__DEFINE casync_future *casync_shutdown_default_executor_op(casync_loop *loop,
+                                                                  casync_op *op) {
     int64_t result = casync__check_call(loop);
     if (!op) return &casync__invalid;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
@@ -12812,14 +13267,14 @@ CASYNC__DEFINE int64_t casync_pool_shutdown(casync_pool *pool) {
     CASYNC__WAIT_FOR(NULL, casync_pool_shutdown_op(casync__task_loop(task), pool, &op));
 }
 
-CASYNC__DEFINE int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function, void *arg,
-                                              casync_pool_discard discard, void **ptr) {
+CASYNC__DEFINE int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function,
+                                              void *arg, casync_pool_discard discard, void **ptr) {
     casync_task *task = casync__waiting_task(NULL);
     casync_op op;
     int64_t result;
     if (!task) return casync__not_a_task(NULL, __func__);
-    result = casync__await(
-        task, casync_run_in_executor_op(casync__task_loop(task), pool, &op, function, arg, discard));
+    result = casync__await(task, casync_run_in_executor_op(casync__task_loop(task), pool, &op,
+                                                           function, arg, discard));
     if (ptr) *ptr = op.future.ptr;
     return result;
 }
@@ -12830,8 +13285,8 @@ CASYNC__DEFINE int64_t casync_shutdown_default_executor(void) {
 
 /* >> metrics (implementation) ----------------------------------------------------------------- */
 
-/* Counters are always kept: an addition for each callback, poll and turn. Time is measured if the loop was
-   asked to. */
+/* Counters are always kept: an addition for each callback, poll and turn. Time is measured if the
+   loop was asked to. */
 
 CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
     const casync_link *link;

@@ -1,4 +1,6 @@
-"""What the benchmarks need, installed or built under bench/.cache. What cannot be had is skipped by name."""
+"""What the benchmarks need, installed or built under bench/.cache. What cannot be had is skipped by
+name.
+"""
 
 import hashlib
 import os
@@ -63,7 +65,9 @@ def compiler() -> str:
 
 
 def c_program(name: str, arguments: list[str], program_name: str = "") -> list[str]:
-    """Builds bench/c/<name>.c, with libraries or other sources; returns the command that runs it."""
+    """Builds bench/c/<name>.c, with libraries or other sources; returns the command that runs
+    it.
+    """
     program = CACHE / (program_name or name)
     program.parent.mkdir(parents=True, exist_ok=True)
     source = BENCH / "c" / f"{name}.c"
@@ -99,7 +103,9 @@ def complete_python(python: str) -> None:
     version = python_version(python)
     if not ask_python(python, "import ensurepip; print(1)"):
         debian_package(f"python{version}-venv")
-    if not ask_python(python, "import sysconfig; print(*open(sysconfig.get_path('include') + '/Python.h'))"):
+    if not ask_python(
+        python, "import sysconfig; print(*open(sysconfig.get_path('include') + '/Python.h'))"
+    ):
         debian_package(f"python{version}-dev")
 
 
@@ -130,7 +136,9 @@ def certificate(python: str) -> Path:
 
 
 def own_package(python: str) -> None:
-    """Installs ./python, again whenever its sources changed; built from a copy, not in the checkout."""
+    """Installs ./python, again whenever its sources changed; built from a copy, not in the
+    checkout.
+    """
     source = CACHE / "python"
     shutil.rmtree(source, ignore_errors=True)
     built = shutil.ignore_patterns("build", "dist", "*.egg-info", "__pycache__")

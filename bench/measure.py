@@ -32,7 +32,9 @@ class Worker:
 
     def __init__(self, name: str, command: list[str], cpu: int | None = None) -> None:
         self.name = name
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
         if cpu is not None:
             os.sched_setaffinity(self.process.pid, {cpu})
 
@@ -63,7 +65,9 @@ class Worker:
 
 
 def proportional_set_size(worker: Worker) -> int:
-    """The memory of a process, in bytes; of pages that it shares, its share (proc(5), smaps_rollup)."""
+    """The memory of a process, in bytes; of pages that it shares, its share (proc(5),
+    smaps_rollup).
+    """
     text = Path(f"/proc/{worker.process.pid}/smaps_rollup").read_text()
     found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
     if not found:
@@ -81,7 +85,9 @@ def verify(samples: dict[str, Sample], line: str) -> None:
 
 
 def alternate(workers: dict[str, Worker], line: str, rounds: int) -> dict[str, Values]:
-    """Asks all in turn, WARM_UP times and then `rounds` times that count, every second one in reverse."""
+    """Asks all in turn, WARM_UP times and then `rounds` times that count, every second one in
+    reverse.
+    """
     values: dict[str, Values] = {name: {} for name in workers}
     names = list(workers)
     for turn in range(WARM_UP + rounds):
@@ -121,7 +127,9 @@ def instructions(name: str, command: list[str], line: str) -> float:
 
 
 def system_calls(server: Worker, load: Worker, count: int) -> float:
-    """System calls that the server makes for a message, counted by strace. The connection is made before."""
+    """System calls that the server makes for a message, counted by strace. The connection is made
+    before.
+    """
     load.ask("1")
     with tempfile.NamedTemporaryFile("r") as summary:
         command = ["strace", "-c", "-f", "-o", summary.name, "-p", str(server.process.pid)]

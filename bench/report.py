@@ -81,7 +81,9 @@ def above(values: list[float], floor: list[float]) -> list[float]:
 
 def make_line(row: str, metric: str, results: dict[str, Values], goal: Goal | None) -> Line:
     rounds = {name: values[metric] for name, values in results.items() if metric in values}
-    line = Line(row, metric, {name: typical(v, metric) for name, v in rounds.items()}, rounds=rounds)
+    line = Line(
+        row, metric, {name: typical(v, metric) for name, v in rounds.items()}, rounds=rounds
+    )
     peers = [name for name in rounds if name not in (OURS, FLOOR)]
     line.goal = goal.limit if goal else None
     line.absolute = goal is not None and goal.against == NOBODY
@@ -123,11 +125,14 @@ def table(lines: list[Line], implementations: list[str]) -> str:
         text.append([line.row, UNITS[line.metric], *values, *judged])
     widths = [max(map(len, column)) for column in zip(*text, strict=True)]
     return "\n".join(
-        "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |" for cells in text
+        "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+        for cells in text
     )
 
 
-def write(directory: Path, name: str, title: str, lines: list[Line], implementations: list[str]) -> str:
+def write(
+    directory: Path, name: str, title: str, lines: list[Line], implementations: list[str]
+) -> str:
     """Writes <name>.md and <name>.json; returns the table."""
     directory.mkdir(exist_ok=True)
     when = time.strftime("%Y-%m-%d %H:%M")

@@ -1,4 +1,5 @@
-"""C code and Python code that await each other, on one loop: casync.wrap_future and casync.chain_future.
+"""C code and Python code that await each other, on one loop: casync.wrap_future and
+casync.chain_future.
 
 A task in C adds up prices, each of which it asks a Python coroutine for. Python awaits that task.
 
@@ -26,8 +27,8 @@ int load(void);
 extern "Python" bool ask_price(int number, casync_future *price);
 """
 
-# cffi drops the GIL around calls of C code, and casync's functions need it. The steps of the task are called
-# by the loop, which has it.
+# cffi drops the GIL around calls of C code, and casync's functions need it. The steps of the task
+# are called by the loop, which has it.
 SOURCE = r"""
 #define CASYNC_IMPORT
 #include <Python.h>

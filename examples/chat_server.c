@@ -1,4 +1,5 @@
-/* A chat server: lines, names, a list of clients, and what to do about a client that reads too slowly.
+/* A chat server: lines, names, a list of clients, and what to do about a client that reads too
+   slowly.
 
    Run it from the repository's root:   tcc -run examples/chat_server.c [port]
    Join from several terminals:         nc 127.0.0.1 7000
@@ -88,7 +89,8 @@ static void data_received(casync_stream *stream, casync_span data) {
     }
 }
 
-/* It will send no more. It has left before the stream is finished, so nothing is written to it then. */
+/* It will send no more. It has left before the stream is finished, so nothing is written to it
+   then. */
 static bool eof_received(casync_stream *stream) {
     leave((client *)stream);
     return false;
@@ -120,7 +122,8 @@ static const casync_protocol chat = {
     .connection_lost = connection_lost,
 };
 
-static const casync_framing lines = {.kind = CASYNC_FRAMING_DELIMITER, .size = 1, .delimiter = "\n"};
+static const casync_framing lines = {
+    .kind = CASYNC_FRAMING_DELIMITER, .size = 1, .delimiter = "\n"};
 
 /* Clients still get what was said. A second Ctrl-C kills, should one of them never read it. */
 static void quit(void *arg) {

@@ -1,5 +1,5 @@
-/* Work for the processor beside a loop that stays responsive: the work runs in a pool of threads, and the
-   tasks that need its results wait for them as for anything else.
+/* Work for the processor beside a loop that stays responsive: the work runs in a pool of threads,
+   and the tasks that need its results wait for them as for anything else.
 
    Run it from the repository's root:   tcc -run examples/cpu_bound.c
    It prints how many primes each call found, and that the loop never stood still. */
@@ -15,7 +15,8 @@ static bool is_prime(int n) {
     return n > 1;
 }
 
-/* In a thread of the pool. It must not touch the loop, nor what the loop's thread may write meanwhile. */
+/* In a thread of the pool. It must not touch the loop, nor what the loop's thread may write
+   meanwhile. */
 static int64_t count_primes(void *arg, void **ptr) {
     int limit = *(int *)arg, i, primes = 0;
     (void)ptr;
@@ -23,7 +24,8 @@ static int64_t count_primes(void *arg, void **ptr) {
     return primes;
 }
 
-/* A task, in the loop's thread, as all that follows. NULL is the loop's default pool, made at first use. */
+/* A task, in the loop's thread, as all that follows. NULL is the loop's default pool, made at first
+   use. */
 static int64_t find_primes(casync_loop *loop, void *limit) {
     int64_t primes = casync_run_in_executor(NULL, count_primes, limit, NULL, NULL);
     (void)loop;
@@ -40,7 +42,8 @@ static int64_t count_beats(casync_loop *loop, void *beats) {
 }
 
 static int64_t find_all(void) {
-    static int limits[] = {400000, 300000, 200000, 100000}; /* static: a call that nobody waits for goes on */
+    /* static: a call that nobody waits for goes on */
+    static int limits[] = {400000, 300000, 200000, 100000};
     casync_task_group calls;
     int64_t result = casync_task_group_begin(&calls);
     int i;

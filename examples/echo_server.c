@@ -16,7 +16,8 @@ static casync_signal interrupt, terminate;
 static void connection_made(casync_stream *stream) {
     casync_address address;
     char text[CASYNC_ADDRESS_TEXT];
-    if (casync_peer_address(stream, &address) < 0) return; /* gone already: connection_lost follows */
+    /* gone already: connection_lost follows */
+    if (casync_peer_address(stream, &address) < 0) return;
     printf("connection from %s\n", casync_address_text(&address, text));
 }
 
@@ -25,7 +26,8 @@ static void data_received(casync_stream *stream, casync_span data) {
 }
 
 /* A client that sends and does not read would fill our memory with its echoes: as long as too much
-   waits to be sent to it, we do not read from it either. These two fail only if the stream is ending. */
+   waits to be sent to it, we do not read from it either. These two fail only if the stream is
+   ending. */
 static void pause_writing(casync_stream *stream) { casync_pause_reading(stream); }
 static void resume_writing(casync_stream *stream) { casync_resume_reading(stream); }
 

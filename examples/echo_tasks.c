@@ -1,5 +1,5 @@
-/* A TCP echo server, written as plain sequential code: each connection is a task, which waits where it
-   reads and where it writes. examples/echo_server.c is the same by callbacks.
+/* A TCP echo server, written as plain sequential code: each connection is a task, which waits where
+   it reads and where it writes. examples/echo_server.c is the same by callbacks.
 
    Run it from the repository's root:   tcc -run examples/echo_tasks.c [port]
    Talk to it:                          nc -N 127.0.0.1 7000
@@ -13,10 +13,10 @@
 static casync_server server;
 static casync_signal interrupt, terminate;
 
-/* The server makes the connection, runs this for it, and closes it in order when this returns. An error that
-   is returned is printed by the loop's exception handler, and says whose connection it was.
-   A client that sends and does not read would fill our memory with its echoes: write_all waits until the
-   kernel has them, and as long as we wait we read no more. */
+/* The server makes the connection, runs this for it, and closes it in order when this returns. An
+   error that is returned is printed by the loop's exception handler, and says whose connection it
+   was. A client that sends and does not read would fill our memory with its echoes: write_all waits
+   until the kernel has them, and as long as we wait we read no more. */
 static int64_t echo(casync_loop *loop, void *connection) {
     casync_stream *stream = (casync_stream *)connection;
     char buffer[4096];
@@ -35,8 +35,9 @@ static void quit(void *arg) {
     casync_server_close(&server);
 }
 
-/* When this returns, casync_run cancels the tasks that are left (the casync_read in which a connection waits
-   returns -ECANCELED), and finishes their connections. examples/graceful_tasks.c lets the tasks go on. */
+/* When this returns, casync_run cancels the tasks that are left (the casync_read in which a
+   connection waits returns -ECANCELED), and finishes their connections. examples/graceful_tasks.c
+   lets the tasks go on. */
 static int64_t serve(casync_loop *loop, void *port) {
     casync_listen_desc desc = {.host = "127.0.0.1", .port = *(int *)port, .task = echo};
     casync_address address;

@@ -1,7 +1,7 @@
 """A chat room with generators: all waiting is `yield from`, on the casync loop.
 
-A server that passes each line on to everybody else, and three guests, in one program. Run it from the
-repository's root, after `pip install ./python`:   python examples/gen_chat.py
+A server that passes each line on to everybody else, and three guests, in one program. Run it from
+the repository's root, after `pip install ./python`:   python examples/gen_chat.py
 """
 
 import contextlib
@@ -12,7 +12,9 @@ from typing import Any
 from casync import gen
 from casync.gen.gensocket import GenSocket
 
-Steps = Generator[Any, Any, None]  # what a task is made of: it yields to the loop, and returns nothing
+Steps = Generator[
+    Any, Any, None
+]  # what a task is made of: it yields to the loop, and returns nothing
 
 
 def lines(sock: GenSocket, queue: gen.Queue[str | None]) -> Steps:
@@ -34,7 +36,9 @@ class Room:
     def tell(self, sender: GenSocket, text: str) -> None:
         for guest in self.guests - {sender}:
             with contextlib.suppress(ConnectionError):  # it is gone, which its own task notices
-                guest.send(f"{text}\n".encode())  # sends now; what a slow guest does not take is queued
+                guest.send(
+                    f"{text}\n".encode()
+                )  # sends now; what a slow guest does not take is queued
 
     def serve(self, guest: GenSocket) -> Steps:
         with guest:
@@ -94,7 +98,9 @@ def main() -> Steps:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         accepting = gen.create_task(Room().accept(listener))
-        anna, ben, cleo = (Guest(name, listener.getsockname()[1]) for name in ("anna", "ben", "cleo"))
+        anna, ben, cleo = (
+            Guest(name, listener.getsockname()[1]) for name in ("anna", "ben", "cleo")
+        )
         yield from anna.enter()
         yield from ben.enter()
         yield from anna.hear()

@@ -1,6 +1,6 @@
-/* Ending a server in order: at SIGINT or SIGTERM it accepts nothing more, answers the requests it is
-   working on, closes its connections when all is sent, and ends. A second signal, or five seconds,
-   cut that short. examples/graceful_tasks.c is the same by tasks.
+/* Ending a server in order: at SIGINT or SIGTERM it accepts nothing more, answers the requests it
+   is working on, closes its connections when all is sent, and ends. A second signal, or five
+   seconds, cut that short. examples/graceful_tasks.c is the same by tasks.
 
    Run it from the repository's root:   tcc -run examples/graceful_shutdown.c [port]
    Ask it:                              echo question | nc 127.0.0.1 7000
@@ -77,7 +77,8 @@ static const casync_protocol protocol = {
     .connection_lost = connection_lost,
 };
 
-static const casync_framing lines = {.kind = CASYNC_FRAMING_DELIMITER, .size = 1, .delimiter = "\n"};
+static const casync_framing lines = {
+    .kind = CASYNC_FRAMING_DELIMITER, .size = 1, .delimiter = "\n"};
 
 /* Closed, the server still leads to its connections. */
 static void give_up(void *arg) {

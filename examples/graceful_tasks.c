@@ -1,11 +1,11 @@
-/* Ending a server in order, by tasks: at SIGINT or SIGTERM it accepts nothing more and lets the tasks of its
-   connections come to their end. Those that are not done in time are cut short; a second signal kills.
-   examples/graceful_shutdown.c is the same by callbacks.
+/* Ending a server in order, by tasks: at SIGINT or SIGTERM it accepts nothing more and lets the
+   tasks of its connections come to their end. Those that are not done in time are cut short; a
+   second signal kills. examples/graceful_shutdown.c is the same by callbacks.
 
-   Run it from the repository's root:   tcc -run examples/graceful_tasks.c [port] [seconds]
-   Ask it:                              echo question | nc 127.0.0.1 7000 | wc -c
-   A line is a request, answered by 16 MiB after a second. Press Ctrl-C before the answer is there. The
-   default port is 7000, and the time for an end in order 5 seconds. */
+   Run it from the repository's root:   tcc -run examples/graceful_tasks.c [port] [seconds] Ask it:
+   echo question | nc 127.0.0.1 7000 | wc -c A line is a request, answered by 16 MiB after a second.
+   Press Ctrl-C before the answer is there. The default port is 7000, and the time for an end in
+   order 5 seconds. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <errno.h>
@@ -20,8 +20,9 @@ static char page[16 << 20]; /* more than a kernel's buffers take: most of it wai
 
 static void not_needed(void *arg) { (void)arg; } /* the page stays */
 
-/* A connection's task. It just returns: what it wrote is still sent, and then the connection is closed. For
-   that a client has 30 seconds, if casync_listen_desc.finish_timeout does not say otherwise. */
+/* A connection's task. It just returns: what it wrote is still sent, and then the connection is
+   closed. For that a client has 30 seconds, if casync_listen_desc.finish_timeout does not say
+   otherwise. */
 static int64_t answer(casync_loop *loop, void *connection) {
     casync_stream *stream = (casync_stream *)connection;
     const void *request;

@@ -1,9 +1,9 @@
 /* Pages fetched over HTTP, all at once: a task for each, within a time limit.
 
-   Something to fetch from:             python3 -m http.server --bind 127.0.0.1 8000
-   Run it from the repository's root:   tcc -run examples/parallel_fetch.c 2 http://127.0.0.1:8000/ ...
-   The limit is in seconds; hosts are numeric, and the port must be there. It prints how each page went:
-   what failed or took too long does not keep the others from being fetched. */
+   Something to fetch from:             python3 -m http.server --bind 127.0.0.1 8000 Run it from the
+   repository's root:   tcc -run examples/parallel_fetch.c 2 http://127.0.0.1:8000/ ... The limit is
+   in seconds; hosts are numeric, and the port must be there. It prints how each page went: what
+   failed or took too long does not keep the others from being fetched. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <errno.h>
@@ -43,7 +43,8 @@ static int64_t read_answer(casync_stream *stream, page *p) {
     return n;
 }
 
-/* The limit is for all that waits between begin and end; end makes -ETIMEDOUT of what it cut short. */
+/* The limit is for all that waits between begin and end; end makes -ETIMEDOUT of what it cut
+   short. */
 static int64_t fetch(casync_loop *loop, void *arg) {
     page *p = (page *)arg;
     casync_stream stream = {0};
@@ -64,8 +65,8 @@ static void report(const page *p, int64_t result) {
         printf("%s: %s, %lld bytes\n", p->url, p->status, (long long)p->body_bytes);
 }
 
-/* Cancelling the gather would cancel the fetches too, and wait for them: nothing uses our arrays when this
-   returns. */
+/* Cancelling the gather would cancel the fetches too, and wait for them: nothing uses our arrays
+   when this returns. */
 static int64_t fetch_all(casync_loop *loop, void *arg) {
     char **argv = (char **)arg, **urls = argv + 2; /* the last of which is NULL */
     page pages[MOST_PAGES] = {0};
@@ -87,7 +88,8 @@ static int64_t fetch_all(casync_loop *loop, void *arg) {
 int main(int argc, char **argv) {
     int64_t result;
     if (argc < 3 || argc > 2 + MOST_PAGES || atoi(argv[1]) < 1) {
-        fprintf(stderr, "usage: parallel_fetch seconds http://127.0.0.1:8000/ ... (1 to %d pages)\n",
+        fprintf(stderr,
+                "usage: parallel_fetch seconds http://127.0.0.1:8000/ ... (1 to %d pages)\n",
                 MOST_PAGES);
         return 2;
     }

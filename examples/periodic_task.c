@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <stdio.h>
 
-/* Sleeps until a time, not for a time: how long the printing took does not matter, and what came late is
-   made up for. */
+/* Sleeps until a time, not for a time: how long the printing took does not matter, and what came
+   late is made up for. */
 static int64_t report(casync_loop *loop, void *arg) {
     const int *done = (const int *)arg;
     int64_t next = casync_time(loop), result = 0;

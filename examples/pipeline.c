@@ -1,6 +1,6 @@
-/* A pipeline: tasks joined by channels, each of which does one thing and hands on what comes of it. Like
-   `seq 10 | square | add_up`: the stages work at the same time, and the end travels from the first to the
-   last.
+/* A pipeline: tasks joined by channels, each of which does one thing and hands on what comes of it.
+   Like `seq 10 | square | add_up`: the stages work at the same time, and the end travels from the
+   first to the last.
 
    Run it from the repository's root:   tcc -run examples/pipeline.c
    It prints the sums of the first ten squares. */
@@ -9,12 +9,14 @@
 #include <errno.h>
 #include <stdio.h>
 
-/* The channels are queues with room for two: put waits when one is full, so no stage runs far ahead of
-   the next. The numbers travel as pointers. */
+/* The channels are queues with room for two: put waits when one is full, so no stage runs far ahead
+   of the next. The numbers travel as pointers. */
 enum { NUMBERS, SQUARES, SUMS, CHANNELS };
 static casync_queue channels[CHANNELS];
 
-static int64_t put(int channel, intptr_t n) { return casync_queue_put(&channels[channel], (void *)n); }
+static int64_t put(int channel, intptr_t n) {
+    return casync_queue_put(&channels[channel], (void *)n);
+}
 
 /* CASYNC_QUEUE_SHUT_DOWN when the channel is at its end, and nothing is left in it. */
 static int64_t get(int channel, intptr_t *n) {
@@ -24,7 +26,8 @@ static int64_t get(int channel, intptr_t *n) {
     return result;
 }
 
-/* What every stage ends with: no more will be put into its channel, what is in it still comes through. */
+/* What every stage ends with: no more will be put into its channel, what is in it still comes
+   through. */
 static int64_t end_of(int channel, int64_t result) {
     casync_queue_shutdown(&channels[channel], false);
     return result == CASYNC_QUEUE_SHUT_DOWN ? 0 : result;
@@ -71,7 +74,8 @@ static int64_t run_stages(void) {
     casync_task_group stages;
     int64_t result = casync_task_group_begin(&stages);
     if (result < 0) return result;
-    if (!casync_task_group_spawn(&stages, count, &limit) || !casync_task_group_spawn(&stages, square, NULL) ||
+    if (!casync_task_group_spawn(&stages, count, &limit) ||
+        !casync_task_group_spawn(&stages, square, NULL) ||
         !casync_task_group_spawn(&stages, add_up, NULL))
         result = -ENOMEM;
     if (result >= 0) result = print();
@@ -83,7 +87,8 @@ static int64_t amain(casync_loop *loop, void *arg) {
     int64_t result = 0;
     int i;
     (void)arg;
-    for (i = 0; i < CHANNELS && result >= 0; i++) result = casync_queue_init(loop, &channels[i], &desc);
+    for (i = 0; i < CHANNELS && result >= 0; i++)
+        result = casync_queue_init(loop, &channels[i], &desc);
     if (result >= 0) result = run_stages();
     for (i = 0; i < CHANNELS; i++) casync_queue_close(&channels[i]);
     return result;

@@ -1,8 +1,9 @@
-/* A sieve of tasks: each prime is a task that lets through what it does not divide; queues join them.
+/* A sieve of tasks: each prime is a task that lets through what it does not divide; queues join
+   them.
 
-   Run it from the repository's root:   tcc -run examples/prime_sieve.c [count]
-   It prints the first primes, 100 if no other count is given; each of them costs a task, with a stack of its
-   own, and a queue. */
+   Run it from the repository's root:   tcc -run examples/prime_sieve.c [count] It prints the first
+   primes, 100 if no other count is given; each of them costs a task, with a stack of its own, and a
+   queue. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <stdio.h>
@@ -36,8 +37,8 @@ static int64_t let_pass(casync_loop *loop, void *arg) {
 }
 
 /* The first number that comes out of the chain is a prime: a task for it makes the chain longer. */
-static int64_t find_primes(casync_loop *loop, casync_task_group *tasks, casync_queue *first, sieve *sieves,
-                           int count) {
+static int64_t find_primes(casync_loop *loop, casync_task_group *tasks, casync_queue *first,
+                           sieve *sieves, int count) {
     casync_queue_desc desc = {.maxsize = 16};
     casync_queue *numbers = first;
     int64_t result;

@@ -1,5 +1,5 @@
-/* Many small writes as one: each write is a system call as long as nothing waits to be sent, and over TCP a
-   packet. So collect the pieces of an answer in an array of spans, and write that.
+/* Many small writes as one: each write is a system call as long as nothing waits to be sent, and
+   over TCP a packet. So collect the pieces of an answer in an array of spans, and write that.
 
    Run it from the repository's root:   tcc -run examples/small_writes.c
    It sends a table of 50 pieces many times, both ways, and prints what a table takes. */
@@ -23,7 +23,8 @@ static int64_t piece_by_piece(casync_stream *stream, const casync_span *pieces, 
     return taken < 0 ? taken : total;
 }
 
-/* The pieces are copied only if the kernel does not take them at once: they may go when this returns. */
+/* The pieces are copied only if the kernel does not take them at once: they may go when this
+   returns. */
 static int64_t all_at_once(casync_stream *stream, const casync_span *pieces, size_t count) {
     return casync_writev(stream, pieces, count);
 }
@@ -51,7 +52,8 @@ static int64_t measure(casync_loop *loop, casync_stream ends[2], const char *nam
         if (result != (int64_t)size) return -ENOMEM;
         if ((result = casync_read_exactly(&ends[1], received, size)) < 0) return result;
     }
-    printf("%s: %d bytes in %.1f us\n", name, (int)size, (double)(casync_time(loop) - start) / ROUNDS / 1000);
+    printf("%s: %d bytes in %.1f us\n", name, (int)size,
+           (double)(casync_time(loop) - start) / ROUNDS / 1000);
     return 0;
 }
 

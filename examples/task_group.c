@@ -24,7 +24,8 @@ static int64_t write_blocks(const copy *c) {
     return 0;
 }
 
-/* Cancelled, the await in which a task is returns -ECANCELED, once. What comes after may await again. */
+/* Cancelled, the await in which a task is returns -ECANCELED, once. What comes after may await
+   again. */
 static int64_t make_copy(casync_loop *loop, void *arg) {
     const copy *c = (const copy *)arg;
     int64_t result = write_blocks(c);

@@ -1,4 +1,5 @@
-/* Threads that compute while the loop goes on. Their way into the loop is casync_call_soon_threadsafe.
+/* Threads that compute while the loop goes on. Their way into the loop is
+   casync_call_soon_threadsafe.
 
    Run it from the repository's root:   tcc -run examples/threads.c
    It prints how many primes each thread found, and that the loop never stood still. */
@@ -48,7 +49,8 @@ static void beat(void *arg) {
     beats++;
 }
 
-/* The loop knows nothing of the threads: it runs until the last of them has said that it is done. */
+/* The loop knows nothing of the threads: it runs until the last of them has said that it is
+   done. */
 static int64_t run(void) {
     worker workers[3] = {{.limit = 100000}, {.limit = 200000}, {.limit = 300000}};
     int started = 0, error = 0;

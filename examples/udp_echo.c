@@ -13,11 +13,13 @@ static casync_loop loop;
 static casync_datagram server;
 static casync_signal interrupt, terminate;
 
-static void datagram_received(casync_datagram *datagram, casync_span data, const casync_address *from) {
+static void datagram_received(casync_datagram *datagram, casync_span data,
+                              const casync_address *from) {
     char text[CASYNC_ADDRESS_TEXT];
     int64_t result = casync_datagram_write(datagram, data.ptr, data.len, from);
     printf("%zu bytes from %s\n", data.len, casync_address_text(from, text));
-    if (result < 0) printf("not sent back: %s\n", casync_strerror(result)); /* UDP may lose datagrams */
+    if (result < 0)
+        printf("not sent back: %s\n", casync_strerror(result)); /* UDP may lose datagrams */
 }
 
 static void error_received(casync_datagram *datagram, int64_t error) {
@@ -25,8 +27,8 @@ static void error_received(casync_datagram *datagram, int64_t error) {
     printf("error: %s\n", casync_strerror(error));
 }
 
-/* When we cannot send as fast as datagrams come, the kernel drops what comes, and not our memory fills.
-   These two fail only if the socket is ending. */
+/* When we cannot send as fast as datagrams come, the kernel drops what comes, and not our memory
+   fills. These two fail only if the socket is ending. */
 static void pause_writing(casync_datagram *datagram) { casync_datagram_pause_reading(datagram); }
 static void resume_writing(casync_datagram *datagram) { casync_datagram_resume_reading(datagram); }
 
@@ -39,7 +41,8 @@ static const casync_datagram_protocol echo = {
 
 static void quit(void *arg) {
     (void)arg;
-    (void)casync_datagram_finish_start(&server); /* fails if another signal came before: it is ending */
+    (void)casync_datagram_finish_start(&server); /* fails if another signal came before: it is
+                                                    ending */
 }
 
 static int64_t watch_signal(casync_signal *signal, int signum) {

@@ -1,5 +1,5 @@
-/* A Unix-socket server, by a path or by an abstract name. The kernel knows who is at the other end of
-   such a socket: the server tells each client which process and user it is.
+/* A Unix-socket server, by a path or by an abstract name. The kernel knows who is at the other end
+   of such a socket: the server tells each client which process and user it is.
 
    Run it from the repository's root:   tcc -run examples/unix_server.c [address]
    Ask it:                              nc -U /tmp/casync-example.sock
@@ -25,7 +25,8 @@ static void connection_made(casync_stream *stream) {
         casync_abort(stream);
         return;
     }
-    snprintf(text, sizeof text, "You are process %d of user %u.\n", (int)peer.pid, (unsigned)peer.uid);
+    snprintf(text, sizeof text, "You are process %d of user %u.\n", (int)peer.pid,
+             (unsigned)peer.uid);
     fputs(text, stdout);
     if (casync_write(stream, text, strlen(text)) != (int64_t)strlen(text))
         casync_abort(stream);

@@ -1,8 +1,8 @@
 """Builds casync's one extension module: casync.h, the native part of the loop, and cffi's bindings.
 
 All three are one translation unit, so calls between them are inlined, and one shared object, which
-exports two modules: cffi's (casync.lib and casync.ffi, the C API) and _native (the loop's hot path).
-The declarations that cffi needs are read out of casync.h, so that they are written once.
+exports two modules: cffi's (casync.lib and casync.ffi, the C API) and _native (the loop's hot
+path). The declarations that cffi needs are read out of casync.h, so that they are written once.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def api_half(header: str) -> str:
 
 
 def constants(api: str) -> list[str]:
-    """Object-like macros, as cffi wants them: numbers it must know, numbers it may ask for, strings."""
+    """Object-like macros, as cffi wants them: numbers it must know, numbers it may ask for,
+    strings.
+    """
     found = []
     for name, value in re.findall(r"^#define (CASYNC_\w+)[ \t]+(\S.*?)[ \t]*$", api, re.M):
         if name in ("CASYNC_API", "CASYNC_WAITS"):
@@ -131,7 +133,9 @@ def functions(header: str) -> list[tuple[str, str, str]]:
 
 
 def function_struct(header: str) -> str:
-    """The type of the package's table of functions. The stamp stands for all that it and the API half say."""
+    """The type of the package's table of functions. The stamp stands for all that it and the API
+    half say.
+    """
     stamp = hashlib.sha256(f"{api_half(header)}{PYTHON_FUNCTIONS}".encode()).hexdigest()[:16]
     table = [*PYTHON_FUNCTIONS, *functions(header)]
     members = "".join(f"    {result}(*{name})({rest});\n" for result, name, rest in table)
@@ -144,7 +148,9 @@ def function_struct(header: str) -> str:
 
 
 def function_table(header: str) -> str:
-    prototypes = "".join(f"static {result}{name}({rest});\n" for result, name, rest in PYTHON_FUNCTIONS)
+    prototypes = "".join(
+        f"static {result}{name}({rest});\n" for result, name, rest in PYTHON_FUNCTIONS
+    )
     table = [*PYTHON_FUNCTIONS, *functions(header)]
     names = "".join(f",\n    {name}" for _, name, _ in table)
     return (
@@ -178,7 +184,9 @@ of their version, as python3.12-dev.) Another compiler is chosen by the environm
 
 
 def missing_tools(include: str | None = None) -> str:
-    """What the build would fail for want of, in words; or "". `include`: where Python.h should be."""
+    """What the build would fail for want of, in words; or "". `include`: where Python.h should
+    be.
+    """
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     program = shlex.split(compiler)[0]
     if not shutil.which(program):
@@ -189,7 +197,8 @@ def missing_tools(include: str | None = None) -> str:
     return ""
 
 
-# Python's own flags may have -DNDEBUG, or not: CFLAGS=-UNDEBUG is who wants the header's assertions.
+# Python's own flags may have -DNDEBUG, or not: CFLAGS=-UNDEBUG is who wants the header's
+# assertions.
 ASSERTIONS = "-UNDEBUG" if "-UNDEBUG" in shlex.split(os.environ.get("CFLAGS", "")) else "-DNDEBUG"
 
 builder = FFI()

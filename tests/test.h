@@ -17,8 +17,8 @@
 
    A test that is not in main is an unused function, of which compilers warn: none is forgotten.
 
-   Each test runs in a child process: a crash, a hang or a changed signal mask costs one test. A failed
-   expectation ends its test. In a child that a test forks it ends that child with status 1.
+   Each test runs in a child process: a crash, a hang or a changed signal mask costs one test. A
+   failed expectation ends its test. In a child that a test forks it ends that child with status 1.
 
    Arguments: -k TEXT     only tests whose name (file.test) contains TEXT
               -l          list the names
@@ -58,10 +58,10 @@
 
 /* A zero initialiser that neither language warns about. */
 #ifdef __cplusplus
-#define ZERO                                                                                                 \
+#define ZERO                                                                                       \
     {}
 #else
-#define ZERO                                                                                                 \
+#define ZERO                                                                                       \
     { 0 }
 #endif
 
@@ -112,20 +112,20 @@ TEST__UNUSED static void test__equal(const char *file, int line, const char *wha
     test__fail(file, line, "%s: expected %" PRId64 ", got %" PRId64, what, expected, got);
 }
 
-TEST__UNUSED static void test__equal_ptr(const char *file, int line, const char *what, const void *got,
-                                         const void *expected) {
+TEST__UNUSED static void test__equal_ptr(const char *file, int line, const char *what,
+                                         const void *got, const void *expected) {
     if (got == expected) return;
     test__fail(file, line, "%s: expected %p, got %p", what, expected, got);
 }
 
-TEST__UNUSED static void test__equal_str(const char *file, int line, const char *what, const char *got,
-                                         const char *expected) {
+TEST__UNUSED static void test__equal_str(const char *file, int line, const char *what,
+                                         const char *got, const char *expected) {
     if (strcmp(got, expected) == 0) return;
     test__fail(file, line, "%s: expected \"%s\", got \"%s\"", what, expected, got);
 }
 
-TEST__UNUSED static void test__equal_mem(const char *file, int line, const char *what, const void *got,
-                                         const void *expected, size_t size) {
+TEST__UNUSED static void test__equal_mem(const char *file, int line, const char *what,
+                                         const void *got, const void *expected, size_t size) {
     const unsigned char *a = (const unsigned char *)got, *b = (const unsigned char *)expected;
     size_t i;
     for (i = 0; i < size; i++) {
@@ -179,8 +179,8 @@ static void test_begin(int argc, char **argv, const char *file) {
         else
             test__usage(argv[i]);
     }
-    test__run_state.reason =
-        (char *)mmap(NULL, TEST__REASON_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    test__run_state.reason = (char *)mmap(NULL, TEST__REASON_SIZE, PROT_READ | PROT_WRITE,
+                                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (test__run_state.reason == MAP_FAILED) exit(2);
 }
 
@@ -245,7 +245,8 @@ static int test__fork(const char *name, void (*test)(void)) {
         status = -1;
     } else {
         status = WEXITSTATUS(status);
-        if (status != 0 && status != 1 && status != TEST__SKIPPED) printf("# exit status %d\n", status);
+        if (status != 0 && status != 1 && status != TEST__SKIPPED)
+            printf("# exit status %d\n", status);
     }
     sigprocmask(SIG_SETMASK, &mask, NULL);
     return status;
@@ -261,8 +262,8 @@ static void test__report(const char *name, int status) {
         test__run_state.failed++;
 
     if (tap)
-        printf("%s %d - %s", status && status != TEST__SKIPPED ? "not ok" : "ok", test__run_state.number,
-               name);
+        printf("%s %d - %s", status && status != TEST__SKIPPED ? "not ok" : "ok",
+               test__run_state.number, name);
     else
         printf("%s %s", status == 0 ? "pass" : status == TEST__SKIPPED ? "SKIP" : "FAIL", name);
     if (status == TEST__SKIPPED) printf(tap ? " # SKIP %s" : ": %s", test__run_state.reason);

@@ -11,8 +11,8 @@
 #include <stddef.h>
 #include <sys/resource.h>
 
-/* Handles (timers, ...) are made by the rows as one zeroed array of n * x_size bytes. A library leaves
-   out (NULL) what it does not have. */
+/* Handles (timers, ...) are made by the rows as one zeroed array of n * x_size bytes. A library
+   leaves out (NULL) what it does not have. */
 typedef struct library {
     void (*init)(void);
     void (*run)(void);           /* turns until stop */
@@ -22,7 +22,8 @@ typedef struct library {
 
     size_t timer_size;
     void (*timer_init)(void *timer);
-    void (*timer_start)(void *timer, int64_t delay);          /* from the time the loop last looked at */
+    /* from the time the loop last looked at */
+    void (*timer_start)(void *timer, int64_t delay);
     void (*timer_start_from_now)(void *timer, int64_t delay); /* from this moment */
     void (*timer_stop)(void *timer);
     bool (*timer_active)(const void *timer);

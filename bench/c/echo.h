@@ -22,7 +22,8 @@ static inline int echo_listen(int *port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    bench_check(fd >= 0 && bind(fd, (struct sockaddr *)&address, size) == 0 && listen(fd, 4096) == 0,
+    bench_check(fd >= 0 && bind(fd, (struct sockaddr *)&address, size) == 0 &&
+                    listen(fd, 4096) == 0,
                 "listen");
     getsockname(fd, (struct sockaddr *)&address, &size);
     *port = ntohs(address.sin_port);
@@ -44,7 +45,8 @@ static inline int echo_connect(int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     address.sin_port = htons((uint16_t)port);
-    bench_check(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0, "connect");
+    bench_check(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0,
+                "connect");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     return fd;

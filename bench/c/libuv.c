@@ -57,8 +57,8 @@ static void timer_start_from_now(void *timer, int64_t delay) {
 static void timer_stop(void *timer) { uv_timer_stop(timer); }
 static bool timer_active(const void *timer) { return uv_is_active(timer); }
 
-/* libuv has no call_soon. An idle handle that stops itself is the nearest: it runs in the next turn,
-   and keeps the loop from waiting. */
+/* libuv has no call_soon. An idle handle that stops itself is the nearest: it runs in the next
+   turn, and keeps the loop from waiting. */
 static void soon_init(void *soon) { uv_idle_init(&loop, soon); }
 static void soon(void *soon) { uv_idle_start(soon, soon_fired); }
 

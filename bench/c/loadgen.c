@@ -12,11 +12,14 @@ static void prepare(void) {
 }
 
 /* Its first bytes are its number. */
-static const char *message_of(const connection *c) { return memcpy(message, &c->number, sizeof c->number); }
+static const char *message_of(const connection *c) {
+    return memcpy(message, &c->number, sizeof c->number);
+}
 
 static void send_some(connection *c) {
     const char *data = message_of(c);
-    for (size_t n = 1; n > 0 && c->sent < size; c->sent += n) n = transmit(c, data + c->sent, size - c->sent);
+    for (size_t n = 1; n > 0 && c->sent < size; c->sent += n)
+        n = transmit(c, data + c->sent, size - c->sent);
 }
 
 static void receive_some(connection *c) {

@@ -2,13 +2,14 @@
 
        loadgen PORT PID CONNECTIONS SIZE
 
-   Opens its connections once. Then, for each line COUNT on stdin, makes COUNT exchanges of SIZE bytes, one at
-   a time on each connection, compares every byte that comes back, and answers with {"ops", "time", "check",
-   "cpu", "user", "system"}: the exchanges, the nanoseconds they took, those that were right, and the CPU time
-   the server PID used for them.
+   Opens its connections once. Then, for each line COUNT on stdin, makes COUNT exchanges of SIZE
+   bytes, one at a time on each connection, compares every byte that comes back, and answers with
+   {"ops", "time", "check", "cpu", "user", "system"}: the exchanges, the nanoseconds they took,
+   those that were right, and the CPU time the server PID used for them.
 
-   A generator defines what is exchanged: prepare, begin_exchange and go_on. With LOADGEN_TLS the bytes travel
-   over TLS, and an argument before the others names the file with the certificate of the server's authority. */
+   A generator defines what is exchanged: prepare, begin_exchange and go_on. With LOADGEN_TLS the
+   bytes travel over TLS, and an argument before the others names the file with the certificate of
+   the server's authority. */
 #ifndef LOADGEN_H
 #define LOADGEN_H
 
@@ -35,7 +36,8 @@ static connection *connections;
 
 static void prepare(void);
 static void begin_exchange(connection *c);
-static bool go_on(connection *c); /* as far as it gets now; true: the exchange is complete, and was right */
+static bool go_on(connection *c); /* as far as it gets now; true: the exchange is complete, and
+                                     was right */
 
 static void fail(const char *why) {
     fprintf(stderr, "loadgen: %s\n", why);
@@ -127,7 +129,8 @@ static void open_all(int epoll_fd, int port) {
 
 static void exchange_all(int epoll_fd) {
     struct epoll_event events[1024];
-    for (size_t i = 0; i < connection_count && started < wanted; i++) next_exchange(&connections[i]);
+    for (size_t i = 0; i < connection_count && started < wanted; i++)
+        next_exchange(&connections[i]);
     while (finished < wanted) {
         int n = epoll_wait(epoll_fd, events, 1024, 30000);
         if (n == 0) fail("no answer for 30 seconds");
@@ -135,8 +138,9 @@ static void exchange_all(int epoll_fd) {
     }
 }
 
-/* The CPU time that a process has used, in nanoseconds. How it divides into user and system time the kernel
-   estimates, by where its ticks find the process: fields 14 and 15 of its stat (proc(5)). */
+/* The CPU time that a process has used, in nanoseconds. How it divides into user and system time
+   the kernel estimates, by where its ticks find the process: fields 14 and 15 of its stat
+   (proc(5)). */
 typedef struct cpu_time {
     int64_t total, user, system;
 } cpu_time;
@@ -150,7 +154,8 @@ static cpu_time cpu_time_of(const char *pid) {
     FILE *file = fopen(path, "r");
     bench_check(file != NULL && fgets(line, sizeof line, file) != NULL, path);
     fclose(file);
-    sscanf(strrchr(line, ')'), ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system);
+    sscanf(strrchr(line, ')'), ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
+           &system);
     int64_t tick = 1000000000 / sysconf(_SC_CLK_TCK);
     return (cpu_time){bench_now(clock), (int64_t)user * tick, (int64_t)system * tick};
 }
@@ -162,11 +167,11 @@ static void run_sample(int epoll_fd, const char *pid) {
     exchange_all(epoll_fd);
     int64_t time = bench_now(CLOCK_MONOTONIC) - start;
     cpu_time after = cpu_time_of(pid);
-    printf(
-        "{\"ops\": %llu, \"time\": %lld, \"check\": %llu, \"cpu\": %lld, \"user\": %lld, \"system\": %lld}\n",
-        (unsigned long long)wanted, (long long)time, (unsigned long long)finished,
-        (long long)(after.total - before.total), (long long)(after.user - before.user),
-        (long long)(after.system - before.system));
+    printf("{\"ops\": %llu, \"time\": %lld, \"check\": %llu, \"cpu\": %lld, \"user\": %lld, "
+           "\"system\": %lld}\n",
+           (unsigned long long)wanted, (long long)time, (unsigned long long)finished,
+           (long long)(after.total - before.total), (long long)(after.user - before.user),
+           (long long)(after.system - before.system));
     fflush(stdout);
 }
 

@@ -1,5 +1,5 @@
-/* loadgen_http.c - load for an HTTP/1.1 server that keeps connections alive: an exchange is a GET of a path
-   of SIZE digits, whose answer must be 200 and have these digits as its body. */
+/* loadgen_http.c - load for an HTTP/1.1 server that keeps connections alive: an exchange is a GET
+   of a path of SIZE digits, whose answer must be 200 and have these digits as its body. */
 #include "loadgen.h"
 
 enum { LIMIT = 4096 }; /* of a request and of an answer, in bytes */
@@ -14,9 +14,11 @@ static void prepare(void) {
 
 static void begin_exchange(connection *c) {
     char request[LIMIT];
-    int length = snprintf(request, sizeof request, "GET /%0*llu HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                          (int)size, (unsigned long long)c->number);
-    if (transmit(c, request, (size_t)length) != (size_t)length) fail("a request did not fit the socket");
+    int length =
+        snprintf(request, sizeof request, "GET /%0*llu HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                 (int)size, (unsigned long long)c->number);
+    if (transmit(c, request, (size_t)length) != (size_t)length)
+        fail("a request did not fit the socket");
 }
 
 /* The answer's body, or NULL while its head is not complete. */

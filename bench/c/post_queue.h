@@ -1,5 +1,6 @@
 /* post_queue.h - libuv and libev wake a loop from another thread, but a burst of wakeups is one
-   callback: who wants a call for each item keeps a queue behind a lock beside it, as uvloop does. */
+   callback: who wants a call for each item keeps a queue behind a lock beside it, as uvloop
+   does. */
 #include "bench.h"
 
 typedef struct posted {

@@ -31,7 +31,8 @@ static uint64_t random_below(uint64_t limit) {
     return state % limit;
 }
 
-/* 1 ms to two minutes, as many short ones as long ones: requests' and connections' timeouts together. */
+/* 1 ms to two minutes, as many short ones as long ones: requests' and connections' timeouts
+   together. */
 static int64_t random_timeout(void) {
     int64_t shortest = MS << random_below(17);
     return shortest + (int64_t)random_below((uint64_t)shortest);
@@ -57,7 +58,8 @@ static void start_stop_prepare(size_t n) {
 
 static inline uint64_t start_stop(void (*start)(void *timer, int64_t delay)) {
     for (int batch = 0; batch < BATCHES; batch++) {
-        for (size_t i = 0; i < BATCH; i++) start(extra + i * lib.timer_size, delays[batch * BATCH + i]);
+        for (size_t i = 0; i < BATCH; i++)
+            start(extra + i * lib.timer_size, delays[batch * BATCH + i]);
         for (size_t i = 0; i < BATCH; i++) lib.timer_stop(extra + i * lib.timer_size);
     }
     return (uint64_t)BATCH * BATCHES;
@@ -173,8 +175,8 @@ static uint64_t post_finish(size_t n) {
     return bench_count;
 }
 
-/* post_asleep: another thread posts one, n times, each when the loop has called the one before and so is
-   about to sleep, or does. */
+/* post_asleep: another thread posts one, n times, each when the loop has called the one before and
+   so is about to sleep, or does. */
 static sem_t called;
 
 static void *post_each(void *arg) {
@@ -269,8 +271,8 @@ static void serve_echo(size_t n) {
 
 static const row rows[] = {
     {"timer_start_stop", start_stop_prepare, start_stop_run, start_stop_finish, false, false},
-    {"timer_start_stop_from_now", start_stop_prepare, start_stop_from_now_run, start_stop_finish, false,
-     false},
+    {"timer_start_stop_from_now", start_stop_prepare, start_stop_from_now_run, start_stop_finish,
+     false, false},
     {"timer_expire", expire_prepare, expire_run, expire_finish, false, false},
     {"call_soon", soon_prepare, soon_run, soon_finish, false, false},
     {"post", post_prepare, post_run, post_finish, true, false},

@@ -1,9 +1,10 @@
 /* worker.h - the frame of a C worker, and what its rows share.
 
-   It reads lines "row n" and answers each with {"ops", "time", "check"}: operations done, the nanoseconds
-   they took together, and a value that must be the same for every implementation; and "memory", the bytes
-   that the operations occupied together, where the row says so. The time is the thread's CPU time where
-   one thread does it all without sleeping: other processes do not count in it. */
+   It reads lines "row n" and answers each with {"ops", "time", "check"}: operations done, the
+   nanoseconds they took together, and a value that must be the same for every implementation; and
+   "memory", the bytes that the operations occupied together, where the row says so. The time is the
+   thread's CPU time where one thread does it all without sleeping: other processes do not count in
+   it. */
 #ifndef WORKER_H
 #define WORKER_H
 
@@ -18,7 +19,8 @@ typedef struct row {
     uint64_t (*run)(size_t n);    /* the measured part; returns the operations done */
     uint64_t (*finish)(size_t n); /* returns what is to be checked */
     bool threads;                 /* it uses others than this one */
-    bool fresh;                   /* each sample in a process of its own, which has no memory to use again */
+    bool fresh;                   /* each sample in a process of its own, which has no memory to
+                                     use again */
 } row;
 
 static long long occupied; /* set by rows that measure memory, to bytes */
@@ -46,8 +48,8 @@ static void sample(const row *r, size_t n) {
     r->prepare(n);
     uint64_t ops = measured(r, n, &time);
     uint64_t check = r->finish(n);
-    printf("{\"ops\": %llu, \"time\": %lld, \"check\": %llu", (unsigned long long)ops, (long long)time,
-           (unsigned long long)check);
+    printf("{\"ops\": %llu, \"time\": %lld, \"check\": %llu", (unsigned long long)ops,
+           (long long)time, (unsigned long long)check);
     if (occupied) printf(", \"memory\": %lld", occupied);
     printf("}\n");
     fflush(stdout);
@@ -68,7 +70,8 @@ static void answer(const row *rows, size_t count) {
     size_t n;
     while (scanf("%31s %zu", name, &n) == 2)
         for (size_t i = 0; i < count; i++)
-            if (strcmp(name, rows[i].name) == 0) (rows[i].fresh ? sample_apart : sample)(&rows[i], n);
+            if (strcmp(name, rows[i].name) == 0)
+                (rows[i].fresh ? sample_apart : sample)(&rows[i], n);
 }
 
 #endif

@@ -1,8 +1,8 @@
 """A loop under measurement: `python worker.py asyncio|uvloop|rloop|casync`.
 
-Reads lines "row n" from stdin and answers each with a line of JSON: "ops" done, the nanoseconds ("time")
-they took together, and a "check" that must be the same for every loop. The rows of SERVERS answer with the
-port and serve until the process is ended.
+Reads lines "row n" from stdin and answers each with a line of JSON: "ops" done, the nanoseconds
+("time") they took together, and a "check" that must be the same for every loop. The rows of SERVERS
+answer with the port and serve until the process is ended.
 """
 
 import asyncio
@@ -106,7 +106,9 @@ def gather(loop: Loop, n: int) -> Result:
 
 
 def call_soon_threadsafe(loop: Loop, n: int) -> Result:
-    """Called from the loop's own thread: from another, the GIL's switches are all one would measure."""
+    """Called from the loop's own thread: from another, the GIL's switches are all one would
+    measure.
+    """
     seen: list[int] = []
 
     async def post() -> int:
@@ -283,7 +285,12 @@ async def uvicorn(sock: socket.socket) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    options: dict[str, Any] = {"http": "httptools", "ws": "none", "lifespan": "off", "access_log": False}
+    options: dict[str, Any] = {
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+    }
     config = Config(application, log_config=None, timeout_keep_alive=KEEP_ALIVE, **options)
     server = Server(config)
     asyncio.get_running_loop().create_task(server.serve(sockets=[sock]))

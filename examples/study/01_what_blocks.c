@@ -2,16 +2,17 @@
 
    Run it from the repository's root:   tcc -run examples/study/01_what_blocks.c
 
-   An event loop is one thread that calls your functions one after the other. Nothing else runs while one of
-   them runs. So a function that waits inside the kernel ("blocks") stops everything, however much there is:
+   An event loop is one thread that calls your functions one after the other. Nothing else runs
+   while one of them runs. So a function that waits inside the kernel ("blocks") stops everything,
+   however much there is:
 
-       blocks                                      what lets the others run
-       sleep(1)                                    a timer (casync_call_later); in a task, casync_sleep
-       read(2) of a pipe or a socket               O_NONBLOCK, and casync_add_reader or a casync_stream
-       pthread_mutex_lock, sem_wait                among tasks casync_lock and casync_semaphore
-       getaddrinfo(3): asks a name server          a thread: casync_run_in_executor
-       read(2) of a file: never "not ready"        the same; O_NONBLOCK has no effect on files (open(2))
-       computing                                   the same; in C it has a CPU of its own there: page 2 */
+       blocks                                      what lets the others run sleep(1)
+       a timer (casync_call_later); in a task, casync_sleep read(2) of a pipe or a socket
+       O_NONBLOCK, and casync_add_reader or a casync_stream pthread_mutex_lock, sem_wait
+       among tasks casync_lock and casync_semaphore getaddrinfo(3): asks a name server          a
+       thread: casync_run_in_executor read(2) of a file: never "not ready"        the same;
+       O_NONBLOCK has no effect on files (open(2)) computing                                   the
+       same; in C it has a CPU of its own there: page 2 */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -59,7 +60,8 @@ static void by_timer(void *arg) {
 static void by_thread(void *arg) {
     static casync_op op;
     static casync_job when_done;
-    casync_future *slept = casync_run_in_executor_op(&loop, NULL, &op, sleep_in_a_thread, arg, NULL);
+    casync_future *slept =
+        casync_run_in_executor_op(&loop, NULL, &op, sleep_in_a_thread, arg, NULL);
     casync_future_add_done_callback(slept, &when_done, stop, arg);
 }
 
@@ -86,7 +88,8 @@ int main(void) {
     /* What "would block" looks like: the call comes back at once and says so. */
     if (pipe(fds) < 0 || fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0) return 1;
     if (read(fds[0], &byte, 1) < 0) printf("read of an empty pipe: %s\n", strerror(errno));
-    if (write(fds[1], "x", 1) == 1 && read(fds[0], &byte, 1) == 1) printf("read of a full one: %c\n", byte);
+    if (write(fds[1], "x", 1) == 1 && read(fds[0], &byte, 1) == 1)
+        printf("read of a full one: %c\n", byte);
     close(fds[0]);
     close(fds[1]);
     return casync_loop_close(&loop) < 0;

@@ -2,17 +2,17 @@
 
 Run it from the repository's root:   python3 examples/study/01_what_blocks.py
 
-An event loop is one thread that calls your functions one after the other. Nothing else runs while one of
-them runs. So a function that waits inside the operating system ("blocks") stops every other task, however
-many there are:
+An event loop is one thread that calls your functions one after the other. Nothing else runs while
+one of them runs. So a function that waits inside the operating system ("blocks") stops every other
+task, however many there are:
 
     blocks                                      its counterpart that only lets the others run
-    time.sleep(1)                               await asyncio.sleep(1)
-    socket.recv(), requests.get()               await reader.read(), an asynchronous client
-    socket.getaddrinfo(): asks a name server    await loop.getaddrinfo(): asks in a thread
-    threading.Lock().acquire(), queue.get()     await asyncio.Lock().acquire(), asyncio.Queue().get()
-    file.read(): a disk is never "not ready"    await asyncio.to_thread(file.read)
-    sum(range(10**9)): it computes              a thread, or for pure Python a process: pages 2 and 3
+    time.sleep(1)                               await asyncio.sleep(1) socket.recv(), requests.get()
+    await reader.read(), an asynchronous client socket.getaddrinfo(): asks a name server    await
+    loop.getaddrinfo(): asks in a thread threading.Lock().acquire(), queue.get()     await
+    asyncio.Lock().acquire(), asyncio.Queue().get() file.read(): a disk is never "not ready"
+    await asyncio.to_thread(file.read) sum(range(10**9)): it computes              a thread, or for
+    pure Python a process: pages 2 and 3
 
 `async def` does not change that. It is `await` of something that is not ready that lets others run.
 """
@@ -62,7 +62,8 @@ async def main() -> None:
 
 asyncio.run(main())
 
-# Debug mode finds what blocks: `python3 -X dev 01_what_blocks.py` names each step over 100 ms on stderr.
+# Debug mode finds what blocks: `python3 -X dev 01_what_blocks.py` names each step over 100 ms on
+# stderr.
 #
 # Prints:
 #   time.sleep: nobody else ran, 100 ms

@@ -2,16 +2,16 @@
 
    Run it from the repository's root:   tcc -run examples/study/02_threads_and_the_gil.c
 
-   C has no lock around the whole program, as CPython has. So threads really compute at the same time, on as
-   many CPUs as there are, and really meet in your data: between any two instructions, and even inside one
-   that looks like one (x = x + 1 reads, adds, writes). Every access to what threads share needs a lock, an
-   atomic operation, or an owner: one thread that alone may touch it.
+   C has no lock around the whole program, as CPython has. So threads really compute at the same
+   time, on as many CPUs as there are, and really meet in your data: between any two instructions,
+   and even inside one that looks like one (x = x + 1 reads, adds, writes). Every access to what
+   threads share needs a lock, an atomic operation, or an owner: one thread that alone may touch it.
 
-   An event loop is such an owner. Callbacks and tasks of one loop never run at the same time and are never
-   interrupted by each other, so what they share needs no lock: only what has to stay as it is while a task
-   waits does (casync_lock). Other threads do not touch it. They post (casync_call_soon_threadsafe), and the
-   loop's thread does it for them; or they compute, and the task that awaits the result does the rest
-   (casync_run_in_executor). */
+   An event loop is such an owner. Callbacks and tasks of one loop never run at the same time and
+   are never interrupted by each other, so what they share needs no lock: only what has to stay as
+   it is while a task waits does (casync_lock). Other threads do not touch it. They post
+   (casync_call_soon_threadsafe), and the loop's thread does it for them; or they compute, and the
+   task that awaits the result does the rest (casync_run_in_executor). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -33,7 +33,8 @@ static int now_ms(void) {
 
 static void two_threads(thread_function function) {
     pthread_t a, b;
-    if (pthread_create(&a, NULL, function, NULL) != 0 || pthread_create(&b, NULL, function, NULL) != 0)
+    if (pthread_create(&a, NULL, function, NULL) != 0 ||
+        pthread_create(&b, NULL, function, NULL) != 0)
         abort();
     pthread_join(a, NULL);
     pthread_join(b, NULL);

@@ -2,21 +2,22 @@
 
 Run it from the repository's root:   python3 examples/study/02_threads_and_the_gil.py
 
-CPython has one lock, the global interpreter lock, that a thread must hold to run Python code. A thread gives
-it up when it waits (for a socket, a lock, a sleep), and otherwise every 5 ms (sys.getswitchinterval) if
-another wants it. So:
+CPython has one lock, the global interpreter lock, that a thread must hold to run Python code. A
+thread gives it up when it waits (for a socket, a lock, a sleep), and otherwise every 5 ms
+(sys.getswitchinterval) if another wants it. So:
 
-- threads wait at the same time, but compute one at a time: for pure Python they do not make sums faster;
-- a thread can lose the lock at almost any call and in any round of a loop, so between reading a variable and
-  writing it, too. What it writes then is made of an old value. The GIL keeps the interpreter's data whole,
-  not yours.
+- threads wait at the same time, but compute one at a time: for pure Python they do not make sums
+  faster;
+- a thread can lose the lock at almost any call and in any round of a loop, so between reading a
+  variable and writing it, too. What it writes then is made of an old value. The GIL keeps the
+  interpreter's data whole, not yours.
 
-An event loop has one thread. Tasks change places at `await` and nowhere else (`async for` and `async with`
-await, too), so between two awaits no lock is needed. Across an await the old danger is back: you can see it,
-though, because it says so.
+An event loop has one thread. Tasks change places at `await` and nowhere else (`async for` and
+`async with` await, too), so between two awaits no lock is needed. Across an await the old danger is
+back: you can see it, though, because it says so.
 
-(Python 3.13 can be built without the GIL, "free-threaded": then the first point falls, the second stays.
-Since 3.12 a process may hold several interpreters, each with a GIL of its own.)
+(Python 3.13 can be built without the GIL, "free-threaded": then the first point falls, the second
+stays. Since 3.12 a process may hold several interpreters, each with a GIL of its own.)
 """
 
 import asyncio

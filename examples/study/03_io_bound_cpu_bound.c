@@ -2,13 +2,15 @@
 
    Run it from the repository's root:   tcc -run examples/study/03_io_bound_cpu_bound.c
 
-   I/O-bound work waits for others: its time does not depend on your CPU, and any number of waits can go on
-   at once. For that a loop is enough, and it is cheaper than threads: a wait costs a struct (a casync_timer
-   has 64 bytes), where a thread costs a stack and a place in the kernel's scheduler.
-   CPU-bound work computes: as often at once as there are CPUs, and for that there must be threads.
+   I/O-bound work waits for others: its time does not depend on your CPU, and any number of waits
+   can go on at once. For that a loop is enough, and it is cheaper than threads: a wait costs a
+   struct (a casync_timer has 64 bytes), where a thread costs a stack and a place in the kernel's
+   scheduler. CPU-bound work computes: as often at once as there are CPUs, and for that there must
+   be threads.
 
-   casync_run_in_executor calls a function in a thread of a pool. A pool has so many threads and no more, so
-   that many wait or compute at once; this one has 8. (A loop's own has 4 more than there are CPUs, 32 at most.) */
+   casync_run_in_executor calls a function in a thread of a pool. A pool has so many threads and no
+   more, so that many wait or compute at once; this one has 8. (A loop's own has 4 more than there
+   are CPUs, 32 at most.) */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -74,7 +76,8 @@ static int with_tasks(casync_loop *loop, casync_coroutine work) {
 }
 
 static void report(casync_loop *loop, const char *name, int64_t start, int results) {
-    printf("%s: %d ms, %d results\n", name, (int)((casync_time(loop) - start) / CASYNC_MS(1)), results);
+    printf("%s: %d ms, %d results\n", name, (int)((casync_time(loop) - start) / CASYNC_MS(1)),
+           results);
 }
 
 static int64_t amain(casync_loop *loop, void *arg) {

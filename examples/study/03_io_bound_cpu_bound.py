@@ -2,13 +2,13 @@
 
 Run it from the repository's root:   python3 examples/study/03_io_bound_cpu_bound.py
 
-I/O-bound work waits for others: a network, a disk, a child process. Its time does not depend on your CPU,
-and any number of waits can go on at once. CPU-bound work computes: at once it can only be done as often as
-there are CPUs, and in Python code only in as many processes (page 2).
+I/O-bound work waits for others: a network, a disk, a child process. Its time does not depend on
+your CPU, and any number of waits can go on at once. CPU-bound work computes: at once it can only be
+done as often as there are CPUs, and in Python code only in as many processes (page 2).
 
-    work        threads                       tasks (asyncio)              processes
-    I/O-bound   at once; a stack each         at once; some 2 KiB each     at once; an interpreter each
-    CPU-bound   one at a time, by the GIL     one at a time, and the       at once, a CPU each
+    work        threads                       tasks (asyncio)              processes I/O-bound   at
+    once; a stack each         at once; some 2 KiB each     at once; an interpreter each CPU-bound
+    one at a time, by the GIL     one at a time, and the       at once, a CPU each
                                               loop stands still
 
 Modules in C may release the GIL while they compute (hashlib, zlib, numpy): then threads do help.

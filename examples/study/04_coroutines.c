@@ -2,19 +2,20 @@
 
    Run it from the repository's root:   tcc -run examples/study/04_coroutines.c
 
-   C has none. A C function keeps its variables and its place on the stack, and both are gone when it
-   returns. There are two ways out, and casync.h has both:
+   C has none. A C function keeps its variables and its place on the stack, and both are gone when
+   it returns. There are two ways out, and casync.h has both:
 
-   - stackless: keep the variables in a struct, and the place in it as a number. The function returns at
-     each stop; when it is called again a switch jumps to the place. Costs nothing but the struct, needs no
-     help from the machine, but a stop can only be in that function itself, and locals do not survive one.
-     Python's generators and coroutines are this, too: the struct is their frame.
-   - stackful: give each coroutine a stack of its own, and change the stack pointer to stop it. It may stop
-     anywhere, in any function that it calls, and keeps its locals. Costs a stack each, and some assembly.
-     (casync_generator is one that hands over a value at each stop.)
+   - stackless: keep the variables in a struct, and the place in it as a number. The function
+     returns at each stop; when it is called again a switch jumps to the place. Costs nothing but
+     the struct, needs no help from the machine, but a stop can only be in that function itself, and
+     locals do not survive one. Python's generators and coroutines are this, too: the struct is
+     their frame.
+   - stackful: give each coroutine a stack of its own, and change the stack pointer to stop it. It
+     may stop anywhere, in any function that it calls, and keeps its locals. Costs a stack each, and
+     some assembly. (casync_generator is one that hands over a value at each stop.)
 
-   Here is the first, by hand. `case` labels may stand inside of loops: the switch jumps right into them
-   (a trick that Tom Duff found in 1983). */
+   Here is the first, by hand. `case` labels may stand inside of loops: the switch jumps right into
+   them (a trick that Tom Duff found in 1983). */
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -40,17 +41,17 @@ static bool countdown_step(countdown *c) {
 }
 
 /* The same with the switch behind macros, and the line's number for the place. */
-#define BEGIN(line)                                                                                          \
-    switch (line) {                                                                                          \
+#define BEGIN(line)                                                                                \
+    switch (line) {                                                                                \
     case 0:
-#define YIELD(line, value)                                                                                   \
-    do {                                                                                                     \
-        (line) = __LINE__;                                                                                   \
-        return (value);                                                                                      \
-    case __LINE__:;                                                                                          \
+#define YIELD(line, value)                                                                         \
+    do {                                                                                           \
+        (line) = __LINE__;                                                                         \
+        return (value);                                                                            \
+    case __LINE__:;                                                                                \
     } while (0)
-#define END(value)                                                                                           \
-    }                                                                                                        \
+#define END(value)                                                                                 \
+    }                                                                                              \
     return (value)
 
 typedef struct average {

@@ -2,15 +2,17 @@
 
 Run it from the repository's root:   python3 examples/study/04_coroutines.py
 
-A function that can stop in the middle, keep its variables, and go on later is a coroutine. Python's are
-generators: they stop at each `yield` (PEP 255); who lets them go on may hand them something (PEP 342).
+A function that can stop in the middle, keep its variables, and go on later is a coroutine. Python's
+are generators: they stop at each `yield` (PEP 255); who lets them go on may hand them something
+(PEP 342).
 
 - next(g), or g.send(value): go on up to the next yield. `yield` gives the value that was sent.
-- g.throw(error): go on, with this error raised where it stopped. (Cancellation will be this: page 13.)
+- g.throw(error): go on, with this error raised where it stopped. (Cancellation will be this: page
+  13.)
 - `return value` ends it: whoever asked gets StopIteration(value).
 
-A few generators and a queue are all that a scheduler needs: whoever stopped goes to the end of the queue.
-Nobody is interrupted: each stops where it says so. That is cooperative multitasking.
+A few generators and a queue are all that a scheduler needs: whoever stopped goes to the end of the
+queue. Nobody is interrupted: each stops where it says so. That is cooperative multitasking.
 """
 
 from collections import deque

@@ -2,32 +2,32 @@
 
    Run it from the repository's root:   tcc -run examples/study/05_await.c
 
-   A step function (page 4) that calls another step function has to pass its stops on: as long as the inner
-   one says PENDING, the outer one says PENDING too, and when it is stepped again it steps the inner one. That
-   loop is what Python's `yield from` is, and so `await`.
+   A step function (page 4) that calls another step function has to pass its stops on: as long as
+   the inner one says PENDING, the outer one says PENDING too, and when it is stepped again it steps
+   the inner one. That loop is what Python's `yield from` is, and so `await`.
 
-   So the driver at the top only knows the outermost. Each step goes down the whole chain: with n levels it
-   costs n calls. (casync.h does it otherwise: what can be awaited is a future, and each task waits for one,
-   so a step begins where it stopped. Page 8.) */
+   So the driver at the top only knows the outermost. Each step goes down the whole chain: with n
+   levels it costs n calls. (casync.h does it otherwise: what can be awaited is a future, and each
+   task waits for one, so a step begins where it stopped. Page 8.) */
 #include <stdio.h>
 #include <string.h>
 
 enum { PENDING = -1, DONE = 0 };
 
-#define BEGIN(line)                                                                                          \
-    switch (line) {                                                                                          \
+#define BEGIN(line)                                                                                \
+    switch (line) {                                                                                \
     case 0:
 /* The step of the inner one, again and again, with a stop of our own in between. */
-#define AWAIT(line, inner_step)                                                                              \
-    do {                                                                                                     \
-        (line) = __LINE__;                                                                                   \
-        if (0) {                                                                                             \
-        case __LINE__:;                                                                                      \
-        }                                                                                                    \
-        if ((inner_step) == PENDING) return PENDING;                                                         \
+#define AWAIT(line, inner_step)                                                                    \
+    do {                                                                                           \
+        (line) = __LINE__;                                                                         \
+        if (0) {                                                                                   \
+        case __LINE__:;                                                                            \
+        }                                                                                          \
+        if ((inner_step) == PENDING) return PENDING;                                               \
     } while (0)
-#define END(line)                                                                                            \
-    }                                                                                                        \
+#define END(line)                                                                                  \
+    }                                                                                              \
     return DONE
 
 /* What goes between the bottom and the driver at the top: a question up, an answer down. */

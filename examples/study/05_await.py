@@ -2,14 +2,15 @@
 
 Run it from the repository's root:   python3 examples/study/05_await.py
 
-A generator that calls a generator has to pass everything through: what the inner yields goes up to whoever
-drives the outer, what is sent goes down, and the inner's return value is the outer's to use. `yield from`
-does all of that (PEP 380). `await` is the same instruction with two differences (PEP 492): it stands only in
-`async def`, and it takes only awaitables, so that a forgotten await or a list in its place is found.
+A generator that calls a generator has to pass everything through: what the inner yields goes up to
+whoever drives the outer, what is sent goes down, and the inner's return value is the outer's to
+use. `yield from` does all of that (PEP 380). `await` is the same instruction with two differences
+(PEP 492): it stands only in `async def`, and it takes only awaitables, so that a forgotten await or
+a list in its place is found.
 
-So a chain of awaits, however deep, is one pipe: at the bottom something yields, at the top a driver gets what
-was yielded and sends the answer down. Between them nobody is called for it but the interpreter itself.
-The driver here is a short loop. asyncio's is Task.step: page 8.
+So a chain of awaits, however deep, is one pipe: at the bottom something yields, at the top a driver
+gets what was yielded and sends the answer down. Between them nobody is called for it but the
+interpreter itself. The driver here is a short loop. asyncio's is Task.step: page 8.
 """
 
 import inspect
@@ -50,7 +51,9 @@ def talk_mixed() -> Generator[str, str, str]:
     return (yield from talk())
 
 
-def drive(coroutine: Generator[str, str, str] | Coroutine[str, str, str], answers: list[str]) -> str:
+def drive(
+    coroutine: Generator[str, str, str] | Coroutine[str, str, str], answers: list[str]
+) -> str:
     answer = None
     while True:
         try:

@@ -2,10 +2,11 @@
 
    Run it from the repository's root:   tcc -run examples/study/06_loop.c
 
-   Each turn: wait, if there is nothing to do, until a descriptor is ready or the earliest timer is due; queue
-   the callbacks of the descriptors that are ready, then those of the timers that are due; run the queue as it
-   stands. What these callbacks queue waits for the next turn, so that a callback which queues itself for ever
-   starves neither descriptors nor timers. This order is asyncio's, and casync's. */
+   Each turn: wait, if there is nothing to do, until a descriptor is ready or the earliest timer is
+   due; queue the callbacks of the descriptors that are ready, then those of the timers that are
+   due; run the queue as it stands. What these callbacks queue waits for the next turn, so that a
+   callback which queues itself for ever starves neither descriptors nor timers. This order is
+   asyncio's, and casync's. */
 #define _POSIX_C_SOURCE 200809L
 #include <poll.h>
 #include <stdbool.h>
@@ -65,7 +66,8 @@ static void add_reader(int fd, callback call) {
 static int timeout(void) {
     int64_t left;
     if (loop.first != loop.end || loop.stopping) return 0; /* look, do not wait */
-    if (loop.timer_count == 0) return -1;                  /* for ever: only a descriptor can bring news */
+    /* for ever: only a descriptor can bring news */
+    if (loop.timer_count == 0) return -1;
     left = loop.timers[0].when - now_ms();
     return left > 0 ? (int)left : 0;
 }

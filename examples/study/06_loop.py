@@ -2,10 +2,11 @@
 
 Run it from the repository's root:   python3 examples/study/06_loop.py
 
-Each turn: wait, if there is nothing to do, until a socket is ready or the earliest timer is due; queue the
-callbacks of the sockets that are ready, then those of the timers that are due; run the queue as it stands.
-What these callbacks queue waits for the next turn, so that a callback which queues itself for ever starves
-neither sockets nor timers. This order is asyncio's, and casync's: the program runs on asyncio's loop, too.
+Each turn: wait, if there is nothing to do, until a socket is ready or the earliest timer is due;
+queue the callbacks of the sockets that are ready, then those of the timers that are due; run the
+queue as it stands. What these callbacks queue waits for the next turn, so that a callback which
+queues itself for ever starves neither sockets nor timers. This order is asyncio's, and casync's:
+the program runs on asyncio's loop, too.
 """
 
 import asyncio

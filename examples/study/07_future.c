@@ -2,14 +2,16 @@
 
    Run it from the repository's root:   tcc -run examples/study/07_future.c
 
-   Who has the result calls casync_future_set_result; who wants it adds a callback, or is a task that awaits
-   it. It is done once and for ever, with a value (>= 0), an error (< 0) or by being cancelled.
+   Who has the result calls casync_future_set_result; who wants it adds a callback, or is a task
+   that awaits it. It is done once and for ever, with a value (>= 0), an error (< 0) or by being
+   cancelled.
 
-   - The callbacks go through the ready queue. set_result calls nobody: whoever calls it cannot be surprised
-     by code that runs inside the call, and a chain of futures does not grow the stack.
+   - The callbacks go through the ready queue. set_result calls nobody: whoever calls it cannot be
+     surprised by code that runs inside the call, and a chain of futures does not grow the stack.
    - The struct is yours: no allocation, no reference counts. So you say when its use ends:
      casync_future_close, before its memory is used for something else.
-   - An error that nobody asked for is told to the loop's exception handler when the future is closed.
+   - An error that nobody asked for is told to the loop's exception handler when the future is
+     closed.
 
    tiny.c builds one from nothing. */
 #define CASYNC_IMPLEMENTATION
@@ -39,7 +41,8 @@ static void tell(void *arg) {
 
 static void wait_for(waiter *w) { casync_future_add_done_callback(w->future, &w->job, tell, w); }
 
-/* A task waits in the middle of a function; what tell() and its job do for callbacks, its step does (page 8). */
+/* A task waits in the middle of a function; what tell() and its job do for callbacks, its step does
+   (page 8). */
 static int64_t await_it(casync_loop *running, void *arg) {
     int64_t result = casync_await((casync_future *)arg);
     (void)running;

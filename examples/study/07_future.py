@@ -2,13 +2,16 @@
 
 Run it from the repository's root:   python3 examples/study/07_future.py
 
-It is the joint between the two worlds: callbacks make it done (set_result), coroutines await it. It is done
-once and for ever, with a result or an error; it may be asked any number of times, by any number of tasks.
+It is the joint between the two worlds: callbacks make it done (set_result), coroutines await it. It
+is done once and for ever, with a result or an error; it may be asked any number of times, by any
+number of tasks.
 
-Here is one, on asyncio's real loop, and awaited by asyncio's real tasks. Two things are worth a look:
-- its callbacks go through the ready queue. set_result calls nobody: whoever calls it cannot be surprised by
-  code that runs inside the call, and a chain of futures does not grow the stack;
-- __await__ yields the future itself, up to the task (page 5), whose step asks to be called back (page 8).
+Here is one, on asyncio's real loop, and awaited by asyncio's real tasks. Two things are worth a
+look:
+- its callbacks go through the ready queue. set_result calls nobody: whoever calls it cannot be
+  surprised by code that runs inside the call, and a chain of futures does not grow the stack;
+- __await__ yields the future itself, up to the task (page 5), whose step asks to be called back
+  (page 8).
 """
 
 import asyncio
@@ -17,7 +20,9 @@ from typing import Any
 
 
 class Future:
-    _asyncio_future_blocking = False  # how asyncio's Task recognises a future, and that it was awaited
+    _asyncio_future_blocking = (
+        False  # how asyncio's Task recognises a future, and that it was awaited
+    )
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()

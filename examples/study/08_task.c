@@ -2,13 +2,14 @@
 
    Run it from the repository's root:   tcc -run examples/study/08_task.c
 
-   A task is a function, called a step, that the loop calls like any other callback. It runs up to its next
-   wait. There it has a future, and asks this future to call the step again. So nobody waits: the struct lies
-   still until a callback picks it up.
+   A task is a function, called a step, that the loop calls like any other callback. It runs up to
+   its next wait. There it has a future, and asks this future to call the step again. So nobody
+   waits: the struct lies still until a callback picks it up.
 
-   The same coroutine three times: by hand, its place a number (page 4) and its callback a job in the struct;
-   as casync's stackless task, which is that struct and that switch made once and for all; and as a stackful
-   task, an ordinary function with a stack of its own. There a step is: go over to that stack. */
+   The same coroutine three times: by hand, its place a number (page 4) and its callback a job in
+   the struct; as casync's stackless task, which is that struct and that switch made once and for
+   all; and as a stackful task, an ordinary function with a stack of its own. There a step is: go
+   over to that stack. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>

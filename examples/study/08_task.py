@@ -2,12 +2,13 @@
 
 Run it from the repository's root:   python3 examples/study/08_task.py
 
-A task is a function, called `step` here, that the loop calls like any other callback. It runs the coroutine
-up to its next await. Out comes the future that is awaited, and the task asks this future to call step again.
-So nobody waits: the coroutine lies still until a callback picks it up.
+A task is a function, called `step` here, that the loop calls like any other callback. It runs the
+coroutine up to its next await. Out comes the future that is awaited, and the task asks this future
+to call step again. So nobody waits: the coroutine lies still until a callback picks it up.
 
-This one works on asyncio's loop and asyncio's futures. It cannot be cancelled, and is no future itself:
-tiny.py adds both. asyncio's own adds to that eagerness, names, context variables and good error messages.
+This one works on asyncio's loop and asyncio's futures. It cannot be cancelled, and is no future
+itself: tiny.py adds both. asyncio's own adds to that eagerness, names, context variables and good
+error messages.
 """
 
 import asyncio

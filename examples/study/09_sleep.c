@@ -2,16 +2,17 @@
 
    Run it from the repository's root:   tcc -run examples/study/09_sleep.c
 
-   Nothing sleeps. A task awaits a future, and the loop has a timer that makes it done. Any number of sleepers
-   cost one timer each; the thread waits once, for the earliest.
+   Nothing sleeps. A task awaits a future, and the loop has a timer that makes it done. Any number
+   of sleepers cost one timer each; the thread waits once, for the earliest.
 
-   - A sleep is at least as long as asked for, never shorter; how much longer depends on what else is to do.
+   - A sleep is at least as long as asked for, never shorter; how much longer depends on what else
+     is to do.
    - Equal deadlines come in the order in which they were asked for.
    - A sleep of 0 is a turn for the others.
    - Who is cancelled in its sleep leaves no timer behind.
 
-   Below, `our_sleep` is made of these two, and does what casync_sleep does. The clock is virtual: it jumps, so
-   the times are exact and the program takes none (page 12). */
+   Below, `our_sleep` is made of these two, and does what casync_sleep does. The clock is virtual:
+   it jumps, so the times are exact and the program takes none (page 12). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -67,7 +68,8 @@ static void many_sleepers(casync_loop *loop, sleep_function sleep) {
     casync_task *tasks[3], *dream;
     int i;
     for (i = 0; i < 3; i++) tasks[i] = casync_spawn(loop, run_sleeper, &sleepers[i]);
-    for (i = 0; i < 3; i++) casync_ignore(casync_join(tasks[i])); /* each says itself how it ended */
+    /* each says itself how it ended */
+    for (i = 0; i < 3; i++) casync_ignore(casync_join(tasks[i]));
     dream = casync_spawn(loop, run_sleeper, &dreamer);
     casync_ignore(casync_sleep(0)); /* it begins */
     casync_task_cancel(dream);

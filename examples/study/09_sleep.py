@@ -2,11 +2,13 @@
 
 Run it from the repository's root:   python3 examples/study/09_sleep.py
 
-Nothing sleeps. The task awaits a future, and the loop has a timer that makes the future done. Any number of
-sleepers cost one entry each in the timers' heap; the thread waits once, for the earliest.
+Nothing sleeps. The task awaits a future, and the loop has a timer that makes the future done. Any
+number of sleepers cost one entry each in the timers' heap; the thread waits once, for the earliest.
 
-- sleep(0) is only a turn for the others: there is no timer in it, its yield goes straight to the task.
-- A sleep is at least as long as asked for, but how much longer depends on what else the loop has to do.
+- sleep(0) is only a turn for the others: there is no timer in it, its yield goes straight to the
+  task.
+- A sleep is at least as long as asked for, but how much longer depends on what else the loop has to
+  do.
 - Whoever is cancelled in its sleep leaves no timer behind: that is what the `finally` is for.
 """
 

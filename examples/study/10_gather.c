@@ -2,17 +2,18 @@
 
    Run it from the repository's root:   tcc -run examples/study/10_gather.c
 
-   It asks each future to call back and counts them down. When the last is done its own future is done, too.
-   So it takes as long as the slowest. The results stand in the futures, in the order in which you have them,
-   whoever ended first.
+   It asks each future to call back and counts them down. When the last is done its own future is
+   done, too. So it takes as long as the slowest. The results stand in the futures, in the order in
+   which you have them, whoever ended first.
 
-   The first error is passed on at once, and the others just go on: nobody waits for them any more. That is
-   asyncio's choice; a task group ends them (page 15).
+   The first error is passed on at once, and the others just go on: nobody waits for them any more.
+   That is asyncio's choice; a task group ends them (page 15).
 
-   `our_gather` is made of a future and a counter. casync_gather does the same (and who cancels it cancels all
-   that it waits for); its struct is yours, too: an array of casync_waiter, much as poll(2) has its array of
-   struct pollfd. With such an array one may also wait for the first that is done (casync_wait,
-   casync_select), or get one after the other (casync_as_completed, casync_completion_next). */
+   `our_gather` is made of a future and a counter. casync_gather does the same (and who cancels it
+   cancels all that it waits for); its struct is yours, too: an array of casync_waiter, much as
+   poll(2) has its array of struct pollfd. With such an array one may also wait for the first that
+   is done (casync_wait, casync_select), or get one after the other (casync_as_completed,
+   casync_completion_next). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -30,10 +31,12 @@ static void one_is_done(void *arg) {
     int i;
     g->left--;
     for (i = 0; i < g->count; i++) {
-        if (!casync_future_done(g->futures[i]) || casync_future_result(g->futures[i]) >= 0) continue;
+        if (!casync_future_done(g->futures[i]) || casync_future_result(g->futures[i]) >= 0)
+            continue;
         casync_future_set_result(&g->future, casync_future_result(g->futures[i]), NULL);
     }
-    if (g->left == 0) casync_future_set_result(&g->future, 0, NULL); /* no effect if there was an error */
+    /* no effect if there was an error */
+    if (g->left == 0) casync_future_set_result(&g->future, 0, NULL);
 }
 
 static int64_t our_gather(casync_loop *loop, casync_future **futures, int count) {
@@ -45,9 +48,11 @@ static int64_t our_gather(casync_loop *loop, casync_future **futures, int count)
     g.futures = futures;
     g.count = g.left = count;
     casync_future_init(loop, &g.future);
-    for (i = 0; i < count; i++) casync_future_add_done_callback(futures[i], &jobs[i], one_is_done, &g);
+    for (i = 0; i < count; i++)
+        casync_future_add_done_callback(futures[i], &jobs[i], one_is_done, &g);
     result = casync_await(&g.future);
-    for (i = 0; i < count; i++) casync_job_cancel(&jobs[i]); /* after an error: g goes, so nobody may call */
+    /* after an error: g goes, so nobody may call */
+    for (i = 0; i < count; i++) casync_job_cancel(&jobs[i]);
     casync_future_close(&g.future);
     return result;
 }
@@ -87,7 +92,8 @@ static void show(casync_loop *loop, int64_t (*gather)(casync_loop *, casync_futu
     futures[0] = &tasks[0]->future; /* a task is a future */
     futures[1] = &tasks[1]->future;
     result = gather(loop, futures, 2);
-    printf("  gather: %d, results: %d %d\n", (int)result, (int)futures[0]->result, (int)futures[1]->result);
+    printf("  gather: %d, results: %d %d\n", (int)result, (int)futures[0]->result,
+           (int)futures[1]->result);
     casync_task_release(tasks[0]);
     casync_task_release(tasks[1]);
 

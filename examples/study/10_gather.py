@@ -2,12 +2,13 @@
 
 Run it from the repository's root:   python3 examples/study/10_gather.py
 
-It starts a task for each coroutine and counts them down. When the last is done the future it gave is done,
-too. So it takes as long as the slowest, and the results have the order of the arguments, whoever ended first.
+It starts a task for each coroutine and counts them down. When the last is done the future it gave
+is done, too. So it takes as long as the slowest, and the results have the order of the arguments,
+whoever ended first.
 
-The first error is passed on at once, and the other tasks just go on: nobody waits for them any more. That
-is asyncio's choice; a task group ends them (page 15). With return_exceptions=True errors count as results.
-What this one lacks: who cancels asyncio's gather cancels its tasks, too.
+The first error is passed on at once, and the other tasks just go on: nobody waits for them any
+more. That is asyncio's choice; a task group ends them (page 15). With return_exceptions=True errors
+count as results. What this one lacks: who cancels asyncio's gather cancels its tasks, too.
 """
 
 import asyncio
@@ -69,7 +70,10 @@ async def main() -> None:
             print("  error:", error)
         error_was_seen.set()
         print(" ", await other)
-    print("errors as results:", await asyncio.gather(fetch("fast", 0.01), fail(), return_exceptions=True))
+    print(
+        "errors as results:",
+        await asyncio.gather(fetch("fast", 0.01), fail(), return_exceptions=True),
+    )
 
 
 asyncio.run(main())

@@ -2,18 +2,19 @@
 
    Run it from the repository's root:   tcc -run examples/study/11_sockets.c
 
-   A descriptor can be told not to block (O_NONBLOCK). Then a call that would have to wait returns EAGAIN
-   instead, and one needs to know when to try again. That is what poll(2) and epoll(7) are for: they are
-   given any number of descriptors and wait until at least one is ready. poll is given the list at each call;
-   epoll keeps it in the kernel, so that a call costs what is ready, not what is watched.
+   A descriptor can be told not to block (O_NONBLOCK). Then a call that would have to wait returns
+   EAGAIN instead, and one needs to know when to try again. That is what poll(2) and epoll(7) are
+   for: they are given any number of descriptors and wait until at least one is ready. poll is given
+   the list at each call; epoll keeps it in the kernel, so that a call costs what is ready, not what
+   is watched.
 
-   "Ready" means: a read would not wait. There may be one byte only, or the end of the stream (0), or an
-   error. If you do not read it all, it is ready again in the next turn ("level-triggered"). In rare cases
-   what was ready is so no more when you read (select(2), "BUGS"; or another process was faster): servers
-   set O_NONBLOCK all the same. The short ones below do not.
+   "Ready" means: a read would not wait. There may be one byte only, or the end of the stream (0),
+   or an error. If you do not read it all, it is ready again in the next turn ("level-triggered").
+   In rare cases what was ready is so no more when you read (select(2), "BUGS"; or another process
+   was faster): servers set O_NONBLOCK all the same. The short ones below do not.
 
-   Three floors: the system calls; casync_add_reader, by which the loop does the waiting; and streams, which
-   read and write by themselves and tell a protocol. */
+   Three floors: the system calls; casync_add_reader, by which the loop does the waiting; and
+   streams, which read and write by themselves and tell a protocol. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -100,7 +101,8 @@ int main(void) {
     for (i = 0; i < 4; i++)
         if (socketpair(AF_UNIX, SOCK_STREAM, 0, pairs[i]) < 0) return 1;
 
-    if (recv(pairs[0][0], &byte, 1, MSG_DONTWAIT) < 0) printf("nothing to read yet: %s\n", strerror(errno));
+    if (recv(pairs[0][0], &byte, 1, MSG_DONTWAIT) < 0)
+        printf("nothing to read yet: %s\n", strerror(errno));
     ask(pairs[0][0], "poll, first client");
     ask(pairs[1][0], "poll, second client");
     for (i = 0; i < 2; i++) clients[i] = (struct pollfd){pairs[i][1], POLLIN, 0};

@@ -2,17 +2,18 @@
 
 Run it from the repository's root:   python3 examples/study/11_sockets.py
 
-A socket can be told not to block. Then a call that would have to wait raises BlockingIOError (EAGAIN)
-instead, and one needs to know when to try again. That is the selector's work: it is given any number of
-sockets and waits until at least one is ready. select(2) and poll(2) are given the list at each call; epoll(7)
-keeps it in the kernel, so that a call costs what is ready, not what is watched.
+A socket can be told not to block. Then a call that would have to wait raises BlockingIOError
+(EAGAIN) instead, and one needs to know when to try again. That is the selector's work: it is given
+any number of sockets and waits until at least one is ready. select(2) and poll(2) are given the
+list at each call; epoll(7) keeps it in the kernel, so that a call costs what is ready, not what is
+watched.
 
-"Ready" means: a read would not wait. There may be one byte only, or the end of the stream (b""), or an error.
-In rare cases what was ready is so no more when you read (select(2), "BUGS"; or another process was faster):
-so the sockets do not block either way.
+"Ready" means: a read would not wait. There may be one byte only, or the end of the stream (b""), or
+an error. In rare cases what was ready is so no more when you read (select(2), "BUGS"; or another
+process was faster): so the sockets do not block either way.
 
-This is a server with any number of clients in one thread, without any framework. It lacks what page 14 is
-about: it believes that send() takes everything.
+This is a server with any number of clients in one thread, without any framework. It lacks what page
+14 is about: it believes that send() takes everything.
 """
 
 import asyncio
@@ -41,7 +42,10 @@ def serve(selector: selectors.BaseSelector, listener: socket.socket, clients: in
 
 
 def by_selector() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as selector:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        selectors.DefaultSelector() as selector,
+    ):
         clients = [socket.create_connection(listener.getsockname()) for _ in range(2)]
         clients[0].setblocking(False)
         try:

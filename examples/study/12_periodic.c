@@ -4,16 +4,18 @@
 
    Two things go wrong with periodic work:
 
-   - Drift. "Work, then wait 20 ms" takes 20 ms and the work's time a round. Wait until start + n * period
-     instead: then the time that the work takes is not added up. A repeating casync_timer does that.
+   - Drift. "Work, then wait 20 ms" takes 20 ms and the work's time a round. Wait until start + n *
+     period instead: then the time that the work takes is not added up. A repeating casync_timer
+     does that.
    - A period that is missed altogether: skip it. Catching up makes a late program later still.
 
-   And one with background work as such: it must not keep the program alive. casync_run_until_idle runs until
-   nothing is left to wait for; a timer that is not referenced does not count (casync_timer_ref). casync_run
-   ends with its main task, and cancels what that leaves behind.
+   And one with background work as such: it must not keep the program alive. casync_run_until_idle
+   runs until nothing is left to wait for; a timer that is not referenced does not count
+   (casync_timer_ref). casync_run ends with its main task, and cancels what that leaves behind.
 
-   The clock of this loop is virtual: it jumps to the next deadline instead of waiting for it. So the program
-   takes no time, and its times are exact. Tests of whatever has to do with time should run like this. */
+   The clock of this loop is virtual: it jumps to the next deadline instead of waiting for it. So
+   the program takes no time, and its times are exact. Tests of whatever has to do with time should
+   run like this. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -51,7 +53,8 @@ static void the_last_work(void *arg) {
     printf("the program's own work is done: at %d\n", now());
 }
 
-/* The same as a task. It is told of its end, and nobody but itself knows of its errors: it reports them. */
+/* The same as a task. It is told of its end, and nobody but itself knows of its errors: it reports
+   them. */
 static int64_t periodic_task(casync_loop *running, void *arg) {
     int64_t start = casync_time(running), result = 0;
     (void)arg;
@@ -95,8 +98,8 @@ int main(void) {
     return casync_run_with(&desc, amain, NULL) < 0;
 }
 
-/* At 40 the repeating timer's work takes 45. So the call for 60 comes at 85, that for 80 is skipped, and at
-   100 all is as it would have been.
+/* At 40 the repeating timer's work takes 45. So the call for 60 comes at 85, that for 80 is
+   skipped, and at 100 all is as it would have been.
 
    Prints:
      sleep in between: at 20

@@ -2,14 +2,15 @@
 
 Run it from the repository's root:   python3 examples/study/12_periodic.py
 
-A background task is one that nobody awaits: it runs beside the others for as long as the program does, or
-until it is cancelled. Three things go wrong with them:
+A background task is one that nobody awaits: it runs beside the others for as long as the program
+does, or until it is cancelled. Three things go wrong with them:
 
-- Drift. `while True: work(); await sleep(1)` takes one second and the work's time a round. Sleep until
-  start + n * period instead: then the time that the work takes is not added up.
+- Drift. `while True: work(); await sleep(1)` takes one second and the work's time a round. Sleep
+  until start + n * period instead: then the time that the work takes is not added up.
 - A period that is missed altogether: skip it. Catching up makes a late loop later still.
-- Errors. Nobody awaits the task, so nobody sees its error, until the task is collected as garbage. Keep the
-  task (the loop itself holds it only weakly), and look at its result when you cancel it, or report inside.
+- Errors. Nobody awaits the task, so nobody sees its error, until the task is collected as garbage.
+  Keep the task (the loop itself holds it only weakly), and look at its result when you cancel it,
+  or report inside.
 """
 
 import asyncio
@@ -30,7 +31,9 @@ async def every(period: float, work: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
     start, n = loop.time(), 0
     while True:
-        n = max(n + 1, math.ceil((loop.time() - start) / period))  # later than n + 1: periods were missed
+        n = max(
+            n + 1, math.ceil((loop.time() - start) / period)
+        )  # later than n + 1: periods were missed
         await asyncio.sleep(start + n * period - loop.time())
         work()
         await asyncio.sleep(WORK)

@@ -2,21 +2,23 @@
 
    Run it from the repository's root:   tcc -run examples/study/13_cancellation.c
 
-   A thread cannot be stopped from outside in a way that is safe: it may hold a lock, or be half through
-   (pthread_cancel has its own page of warnings). What waits in a loop can: it is only in some list.
+   A thread cannot be stopped from outside in a way that is safe: it may hold a lock, or be half
+   through (pthread_cancel has its own page of warnings). What waits in a loop can: it is only in
+   some list.
 
-   - jobs, timers, watchers, signals: cancel or stop takes them out of the list. No call follows; their memory
-     is yours at once.
-   - operations: casync_future_cancel. Who waits for them gets -ECANCELED, and their buffer is yours at once:
-     what would have been read stays where it is, for the next read.
-   - tasks: casync_task_cancel is a request. The await in which the task stands, or its next one, returns
-     -ECANCELED, once. The task cleans up, which may take awaits, and returns. Await it to know that it has.
-     Who does not look at what a wait returns swallows the request, and cannot be cancelled. So gcc and clang
-     warn of a result that nobody looks at; casync_ignore says that it is meant.
-   - the request goes down the chain of awaits to what really waits; casync_shield keeps it from going
-     further down. A timeout is a timer that cancels: casync_wait_for, casync_timeout_begin.
-   - what a thread has begun goes on: one can only stop waiting for it. casync_run_in_executor takes a
-     function, `discard`, that frees what it brings when nobody waits any more. */
+   - jobs, timers, watchers, signals: cancel or stop takes them out of the list. No call follows;
+     their memory is yours at once.
+   - operations: casync_future_cancel. Who waits for them gets -ECANCELED, and their buffer is yours
+     at once: what would have been read stays where it is, for the next read.
+   - tasks: casync_task_cancel is a request. The await in which the task stands, or its next one,
+     returns -ECANCELED, once. The task cleans up, which may take awaits, and returns. Await it to
+     know that it has. Who does not look at what a wait returns swallows the request, and cannot be
+     cancelled. So gcc and clang warn of a result that nobody looks at; casync_ignore says that it
+     is meant.
+   - the request goes down the chain of awaits to what really waits; casync_shield keeps it from
+     going further down. A timeout is a timer that cancels: casync_wait_for, casync_timeout_begin.
+   - what a thread has begun goes on: one can only stop waiting for it. casync_run_in_executor takes
+     a function, `discard`, that frees what it brings when nobody waits any more. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -62,7 +64,9 @@ static int64_t worker(casync_loop *loop, void *arg) {
     return result;
 }
 
-static int64_t outer(casync_loop *loop, void *arg) { return casync_join(casync_spawn(loop, worker, arg)); }
+static int64_t outer(casync_loop *loop, void *arg) {
+    return casync_join(casync_spawn(loop, worker, arg));
+}
 
 static int64_t stubborn(casync_loop *loop, void *arg) {
     (void)loop;

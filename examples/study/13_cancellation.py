@@ -2,16 +2,19 @@
 
 Run it from the repository's root:   python3 examples/study/13_cancellation.py
 
-A thread cannot be stopped from outside in a way that is safe: it may hold a lock, or be half through. A task
-stands at an await whenever others run, so there it can be told: task.cancel() makes that await raise
-CancelledError. The task then unwinds like from any error, through its `finally` and `async with`.
+A thread cannot be stopped from outside in a way that is safe: it may hold a lock, or be half
+through. A task stands at an await whenever others run, so there it can be told: task.cancel() makes
+that await raise CancelledError. The task then unwinds like from any error, through its `finally`
+and `async with`.
 
-- cancel() is a request. It takes effect when the task's step runs next; await the task to know it has ended.
-- Clean up in `finally`. Who catches CancelledError should raise it again, for the canceller relies on it.
-  It is a BaseException, so `except Exception` lets it pass.
-- What a task awaits is cancelled with it: the request goes down the chain of awaits to what really waits.
-  shield() keeps it from going further down.
-- A timeout is a timer that cancels, and turns the CancelledError into a TimeoutError: wait_for, timeout.
+- cancel() is a request. It takes effect when the task's step runs next; await the task to know it
+  has ended.
+- Clean up in `finally`. Who catches CancelledError should raise it again, for the canceller relies
+  on it. It is a BaseException, so `except Exception` lets it pass.
+- What a task awaits is cancelled with it: the request goes down the chain of awaits to what really
+  waits. shield() keeps it from going further down.
+- A timeout is a timer that cancels, and turns the CancelledError into a TimeoutError: wait_for,
+  timeout.
 - A thread that was started with to_thread goes on: only its awaiting ends.
 """
 

@@ -2,16 +2,17 @@
 
    Run it from the repository's root:   tcc -run examples/study/14_back_pressure.c
 
-   Whoever produces faster than somebody else consumes fills a buffer in between, and if nobody says stop, this
-   buffer is all of your memory. Blocking programs have back-pressure for nothing: a full socket makes write(2)
-   wait. casync_write never waits, it queues. So the writer has to listen:
+   Whoever produces faster than somebody else consumes fills a buffer in between, and if nobody says
+   stop, this buffer is all of your memory. Blocking programs have back-pressure for nothing: a full
+   socket makes write(2) wait. casync_write never waits, it queues. So the writer has to listen:
 
-   - protocols: pause_writing comes when more than the high-water mark is queued (64 KiB), resume_writing when
-     it has sunk to the low-water mark. Who relays pauses the other side's reading in between.
-   - tasks: casync_drain after each write: it returns at once below the mark. casync_write_all is both, and
-     waits until nothing is queued.
-   - readers: casync_pause_reading holds up the other side, through both kernels' buffers. A task that does
-     not call casync_read does the same.
+   - protocols: pause_writing comes when more than the high-water mark is queued (64 KiB),
+     resume_writing when it has sunk to the low-water mark. Who relays pauses the other side's
+     reading in between.
+   - tasks: casync_drain after each write: it returns at once below the mark. casync_write_all is
+     both, and waits until nothing is queued.
+   - readers: casync_pause_reading holds up the other side, through both kernels' buffers. A task
+     that does not call casync_read does the same.
    - between tasks: a casync_queue with a maxsize, whose put waits while it is full.
    - threads: a casync_pool with a queue_limit, which refuses more (-ENOBUFS). */
 #define CASYNC_IMPLEMENTATION
@@ -70,8 +71,10 @@ static void transfer(const char *name, bool listen) {
     fill();
     casync_run_until_idle(&loop);
     printf("%s: %d bytes arrived\n", name, (int)arrived);
-    printf("  queued was at most a chunk above the mark: %s\n", most <= HIGH_WATER + CHUNK ? "yes" : "no");
-    printf("  queued was nearly everything: %s\n", most > (size_t)CHUNK * CHUNKS / 10 * 8 ? "yes" : "no");
+    printf("  queued was at most a chunk above the mark: %s\n",
+           most <= HIGH_WATER + CHUNK ? "yes" : "no");
+    printf("  queued was nearly everything: %s\n",
+           most > (size_t)CHUNK * CHUNKS / 10 * 8 ? "yes" : "no");
     printf("  paused %s\n", pauses == 0 ? "never" : pauses == 1 ? "once" : "many times");
 }
 
@@ -97,7 +100,8 @@ static void transfer_by_task(void) {
     if (casync_spawn_detached(&loop, writing_task, NULL) < 0) abort();
     casync_run_until_idle(&loop);
     printf("a task that drains: %d bytes arrived\n", (int)arrived);
-    printf("  queued was at most a chunk above the mark: %s\n", most <= HIGH_WATER + CHUNK ? "yes" : "no");
+    printf("  queued was at most a chunk above the mark: %s\n",
+           most <= HIGH_WATER + CHUNK ? "yes" : "no");
 }
 
 /* A reader that has had enough for now. */
@@ -170,7 +174,8 @@ int main(void) {
     return casync_loop_close(&loop) < 0;
 }
 
-/* In the end "put 2" is late: its item went in when 0 was got, its producer says so in the turn after.
+/* In the end "put 2" is late: its item went in when 0 was got, its producer says so in the turn
+   after.
 
    Prints:
      who does not listen: 10000000 bytes arrived

@@ -2,12 +2,13 @@
 
 Run it from the repository's root:   python3 examples/study/14_back_pressure.py
 
-Whoever produces faster than somebody else consumes fills a buffer in between, and if nobody says stop, this
-buffer is all of your memory. Blocking programs have back-pressure for nothing: a full socket makes send()
-wait. In asyncio write() never waits, it queues. So the writer has to ask:
+Whoever produces faster than somebody else consumes fills a buffer in between, and if nobody says
+stop, this buffer is all of your memory. Blocking programs have back-pressure for nothing: a full
+socket makes send() wait. In asyncio write() never waits, it queues. So the writer has to ask:
 
-- streams: `await writer.drain()` after each write. It returns at once while less than the high-water mark is
-  queued (64 KiB), and else waits until the other side has read so much that the low-water mark is reached.
+- streams: `await writer.drain()` after each write. It returns at once while less than the
+  high-water mark is queued (64 KiB), and else waits until the other side has read so much that the
+  low-water mark is reached.
 - protocols: pause_writing() and resume_writing() are called at the two marks.
 - readers: a reader that does not read holds up the other side, through both kernels' buffers.
 - between tasks: a Queue with a maxsize, whose put() waits while it is full.

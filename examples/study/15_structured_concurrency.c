@@ -2,22 +2,24 @@
 
    Run it from the repository's root:   tcc -run examples/study/15_structured_concurrency.c
 
-   casync_spawn is like goto: it starts something that goes on after the function that started it has returned.
-   Who waits for it? Who sees its error? Who ends it if the rest fails? When may the memory that it uses go? A
-   task group ties the tasks to a block of code:
+   casync_spawn is like goto: it starts something that goes on after the function that started it
+   has returned. Who waits for it? Who sees its error? Who ends it if the rest fails? When may the
+   memory that it uses go? A task group ties the tasks to a block of code:
 
        casync_task_group_begin(&group);
        casync_task_group_spawn(&group, one, arg);
        casync_task_group_spawn(&group, two, arg);
        result = casync_task_group_end(&group, 0);      here all of them have ended
 
-   - `end` waits for the last of them. No task outlives it, so what they use may be on the block's own stack,
-     and go after it. In C that is not tidiness: it is what keeps a task out of memory that is gone.
-   - If a task fails, the others and the block's own waits are cancelled; `end` awaits them, and returns that
-     first error.
+   - `end` waits for the last of them. No task outlives it, so what they use may be on the block's
+     own stack, and go after it. In C that is not tidiness: it is what keeps a task out of memory
+     that is gone.
+   - If a task fails, the others and the block's own waits are cancelled; `end` awaits them, and
+     returns that first error.
    - If the block itself fails, or is cancelled, so are its tasks.
 
-   So a function that uses a group inside is, from outside, an ordinary function: it returns a result. */
+   So a function that uses a group inside is, from outside, an ordinary function: it returns a
+   result. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>
@@ -36,7 +38,8 @@ static int64_t worker(casync_loop *loop, void *arg) {
     int64_t result = casync_sleep(CASYNC_MS(w->milliseconds));
     if (result < 0) {
         printf("  %s is cancelled, at %d\n", w->name, now(loop));
-        casync_ignore(casync_sleep(CASYNC_MS(5))); /* a second request would only cut the clean-up short */
+        casync_ignore(casync_sleep(CASYNC_MS(5))); /* a second request would only cut the
+                                                      clean-up short */
         return result;
     }
     printf("  %s %s, at %d\n", w->name, w->result < 0 ? "fails" : "has ended", now(loop));

@@ -2,21 +2,25 @@
 
 Run it from the repository's root:   python3 examples/study/15_structured_concurrency.py
 
-create_task is like goto: it starts something that goes on after the function that started it has returned.
-Who waits for it? Who sees its error? Who ends it, if the rest fails? A task group ties the tasks to a block:
+create_task is like goto: it starts something that goes on after the function that started it has
+returned. Who waits for it? Who sees its error? Who ends it, if the rest fails? A task group ties
+the tasks to a block:
 
     async with TaskGroup() as group:
         group.create_task(one())
         group.create_task(two())
     # here all of them have ended
 
-- The block ends when the last task has ended. No task outlives it, so what they use may be closed after it.
-- If a task fails, the others (and the block's body) are cancelled, awaited, and then the error comes out.
+- The block ends when the last task has ended. No task outlives it, so what they use may be closed
+  after it.
+- If a task fails, the others (and the block's body) are cancelled, awaited, and then the error
+  comes out.
 - If the block itself is cancelled, so are its tasks.
 
-So a function that uses a group inside is, from outside, an ordinary function again: it returns, or raises.
-Python 3.11 has asyncio.TaskGroup. This one is simpler: of several errors the first alone comes out, and it
-does not count cancellations (Task.uncancel), by which nested groups and timeouts tell whose each was.
+So a function that uses a group inside is, from outside, an ordinary function again: it returns, or
+raises. Python 3.11 has asyncio.TaskGroup. This one is simpler: of several errors the first alone
+comes out, and it does not count cancellations (Task.uncancel), by which nested groups and timeouts
+tell whose each was.
 """
 
 import asyncio
@@ -53,7 +57,10 @@ class TaskGroup:
             task.cancel()
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.in_body = False
         if error:

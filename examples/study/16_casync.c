@@ -2,10 +2,11 @@
 
    Run it from the repository's root:   tcc -run examples/study/16_casync.c
 
-   `grep -n '>>' casync.h` prints the sections. Each is there twice, as API and as implementation, and each
-   implementation opens with a paragraph that says its idea and what it costs. This page counts the system
-   calls, for most of a loop's time goes there: casync.h makes each of them through one table, if it is asked
-   to (CASYNC_SYSCALL_TABLE). To count, the page uses private names (casync__); your programs should not. */
+   `grep -n '>>' casync.h` prints the sections. Each is there twice, as API and as implementation,
+   and each implementation opens with a paragraph that says its idea and what it costs. This page
+   counts the system calls, for most of a loop's time goes there: casync.h makes each of them
+   through one table, if it is asked to (CASYNC_SYSCALL_TABLE). To count, the page uses private
+   names (casync__); your programs should not. */
 #define CASYNC_IMPLEMENTATION
 #define CASYNC_SYSCALL_TABLE
 #include "../../casync.h"
@@ -13,10 +14,10 @@
 
 static int system_calls;
 
-#define COUNTING(name, parameters, arguments, call)                                                          \
-    static int64_t counting_##name parameters {                                                              \
-        system_calls++;                                                                                      \
-        return casync__direct_##name arguments;                                                              \
+#define COUNTING(name, parameters, arguments, call)                                                \
+    static int64_t counting_##name parameters {                                                    \
+        system_calls++;                                                                            \
+        return casync__direct_##name arguments;                                                    \
     }
 #define INSTALL(name, parameters, arguments, call) casync_syscalls.name = counting_##name;
 CASYNC__SYSCALLS(COUNTING)
@@ -26,7 +27,9 @@ static casync_loop loop;
 
 static void section(const char *name) { printf("%s\n", name); }
 
-static void claim(const char *text, bool holds) { printf("  %s: %s\n", text, holds ? "yes" : "no"); }
+static void claim(const char *text, bool holds) {
+    printf("  %s: %s\n", text, holds ? "yes" : "no");
+}
 
 /* How many system calls it took since the last time that somebody asked. */
 static int calls(void) {
@@ -42,7 +45,8 @@ static void count(void *arg) {
     called++;
 }
 
-/* Pages 9 and 12. Times are nanoseconds of a clock that is never set back; for tests it may be virtual. */
+/* Pages 9 and 12. Times are nanoseconds of a clock that is never set back; for tests it may be
+   virtual. */
 static void clocks(void) {
     casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL};
     casync_loop virtual_loop;
@@ -57,8 +61,9 @@ static void clocks(void) {
     casync_loop_close(&virtual_loop);
 }
 
-/* Page 6. Jobs are links of a list, embedded in whatever is to be called: queueing one is four stores. Each turn
-   polls, as page 6 does; only when 16 polls in a row found nothing is one left out, up to 64 turns or 100 us. */
+/* Page 6. Jobs are links of a list, embedded in whatever is to be called: queueing one is four
+   stores. Each turn polls, as page 6 does; only when 16 polls in a row found nothing is one left
+   out, up to 64 turns or 100 us. */
 static void chain(void *arg) {
     casync_job *job = (casync_job *)arg;
     if (++called < 10000) casync_call_soon(&loop, job, chain, job);
@@ -72,24 +77,28 @@ static void ready_queue(void) {
     called = 0;
     casync_call_soon(&loop, &job, chain, &job);
     casync_run_until_idle(&loop);
-    claim("a callback that queues itself 10000 times takes 10000 turns", loop.turns - turns == 10000);
+    claim("a callback that queues itself 10000 times takes 10000 turns",
+          loop.turns - turns == 10000);
     claim("while work is ready most turns ask the kernel for nothing",
           loop.polls - polls < 2000 && calls() < 2000);
 }
 
-/* Pages 6, 9, 12. A hierarchy of slots in place of a heap: what is far away is sorted roughly at first. */
+/* Pages 6, 9, 12. A hierarchy of slots in place of a heap: what is far away is sorted roughly at
+   first. */
 static void timer_wheel(void) {
     static casync_timer timers[1000];
     int i;
     section("timer wheel");
     calls();
-    for (i = 0; i < 1000; i++) casync_call_later(&loop, &timers[i], CASYNC_SECONDS(i + 1), count, NULL);
+    for (i = 0; i < 1000; i++)
+        casync_call_later(&loop, &timers[i], CASYNC_SECONDS(i + 1), count, NULL);
     for (i = 0; i < 1000; i++) casync_timer_stop(&timers[i]);
     claim("1000 timers were started and stopped without a system call", calls() == 0);
     claim("a timer takes 64 bytes or less, and no allocation", sizeof(casync_timer) <= 64);
 }
 
-/* Pages 7 and 10. A future is a result and a list of jobs; done, it appends the list to the ready queue. */
+/* Pages 7 and 10. A future is a result and a list of jobs; done, it appends the list to the ready
+   queue. */
 static void futures(void) {
     static casync_future future;
     static casync_job jobs[1000];
@@ -107,7 +116,8 @@ static void futures(void) {
     casync_future_close(&future);
 }
 
-/* Page 11. What is watched is a table by descriptor; what changed is told to epoll before the next wait. */
+/* Page 11. What is watched is a table by descriptor; what changed is told to epoll before the next
+   wait. */
 static void fd_watchers(void) {
     casync_watcher watcher = {0};
     int fds[2], i;
@@ -123,7 +133,8 @@ static void fd_watchers(void) {
     close(fds[1]);
 }
 
-/* Page 2. Threads push onto a list without a lock, and write to an eventfd only if the loop sleeps. */
+/* Page 2. Threads push onto a list without a lock, and write to an eventfd only if the loop
+   sleeps. */
 static void threadsafe_calls(void) {
     int i;
     section("wakeup & threadsafe calls");
@@ -135,7 +146,8 @@ static void threadsafe_calls(void) {
     claim("all of them ran", called == 1000);
 }
 
-/* A signal interrupts your program anywhere; here it is read from a descriptor, and becomes a callback. */
+/* A signal interrupts your program anywhere; here it is read from a descriptor, and becomes a
+   callback. */
 static void signals(void) {
     casync_signal watcher = {0};
     section("signals");
@@ -147,7 +159,8 @@ static void signals(void) {
     claim("the loop called back", called == 1);
 }
 
-/* Page 14. Small writes share a chunk, what casync_write_ref gets is not copied; all go in one vectored call. */
+/* Page 14. Small writes share a chunk, what casync_write_ref gets is not copied; all go in one
+   vectored call. */
 static void buffers(void) {
     casync_outbuf out;
     int fds[2], i;
@@ -165,7 +178,8 @@ static void buffers(void) {
     close(fds[1]);
 }
 
-/* Pages 8 and 9. A stackful task lives in its stack, which comes from a pool; a switch is a few instructions. */
+/* Pages 8 and 9. A stackful task lives in its stack, which comes from a pool; a switch is a few
+   instructions. */
 static int64_t sleeper(casync_loop *running, void *arg) {
     (void)running;
     (void)arg;
@@ -181,17 +195,20 @@ static void tasks(void) {
     int i;
     section("tasks");
     for (i = 0; i < 10; i++) detach(sleeper);
-    casync_run_until_idle(&loop); /* the first ones make the pool: a mapping, and a guard page each */
+    casync_run_until_idle(&loop); /* the first ones make the pool: a mapping, and a guard page
+                                     each */
     turns = loop.turns;
     calls();
     for (i = 0; i < 10; i++) detach(sleeper);
     claim("10 stackful tasks were made from the pool, without a system call", calls() == 0);
     casync_run_until_idle(&loop);
     claim("each took two turns, at the same time", loop.turns - turns == 2);
-    claim("a stackless task takes 128 bytes or less beside your own variables", sizeof(casync_task) <= 128);
+    claim("a stackless task takes 128 bytes or less beside your own variables",
+          sizeof(casync_task) <= 128);
 }
 
-/* Pages 13 and 15. What is cancelled is the future that a task awaits; a group cancels its tasks. */
+/* Pages 13 and 15. What is cancelled is the future that a task awaits; a group cancels its
+   tasks. */
 static int64_t fails(casync_loop *running, void *arg) {
     (void)running;
     (void)arg;
@@ -231,12 +248,14 @@ static void streams(void) {
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) < 0 || write(fds[0], "hello", 5) != 5) abort();
     if (casync_stream_open(&loop, &stream, fds[1], &protocol, NULL) < 0) abort();
     casync_run_until_idle(&loop);
-    claim("an echo came back", read(fds[0], answer, sizeof answer) == 5 && strcmp(answer, "hello") == 0);
+    claim("an echo came back",
+          read(fds[0], answer, sizeof answer) == 5 && strcmp(answer, "hello") == 0);
     claim("a stream takes 288 bytes or less", sizeof(casync_stream) <= 288);
     close(fds[0]);
 }
 
-/* Pages 2 and 14. A state and a list of who waits. What becomes free is handed to the first of them. */
+/* Pages 2 and 14. A state and a list of who waits. What becomes free is handed to the first of
+   them. */
 static casync_lock lock;
 
 static int64_t locker(casync_loop *running, void *arg) {
@@ -246,7 +265,8 @@ static int64_t locker(casync_loop *running, void *arg) {
     if (result < 0) return result;
     called++;
     casync_ignore(
-        casync_sleep(0)); /* here others run, and wait for the lock, which is released in any case */
+        casync_sleep(0)); /* here others run, and wait for the lock, which is released in any
+                             case */
     return casync_lock_release(&lock);
 }
 
@@ -264,7 +284,8 @@ static void sync_primitives(void) {
 }
 
 /* Page 11. Datagrams that are there are received many at a time. */
-static void datagram_received(casync_datagram *datagram, casync_span data, const casync_address *from) {
+static void datagram_received(casync_datagram *datagram, casync_span data,
+                              const casync_address *from) {
     (void)data;
     (void)from;
     if (++called == 10) casync_datagram_close(datagram);
@@ -291,7 +312,8 @@ static void datagrams(void) {
     close(fds[0]);
 }
 
-/* Pages 1 to 3. A queue with a mutex, where threads wait for calls; the result is posted to the loop. */
+/* Pages 1 to 3. A queue with a mutex, where threads wait for calls; the result is posted to the
+   loop. */
 static int64_t blocks(void *arg, void **ptr) {
     (void)ptr;
     *(pthread_t *)arg = pthread_self();

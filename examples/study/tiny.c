@@ -1,11 +1,12 @@
 /* asyncio, built from nothing, in C: read it from top to bottom, each part rests on those above it.
 
-   Run it from the repository's root:   tcc -run examples/study/tiny.c
-   What is here: jobs, timers, the loop's turn, futures, tasks, sleep, gather, sockets, periodic work, run.
-   casync.h is this with the care that real programs need; tiny.py is the same in Python.
+   Run it from the repository's root:   tcc -run examples/study/tiny.c What is here: jobs, timers,
+   the loop's turn, futures, tasks, sleep, gather, sockets, periodic work, run. casync.h is this
+   with the care that real programs need; tiny.py is the same in Python.
 
-   C has no coroutines. A task here is a struct, which holds what must survive a wait, and a step function,
-   which is called again and again and each time goes on where it stopped; it returns PENDING to wait. */
+   C has no coroutines. A task here is a struct, which holds what must survive a wait, and a step
+   function, which is called again and again and each time goes on where it stopped; it returns
+   PENDING to wait. */
 #define _POSIX_C_SOURCE 200809L
 #include <ctype.h>
 #include <errno.h>
@@ -21,9 +22,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* --- the loop: a ready queue, a list of timers, a table of descriptors ------------------------------ */
+/* --- the loop: a ready queue, a list of timers, a table of descriptors
+   ------------------------------ */
 
-/* A callback that waits for its turn, or for a time first. It is the caller's, and in one list at most. */
+/* A callback that waits for its turn, or for a time first. It is the caller's, and in one list at
+   most. */
 typedef struct job {
     struct job *next;
     void (*callback)(void *arg);
@@ -34,7 +37,8 @@ typedef struct job {
 enum { MAX_FDS = 64 };
 static job *ready_jobs, **ready_end = &ready_jobs; /* a queue: in at the end, out at the front */
 static job *timers;                                /* the earliest first */
-static struct pollfd polled[MAX_FDS];              /* what poll(2) is asked: which descriptor, which events */
+static struct pollfd polled[MAX_FDS];              /* what poll(2) is asked: which descriptor,
+                                                      which events */
 static job *watchers[MAX_FDS];                     /* and whom to call */
 static nfds_t watched;
 
@@ -50,7 +54,8 @@ static void call_soon(job *j) {
     ready_end = &j->next;
 }
 
-/* Behind those that are due no later: so equal times keep the order in which they were asked for. */
+/* Behind those that are due no later: so equal times keep the order in which they were asked
+   for. */
 static void call_at(job *j, int64_t when) {
     job **place = &timers;
     while (*place && (*place)->when <= when) place = &(*place)->next;
@@ -77,8 +82,8 @@ static void forget(job *j) {
     watchers[i] = watchers[watched];
 }
 
-/* Waits if there is nothing to do; then descriptors, then timers, then the queue as it stands: what these
-   callbacks queue belongs to the next turn, so that descriptors and timers get theirs. */
+/* Waits if there is nothing to do; then descriptors, then timers, then the queue as it stands: what
+   these callbacks queue belongs to the next turn, so that descriptors and timers get theirs. */
 static int turn(void) {
     int64_t wait = timers ? timers->when - now_ms() : -1; /* -1: for ever */
     nfds_t i;
@@ -105,14 +110,16 @@ static int turn(void) {
     return 0;
 }
 
-/* --- futures: a result that is not there yet -------------------------------------------------------- */
+/* --- futures: a result that is not there yet
+   -------------------------------------------------------- */
 
 /* A result of 0 or more is a value, less than 0 an error: -errno. */
 typedef struct future {
     bool done;
     int64_t result;
     job *callbacks;                  /* queued when it is done */
-    void (*cancel)(struct future *); /* ends it soon with -ECANCELED; NULL: it waits for nothing itself */
+    void (*cancel)(struct future *); /* ends it soon with -ECANCELED; NULL: it waits for nothing
+                                        itself */
 } future;
 
 static void future_set_result(future *f, int64_t result) {
@@ -137,7 +144,8 @@ static void future_then(future *f, job *j) {
     *end = j;
 }
 
-/* --- tasks: a step function that is driven by the futures it waits for ------------------------------ */
+/* --- tasks: a step function that is driven by the futures it waits for
+   ------------------------------ */
 
 #define PENDING INT64_MIN /* what a step returns in order to wait */
 
@@ -152,21 +160,21 @@ typedef struct task {
 } task;
 static task *living;
 
-/* The step's switch jumps over what was done already. Locals do not survive a wait: keep them in the struct
-   that the task is the first member of. One AWAIT a line, for lines are the labels. */
-#define BEGIN(t)                                                                                             \
-    switch ((t)->line) {                                                                                     \
+/* The step's switch jumps over what was done already. Locals do not survive a wait: keep them in
+   the struct that the task is the first member of. One AWAIT a line, for lines are the labels. */
+#define BEGIN(t)                                                                                   \
+    switch ((t)->line) {                                                                           \
     case 0:
-#define AWAIT(t, into, a_future)                                                                             \
-    do {                                                                                                     \
-        (t)->waits_for = (a_future);                                                                         \
-        (t)->line = __LINE__;                                                                                \
-        return PENDING;                                                                                      \
-    case __LINE__:                                                                                           \
-        (into) = awaited(t);                                                                                 \
+#define AWAIT(t, into, a_future)                                                                   \
+    do {                                                                                           \
+        (t)->waits_for = (a_future);                                                               \
+        (t)->line = __LINE__;                                                                      \
+        return PENDING;                                                                            \
+    case __LINE__:                                                                                 \
+        (into) = awaited(t);                                                                       \
     } while (0)
-#define END(t, result)                                                                                       \
-    }                                                                                                        \
+#define END(t, result)                                                                             \
+    }                                                                                              \
     return (result)
 
 static int64_t awaited(task *t) {
@@ -211,7 +219,8 @@ static void create_task(task *t, int64_t (*step)(task *)) {
     call_soon(&t->wake_up);
 }
 
-/* --- what tasks await ------------------------------------------------------------------------------- */
+/* --- what tasks await
+   ------------------------------------------------------------------------------- */
 
 /* A future with the timer, or the watched descriptor, that makes it done. */
 typedef struct operation {
@@ -247,7 +256,8 @@ static future *ready(operation *o, int fd, short events) {
     return &o->future;
 }
 
-/* Waits for several tasks. Its result is 0, or the first error, after which the others are cancelled. */
+/* Waits for several tasks. Its result is 0, or the first error, after which the others are
+   cancelled. */
 typedef struct gather {
     task task;
     task **tasks;
@@ -267,8 +277,9 @@ static int64_t gather_step(task *t) {
     END(t, g->error);
 }
 
-/* Periodic work, until the task is cancelled, at multiples from the start: so the time that the work takes
-   does not add up. (Page 12 skips periods that were missed; here they are made up for.) */
+/* Periodic work, until the task is cancelled, at multiples from the start: so the time that the
+   work takes does not add up. (Page 12 skips periods that were missed; here they are made up
+   for.) */
 typedef struct periodic {
     task task;
     operation op;
@@ -287,7 +298,8 @@ static int64_t periodic_step(task *t) {
     END(t, p->result);
 }
 
-/* --- run: the whole life of a loop ------------------------------------------------------------------ */
+/* --- run: the whole life of a loop
+   ------------------------------------------------------------------ */
 
 /* Runs a task to its end, then cancels what it left behind. Gives its result. */
 static int64_t run(task *t, int64_t (*step)(task *)) {
@@ -300,7 +312,8 @@ static int64_t run(task *t, int64_t (*step)(task *)) {
     return error ? error : t->future.result;
 }
 
-/* --- a program: a server, three clients and a background task, in one thread ------------------------ */
+/* --- a program: a server, three clients and a background task, in one thread
+   ------------------------ */
 
 typedef struct peer { /* the server, a connection of it, or a client */
     task task;
@@ -321,7 +334,8 @@ static int64_t echo(task *t) {
         AWAIT(t, p->result, ready(&p->op, p->fd, POLLIN));
         if (p->result < 0 || (p->result = read(p->fd, p->text, sizeof p->text)) <= 0) break;
         for (i = 0; i < p->result; i++) p->text[i] = (char)toupper((unsigned char)p->text[i]);
-        if (send(p->fd, p->text, (size_t)p->result, MSG_NOSIGNAL) != p->result) break; /* it does not read */
+        /* it does not read */
+        if (send(p->fd, p->text, (size_t)p->result, MSG_NOSIGNAL) != p->result) break;
     }
     close(p->fd);
     END(t, p->result);
@@ -335,7 +349,8 @@ static int64_t serve(task *t) {
         if (p->result < 0 || !(connection = calloc(1, sizeof *connection))) break;
         create_task(&connection->task, echo);
         connection->task.allocated = true;
-        connection->fd = nonblocking(accept(p->fd, NULL, NULL)); /* -1 if the client has gone already */
+        /* -1 if the client has gone already */
+        connection->fd = nonblocking(accept(p->fd, NULL, NULL));
     }
     close(p->fd);
     END(t, p->result);
@@ -347,10 +362,13 @@ static int64_t client(task *t) {
     if ((p->fd = nonblocking(socket(AF_INET, SOCK_STREAM, 0))) < 0) return -errno;
     if (connect(p->fd, (struct sockaddr *)&address, sizeof address) < 0 && errno != EINPROGRESS)
         p->result = -errno;
-    if (p->result == 0) AWAIT(t, p->result, ready(&p->op, p->fd, POLLOUT)); /* if it failed, send says so */
-    if (p->result == 0 && send(p->fd, p->text, strlen(p->text), MSG_NOSIGNAL) < 0) p->result = -errno;
+    /* if it failed, send says so */
+    if (p->result == 0) AWAIT(t, p->result, ready(&p->op, p->fd, POLLOUT));
+    if (p->result == 0 && send(p->fd, p->text, strlen(p->text), MSG_NOSIGNAL) < 0)
+        p->result = -errno;
     if (p->result == 0) AWAIT(t, p->result, ready(&p->op, p->fd, POLLIN));
-    if (p->result == 0 && (p->result = read(p->fd, p->text, sizeof p->text)) < 0) p->result = -errno;
+    if (p->result == 0 && (p->result = read(p->fd, p->text, sizeof p->text)) < 0)
+        p->result = -errno;
     close(p->fd);
     END(t, p->result);
 }

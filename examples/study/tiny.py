@@ -1,8 +1,8 @@
 """asyncio, built from nothing: read it from top to bottom, each class rests on those above it.
 
-Run it from the repository's root:   python3 examples/study/tiny.py
-What is here: handles, timers, the loop's turn, futures, tasks, sleep, gather, sockets, periodic
-work, run. What asyncio has beyond it: threads, signals, processes, streams, TLS. tiny.c is the same in C.
+Run it from the repository's root:   python3 examples/study/tiny.py What is here: handles, timers,
+the loop's turn, futures, tasks, sleep, gather, sockets, periodic work, run. What asyncio has beyond
+it: threads, signals, processes, streams, TLS. tiny.c is the same in C.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 Callback = Callable[..., object]
 
-# --- handles: a callback that waits for its turn ---------------------------------------------------
+# --- handles: a callback that waits for its turn --------------------------------------------------
 
 
 class Handle:
@@ -43,7 +43,9 @@ class Handle:
 
 
 class TimerHandle(Handle):
-    """A handle that waits for a time first. Equal times keep the order in which they were asked for."""
+    """A handle that waits for a time first. Equal times keep the order in which they were asked
+    for.
+    """
 
     def __init__(self, when: float, order: int, callback: Callback, args: tuple[Any, ...]) -> None:
         super().__init__(callback, args)
@@ -53,11 +55,13 @@ class TimerHandle(Handle):
         return (self.when, self.order) < (other.when, other.order)
 
 
-# --- the loop: a ready queue, a heap of timers, a selector -----------------------------------------
+# --- the loop: a ready queue, a heap of timers, a selector ----------------------------------------
 
 
 class Loop:
-    """Calls callbacks one after the other; when none is ready it waits for the next timer or socket."""
+    """Calls callbacks one after the other; when none is ready it waits for the next timer or
+    socket.
+    """
 
     def __init__(self) -> None:
         self.ready: deque[Handle] = deque()
@@ -81,8 +85,8 @@ class Loop:
         return self.call_at(self.time() + delay, callback, *args)
 
     def watch(self, sock: socket.socket, event: int, callback: Callback | None) -> None:
-        """Calls back in every turn in which the socket is ready for the event (EVENT_READ or EVENT_WRITE),
-        until it is watched with None."""
+        """Calls back in every turn in which the socket is ready for the event (EVENT_READ or
+        EVENT_WRITE), until it is watched with None."""
         watched = self.selector.get_map().get(sock)
         callbacks = {**(watched.data if watched else {}), event: callback}
         callbacks = {event: callback for event, callback in callbacks.items() if callback}
@@ -92,8 +96,9 @@ class Loop:
             self.selector.register(sock, sum(callbacks), callbacks)
 
     def turn(self) -> None:
-        """Waits if there is nothing to do; then sockets, then timers, then the queue as it stands: what
-        these callbacks queue belongs to the next turn, so that sockets and timers get theirs."""
+        """Waits if there is nothing to do; then sockets, then timers, then the queue as it stands:
+        what these callbacks queue belongs to the next turn, so that sockets and timers get
+        theirs."""
         for key, events in self.selector.select(self.timeout()):
             for event, callback in key.data.items():
                 if events & event:
@@ -126,7 +131,7 @@ def get_running_loop() -> Loop:
     return running[-1]
 
 
-# --- futures: a result that is not there yet -------------------------------------------------------
+# --- futures: a result that is not there yet ------------------------------------------------------
 
 
 class CancelledError(BaseException):
@@ -134,7 +139,9 @@ class CancelledError(BaseException):
 
 
 class Future:
-    """Pending at first; then it has a result, or an error, for ever. Callbacks go by the ready queue."""
+    """Pending at first; then it has a result, or an error, for ever. Callbacks go by the ready
+    queue.
+    """
 
     def __init__(self) -> None:
         self.loop = get_running_loop()
@@ -155,7 +162,8 @@ class Future:
 
     def set_result(self, value: Any, error: BaseException | None = None) -> None:
         if self.callbacks is None:
-            return  # it was cancelled in the turn in which its event came; asyncio's own raises here
+            # it was cancelled in the turn in which its event came; asyncio's own raises here
+            return
         callbacks, self.callbacks = self.callbacks, None
         self.value, self.error = value, error
         for callback in callbacks:
@@ -186,12 +194,12 @@ class Future:
         return self.result()
 
 
-# --- tasks: a coroutine that is driven by the futures it waits for ---------------------------------
+# --- tasks: a coroutine that is driven by the futures it waits for --------------------------------
 
 
 class Task(Future):
-    """Runs a coroutine up to its next await, and goes on when what it awaits is done. It is a future
-    itself: of what the coroutine returns."""
+    """Runs a coroutine up to its next await, and goes on when what it awaits is done. It is a
+    future itself: of what the coroutine returns."""
 
     def __init__(self, coroutine: Coroutine[Future, None, Any]) -> None:
         super().__init__()
@@ -226,7 +234,9 @@ class Task(Future):
         self.set_result(value, error)
 
     def cancel(self) -> bool:
-        """Makes its present await, or its next, raise CancelledError, which it may catch to clean up."""
+        """Makes its present await, or its next, raise CancelledError, which it may catch to clean
+        up.
+        """
         if self.done():
             return False
         if self.waits_for is None or not self.waits_for.cancel():
@@ -237,7 +247,7 @@ class Task(Future):
 create_task = Task
 
 
-# --- what tasks await ------------------------------------------------------------------------------
+# --- what tasks await -----------------------------------------------------------------------------
 
 
 async def sleep(seconds: float) -> None:
@@ -251,8 +261,8 @@ async def sleep(seconds: float) -> None:
 
 
 async def gather(*coroutines: Coroutine[Future, None, Any]) -> list[Any]:
-    """Runs all at once. Gives their results in the order of the arguments, or raises the first error and
-    cancels the others."""
+    """Runs all at once. Gives their results in the order of the arguments, or raises the first
+    error and cancels the others."""
     tasks = [Task(coroutine) for coroutine in coroutines]
     left, over = set(tasks), Future()
 
@@ -273,8 +283,9 @@ async def gather(*coroutines: Coroutine[Future, None, Any]) -> list[Any]:
 
 
 async def every(seconds: float, callback: Callback, *args: Any) -> None:
-    """Periodic work, until the task is cancelled, at multiples from the start: so the time that the work
-    takes does not add up. (Page 12 skips periods that were missed; here they are made up for.)"""
+    """Periodic work, until the task is cancelled, at multiples from the start: so the time that the
+    work takes does not add up. (Page 12 skips periods that were missed; here they are made up
+    for.)"""
     loop = get_running_loop()
     when = loop.time()
     while True:
@@ -283,7 +294,7 @@ async def every(seconds: float, callback: Callback, *args: Any) -> None:
         callback(*args)
 
 
-# --- sockets: wait until ready, then do what does not block ----------------------------------------
+# --- sockets: wait until ready, then do what does not block ---------------------------------------
 
 
 async def ready(sock: socket.socket, event: int) -> None:
@@ -327,7 +338,7 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
         data = data[sock.send(data) :]
 
 
-# --- run: the whole life of a loop -----------------------------------------------------------------
+# --- run: the whole life of a loop ----------------------------------------------------------------
 
 
 def run(coroutine: Coroutine[Future, None, Any]) -> Any:
@@ -351,7 +362,7 @@ def run(coroutine: Coroutine[Future, None, Any]) -> Any:
         loop.selector.close()
 
 
-# --- a program: a server, three clients and a background task, in one thread -----------------------
+# --- a program: a server, three clients and a background task, in one thread ----------------------
 
 
 async def serve(listener: socket.socket) -> None:

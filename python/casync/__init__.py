@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 if not sys.platform.startswith("linux"):
-    raise ImportError(f"casync runs on Linux only (its backend is epoll), and this is {sys.platform!r}")
+    raise ImportError(
+        f"casync runs on Linux only (its backend is epoll), and this is {sys.platform!r}"
+    )
 
 from ._extension import native as _native
 from .futures import chain_future, wrap_future
@@ -41,12 +43,16 @@ _functions = _native._functions  # a capsule: what casync_import.h imports
 
 
 def get_include() -> str:
-    """The directory of casync.h and casync_import.h, for extension modules that work on casync's loops."""
+    """The directory of casync.h and casync_import.h, for extension modules that work on casync's
+    loops.
+    """
     return str(Path(__file__).resolve().parent / "include")
 
 
 def __getattr__(name: str) -> object:
-    """What costs something and few need: the policy (deprecated since 3.14), processes, and the C API."""
+    """What costs something and few need: the policy (deprecated since 3.14), processes, and the C
+    API.
+    """
     if name == "EventLoopPolicy":
         from .policy import EventLoopPolicy
 

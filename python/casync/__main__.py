@@ -1,5 +1,5 @@
-"""python -m casync app.py [args], or -m module [args]: runs a program on casync's event loop: where it asks
-asyncio for a new loop, and where it makes one of asyncio's own classes.
+"""python -m casync app.py [args], or -m module [args]: runs a program on casync's event loop: where
+it asks asyncio for a new loop, and where it makes one of asyncio's own classes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,18 @@ def main(arguments: list[str]) -> None:
         print(f"python -m casync: there is no file {rest[0]!r}\n{USAGE}", file=sys.stderr)
         sys.exit(2)
     casync.install()
-    for name in {"EventLoop", "SelectorEventLoop"} & set(vars(asyncio)):  # uvicorn, say, makes the latter
+    for name in {"EventLoop", "SelectorEventLoop"} & set(
+        vars(asyncio)
+    ):  # uvicorn, say, makes the latter
         setattr(asyncio, name, casync.EventLoop)
     if module:
         sys.argv = [module[0], *rest]
         runpy.run_module(module[0], run_name="__main__", alter_sys=True)
     else:
         sys.argv = rest
-        if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):  # else it is not the program's
+        if not (
+            sys.flags.isolated or getattr(sys.flags, "safe_path", False)
+        ):  # else it is not the program's
             sys.path[0] = str(Path(rest[0]).resolve().parent)
         runpy.run_path(rest[0], run_name="__main__")
 

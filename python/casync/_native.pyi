@@ -16,7 +16,9 @@ _functions: object  # a capsule: casync.h's functions
 def _future_loop(address: int, /) -> Any: ...
 
 class Loop:
-    """What EventLoop has in C. Its attributes are those of asyncio.BaseEventLoop of the same names."""
+    """What EventLoop has in C. Its attributes are those of asyncio.BaseEventLoop of the same
+    names.
+    """
 
     _asyncio_turns: bool
     _closed: bool
@@ -27,10 +29,16 @@ class Loop:
     _thread_id: int | None
 
     def call_soon(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
+        context: Context | None = None,
     ) -> asyncio.Handle: ...
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: Unpack[_Ts],
+        context: Context | None = None,
     ) -> asyncio.Handle: ...
     def call_later(
         self,
@@ -82,7 +90,9 @@ class Loop:
         self, file: Any, /
     ) -> tuple[Any, int, asyncio.Handle | None, asyncio.Handle | None] | None: ...
     def _enqueue(self, run: Callable[[Any], object], handle: Any) -> asyncio.Handle: ...
-    def _enqueue_at(self, when: float, run: Callable[[Any], object], handle: Any) -> asyncio.TimerHandle: ...
+    def _enqueue_at(
+        self, when: float, run: Callable[[Any], object], handle: Any
+    ) -> asyncio.TimerHandle: ...
     def _watch_future(self, address: int, callback: Callable[[], object]) -> asyncio.Handle: ...
     def _cancel_future(self, address: int, /) -> int: ...
     def _end_future(self, address: int, result: int) -> None: ...
@@ -90,8 +100,12 @@ class Loop:
     def _write_to_self(self) -> None: ...
     def _check_closed(self) -> None: ...
     def _ensure_fd_no_transport(self, fd: Any, /) -> None: ...
-    def _add_reader(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle: ...
-    def _add_writer(self, fd: Any, callback: Callable[..., object], *args: Any) -> asyncio.Handle: ...
+    def _add_reader(
+        self, fd: Any, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
+    def _add_writer(
+        self, fd: Any, callback: Callable[..., object], *args: Any
+    ) -> asyncio.Handle: ...
     def _remove_reader(self, fd: Any, /) -> bool: ...
     def _remove_writer(self, fd: Any, /) -> bool: ...
     def _make_socket_transport(
@@ -182,7 +196,9 @@ class WritePipeTransport(asyncio.WriteTransport):
 
 @final
 class Method:
-    """A method in C that looks like asyncio's of the same name, and gives way to what replaces that."""
+    """A method in C that looks like asyncio's of the same name, and gives way to what replaces
+    that.
+    """
 
     def __call__(self, *args: Any, **keywords: Any) -> Any: ...
 

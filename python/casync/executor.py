@@ -1,10 +1,10 @@
 """cpu_executor(): where run_in_executor computes.
 
-What blocks without computing (a file, a name look-up, a C library that drops the GIL) is fine in the loop's
-own executor, of threads: run_in_executor(None, ...). What computes in Python is not. One thread at a time has
-the GIL, and one that computes gives it up every 5 ms (sys.getswitchinterval) when others ask for it: nothing
-gets faster, and every turn of the loop may come 5 ms later. That needs processes, or an interpreter without
-a GIL.
+What blocks without computing (a file, a name look-up, a C library that drops the GIL) is fine in
+the loop's own executor, of threads: run_in_executor(None, ...). What computes in Python is not. One
+thread at a time has the GIL, and one that computes gives it up every 5 ms (sys.getswitchinterval)
+when others ask for it: nothing gets faster, and every turn of the loop may come 5 ms later. That
+needs processes, or an interpreter without a GIL.
 
     with casync.cpu_executor() as executor:
         result = await loop.run_in_executor(executor, compute, argument)
@@ -20,16 +20,17 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 
 def cpu_executor(workers: int | None = None, *, threads: bool | None = None) -> Executor:
-    """An executor for calls that compute. `workers`: how many at a time, by default as many as this process
-    has CPUs. `threads`: threads instead of processes; by default only if this interpreter runs without a GIL.
-    Closed by `with`, or shutdown(), which waits for the calls that run.
+    """An executor for calls that compute. `workers`: how many at a time, by default as many as this
+    process has CPUs. `threads`: threads instead of processes; by default only if this interpreter
+    runs without a GIL. Closed by `with`, or shutdown(), which waits for the calls that run.
 
-    For processes, the function, its arguments and its result are pickled: the function is one that a module
-    has by name, and what is large costs a copy each way. A program's main module is imported by each worker,
-    so what it does belongs behind `if __name__ == "__main__"`. Workers start with the first call, by
-    multiprocessing's fork server: a fork of this process would inherit its threads, locks and loop. They
-    ignore Ctrl-C, which is this process's to handle. A worker that dies (by a signal, or for want of memory)
-    makes its calls, and all later ones, raise BrokenExecutor: make a new executor then.
+    For processes, the function, its arguments and its result are pickled: the function is one that
+    a module has by name, and what is large costs a copy each way. A program's main module is
+    imported by each worker, so what it does belongs behind `if __name__ == "__main__"`. Workers
+    start with the first call, by multiprocessing's fork server: a fork of this process would
+    inherit its threads, locks and loop. They ignore Ctrl-C, which is this process's to handle. A
+    worker that dies (by a signal, or for want of memory) makes its calls, and all later ones, raise
+    BrokenExecutor: make a new executor then.
 
     As everywhere with run_in_executor, cancelling what awaits a call does not stop one that runs.
     """

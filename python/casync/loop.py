@@ -1,8 +1,8 @@
 """EventLoop: asyncio's selector loop, whose queue, timers, watchers and streams are casync.h's.
 
-The native base class (native/loop.c) has what is called often. asyncio's SelectorEventLoop, which is
-different in each version of Python, brings the rest: signals, subprocesses, executors, getaddrinfo,
-happy eyeballs, sendfile, debug mode. This class joins the two.
+The native base class (native/loop.c) has what is called often. asyncio's SelectorEventLoop, which
+is different in each version of Python, brings the rest: signals, subprocesses, executors,
+getaddrinfo, happy eyeballs, sendfile, debug mode. This class joins the two.
 """
 
 # Much of this is about asyncio's private names, which typeshed does not have:
@@ -37,9 +37,9 @@ def _warn_of_slow(source: str, duration: float) -> None:
 
 
 class _Queue(Sequence[asyncio.Handle]):
-    """`_ready` and `_scheduled` of a loop whose turns are native: a view of the native queue, or of the
-    timers by their time. What else one does to a deque or a list makes the turns asyncio's own, and is done
-    to the loop's real ones."""
+    """`_ready` and `_scheduled` of a loop whose turns are native: a view of the native queue, or of
+    the timers by their time. What else one does to a deque or a list makes the turns asyncio's own,
+    and is done to the loop's real ones."""
 
     def __init__(self, loop: EventLoop, name: str) -> None:
         self._loop = loop
@@ -93,8 +93,8 @@ class _Queue(Sequence[asyncio.Handle]):
 
 
 class _Selector(selectors.BaseSelector):
-    """`_selector`, as asyncio's own code uses it: a view of the native watchers. select() is for turns that
-    are asyncio's own: all native work there is makes one event."""
+    """`_selector`, as asyncio's own code uses it: a view of the native watchers. select() is for
+    turns that are asyncio's own: all native work there is makes one event."""
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
@@ -104,7 +104,9 @@ class _Selector(selectors.BaseSelector):
         if watched is None:
             raise KeyError(f"{fileobj!r} is not registered")
         file, fd, reader, writer = watched
-        mask = selectors.EVENT_READ * (reader is not None) | selectors.EVENT_WRITE * (writer is not None)
+        mask = selectors.EVENT_READ * (reader is not None) | selectors.EVENT_WRITE * (
+            writer is not None
+        )
         return selectors.SelectorKey(file, fd, mask, (reader, writer))
 
     def get_map(self) -> dict[int, selectors.SelectorKey]:
@@ -126,19 +128,27 @@ class _Selector(selectors.BaseSelector):
         if loop._deque or (timeout is not None and timeout <= 0):
             is_ready = loop._poll(0)
         else:
-            # Another thread's call_soon_threadsafe is an event, too: asyncio reads it from its self-pipe.
+            # Another thread's call_soon_threadsafe is an event, too: asyncio reads it from its
+            # self-pipe.
             is_ready = loop._poll(timeout) or bool(loop._deque)
         if not is_ready:
             return []
         handle = events.Handle(loop._run_ready, (), loop, None)
-        return [(selectors.SelectorKey(self, -1, selectors.EVENT_READ, (handle, None)), selectors.EVENT_READ)]
+        return [
+            (
+                selectors.SelectorKey(self, -1, selectors.EVENT_READ, (handle, None)),
+                selectors.EVENT_READ,
+            )
+        ]
 
     def close(self) -> None:
         pass
 
 
 class _TimerHandle(asyncio.TimerHandle):
-    """In debug mode, and observed: asyncio's TimerHandle; a native one stands for it in the timer wheel."""
+    """In debug mode, and observed: asyncio's TimerHandle; a native one stands for it in the timer
+    wheel.
+    """
 
     __slots__ = ("_native",)
     _native: asyncio.TimerHandle
@@ -160,19 +170,20 @@ _TimerHandle.__name__ = "TimerHandle"  # for its repr
 
 
 class _SelfPipe(socket.socket):
-    """An end of the pipe by which signals wake the loop. It is younger than the loop: if nobody closes that,
-    the garbage collector may come here first, and must leave it for loop.close()."""
+    """An end of the pipe by which signals wake the loop. It is younger than the loop: if nobody
+    closes that, the garbage collector may come here first, and must leave it for loop.close()."""
 
     def __del__(self) -> None:
         pass
 
 
 class EventLoop(native.Loop, asyncio.SelectorEventLoop):
-    """An asyncio event loop over casync.h. `selector` is accepted for asyncio's sake, and closed. With
-    `metrics` the loop measures the times that metrics() tells: two readings of the clock a turn."""
+    """An asyncio event loop over casync.h. `selector` is accepted for asyncio's sake, and closed.
+    With `metrics` the loop measures the times that metrics() tells: two readings of the clock a
+    turn."""
 
-    # What asyncio keeps in a loop's __dict__. As slots they leave that empty, and then the interpreter
-    # finds loop.call_soon without a look into it: 10 to 20 % of a call_soon.
+    # What asyncio keeps in a loop's __dict__. As slots they leave that empty, and then the
+    # interpreter finds loop.call_soon without a look into it: 10 to 20 % of a call_soon.
     __slots__ = (
         "_asyncgens",
         "_asyncgens_shutdown_called",
@@ -198,7 +209,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         "slow_callback_duration",
     )
 
-    def __init__(self, selector: selectors.BaseSelector | None = None, *, metrics: bool = False) -> None:
+    def __init__(
+        self, selector: selectors.BaseSelector | None = None, *, metrics: bool = False
+    ) -> None:
         if selector is not None:
             selector.close()
         self._observer: _Observer | None = None  # see trace.py; _observed tells the native half
@@ -235,7 +248,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     # -- turns: native ones, or asyncio's own --
 
     def _run_once(self) -> None:
-        """Native: runs until stop(), so asyncio's run_forever calls this once. Else it is one turn."""
+        """Native: runs until stop(), so asyncio's run_forever calls this once. Else it is one
+        turn.
+        """
         self._look_for_patches()
         if self._asyncio_turns:
             super()._run_once()
@@ -246,8 +261,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         self._run()
 
     def _look_for_patches(self) -> None:
-        """Has a program replaced what a turn is made of: in a class, or in the selector? (Setting one of
-        native._turn_names in the loop itself calls _use_asyncio_turns, setting its __class__ this.)"""
+        """Has a program replaced what a turn is made of: in a class, or in the selector? (Setting
+        one of native._turn_names in the loop itself calls _use_asyncio_turns, setting its __class__
+        this.)"""
         if not self._asyncio_turns and (
             _turn_methods(type(self)) != _TURN_METHODS
             or type(self._selector) is not _Selector
@@ -256,16 +272,16 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             self._use_asyncio_turns()
 
     def _use_asyncio_turns(self) -> None:
-        """From now on a turn is asyncio's own BaseEventLoop._run_once, over a deque and a heap, so that all
-        it calls and all that calls it may be replaced. I/O stays native: it is what _selector.select() finds,
-        and so do timers that are set already."""
+        """From now on a turn is asyncio's own BaseEventLoop._run_once, over a deque and a heap, so
+        that all it calls and all that calls it may be replaced. I/O stays native: it is what
+        _selector.select() finds, and so do timers that are set already."""
         if not self._asyncio_turns:
             self._asyncio_turns = True
             self._deque.extend(self._take_ready())
 
     def _make_self_pipe(self) -> None:
-        """Called by __init__. The native wakeup needs no pipe; add_signal_handler makes one when it needs it.
-        Who never calls that keeps signal.set_wakeup_fd to himself."""
+        """Called by __init__. The native wakeup needs no pipe; add_signal_handler makes one when it
+        needs it. Who never calls that keeps signal.set_wakeup_fd to himself."""
         self._ssock = self._csock = None
         self._internal_fds += 1  # that of the native wakeup
 
@@ -290,7 +306,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     def _call_by_keyword(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """call_soon and its like with callback= and so on, or with arguments that are wrong."""
-        call = inspect.signature(getattr(base_events.BaseEventLoop, name)).bind(self, *args, **kwargs)
+        call = inspect.signature(getattr(base_events.BaseEventLoop, name)).bind(
+            self, *args, **kwargs
+        )
         return getattr(native.Loop, name)(*call.args, **call.kwargs)
 
     if sys.version_info < (3, 11):
@@ -299,7 +317,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
             return await super().sock_recvfrom(sock, bufsize)
 
-        async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+        async def sock_recvfrom_into(
+            self, sock: socket.socket, buf: Any, nbytes: int = 0
+        ) -> tuple[int, Any]:
             return await super().sock_recvfrom_into(sock, buf, nbytes)
 
         async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
@@ -317,7 +337,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             else:
                 self._run_now(handle)
         finally:
-            # An exception that a task keeps leads by its frames to this one, and would keep the task.
+            # An exception that a task keeps leads by its frames to this one, and would keep the
+            # task.
             handle = None
 
     def _run_now(self, handle: Any) -> None:
@@ -335,7 +356,11 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             self._current_handle = handle = None  # as above
 
     def _call_at_python(
-        self, when: float, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
     ) -> asyncio.TimerHandle:
         if self._debug:
             self._check_thread()
@@ -514,7 +539,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         except OSError:  # it is gone again
             address = None
         if self._debug:
-            selector_events.logger.debug("%r got a new connection from %r: %r", server, address, conn)
+            selector_events.logger.debug(
+                "%r got a new connection from %r: %r", server, address, conn
+            )
         extra = {"peername": address}
         self.create_task(
             self._accept_connection2(protocol_factory, conn, extra, sslcontext, server, *timeouts)
@@ -529,14 +556,16 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         *timeouts: float | None,
     ) -> None:
-        """As asyncio's, but a connection of which nothing could be made is closed at once, and reported
-        without debug mode, too."""
+        """As asyncio's, but a connection of which nothing could be made is closed at once, and
+        reported without debug mode, too."""
         protocol = transport = waiter = None
         try:
             protocol = protocol_factory()
             waiter = self.create_future()
             if sslcontext:
-                options = dict(zip(("ssl_handshake_timeout", "ssl_shutdown_timeout"), timeouts, strict=False))
+                options = dict(
+                    zip(("ssl_handshake_timeout", "ssl_shutdown_timeout"), timeouts, strict=False)
+                )
                 transport = self._make_ssl_transport(
                     conn,
                     protocol,
@@ -548,7 +577,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                     **options,
                 )
             else:
-                transport = self._make_socket_transport(conn, protocol, waiter, extra=extra, server=server)
+                transport = self._make_socket_transport(
+                    conn, protocol, waiter, extra=extra, server=server
+                )
             await waiter
         except BaseException as error:
             waiter = None  # it has the exception, whose traceback has this frame
@@ -565,8 +596,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 self.call_exception_handler(context)
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
-        """As asyncio's, through a second descriptor: the stream keeps watching the first. The connection's
-        end ends it, too."""
+        """As asyncio's, through a second descriptor: the stream keeps watching the first. The
+        connection's end ends it, too."""
         reading = transp.is_reading()
         transp.pause_reading()
         try:
@@ -574,7 +605,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             lost = transp._make_lost_waiter()
             sock = transp._sock.dup()
             sock.setblocking(False)
-            sending = asyncio.Task(self.sock_sendfile(sock, file, offset, count, fallback=False), loop=self)
+            sending = asyncio.Task(
+                self.sock_sendfile(sock, file, offset, count, fallback=False), loop=self
+            )
             sending.add_done_callback(lambda _: sock.close())
             try:
                 await asyncio.wait((sending, lost), return_when=asyncio.FIRST_COMPLETED)
@@ -630,7 +663,9 @@ def _run_before_311(main: Coroutine[Any, Any, _T], debug: bool | None) -> _T:
 
 
 def install() -> None:
-    """Makes casync's the event loop of everything that asks asyncio for a new one, by its policy."""
+    """Makes casync's the event loop of everything that asks asyncio for a new one, by its
+    policy.
+    """
     from . import policy
 
     policy.set_event_loop_policy(policy.EventLoopPolicy())

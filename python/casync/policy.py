@@ -1,8 +1,10 @@
-"""EventLoopPolicy, for programs that choose their loop by asyncio's policy; and asyncio's own names of that.
+"""EventLoopPolicy, for programs that choose their loop by asyncio's policy; and asyncio's own names
+of that.
 
-Python 3.14 deprecates policies, and Python 3.16 has none. In 3.14 the public names warn where they are used,
-and asyncio's own code uses others, with an underscore before them. So does this module: install() and
-`python -m casync` mean there what they mean elsewhere, and warn of nothing that their user could change.
+Python 3.14 deprecates policies, and Python 3.16 has none. In 3.14 the public names warn where they
+are used, and asyncio's own code uses others, with an underscore before them. So does this module:
+install() and `python -m casync` mean there what they mean elsewhere, and warn of nothing that their
+user could change.
 """
 
 from __future__ import annotations

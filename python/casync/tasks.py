@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 
 def dump_tasks(loop: asyncio.AbstractEventLoop | None = None, file: TextIO | None = None) -> None:
-    """Writes all tasks of a loop (default: the running one) that are not done: name, state, where each
-    of its coroutines stands, the outermost first, and what the innermost awaits. `file`: default stderr.
+    """Writes all tasks of a loop (default: the running one) that are not done: name, state, where
+    each of its coroutines stands, the outermost first, and what the innermost awaits. `file`:
+    default stderr.
 
     Task.print_stack() shows the outermost coroutine alone. Works on any asyncio loop; from a signal
     handler too, so that a program that hangs can be asked what it is doing:
@@ -21,7 +22,12 @@ def dump_tasks(loop: asyncio.AbstractEventLoop | None = None, file: TextIO | Non
     if loop is None:
         loop = asyncio.get_running_loop()
     tasks = sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
-    print(f"{len(tasks)} tasks of {loop!r}", *map(describe_task, tasks), sep="\n", file=file or sys.stderr)
+    print(
+        f"{len(tasks)} tasks of {loop!r}",
+        *map(describe_task, tasks),
+        sep="\n",
+        file=file or sys.stderr,
+    )
 
 
 def describe_task(task: asyncio.Task[Any]) -> str:
@@ -30,12 +36,16 @@ def describe_task(task: asyncio.Task[Any]) -> str:
     lines = [f"{task.get_name()} ({state})"]
     lines += [f"    {place_of(awaitable)}" for awaitable in await_chain(task.get_coro())]
     waiter = getattr(task, "_fut_waiter", None)
-    lines.append(f"    waits for {waiter!r}" if waiter is not None else "    is ready to run, or running")
+    lines.append(
+        f"    waits for {waiter!r}" if waiter is not None else "    is ready to run, or running"
+    )
     return "\n".join(lines)
 
 
 def await_chain(awaitable: Any) -> Iterator[Any]:
-    """A coroutine (or generator), what it awaits, what that awaits, and so on, as far as it can be seen."""
+    """A coroutine (or generator), what it awaits, what that awaits, and so on, as far as it can be
+    seen.
+    """
     while awaitable is not None and not asyncio.isfuture(awaitable):
         if not (inspect.isawaitable(awaitable) or inspect.isgenerator(awaitable)):
             return  # the iterator of a future

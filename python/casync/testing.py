@@ -29,16 +29,18 @@ class DeadlockError(RuntimeError):
 
 
 class VirtualTimeLoop(EventLoop):
-    """An event loop that starts at time 0 and, when there is nothing to do, jumps to the next timer.
+    """An event loop that starts at time 0 and, when there is nothing to do, jumps to the next
+    timer.
 
-    Time jumps only while nothing from outside is awaited: a descriptor (of a connection, a server, a
-    pipe, a signal handler), a job of run_in_executor, a child. As long as something is, time passes as it
-    does in reality, so real I/O works. With `forced=True` time jumps all the same: timeouts then win against
-    any I/O that is not there already; good for a server under test that is always listening.
+    Time jumps only while nothing from outside is awaited: a descriptor (of a connection, a server,
+    a pipe, a signal handler), a job of run_in_executor, a child. As long as something is, time
+    passes as it does in reality, so real I/O works. With `forced=True` time jumps all the same:
+    timeouts then win against any I/O that is not there already; good for a server under test that
+    is always listening.
 
     A run that would never end raises DeadlockError. What threads of your own will do through
-    call_soon_threadsafe cannot be known: a loop that only waits for that counts as deadlocked, unless
-    this happens inside `with loop.awaiting_outside():`.
+    call_soon_threadsafe cannot be known: a loop that only waits for that counts as deadlocked,
+    unless this happens inside `with loop.awaiting_outside():`.
     """
 
     __slots__ = ("_children", "_outside_count", "_outside_fd")
@@ -52,8 +54,8 @@ class VirtualTimeLoop(EventLoop):
 
     @contextmanager
     def awaiting_outside(self) -> Iterator[None]:
-        """While in this block something from outside is awaited: time does not jump (unless it is forced to),
-        and waiting is no deadlock."""
+        """While in this block something from outside is awaited: time does not jump (unless it is
+        forced to), and waiting is no deadlock."""
         self._begin_outside()
         try:
             yield
@@ -61,7 +63,9 @@ class VirtualTimeLoop(EventLoop):
             self._end_outside()
 
     def _begin_outside(self) -> None:
-        """The first of these watches a descriptor on which nothing will come: casync.h understands that."""
+        """The first of these watches a descriptor on which nothing will come: casync.h understands
+        that.
+        """
         self._outside_count += 1
         if self._outside_count == 1:
             self._outside_fd = os.eventfd(0)
@@ -88,7 +92,9 @@ class VirtualTimeLoop(EventLoop):
 
     # -- what threads and children do for asyncio --
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         future = super().run_in_executor(executor, func, *args)
         self._begin_outside()
         future.add_done_callback(lambda _: self._outside_done())
@@ -129,7 +135,9 @@ else:
 
     @pytest.fixture
     def virtual_time_loop() -> Iterator[VirtualTimeLoop]:
-        """A VirtualTimeLoop, set as the current loop; closed, with what is left of its tasks, at the end."""
+        """A VirtualTimeLoop, set as the current loop; closed, with what is left of its tasks, at
+        the end.
+        """
         loop = VirtualTimeLoop()
         asyncio.set_event_loop(loop)
         try:

@@ -33,7 +33,9 @@ _NEEDED = [
 
 def _is_known() -> bool:
     """Is this interpreter's asyncio one that native/tls.c was written for?"""
-    return hasattr(native, "TLSProtocol") and all(hasattr(sslproto.SSLProtocol, name) for name in _NEEDED)
+    return hasattr(native, "TLSProtocol") and all(
+        hasattr(sslproto.SSLProtocol, name) for name in _NEEDED
+    )
 
 
 def _make_class() -> type[sslproto.SSLProtocol]:
@@ -48,8 +50,8 @@ def _make_class() -> type[sslproto.SSLProtocol]:
         _python_write_appdata = sslproto.SSLProtocol._write_appdata
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # asyncio reads into a buffer of max_size bytes, which a native transport needs not; get_buffer()
-            # makes it for others.
+            # asyncio reads into a buffer of max_size bytes, which a native transport needs not;
+            # get_buffer() makes it for others.
             self.max_size = 0
             super().__init__(*args, **kwargs)
             del self.max_size
@@ -73,23 +75,31 @@ def _make_class() -> type[sslproto.SSLProtocol]:
 
 _known: Any = sslproto.SSLProtocol
 _native: Any = _make_class() if _is_known() else _known
-# Classes whose methods the native half does not always call, each with what it had when this was imported.
-_passed_by = [] if _native is _known else [(cls, dict(vars(cls))) for cls in (_known, sslproto.ssl.SSLObject)]
+# Classes whose methods the native half does not always call, each with what it had when this was
+# imported.
+_passed_by = (
+    []
+    if _native is _known
+    else [(cls, dict(vars(cls))) for cls in (_known, sslproto.ssl.SSLObject)]
+)
 
 
 def ssl_protocol_class() -> Any:
-    """The class for a new connection: asyncio's own if a program has patched that or SSLObject, or it is not
-    known."""
+    """The class for a new connection: asyncio's own if a program has patched that or SSLObject, or
+    it is not known."""
     unpatched = all(vars(cls) == before for cls, before in _passed_by)
     return _native if unpatched and sslproto.SSLProtocol is _known else sslproto.SSLProtocol
 
 
 def take_over_reader(
-    protocol: asyncio.BaseProtocol, transport: asyncio.BaseTransport, ssl_protocol: Any, server_side: bool
+    protocol: asyncio.BaseProtocol,
+    transport: asyncio.BaseTransport,
+    ssl_protocol: Any,
+    server_side: bool,
 ) -> bytes:
-    """For start_tls: the protocol's StreamReader, if it has one, holds the TLS transport back from now on.
-    What it has read ahead on a server is the client's first words in TLS, and is taken out. (On a client
-    nothing is: servers wait for those.)"""
+    """For start_tls: the protocol's StreamReader, if it has one, holds the TLS transport back from
+    now on. What it has read ahead on a server is the client's first words in TLS, and is taken out.
+    (On a client nothing is: servers wait for those.)"""
     reader = getattr(protocol, "_stream_reader", None)
     if not isinstance(protocol, asyncio.StreamReaderProtocol) or reader is None:
         return b""

@@ -7,10 +7,11 @@
     with trace.observe(loop, trace.SlowCallbacks(0.05)):  # logs what held up the loop for 50 ms
         ...
 
-A Call is one callback: of call_soon and its like, a step of a task, a watcher of a descriptor, or a method of
-a protocol that a native transport calls. Only calls that are scheduled while the loop is observed are seen
-(and tasks woken meanwhile), and reads of StreamReader that go on natively show as the steps of their tasks.
-While observed, callbacks take the way that they take in debug mode, at a cost of a few microseconds each.
+A Call is one callback: of call_soon and its like, a step of a task, a watcher of a descriptor, or a
+method of a protocol that a native transport calls. Only calls that are scheduled while the loop is
+observed are seen (and tasks woken meanwhile), and reads of StreamReader that go on natively show as
+the steps of their tasks. While observed, callbacks take the way that they take in debug mode, at a
+cost of a few microseconds each.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class Call:
 
 
 class Observer:
-    """What observe() takes. Override what you need; what a method raises goes to the loop's exception
-    handler. Calls nest where a callback runs the loop's code that calls a protocol."""
+    """What observe() takes. Override what you need; what a method raises goes to the loop's
+    exception handler. Calls nest where a callback runs the loop's code that calls a protocol."""
 
     def before_call(self, call: Call) -> None:
         """It is about to begin."""
@@ -72,8 +73,8 @@ class Observer:
 
 @contextmanager
 def observe(loop: EventLoop, *observers: Observer) -> Iterator[None]:
-    """Tells the observers of all calls that the loop makes, beside those that observe it already. Any number
-    may, and end in any order. In the loop's thread, or while the loop does not run."""
+    """Tells the observers of all calls that the loop makes, beside those that observe it already.
+    Any number may, and end in any order. In the loop's thread, or while the loop does not run."""
     _set_observers(loop, (*_observers_of(loop), *observers))
     try:
         yield
@@ -92,7 +93,11 @@ class _Observation:
         self.observers = observers
 
     def __call__(
-        self, callback: Callable[..., object], args: tuple[Any, ...], function: Callable[..., Any], *rest: Any
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        function: Callable[..., Any],
+        *rest: Any,
     ) -> Any:
         call = Call(callback, args or ())
         for observer in self.observers:
@@ -104,7 +109,8 @@ class _Observation:
             call.duration = time.monotonic_ns() - call.start
             for observer in reversed(self.observers):
                 self._tell(observer.after_call, call)
-            # An exception that a task keeps leads by its frames to this one, and would keep the task.
+            # An exception that a task keeps leads by its frames to this one, and would keep the
+            # task.
             del callback, args, function, rest, call
 
     def _tell(self, method: Callable[[Call], None], call: Call) -> None:
@@ -130,8 +136,8 @@ def _set_observers(loop: EventLoop, observers: tuple[Observer, ...]) -> None:
 
 
 class SlowCallbacks(Observer):
-    """Logs, as warnings of the logger "casync", calls that take `seconds` or longer: as asyncio's debug mode
-    does, without the rest of that."""
+    """Logs, as warnings of the logger "casync", calls that take `seconds` or longer: as asyncio's
+    debug mode does, without the rest of that."""
 
     def __init__(self, seconds: float = 0.1) -> None:
         self.seconds = seconds
@@ -142,12 +148,15 @@ class SlowCallbacks(Observer):
 
 
 class ChromeTrace(Observer):
-    """Collects calls, and tasks from their first step that was seen to their end, as trace events. The last
-    `limit` events are kept, of some 500 bytes each. Format: "Trace Event Format", by the Chromium authors."""
+    """Collects calls, and tasks from their first step that was seen to their end, as trace events.
+    The last `limit` events are kept, of some 500 bytes each. Format: "Trace Event Format", by the
+    Chromium authors."""
 
     def __init__(self, limit: int = 1_000_000) -> None:
         self._events: deque[dict[str, Any]] = deque(maxlen=limit)
-        self._task_ids: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = weakref.WeakKeyDictionary()
+        self._task_ids: weakref.WeakKeyDictionary[asyncio.Task[Any], int] = (
+            weakref.WeakKeyDictionary()
+        )
         self._task_count = 0
 
     def before_call(self, call: Call) -> None:
@@ -176,7 +185,9 @@ class ChromeTrace(Observer):
 
 
 @contextmanager
-def chrome_trace(loop: EventLoop, path: str | os.PathLike[str], limit: int = 1_000_000) -> Iterator[None]:
+def chrome_trace(
+    loop: EventLoop, path: str | os.PathLike[str], limit: int = 1_000_000
+) -> Iterator[None]:
     """Observes the loop in this block, and writes a Chrome trace to the file at its end."""
     trace = ChromeTrace(limit)
     try:

@@ -1,14 +1,14 @@
 /* Awaitables: coroutines in C.
 
-   Idea: what an async method of ours returns is an object with all that makes a coroutine (send, throw,
-   close, __await__), so that `await`, create_task() and iscoroutine() take it for one. Its body is a
-   function that goes as far as it can each time it is stepped. The struct of each type begins with an
-   `awaitable`, whose `kind` is that function and what it takes to end early.
+   Idea: what an async method of ours returns is an object with all that makes a coroutine (send,
+   throw, close, __await__), so that `await`, create_task() and iscoroutine() take it for one. Its
+   body is a function that goes as far as it can each time it is stepped. The struct of each type
+   begins with an `awaitable`, whose `kind` is that function and what it takes to end early.
 
-   Invariants: nothing happens before the first step. One that waits has `waiting`, and is stepped again
-   when that future is done. Whatever the end is (a result, an exception, throw, close, the collector),
-   finish() is called, once or more; before it abandon(), if the body did not come to its end itself. One
-   that was never awaited warns, as a coroutine does.
+   Invariants: nothing happens before the first step. One that waits has `waiting`, and is stepped
+   again when that future is done. Whatever the end is (a result, an exception, throw, close, the
+   collector), finish() is called, once or more; before it abandon(), if the body did not come to
+   its end itself. One that was never awaited warns, as a coroutine does.
 
    Costs: one object, known to the collector; no frame. */
 
@@ -16,8 +16,8 @@ typedef struct awaitable awaitable;
 
 typedef struct {
     const char *owner, *name; /* of the method: "StreamReader", "read" */
-    /* Goes on: PYGEN_NEXT and what `waiting` yielded, PYGEN_RETURN and the result, or PYGEN_ERROR. In the
-       first step there is no `waiting`. */
+    /* Goes on: PYGEN_NEXT and what `waiting` yielded, PYGEN_RETURN and the result, or PYGEN_ERROR.
+       In the first step there is no `waiting`. */
     PySendResult (*step)(awaitable *self, PyObject **result);
     /* It will not be stepped again, though it has not ended: -1 with an exception set. */
     int (*abandon)(awaitable *self);
@@ -34,7 +34,9 @@ struct awaitable {
     uint8_t progress;
 };
 
-static state *awaitable_state(awaitable *self) { return (state *)PyType_GetModuleState(Py_TYPE(self)); }
+static state *awaitable_state(awaitable *self) {
+    return (state *)PyType_GetModuleState(Py_TYPE(self));
+}
 
 /* An object of a type that has AWAITABLE_SLOTS; not tracked by the collector yet. */
 static awaitable *new_awaitable(PyTypeObject *type, const awaitable_kind *kind) {
@@ -88,8 +90,8 @@ static PySendResult awaitable_am_send(PyObject *object, PyObject *value, PyObjec
     return answer;
 }
 
-/* Raises StopIteration(result), whose reference is taken. The type's own __new__ leaves out what a call of it
-   does beside; it sets `args`, but not `value`. */
+/* Raises StopIteration(result), whose reference is taken. The type's own __new__ leaves out what a
+   call of it does beside; it sets `args`, but not `value`. */
 static void awaitable_stop(PyObject *result) {
     PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
     PyObject *args = PyTuple_New(1), *stop;
@@ -114,8 +116,9 @@ static PyObject *awaitable_send(PyObject *self, PyObject *value) {
     return answer == PYGEN_NEXT ? result : NULL;
 }
 
-/* As iterators: what is yielded, or NULL with an error, StopIteration(result), or (if the result is None)
-   nothing set. Since 3.12 `await` comes here; before, to awaitable_am_send, where it costs no exception. */
+/* As iterators: what is yielded, or NULL with an error, StopIteration(result), or (if the result is
+   None) nothing set. Since 3.12 `await` comes here; before, to awaitable_am_send, where it costs no
+   exception. */
 static PyObject *awaitable_next(PyObject *self) {
     PyObject *result;
     PySendResult answer = awaitable_am_send(self, Py_None, &result);
@@ -163,7 +166,8 @@ static PyObject *awaitable_qualname(awaitable *self, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *awaitable_repr(awaitable *self) {
-    return PyUnicode_FromFormat("<coroutine object %s.%s at %p>", self->kind->owner, self->kind->name, self);
+    return PyUnicode_FromFormat("<coroutine object %s.%s at %p>", self->kind->owner,
+                                self->kind->name, self);
 }
 
 /* For the tp_traverse of its type. */
@@ -185,8 +189,8 @@ static void awaitable_finalize(PyObject *object) {
     if (self->progress == AWAITABLE_FINISHED) return;
     PyErr_Fetch(&type, &value, &traceback);
     if (self->progress == AWAITABLE_CREATED &&
-        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s.%s' was never awaited", self->kind->owner,
-                         self->kind->name) < 0)
+        PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s.%s' was never awaited",
+                         self->kind->owner, self->kind->name) < 0)
         PyErr_WriteUnraisable(object);
     if (self->kind->abandon(self) < 0) PyErr_WriteUnraisable(object);
     PyErr_Restore(type, value, traceback);
@@ -194,7 +198,8 @@ static void awaitable_finalize(PyObject *object) {
 
 static void awaitable_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
-    if (((awaitable *)self)->progress != AWAITABLE_FINISHED && PyObject_CallFinalizerFromDealloc(self) < 0)
+    if (((awaitable *)self)->progress != AWAITABLE_FINISHED &&
+        PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
     awaitable_clear((awaitable *)self);
@@ -219,7 +224,9 @@ static PyObject *awaitable_get_await(awaitable *self, void *Py_UNUSED(closure)) 
 }
 
 /* There is no frame, and no code. */
-static PyObject *awaitable_get_none(awaitable *Py_UNUSED(self), void *Py_UNUSED(closure)) { Py_RETURN_NONE; }
+static PyObject *awaitable_get_none(awaitable *Py_UNUSED(self), void *Py_UNUSED(closure)) {
+    Py_RETURN_NONE;
+}
 
 static PyGetSetDef awaitable_getsets[] = {
     {"__name__", (getter)awaitable_name, NULL, NULL, NULL},
@@ -233,13 +240,15 @@ static PyGetSetDef awaitable_getsets[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-#define AWAITABLE_FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION)
+#define AWAITABLE_FLAGS                                                                            \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
 /* Of every type of awaitables, beside its own tp_doc and tp_traverse. */
-#define AWAITABLE_SLOTS                                                                                      \
-    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_finalize, awaitable_finalize},                                \
-        {Py_tp_clear, awaitable_clear}, {Py_tp_repr, awaitable_repr}, {Py_tp_iter, PyObject_SelfIter},       \
-        {Py_tp_iternext, awaitable_next}, {Py_am_await, awaitable_await}, {Py_am_send, awaitable_am_send},   \
-        {Py_tp_methods, awaitable_methods}, {                                                                \
-        Py_tp_getset, awaitable_getsets                                                                      \
+#define AWAITABLE_SLOTS                                                                            \
+    {Py_tp_dealloc, awaitable_dealloc}, {Py_tp_finalize, awaitable_finalize},                      \
+        {Py_tp_clear, awaitable_clear}, {Py_tp_repr, awaitable_repr},                              \
+        {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, awaitable_next},                         \
+        {Py_am_await, awaitable_await}, {Py_am_send, awaitable_am_send},                           \
+        {Py_tp_methods, awaitable_methods}, {                                                      \
+        Py_tp_getset, awaitable_getsets                                                            \
     }

@@ -1,9 +1,9 @@
 /* Contexts: what asyncio copies for every callback, without the copy.
 
-   Idea: asyncio gives each callback a copy of the context it was scheduled in. What a copy shares with
-   its original is one immutable mapping, `vars`; so a handle keeps just that (a reference), and is
-   given a context around it when it runs, mostly the one that the callback before it has left. That
-   saves an allocation, and an object for the garbage collector, at each call_soon.
+   Idea: asyncio gives each callback a copy of the context it was scheduled in. What a copy shares
+   with its original is one immutable mapping, `vars`; so a handle keeps just that (a reference),
+   and is given a context around it when it runs, mostly the one that the callback before it has
+   left. That saves an allocation, and an object for the garbage collector, at each call_soon.
 
    Invariants: a context is used again only if nobody else holds it. The layout of a context is
    CPython's own (struct _pycontextobject in Include/internal/pycore_context.h), the same in 3.10 to
@@ -21,7 +21,8 @@ typedef struct {
 
 static context_layout *layout_of(PyObject *context) { return (context_layout *)context; }
 
-/* The variables of the present context; NULL, without an exception, if there is none or it cannot be known. */
+/* The variables of the present context; NULL, without an exception, if there is none or it cannot
+   be known. */
 static PyObject *snapshot_context(state *st) {
     PyObject *context = PyThreadState_Get()->context;
     return st->snapshots && context != NULL ? Py_NewRef(layout_of(context)->vars) : NULL;
@@ -41,7 +42,8 @@ static PyObject *make_context(state *st, PyObject *vars) {
 
 /* Takes the reference of a context that make_context gave. */
 static void return_context(state *st, PyObject *context) {
-    if (Py_REFCNT(context) > 1 || st->spare_context != NULL || layout_of(context)->weakrefs != NULL) {
+    if (Py_REFCNT(context) > 1 || st->spare_context != NULL ||
+        layout_of(context)->weakrefs != NULL) {
         Py_DECREF(context);
     } else {
         st->spare_context = context;
@@ -60,8 +62,9 @@ static int check_snapshots(state *st) {
             Py_XDECREF(copy);
             return -1;
         }
-        st->snapshots = PyThreadState_Get()->context == context && layout_of(context)->entered == 1 &&
-                        layout_of(copy)->entered == 0 && layout_of(context)->vars == layout_of(copy)->vars &&
+        st->snapshots = PyThreadState_Get()->context == context &&
+                        layout_of(context)->entered == 1 && layout_of(copy)->entered == 0 &&
+                        layout_of(context)->vars == layout_of(copy)->vars &&
                         strcmp(Py_TYPE(layout_of(copy)->vars)->tp_name, "hamt") == 0;
         PyContext_Exit(context);
         if (st->snapshots) st->no_vars = Py_NewRef(layout_of(copy)->vars);

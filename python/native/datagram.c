@@ -1,16 +1,16 @@
 /* DatagramTransport: asyncio's transport for UDP and Unix datagrams, over casync_datagram.
 
-   Idea: the transport of transport.c with a casync_datagram in place of the stream. Addresses of IPv4,
-   IPv6 and Unix sockets are turned from Python's to the kernel's form and back here; a host name is
-   looked up by Python's getaddrinfo, which blocks, as socket.sendto() does. Sockets of other families
-   are left to asyncio's own transport.
+   Idea: the transport of transport.c with a casync_datagram in place of the stream. Addresses of
+   IPv4, IPv6 and Unix sockets are turned from Python's to the kernel's form and back here; a host
+   name is looked up by Python's getaddrinfo, which blocks, as socket.sendto() does. Sockets of
+   other families are left to asyncio's own transport.
 
    Invariants: what the protocol raises is reported, and the socket stays open (asyncio's
    _SelectorDatagramTransport in asyncio/selector_events.py). The kernel's errors go to
    protocol.error_received.
 
-   Costs: a datagram received is one bytes object, one address and one call; up to 16 come by one system
-   call. A datagram sent is one system call. */
+   Costs: a datagram received is one bytes object, one address and one call; up to 16 come by one
+   system call. A datagram sent is one system call. */
 
 static transport *transport_of_datagram(casync_datagram *datagram) {
     return (transport *)(void *)((char *)datagram - offsetof(transport, datagram));
@@ -31,7 +31,8 @@ static int parse_unix_address(PyObject *object, casync_address *address) {
     }
     memcpy(un.sun_path, PyBytes_AS_STRING(path), size);
     /* An abstract name is as long as given; a path ends in a zero. */
-    address->size = (uint32_t)(offsetof(struct sockaddr_un, sun_path) + size + (un.sun_path[0] != '\0'));
+    address->size =
+        (uint32_t)(offsetof(struct sockaddr_un, sun_path) + size + (un.sun_path[0] != '\0'));
     memcpy(address->storage.bytes, &un, sizeof un);
     Py_DECREF(path);
     return 0;
@@ -60,8 +61,8 @@ static int parse_inet_tuple(int family, PyObject *tuple, inet_address *inet, int
                      Py_TYPE(tuple)->tp_name);
         return -1;
     }
-    if (!PyArg_ParseTuple(tuple, family == AF_INET6 ? "si|II:sendto" : "si:sendto", &host, &port, &flowinfo,
-                          &scope))
+    if (!PyArg_ParseTuple(tuple, family == AF_INET6 ? "si|II:sendto" : "si:sendto", &host, &port,
+                          &flowinfo, &scope))
         return -1;
     if (port < 0 || port > 65535) {
         PyErr_SetString(PyExc_OverflowError, "sendto(): port must be 0-65535.");
@@ -80,7 +81,8 @@ static int parse_inet_tuple(int family, PyObject *tuple, inet_address *inet, int
 
 /* socket.getaddrinfo(host, port, family, SOCK_DGRAM)[0][4] */
 static PyObject *look_up(int family, PyObject *tuple) {
-    PyObject *getaddrinfo = import_attribute("socket", "getaddrinfo"), *found = NULL, *address = NULL;
+    PyObject *getaddrinfo = import_attribute("socket", "getaddrinfo"), *found = NULL,
+             *address = NULL;
     if (getaddrinfo != NULL)
         found = PyObject_CallFunction(getaddrinfo, "OOii", PyTuple_GET_ITEM(tuple, 0),
                                       PyTuple_GET_ITEM(tuple, 1), family, SOCK_DGRAM);
@@ -113,7 +115,8 @@ static int parse_datagram_address(int family, PyObject *object, casync_address *
 /* ---- what the socket tells ---- */
 
 /* protocol.method(first[, second]), in the transport's context; what it raises is reported. */
-static void datagram_call(transport *self, loop *lp, enum name method, PyObject *first, PyObject *second) {
+static void datagram_call(transport *self, loop *lp, enum name method, PyObject *first,
+                          PyObject *second) {
     PyObject *protocol, *result = NULL;
     running_call call;
     if (self->loop == NULL) return;       /* the socket has ended since the callback began */
@@ -121,8 +124,8 @@ static void datagram_call(transport *self, loop *lp, enum name method, PyObject 
     if (transport_enter(self, lp, &call) == 0) {
         PyObject *bound = PyObject_GetAttr(protocol, lp->state->names[method]);
         if (bound != NULL && lp->calls_python)
-            result = PyObject_CallMethodObjArgs((PyObject *)lp, lp->state->names[NAME_PYTHON_CALL], bound,
-                                                first, second, NULL);
+            result = PyObject_CallMethodObjArgs((PyObject *)lp, lp->state->names[NAME_PYTHON_CALL],
+                                                bound, first, second, NULL);
         else if (bound != NULL)
             result = PyObject_CallFunctionObjArgs(bound, first, second, NULL);
         Py_XDECREF(bound);
@@ -133,7 +136,8 @@ static void datagram_call(transport *self, loop *lp, enum name method, PyObject 
     Py_XDECREF(result);
 }
 
-static void on_datagram_received(casync_datagram *datagram, casync_span span, const casync_address *from) {
+static void on_datagram_received(casync_datagram *datagram, casync_span span,
+                                 const casync_address *from) {
     transport *self = transport_of_datagram(datagram);
     loop *lp = transport_hold(self);
     PyObject *data = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
@@ -179,8 +183,9 @@ static void on_datagram_lost(casync_datagram *datagram, int64_t error) {
     transport_lost(transport_of_datagram(datagram), error);
 }
 
-static const casync_datagram_protocol datagram_protocol = {
-    on_datagram_received, on_datagram_error, on_datagram_pause, on_datagram_resume, on_datagram_lost};
+static const casync_datagram_protocol datagram_protocol = {on_datagram_received, on_datagram_error,
+                                                           on_datagram_pause, on_datagram_resume,
+                                                           on_datagram_lost};
 
 /* ---- methods ---- */
 
@@ -200,12 +205,14 @@ static void datagram_fatal(transport *self, const char *message, PyObject *excep
 /* protocol.error_received(exception) inside the call of sendto. */
 static PyObject *datagram_send_failed(transport *self, PyObject *exception) {
     PyObject *protocol = Py_NewRef(self->protocol), *result;
-    result = PyObject_CallMethodOneArg(protocol, self->loop->state->names[NAME_ERROR_RECEIVED], exception);
+    result = PyObject_CallMethodOneArg(protocol, self->loop->state->names[NAME_ERROR_RECEIVED],
+                                       exception);
     Py_DECREF(protocol);
     return result;
 }
 
-/* An address that cannot be used: OSErrors are the protocol's, others end the socket, as in asyncio. */
+/* An address that cannot be used: OSErrors are the protocol's, others end the socket, as in
+   asyncio. */
 static PyObject *datagram_bad_address(transport *self) {
     PyObject *exception = take_exception(), *result = NULL;
     if (ends_program(exception)) {
@@ -230,7 +237,9 @@ static PyObject *datagram_drop(transport *self) {
     Py_RETURN_NONE;
 }
 
-static bool datagram_drops(const transport *self) { return self->flags & TRANSPORT_CLOSING || self->fd < 0; }
+static bool datagram_drops(const transport *self) {
+    return self->flags & TRANSPORT_CLOSING || self->fd < 0;
+}
 
 static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target) {
     casync_address address;
@@ -268,7 +277,8 @@ static PyObject *datagram_sendto(transport *self, PyObject *args, PyObject *kwar
     static char *keywords[] = {"data", "addr", NULL};
     PyObject *data, *target = Py_None;
     bool connected = self->flags & TRANSPORT_CONNECTED;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:sendto", keywords, &data, &target)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:sendto", keywords, &data, &target))
+        return NULL;
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
         raise_unwritable(data);
         return NULL;
@@ -277,7 +287,8 @@ static PyObject *datagram_sendto(transport *self, PyObject *args, PyObject *kwar
         int same = target == Py_None ? 1 : PyObject_RichCompareBool(target, self->address, Py_EQ);
         if (same < 0) return NULL;
         if (!same)
-            return PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S", self->address);
+            return PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S",
+                                self->address);
         target = self->address;
     }
     if (datagram_drops(self)) return datagram_drop(self);
@@ -314,11 +325,13 @@ static PyObject *datagram_get_write_buffer_size(transport *self, PyObject *Py_UN
     return PyLong_FromSize_t(self->fd < 0 ? 0 : self->datagram.queued);
 }
 
-static PyObject *datagram_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
+static PyObject *datagram_set_write_buffer_limits(transport *self, PyObject *args,
+                                                  PyObject *kwargs) {
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
     self->flags |= TRANSPORT_CALLED;
     if (self->fd >= 0)
-        casync_datagram_set_write_limits(&self->datagram, limits_of(self).high, limits_of(self).low);
+        casync_datagram_set_write_limits(&self->datagram, limits_of(self).high,
+                                         limits_of(self).low);
     return transport_return(self, 0);
 }
 
@@ -353,8 +366,8 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
     casync_address own, peer;
     int64_t error;
     int fd = -1, family = AF_UNSPEC;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO:_make_datagram_transport", keywords, &sock,
-                                     &protocol, &address, &waiter, &extra))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OOO:_make_datagram_transport", keywords,
+                                     &sock, &protocol, &address, &waiter, &extra))
         return NULL;
     if (self->closed) return raise_closed();
     if (has_descriptor(sock)) {
@@ -363,7 +376,8 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
         family = datagram_family(fd);
     }
     if (family == AF_UNSPEC)
-        return call_base_method(self->state->base_make_datagram_transport, (PyObject *)self, args, kwargs);
+        return call_base_method(self->state->base_make_datagram_transport, (PyObject *)self, args,
+                                kwargs);
     if (loop_make_way(self, fd, sock) < 0) return NULL;
     t = transport_open(self, TRANSPORT_DATAGRAM, fd, sock, protocol, extra, &error);
     if (t == NULL) return NULL;
@@ -382,9 +396,12 @@ static PyMethodDef datagram_methods[] = {
     {"_start", (PyCFunction)transport_start, METH_O, NULL},
     {"sendto", (PyCFunction)(void (*)(void))datagram_sendto, METH_VARARGS | METH_KEYWORDS,
      "sendto(data, addr=None): send a datagram; never blocks."},
-    {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS, "Is datagram_received being called?"},
-    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS, "Stop calling datagram_received."},
-    {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS, "Call datagram_received again."},
+    {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,
+     "Is datagram_received being called?"},
+    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,
+     "Stop calling datagram_received."},
+    {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,
+     "Call datagram_received again."},
     {"close", (PyCFunction)datagram_close, METH_NOARGS, "Send what is buffered, then close."},
     {"abort", (PyCFunction)datagram_abort, METH_NOARGS, "Close without sending what is buffered."},
     {"_force_close", (PyCFunction)datagram_force_close, METH_O, NULL},
@@ -394,11 +411,12 @@ static PyMethodDef datagram_methods[] = {
     {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."},
     {"get_write_buffer_size", (PyCFunction)datagram_get_write_buffer_size, METH_NOARGS,
      "Bytes still to be sent."},
-    {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS, "(low, high)"},
+    {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,
+     "(low, high)"},
     {"set_write_buffer_limits", (PyCFunction)(void (*)(void))datagram_set_write_buffer_limits,
      METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},
-    {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info, METH_VARARGS | METH_KEYWORDS,
-     "'socket', 'sockname', 'peername'."},
+    {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info,
+     METH_VARARGS | METH_KEYWORDS, "'socket', 'sockname', 'peername'."},
     {NULL, NULL, 0, NULL},
 };
 

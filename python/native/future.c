@@ -1,8 +1,8 @@
 /* casync.h's futures beside asyncio's: what casync/futures.py is made of.
 
-   Idea: a handle waits in the future's list of callbacks as any other waits in the loop's queue. Futures go
-   by their address, which Python code cannot check: casync/futures.py says what callers promise. All of
-   this is in the loop's thread. */
+   Idea: a handle waits in the future's list of callbacks as any other waits in the loop's queue.
+   Futures go by their address, which Python code cannot check: casync/futures.py says what callers
+   promise. All of this is in the loop's thread. */
 
 static int parse_address(PyObject *object, void *result) {
     void *address = PyLong_AsVoidPtr(object);
@@ -33,7 +33,8 @@ static PyObject *loop_watch_future(loop *self, PyObject *const *args, Py_ssize_t
     handle *h;
     int64_t result;
     if (count != 2)
-        return PyErr_Format(PyExc_TypeError, "_watch_future() takes 2 arguments (%zd given)", count);
+        return PyErr_Format(PyExc_TypeError, "_watch_future() takes 2 arguments (%zd given)",
+                            count);
     if (!parse_address(args[0], &future)) return NULL;
     h = handle_new(self->state, false, args[1], NULL, 0, NULL);
     if (h == NULL) return NULL;
@@ -60,7 +61,8 @@ static PyObject *loop_end_future(loop *Py_UNUSED(self), PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* _future_result(address): the result of a future that is done, None if it was cancelled; or raises. */
+/* _future_result(address): the result of a future that is done, None if it was cancelled; or
+   raises. */
 static PyObject *loop_future_result(loop *Py_UNUSED(self), PyObject *address) {
     casync_future *future;
     int64_t result;
@@ -72,7 +74,8 @@ static PyObject *loop_future_result(loop *Py_UNUSED(self), PyObject *address) {
 
 /* casync.futures.name(object, address of the future), or without an object if it is NULL. */
 static PyObject *call_futures(const char *name, PyObject *object, casync_future *future) {
-    PyObject *function = import_attribute("casync.futures", name), *address = PyLong_FromVoidPtr(future);
+    PyObject *function = import_attribute("casync.futures", name),
+             *address = PyLong_FromVoidPtr(future);
     PyObject *result = NULL;
     if (function != NULL && address != NULL)
         result = object == NULL ? PyObject_CallOneArg(function, address)

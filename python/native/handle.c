@@ -1,14 +1,16 @@
 /* Handles: asyncio.Handle and asyncio.TimerHandle around casync_job and casync_timer.
 
    Idea: a handle is queued by linking the job inside it, and freed handles are reused, so that
-   call_soon is a few stores. The garbage collector does not know handles: a handle holds a callback,
-   arguments and a context only while it is queued (or watches a descriptor), and then the loop visits
-   these for it. The loop is borrowed: only a queued handle uses it, and a loop drops its queue first.
+   call_soon is a few stores. The garbage collector does not know handles: a handle holds a
+   callback, arguments and a context only while it is queued (or watches a descriptor), and then the
+   loop visits these for it. The loop is borrowed: only a queued handle uses it, and a loop drops
+   its queue first.
 
-   Invariants: a queued handle has one reference from the queue, and its loop is there; of no other handle is
-   that known (but of a watcher's). callback == NULL means it has run or was cancelled, and holds nothing.
-   While it runs, cancelling only sets the flag, and so does running it again in there: the vector of a call
-   must not change under the callee. Who began to run it first lets go of what it holds.
+   Invariants: a queued handle has one reference from the queue, and its loop is there; of no other
+   handle is that known (but of a watcher's). callback == NULL means it has run or was cancelled,
+   and holds nothing. While it runs, cancelling only sets the flag, and so does running it again in
+   there: the vector of a call must not change under the callee. Who began to run it first lets go
+   of what it holds.
 
    Costs: no allocation while spare handles last, but for the context's copy when none is given. */
 
@@ -44,8 +46,8 @@ typedef struct {
 
 /* Of loop.c, which comes next. */
 static void loop_end_run(loop *self, PyObject *exception);
-static void loop_report(loop *self, PyObject *message, PyObject *exception, enum name key, PyObject *value,
-                        enum name key2, PyObject *value2);
+static void loop_report(loop *self, PyObject *message, PyObject *exception, enum name key,
+                        PyObject *value, enum name key2, PyObject *value2);
 
 static casync_timer *timer_of(handle *self) { return (casync_timer *)(void *)&self->job; }
 
@@ -90,7 +92,8 @@ static int handle_set_args(handle *self, PyObject *const *args, Py_ssize_t count
     return 0;
 }
 
-/* The context to call in: a given one, or (None or NULL) what a copy of the present one would be. */
+/* The context to call in: a given one, or (None or NULL) what a copy of the present one would
+   be. */
 static int handle_set_context(handle *self, state *st, PyObject *context) {
     if (context != NULL && context != Py_None) {
         self->context = Py_NewRef(context);
@@ -120,8 +123,8 @@ static int handle_make_context(handle *self, state *st) {
 }
 
 /* A handle for callback(*args) in a context: None or NULL for a copy of the present one. */
-static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *const *args, Py_ssize_t count,
-                          PyObject *context) {
+static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *const *args,
+                          Py_ssize_t count, PyObject *context) {
     handle *self = handle_alloc(st, timer);
     if (self == NULL) return NULL;
     self->callback = Py_NewRef(callback);
@@ -132,7 +135,8 @@ static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *c
     return self;
 }
 
-/* Lets go of the callback, its arguments and its context. What they do in their end finds it empty. */
+/* Lets go of the callback, its arguments and its context. What they do in their end finds it
+   empty. */
 static void handle_drop(handle *self, state *st) {
     PyObject *callback = self->callback, *context = self->context, *args[INLINE_ARGS];
     uint8_t count = self->count;
@@ -192,19 +196,21 @@ static PyObject *handle_args(handle *self) {
     if (self->flags & HANDLE_TUPLE && self->count) return Py_NewRef(self->vector[1]);
     tuple = PyTuple_New(self->count);
     if (tuple == NULL) return NULL;
-    for (uint8_t i = 0; i < self->count; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->vector[1 + i]));
+    for (uint8_t i = 0; i < self->count; i++)
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->vector[1 + i]));
     return tuple;
 }
 
 static PyObject *handle_call_in_context(handle *self) {
     if (self->flags & HANDLE_TUPLE) return PyObject_CallObject(self->callback, self->vector[1]);
-    return PyObject_Vectorcall(self->callback, self->vector + 1, self->count | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                               NULL);
+    return PyObject_Vectorcall(self->callback, self->vector + 1,
+                               self->count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
 /* context.run(callback, *arguments), of what is no context: asyncio finds out in this way, too. */
 static PyObject *handle_call_by_run(handle *self) {
-    PyObject *run = PyObject_GetAttrString(self->context, "run"), *args, *all = NULL, *result = NULL;
+    PyObject *run = PyObject_GetAttrString(self->context, "run"), *args, *all = NULL,
+             *result = NULL;
     args = run == NULL ? NULL : handle_args(self);
     if (args != NULL) all = PyTuple_Pack(1, self->callback);
     if (all != NULL) Py_SETREF(all, PySequence_Concat(all, args));
@@ -231,14 +237,15 @@ static PyObject *handle_call(handle *self, state *st) {
 /* What asyncio calls a callback: a string, or NULL with an exception set. */
 static PyObject *handle_source(handle *self, state *st) {
     PyObject *callback = Py_NewRef(self->callback), *args = handle_args(self), *source = NULL;
-    if (args != NULL) source = PyObject_CallFunctionObjArgs(st->format_callback_source, callback, args, NULL);
+    if (args != NULL)
+        source = PyObject_CallFunctionObjArgs(st->format_callback_source, callback, args, NULL);
     Py_DECREF(callback);
     Py_XDECREF(args);
     return source;
 }
 
-/* Tells the loop's exception handler of the exception that is set, in asyncio's words (Handle._run in
-   asyncio/events.py). */
+/* Tells the loop's exception handler of the exception that is set, in asyncio's words (Handle._run
+   in asyncio/events.py). */
 static void handle_report(loop *lp, handle *self) {
     PyObject *exception = take_exception(), *source, *message = NULL;
     if (ends_program(exception)) {
@@ -282,13 +289,16 @@ static void handle_run_patched(loop *lp, handle *self, PyObject *run) {
     Py_DECREF(run);
 }
 
-/* As _run of asyncio's handles. False if this was inside of another run of it, which holds what it has. */
+/* As _run of asyncio's handles. False if this was inside of another run of it, which holds what it
+   has. */
 static bool handle_run_now(loop *lp, handle *self) {
     PyObject *result, *patched;
     bool inside = self->flags & HANDLE_RUNNING;
     self->flags |= HANDLE_RUNNING;
-    /* Without a context it only stands for one of asyncio's handles, whose own _run will be called. */
-    patched = self->context == NULL ? NULL : find_patched_run(lp->state, self->flags & HANDLE_TIMER);
+    /* Without a context it only stands for one of asyncio's handles, whose own _run will be
+       called. */
+    patched =
+        self->context == NULL ? NULL : find_patched_run(lp->state, self->flags & HANDLE_TIMER);
     if (patched != NULL) {
         handle_run_patched(lp, self, patched);
     } else {
@@ -314,8 +324,8 @@ static bool handle_is_queued(const handle *self) { return casync_job_pending(&se
 
 /* Takes it out of the queue; true if it was in it, and then its reference is the caller's. */
 static bool handle_unqueue(handle *self) {
-    return (self->flags & HANDLE_TIMER ? casync_timer_stop(timer_of(self)) : casync_job_cancel(&self->job)) >
-           0;
+    return (self->flags & HANDLE_TIMER ? casync_timer_stop(timer_of(self))
+                                       : casync_job_cancel(&self->job)) > 0;
 }
 
 /* Takes it out of the queue, if it is in it, and lets go of what it has. */
@@ -325,11 +335,11 @@ static void handle_end(handle *self, state *st) {
     if (queued) Py_DECREF(self);
 }
 
-/* The loop that runs it, or that it is queued in, or that watches for it, borrowed; NULL if that is not known to
-   be there. */
+/* The loop that runs it, or that it is queued in, or that watches for it, borrowed; NULL if that is
+   not known to be there. */
 static loop *handle_loop(const handle *self) {
-    bool known =
-        self->callback != NULL && (self->flags & (HANDLE_RUNNING | HANDLE_KEPT) || handle_is_queued(self));
+    bool known = self->callback != NULL &&
+                 (self->flags & (HANDLE_RUNNING | HANDLE_KEPT) || handle_is_queued(self));
     loop *lp = known ? loop_of(self->job.loop) : NULL;
     return lp == NULL || lp->dying ? NULL : lp;
 }
@@ -376,7 +386,8 @@ static PyObject *handle_repr(handle *self) {
     }
     if (when != NULL && self->callback != NULL && !(self->flags & HANDLE_CANCELLED)) {
         source = handle_source(self, st);
-        if (source != NULL) text = PyUnicode_FromFormat("<%s%s%U %U>", name, cancelled, when, source);
+        if (source != NULL)
+            text = PyUnicode_FromFormat("<%s%s%U %U>", name, cancelled, when, source);
     } else if (when != NULL) {
         text = PyUnicode_FromFormat("<%s%s%U>", name, cancelled, when);
     }
@@ -385,7 +396,8 @@ static PyObject *handle_repr(handle *self) {
     return text;
 }
 
-/* Takes the references of both, which are NULL after a failure: 1, 0, or -1 with an exception set. */
+/* Takes the references of both, which are NULL after a failure: 1, 0, or -1 with an exception
+   set. */
 static int equal(PyObject *a, PyObject *b) {
     int same = a == NULL || b == NULL ? -1 : PyObject_RichCompareBool(a, b, Py_EQ);
     Py_XDECREF(a);
@@ -396,7 +408,8 @@ static int equal(PyObject *a, PyObject *b) {
 static PyObject *handle_get_callback(handle *self, void *closure);
 static PyObject *handle_get_args(handle *self, void *closure);
 
-/* asyncio.TimerHandle.__eq__: 1, 0, or -1 with an exception set. What is compared may cancel both. */
+/* asyncio.TimerHandle.__eq__: 1, 0, or -1 with an exception set. What is compared may cancel
+   both. */
 static int timer_equal(handle *a, handle *b) {
     int same;
     if (a == b) return 1;
@@ -461,7 +474,9 @@ static PyObject *handle_get_context_attribute(handle *self, void *Py_UNUSED(clos
 }
 
 /* Native handles are made outside debug mode, where asyncio records no traceback. */
-static PyObject *handle_get_none(handle *Py_UNUSED(self), void *Py_UNUSED(closure)) { Py_RETURN_NONE; }
+static PyObject *handle_get_none(handle *Py_UNUSED(self), void *Py_UNUSED(closure)) {
+    Py_RETURN_NONE;
+}
 
 static PyObject *handle_get_loop(handle *self, void *Py_UNUSED(closure)) {
     loop *lp = handle_loop(self);
@@ -476,8 +491,8 @@ static PyObject *handle_get_when(timer_handle *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(self->when);
 }
 
-/* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops: of turns that are
-   asyncio's, and of tests. */
+/* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops: of turns that
+   are asyncio's, and of tests. */
 static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
     loop *lp = self->flags & (HANDLE_CANCELLED | HANDLE_RUNNING) ? NULL : handle_loop(self);
     if (lp == NULL) {
@@ -488,7 +503,8 @@ static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
     Py_INCREF(self);
     if (self->flags & HANDLE_TAKEN && handle_unqueue(self)) Py_DECREF(self); /* it runs once */
     handle_run_now(lp, self);
-    /* Nothing will let go of what it has, if it was cancelled meanwhile, or has run for the queue, too. */
+    /* Nothing will let go of what it has, if it was cancelled meanwhile, or has run for the queue,
+       too. */
     if (self->flags & HANDLE_CANCELLED || !(self->flags & HANDLE_KEPT || handle_is_queued(self)))
         handle_end(self, lp->state);
     Py_DECREF(self);
@@ -514,15 +530,15 @@ static PyMethodDef timer_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define HANDLE_GETSETS                                                                                       \
-    {"__class__", (getter)handle_get_class, NULL, NULL, NULL},                                               \
-        {"_callback", (getter)handle_get_callback, NULL, NULL, NULL},                                        \
-        {"_args", (getter)handle_get_args, NULL, NULL, NULL},                                                \
-        {"_cancelled", (getter)handle_get_cancelled, NULL, NULL, NULL},                                      \
-        {"_context", (getter)handle_get_context_attribute, NULL, NULL, NULL},                                \
-        {"_loop", (getter)handle_get_loop, NULL, NULL, NULL},                                                \
-        {"_source_traceback", (getter)handle_get_none, NULL, NULL, NULL}, {                                  \
-        "_repr", (getter)handle_get_none, NULL, NULL, NULL                                                   \
+#define HANDLE_GETSETS                                                                             \
+    {"__class__", (getter)handle_get_class, NULL, NULL, NULL},                                     \
+        {"_callback", (getter)handle_get_callback, NULL, NULL, NULL},                              \
+        {"_args", (getter)handle_get_args, NULL, NULL, NULL},                                      \
+        {"_cancelled", (getter)handle_get_cancelled, NULL, NULL, NULL},                            \
+        {"_context", (getter)handle_get_context_attribute, NULL, NULL, NULL},                      \
+        {"_loop", (getter)handle_get_loop, NULL, NULL, NULL},                                      \
+        {"_source_traceback", (getter)handle_get_none, NULL, NULL, NULL}, {                        \
+        "_repr", (getter)handle_get_none, NULL, NULL, NULL                                         \
     }
 
 static PyGetSetDef handle_getsets[] = {HANDLE_GETSETS, {NULL, NULL, NULL, NULL, NULL}};
@@ -549,9 +565,10 @@ static PyType_Slot handle_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec handle_spec = {
-    "casync._native.Handle", sizeof(handle), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, handle_slots};
+static PyType_Spec handle_spec = {"casync._native.Handle", sizeof(handle), 0,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+                                      Py_TPFLAGS_IMMUTABLETYPE,
+                                  handle_slots};
 
 static PyType_Slot timer_slots[] = {
     {Py_tp_doc, "What call_later and call_at return: cancels the call."},

@@ -1,21 +1,22 @@
 /* The loop: scheduling, running, and what the garbage collector and close() need to know.
 
-   Idea: asyncio's run_forever (which differs by version) is inherited and calls _run_once; ours runs
-   casync turns until `_stopping` is set, so there is one Python call a run and none a turn. In debug
-   mode, and while the loop is observed (casync/trace.py), call_soon and its like go to the inherited
-   methods, so real asyncio.Handles with tracebacks are made, and come back through `_enqueue` wrapped in
-   a native handle.
+   Idea: asyncio's run_forever (which differs by version) is inherited and calls _run_once; ours
+   runs casync turns until `_stopping` is set, so there is one Python call a run and none a turn. In
+   debug mode, and while the loop is observed (casync/trace.py), call_soon and its like go to the
+   inherited methods, so real asyncio.Handles with tracebacks are made, and come back through
+   `_enqueue` wrapped in a native handle.
 
    A program may replace what a turn is made of (nest_asyncio: _run_once; looptime: time() and the
-   selector's select()). Then the turns are asyncio's own, BaseEventLoop._run_once over a deque and a heap,
-   and the native queue is one more source of events there: _poll() waits, _run_ready() runs what came.
+   selector's select()). Then the turns are asyncio's own, BaseEventLoop._run_once over a deque and
+   a heap, and the native queue is one more source of events there: _poll() waits, _run_ready() runs
+   what came.
 
    Invariants: an exception that must end the run (KeyboardInterrupt, SystemExit, one raised by an
    exception handler) is kept in `error`, and casync_break() ends the turn at once; what has not run
    stays queued, as in asyncio. A loop visits and clears what its queued handles hold.
 
-   Costs: a turn is casync's own; a poll, one check for Python's signal handlers (a load) beside it, and
-   one before it if it waits. The GIL is dropped only if the system call really waits. */
+   Costs: a turn is casync's own; a poll, one check for Python's signal handlers (a load) beside it,
+   and one before it if it waits. The GIL is dropped only if the system call really waits. */
 
 /* Ends the run with an exception, whose reference is taken; the first one counts. */
 static void loop_end_run(loop *self, PyObject *exception) {
@@ -26,8 +27,8 @@ static void loop_end_run(loop *self, PyObject *exception) {
     casync_break(&self->casync);
 }
 
-/* loop.call_exception_handler(context). In there sys.exc_info() is the exception (NULL: none), as it is where
-   asyncio calls it, in an except clause. */
+/* loop.call_exception_handler(context). In there sys.exc_info() is the exception (NULL: none), as
+   it is where asyncio calls it, in an except clause. */
 static PyObject *loop_call_exception_handler(loop *self, PyObject *context, PyObject *exception) {
     PyObject *type, *value, *traceback, *result;
     if (exception != NULL) {
@@ -35,16 +36,16 @@ static PyObject *loop_call_exception_handler(loop *self, PyObject *context, PyOb
         PyErr_SetExcInfo(Py_NewRef((PyObject *)Py_TYPE(exception)), Py_NewRef(exception),
                          PyException_GetTraceback(exception));
     }
-    result =
-        PyObject_CallMethodOneArg((PyObject *)self, self->state->names[NAME_CALL_EXCEPTION_HANDLER], context);
+    result = PyObject_CallMethodOneArg((PyObject *)self,
+                                       self->state->names[NAME_CALL_EXCEPTION_HANDLER], context);
     if (exception != NULL) PyErr_SetExcInfo(type, value, traceback);
     return result;
 }
 
-/* loop.call_exception_handler({...}). Takes the references of message (NULL, with an exception set, if
-   making it failed) and exception (may be NULL), borrows the values. Raises nothing. */
-static void loop_report(loop *self, PyObject *message, PyObject *exception, enum name key, PyObject *value,
-                        enum name key2, PyObject *value2) {
+/* loop.call_exception_handler({...}). Takes the references of message (NULL, with an exception set,
+   if making it failed) and exception (may be NULL), borrows the values. Raises nothing. */
+static void loop_report(loop *self, PyObject *message, PyObject *exception, enum name key,
+                        PyObject *value, enum name key2, PyObject *value2) {
     PyObject *const *names = self->state->names;
     PyObject *context = message == NULL ? NULL : PyDict_New(), *result = NULL;
     if (context != NULL && PyDict_SetItem(context, names[NAME_MESSAGE], message) == 0 &&
@@ -76,12 +77,14 @@ static void loop_check_deadlock(loop *self, int64_t timeout) {
     casync_wake(&self->casync);
 }
 
-/* Calls the handlers of signals that came since the last bytecode: without a handler of the loop's own nothing
-   would end the wait for them. What they queue ends it. (One that comes between this and the system call is
-   handled when the wait ends by itself, as in asyncio, where that time is longer.) */
+/* Calls the handlers of signals that came since the last bytecode: without a handler of the loop's
+   own nothing would end the wait for them. What they queue ends it. (One that comes between this
+   and the system call is handled when the wait ends by itself, as in asyncio, where that time is
+   longer.) */
 static void loop_run_signal_handlers(loop *self) {
     if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
-    if (self->error != NULL || self->stopping || casync__has_work(&self->casync)) casync_wake(&self->casync);
+    if (self->error != NULL || self->stopping || casync__has_work(&self->casync))
+        casync_wake(&self->casync);
 }
 
 static void loop_before_wait(void *arg, int64_t timeout) {
@@ -105,7 +108,8 @@ static void loop_after_wait(void *arg, int64_t timeout) {
 
 static bool server_report(loop *self, casync_server *server, const char *message, int64_t error);
 
-static void loop_exception(casync_loop *casync, const casync_exception *exception, void *Py_UNUSED(arg)) {
+static void loop_exception(casync_loop *casync, const casync_exception *exception,
+                           void *Py_UNUSED(arg)) {
     loop *self = loop_of(casync);
     bool reported = exception->server != NULL &&
                     server_report(self, exception->server, exception->message, exception->error);
@@ -157,8 +161,8 @@ static PyObject *raise_closed(void) {
 /* ---- scheduling ---- */
 
 /* function(self, *args, **keywords), for a method of a base class. */
-static PyObject *call_base(PyObject *function, PyObject *self, PyObject *const *args, Py_ssize_t count,
-                           PyObject *keywords) {
+static PyObject *call_base(PyObject *function, PyObject *self, PyObject *const *args,
+                           Py_ssize_t count, PyObject *keywords) {
     Py_ssize_t total = count + (keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords));
     PyObject **vector = PyMem_New(PyObject *, total + 1), *result;
     if (vector == NULL) return PyErr_NoMemory();
@@ -169,7 +173,8 @@ static PyObject *call_base(PyObject *function, PyObject *self, PyObject *const *
     return result;
 }
 
-/* Do call_soon and its like have their `required` arguments by position, and no keyword but context=? */
+/* Do call_soon and its like have their `required` arguments by position, and no keyword but
+   context=? */
 static inline bool parse_schedule(Py_ssize_t required, Py_ssize_t count, PyObject *const *args,
                                   PyObject *keywords, state *st, PyObject **context) {
     *context = NULL;
@@ -177,14 +182,15 @@ static inline bool parse_schedule(Py_ssize_t required, Py_ssize_t count, PyObjec
     if (keywords == NULL) return true;
     if (PyTuple_GET_SIZE(keywords) != 1) return false;
     *context = args[count];
-    /* Two interned strings of the same text may differ: CPython's own code has some that are static. */
+    /* Two interned strings of the same text may differ: CPython's own code has some that are
+       static. */
     return PyTuple_GET_ITEM(keywords, 0) == st->names[NAME_CONTEXT] ||
            PyUnicode_Compare(PyTuple_GET_ITEM(keywords, 0), st->names[NAME_CONTEXT]) == 0;
 }
 
 /* Any other call of them: EventLoop._call_by_keyword(function, *args, **keywords). */
-static PyObject *call_by_keyword(loop *self, const char *function, PyObject *const *args, Py_ssize_t count,
-                                 PyObject *keywords) {
+static PyObject *call_by_keyword(loop *self, const char *function, PyObject *const *args,
+                                 Py_ssize_t count, PyObject *keywords) {
     PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->names[NAME_CALL_BY_KEYWORD]);
     PyObject *name = PyUnicode_FromString(function), *result = NULL;
     if (method != NULL && name != NULL) result = call_base(method, name, args, count, keywords);
@@ -205,7 +211,8 @@ static PyObject *loop_queue(loop *self, handle *h) {
     return Py_NewRef((PyObject *)h);
 }
 
-static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t count,
+                                PyObject *keywords) {
     PyObject *context;
     if (self->calls_python)
         return call_base(self->state->base_call_soon, (PyObject *)self, args, count, keywords);
@@ -215,8 +222,8 @@ static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t co
     return loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
 }
 
-/* Ends the wait of the thread that runs the loop. Who has the GIL knows whether it waits; if it does not,
-   it looks at the native queue before it will, but not at that of asyncio's turns. */
+/* Ends the wait of the thread that runs the loop. Who has the GIL knows whether it waits; if it
+   does not, it looks at the native queue before it will, but not at that of asyncio's turns. */
 static void loop_wake(loop *self) {
     if (self->waiting != NULL || self->asyncio_turns) casync_wake(&self->casync);
 }
@@ -226,7 +233,8 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
                                            PyObject *keywords) {
     PyObject *context, *h;
     if (self->calls_python)
-        return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count, keywords);
+        return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count,
+                         keywords);
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon_threadsafe", args, count, keywords);
     if (self->closed) return raise_closed();
@@ -239,7 +247,9 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
 static int64_t nanoseconds_of(double seconds) {
     double nanoseconds = seconds * 1e9;
     int64_t whole;
-    if (nanoseconds != nanoseconds) return 0; /* NaN is due at once: so asyncio's comparisons find */
+    if (nanoseconds != nanoseconds)
+        return 0; /* NaN is due at once: so asyncio's comparisons
+                                                 find */
     if (nanoseconds >= 9223372036854775807.0) return CASYNC_FOREVER;
     if (nanoseconds <= -9223372036854775807.0) return -CASYNC_FOREVER;
     whole = (int64_t)nanoseconds;
@@ -252,8 +262,8 @@ static double parse_seconds(PyObject *value, const char *name) {
     if (PyFloat_CheckExact(value)) {
         seconds = PyFloat_AS_DOUBLE(value);
     } else if (value == Py_None) {
-        PyErr_Format(PyExc_TypeError, strcmp(name, "when") == 0 ? "%s cannot be None" : "%s must not be None",
-                     name);
+        PyErr_Format(PyExc_TypeError,
+                     strcmp(name, "when") == 0 ? "%s cannot be None" : "%s must not be None", name);
         return -1.0;
     } else {
         seconds = PyFloat_AsDouble(value);
@@ -262,14 +272,16 @@ static double parse_seconds(PyObject *value, const char *name) {
     return seconds;
 }
 
-/* In debug mode, and observed: EventLoop._call_at_python(when, callback, args, context) makes an asyncio.TimerHandle. */
-static PyObject *loop_call_at_python(loop *self, double when, PyObject *const *args, Py_ssize_t count,
-                                     PyObject *context) {
+/* In debug mode, and observed: EventLoop._call_at_python(when, callback, args, context) makes an
+   asyncio.TimerHandle. */
+static PyObject *loop_call_at_python(loop *self, double when, PyObject *const *args,
+                                     Py_ssize_t count, PyObject *context) {
     PyObject *number = PyFloat_FromDouble(when), *tuple = PyTuple_New(count - 2), *result = NULL;
     if (number != NULL && tuple != NULL) {
         for (Py_ssize_t i = 2; i < count; i++) PyTuple_SET_ITEM(tuple, i - 2, Py_NewRef(args[i]));
-        result = PyObject_CallMethodObjArgs((PyObject *)self, self->state->names[NAME_CALL_AT_PYTHON], number,
-                                            args[1], tuple, context == NULL ? Py_None : context, NULL);
+        result = PyObject_CallMethodObjArgs(
+            (PyObject *)self, self->state->names[NAME_CALL_AT_PYTHON], number, args[1], tuple,
+            context == NULL ? Py_None : context, NULL);
     }
     Py_XDECREF(number);
     Py_XDECREF(tuple);
@@ -277,8 +289,8 @@ static PyObject *loop_call_at_python(loop *self, double when, PyObject *const *a
 }
 
 /* A TimerHandle due at `when` (in seconds, for when()), which is `deadline` in nanoseconds. */
-static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline, PyObject *const *args,
-                                       Py_ssize_t count, PyObject *context) {
+static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline,
+                                       PyObject *const *args, Py_ssize_t count, PyObject *context) {
     int64_t result;
     handle *h;
     if (self->calls_python) return loop_call_at_python(self, when, args, count, context);
@@ -293,7 +305,8 @@ static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline
     return Py_NewRef((PyObject *)h);
 }
 
-static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t count,
+                                 PyObject *keywords) {
     PyObject *context;
     double delay;
     int64_t now;
@@ -306,10 +319,12 @@ static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t c
     if (self->closed) return raise_closed();
     now = casync_time(&self->casync);
     return loop_call_at_deadline(self, (double)now / 1e9 + delay,
-                                 casync__add_time(now, nanoseconds_of(delay)), args, count, context);
+                                 casync__add_time(now, nanoseconds_of(delay)), args, count,
+                                 context);
 }
 
-static PyObject *loop_call_at(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static PyObject *loop_call_at(loop *self, PyObject *const *args, Py_ssize_t count,
+                              PyObject *keywords) {
     PyObject *context;
     double when;
     if (self->asyncio_turns)
@@ -326,7 +341,8 @@ static PyObject *loop_time(loop *self, PyObject *Py_UNUSED(ignored)) {
     return PyFloat_FromDouble((double)casync_time(&self->casync) / 1e9);
 }
 
-/* A native handle that calls method(item) in the loop's own context: how asyncio's handles are queued. */
+/* A native handle that calls method(item) in the loop's own context: how asyncio's handles are
+   queued. */
 static handle *wrap_handle(loop *self, bool timer, PyObject *method, PyObject *item) {
     handle *h = handle_alloc(self->state, timer);
     if (h == NULL) return NULL;
@@ -338,7 +354,8 @@ static handle *wrap_handle(loop *self, bool timer, PyObject *method, PyObject *i
 
 /* _enqueue(run, handle): calls run(handle) in the next turn. */
 static PyObject *loop_enqueue(loop *self, PyObject *const *args, Py_ssize_t count) {
-    if (count != 2) return PyErr_Format(PyExc_TypeError, "_enqueue() takes 2 arguments (%zd given)", count);
+    if (count != 2)
+        return PyErr_Format(PyExc_TypeError, "_enqueue() takes 2 arguments (%zd given)", count);
     return loop_queue(self, wrap_handle(self, false, args[0], args[1]));
 }
 
@@ -364,19 +381,22 @@ static PyObject *loop_enqueue_at(loop *self, PyObject *const *args, Py_ssize_t c
 
 /* ---- futures and tasks ---- */
 
-/* A name in one of asyncio's modules: programs (nest_asyncio) put other types of futures and tasks there. */
+/* A name in one of asyncio's modules: programs (nest_asyncio) put other types of futures and tasks
+   there. */
 static PyObject *asyncio_type(PyObject *module_names, PyObject *name) {
     PyObject *type = PyDict_GetItemWithError(module_names, name);
     if (type == NULL && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, name);
     return Py_XNewRef(type);
 }
 
-/* {"loop": self}, which a call with keywords would make anew each time. It is a cycle, which close() ends. */
+/* {"loop": self}, which a call with keywords would make anew each time. It is a cycle, which
+   close() ends. */
 static PyObject *loop_keywords(loop *self) {
     PyObject *keywords;
     if (self->keywords != NULL) return Py_NewRef(self->keywords);
     keywords = PyDict_New();
-    if (keywords != NULL && PyDict_SetItem(keywords, self->state->names[NAME_LOOP], (PyObject *)self) < 0)
+    if (keywords != NULL &&
+        PyDict_SetItem(keywords, self->state->names[NAME_LOOP], (PyObject *)self) < 0)
         Py_CLEAR(keywords);
     if (!self->closed) Py_XSETREF(self->keywords, Py_XNewRef(keywords));
     return keywords;
@@ -398,9 +418,10 @@ static PyObject *loop_create_future(loop *self, PyObject *Py_UNUSED(ignored)) {
     return call_with_loop(self, type, Py_NewRef(self->state->no_args));
 }
 
-/* create_task(coro, *, name=None, context=None): asyncio's own in debug mode, with a factory, and with
-   keywords that a later version has. */
-static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+/* create_task(coro, *, name=None, context=None): asyncio's own in debug mode, with a factory, and
+   with keywords that a later version has. */
+static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t count,
+                                  PyObject *keywords) {
     PyObject *const *names = self->state->names;
     PyObject *vector[4] = {NULL, (PyObject *)self, Py_None, NULL}, *type, *task;
     bool plain = count == 1 && !self->debug && self->task_factory == NULL;
@@ -413,7 +434,8 @@ static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t 
         else
             plain = false;
     }
-    if (!plain) return call_base(self->state->base_create_task, (PyObject *)self, args, count, keywords);
+    if (!plain)
+        return call_base(self->state->base_create_task, (PyObject *)self, args, count, keywords);
     if (self->closed) return raise_closed();
     type = asyncio_type(self->state->tasks, names[NAME_TASK]);
     if (type == NULL) return NULL;
@@ -438,15 +460,16 @@ static PyObject *loop_use_virtual_time(loop *self, PyObject *forced) {
     Py_RETURN_NONE;
 }
 
-/* _deadlocked(): did the last run end because nothing could have gone on? Only with virtual time. */
+/* _deadlocked(): did the last run end because nothing could have gone on? Only with virtual
+   time. */
 static PyObject *loop_was_deadlocked(loop *self, PyObject *Py_UNUSED(ignored)) {
     bool deadlocked = self->deadlocked;
     self->deadlocked = false;
     return PyBool_FromLong(deadlocked);
 }
 
-/* Runs turns by one of casync's functions. A forked child that runs the loop it inherited gets its own
-   kernel objects. */
+/* Runs turns by one of casync's functions. A forked child that runs the loop it inherited gets its
+   own kernel objects. */
 static PyObject *loop_run_by(loop *self, int64_t (*run)(casync_loop *)) {
     PyObject *error;
     int64_t result = run(&self->casync);
@@ -460,7 +483,8 @@ static PyObject *loop_run_by(loop *self, int64_t (*run)(casync_loop *)) {
         raise_exception(error);
         return NULL;
     }
-    if (result == -EBUSY) return PyErr_Format(PyExc_RuntimeError, "This event loop is already running");
+    if (result == -EBUSY)
+        return PyErr_Format(PyExc_RuntimeError, "This event loop is already running");
     if (result < 0) return raise_os_error(result);
     Py_RETURN_NONE;
 }
@@ -474,10 +498,10 @@ struct running_call;
 static struct running_call *suspend_calls(loop *self);
 static void resume_calls(loop *self, const struct running_call *end);
 
-/* As loop_run_by, also inside one of this loop's callbacks (of the native run in which the program changed
-   its loop's turns): that run is suspended, and ends when the callback returns. Its queue is in order at
-   every call of a callback, so what has not run yet may as well run in here; but the transports whose
-   protocols are being called wait. */
+/* As loop_run_by, also inside one of this loop's callbacks (of the native run in which the program
+   changed its loop's turns): that run is suspended, and ends when the callback returns. Its queue
+   is in order at every call of a callback, so what has not run yet may as well run in here; but the
+   transports whose protocols are being called wait. */
 static PyObject *loop_run_within(loop *self, int64_t (*run)(casync_loop *)) {
     casync_loop *casync = &self->casync, *outer = casync->outer;
     casync_task *outer_task = casync->outer_task;
@@ -507,15 +531,16 @@ static void loop_pass(void *Py_UNUSED(arg)) {}
 /* One turn that runs nothing: it ends after the poll. */
 static int64_t loop_poll_once(casync_loop *casync) {
     casync_hook hook = {0};
-    int64_t result = casync_hook_start(casync, &hook, CASYNC_HOOK_AFTER_POLL, INT_MIN, loop_break, casync);
+    int64_t result =
+        casync_hook_start(casync, &hook, CASYNC_HOOK_AFTER_POLL, INT_MIN, loop_break, casync);
     if (result < 0) return result;
     result = casync_run_once(casync);
     casync_hook_stop(&hook);
     return result;
 }
 
-/* _poll(timeout): waits for native work, at most so many seconds (None: without end), and runs none of it.
-   Is there some? */
+/* _poll(timeout): waits for native work, at most so many seconds (None: without end), and runs none
+   of it. Is there some? */
 static PyObject *loop_poll(loop *self, PyObject *timeout) {
     casync_timer timer = {0};
     double seconds = timeout == Py_None ? (double)INFINITY : parse_seconds(timeout, "timeout");
@@ -591,8 +616,8 @@ static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
     return pair;
 }
 
-/* _take_ready(): the handles for the next turn, which are the caller's to run from now on. They move to a queue
-   that no turn runs: so they are the loop's to cancel and to visit still. */
+/* _take_ready(): the handles for the next turn, which are the caller's to run from now on. They
+   move to a queue that no turn runs: so they are the loop's to cancel and to visit still. */
 static PyObject *loop_take_ready(loop *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *pair = loop_queued(self, NULL), *ready;
     if (pair == NULL) return NULL;
@@ -647,7 +672,8 @@ static PyObject *loop_metrics(loop *self, PyObject *Py_UNUSED(ignored)) {
 /* Cancels what asyncio's turns have not run. */
 static void loop_drop_taken(loop *self) {
     while (!casync__list_is_empty(&self->taken)) {
-        handle *h = (handle *)Py_NewRef((PyObject *)handle_of_job(casync__job_of(self->taken.next)));
+        handle *h =
+            (handle *)Py_NewRef((PyObject *)handle_of_job(casync__job_of(self->taken.next)));
         h->flags |= HANDLE_CANCELLED;
         handle_end(h, self->state);
         Py_DECREF(h);
@@ -679,8 +705,8 @@ static void loop_drop_transports(loop *self);
 static void loop_visit_object(int kind, void *object, void *arg);
 static int transport_visit_all(loop *self, visitproc visit, void *arg);
 
-/* _close(): drops what is queued, watched and open. EventLoop.close() calls it last. What goes with any of it may
-   close the loop, too. */
+/* _close(): drops what is queued, watched and open. EventLoop.close() calls it last. What goes with
+   any of it may close the loop, too. */
 static PyObject *loop_close(loop *self, PyObject *Py_UNUSED(ignored)) {
     if (self->casync.state == CASYNC_LOOP_RUNNING)
         return PyErr_Format(PyExc_RuntimeError, "Cannot close a running event loop");
@@ -803,8 +829,8 @@ static PyObject *loop_get_asyncio_turns(loop *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(self->asyncio_turns);
 }
 
-/* A native run that is going on ends when the present callback returns: run_forever goes on with the other
-   kind of turn. */
+/* A native run that is going on ends when the present callback returns: run_forever goes on with
+   the other kind of turn. */
 static int loop_set_asyncio_turns(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
     if (set_python_flag(self, &self->asyncio_turns, value) < 0) return -1;
     if (self->casync.state == CASYNC_LOOP_RUNNING) casync_break(&self->casync);
@@ -822,8 +848,8 @@ static int loop_setattro(PyObject *self, PyObject *name, PyObject *value) {
     patched = PySet_Contains(st->turn_names, name);
     if (patched < 0) return -1;
     if (!patched && Py_TYPE(self) == type) return 0;
-    result =
-        PyObject_CallMethodNoArgs(self, st->names[patched ? NAME_USE_ASYNCIO_TURNS : NAME_LOOK_FOR_PATCHES]);
+    result = PyObject_CallMethodNoArgs(
+        self, st->names[patched ? NAME_USE_ASYNCIO_TURNS : NAME_LOOK_FOR_PATCHES]);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
 }

@@ -1,18 +1,18 @@
-/* Methods: functions in C that stand, in a class of ours, for asyncio's of the same name; and whether asyncio's
-   classes of streams are still asyncio's.
+/* Methods: functions in C that stand, in a class of ours, for asyncio's of the same name; and
+   whether asyncio's classes of streams are still asyncio's.
 
-   Idea: to look at, a method is the function that it stands for. It answers with that one's signature, text
-   and code object, so `inspect` and unittest.mock take it for a coroutine function where that is one. What is
-   called is C. Where a program has replaced anything in asyncio's classes (a test that patches
-   StreamReader.read), a method is what super() gives, so the patch has its way also with objects that were
-   adopted before; and so it is for the time of the patch alone.
+   Idea: to look at, a method is the function that it stands for. It answers with that one's
+   signature, text and code object, so `inspect` and unittest.mock take it for a coroutine function
+   where that is one. What is called is C. Where a program has replaced anything in asyncio's
+   classes (a test that patches StreamReader.read), a method is what super() gives, so the patch has
+   its way also with objects that were adopted before; and so it is for the time of the patch alone.
 
-   Invariants: streams_changed() is asked before anything is done natively for an object of those classes.
-   What they have is compared only when a type's version is another than the last time: CPython gives a new
-   one for every change of a class or its bases.
+   Invariants: streams_changed() is asked before anything is done natively for an object of those
+   classes. What they have is compared only when a type's version is another than the last time:
+   CPython gives a new one for every change of a class or its bases.
 
-   Costs: a method is called as CPython calls its own, without an object for the binding. The question costs a
-   comparison for each class that it is about. */
+   Costs: a method is called as CPython calls its own, without an object for the binding. The
+   question costs a comparison for each class that it is about. */
 
 typedef PyObject *method_function(PyObject *self, PyObject *const *args, Py_ssize_t count,
                                   PyObject *keywords);
@@ -25,7 +25,8 @@ typedef struct {
     PyTypeObject *owner; /* in whose dict it is */
     PyObject *name;
     PyObject *original; /* asyncio's function */
-    int watched;        /* it gives way to what a program puts into these classes; or WATCHED_NONE */
+    int watched;        /* it gives way to what a program puts into these classes; or
+                           WATCHED_NONE */
 } method;
 
 /* ---- are asyncio's streams as they were? ---- */
@@ -62,7 +63,8 @@ static int keep_class(PyObject *list, PyTypeObject *type) {
     for (Py_ssize_t i = 0; i < bases; i++) {
         PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i);
         PyObject *dict = PyDict_Copy(base->tp_dict);
-        PyObject *kept = dict == NULL ? NULL : PyTuple_Pack(3, (PyObject *)base, base->tp_mro, dict);
+        PyObject *kept =
+            dict == NULL ? NULL : PyTuple_Pack(3, (PyObject *)base, base->tp_mro, dict);
         int result = kept == NULL ? -1 : PyList_Append(list, kept);
         Py_XDECREF(dict);
         Py_XDECREF(kept);
@@ -80,14 +82,16 @@ static bool has_kept_dict(state *st, PyTypeObject *type, PyObject *kept) {
         if (PyDict_GetItemWithError(kept, name) != value) return false;
         known++;
     }
-    return known == PyDict_GET_SIZE(kept) - (PyDict_Contains(kept, st->names[NAME_ANNOTATIONS]) > 0);
+    return known ==
+           PyDict_GET_SIZE(kept) - (PyDict_Contains(kept, st->names[NAME_ANNOTATIONS]) > 0);
 }
 
 static bool are_kept(state *st) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(st->kept_classes); i++) {
         PyObject *kept = PyList_GET_ITEM(st->kept_classes, i);
         PyTypeObject *type = (PyTypeObject *)PyTuple_GET_ITEM(kept, 0);
-        if (type->tp_mro != PyTuple_GET_ITEM(kept, 1) || !has_kept_dict(st, type, PyTuple_GET_ITEM(kept, 2)))
+        if (type->tp_mro != PyTuple_GET_ITEM(kept, 1) ||
+            !has_kept_dict(st, type, PyTuple_GET_ITEM(kept, 2)))
             return false;
     }
     return true;
@@ -96,14 +100,15 @@ static bool are_kept(state *st) {
 static bool look_at_classes(state *st) {
     st->streams_changed = !st->streams_own || !are_kept(st);
     for (int i = 0; i < WATCHED_CLASSES; i++) {
-        (void)_PyType_Lookup(st->watched[i], st->names[NAME_WRITE]); /* gives it a version, if it has none */
+        /* gives it a version, if it has none */
+        (void)_PyType_Lookup(st->watched[i], st->names[NAME_WRITE]);
         st->versions[i] = st->watched[i]->tp_version_tag;
     }
     return st->streams_changed;
 }
 
-/* Has a program put anything into these classes, the first of those of watch_classes(), that was not there
-   when this module was loaded? */
+/* Has a program put anything into these classes, the first of those of watch_classes(), that was
+   not there when this module was loaded? */
 static inline bool streams_changed(state *st, enum watched_class last) {
     for (int i = 0; i <= (int)last; i++) {
         unsigned version = st->watched[i]->tp_version_tag;
@@ -146,15 +151,16 @@ static bool has_function(PyObject *object, PyObject *name, PyObject *function) {
 
 /* super(owner, object).name */
 static PyObject *method_of_super(method *self, PyObject *object) {
-    PyObject *super =
-        PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type, (PyObject *)self->owner, object, NULL);
+    PyObject *super = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
+                                                   (PyObject *)self->owner, object, NULL);
     PyObject *found = super == NULL ? NULL : PyObject_GetAttr(super, self->name);
     Py_XDECREF(super);
     return found;
 }
 
 static bool method_gives_way(method *self) {
-    return self->watched != WATCHED_NONE && streams_changed(self->st, (enum watched_class)self->watched);
+    return self->watched != WATCHED_NONE &&
+           streams_changed(self->st, (enum watched_class)self->watched);
 }
 
 static PyObject *method_vectorcall(PyObject *callable, PyObject *const *args, size_t flags,
@@ -162,11 +168,13 @@ static PyObject *method_vectorcall(PyObject *callable, PyObject *const *args, si
     method *self = (method *)callable;
     Py_ssize_t count = PyVectorcall_NARGS(flags);
     PyObject *found, *result;
-    if (count == 0 || !PyObject_TypeCheck(args[0], self->owner)) /* it says what is wrong, or works on it */
+    /* it says what is wrong, or works on it */
+    if (count == 0 || !PyObject_TypeCheck(args[0], self->owner))
         return PyObject_Vectorcall(self->original, args, (size_t)count, keywords);
     if (!method_gives_way(self)) return self->function(args[0], args + 1, count - 1, keywords);
     found = method_of_super(self, args[0]);
-    result = found == NULL ? NULL : PyObject_Vectorcall(found, args + 1, (size_t)count - 1, keywords);
+    result =
+        found == NULL ? NULL : PyObject_Vectorcall(found, args + 1, (size_t)count - 1, keywords);
     Py_XDECREF(found);
     return result;
 }
@@ -194,7 +202,8 @@ static PyObject *method_getattro(PyObject *object, PyObject *name) {
 }
 
 static PyObject *method_repr(method *self) {
-    return PyUnicode_FromFormat("<native method '%U' of '%s' objects>", self->name, self->owner->tp_name);
+    return PyUnicode_FromFormat("<native method '%U' of '%s' objects>", self->name,
+                                self->owner->tp_name);
 }
 
 static int method_traverse(method *self, visitproc visit, void *arg) {
@@ -225,15 +234,21 @@ static PyMemberDef method_members[] = {
 };
 
 static PyType_Slot method_slots[] = {
-    {Py_tp_dealloc, method_dealloc},   {Py_tp_traverse, method_traverse}, {Py_tp_clear, method_clear},
-    {Py_tp_getattro, method_getattro}, {Py_tp_repr, method_repr},         {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_descr_get, method_get},     {Py_tp_members, method_members},   {0, NULL},
+    {Py_tp_dealloc, method_dealloc},
+    {Py_tp_traverse, method_traverse},
+    {Py_tp_clear, method_clear},
+    {Py_tp_getattro, method_getattro},
+    {Py_tp_repr, method_repr},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_descr_get, method_get},
+    {Py_tp_members, method_members},
+    {0, NULL},
 };
 
 static PyType_Spec method_spec = {"casync._native.Method", sizeof(method), 0,
-                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
-                                      Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_IMMUTABLETYPE |
-                                      Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+                                      Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR |
+                                      Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
                                   method_slots};
 
 typedef struct {
@@ -255,8 +270,9 @@ static int add_methods(state *st, PyTypeObject *owner, const method_definition *
         self->name = PyUnicode_InternFromString(one->name);
         self->original = self->name == NULL ? NULL : PyObject_GetAttr(asyncios, self->name);
         self->watched = watched;
-        result =
-            self->original == NULL ? -1 : PyObject_SetAttr((PyObject *)owner, self->name, (PyObject *)self);
+        result = self->original == NULL
+                     ? -1
+                     : PyObject_SetAttr((PyObject *)owner, self->name, (PyObject *)self);
         Py_DECREF((PyObject *)self);
         if (result < 0) return -1;
     }

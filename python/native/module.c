@@ -1,12 +1,12 @@
 /* The module: what it takes from asyncio, and its types.
 
-   Idea: multi-phase initialisation with a state of its own for each interpreter; types are heap types,
-   which lead from an object to that state.
+   Idea: multi-phase initialisation with a state of its own for each interpreter; types are heap
+   types, which lead from an object to that state.
 
-   Invariants: the state is whole as long as the module is there: the collector may find the module and its
-   types in garbage together with loops and transports, whose ends need it. So m_clear does nothing; it is the
-   types that end their cycles with the module. A loop holds the module beside its type, which may have let go
-   of it by then. */
+   Invariants: the state is whole as long as the module is there: the collector may find the module
+   and its types in garbage together with loops and transports, whose ends need it. So m_clear does
+   nothing; it is the types that end their cycles with the module. A loop holds the module beside
+   its type, which may have let go of it by then. */
 
 /* As asyncio's of this version. */
 #if PY_VERSION_HEX >= 0x030E0000
@@ -21,29 +21,40 @@ static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL(loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
      "call_soon($self, callback, *args, context=None)\n--\n\nCall it in the next turn."},
     {"call_soon_threadsafe", FASTCALL(loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\ncall_soon, from any thread."},
+     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\ncall_soon, from any "
+     "thread."},
     {"call_later", FASTCALL(loop_call_later), METH_FASTCALL | METH_KEYWORDS,
-     "call_later($self, delay, callback, *args, context=None)\n--\n\nCall it after a delay in seconds."},
+     "call_later($self, delay, callback, *args, context=None)\n--\n\nCall it after a delay in "
+     "seconds."},
     {"call_at", FASTCALL(loop_call_at), METH_FASTCALL | METH_KEYWORDS,
-     "call_at($self, when, callback, *args, context=None)\n--\n\nCall it at a time, in loop.time()'s "
+     "call_at($self, when, callback, *args, context=None)\n--\n\nCall it at a time, in "
+     "loop.time()'s "
      "seconds."},
     {"time", (PyCFunction)loop_time, METH_NOARGS, "time($self)\n--\n\nThe loop's time in seconds."},
     {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
      "create_future($self)\n--\n\nA future of this loop."},
     {"create_task", FASTCALL(loop_create_task), METH_FASTCALL | METH_KEYWORDS,
      CREATE_TASK_SIGNATURE "\n--\n\nRun a coroutine as a task."},
-    {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS, "is_closed($self)\n--\n\nWas the loop closed?"},
-    {"is_running", (PyCFunction)loop_is_running, METH_NOARGS, "is_running($self)\n--\n\nDoes the loop run?"},
+    {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS,
+     "is_closed($self)\n--\n\nWas the loop closed?"},
+    {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
+     "is_running($self)\n--\n\nDoes the loop run?"},
     {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS,
      "get_debug($self)\n--\n\nIs the loop in debug mode?"},
     {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
-     "metrics($self)\n--\n\nA dict of numbers. So far: `turns` of the loop, `polls` (turns that asked the "
-     "kernel: all but some of those with callbacks ready, once 16 polls in a row found nothing), `events` "
-     "(descriptors found ready), `callbacks` run. In seconds, if the loop was made with metrics=True, else "
+     "metrics($self)\n--\n\nA dict of numbers. So far: `turns` of the loop, `polls` (turns that "
+     "asked the "
+     "kernel: all but some of those with callbacks ready, once 16 polls in a row found nothing), "
+     "`events` "
+     "(descriptors found ready), `callbacks` run. In seconds, if the loop was made with "
+     "metrics=True, else "
      "0.0: "
-     "`idle_time` waiting, `busy_time` in callbacks, and `longest_turn`, the most spent in one turn's "
-     "callbacks: how late a callback may have been. Now: `ready` callbacks, `timers`, `watchers` of "
-     "descriptors, `transports`, `servers`, and `unsent_bytes` of the transports. Costs a walk over these."},
+     "`idle_time` waiting, `busy_time` in callbacks, and `longest_turn`, the most spent in one "
+     "turn's "
+     "callbacks: how late a callback may have been. Now: `ready` callbacks, `timers`, `watchers` "
+     "of "
+     "descriptors, `transports`, `servers`, and `unsent_bytes` of the transports. Costs a walk "
+     "over these."},
     {"_use_virtual_time", (PyCFunction)loop_use_virtual_time, METH_O, NULL},
     {"_deadlocked", (PyCFunction)loop_was_deadlocked, METH_NOARGS, NULL},
     {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},
@@ -62,7 +73,8 @@ static PyMethodDef loop_methods[] = {
     {"sock_recvfrom", FASTCALL(loop_sock_recvfrom), METH_FASTCALL | METH_KEYWORDS,
      "sock_recvfrom($self, sock, bufsize)\n--\n\nReceive a datagram; (bytes, address)."},
     {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into a buffer; (size, "
+     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into a buffer; "
+     "(size, "
      "address)."},
     {"sock_sendto", FASTCALL(loop_sock_sendto), METH_FASTCALL | METH_KEYWORDS,
      "sock_sendto($self, sock, data, address)\n--\n\nSend a datagram; how many bytes."},
@@ -76,12 +88,14 @@ static PyMethodDef loop_methods[] = {
     {"_end_future", (PyCFunction)loop_end_future, METH_VARARGS, NULL},
     {"_future_result", (PyCFunction)loop_future_result, METH_O, NULL},
     {"_ensure_fd_no_transport", (PyCFunction)loop_ensure_fd_no_transport, METH_O, NULL},
-    {"_make_socket_transport", FASTCALL(loop_make_socket_transport), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"_make_datagram_transport", FASTCALL(loop_make_datagram_transport), METH_VARARGS | METH_KEYWORDS, NULL},
-    {"_make_read_pipe_transport", FASTCALL(loop_make_read_pipe_transport), METH_VARARGS | METH_KEYWORDS,
+    {"_make_socket_transport", FASTCALL(loop_make_socket_transport), METH_VARARGS | METH_KEYWORDS,
      NULL},
-    {"_make_write_pipe_transport", FASTCALL(loop_make_write_pipe_transport), METH_VARARGS | METH_KEYWORDS,
-     NULL},
+    {"_make_datagram_transport", FASTCALL(loop_make_datagram_transport),
+     METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_make_read_pipe_transport", FASTCALL(loop_make_read_pipe_transport),
+     METH_VARARGS | METH_KEYWORDS, NULL},
+    {"_make_write_pipe_transport", FASTCALL(loop_make_write_pipe_transport),
+     METH_VARARGS | METH_KEYWORDS, NULL},
     {"_start_serving", FASTCALL(loop_start_serving), METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -99,7 +113,8 @@ static PyType_Slot loop_slots[] = {
 };
 
 static PyType_Spec loop_spec = {"casync._native.Loop", sizeof(loop), 0,
-                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, loop_slots};
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                                loop_slots};
 
 static struct PyModuleDef native_module;
 
@@ -131,7 +146,8 @@ static int import_asyncio(state *st) {
         {&st->tasks, "asyncio.tasks", "__dict__"},
         {&st->events, "asyncio.events", "__dict__"},
         {&st->base_call_soon, "asyncio.base_events", "BaseEventLoop.call_soon"},
-        {&st->base_call_soon_threadsafe, "asyncio.base_events", "BaseEventLoop.call_soon_threadsafe"},
+        {&st->base_call_soon_threadsafe, "asyncio.base_events",
+         "BaseEventLoop.call_soon_threadsafe"},
         {&st->base_create_task, "asyncio.base_events", "BaseEventLoop.create_task"},
         {&st->base_call_later, "asyncio.base_events", "BaseEventLoop.call_later"},
         {&st->base_call_at, "asyncio.base_events", "BaseEventLoop.call_at"},
@@ -253,7 +269,8 @@ static int add_transport_types(PyObject *module, state *st) {
         add_type(module, &types[TRANSPORT_WRITE_PIPE], &write_pipe_spec, mixin) == 0) {
         PyObject *socket_transport = (PyObject *)types[TRANSPORT_SOCKET];
         result = PyObject_SetAttrString(socket_transport, "_sendfile_compatible", mode);
-        if (result == 0) result = PyObject_SetAttrString(socket_transport, "_start_tls_compatible", Py_True);
+        if (result == 0)
+            result = PyObject_SetAttrString(socket_transport, "_start_tls_compatible", Py_True);
     }
     Py_XDECREF(mixin);
     Py_XDECREF(readers);
@@ -263,11 +280,12 @@ static int add_transport_types(PyObject *module, state *st) {
     return result;
 }
 
-/* Without them casync/tls.py takes asyncio's own SSLProtocol. That of 3.10 is of another kind: it stays as it
-   is, as there would be little to share. */
+/* Without them casync/tls.py takes asyncio's own SSLProtocol. That of 3.10 is of another kind: it
+   stays as it is, as there would be little to share. */
 static int add_tls_types(PyObject *module, state *st) {
     if (PY_VERSION_HEX < 0x030B0000) return 0;
-    if (import_sslproto(st) < 0) { /* Python was built without ssl, or is a version that has other names */
+    if (import_sslproto(st) < 0) { /* Python was built without ssl, or is a version that has
+                                      other names */
         PyErr_Clear();
         return 0;
     }
@@ -286,7 +304,8 @@ static casync_loop *casync_python_loop(PyObject *object) {
 }
 
 static int add_function_table(PyObject *module) {
-    PyObject *capsule = PyCapsule_New((void *)(uintptr_t)&function_table, "casync._functions", NULL);
+    PyObject *capsule =
+        PyCapsule_New((void *)(uintptr_t)&function_table, "casync._functions", NULL);
     int result = capsule == NULL ? -1 : PyModule_AddObjectRef(module, "_functions", capsule);
     Py_XDECREF(capsule);
     return result;
@@ -294,10 +313,12 @@ static int add_function_table(PyObject *module) {
 
 static int add_all_methods(state *st) {
     PyObject *loop = import_attribute("asyncio.selector_events", "BaseSelectorEventLoop");
-    int result = loop == NULL ? -1 : add_methods(st, st->loop_type, sock_methods, loop, WATCHED_NONE);
+    int result =
+        loop == NULL ? -1 : add_methods(st, st->loop_type, sock_methods, loop, WATCHED_NONE);
     Py_XDECREF(loop);
     if (result < 0) return -1;
-    if (add_methods(st, st->stream_type, stream_methods, st->asyncio_reader, WATCHED_READER) < 0) return -1;
+    if (add_methods(st, st->stream_type, stream_methods, st->asyncio_reader, WATCHED_READER) < 0)
+        return -1;
     return add_methods(st, st->writer_type, writer_methods, st->asyncio_writer, WATCHED_TRANSPORT);
 }
 
@@ -315,7 +336,8 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->drain_type, &drain_spec, NULL) < 0) return -1;
     if (add_type(module, &st->reader_type, &reader_spec, NULL) < 0) return -1;
     if (add_type(module, &st->released_type, &released_spec, st->asyncio_reader) < 0) return -1;
-    if (add_type(module, &st->stream_type, &stream_spec, (PyObject *)st->released_type) < 0) return -1;
+    if (add_type(module, &st->stream_type, &stream_spec, (PyObject *)st->released_type) < 0)
+        return -1;
     if (add_type(module, &st->writer_type, &writer_spec, st->asyncio_writer) < 0) return -1;
     if (add_type(module, &st->clients_type, &clients_spec, NULL) < 0) return -1;
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;

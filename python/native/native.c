@@ -1,34 +1,38 @@
 /* casync._native: the hot path of casync.EventLoop, as glue over casync.h.
 
-   Idea: the loop, its handles and its transports are Python objects that embed casync.h's own structs:
-   a Loop a casync_loop, a Handle a casync_job, a TimerHandle a casync_timer, a transport a
+   Idea: the loop, its handles and its transports are Python objects that embed casync.h's own
+   structs: a Loop a casync_loop, a Handle a casync_job, a TimerHandle a casync_timer, a transport a
    casync_stream. casync.h queues, sorts, polls and buffers; what is here turns its callbacks into
    Python calls and Python calls into its functions. What asyncio already does well in Python (and
    differently in each version) is inherited there: casync/loop.py.
 
-   Invariants: whoever touches a casync_loop holds the GIL, which is dropped around the waiting system
-   call alone (loop.c), so other threads may queue calls directly. Nothing here is global: each
-   interpreter's module has a `state`. No exception stays set while casync.h runs: one that must end
-   the run waits in loop->error.
+   Invariants: whoever touches a casync_loop holds the GIL, which is dropped around the waiting
+   system call alone (loop.c), so other threads may queue calls directly. Nothing here is global:
+   each interpreter's module has a `state`. No exception stays set while casync.h runs: one that
+   must end the run waits in loop->error.
 
-   The rule of what is borrowed. A call into Python may do anything: end the connection, close the loop, run
-   it (nest_asyncio), cancel the handle, replace the attribute. Such a call is every one of a method or a
-   callback, every look-up of an attribute of a foreign object, comparison, truth, length, iteration, number
-   or buffer that such an object gives (and takes back), every report; every DECREF of what may be foreign, and
-   every new object that the collector is shown (before Python 3.12 it may run there). So:
-   - Nothing borrowed crosses it. What is in a struct and used in the call, or after it, is held before it: the
-     transport and its loop by every callback of a stream (transport_hold), the protocol, context, buffer,
-     waiter, socket by a reference of their own. (The arguments of a method, and its self, the caller holds;
-     what a running operation has, nobody takes away: see awaitable.c; so it is with a running handle.)
-   - A sequence from outside is copied (copy_sequence) before it is walked. A list of the loop's own that is
-     walked with such calls in between is collected first, or looked through anew after each.
-   - After it nothing is known that was looked up before: is the stream open, is there a loop, is this still
-     the watch of that descriptor? It is asked again, or the callee's struct is not touched.
-   - What ends something first takes it out of its struct, then lets go of it, so that whoever comes there
-     meanwhile finds the end, not a half of it.
-   - Memory of casync.h or of a caller's buffer is shown only to code of CPython's own that is known to keep
-     nothing (the BIO and the connection of the module _ssl). Others get a copy. And what casync.h refers to
-     until it is sent are exact bytes objects, whose end runs no code.
+   The rule of what is borrowed. A call into Python may do anything: end the connection, close the
+   loop, run it (nest_asyncio), cancel the handle, replace the attribute. Such a call is every one
+   of a method or a callback, every look-up of an attribute of a foreign object, comparison, truth,
+   length, iteration, number or buffer that such an object gives (and takes back), every report;
+   every DECREF of what may be foreign, and every new object that the collector is shown (before
+   Python 3.12 it may run there). So:
+   - Nothing borrowed crosses it. What is in a struct and used in the call, or after it, is held
+     before it: the transport and its loop by every callback of a stream (transport_hold), the
+     protocol, context, buffer, waiter, socket by a reference of their own. (The arguments of a
+     method, and its self, the caller holds; what a running operation has, nobody takes away: see
+     awaitable.c; so it is with a running handle.)
+   - A sequence from outside is copied (copy_sequence) before it is walked. A list of the loop's own
+     that is walked with such calls in between is collected first, or looked through anew after
+     each.
+   - After it nothing is known that was looked up before: is the stream open, is there a loop, is
+     this still the watch of that descriptor? It is asked again, or the callee's struct is not
+     touched.
+   - What ends something first takes it out of its struct, then lets go of it, so that whoever comes
+     there meanwhile finds the end, not a half of it.
+   - Memory of casync.h or of a caller's buffer is shown only to code of CPython's own that is known
+     to keep nothing (the BIO and the connection of the module _ssl). Others get a copy. And what
+     casync.h refers to until it is sent are exact bytes objects, whose end runs no code.
    - An object that dies gives nobody a reference to itself (loop->dying).
 
    Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c,
@@ -48,119 +52,120 @@
 #define INLINE_ARGS 3       /* of a callback; more go into a tuple */
 #define SPARE_HANDLES 32768 /* freed handles kept for reuse, of each type */
 
-/* Reads of BULK_BEGIN bytes or more make those that follow go to a bytes object of BULK_SIZE (as long as
-   casync.h's own buffer: below malloc's threshold for mmap), until one brings less than BULK_END. */
+/* Reads of BULK_BEGIN bytes or more make those that follow go to a bytes object of BULK_SIZE (as
+   long as casync.h's own buffer: below malloc's threshold for mmap), until one brings less than
+   BULK_END. */
 #define BULK_SIZE CASYNC__SCRATCH_SIZE
 #define BULK_BEGIN 65536
 #define BULK_END 32768
 
-/* Interned names: NAME_CONTEXT is "context", and so on. (A name that is made for one look-up costs more than
-   that: CPython's cache of type attributes, which all code shares, keeps an entry for each.) The four from
-   NAME_READ on are in the order of streams.c's enum read_kind, and the eight from NAME_READER_BUFFER on are
-   the attributes of a StreamReader. */
-#define NAMES(X)                                                                                             \
-    X(CONTEXT, "context")                                                                                    \
-    X(LOOP, "loop")                                                                                          \
-    X(NAME, "name")                                                                                          \
-    X(MESSAGE, "message")                                                                                    \
-    X(EXCEPTION, "exception")                                                                                \
-    X(HANDLE, "handle")                                                                                      \
-    X(TRANSPORT, "transport")                                                                                \
-    X(PROTOCOL, "protocol")                                                                                  \
-    X(SOCKET, "socket")                                                                                      \
-    X(PIPE, "pipe")                                                                                          \
-    X(SOCKNAME, "sockname")                                                                                  \
-    X(PEERNAME, "peername")                                                                                  \
-    X(CALL_EXCEPTION_HANDLER, "call_exception_handler")                                                      \
-    X(CALL_AT_PYTHON, "_call_at_python")                                                                     \
-    X(PYTHON_READER, "_python_reader")                                                                       \
-    X(PYTHON_WRITER, "_python_writer")                                                                       \
-    X(PYTHON_CALL, "_python_call")                                                                           \
-    X(SERVE, "_serve")                                                                                       \
-    X(CONNECTION_MADE, "connection_made")                                                                    \
-    X(DATA_RECEIVED, "data_received")                                                                        \
-    X(DATAGRAM_RECEIVED, "datagram_received")                                                                \
-    X(ERROR_RECEIVED, "error_received")                                                                      \
-    X(GET_BUFFER, "get_buffer")                                                                              \
-    X(BUFFER_UPDATED, "buffer_updated")                                                                      \
-    X(EOF_RECEIVED, "eof_received")                                                                          \
-    X(CONNECTION_LOST, "connection_lost")                                                                    \
-    X(PAUSE_WRITING, "pause_writing")                                                                        \
-    X(RESUME_WRITING, "resume_writing")                                                                      \
-    X(TELL_EOF, "_tell_eof")                                                                                 \
-    X(START, "_start")                                                                                       \
-    X(ATTACH, "_attach")                                                                                     \
-    X(DETACH, "_detach")                                                                                     \
-    X(CLOSE, "close")                                                                                        \
-    X(NATIVE, "_native")                                                                                     \
-    X(CLIENT_CONNECTED, "_client_connected_cb")                                                              \
-    X(WRITE, "write")                                                                                        \
-    X(PAUSE_READING, "pause_reading")                                                                        \
-    X(RESUME_READING, "resume_reading")                                                                      \
-    X(SSLOBJ, "_sslobj")                                                                                     \
-    X(SSL_PROTOCOL, "_ssl_protocol")                                                                         \
-    X(DO_READ, "_do_read")                                                                                   \
-    X(DO_HANDSHAKE, "_do_handshake")                                                                         \
-    X(DO_FLUSH, "_do_flush")                                                                                 \
-    X(DO_SHUTDOWN, "_do_shutdown")                                                                           \
-    X(CALL_EOF_RECEIVED, "_call_eof_received")                                                               \
-    X(START_SHUTDOWN, "_start_shutdown")                                                                     \
-    X(FATAL_ERROR, "_fatal_error")                                                                           \
-    X(CONTROL_APP_WRITING, "_control_app_writing")                                                           \
-    X(CONTROL_SSL_READING, "_control_ssl_reading")                                                           \
-    X(PYTHON_DO_READ, "_python_do_read")                                                                     \
-    X(PYTHON_WRITE_APPDATA, "_python_write_appdata")                                                         \
-    X(PENDING, "pending")                                                                                    \
-    X(APPEND, "append")                                                                                      \
-    X(SETBLOCKING, "setblocking")                                                                            \
-    X(SET_RESULT, "set_result")                                                                              \
-    X(SET_EXCEPTION, "set_exception")                                                                        \
-    X(DONE, "done")                                                                                          \
-    X(FUTURE, "Future")                                                                                      \
-    X(TASK, "Task")                                                                                          \
-    X(RUN, "_run")                                                                                           \
-    X(LOOK_FOR_PATCHES, "_look_for_patches")                                                                 \
-    X(USE_ASYNCIO_TURNS, "_use_asyncio_turns")                                                               \
-    X(CALL_BY_KEYWORD, "_call_by_keyword")                                                                   \
-    X(TIME, "time")                                                                                          \
-    X(CALL_AT, "call_at")                                                                                    \
-    X(CALL_SOON, "_call_soon")                                                                               \
-    X(ADD_CALLBACK, "_add_callback")                                                                         \
-    X(RUN_ONCE, "_run_once")                                                                                 \
-    X(PROCESS_EVENTS, "_process_events")                                                                     \
-    X(FILENO, "fileno")                                                                                      \
-    X(RECV, "recv")                                                                                          \
-    X(RECV_INTO, "recv_into")                                                                                \
-    X(RECVFROM, "recvfrom")                                                                                  \
-    X(RECVFROM_INTO, "recvfrom_into")                                                                        \
-    X(SEND, "send")                                                                                          \
-    X(SENDTO, "sendto")                                                                                      \
-    X(ACCEPT, "accept")                                                                                      \
-    X(CONNECT, "connect")                                                                                    \
-    X(READ, "read")                                                                                          \
-    X(READEXACTLY, "readexactly")                                                                            \
-    X(READUNTIL, "readuntil")                                                                                \
-    X(READLINE, "readline")                                                                                  \
-    X(READER_BUFFER, "_buffer")                                                                              \
-    X(READER_WAITER, "_waiter")                                                                              \
-    X(READER_EXCEPTION, "_exception")                                                                        \
-    X(READER_TRANSPORT, "_transport")                                                                        \
-    X(READER_LOOP, "_loop")                                                                                  \
-    X(READER_LIMIT, "_limit")                                                                                \
-    X(READER_EOF, "_eof")                                                                                    \
-    X(READER_PAUSED, "_paused")                                                                              \
-    X(FEED_DATA, "feed_data")                                                                                \
-    X(WAIT_FOR_DATA, "_wait_for_data")                                                                       \
-    X(STREAM_READER_REFERENCE, "_stream_reader_wr")                                                          \
-    X(DRAIN, "drain")                                                                                        \
-    X(CLIENTS, "_clients")                                                                                   \
-    X(CLASS, "__class__")                                                                                    \
-    X(DOC, "__doc__")                                                                                        \
-    X(MODULE, "__module__")                                                                                  \
-    X(ANNOTATIONS, "__annotations__")                                                                        \
-    X(WRITER_PROTOCOL, "_protocol")                                                                          \
-    X(WRITER_READER, "_reader")                                                                              \
-    X(MAYBE_RESUME, "_maybe_resume_transport")                                                               \
+/* Interned names: NAME_CONTEXT is "context", and so on. (A name that is made for one look-up costs
+   more than that: CPython's cache of type attributes, which all code shares, keeps an entry for
+   each.) The four from NAME_READ on are in the order of streams.c's enum read_kind, and the eight
+   from NAME_READER_BUFFER on are the attributes of a StreamReader. */
+#define NAMES(X)                                                                                   \
+    X(CONTEXT, "context")                                                                          \
+    X(LOOP, "loop")                                                                                \
+    X(NAME, "name")                                                                                \
+    X(MESSAGE, "message")                                                                          \
+    X(EXCEPTION, "exception")                                                                      \
+    X(HANDLE, "handle")                                                                            \
+    X(TRANSPORT, "transport")                                                                      \
+    X(PROTOCOL, "protocol")                                                                        \
+    X(SOCKET, "socket")                                                                            \
+    X(PIPE, "pipe")                                                                                \
+    X(SOCKNAME, "sockname")                                                                        \
+    X(PEERNAME, "peername")                                                                        \
+    X(CALL_EXCEPTION_HANDLER, "call_exception_handler")                                            \
+    X(CALL_AT_PYTHON, "_call_at_python")                                                           \
+    X(PYTHON_READER, "_python_reader")                                                             \
+    X(PYTHON_WRITER, "_python_writer")                                                             \
+    X(PYTHON_CALL, "_python_call")                                                                 \
+    X(SERVE, "_serve")                                                                             \
+    X(CONNECTION_MADE, "connection_made")                                                          \
+    X(DATA_RECEIVED, "data_received")                                                              \
+    X(DATAGRAM_RECEIVED, "datagram_received")                                                      \
+    X(ERROR_RECEIVED, "error_received")                                                            \
+    X(GET_BUFFER, "get_buffer")                                                                    \
+    X(BUFFER_UPDATED, "buffer_updated")                                                            \
+    X(EOF_RECEIVED, "eof_received")                                                                \
+    X(CONNECTION_LOST, "connection_lost")                                                          \
+    X(PAUSE_WRITING, "pause_writing")                                                              \
+    X(RESUME_WRITING, "resume_writing")                                                            \
+    X(TELL_EOF, "_tell_eof")                                                                       \
+    X(START, "_start")                                                                             \
+    X(ATTACH, "_attach")                                                                           \
+    X(DETACH, "_detach")                                                                           \
+    X(CLOSE, "close")                                                                              \
+    X(NATIVE, "_native")                                                                           \
+    X(CLIENT_CONNECTED, "_client_connected_cb")                                                    \
+    X(WRITE, "write")                                                                              \
+    X(PAUSE_READING, "pause_reading")                                                              \
+    X(RESUME_READING, "resume_reading")                                                            \
+    X(SSLOBJ, "_sslobj")                                                                           \
+    X(SSL_PROTOCOL, "_ssl_protocol")                                                               \
+    X(DO_READ, "_do_read")                                                                         \
+    X(DO_HANDSHAKE, "_do_handshake")                                                               \
+    X(DO_FLUSH, "_do_flush")                                                                       \
+    X(DO_SHUTDOWN, "_do_shutdown")                                                                 \
+    X(CALL_EOF_RECEIVED, "_call_eof_received")                                                     \
+    X(START_SHUTDOWN, "_start_shutdown")                                                           \
+    X(FATAL_ERROR, "_fatal_error")                                                                 \
+    X(CONTROL_APP_WRITING, "_control_app_writing")                                                 \
+    X(CONTROL_SSL_READING, "_control_ssl_reading")                                                 \
+    X(PYTHON_DO_READ, "_python_do_read")                                                           \
+    X(PYTHON_WRITE_APPDATA, "_python_write_appdata")                                               \
+    X(PENDING, "pending")                                                                          \
+    X(APPEND, "append")                                                                            \
+    X(SETBLOCKING, "setblocking")                                                                  \
+    X(SET_RESULT, "set_result")                                                                    \
+    X(SET_EXCEPTION, "set_exception")                                                              \
+    X(DONE, "done")                                                                                \
+    X(FUTURE, "Future")                                                                            \
+    X(TASK, "Task")                                                                                \
+    X(RUN, "_run")                                                                                 \
+    X(LOOK_FOR_PATCHES, "_look_for_patches")                                                       \
+    X(USE_ASYNCIO_TURNS, "_use_asyncio_turns")                                                     \
+    X(CALL_BY_KEYWORD, "_call_by_keyword")                                                         \
+    X(TIME, "time")                                                                                \
+    X(CALL_AT, "call_at")                                                                          \
+    X(CALL_SOON, "_call_soon")                                                                     \
+    X(ADD_CALLBACK, "_add_callback")                                                               \
+    X(RUN_ONCE, "_run_once")                                                                       \
+    X(PROCESS_EVENTS, "_process_events")                                                           \
+    X(FILENO, "fileno")                                                                            \
+    X(RECV, "recv")                                                                                \
+    X(RECV_INTO, "recv_into")                                                                      \
+    X(RECVFROM, "recvfrom")                                                                        \
+    X(RECVFROM_INTO, "recvfrom_into")                                                              \
+    X(SEND, "send")                                                                                \
+    X(SENDTO, "sendto")                                                                            \
+    X(ACCEPT, "accept")                                                                            \
+    X(CONNECT, "connect")                                                                          \
+    X(READ, "read")                                                                                \
+    X(READEXACTLY, "readexactly")                                                                  \
+    X(READUNTIL, "readuntil")                                                                      \
+    X(READLINE, "readline")                                                                        \
+    X(READER_BUFFER, "_buffer")                                                                    \
+    X(READER_WAITER, "_waiter")                                                                    \
+    X(READER_EXCEPTION, "_exception")                                                              \
+    X(READER_TRANSPORT, "_transport")                                                              \
+    X(READER_LOOP, "_loop")                                                                        \
+    X(READER_LIMIT, "_limit")                                                                      \
+    X(READER_EOF, "_eof")                                                                          \
+    X(READER_PAUSED, "_paused")                                                                    \
+    X(FEED_DATA, "feed_data")                                                                      \
+    X(WAIT_FOR_DATA, "_wait_for_data")                                                             \
+    X(STREAM_READER_REFERENCE, "_stream_reader_wr")                                                \
+    X(DRAIN, "drain")                                                                              \
+    X(CLIENTS, "_clients")                                                                         \
+    X(CLASS, "__class__")                                                                          \
+    X(DOC, "__doc__")                                                                              \
+    X(MODULE, "__module__")                                                                        \
+    X(ANNOTATIONS, "__annotations__")                                                              \
+    X(WRITER_PROTOCOL, "_protocol")                                                                \
+    X(WRITER_READER, "_reader")                                                                    \
+    X(MAYBE_RESUME, "_maybe_resume_transport")                                                     \
     X(DRAIN_HELPER, "_drain_helper")
 
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
@@ -188,24 +193,29 @@ typedef struct {
     PyTypeObject *transport_types[4]; /* by enum transport_kind */
     PyTypeObject *method_type;        /* see method.c */
     PyObject *kept_classes;           /* also */
-    PyTypeObject *operation_type, *drain_type, *stream_type, *reader_type, *writer_type; /* see streams.c */
-    PyTypeObject *released_type;                                                         /* also */
-    PyTypeObject *clients_type;                                                          /* see server.c */
+    /* see streams.c */
+    PyTypeObject *operation_type, *drain_type, *stream_type, *reader_type, *writer_type;
+    PyTypeObject *released_type; /* also */
+    /* see server.c */
+    PyTypeObject *clients_type;
     PyTypeObject *sock_operation_type; /* see sock.c, and of it: */
     PyObject *sock_ready, *socket_recv, *socket_recv_into, *socket_send, *check_ssl_socket;
     PyObject *invalid_state_error;
     PyObject *no_args;                           /* () */
-    PyTypeObject *tls_type, *tls_transport_type; /* see tls.c; NULL: this asyncio has not what they need */
+    PyTypeObject *tls_type, *tls_transport_type; /* see tls.c; NULL: this asyncio has not what
+                                                    they need */
     PyObject *names[NAME_COUNT];
     PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
     PyObject *asyncio_server;           /* asyncio.Server */
     PyObject *asyncio_handle;           /* asyncio.Handle: what a Handle's __class__ says */
     PyObject *asyncio_timer_handle;     /* asyncio.TimerHandle */
-    PyObject *futures, *tasks, *events; /* the names in asyncio's modules, which programs may replace */
+    PyObject *futures, *tasks, *events; /* the names in asyncio's modules, which programs may
+                                           replace */
     PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
     PyObject *base_call_later, *base_call_at;
     PyObject *turn_names; /* a frozenset: see EventLoop._look_for_patches */
-    PyObject *base_make_socket_transport, *base_ensure_fd_no_transport; /* of BaseSelectorEventLoop */
+    /* of BaseSelectorEventLoop */
+    PyObject *base_make_socket_transport, *base_ensure_fd_no_transport;
     PyObject *base_make_datagram_transport;
     PyObject *base_make_pipe_transport[2];                  /* to read, to write */
     PyObject *asyncio_reader, *asyncio_reader_protocol;     /* StreamReader, StreamReaderProtocol */
@@ -224,11 +234,12 @@ typedef struct {
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
     uint32_t spare_handle_count, spare_timer_count;
-    uint32_t unpatched_version;        /* that of asyncio.TimerHandle when _run was asyncio's own; or 0 */
-    bool attach_takes_transport;       /* Server._attach(transport), since 3.13 */
-    bool snapshots;                    /* see context.c */
-    bool knows_sockets;                /* see sock.c */
-    bool streams_own, streams_changed; /* see method.c */
+    uint32_t unpatched_version;             /* that of asyncio.TimerHandle when _run was asyncio's
+                                          own; or 0 */
+    bool attach_takes_transport;            /* Server._attach(transport), since 3.13 */
+    bool snapshots;                         /* see context.c */
+    bool knows_sockets;                     /* see sock.c */
+    bool streams_own, streams_changed;      /* see method.c */
     PyTypeObject *watched[WATCHED_CLASSES]; /* borrowed; see method.c */
     unsigned versions[WATCHED_CLASSES];     /* of these, when they were looked at last */
 } state;
@@ -239,7 +250,8 @@ typedef struct loop {
     PyObject ob_base;
     casync_loop casync;
     state *state;
-    PyObject *module;       /* that has the state, and must outlive this; the collector is not shown it */
+    PyObject *module;       /* that has the state, and must outlive this; the collector is not
+                               shown it */
     PyThreadState *waiting; /* while the GIL is dropped */
     PyObject *error;        /* the exception that ends this run */
     PyObject *thread_id;    /* BaseEventLoop._thread_id */
@@ -248,24 +260,29 @@ typedef struct loop {
     bool stopping, closed, debug, observed;
     bool dying;                   /* it is being deallocated: nobody may get a reference */
     bool asyncio_turns;           /* its turns are BaseEventLoop._run_once's: see casync/loop.py */
-    bool calls_python;            /* any of the three before: what is called goes through casync/loop.py */
+    bool calls_python;            /* any of the three before: what is called goes through
+                                     casync/loop.py */
     bool virtual_time;            /* its clock is a virtual one */
     bool deadlocked;              /* with it: nothing would ever have ended the last run */
     struct transport *transports; /* those that are open, each with a reference */
     struct running_call *calls;   /* of their protocols, which are running; the innermost first */
-    casync_link taken;            /* a queue of handles that asyncio's turns run: see loop_take_ready */
+    casync_link taken;            /* a queue of handles that asyncio's turns run: see
+                                     loop_take_ready */
     Py_buffer reading;            /* what a BufferedProtocol lent for the read that is going on */
     PyObject *bulk;               /* the bytes object that a bulk read goes to */
     struct watch **kept;          /* by descriptor, up to kept_size: see watcher.c */
     uint32_t kept_size;
-    casync_link doubted; /* watches that may watch another file than their descriptor's: see watcher.c */
+    casync_link doubted; /* watches that may watch another file than their descriptor's: see
+                            watcher.c */
     casync_hook doubts;  /* runs while there may be some */
     bool polled_in_vain; /* since a turn ago no event has ended one, and none has begun */
     char *received;      /* where sock_recv receives small messages, or NULL: see sock.c */
     bool receives_bulk;  /* the last one was no small one */
 } loop;
 
-static loop *loop_of(casync_loop *casync) { return (loop *)((char *)casync - offsetof(loop, casync)); }
+static loop *loop_of(casync_loop *casync) {
+    return (loop *)((char *)casync - offsetof(loop, casync));
+}
 
 /* The module, borrowed, and its state, for an instance of a type of ours or derived from one. */
 static PyObject *find_module(PyTypeObject *type);
@@ -292,7 +309,8 @@ static void raise_exception(PyObject *exception) {
 #if PY_VERSION_HEX >= 0x030C0000
     PyErr_SetRaisedException(exception);
 #else
-    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception, PyException_GetTraceback(exception));
+    PyErr_Restore(Py_NewRef((PyObject *)Py_TYPE(exception)), exception,
+                  PyException_GetTraceback(exception));
 #endif
 }
 
@@ -342,8 +360,8 @@ static PyObject *import_attribute(const char *module, const char *path) {
     return object;
 }
 
-/* A limit in bytes, which is any number for asyncio: of one that is too large, or of a fraction, what fits.
-   0, or -1 with an exception set. */
+/* A limit in bytes, which is any number for asyncio: of one that is too large, or of a fraction,
+   what fits. 0, or -1 with an exception set. */
 static int parse_limit(PyObject *value, Py_ssize_t *limit) {
     PyObject *whole;
     if (!PyNumber_Check(value)) {
@@ -389,9 +407,10 @@ static PyObject *part_of_bytes(PyObject *data, Py_ssize_t begin, Py_ssize_t end)
     return part;
 }
 
-/* The only argument of a method, given by position or by name; NULL, with TypeError set, if it is another. */
-static PyObject *only_argument(const char *method, const char *name, PyObject *const *args, Py_ssize_t count,
-                               PyObject *keywords) {
+/* The only argument of a method, given by position or by name; NULL, with TypeError set, if it is
+   another. */
+static PyObject *only_argument(const char *method, const char *name, PyObject *const *args,
+                               Py_ssize_t count, PyObject *keywords) {
     Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
     if (count == 1 && named == 0) return args[0];
     if (count == 0 && named == 1 &&
@@ -401,7 +420,8 @@ static PyObject *only_argument(const char *method, const char *name, PyObject *c
     return NULL;
 }
 
-/* A new reference to what a weak reference leads to; NULL, without an exception, if that has gone. */
+/* A new reference to what a weak reference leads to; NULL, without an exception, if that has
+   gone. */
 static PyObject *follow(PyObject *reference) {
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *object = NULL;

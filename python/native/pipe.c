@@ -1,14 +1,15 @@
-/* ReadPipeTransport and WritePipeTransport: asyncio's transports for pipes, terminals, and the like.
+/* ReadPipeTransport and WritePipeTransport: asyncio's transports for pipes, terminals, and the
+   like.
 
-   Idea: the transport of transport.c, with the differences that asyncio's pipes have from its sockets:
-   what a protocol's data_received raises is reported and the pipe stays open; the end of what is read
-   always closes; writes after close() are dropped; and the writing end is closed when the reading end
-   goes, which shows as readiness to read (asyncio/unix_events.py).
+   Idea: the transport of transport.c, with the differences that asyncio's pipes have from its
+   sockets: what a protocol's data_received raises is reported and the pipe stays open; the end of
+   what is read always closes; writes after close() are dropped; and the writing end is closed when
+   the reading end goes, which shows as readiness to read (asyncio/unix_events.py).
 
-   Invariants: the file object closes the descriptor. epoll and casync.h know a descriptor number once, and
-   asyncio lets one pipe be read by one transport and written by another (a terminal, say): the second has a
-   duplicate of the descriptor. What epoll does not take (/dev/null) is left to
-   asyncio's own transports, which write to it directly. */
+   Invariants: the file object closes the descriptor. epoll and casync.h know a descriptor number
+   once, and asyncio lets one pipe be read by one transport and written by another (a terminal,
+   say): the second has a duplicate of the descriptor. What epoll does not take (/dev/null) is left
+   to asyncio's own transports, which write to it directly. */
 
 /* Tells of the exception that is set, which ends the run if it ends the program. */
 static void pipe_report(transport *self, loop *lp, const char *message) {
@@ -80,8 +81,14 @@ static const casync_protocol pipe_reader_protocol = {NULL,        on_pipe_data, 
 static const casync_protocol pipe_writer_protocol = {
     NULL, NULL, NULL, NULL, NULL, on_pause_writing, on_resume_writing, on_connection_lost};
 
-static const casync_protocol socket_writer_protocol = {
-    NULL, on_writer_data, NULL, NULL, on_writer_eof, on_pause_writing, on_resume_writing, on_connection_lost};
+static const casync_protocol socket_writer_protocol = {NULL,
+                                                       on_writer_data,
+                                                       NULL,
+                                                       NULL,
+                                                       on_writer_eof,
+                                                       on_pause_writing,
+                                                       on_resume_writing,
+                                                       on_connection_lost};
 
 static const casync_protocol *pipe_protocol(enum transport_kind kind, int fd) {
     struct stat status;
@@ -109,9 +116,10 @@ static transport *pipe_open_copy(loop *lp, enum transport_kind kind, int fd, PyO
     return self;
 }
 
-/* As transport_open. Whether programs that are started inherit the descriptor is its owner's business. */
-static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject *pipe, PyObject *protocol,
-                            PyObject *extra, int64_t *error) {
+/* As transport_open. Whether programs that are started inherit the descriptor is its owner's
+   business. */
+static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject *pipe,
+                            PyObject *protocol, PyObject *extra, int64_t *error) {
     int inherited = fcntl(fd, F_GETFD);
     transport *self = transport_open(lp, kind, fd, pipe, protocol, extra, error);
     if (self == NULL && *error == -EEXIST) {
@@ -122,16 +130,18 @@ static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject
     return self;
 }
 
-/* _make_read_pipe_transport(pipe, protocol, waiter=None, extra=None), of the loop; and so for writing */
-static PyObject *make_pipe_transport(loop *lp, enum transport_kind kind, PyObject *args, PyObject *kwargs) {
+/* _make_read_pipe_transport(pipe, protocol, waiter=None, extra=None), of the loop; and so for
+   writing */
+static PyObject *make_pipe_transport(loop *lp, enum transport_kind kind, PyObject *args,
+                                     PyObject *kwargs) {
     static char *keywords[] = {"pipe", "protocol", "waiter", "extra", NULL};
     PyObject *pipe, *protocol, *waiter = Py_None, *extra = Py_None, *info;
     PyObject *base = lp->state->base_make_pipe_transport[kind == TRANSPORT_WRITE_PIPE];
     transport *self;
     int64_t error;
     int fd;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO:_make_pipe_transport", keywords, &pipe, &protocol,
-                                     &waiter, &extra))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO:_make_pipe_transport", keywords, &pipe,
+                                     &protocol, &waiter, &extra))
         return NULL;
     if (lp->closed) return raise_closed();
     if (!has_descriptor(pipe)) return call_base_method(base, (PyObject *)lp, args, kwargs);
@@ -163,7 +173,8 @@ static PyObject *pipe_get_file(transport *self, void *Py_UNUSED(closure)) {
     return Py_NewRef(self->fd < 0 || self->sock == NULL ? Py_None : self->sock);
 }
 
-/* `_pipe = None`: the transport forgets the pipe, which its owner closes. asyncio's own tests do that. */
+/* `_pipe = None`: the transport forgets the pipe, which its owner closes. asyncio's own tests do
+   that. */
 static int pipe_set_file(transport *self, PyObject *value, void *Py_UNUSED(closure)) {
     if (value != Py_None) {
         PyErr_SetString(PyExc_AttributeError, "_pipe can only be set to None");
@@ -190,7 +201,8 @@ static PyObject *pipe_repr(transport *self, const char *what) {
 }
 
 static PyObject *read_pipe_repr(transport *self) {
-    return pipe_repr(self, self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED) ? "idle" : "polling");
+    return pipe_repr(self,
+                     self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED) ? "idle" : "polling");
 }
 
 static PyObject *write_pipe_repr(transport *self) {

@@ -1,14 +1,16 @@
-/* Serving: asyncio's Server stays Python's; what it starts for each of its sockets is a casync_server.
+/* Serving: asyncio's Server stays Python's; what it starts for each of its sockets is a
+   casync_server.
 
    Idea: casync.h accepts and hands over descriptors; each becomes a transport at once, without the
-   socket object, the task and the future that asyncio makes a connection. With TLS, and in debug mode,
-   the descriptor becomes a socket and goes asyncio's way: EventLoop._serve.
+   socket object, the task and the future that asyncio makes a connection. With TLS, and in debug
+   mode, the descriptor becomes a socket and goes asyncio's way: EventLoop._serve.
 
-   Invariants: the listening socket object keeps its descriptor (keep_fd). _remove_reader(fd) is what
-   ends it, as asyncio's _stop_serving expects.
+   Invariants: the listening socket object keeps its descriptor (keep_fd). _remove_reader(fd) is
+   what ends it, as asyncio's _stop_serving expects.
 
-   A Server of asyncio (since 3.13) keeps a WeakSet of its transports, 145 bytes and two Python calls for each.
-   The loop knows them anyway: so `_clients` becomes a view of the loop's list, which keeps a count alone.
+   A Server of asyncio (since 3.13) keeps a WeakSet of its transports, 145 bytes and two Python
+   calls for each. The loop knows them anyway: so `_clients` becomes a view of the loop's list,
+   which keeps a count alone.
 
    Costs: accept4, two calls for the addresses' sake at most, and casync_stream_open's. */
 
@@ -47,8 +49,9 @@ static bool stop_serving(casync_watcher *watcher) {
     return self != NULL;
 }
 
-/* asyncio's words for a server that cannot accept (_accept_connection in asyncio/selector_events.py). False if
-   the server is none of this file's: other extension modules may have some in the loop. */
+/* asyncio's words for a server that cannot accept (_accept_connection in
+   asyncio/selector_events.py). False if the server is none of this file's: other extension modules
+   may have some in the loop. */
 static bool server_report(loop *lp, casync_server *server, const char *message, int64_t error) {
     bool exhausted = error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM;
     serving *self = serving_of(&server->watcher);
@@ -56,9 +59,9 @@ static bool server_report(loop *lp, casync_server *server, const char *message, 
     if (self == NULL) return false;
     sock = Py_NewRef(self->sock);
     shown = PyObject_CallOneArg(lp->state->transport_socket, sock);
-    text = shown == NULL
-               ? NULL
-               : PyUnicode_FromString(exhausted ? "socket.accept() out of system resource" : message);
+    text = shown == NULL ? NULL
+                         : PyUnicode_FromString(exhausted ? "socket.accept() out of system resource"
+                                                          : message);
     loop_report(lp, text, make_os_error(error), NAME_SOCKET, shown, NAME_COUNT, NULL);
     Py_XDECREF(shown);
     Py_DECREF(sock);
@@ -104,13 +107,16 @@ static int serve_as_transport(loop *lp, PyObject *arguments, int fd, const casyn
     return 0;
 }
 
-/* Reports the exception that is set, as _accept_connection2 in asyncio/selector_events.py words it. */
+/* Reports the exception that is set, as _accept_connection2 in asyncio/selector_events.py words
+   it. */
 static void serve_failed(loop *lp, PyObject *protocol) {
-    loop_report_current(lp, "Error on transport creation for incoming connection", NAME_PROTOCOL, protocol);
+    loop_report_current(lp, "Error on transport creation for incoming connection", NAME_PROTOCOL,
+                        protocol);
 }
 
 /* Takes the descriptor. */
-static void serve(loop *lp, PyObject *factory, PyObject *arguments, int fd, const casync_address *peer) {
+static void serve(loop *lp, PyObject *factory, PyObject *arguments, int fd,
+                  const casync_address *peer) {
     PyObject *protocol;
     if (PyTuple_GET_ITEM(arguments, 0) != Py_None || lp->debug) {
         if (serve_as_socket(lp, factory, arguments, fd) < 0) serve_failed(lp, NULL);
@@ -123,9 +129,9 @@ static void serve(loop *lp, PyObject *factory, PyObject *arguments, int fd, cons
     Py_XDECREF(protocol);
 }
 
-/* A connection came. As in asyncio, whose tasks do this, it sees a copy of the server's context, and a
-   factory that fails costs its connection and no more; but the exception handler hears of it without debug
-   mode, too. The factory may end the serving. */
+/* A connection came. As in asyncio, whose tasks do this, it sees a copy of the server's context,
+   and a factory that fails costs its connection and no more; but the exception handler hears of it
+   without debug mode, too. The factory may end the serving. */
 static void on_accepted(casync_server *server, int fd, const casync_address *peer) {
     serving *self = (serving *)(void *)server;
     loop *lp = self->loop;
@@ -161,7 +167,8 @@ static serving *serving_new(loop *lp, PyObject *const *args, Py_ssize_t count) {
     }
     PyTuple_SET_ITEM(self->arguments, 0, Py_NewRef(count > 2 ? args[2] : Py_None));
     PyTuple_SET_ITEM(self->arguments, 1, Py_NewRef(count > 3 ? args[3] : Py_None));
-    for (Py_ssize_t i = 5; i < count; i++) PyTuple_SET_ITEM(self->arguments, i - 3, Py_NewRef(args[i]));
+    for (Py_ssize_t i = 5; i < count; i++)
+        PyTuple_SET_ITEM(self->arguments, i - 3, Py_NewRef(args[i]));
     return self;
 }
 
@@ -205,8 +212,8 @@ static PyObject *open_transports(loop *lp) {
     return list;
 }
 
-/* copy(): a list of the transports, as they are at this moment. To ask whose one is may end others, so all are
-   held meanwhile. */
+/* copy(): a list of the transports, as they are at this moment. To ask whose one is may end others,
+   so all are held meanwhile. */
 static PyObject *clients_copy(clients *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *all = open_transports(self->loop), *list = all == NULL ? NULL : PyList_New(0);
     for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(all); i++) {
@@ -220,7 +227,8 @@ static PyObject *clients_copy(clients *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *clients_iter(clients *self) {
-    PyObject *list = clients_copy(self, NULL), *iterator = list == NULL ? NULL : PyObject_GetIter(list);
+    PyObject *list = clients_copy(self, NULL),
+             *iterator = list == NULL ? NULL : PyObject_GetIter(list);
     Py_XDECREF(list);
     return iterator;
 }
@@ -288,8 +296,8 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
     int64_t result;
     serving *s;
     if (count < 2)
-        return PyErr_Format(PyExc_TypeError, "_start_serving() takes at least 2 arguments (%zd given)",
-                            count);
+        return PyErr_Format(PyExc_TypeError,
+                            "_start_serving() takes at least 2 arguments (%zd given)", count);
     if (self->closed) return raise_closed();
     desc.fd = parse_fd(args[1]);
     if (desc.fd < 0) return NULL;
@@ -332,7 +340,8 @@ static int watch_visit(watch *self, visitproc visit, void *arg) {
     return result || self->writer == NULL ? result : handle_visit(self->writer, visit, arg);
 }
 
-/* tp_traverse for whatever casync_walk finds. Other extension modules may have objects in the loop. */
+/* tp_traverse for whatever casync_walk finds. Other extension modules may have objects in the
+   loop. */
 static void loop_visit_object(int kind, void *object, void *arg) {
     visiting *v = (visiting *)arg;
     handle *h;

@@ -1,27 +1,30 @@
 /* The loop's sock_* methods: what asyncio/selector_events.py has as coroutines, as awaitables in C.
 
-   Idea: each method is attempted at once; if the socket says "not now", the operation watches the socket by a
-   handle of its own (in the table that add_reader uses), awaits a future, and is attempted again when it is
-   stepped after that. sock_recv, sock_recv_into and sock_sendall of a plain socket.socket are system calls
-   on the descriptor; whatever else they are given (a class of one's own, a mock), and all other methods, go
-   by the socket object's methods, so addresses are what these make of them.
+   Idea: each method is attempted at once; if the socket says "not now", the operation watches the
+   socket by a handle of its own (in the table that add_reader uses), awaits a future, and is
+   attempted again when it is stepped after that. sock_recv, sock_recv_into and sock_sendall of a
+   plain socket.socket are system calls on the descriptor; whatever else they are given (a class of
+   one's own, a mock), and all other methods, go by the socket object's methods, so addresses are
+   what these make of them.
 
-   Invariants: bytes are read, and connections accepted, in the step of who awaits them, never before: an
-   operation that is cancelled takes nothing with it. As in asyncio the last who waits for a direction of a
-   descriptor replaces the one before, who is not woken any more. The system calls never wait, also if the
-   socket is a blocking one. A connect() that the kernel does not go on with (EAGAIN) is tried again, or fails:
-   it is no connection.
+   Invariants: bytes are read, and connections accepted, in the step of who awaits them, never
+   before: an operation that is cancelled takes nothing with it. As in asyncio the last who waits
+   for a direction of a descriptor replaces the one before, who is not woken any more. The system
+   calls never wait, also if the socket is a blocking one. A connect() that the kernel does not go
+   on with (EAGAIN) is tried again, or fails: it is no connection.
 
    Costs: an operation that need not wait is one object and the system call. One that waits adds a
-   future, its iterator and two handles (the watcher's, the task's). A request and its answer by sock_recv and
-   sock_sendall are three system calls with the wait: after a short read the socket is not asked in vain
-   whether there is more already (but now and then, and on if that was not in vain), and the kernel goes on
-   watching it (watcher.c). Small messages are received to a buffer of the loop's and copied to a bytes object of
-   their size; after one that filled half of what was asked for, the next goes to a bytes object at once. */
+   future, its iterator and two handles (the watcher's, the task's). A request and its answer by
+   sock_recv and sock_sendall are three system calls with the wait: after a short read the socket is
+   not asked in vain whether there is more already (but now and then, and on if that was not in
+   vain), and the kernel goes on watching it (watcher.c). Small messages are received to a buffer of
+   the loop's and copied to a bytes object of their size; after one that filled half of what was
+   asked for, the next goes to a bytes object at once. */
 
 #define RECEIVE_SIZE 65536 /* the loop's buffer; who asks for more gets an object of that size */
 
-/* A Unix socket that finds the queue of who listens full knocks again after so long, and twice that. */
+/* A Unix socket that finds the queue of who listens full knocks again after so long, and twice
+   that. */
 #define CONNECT_PAUSE CASYNC_MS(1)
 #define CONNECT_PAUSE_MAX CASYNC_MS(64)
 
@@ -59,15 +62,19 @@ static const sock_kind *sock_kind_of(sock_operation *op) {
     return (const sock_kind *)(const void *)op->awaitable.kind;
 }
 
-static PyObject *sock_name(sock_operation *op, enum name name) { return op->loop->state->names[name]; }
+static PyObject *sock_name(sock_operation *op, enum name name) {
+    return op->loop->state->names[name];
+}
 
 /* ---- attempts ---- */
 
-/* What came of a socket's method, whose reference is taken: that was not possible now, or it is done. */
+/* What came of a socket's method, whose reference is taken: that was not possible now, or it is
+   done. */
 static int attempted(PyObject *value, PyObject **result) {
     *result = value;
     if (value != NULL) return 1;
-    if (!PyErr_ExceptionMatches(PyExc_BlockingIOError) && !PyErr_ExceptionMatches(PyExc_InterruptedError))
+    if (!PyErr_ExceptionMatches(PyExc_BlockingIOError) &&
+        !PyErr_ExceptionMatches(PyExc_InterruptedError))
         return -1;
     PyErr_Clear();
     return 0;
@@ -81,12 +88,14 @@ static int attempt_failed(void) {
     return -1;
 }
 
-/* Was a system call interrupted, and is to be done again (PEP 475)? Not if a signal handler raised. */
+/* Was a system call interrupted, and is to be done again (PEP 475)? Not if a signal handler
+   raised. */
 static bool interrupted(Py_ssize_t result) {
     return result < 0 && errno == EINTR && PyErr_CheckSignals() == 0;
 }
 
-/* The head of CPython's PySocketSockObject (Modules/socketmodule.h), so far the same in all versions. */
+/* The head of CPython's PySocketSockObject (Modules/socketmodule.h), so far the same in all
+   versions. */
 typedef struct {
     PyObject ob_base;
     int fd; /* -1 if closed, and at first */
@@ -97,8 +106,8 @@ static int check_sockets(state *st) {
     PyTypeObject *type = (PyTypeObject *)st->socket_type;
     PyObject *blank = type->tp_new(type, st->no_args, NULL);
     if (blank == NULL) return -1;
-    st->knows_sockets =
-        type->tp_basicsize >= (Py_ssize_t)sizeof(socket_layout) && ((socket_layout *)blank)->fd == -1;
+    st->knows_sockets = type->tp_basicsize >= (Py_ssize_t)sizeof(socket_layout) &&
+                        ((socket_layout *)blank)->fd == -1;
     Py_DECREF(blank);
     return 0;
 }
@@ -108,15 +117,16 @@ static int sock_fileno(sock_operation *op) {
     state *st = op->loop->state;
     PyObject *sock = op->args[0], *number;
     long fd;
-    if (st->knows_sockets && (PyObject *)Py_TYPE(sock) == st->socket_type) return ((socket_layout *)sock)->fd;
+    if (st->knows_sockets && (PyObject *)Py_TYPE(sock) == st->socket_type)
+        return ((socket_layout *)sock)->fd;
     number = PyObject_CallMethodNoArgs(sock, st->names[NAME_FILENO]);
     fd = number == NULL ? -1 : PyLong_AsLong(number);
     Py_XDECREF(number);
     return fd > INT_MAX || fd < -1 ? -1 : (int)fd;
 }
 
-/* Is it a socket.socket whose method is the one that we know? Instances of that have no attributes of
-   their own. */
+/* Is it a socket.socket whose method is the one that we know? Instances of that have no attributes
+   of their own. */
 static bool is_plain_socket(sock_operation *op, enum name name, PyObject *method) {
     PyTypeObject *type = Py_TYPE(op->args[0]);
     return (PyObject *)type == op->loop->state->socket_type &&
@@ -163,8 +173,8 @@ static int attempt_recv(sock_operation *op, PyObject **result) {
     int fd, done;
     if (size == -1) PyErr_Clear();
     if (size <= 0 || !is_plain_socket(op, NAME_RECV, lp->state->socket_recv))
-        return attempted(PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV), op->args[1]),
-                         result);
+        return attempted(
+            PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV), op->args[1]), result);
     fd = sock_fileno(op);
     if (fd == -1 && PyErr_Occurred()) return -1;
     if (size > RECEIVE_SIZE || lp->receives_bulk)
@@ -177,8 +187,8 @@ static int attempt_recv(sock_operation *op, PyObject **result) {
 }
 
 static int receive_into_by_method(sock_operation *op, PyObject **result) {
-    return attempted(PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV_INTO), op->args[1]),
-                     result);
+    return attempted(
+        PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV_INTO), op->args[1]), result);
 }
 
 /* sock_recv_into(sock, buf). What is no buffer to write to, the method refuses in its own words. */
@@ -204,8 +214,8 @@ static int attempt_recv_into(sock_operation *op, PyObject **result) {
 
 /* sock_recvfrom(sock, bufsize) */
 static int attempt_recvfrom(sock_operation *op, PyObject **result) {
-    return attempted(PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECVFROM), op->args[1]),
-                     result);
+    return attempted(
+        PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECVFROM), op->args[1]), result);
 }
 
 /* sock_recvfrom_into(sock, buf, nbytes=0): 0 for all of the buffer. */
@@ -218,13 +228,13 @@ static int attempt_recvfrom_into(sock_operation *op, PyObject **result) {
         if (number == NULL) return -1;
         Py_XSETREF(op->args[2], number);
     }
-    return attempted(PyObject_CallMethodObjArgs(op->args[0], sock_name(op, NAME_RECVFROM_INTO), op->args[1],
-                                                op->args[2], NULL),
+    return attempted(PyObject_CallMethodObjArgs(op->args[0], sock_name(op, NAME_RECVFROM_INTO),
+                                                op->args[1], op->args[2], NULL),
                      result);
 }
 
-/* What sock_sendall has left to send, as an object: data[sent:] as Python has it, also where a socket's send()
-   has said that it sent less than nothing. */
+/* What sock_sendall has left to send, as an object: data[sent:] as Python has it, also where a
+   socket's send() has said that it sent less than nothing. */
 static PyObject *rest_of_data(sock_operation *op) {
     PyObject *slice, *view, *rest = NULL, *begin;
     if (!op->sent_some) return Py_NewRef(op->args[1]);
@@ -265,12 +275,14 @@ static int send_rest(sock_operation *op, Py_ssize_t *count) {
     return *count < 0 ? attempt_failed() : 1;
 }
 
-/* sock_sendall(sock, data): one send for each time the socket is writable. What a socket of another class says
-   that it sent is added up as asyncio does, which is done when that is all, and goes on if it is more. */
+/* sock_sendall(sock, data): one send for each time the socket is writable. What a socket of another
+   class says that it sent is added up as asyncio does, which is done when that is all, and goes on
+   if it is more. */
 static int attempt_sendall(sock_operation *op, PyObject **result) {
     Py_ssize_t count = 0;
     int done;
-    if (op->data.obj == NULL && PyObject_GetBuffer(op->args[1], &op->data, PyBUF_SIMPLE) < 0) return -1;
+    if (op->data.obj == NULL && PyObject_GetBuffer(op->args[1], &op->data, PyBUF_SIMPLE) < 0)
+        return -1;
     done = send_rest(op, &count);
     if (done < 0) return -1;
     if (done > 0) {
@@ -287,25 +299,27 @@ static int attempt_sendall(sock_operation *op, PyObject **result) {
 
 /* sock_sendto(sock, data, address) */
 static int attempt_sendto(sock_operation *op, PyObject **result) {
-    return attempted(
-        PyObject_CallMethodObjArgs(op->args[0], sock_name(op, NAME_SENDTO), op->args[1], op->args[2], NULL),
-        result);
+    return attempted(PyObject_CallMethodObjArgs(op->args[0], sock_name(op, NAME_SENDTO),
+                                                op->args[1], op->args[2], NULL),
+                     result);
 }
 
 /* sock_accept(sock) */
 static int attempt_accept(sock_operation *op, PyObject **result) {
     PyObject *accepted, *blocking;
-    int done = attempted(PyObject_CallMethodNoArgs(op->args[0], sock_name(op, NAME_ACCEPT)), &accepted);
+    int done =
+        attempted(PyObject_CallMethodNoArgs(op->args[0], sock_name(op, NAME_ACCEPT)), &accepted);
     if (done <= 0) return done;
     *result = PySequence_Tuple(accepted); /* (conn, address) */
     Py_DECREF(accepted);
     if (*result == NULL) return -1;
     if (PyTuple_GET_SIZE(*result) != 2) {
-        PyErr_Format(PyExc_ValueError, "accept() returned %zd values, not 2", PyTuple_GET_SIZE(*result));
+        PyErr_Format(PyExc_ValueError, "accept() returned %zd values, not 2",
+                     PyTuple_GET_SIZE(*result));
         return -1;
     }
-    blocking =
-        PyObject_CallMethodOneArg(PyTuple_GET_ITEM(*result, 0), sock_name(op, NAME_SETBLOCKING), Py_False);
+    blocking = PyObject_CallMethodOneArg(PyTuple_GET_ITEM(*result, 0),
+                                         sock_name(op, NAME_SETBLOCKING), Py_False);
     Py_XDECREF(blocking);
     return blocking == NULL ? -1 : 1;
 }
@@ -340,9 +354,9 @@ static bool raised_errno(int number) {
     return same;
 }
 
-/* connect() was EAGAIN: nothing is in progress, and the socket will not get ready (asyncio takes that for a
-   connection). Only for a Unix socket there is hope, as the queue of who listens was full (connect(2)): what
-   a blocking one waits for. */
+/* connect() was EAGAIN: nothing is in progress, and the socket will not get ready (asyncio takes
+   that for a connection). Only for a Unix socket there is hope, as the queue of who listens was
+   full (connect(2)): what a blocking one waits for. */
 static int pause_connect(sock_operation *op) {
     PyObject *exception = take_exception(), *family = PyObject_GetAttrString(op->args[0], "family");
     long number = family == NULL ? -1 : PyLong_AsLong(family);
@@ -374,17 +388,22 @@ static int sock_abandon(awaitable *Py_UNUSED(self)) { return 0; }
 static PySendResult sock_step(awaitable *self, PyObject **result);
 static void sock_finish(awaitable *self);
 
-#define SOCK_AWAITABLE(name)                                                                                 \
+#define SOCK_AWAITABLE(name)                                                                       \
     { "EventLoop", name, sock_step, sock_abandon, sock_finish }
 
-static const sock_kind sock_recv_kind = {SOCK_AWAITABLE("sock_recv"), {"sock", "n"}, 2, attempt_recv, false};
+static const sock_kind sock_recv_kind = {
+    SOCK_AWAITABLE("sock_recv"), {"sock", "n"}, 2, attempt_recv, false};
 static const sock_kind sock_recv_into_kind = {
     SOCK_AWAITABLE("sock_recv_into"), {"sock", "buf"}, 2, attempt_recv_into, false};
 static const sock_kind sock_recvfrom_kind = {
     SOCK_AWAITABLE("sock_recvfrom"), {"sock", "bufsize"}, 2, attempt_recvfrom, false};
-static const sock_kind sock_recvfrom_into_kind = {
-    SOCK_AWAITABLE("sock_recvfrom_into"), {"sock", "buf", "nbytes"}, 2, attempt_recvfrom_into, false};
-static const sock_kind sock_accept_kind = {SOCK_AWAITABLE("sock_accept"), {"sock"}, 1, attempt_accept, false};
+static const sock_kind sock_recvfrom_into_kind = {SOCK_AWAITABLE("sock_recvfrom_into"),
+                                                  {"sock", "buf", "nbytes"},
+                                                  2,
+                                                  attempt_recvfrom_into,
+                                                  false};
+static const sock_kind sock_accept_kind = {
+    SOCK_AWAITABLE("sock_accept"), {"sock"}, 1, attempt_accept, false};
 static const sock_kind sock_sendall_kind = {
     SOCK_AWAITABLE("sock_sendall"), {"sock", "data"}, 2, attempt_sendall, true};
 static const sock_kind sock_sendto_kind = {
@@ -436,7 +455,8 @@ static void sock_renew(sock_operation *op) {
     if (w != NULL) watch_renew(w);
 }
 
-/* asyncio's _ensure_fd_no_transport, for a descriptor that is watched by others than add_reader's watch. */
+/* asyncio's _ensure_fd_no_transport, for a descriptor that is watched by others than add_reader's
+   watch. */
 static int sock_ensure_no_transport(sock_operation *op) {
     PyObject *number = PyLong_FromLong(op->fd);
     PyObject *checked = number == NULL ? NULL : loop_ensure_fd_no_transport(op->loop, number);
@@ -457,7 +477,8 @@ static int sock_watch(sock_operation *op) {
     }
     op->fd = sock_fileno(op);
     if (op->fd < 0) {
-        if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", op->fd);
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", op->fd);
         return -1;
     }
     found = casync_watcher_find(&lp->casync, op->fd);
@@ -548,7 +569,8 @@ static int sock_check(sock_operation *op) {
     return blocking == 0 ? 0 : -1;
 }
 
-/* sock_connect's address, resolved by asyncio's _ensure_resolved, which is a coroutine: `waiting`. */
+/* sock_connect's address, resolved by asyncio's _ensure_resolved, which is a coroutine:
+   `waiting`. */
 static int sock_resolve(sock_operation *op) {
     PyObject *sock = op->args[0], *method = NULL, *args = NULL, *keywords = NULL, *coroutine = NULL;
     PyObject *family = PyObject_GetAttrString(sock, "family"), *type = NULL, *protocol = NULL;
@@ -563,10 +585,12 @@ static int sock_resolve(sock_operation *op) {
     if (type == NULL || protocol == NULL) goto done;
     method = PyObject_GetAttrString((PyObject *)op->loop, "_ensure_resolved");
     args = PyTuple_Pack(1, op->args[1]);
-    keywords = Py_BuildValue("{sO sO sO sO}", "family", family, "type", type, "proto", protocol, "loop",
-                             (PyObject *)op->loop);
-    if (method != NULL && args != NULL && keywords != NULL) coroutine = PyObject_Call(method, args, keywords);
-    if (coroutine != NULL) op->awaitable.waiting = PyObject_CallMethod(coroutine, "__await__", NULL);
+    keywords = Py_BuildValue("{sO sO sO sO}", "family", family, "type", type, "proto", protocol,
+                             "loop", (PyObject *)op->loop);
+    if (method != NULL && args != NULL && keywords != NULL)
+        coroutine = PyObject_Call(method, args, keywords);
+    if (coroutine != NULL)
+        op->awaitable.waiting = PyObject_CallMethod(coroutine, "__await__", NULL);
     if (op->awaitable.waiting != NULL) result = 0;
 done:
     Py_XDECREF(family);
@@ -597,7 +621,8 @@ static int sock_begin(sock_operation *op) {
 /* Is it known that an attempt to read would find nothing? */
 static bool sock_is_drained(sock_operation *op) {
     PyObject *sock = op->args[0];
-    if (sock_kind_of(op)->writing || (PyObject *)Py_TYPE(sock) != op->loop->state->socket_type) return false;
+    if (sock_kind_of(op)->writing || (PyObject *)Py_TYPE(sock) != op->loop->state->socket_type)
+        return false;
     return is_drained(op->loop, sock_fileno(op), sock);
 }
 
@@ -640,8 +665,8 @@ static PyType_Slot sock_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec sock_spec = {"casync._native.SocketOperation", sizeof(sock_operation), 0, AWAITABLE_FLAGS,
-                                sock_slots};
+static PyType_Spec sock_spec = {"casync._native.SocketOperation", sizeof(sock_operation), 0,
+                                AWAITABLE_FLAGS, sock_slots};
 
 /* ---- the methods ---- */
 
@@ -653,13 +678,15 @@ static int find_parameter(const sock_kind *kind, PyObject *keyword) {
 }
 
 /* Fills op->args: 0, or -1 with a TypeError in Python's words. */
-static int sock_parse(sock_operation *op, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static int sock_parse(sock_operation *op, PyObject *const *args, Py_ssize_t count,
+                      PyObject *keywords) {
     const sock_kind *kind = sock_kind_of(op);
     const char *name = kind->awaitable.name;
     Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords), most = 0;
     while (most < 3 && kind->parameters[most] != NULL) most++;
     if (count > most) {
-        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments but %zd were given", name, most, count);
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments but %zd were given", name, most,
+                     count);
         return -1;
     }
     for (Py_ssize_t i = 0; i < count; i++) op->args[i] = Py_NewRef(args[i]);
@@ -677,7 +704,8 @@ static int sock_parse(sock_operation *op, PyObject *const *args, Py_ssize_t coun
     }
     for (Py_ssize_t i = 0; i < kind->required; i++) {
         if (op->args[i] != NULL) continue;
-        PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", name, kind->parameters[i]);
+        PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", name,
+                     kind->parameters[i]);
         return -1;
     }
     return 0;
@@ -685,7 +713,8 @@ static int sock_parse(sock_operation *op, PyObject *const *args, Py_ssize_t coun
 
 static PyObject *new_sock_operation(loop *self, const sock_kind *kind, PyObject *const *args,
                                     Py_ssize_t count, PyObject *keywords) {
-    sock_operation *op = (sock_operation *)new_awaitable(self->state->sock_operation_type, &kind->awaitable);
+    sock_operation *op =
+        (sock_operation *)new_awaitable(self->state->sock_operation_type, &kind->awaitable);
     if (op == NULL) return NULL;
     memset(&op->loop, 0, sizeof *op - offsetof(sock_operation, loop));
     op->loop = (loop *)Py_NewRef((PyObject *)self);
@@ -696,10 +725,10 @@ static PyObject *new_sock_operation(loop *self, const sock_kind *kind, PyObject 
     return NULL;
 }
 
-#define SOCK_METHOD(name)                                                                                    \
-    static PyObject *loop_##name(PyObject *self, PyObject *const *args, Py_ssize_t count,                    \
-                                 PyObject *keywords) {                                                       \
-        return new_sock_operation((loop *)self, &name##_kind, args, count, keywords);                        \
+#define SOCK_METHOD(name)                                                                          \
+    static PyObject *loop_##name(PyObject *self, PyObject *const *args, Py_ssize_t count,          \
+                                 PyObject *keywords) {                                             \
+        return new_sock_operation((loop *)self, &name##_kind, args, count, keywords);              \
     }
 
 SOCK_METHOD(sock_recv)

@@ -4,22 +4,22 @@
    StreamReader, neither patched nor derived from, bytes go from the socket to the reader without a
    Python call, and the reader is adopted: its class becomes a subclass without slots, whose read
    methods give a `read_operation`, an awaitable in C, in place of a coroutine, and whose `_buffer`,
-   `_waiter` and so on are those of a struct, `reader`, which the object keeps as `_native`. So whoever
-   looks at these attributes, and asyncio's own methods, find what they expect. The StreamWriter that a
-   server's callback gets is adopted likewise, for write() and drain(). (That of open_connection() is not:
-   asyncio makes it where no loop can see it.)
+   `_waiter` and so on are those of a struct, `reader`, which the object keeps as `_native`. So
+   whoever looks at these attributes, and asyncio's own methods, find what they expect. The
+   StreamWriter that a server's callback gets is adopted likewise, for write() and drain(). (That of
+   open_connection() is not: asyncio makes it where no loop can see it.)
 
-   What a program patches later has its way. In asyncio's classes: then all methods here, and the feed, leave
-   it to asyncio's functions (method.c), for as long. In an object that is adopted: then it is released, and
-   has asyncio's methods from then on. In a protocol, which stays as it is: it is asked for its data_received
-   at each feed.
+   What a program patches later has its way. In asyncio's classes: then all methods here, and the
+   feed, leave it to asyncio's functions (method.c), for as long. In an object that is adopted: then
+   it is released, and has asyncio's methods from then on. In a protocol, which stays as it is: it
+   is asked for its data_received at each feed.
 
-   Invariants: a reader and what feeds it know each other (both borrowed; whoever goes first tells the
-   other). A feed may hand the operation that waits bytes that never were in the buffer; one that is
-   cancelled before it could return them puts them back.
+   Invariants: a reader and what feeds it know each other (both borrowed; whoever goes first tells
+   the other). A feed may hand the operation that waits bytes that never were in the buffer; one
+   that is cancelled before it could return them puts them back.
 
-   Costs: a read that waits is one object and one handle; a message is copied once if a read() waits for it,
-   else twice. A drain() that need not wait is one object. */
+   Costs: a read that waits is one object and one handle; a message is copied once if a read() waits
+   for it, else twice. A drain() that need not wait is one object. */
 
 enum read_kind { READ_SOME, READ_EXACTLY, READ_UNTIL, READ_LINE };
 
@@ -98,12 +98,13 @@ static int reader_resume_if_not_full(reader *self) {
 /* The first bytes of the buffer, taken out of it. */
 static PyObject *reader_take(reader *self, Py_ssize_t size) {
     PyObject *data = PyBytes_FromStringAndSize(reader_bytes(self), size);
-    if (data != NULL && (reader_drop(self, size) < 0 || reader_resume_if_not_full(self) < 0)) Py_CLEAR(data);
+    if (data != NULL && (reader_drop(self, size) < 0 || reader_resume_if_not_full(self) < 0))
+        Py_CLEAR(data);
     return data;
 }
 
-/* asyncio's IncompleteReadError for all that is in the buffer, which is emptied. Takes the reference of
-   `expected`, which is NULL after a failure. */
+/* asyncio's IncompleteReadError for all that is in the buffer, which is emptied. Takes the
+   reference of `expected`, which is NULL after a failure. */
 static int reader_raise_incomplete(reader *self, PyObject *expected) {
     PyObject *type = reader_state(self)->incomplete_read_error, *error = NULL;
     PyObject *partial =
@@ -184,19 +185,19 @@ static int attempt_until(read_operation *op, reader *from, PyObject **result) {
     Py_ssize_t length = PyBytes_GET_SIZE(op->separator), size = reader_size(from);
     if (size - op->scanned >= length) {
         const char *start = reader_bytes(from);
-        const char *found = (const char *)memmem(start + op->scanned, (size_t)(size - op->scanned), separator,
-                                                 (size_t)length);
+        const char *found = (const char *)memmem(start + op->scanned, (size_t)(size - op->scanned),
+                                                 separator, (size_t)length);
         if (found != NULL) {
             if (found - start > from->limit)
-                return raise_overrun(op, "Separator is found, but chunk is longer than limit", found - start,
-                                     true);
+                return raise_overrun(op, "Separator is found, but chunk is longer than limit",
+                                     found - start, true);
             *result = reader_take(from, found - start + length);
             return *result == NULL ? -1 : 1;
         }
         op->scanned = size + 1 - length;
         if (op->scanned > from->limit)
-            return raise_overrun(op, "Separator is not found, and chunk exceed the limit", op->scanned,
-                                 false);
+            return raise_overrun(op, "Separator is not found, and chunk exceed the limit",
+                                 op->scanned, false);
     }
     if (!from->eof) return 0;
     if (op->kind == READ_UNTIL) return reader_raise_incomplete(from, Py_NewRef(Py_None));
@@ -325,7 +326,8 @@ static PyObject *new_operation(state *st, PyObject *stream, enum read_kind kind,
                                PyObject *separator) {
     reader *from = reader_of(st, stream);
     read_operation *op =
-        from == NULL ? NULL : (read_operation *)new_awaitable(st->operation_type, &read_kinds[kind]);
+        from == NULL ? NULL
+                     : (read_operation *)new_awaitable(st->operation_type, &read_kinds[kind]);
     if (op == NULL) {
         Py_XDECREF((PyObject *)from);
         return NULL;
@@ -343,15 +345,18 @@ static PyObject *new_operation(state *st, PyObject *stream, enum read_kind kind,
 
 /* ---- an adopted reader: its methods ---- */
 
-static state *stream_state(PyObject *stream) { return (state *)PyType_GetModuleState(Py_TYPE(stream)); }
+static state *stream_state(PyObject *stream) {
+    return (state *)PyType_GetModuleState(Py_TYPE(stream));
+}
 
-/* The one argument, by position or by name; NULL if it is not given. What does not fit is left to asyncio's
-   own method, which says what is wrong: *fits is false then. */
-static PyObject *one_argument(const char *name, PyObject *const *args, Py_ssize_t count, PyObject *keywords,
-                              bool *fits) {
+/* The one argument, by position or by name; NULL if it is not given. What does not fit is left to
+   asyncio's own method, which says what is wrong: *fits is false then. */
+static PyObject *one_argument(const char *name, PyObject *const *args, Py_ssize_t count,
+                              PyObject *keywords, bool *fits) {
     Py_ssize_t named = keywords == NULL ? 0 : PyTuple_GET_SIZE(keywords);
-    *fits = count + named <= 1 &&
-            (named == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), name) == 0);
+    *fits =
+        count + named <= 1 &&
+        (named == 0 || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, 0), name) == 0);
     return *fits && count + named == 1 ? args[0] : NULL;
 }
 
@@ -364,12 +369,14 @@ static PyObject *stream_read_size(PyObject *stream, enum read_kind kind, PyObjec
     argument = one_argument("n", args, count, keywords, &fits);
     if (argument != NULL && PyLong_CheckExact(argument)) size = PyLong_AsSsize_t(argument);
     if (size == -1) PyErr_Clear(); /* too large */
-    if (!fits || argument == NULL || (size < 0 && kind == READ_SOME) || !PyLong_CheckExact(argument))
+    if (!fits || argument == NULL || (size < 0 && kind == READ_SOME) ||
+        !PyLong_CheckExact(argument))
         return call_base(st->reader_functions[kind], stream, args, count, keywords);
     return new_operation(st, stream, kind, size, NULL);
 }
 
-static PyObject *stream_read(PyObject *stream, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static PyObject *stream_read(PyObject *stream, PyObject *const *args, Py_ssize_t count,
+                             PyObject *keywords) {
     return stream_read_size(stream, READ_SOME, args, count, keywords);
 }
 
@@ -497,7 +504,7 @@ static int stream_set(PyObject *stream, PyObject *value, void *attribute) {
     return result;
 }
 
-#define READER_GETSET(name, attribute)                                                                       \
+#define READER_GETSET(name, attribute)                                                             \
     { name, stream_get, stream_set, NULL, (void *)attribute }
 
 static PyGetSetDef stream_getsets[] = {
@@ -530,7 +537,8 @@ static PyType_Slot stream_slots[] = {
 /* They add nothing to the base, so that an object of that may become one of them. */
 static PyType_Spec released_spec = {"casync._native.ReleasedStreamReader", 0, 0,
                                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, released_slots};
-static PyType_Spec stream_spec = {"casync._native.StreamReader", 0, 0, Py_TPFLAGS_DEFAULT, stream_slots};
+static PyType_Spec stream_spec = {"casync._native.StreamReader", 0, 0, Py_TPFLAGS_DEFAULT,
+                                  stream_slots};
 
 /* ---- an adopted reader: its native half ---- */
 
@@ -577,12 +585,12 @@ static PyType_Slot reader_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec reader_spec = {"casync._native.Reader", sizeof(reader), 0,
-                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-                                  reader_slots};
+static PyType_Spec reader_spec = {
+    "casync._native.Reader", sizeof(reader), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, reader_slots};
 
-/* A native half with the values that the attributes have now; NULL, with an exception set, if one has a type
-   that it cannot have. */
+/* A native half with the values that the attributes have now; NULL, with an exception set, if one
+   has a type that it cannot have. */
 static reader *reader_new(state *st, PyObject *stream) {
     reader *self = (reader *)st->reader_type->tp_alloc(st->reader_type, 0);
     for (int i = NAME_READER_BUFFER; i <= NAME_READER_PAUSED && self != NULL; i++) {
@@ -598,15 +606,16 @@ static reader *reader_new(state *st, PyObject *stream) {
 static bool reader_is_asyncios(state *st, PyObject *stream) {
     if ((PyObject *)Py_TYPE(stream) != st->asyncio_reader) return false;
     for (int kind = 0; kind <= READ_LINE; kind++)
-        if (!has_function(stream, st->names[NAME_READ + kind], st->reader_functions[kind])) return false;
+        if (!has_function(stream, st->names[NAME_READ + kind], st->reader_functions[kind]))
+            return false;
     return has_function(stream, st->names[NAME_FEED_DATA], st->reader_feed_data) &&
            has_function(stream, st->names[NAME_WAIT_FOR_DATA], st->reader_wait_for_data) &&
            has_function(stream, st->names[NAME_MAYBE_RESUME], st->reader_maybe_resume) &&
            has_function(stream, st->names[NAME_EXCEPTION], st->reader_exception);
 }
 
-/* Makes the class of a StreamReader ours, and gives it a native half: this, a new reference; NULL, maybe with
-   an exception, if it is not asyncio's own. */
+/* Makes the class of a StreamReader ours, and gives it a native half: this, a new reference; NULL,
+   maybe with an exception, if it is not asyncio's own. */
 static reader *adopt_reader(state *st, PyObject *stream) {
     reader *self;
     if (Py_TYPE(stream) == st->stream_type) return reader_of(st, stream);
@@ -622,7 +631,9 @@ static int release_reader(state *st, PyObject *stream) {
     reader *self = reader_of(st, stream);
     if (self != NULL && self->feed != NULL) feed_close(self->feed);
     Py_XDECREF((PyObject *)self);
-    return self == NULL ? -1 : PyObject_SetAttr(stream, st->names[NAME_CLASS], (PyObject *)st->released_type);
+    return self == NULL
+               ? -1
+               : PyObject_SetAttr(stream, st->names[NAME_CLASS], (PyObject *)st->released_type);
 }
 
 /* A program has given it another class: asyncio's attributes are the object's own again. */
@@ -657,8 +668,8 @@ static int stream_setattro(PyObject *stream, PyObject *name, PyObject *value) {
 
 /* ---- an adopted writer ---- */
 
-/* The native transport that an object is; NULL if it is none of sockets, or has attributes of its own: one may
-   be a write() that a program has put there. */
+/* The native transport that an object is; NULL if it is none of sockets, or has attributes of its
+   own: one may be a write() that a program has put there. */
 static transport *plain_transport(state *st, PyObject *object) {
     if (!Py_IS_TYPE(object, st->transport_types[TRANSPORT_SOCKET])) return NULL;
     return ((transport *)object)->dict == NULL ? (transport *)object : NULL;
@@ -670,7 +681,8 @@ static transport *writer_transport(state *st, PyObject *writer, PyObject **objec
     return *object == NULL ? NULL : plain_transport(st, *object);
 }
 
-static PyObject *writer_write(PyObject *writer, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static PyObject *writer_write(PyObject *writer, PyObject *const *args, Py_ssize_t count,
+                              PyObject *keywords) {
     state *st = stream_state(writer);
     PyObject *data = only_argument("write", "data", args, count, keywords), *object, *result = NULL;
     if (data == NULL) return NULL;
@@ -683,14 +695,15 @@ static PyObject *writer_write(PyObject *writer, PyObject *const *args, Py_ssize_
     return result;
 }
 
-/* Would asyncio's drain() find nothing to wait for, and no error? What else it looks at (and all that does
-   not stand where it stood when the writer was adopted) is left to it. */
+/* Would asyncio's drain() find nothing to wait for, and no error? What else it looks at (and all
+   that does not stand where it stood when the writer was adopted) is left to it. */
 static bool writer_is_drained(state *st, PyObject *writer) {
     PyObject *object;
     transport *t = writer_transport(st, writer, &object);
-    bool drained = t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
-                   !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED)) &&
-                   has_function(t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
+    bool drained =
+        t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
+        !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED)) &&
+        has_function(t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
     if (object == NULL) PyErr_Clear();
     Py_XDECREF(object);
     return drained;
@@ -717,7 +730,8 @@ static int drain_abandon(awaitable *Py_UNUSED(self)) { return 0; }
 
 static void drain_finish(awaitable *self) { Py_CLEAR(((drain_operation *)self)->writer); }
 
-static const awaitable_kind drain_kind = {"StreamWriter", "drain", drain_step, drain_abandon, drain_finish};
+static const awaitable_kind drain_kind = {"StreamWriter", "drain", drain_step, drain_abandon,
+                                          drain_finish};
 
 static int drain_traverse(drain_operation *self, visitproc visit, void *arg) {
     Py_VISIT(self->writer);
@@ -731,13 +745,15 @@ static PyType_Slot drain_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec drain_spec = {"casync._native.DrainOperation", sizeof(drain_operation), 0, AWAITABLE_FLAGS,
-                                 drain_slots};
+static PyType_Spec drain_spec = {"casync._native.DrainOperation", sizeof(drain_operation), 0,
+                                 AWAITABLE_FLAGS, drain_slots};
 
-static PyObject *writer_drain(PyObject *writer, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static PyObject *writer_drain(PyObject *writer, PyObject *const *args, Py_ssize_t count,
+                              PyObject *keywords) {
     state *st = stream_state(writer);
     drain_operation *self;
-    if (count > 0 || keywords != NULL) return call_base(st->writer_drain, writer, args, count, keywords);
+    if (count > 0 || keywords != NULL)
+        return call_base(st->writer_drain, writer, args, count, keywords);
     self = (drain_operation *)new_awaitable(st->drain_type, &drain_kind);
     if (self == NULL) return NULL;
     self->writer = Py_NewRef(writer);
@@ -764,9 +780,11 @@ static PyType_Slot writer_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec writer_spec = {"casync._native.StreamWriter", 0, 0, Py_TPFLAGS_DEFAULT, writer_slots};
+static PyType_Spec writer_spec = {"casync._native.StreamWriter", 0, 0, Py_TPFLAGS_DEFAULT,
+                                  writer_slots};
 
-/* Makes the class of a StreamWriter ours, if it is asyncio's own and its reader's native: else nothing. */
+/* Makes the class of a StreamWriter ours, if it is asyncio's own and its reader's native: else
+   nothing. */
 static void adopt_writer(state *st, PyObject *stream, PyObject *writer) {
     if (Py_TYPE(stream) == st->stream_type && (PyObject *)Py_TYPE(writer) == st->asyncio_writer &&
         has_function(writer, st->names[NAME_WRITE], st->writer_write) &&
@@ -783,18 +801,21 @@ static PyObject *client_connected(PyObject *self, PyObject *const *args, Py_ssiz
     return PyObject_Vectorcall(PyTuple_GET_ITEM(self, 1), args, (size_t)count, NULL);
 }
 
-static PyMethodDef client_connected_method = {"client_connected", FASTCALL(client_connected), METH_FASTCALL,
-                                              "The callback of start_server()."};
+static PyMethodDef client_connected_method = {"client_connected", FASTCALL(client_connected),
+                                              METH_FASTCALL, "The callback of start_server()."};
 
-/* Lets the protocol's connection_made, which makes the writer, hand it to client_connected() first. */
+/* Lets the protocol's connection_made, which makes the writer, hand it to client_connected()
+   first. */
 static void adopt_callback(state *st, PyObject *protocol) {
-    PyObject *callback = PyObject_GetAttr(protocol, st->names[NAME_CLIENT_CONNECTED]), *self, *function;
+    PyObject *callback = PyObject_GetAttr(protocol, st->names[NAME_CLIENT_CONNECTED]), *self,
+             *function;
     bool adopted = callback != NULL && PyCFunction_Check(callback) &&
                    PyCFunction_GET_FUNCTION(callback) == client_connected_method.ml_meth;
     if (callback != NULL && callback != Py_None && !adopted) {
         self = PyTuple_Pack(2, st->stream_type, callback);
         function = self == NULL ? NULL : PyCFunction_New(&client_connected_method, self);
-        if (function != NULL) (void)PyObject_SetAttr(protocol, st->names[NAME_CLIENT_CONNECTED], function);
+        if (function != NULL)
+            (void)PyObject_SetAttr(protocol, st->names[NAME_CLIENT_CONNECTED], function);
         Py_XDECREF(function);
         Py_XDECREF(self);
     }
@@ -806,8 +827,8 @@ static bool feeds_reader(state *st, PyObject *protocol) {
     return has_function(protocol, st->names[NAME_DATA_RECEIVED], st->protocol_data_received);
 }
 
-/* From now on bytes for this protocol go to its reader, if both are asyncio's own; else by its data_received.
-   Called for every new protocol of what feeds. */
+/* From now on bytes for this protocol go to its reader, if both are asyncio's own; else by its
+   data_received. Called for every new protocol of what feeds. */
 static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
     state *st = lp->state;
     PyObject *reference, *stream;
@@ -819,7 +840,8 @@ static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
     stream = reference != NULL && PyWeakref_CheckRef(reference) ? follow(reference) : NULL;
     adopted = stream == NULL ? NULL : adopt_reader(st, stream);
     if (adopted != NULL && adopted->loop == lp) {
-        if (adopted->feed != NULL) feed_close(adopted->feed); /* start_tls() puts one above the other */
+        /* start_tls() puts one above the other */
+        if (adopted->feed != NULL) feed_close(adopted->feed);
         feed->reader = adopted;
         adopted->feed = feed;
         adopt_callback(st, protocol);
@@ -838,7 +860,8 @@ static void transport_adopt_reader(transport *self) {
 
 /* Pauses the transport, if it can be, when the reader has more than it wants. */
 static int reader_pause_if_full(reader *self) {
-    Py_ssize_t half = (reader_size(self) + 1) / 2; /* twice the limit may be more than a Py_ssize_t holds */
+    Py_ssize_t half = (reader_size(self) + 1) / 2; /* twice the limit may be more than a
+                                                      Py_ssize_t holds */
     if (half <= self->limit || self->paused || self->transport == Py_None) return 0;
     if (reader_call_transport(self, NAME_PAUSE_READING) == 0) {
         self->paused = true;
@@ -850,7 +873,8 @@ static int reader_pause_if_full(reader *self) {
     return 0;
 }
 
-/* Gives read() what came, without a way through the buffer: how many bytes, or -1 with an exception set. */
+/* Gives read() what came, without a way through the buffer: how many bytes, or -1 with an exception
+   set. */
 static Py_ssize_t operation_hand(read_operation *op, casync_span span, PyObject *whole) {
     Py_ssize_t size = op->size < (Py_ssize_t)span.len ? op->size : (Py_ssize_t)span.len;
     if (whole != NULL && size == (Py_ssize_t)span.len)
@@ -860,8 +884,8 @@ static Py_ssize_t operation_hand(read_operation *op, casync_span span, PyObject 
     return op->handed == NULL ? -1 : size;
 }
 
-/* Hands the bytes to the read() that waits, and puts what it does not take into the buffer: how many it takes,
-   or -1 with an exception set and nothing changed. */
+/* Hands the bytes to the read() that waits, and puts what it does not take into the buffer: how
+   many it takes, or -1 with an exception set and nothing changed. */
 static Py_ssize_t reader_keep_bytes(reader *self, casync_span span, PyObject *whole, bool waits) {
     read_operation *op = self->operation;
     bool hands = waits && op != NULL && op->kind == READ_SOME && reader_size(self) == 0;
@@ -889,8 +913,8 @@ static int reader_feed_bytes(reader *self, casync_span span, PyObject *whole) {
     return handed == (Py_ssize_t)span.len ? 0 : reader_pause_if_full(self);
 }
 
-/* As above, where asking the waiter may run any code: after that the memory of the bytes may be gone, so they
-   are copied. */
+/* As above, where asking the waiter may run any code: after that the memory of the bytes may be
+   gone, so they are copied. */
 static int reader_feed_copy(reader *self, casync_span span) {
     PyObject *copy = PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len);
     int result;
@@ -902,7 +926,8 @@ static int reader_feed_copy(reader *self, casync_span span) {
 }
 
 static bool waiter_is_plain(reader *self) {
-    return self->waiter == Py_None || (PyObject *)Py_TYPE(self->waiter) == reader_state(self)->future_type;
+    return self->waiter == Py_None ||
+           (PyObject *)Py_TYPE(self->waiter) == reader_state(self)->future_type;
 }
 
 /* Bytes for the protocol's adopted reader, as above. 1: it has them; 0: they must go by
@@ -911,7 +936,8 @@ static int feed_bytes(reader_feed *feed, PyObject *protocol, casync_span span, P
     reader *self = feed->reader;
     int result;
     if (self == NULL || self->eof) return 0;
-    if (streams_changed(reader_state(self), WATCHED_PROTOCOL) || !feeds_reader(reader_state(self), protocol))
+    if (streams_changed(reader_state(self), WATCHED_PROTOCOL) ||
+        !feeds_reader(reader_state(self), protocol))
         return 0;
     Py_INCREF((PyObject *)self);
     if (whole != NULL || waiter_is_plain(self))

@@ -1,28 +1,30 @@
 /* TLS: asyncio's SSLProtocol and its transport, with their hot paths in C.
 
-   Idea: casync/tls.py derives its SSLProtocol from TLSProtocol here and from asyncio's own. What a message
-   takes is here: bytes from the socket into the incoming BIO, decrypted ones to the application, written
-   ones through the SSLObject to the transport underneath. All else (handshake, shutdown, timeouts, errors)
-   is asyncio's code of the interpreter at hand. Both work on one state: the attributes that asyncio's code
-   sets are members of the struct, so each side finds what the other left.
+   Idea: casync/tls.py derives its SSLProtocol from TLSProtocol here and from asyncio's own. What a
+   message takes is here: bytes from the socket into the incoming BIO, decrypted ones to the
+   application, written ones through the SSLObject to the transport underneath. All else (handshake,
+   shutdown, timeouts, errors) is asyncio's code of the interpreter at hand. Both work on one state:
+   the attributes that asyncio's code sets are members of the struct, so each side finds what the
+   other left.
 
-   Reading takes as many SSLObject.read calls as there are records. asyncio reads until SSLWantReadError, and
-   each time into a buffer of 256 KiB; here a `record_counter` follows the record headers (RFC 8446, 5.1) of
-   what came in, so that it is known when nothing more can come and how long it is at most. OpenSSL judges a
-   header before the rest of the record has come. So one that is not that of application data as they
-   ordinarily are is shown to it at once: its verdict may be the end.
+   Reading takes as many SSLObject.read calls as there are records. asyncio reads until
+   SSLWantReadError, and each time into a buffer of 256 KiB; here a `record_counter` follows the
+   record headers (RFC 8446, 5.1) of what came in, so that it is known when nothing more can come
+   and how long it is at most. OpenSSL judges a header before the rest of the record has come. So
+   one that is not that of application data as they ordinarily are is shown to it at once: its
+   verdict may be the end.
 
-   Invariants: `records.complete` is never less than the number of whole records that OpenSSL has not
-   consumed; it may be more (handshake records are counted, too, and headers that OpenSSL is to judge), until
-   a read that finds nothing sets it right. A stream that does not look like records, or an SSLObject that is
-   not the ssl module's own, is read by asyncio's own methods.
+   Invariants: `records.complete` is never less than the number of whole records that OpenSSL has
+   not consumed; it may be more (handshake records are counted, too, and headers that OpenSSL is to
+   judge), until a read that finds nothing sets it right. A stream that does not look like records,
+   or an SSLObject that is not the ssl module's own, is read by asyncio's own methods.
 
-   Costs: a message of one record read is three calls (BIO write, SSL read, BIO read), one written two, and
-   that of the transport. Data of several records is decrypted into one bytes object. */
+   Costs: a message of one record read is three calls (BIO write, SSL read, BIO read), one written
+   two, and that of the transport. Data of several records is decrypted into one bytes object. */
 
 #define RECORD_HEADER 5
 #define RECORD_MAX 16384 /* bytes that one decrypts to */
-#define RECORD_EXPANSION                                                                                     \
+#define RECORD_EXPANSION                                                                           \
     256 /* what encryption may add to them (RFC 8446, 5.2; RFC 5246, 6.2.3 allows more) */
 
 /* Which asyncio state (SSLProtocolState) it is; the order of st->tls_states. */
@@ -32,7 +34,8 @@ typedef struct {
     uint8_t header[RECORD_HEADER];
     uint8_t header_size; /* of it, what has come */
     bool lost;           /* this is not a sequence of records */
-    bool shown;          /* the record under way is counted already, for OpenSSL to judge its header */
+    bool shown;          /* the record under way is counted already, for OpenSSL to judge its
+                            header */
     size_t length;       /* of the record under way */
     size_t missing;      /* of these bytes, what has not come */
     size_t complete;     /* records that have come and were not read */
@@ -44,11 +47,13 @@ typedef struct tls {
     state *st;
     /* asyncio's attributes of the same names: */
     PyObject *loop, *ssl_state, *sslobj, *incoming, *outgoing, *transport, *app_protocol, *backlog;
-    Py_ssize_t backlog_size, outgoing_high_water, outgoing_low_water, incoming_high_water, incoming_low_water;
+    Py_ssize_t backlog_size, outgoing_high_water, outgoing_low_water, incoming_high_water,
+        incoming_low_water;
     char ssl_writing_paused, ssl_reading_paused, app_writing_paused, app_reading_paused;
     /* and ours: */
     PyObject *connection; /* has read and write: what is inside of sslobj, or sslobj itself */
-    bool counts_records;  /* it is the ssl module's own, which keeps nothing of the memory it is given */
+    bool counts_records;  /* it is the ssl module's own, which keeps nothing of the memory it is
+                             given */
     bool app_is_buffered;
     reader_feed feed;
     record_counter records;
@@ -75,7 +80,8 @@ static void count_record(record_counter *self) {
 
 /* Counts the record under way before it is complete, once, if its header alone may be wrong. */
 static void show_header(record_counter *self) {
-    if (self->lost || self->shown || self->header_size < RECORD_HEADER || is_ordinary_header(self)) return;
+    if (self->lost || self->shown || self->header_size < RECORD_HEADER || is_ordinary_header(self))
+        return;
     self->shown = true;
     self->complete++;
 }
@@ -156,13 +162,15 @@ static Py_ssize_t bio_pending(tls *self, PyObject *bio) {
     return size;
 }
 
-/* asyncio's `except Exception as exc: self._fatal_error(exc, ...)`, of the exception that is set. */
+/* asyncio's `except Exception as exc: self._fatal_error(exc, ...)`, of the exception that is
+   set. */
 static int tls_fatal(tls *self) {
     PyObject *exception, *message, *result = NULL;
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1;
     exception = take_exception();
     message = PyUnicode_FromString("Fatal error on SSL protocol");
-    if (message != NULL) result = tls_call_with(self, (PyObject *)self, NAME_FATAL_ERROR, exception, message);
+    if (message != NULL)
+        result = tls_call_with(self, (PyObject *)self, NAME_FATAL_ERROR, exception, message);
     Py_XDECREF(message);
     Py_XDECREF(exception);
     Py_XDECREF(result);
@@ -181,8 +189,8 @@ static bool must_wait(tls *self) {
 /* asyncio's _control_app_writing, called where it would do something. */
 static int tls_control_app_writing(tls *self, Py_ssize_t pending) {
     Py_ssize_t size = pending + self->backlog_size;
-    bool changes =
-        self->app_writing_paused ? size <= self->outgoing_low_water : size >= self->outgoing_high_water;
+    bool changes = self->app_writing_paused ? size <= self->outgoing_low_water
+                                            : size >= self->outgoing_high_water;
     return changes ? tls_do(self, (PyObject *)self, NAME_CONTROL_APP_WRITING, NULL) : 0;
 }
 
@@ -228,15 +236,17 @@ static int backlog_append(tls *self, PyObject *data) {
     return 0;
 }
 
-/* What is left of data to encrypt. Only the ssl module's own connection is shown the memory as it is: another
-   may keep what it is given. */
-static PyObject *rest_to_encrypt(tls *self, PyObject *data, const Py_buffer *view, Py_ssize_t done) {
+/* What is left of data to encrypt. Only the ssl module's own connection is shown the memory as it
+   is: another may keep what it is given. */
+static PyObject *rest_to_encrypt(tls *self, PyObject *data, const Py_buffer *view,
+                                 Py_ssize_t done) {
     if (done == 0) return Py_NewRef(data);
     if (!self->counts_records) return part_of_bytes(data, done, view->len);
     return PyMemoryView_FromMemory((char *)view->buf + done, view->len - done, PyBUF_READ);
 }
 
-/* Encrypts data: 1 if all of it; 0 if it must wait, *left (a new reference) is what then is left; -1 */
+/* Encrypts data: 1 if all of it; 0 if it must wait, *left (a new reference) is what then is left;
+   -1 */
 static int tls_encrypt(tls *self, PyObject *data, PyObject **left) {
     Py_buffer view;
     Py_ssize_t done = 0;
@@ -252,15 +262,16 @@ static int tls_encrypt(tls *self, PyObject *data, PyObject **left) {
         if (taken < 0 && PyErr_Occurred()) {
             result = must_wait(self) ? 0 : -1;
         } else if (taken < 0 || taken > view.len - done) {
-            PyErr_Format(PyExc_ValueError, "write() of TLS took %zd of %zd bytes", taken, view.len - done);
+            PyErr_Format(PyExc_ValueError, "write() of TLS took %zd of %zd bytes", taken,
+                         view.len - done);
             result = -1;
         } else {
             done += taken;
         }
     }
     if (result == 0) {
-        *left =
-            done == 0 ? Py_NewRef(data) : PyBytes_FromStringAndSize((char *)view.buf + done, view.len - done);
+        *left = done == 0 ? Py_NewRef(data)
+                          : PyBytes_FromStringAndSize((char *)view.buf + done, view.len - done);
         if (*left == NULL) result = -1;
     }
     PyBuffer_Release(&view);
@@ -303,8 +314,8 @@ static int tls_do_write(tls *self) {
     return waits < 0 || result < 0 ? -1 : tls_process_outgoing(self);
 }
 
-/* May data go past the backlog? Else asyncio's _write_appdata knows what to do with it. -1: an exception is
-   set. */
+/* May data go past the backlog? Else asyncio's _write_appdata knows what to do with it. -1: an
+   exception is set. */
 static int tls_writes_now(tls *self) {
     int waits = self->ssl_state == self->st->tls_states[TLS_WRAPPED] ? has_backlog(self) : 1;
     return waits < 0 ? -1 : !waits;
@@ -340,19 +351,21 @@ static PyObject *tls_write(tls *self, PyObject *data) {
     int now = tls_writes_now(self);
     if (now != 0) return tls_written(self, now < 0 ? -1 : tls_write_now(self, data));
     list = PyTuple_Pack(1, data);
-    result = list == NULL ? NULL : tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
+    result =
+        list == NULL ? NULL : tls_call(self, (PyObject *)self, NAME_PYTHON_WRITE_APPDATA, list);
     Py_XDECREF(list);
     return result;
 }
 
 /* ---- incoming ---- */
 
-/* connection.read(size), or read(size, buffer), of the ssl module's own connection. Another may have taken its
-   place meanwhile, which knows nothing of what has been read by the first. */
+/* connection.read(size), or read(size, buffer), of the ssl module's own connection. Another may
+   have taken its place meanwhile, which knows nothing of what has been read by the first. */
 static PyObject *tls_decrypt(tls *self, size_t size, PyObject *buffer) {
     PyObject *wanted = self->counts_records ? PyLong_FromSize_t(size) : NULL, *result;
     if (wanted == NULL) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_RuntimeError, "SSLProtocol._sslobj was replaced");
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_RuntimeError, "SSLProtocol._sslobj was replaced");
         return NULL;
     }
     result = tls_call_with(self, self->connection, NAME_READ, wanted, buffer);
@@ -360,7 +373,8 @@ static PyObject *tls_decrypt(tls *self, size_t size, PyObject *buffer) {
     return result;
 }
 
-/* The only record: what it decrypts to, as a bytes object, or NULL without an exception if that is nothing. */
+/* The only record: what it decrypts to, as a bytes object, or NULL without an exception if that is
+   nothing. */
 static PyObject *tls_read_record(tls *self, bool *eof) {
     size_t wanted = self->records.size + 1; /* never full; and OpenSSL is not asked for 0 bytes */
     PyObject *data = tls_decrypt(self, wanted, NULL);
@@ -374,11 +388,13 @@ static PyObject *tls_read_record(tls *self, bool *eof) {
     return data;
 }
 
-/* Decrypts records into memory, until it is full. Returns how many bytes, or -1 with an exception set. */
+/* Decrypts records into memory, until it is full. Returns how many bytes, or -1 with an exception
+   set. */
 static Py_ssize_t tls_read_into(tls *self, char *memory, size_t size, bool *eof) {
     size_t done = 0;
     while (self->records.complete > 0 && done < size && !*eof) {
-        PyObject *view = PyMemoryView_FromMemory(memory + done, (Py_ssize_t)(size - done), PyBUF_WRITE);
+        PyObject *view =
+            PyMemoryView_FromMemory(memory + done, (Py_ssize_t)(size - done), PyBUF_WRITE);
         PyObject *count = view == NULL ? NULL : tls_decrypt(self, size - done, view);
         Py_ssize_t taken = count == NULL ? -1 : PyLong_AsSsize_t(count);
         Py_XDECREF(view);
@@ -423,7 +439,8 @@ static int tls_deliver(tls *self, PyObject *data) {
 
 /* asyncio's _do_read__copied */
 static int tls_read_copied(tls *self, bool *eof) {
-    PyObject *data = self->records.complete == 1 ? tls_read_record(self, eof) : tls_read_records(self, eof);
+    PyObject *data =
+        self->records.complete == 1 ? tls_read_record(self, eof) : tls_read_records(self, eof);
     int result;
     if (data == NULL) return PyErr_Occurred() ? -1 : 0;
     result = tls_deliver(self, data);
@@ -449,7 +466,8 @@ static int tls_borrow_buffer(tls *self, Py_buffer *lent) {
 
 /* _do_read in the next turn */
 static int tls_read_soon(tls *self) {
-    PyObject *method = PyObject_GetAttr((PyObject *)self, self->st->names[NAME_DO_READ]), *handle = NULL;
+    PyObject *method = PyObject_GetAttr((PyObject *)self, self->st->names[NAME_DO_READ]),
+             *handle = NULL;
     PyObject *lp = Py_XNewRef(self->loop);
     if (method != NULL) handle = PyObject_CallMethod(lp, "call_soon", "O", method);
     Py_XDECREF(lp);
@@ -481,7 +499,8 @@ static int tls_control_ssl_reading(tls *self) {
     Py_ssize_t size = bio_pending(self, self->incoming);
     bool changes;
     if (size < 0) return -1;
-    changes = self->ssl_reading_paused ? size <= self->incoming_low_water : size >= self->incoming_high_water;
+    changes = self->ssl_reading_paused ? size <= self->incoming_low_water
+                                       : size >= self->incoming_high_water;
     return changes ? tls_do(self, (PyObject *)self, NAME_CONTROL_SSL_READING, NULL) : 0;
 }
 
@@ -497,7 +516,8 @@ static int tls_read_pending(tls *self) {
     bool eof = false; /* close_notify came */
     do {
         if (self->records.complete == 0) return 0;
-        if ((self->app_is_buffered ? tls_read_buffered : tls_read_copied)(self, &eof) < 0) return -1;
+        if ((self->app_is_buffered ? tls_read_buffered : tls_read_copied)(self, &eof) < 0)
+            return -1;
     } while (!eof && !self->app_is_buffered && tls_is_readable(self));
     if (!eof) return 0;
     if (tls_do(self, (PyObject *)self, NAME_CALL_EOF_RECEIVED, NULL) < 0) return -1;
@@ -521,14 +541,17 @@ static int tls_do_read(tls *self) {
     return tls_read_and_answer(self) < 0 ? tls_fatal(self) : 0;
 }
 
-/* asyncio's buffer_updated, of bytes that are anywhere. They may be gone after a call of what is not the ssl
-   module's own, and that may keep what it is given. */
+/* asyncio's buffer_updated, of bytes that are anywhere. They may be gone after a call of what is
+   not the ssl module's own, and that may keep what it is given. */
 static int tls_receive(tls *self, casync_span span) {
-    static const enum name steps[TLS_STATES] = {0, NAME_DO_HANDSHAKE, NAME_DO_FLUSH, NAME_DO_SHUTDOWN};
-    bool own = self->incoming != NULL && (PyObject *)Py_TYPE(self->incoming) == self->st->memory_bio_type;
+    static const enum name steps[TLS_STATES] = {0, NAME_DO_HANDSHAKE, NAME_DO_FLUSH,
+                                                NAME_DO_SHUTDOWN};
+    bool own =
+        self->incoming != NULL && (PyObject *)Py_TYPE(self->incoming) == self->st->memory_bio_type;
     const char *data = (const char *)span.ptr;
-    PyObject *bytes = own ? PyMemoryView_FromMemory((char *)(uintptr_t)data, (Py_ssize_t)span.len, PyBUF_READ)
-                          : PyBytes_FromStringAndSize(data, (Py_ssize_t)span.len);
+    PyObject *bytes =
+        own ? PyMemoryView_FromMemory((char *)(uintptr_t)data, (Py_ssize_t)span.len, PyBUF_READ)
+            : PyBytes_FromStringAndSize(data, (Py_ssize_t)span.len);
     int result;
     if (bytes == NULL) return -1;
     count_records(&self->records, (const uint8_t *)data, span.len);
@@ -537,7 +560,8 @@ static int tls_receive(tls *self, casync_span span) {
     if (result < 0) return -1;
     if (self->ssl_state == self->st->tls_states[TLS_WRAPPED]) return tls_do_read(self);
     for (int i = TLS_DO_HANDSHAKE; i < TLS_STATES; i++)
-        if (self->ssl_state == self->st->tls_states[i]) return tls_do(self, (PyObject *)self, steps[i], NULL);
+        if (self->ssl_state == self->st->tls_states[i])
+            return tls_do(self, (PyObject *)self, steps[i], NULL);
     return 0;
 }
 
@@ -549,19 +573,27 @@ static void on_tls_data(casync_stream *stream, casync_span span) {
     running_call call;
     int result = -1;
     if (lp->calls_python) {
-        transport_deliver(self, lp, PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+        transport_deliver(self, lp,
+                          PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
         result = 0;
     } else if (transport_enter(self, lp, &call) == 0) {
         result = tls_receive((tls *)protocol, span);
         if (transport_leave(lp, &call) < 0) result = -1;
     }
-    if (result < 0) transport_fatal(self, lp, "Fatal error: protocol.buffer_updated() call failed.");
+    if (result < 0)
+        transport_fatal(self, lp, "Fatal error: protocol.buffer_updated() call failed.");
     Py_DECREF(protocol);
     transport_let_go(self, lp);
 }
 
-static const casync_protocol tls_protocol = {
-    NULL, on_tls_data, NULL, NULL, on_eof_received, on_pause_writing, on_resume_writing, on_connection_lost};
+static const casync_protocol tls_protocol = {NULL,
+                                             on_tls_data,
+                                             NULL,
+                                             NULL,
+                                             on_eof_received,
+                                             on_pause_writing,
+                                             on_resume_writing,
+                                             on_connection_lost};
 
 static bool is_tls(state *st, PyObject *protocol) {
     return st->tls_type != NULL && PyObject_TypeCheck(protocol, st->tls_type);
@@ -569,7 +601,8 @@ static bool is_tls(state *st, PyObject *protocol) {
 
 /* ---- the protocol's type ---- */
 
-static PyObject *tls_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs)) {
+static PyObject *tls_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
+                         PyObject *Py_UNUSED(kwargs)) {
     state *st = find_state(type);
     tls *self = st == NULL ? NULL : (tls *)type->tp_alloc(type, 0);
     if (self != NULL) self->st = st;
@@ -623,7 +656,8 @@ static int tls_set_sslobj(tls *self, PyObject *value, void *Py_UNUSED(closure)) 
         inside = PyObject_GetAttr(value, self->st->names[NAME_SSLOBJ]);
         if (inside == NULL) return -1;
     }
-    self->counts_records = inside != NULL && (PyObject *)Py_TYPE(inside) == self->st->ssl_connection_type;
+    self->counts_records =
+        inside != NULL && (PyObject *)Py_TYPE(inside) == self->st->ssl_connection_type;
     self->sslobj = Py_XNewRef(value);
     self->connection = inside == NULL ? Py_XNewRef(value) : inside;
     Py_XDECREF(sslobj);
@@ -638,7 +672,8 @@ static PyObject *tls_get_app_protocol(tls *self, void *Py_UNUSED(closure)) {
 /* TLS in TLS: one of ours takes bytes objects, though asyncio's is a BufferedProtocol. */
 static int tls_set_app_protocol(tls *self, PyObject *value, void *Py_UNUSED(closure)) {
     state *st = self->st;
-    int buffered = value == NULL || is_tls(st, value) ? 0 : PyObject_IsInstance(value, st->buffered_protocol);
+    int buffered =
+        value == NULL || is_tls(st, value) ? 0 : PyObject_IsInstance(value, st->buffered_protocol);
     if (buffered < 0) return -1;
     feed_close(&self->feed);
     if (value != NULL && self->loop != NULL && PyObject_TypeCheck(self->loop, st->loop_type))
@@ -708,7 +743,7 @@ static PyMethodDef tls_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define TLS_MEMBER(name, type, field)                                                                        \
+#define TLS_MEMBER(name, type, field)                                                              \
     { name, type, offsetof(tls, field), 0, NULL }
 
 static PyMemberDef tls_members[] = {
@@ -726,7 +761,7 @@ static PyMemberDef tls_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-#define TLS_LIMIT(name, field)                                                                               \
+#define TLS_LIMIT(name, field)                                                                     \
     { name, (getter)tls_get_limit, (setter)tls_set_limit, NULL, (void *)offsetof(tls, field) }
 
 static PyGetSetDef tls_getsets[] = {
@@ -753,7 +788,8 @@ static PyType_Slot tls_slots[] = {
 };
 
 static PyType_Spec tls_spec = {"casync._native.TLSProtocol", sizeof(tls), 0,
-                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, tls_slots};
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                               tls_slots};
 
 /* ---- the application's transport ---- */
 
@@ -784,13 +820,15 @@ static PyMethodDef tls_transport_methods[] = {
 };
 
 static PyType_Slot tls_transport_slots[] = {
-    {Py_tp_doc, "The hot paths of an asyncio.sslproto._SSLProtocolTransport that derives from this, too."},
+    {Py_tp_doc,
+     "The hot paths of an asyncio.sslproto._SSLProtocolTransport that derives from this, too."},
     {Py_tp_methods, tls_transport_methods},
     {0, NULL},
 };
 
 static PyType_Spec tls_transport_spec = {"casync._native.TLSTransport", sizeof(PyObject), 0,
-                                         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, tls_transport_slots};
+                                         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                                         tls_transport_slots};
 
 /* ---- what it needs of asyncio ---- */
 

@@ -1,21 +1,22 @@
 /* SocketTransport: asyncio's stream transport around casync_stream.
 
-   Idea: casync.h reads, buffers, sends and counts; its protocol callbacks become calls of the Python
-   protocol, in the context in which the transport was made. Flow control is the stream's. The type still
-   derives from asyncio's _FlowControlMixin, for asyncio asks for that; what this has in slots are attributes
-   here, so that the slots, at the struct's head, can hold other things.
+   Idea: casync.h reads, buffers, sends and counts; its protocol callbacks become calls of the
+   Python protocol, in the context in which the transport was made. Flow control is the stream's.
+   The type still derives from asyncio's _FlowControlMixin, for asyncio asks for that; what this has
+   in slots are attributes here, so that the slots, at the struct's head, can hold other things.
 
-   Invariants: an open stream holds one reference to its transport (it is on loop->transports), until
-   connection_lost or the loop's close. The descriptor is closed here, never by casync.h (keep_fd): by
-   the Python socket object if there is one, which is made on demand for accepted connections.
-   `exception` is what connection_lost gets if this side ended the stream.
+   Invariants: an open stream holds one reference to its transport (it is on loop->transports),
+   until connection_lost or the loop's close. The descriptor is closed here, never by casync.h
+   (keep_fd): by the Python socket object if there is one, which is made on demand for accepted
+   connections. `exception` is what connection_lost gets if this side ended the stream.
 
-   What pipes do otherwise than sockets is in pipe.c, what datagrams do in datagram.c: all kinds share this
-   struct.
+   What pipes do otherwise than sockets is in pipe.c, what datagrams do in datagram.c: all kinds
+   share this struct.
 
-   Costs: a message read is one bytes object and one method call; a write is at most one system call.
-   Bytes objects, and views of them, that the socket does not take at once are referenced, not copied. All
-   else is copied: it may change, and to let go of it may run code, where a bytes object just goes. */
+   Costs: a message read is one bytes object and one method call; a write is at most one system
+   call. Bytes objects, and views of them, that the socket does not take at once are referenced, not
+   copied. All else is copied: it may change, and to let go of it may run code, where a bytes object
+   just goes. */
 
 enum {
     TRANSPORT_OPEN = 1, /* on loop->transports */
@@ -27,14 +28,22 @@ enum {
     TRANSPORT_EMPTYING = 64,   /* an empty waiter waits */
     TRANSPORT_FLUSHING = 128,  /* close() was called, with bytes still to send */
     TRANSPORT_CONNECTED = 256, /* of datagrams: there is a peer */
-    TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours to close */
-    TRANSPORT_LEFT = 1024,     /* its loop was closed while it was open; for asyncio it is neither then */
-    TRANSPORT_CALLED = 2048,   /* in a method that raises what ends the program: see transport_flow */
+    TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours
+                                  to close */
+    TRANSPORT_LEFT = 1024,     /* its loop was closed while it was open; for asyncio it is
+                                  neither then */
+    TRANSPORT_CALLED = 2048,   /* in a method that raises what ends the program: see
+                                  transport_flow */
     TRANSPORT_IP4 = 4096,      /* its names are in `ip4` */
     TRANSPORT_SUSPENDED = 8192 /* a loop runs inside a call of its protocol: see transport_enter */
 };
 
-enum transport_kind { TRANSPORT_SOCKET, TRANSPORT_READ_PIPE, TRANSPORT_WRITE_PIPE, TRANSPORT_DATAGRAM };
+enum transport_kind {
+    TRANSPORT_SOCKET,
+    TRANSPORT_READ_PIPE,
+    TRANSPORT_WRITE_PIPE,
+    TRANSPORT_DATAGRAM
+};
 
 typedef union {
     struct sockaddr any;
@@ -47,8 +56,8 @@ typedef struct reader_feed {
     struct reader *reader; /* borrowed: it knows this feed; or NULL */
 } reader_feed;
 
-/* A socket's own name and its peer's, as they were when the transport was made: those of IPv4 are in the
-   transport, others, which are larger and vary, in a block. */
+/* A socket's own name and its peer's, as they were when the transport was made: those of IPv4 are
+   in the transport, others, which are larger and vary, in a block. */
 enum { OWN_NAME, PEER_NAME };
 
 typedef struct {
@@ -67,12 +76,13 @@ typedef struct {
     PyObject *given; /* (low, high), which may be fractions; or NULL */
 } write_limits;
 
-/* Small, for a connection at rest takes little more than this: what only datagrams have comes last, and the
-   types of streams end before it. */
+/* Small, for a connection at rest takes little more than this: what only datagrams have comes last,
+   and the types of streams end before it. */
 typedef struct transport {
     PyObject ob_base;
     PyObject *extra;    /* slot _extra */
-    PyObject *sock;     /* slot _high_water; the socket, or the pipe's file object: closes the descriptor */
+    PyObject *sock;     /* slot _high_water; the socket, or the pipe's file object: closes the
+                           descriptor */
     loop *loop;         /* slot _loop; until connection_lost */
     PyObject *server;   /* slot _low_water */
     PyObject *protocol; /* slot _protocol_paused */
@@ -118,12 +128,15 @@ static void transport_free_limits(transport *self) {
     PyMem_Free(self->limits);
 }
 
-/* In debug mode, and observed: EventLoop._python_call(method, *arguments), which reports slow ones. */
-static PyObject *transport_call_python(loop *lp, PyObject *protocol, enum name method, PyObject *argument) {
+/* In debug mode, and observed: EventLoop._python_call(method, *arguments), which reports slow
+   ones. */
+static PyObject *transport_call_python(loop *lp, PyObject *protocol, enum name method,
+                                       PyObject *argument) {
     PyObject *const *names = lp->state->names;
     PyObject *bound = PyObject_GetAttr(protocol, names[method]), *result;
     if (bound == NULL) return NULL;
-    result = PyObject_CallMethodObjArgs((PyObject *)lp, names[NAME_PYTHON_CALL], bound, argument, NULL);
+    result =
+        PyObject_CallMethodObjArgs((PyObject *)lp, names[NAME_PYTHON_CALL], bound, argument, NULL);
     Py_DECREF(bound);
     return result;
 }
@@ -135,9 +148,9 @@ static PyObject *call_method(loop *lp, PyObject *object, enum name method, PyObj
                                      count | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
-/* What the protocol does in a call may end the connection, for the loop may be run in there (nest_asyncio).
-   So every callback of a stream holds the transport, and the loop, which is the transport's no longer once
-   connection_lost was called. */
+/* What the protocol does in a call may end the connection, for the loop may be run in there
+   (nest_asyncio). So every callback of a stream holds the transport, and the loop, which is the
+   transport's no longer once connection_lost was called. */
 static loop *transport_hold(transport *self) {
     Py_INCREF((PyObject *)self);
     return (loop *)Py_NewRef((PyObject *)self->loop);
@@ -148,16 +161,16 @@ static void transport_let_go(transport *self, loop *lp) {
     Py_DECREF((PyObject *)lp);
 }
 
-/* A call of a protocol in its transport's context, which runs: of the loop's `calls`. The caller holds the
-   transport and the loop. */
+/* A call of a protocol in its transport's context, which runs: of the loop's `calls`. The caller
+   holds the transport and the loop. */
 typedef struct running_call {
     struct running_call *outer;
     transport *transport;
     PyObject *context;
 } running_call;
 
-/* Enters the context; if the call is inside of another one of the same transport, a copy of it, for a context
-   is entered once. */
+/* Enters the context; if the call is inside of another one of the same transport, a copy of it, for
+   a context is entered once. */
 static int transport_enter(transport *self, loop *lp, running_call *call) {
     PyObject *context = Py_NewRef(self->context);
     if (PyContext_Enter(context) < 0) {
@@ -183,8 +196,8 @@ static int transport_leave(loop *lp, running_call *call) {
     return result;
 }
 
-/* protocol.method(argument), or without one if it is NULL, in the transport's context. None if the connection has
-   ended since the stream's callback began. */
+/* protocol.method(argument), or without one if it is NULL, in the transport's context. None if the
+   connection has ended since the stream's callback began. */
 static PyObject *transport_call(transport *self, loop *lp, enum name method, PyObject *argument) {
     PyObject *protocol, *result;
     running_call call;
@@ -200,7 +213,8 @@ static PyObject *transport_call(transport *self, loop *lp, enum name method, PyO
 
 /* Shall the stream be read now? */
 static bool transport_reads(const transport *self) {
-    const uint16_t states = TRANSPORT_STARTED | TRANSPORT_CLOSING | TRANSPORT_PAUSED | TRANSPORT_SUSPENDED;
+    const uint16_t states =
+        TRANSPORT_STARTED | TRANSPORT_CLOSING | TRANSPORT_PAUSED | TRANSPORT_SUSPENDED;
     return (self->flags & states) == TRANSPORT_STARTED && self->fd >= 0;
 }
 
@@ -219,9 +233,9 @@ static void transport_begin_reading(transport *self) {
         casync_resume_reading(&self->stream);
 }
 
-/* Before the loop runs inside calls of protocols: their transports are not read in there, so no protocol is
-   called inside its own call, as in asyncio, whose reader cannot enter its context a second time. Returns the
-   first call that is suspended already, by a run further out. */
+/* Before the loop runs inside calls of protocols: their transports are not read in there, so no
+   protocol is called inside its own call, as in asyncio, whose reader cannot enter its context a
+   second time. Returns the first call that is suspended already, by a run further out. */
 static running_call *suspend_calls(loop *lp) {
     running_call *call = lp->calls;
     for (; call != NULL && !(call->transport->flags & TRANSPORT_SUSPENDED); call = call->outer) {
@@ -243,7 +257,8 @@ static void transport_count_lost_write(transport *self) {
     if (self->lost_writes < UINT8_MAX) self->lost_writes++;
 }
 
-/* asyncio's _force_close: connection_lost(exception) follows soon. Takes the exception's reference. */
+/* asyncio's _force_close: connection_lost(exception) follows soon. Takes the exception's
+   reference. */
 static void transport_force_close(transport *self, PyObject *exception) {
     if (self->lost_writes > 0 || self->fd < 0) {
         Py_XDECREF(exception);
@@ -258,18 +273,19 @@ static void transport_force_close(transport *self, PyObject *exception) {
 /* Tells of an exception, whose reference is taken. */
 static void transport_report(transport *self, loop *lp, const char *message, PyObject *exception) {
     PyObject *protocol = Py_XNewRef(self->protocol); /* NULL: the connection has ended */
-    loop_report(lp, PyUnicode_FromString(message), exception, NAME_TRANSPORT, (PyObject *)self, NAME_PROTOCOL,
-                protocol);
+    loop_report(lp, PyUnicode_FromString(message), exception, NAME_TRANSPORT, (PyObject *)self,
+                NAME_PROTOCOL, protocol);
     Py_XDECREF(protocol);
 }
 
-/* Tells of the exception that is set as asyncio does where a callback of the loop's raises it: callback is
-   that (its reference is taken; NULL if making it failed), argument what it is called with, or NULL. */
+/* Tells of the exception that is set as asyncio does where a callback of the loop's raises it:
+   callback is that (its reference is taken; NULL if making it failed), argument what it is called
+   with, or NULL. */
 static void transport_report_callback(loop *lp, PyObject *callback, PyObject *argument) {
     PyObject *exception = take_exception();
-    handle *h = callback == NULL
-                    ? NULL
-                    : handle_new(lp->state, false, callback, &argument, argument == NULL ? 0 : 1, NULL);
+    handle *h = callback == NULL ? NULL
+                                 : handle_new(lp->state, false, callback, &argument,
+                                              argument == NULL ? 0 : 1, NULL);
     Py_XDECREF(callback);
     if (h == NULL) {
         PyErr_Clear();
@@ -289,10 +305,11 @@ static void transport_report_callback(loop *lp, PyObject *callback, PyObject *ar
 static PyObject *asyncio_method(transport *self, const char *name) {
     static const struct {
         const char *module, *type;
-    } asyncios[] = {[TRANSPORT_SOCKET] = {"asyncio.selector_events", "_SelectorSocketTransport"},
-                    [TRANSPORT_READ_PIPE] = {"asyncio.unix_events", "_UnixReadPipeTransport"},
-                    [TRANSPORT_WRITE_PIPE] = {"asyncio.unix_events", "_UnixWritePipeTransport"},
-                    [TRANSPORT_DATAGRAM] = {"asyncio.selector_events", "_SelectorDatagramTransport"}};
+    } asyncios[] = {
+        [TRANSPORT_SOCKET] = {"asyncio.selector_events", "_SelectorSocketTransport"},
+        [TRANSPORT_READ_PIPE] = {"asyncio.unix_events", "_UnixReadPipeTransport"},
+        [TRANSPORT_WRITE_PIPE] = {"asyncio.unix_events", "_UnixWritePipeTransport"},
+        [TRANSPORT_DATAGRAM] = {"asyncio.selector_events", "_SelectorDatagramTransport"}};
     PyObject *exception = take_exception(), *function, *method;
     char path[64];
     snprintf(path, sizeof path, "%s.%s", asyncios[self->kind].type, name);
@@ -304,13 +321,15 @@ static PyObject *asyncio_method(transport *self, const char *name) {
     return method;
 }
 
-/* What a protocol raised where asyncio's transport leaves it to the loop, which names that one's method. */
-static void transport_report_method(transport *self, loop *lp, const char *name, PyObject *argument) {
+/* What a protocol raised where asyncio's transport leaves it to the loop, which names that one's
+   method. */
+static void transport_report_method(transport *self, loop *lp, const char *name,
+                                    PyObject *argument) {
     transport_report_callback(lp, asyncio_method(self, name), argument);
 }
 
-/* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. False if it is
-   one that ends the program: then it ends the run, and the connection stays open. */
+/* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. False
+   if it is one that ends the program: then it ends the run, and the connection stays open. */
 static bool transport_fatal(transport *self, loop *lp, const char *message) {
     PyObject *exception = take_exception();
     if (ends_program(exception)) {
@@ -329,7 +348,8 @@ static void transport_finish_stream(transport *self) {
     casync_finish_start(&self->stream);
 }
 
-/* close(): reading ends; what is queued, and what the protocol still writes meanwhile, is sent first. */
+/* close(): reading ends; what is queued, and what the protocol still writes meanwhile, is sent
+   first. */
 static void transport_begin_close(transport *self) {
     if (self->flags & TRANSPORT_CLOSING) return;
     self->flags |= TRANSPORT_CLOSING;
@@ -357,8 +377,9 @@ static casync_address read_address(int fd, ask_address *ask) {
 }
 
 static sa_family_t family_of(const casync_address *address) {
-    return address->size == 0 ? AF_UNSPEC
-                              : ((const struct sockaddr *)(const void *)address->storage.bytes)->sa_family;
+    return address->size == 0
+               ? AF_UNSPEC
+               : ((const struct sockaddr *)(const void *)address->storage.bytes)->sa_family;
 }
 
 static bool is_known_family(sa_family_t family) {
@@ -366,7 +387,8 @@ static bool is_known_family(sa_family_t family) {
 }
 
 /* Once, or memory leaks: 0, or -1 with an exception set. */
-static int transport_keep_names(transport *self, const casync_address *own, const casync_address *peer) {
+static int transport_keep_names(transport *self, const casync_address *own,
+                                const casync_address *peer) {
     const casync_address *names[2] = {own, peer};
     uint8_t *end;
     if (family_of(own) == AF_INET && family_of(peer) == AF_INET) {
@@ -410,7 +432,8 @@ static casync_address transport_name(const transport *self, int which) {
     } else if (self->other != NULL) {
         address.size = self->other->size[which];
         memcpy(address.storage.bytes,
-               self->other->bytes + (which == OWN_NAME ? 0 : self->other->size[OWN_NAME]), address.size);
+               self->other->bytes + (which == OWN_NAME ? 0 : self->other->size[OWN_NAME]),
+               address.size);
     }
     return address;
 }
@@ -421,17 +444,21 @@ static PyObject *make_inet_address(const inet_address *address) {
                                                           : (const void *)&address->in.sin_addr;
     if (inet_ntop(address->any.sa_family, host, text, sizeof text) == NULL)
         return PyErr_SetFromErrno(PyExc_OSError);
-    if (address->any.sa_family == AF_INET) return Py_BuildValue("si", text, (int)ntohs(address->in.sin_port));
+    if (address->any.sa_family == AF_INET)
+        return Py_BuildValue("si", text, (int)ntohs(address->in.sin_port));
     return Py_BuildValue("siII", text, (int)ntohs(address->in6.sin6_port),
-                         (unsigned)ntohl(address->in6.sin6_flowinfo), (unsigned)address->in6.sin6_scope_id);
+                         (unsigned)ntohl(address->in6.sin6_flowinfo),
+                         (unsigned)address->in6.sin6_scope_id);
 }
 
 static PyObject *make_unix_address(const casync_address *address) {
     const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address->storage.bytes;
     size_t size = address->size, begin = offsetof(struct sockaddr_un, sun_path);
     if (size <= begin) return PyUnicode_FromString("");
-    if (un->sun_path[0] == '\0') return PyBytes_FromStringAndSize(un->sun_path, (Py_ssize_t)(size - begin));
-    return PyUnicode_DecodeFSDefaultAndSize(un->sun_path, (Py_ssize_t)strnlen(un->sun_path, size - begin));
+    if (un->sun_path[0] == '\0')
+        return PyBytes_FromStringAndSize(un->sun_path, (Py_ssize_t)(size - begin));
+    return PyUnicode_DecodeFSDefaultAndSize(un->sun_path,
+                                            (Py_ssize_t)strnlen(un->sun_path, size - begin));
 }
 
 /* An address of IPv4, IPv6 or a Unix socket as Python's sockets have it, or None. */
@@ -447,10 +474,12 @@ static PyObject *make_address(const casync_address *address) {
 
 static const casync_protocol data_protocol, bulk_protocol;
 
-/* protocol.data_received(data); takes the reference of data, NULL with an exception if making it failed. */
+/* protocol.data_received(data); takes the reference of data, NULL with an exception if making it
+   failed. */
 static void transport_deliver(transport *self, loop *lp, PyObject *data) {
     PyObject *result = data == NULL ? NULL : transport_call(self, lp, NAME_DATA_RECEIVED, data);
-    if (result == NULL) transport_fatal(self, lp, "Fatal error: protocol.data_received() call failed.");
+    if (result == NULL)
+        transport_fatal(self, lp, "Fatal error: protocol.data_received() call failed.");
     Py_XDECREF(result);
     Py_XDECREF(data);
 }
@@ -464,7 +493,8 @@ static void on_data_received(casync_stream *stream, casync_span span) {
     loop *lp = transport_hold(self);
     if (self->feed.reader == NULL || !transport_feed(self, lp, span)) {
         if (span.len >= BULK_BEGIN) casync_set_protocol(stream, &bulk_protocol);
-        transport_deliver(self, lp, PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
+        transport_deliver(self, lp,
+                          PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
     }
     transport_let_go(self, lp);
 }
@@ -519,13 +549,15 @@ static int export_to_read(PyObject *object, Py_buffer *lent) {
     if (PyObject_GetBuffer(object, lent, PyBUF_WRITABLE) == 0) return check_lent_buffer(lent);
     PyErr_Clear();
     args = PyTuple_Pack(1, object);
-    result = args != NULL && PyArg_ParseTuple(args, "w*:recv_into", lent) ? check_lent_buffer(lent) : -1;
+    result =
+        args != NULL && PyArg_ParseTuple(args, "w*:recv_into", lent) ? check_lent_buffer(lent) : -1;
     Py_XDECREF(args);
     return result;
 }
 
-/* Exports the protocol's buffer until on_buffer_updated, which always follows; an empty one makes the stream
-   end after a failure, and with a pointer it means that nothing is to be read before the next run. */
+/* Exports the protocol's buffer until on_buffer_updated, which always follows; an empty one makes
+   the stream end after a failure, and with a pointer it means that nothing is to be read before the
+   next run. */
 static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
@@ -552,7 +584,8 @@ static casync_buffer on_get_buffer(casync_stream *stream, int64_t size_hint) {
     return buffer;
 }
 
-/* asyncio reads once when the socket is ready, and asks for the next buffer when it is ready again. */
+/* asyncio reads once when the socket is ready, and asks for the next buffer when it is ready
+   again. */
 static void on_buffer_updated(casync_stream *stream, size_t size) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
@@ -563,14 +596,16 @@ static void on_buffer_updated(casync_stream *stream, size_t size) {
     if (size > 0) {
         PyObject *count = PyLong_FromSize_t(size), *result = NULL;
         if (count != NULL) result = transport_call(self, lp, NAME_BUFFER_UPDATED, count);
-        if (result == NULL) transport_fatal(self, lp, "Fatal error: protocol.buffer_updated() call failed.");
+        if (result == NULL)
+            transport_fatal(self, lp, "Fatal error: protocol.buffer_updated() call failed.");
         Py_XDECREF(result);
         Py_XDECREF(count);
     }
     transport_let_go(self, lp);
 }
 
-/* eof_received ended the run: as asyncio finds the socket ready again, it is called once more in the next. */
+/* eof_received ended the run: as asyncio finds the socket ready again, it is called once more in
+   the next. */
 static void transport_tell_again(transport *self, loop *lp) {
     PyObject *method = PyObject_GetAttr((PyObject *)self, lp->state->names[NAME_TELL_EOF]);
     PyObject *queued = method == NULL ? NULL : loop_call_soon(lp, &method, 1, NULL);
@@ -595,8 +630,9 @@ static bool on_eof_received(casync_stream *stream) {
     return true;
 }
 
-/* protocol.pause_writing() or resume_writing(), in the caller's context. What ends the program is raised by the
-   transport's method that led here, which TRANSPORT_CALLED announces, or else ends the run. */
+/* protocol.pause_writing() or resume_writing(), in the caller's context. What ends the program is
+   raised by the transport's method that led here, which TRANSPORT_CALLED announces, or else ends
+   the run. */
 static void transport_flow(transport *self, loop *lp, enum name method, const char *failure) {
     bool called = self->flags & TRANSPORT_CALLED;
     PyObject *protocol = Py_NewRef(self->protocol), *result;
@@ -653,7 +689,8 @@ static int wake_waiter(state *st, PyObject *waiter, enum name method, PyObject *
 }
 
 /* Wakes who waits for the stream to be empty, if anybody does. */
-static void transport_wake_empty_waiter(transport *self, loop *lp, enum name method, PyObject *value) {
+static void transport_wake_empty_waiter(transport *self, loop *lp, enum name method,
+                                        PyObject *value) {
     PyObject *waiter = Py_XNewRef(self->empty_waiter);
     if (waiter != NULL && (value == NULL || wake_waiter(lp->state, waiter, method, value) < 0))
         loop_report_current(lp, "the waiter of sendfile failed", NAME_TRANSPORT, (PyObject *)self);
@@ -733,7 +770,8 @@ static void transport_finish(transport *self, state *st) {
     server = self->server;
     self->server = NULL;
     if (server == NULL) return;
-    if (transport_tell_server(self, st, server, NAME_DETACH) < 0) PyErr_WriteUnraisable((PyObject *)self);
+    if (transport_tell_server(self, st, server, NAME_DETACH) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
     Py_DECREF(server);
 }
 
@@ -766,7 +804,8 @@ static void transport_lost(transport *self, int64_t error) {
 
 /* _tell_eof(): see transport_tell_again. */
 static PyObject *transport_tell_eof(transport *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->loop != NULL && !(self->flags & TRANSPORT_CLOSING)) (void)on_eof_received(&self->stream);
+    if (self->loop != NULL && !(self->flags & TRANSPORT_CLOSING))
+        (void)on_eof_received(&self->stream);
     Py_RETURN_NONE;
 }
 
@@ -836,7 +875,8 @@ static int transport_schedule(transport *self, PyObject *waiter) {
     return second == NULL ? -1 : 0;
 }
 
-/* Ends what is underneath at once: no word to the protocol, nor, as in asyncio, of what is not sent. */
+/* Ends what is underneath at once: no word to the protocol, nor, as in asyncio, of what is not
+   sent. */
 static void transport_close_native(transport *self) {
     if (self->kind == TRANSPORT_DATAGRAM) {
         casync_datagram_abort(&self->datagram);
@@ -847,7 +887,8 @@ static void transport_close_native(transport *self) {
     }
 }
 
-/* If making failed, with the exception that is set: the descriptor goes back to the caller. NULL. */
+/* If making failed, with the exception that is set: the descriptor goes back to the caller.
+   NULL. */
 static transport *transport_undo(transport *self) {
     PyObject *exception = take_exception();
     transport_close_native(self);
@@ -864,16 +905,17 @@ static int64_t datagram_open(transport *self, int fd);
 
 static int64_t stream_open(transport *self, int fd) {
     casync_stream_options options = {0};
-    const casync_protocol *table = protocol_table(self->loop->state, self->kind, fd, self->protocol);
+    const casync_protocol *table =
+        protocol_table(self->loop->state, self->kind, fd, self->protocol);
     if (table == NULL) return 1;
     options.keep_fd = true;
     options.start_paused = true;
     return casync_stream_open(&self->loop->casync, &self->stream, fd, table, &options);
 }
 
-/* A transport with an open stream over the descriptor, on the loop's list; nothing is scheduled yet. sock (or
-   NULL) is the object that owns the descriptor. On failure the descriptor stays the caller's, and *error is
-   casync's (or 0). */
+/* A transport with an open stream over the descriptor, on the loop's list; nothing is scheduled
+   yet. sock (or NULL) is the object that owns the descriptor. On failure the descriptor stays the
+   caller's, and *error is casync's (or 0). */
 static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyObject *sock,
                                  PyObject *protocol, PyObject *extra, int64_t *error) {
     PyTypeObject *type = lp->state->transport_types[kind];
@@ -909,10 +951,11 @@ static transport *transport_begin(transport *self, PyObject *waiter) {
     return transport_schedule(self, waiter) == 0 ? self : transport_undo(self);
 }
 
-/* A transport for a connected socket. sock (or NULL) is the socket object that owns it, peer (or NULL) the
-   other side's address. */
-static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *protocol, PyObject *waiter,
-                                PyObject *extra, PyObject *server, const casync_address *peer) {
+/* A transport for a connected socket. sock (or NULL) is the socket object that owns it, peer (or
+   NULL) the other side's address. */
+static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *protocol,
+                                PyObject *waiter, PyObject *extra, PyObject *server,
+                                const casync_address *peer) {
     state *st = lp->state;
     casync_address own, asked;
     int64_t error;
@@ -920,7 +963,8 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
     if (self == NULL) return NULL;
     own = read_address(fd, getsockname);
     if (peer == NULL) asked = read_address(fd, getpeername);
-    if (transport_keep_names(self, &own, peer == NULL ? &asked : peer) < 0) return transport_undo(self);
+    if (transport_keep_names(self, &own, peer == NULL ? &asked : peer) < 0)
+        return transport_undo(self);
     if (server != NULL && server != Py_None) {
         self->server = Py_NewRef(server);
         if (transport_tell_server(self, st, server, NAME_ATTACH) < 0) {
@@ -931,18 +975,19 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
     return transport_begin(self, waiter);
 }
 
-/* _start(waiter): connection_made was called; reading begins, and who waits for the connection is told. */
+/* _start(waiter): connection_made was called; reading begins, and who waits for the connection is
+   told. */
 static PyObject *transport_start(transport *self, PyObject *waiter) {
     self->flags |= TRANSPORT_STARTED;
     transport_begin_reading(self);
-    if (waiter != Py_None &&
-        wake_waiter((state *)PyType_GetModuleState(Py_TYPE(self)), waiter, NAME_SET_RESULT, Py_None) < 0)
+    if (waiter != Py_None && wake_waiter((state *)PyType_GetModuleState(Py_TYPE(self)), waiter,
+                                         NAME_SET_RESULT, Py_None) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
 
-/* Has it a number for a descriptor? What only behaves like a socket (a mock) has not, and asyncio's own code
-   talks to that by its methods. */
+/* Has it a number for a descriptor? What only behaves like a socket (a mock) has not, and asyncio's
+   own code talks to that by its methods. */
 static bool has_descriptor(PyObject *file) {
     if (PyObject_AsFileDescriptor(file) >= 0) return true;
     bool none = PyErr_ExceptionMatches(PyExc_TypeError);
@@ -951,7 +996,8 @@ static bool has_descriptor(PyObject *file) {
 }
 
 /* function(self, *args, **kwargs) */
-static PyObject *call_base_method(PyObject *function, PyObject *self, PyObject *args, PyObject *kwargs) {
+static PyObject *call_base_method(PyObject *function, PyObject *self, PyObject *args,
+                                  PyObject *kwargs) {
     PyObject *method = PyMethod_New(function, self), *result;
     if (method == NULL) return NULL;
     result = PyObject_Call(method, args, kwargs);
@@ -966,9 +1012,9 @@ static transport *transport_of_watcher(loop *lp, const casync_watcher *watcher) 
     return t;
 }
 
-/* Who watches the descriptor without a transport gives way to a transport or a server that comes to it: as
-   asyncio's readers do, and what watched it before may be a file that is closed. -1, and RuntimeError, if a
-   transport has it. */
+/* Who watches the descriptor without a transport gives way to a transport or a server that comes to
+   it: as asyncio's readers do, and what watched it before may be a file that is closed. -1, and
+   RuntimeError, if a transport has it. */
 static int loop_make_way(loop *self, int fd, PyObject *file) {
     casync_watcher *found = casync_watcher_find(&self->casync, fd);
     watch *w = watch_of(found);
@@ -985,21 +1031,22 @@ static int loop_make_way(loop *self, int fd, PyObject *file) {
 static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject *kwargs) {
     static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
     PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport", keywords, &sock,
-                                     &protocol, &waiter, &extra, &server))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport", keywords,
+                                     &sock, &protocol, &waiter, &extra, &server))
         return NULL;
     if (self->closed) return raise_closed();
     if (!has_descriptor(sock))
-        return call_base_method(self->state->base_make_socket_transport, (PyObject *)self, args, kwargs);
+        return call_base_method(self->state->base_make_socket_transport, (PyObject *)self, args,
+                                kwargs);
     int fd = parse_fd(sock);
     if (fd < 0) return NULL;
     if (loop_make_way(self, fd, sock) < 0) return NULL;
     return (PyObject *)transport_new(self, fd, sock, protocol, waiter, extra, server, NULL);
 }
 
-/* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched can
-   belong to one. What has no descriptor is left to asyncio's own: it knows the transports of what is no
-   kernel's socket, and finds none for a file that is closed. */
+/* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched
+   can belong to one. What has no descriptor is left to asyncio's own: it knows the transports of
+   what is no kernel's socket, and finds none for a file that is closed. */
 static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     casync_watcher *found = NULL;
     transport *t;
@@ -1012,7 +1059,8 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     }
     t = transport_of_watcher(self, found);
     if (t == NULL)
-        return PyObject_CallFunctionObjArgs(self->state->base_ensure_fd_no_transport, self, file, NULL);
+        return PyObject_CallFunctionObjArgs(self->state->base_ensure_fd_no_transport, self, file,
+                                            NULL);
     if (t->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
     Py_INCREF((PyObject *)t);
     PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
@@ -1032,7 +1080,8 @@ static int raise_unwritable(PyObject *data) {
     return -1;
 }
 
-/* May it be written now? 0: no, it is dropped, as asyncio does after an error; -1: an exception is set. */
+/* May it be written now? 0: no, it is dropped, as asyncio does after an error; -1: an exception is
+   set. */
 static int transport_check_write(transport *self, const char *method) {
     if (self->flags & TRANSPORT_EOF) {
         PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
@@ -1083,7 +1132,8 @@ static int transport_written(transport *self, int64_t result, size_t size) {
 }
 
 /* `bytes` (or NULL) is the bytes object that the memory is of. */
-static int transport_write_memory(transport *self, const void *memory, size_t size, PyObject *bytes) {
+static int transport_write_memory(transport *self, const void *memory, size_t size,
+                                  PyObject *bytes) {
     int64_t result;
     if (bytes == NULL || size < CASYNC_REFERENCE_MIN)
         return transport_written(self, casync_write(&self->stream, memory, size), size);
@@ -1092,12 +1142,14 @@ static int transport_write_memory(transport *self, const void *memory, size_t si
     return transport_written(self, result, size);
 }
 
-/* Data that the system cannot take, a memoryview with gaps, say: for asyncio an error of the connection. */
+/* Data that the system cannot take, a memoryview with gaps, say: for asyncio an error of the
+   connection. */
 static int transport_write_failed(transport *self) {
     loop *lp = transport_hold(self);
     bool pipe = self->kind != TRANSPORT_SOCKET;
     transport_fatal(self, lp,
-                    pipe ? "Fatal write error on pipe transport" : "Fatal write error on socket transport");
+                    pipe ? "Fatal write error on pipe transport"
+                         : "Fatal write error on socket transport");
     transport_let_go(self, lp);
     return 0;
 }
@@ -1115,11 +1167,12 @@ static int transport_write_buffer(transport *self, PyObject *data) {
 
 static int transport_write_bytes(transport *self, PyObject *data) {
     if (!PyBytes_CheckExact(data)) return transport_write_buffer(self, data);
-    return transport_write_memory(self, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), data);
+    return transport_write_memory(self, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
+                                  data);
 }
 
-/* The end of a method in which TRANSPORT_CALLED was set: None, or NULL if it has failed or the protocol raised
-   what ends the program. */
+/* The end of a method in which TRANSPORT_CALLED was set: None, or NULL if it has failed or the
+   protocol raised what ends the program. */
 static PyObject *transport_return(transport *self, int result) {
     self->flags &= (uint16_t)~TRANSPORT_CALLED;
     if (result < 0 || PyErr_Occurred()) return NULL;
@@ -1140,23 +1193,26 @@ static PyObject *transport_write(transport *self, PyObject *data) {
     if (transport_drops_writes(self))
         result = transport_drop_write(self);
     else
-        result = PyBytes_Check(data) ? transport_write_bytes(self, data) : transport_write_buffer(self, data);
+        result = PyBytes_Check(data) ? transport_write_bytes(self, data)
+                                     : transport_write_buffer(self, data);
     return transport_return(self, result);
 }
 
-/* In asyncio's words: since Python 3.12 a socket's transport takes views of the items, others join them. */
+/* In asyncio's words: since Python 3.12 a socket's transport takes views of the items, others join
+   them. */
 static void raise_unwritable_item(const transport *self, Py_ssize_t index, PyObject *item) {
     if (PY_VERSION_HEX >= 0x030C0000 && self->kind == TRANSPORT_SOCKET)
         PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
                      Py_TYPE(item)->tp_name);
     else
-        PyErr_Format(PyExc_TypeError, "sequence item %zd: expected a bytes-like object, %.80s found", index,
+        PyErr_Format(PyExc_TypeError,
+                     "sequence item %zd: expected a bytes-like object, %.80s found", index,
                      Py_TYPE(item)->tp_name);
 }
 
 /* Exports every item of a tuple: the number exported so far is in *count even on failure. */
-static int export_items(const transport *self, PyObject *items, Py_buffer *views, casync_span *spans,
-                        Py_ssize_t *count, size_t *total) {
+static int export_items(const transport *self, PyObject *items, Py_buffer *views,
+                        casync_span *spans, Py_ssize_t *count, size_t *total) {
     *total = 0;
     for (*count = 0; *count < PyTuple_GET_SIZE(items); ++*count) {
         PyObject *item = PyTuple_GET_ITEM(items, *count);
@@ -1187,7 +1243,8 @@ static int transport_write_items(transport *self, PyObject *items) {
         else if (transport_drops_writes(self))
             result = transport_drop_write(self);
         else
-            result = transport_written(self, casync_writev(&self->stream, spans, (size_t)count), total);
+            result =
+                transport_written(self, casync_writev(&self->stream, spans, (size_t)count), total);
     }
     while (count > 0) PyBuffer_Release(&views[--count]);
     PyMem_Free(views);
@@ -1230,8 +1287,8 @@ static PyObject *transport_get_write_buffer_limits(transport *self, PyObject *Py
     return Py_BuildValue("nn", (Py_ssize_t)limits.low, (Py_ssize_t)limits.high);
 }
 
-/* What is not given follows from the other, as in _FlowControlMixin: (low, high), or NULL with an exception
-   set. */
+/* What is not given follows from the other, as in _FlowControlMixin: (low, high), or NULL with an
+   exception set. */
 static PyObject *complete_limits(PyObject *high, PyObject *low) {
     PyObject *four = PyLong_FromLong(4), *zero = PyLong_FromLong(0), *limits = NULL;
     int right = -1;
@@ -1243,7 +1300,8 @@ static PyObject *complete_limits(PyObject *high, PyObject *low) {
     if (high != NULL && low != NULL) right = PyObject_RichCompareBool(high, low, Py_GE);
     if (right > 0) right = PyObject_RichCompareBool(low, zero, Py_GE);
     if (right > 0) limits = PyTuple_Pack(2, low, high);
-    if (right == 0) PyErr_Format(PyExc_ValueError, "high (%R) must be >= low (%R) must be >= 0", high, low);
+    if (right == 0)
+        PyErr_Format(PyExc_ValueError, "high (%R) must be >= low (%R) must be >= 0", high, low);
     Py_XDECREF(four);
     Py_XDECREF(zero);
     if (high != NULL) Py_XDECREF(low);
@@ -1256,8 +1314,8 @@ static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs)
     static char *keywords[] = {"high", "low", NULL};
     PyObject *high_object = Py_None, *low_object = Py_None, *given;
     Py_ssize_t high, low;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", keywords, &high_object,
-                                     &low_object))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", keywords,
+                                     &high_object, &low_object))
         return -1;
     given = complete_limits(high_object, low_object);
     if (given == NULL) return -1;
@@ -1281,7 +1339,8 @@ static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs)
     return 0;
 }
 
-static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args, PyObject *kwargs) {
+static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args,
+                                                   PyObject *kwargs) {
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
     self->flags |= TRANSPORT_CALLED;
     if (self->fd >= 0 && !(self->flags & (TRANSPORT_EMPTYING | TRANSPORT_FLUSHING)))
@@ -1293,7 +1352,8 @@ static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *ar
 static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     PyObject *waiter;
-    if (self->empty_waiter != NULL) return PyErr_Format(PyExc_RuntimeError, "Empty waiter is already set");
+    if (self->empty_waiter != NULL)
+        return PyErr_Format(PyExc_RuntimeError, "Empty waiter is already set");
     if (self->fd < 0) return PyErr_Format(PyExc_RuntimeError, "the transport is closed");
     waiter = loop_create_future(self->loop, NULL);
     if (waiter == NULL) return NULL;
@@ -1307,8 +1367,8 @@ static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSE
     return waiter;
 }
 
-/* _make_lost_waiter(): in the empty waiter's place, once that is done, a future that ends when the connection
-   does. */
+/* _make_lost_waiter(): in the empty waiter's place, once that is done, a future that ends when the
+   connection does. */
 static PyObject *transport_make_lost_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *waiter;
     if (self->loop == NULL) return PyErr_Format(PyExc_ConnectionError, LOST_MESSAGE);
@@ -1398,8 +1458,8 @@ static PyObject *make_socket(state *st, int fd) {
     return sock;
 }
 
-/* A closed socket object, as that of an accepted connection would be now; NULL without an exception if it is
-   none of those. */
+/* A closed socket object, as that of an accepted connection would be now; NULL without an exception
+   if it is none of those. */
 static PyObject *make_closed_socket(transport *self, state *st) {
     casync_address own = transport_name(self, OWN_NAME);
     sa_family_t family = family_of(&own);
@@ -1413,9 +1473,9 @@ static PyObject *make_closed_socket(transport *self, state *st) {
     return sock;
 }
 
-/* The socket object, made if there is none: after the end a closed one, or NULL without an exception. To make
-   one runs code, which may have made one, too, or closed the descriptor: then it has an owner already, or
-   none. */
+/* The socket object, made if there is none: after the end a closed one, or NULL without an
+   exception. To make one runs code, which may have made one, too, or closed the descriptor: then it
+   has an owner already, or none. */
 static PyObject *transport_socket(transport *self, state *st) {
     int fd = self->fd;
     PyObject *made, *detached = NULL;
@@ -1434,8 +1494,8 @@ static PyObject *transport_socket(transport *self, state *st) {
     return Py_XNewRef(self->sock);
 }
 
-/* What sock.getsockname() or getpeername() gave, or None. Of families that are not known here it is asked
-   for now. */
+/* What sock.getsockname() or getpeername() gave, or None. Of families that are not known here it is
+   asked for now. */
 static PyObject *make_name(transport *self, state *st, int which) {
     casync_address name = transport_name(self, which);
     PyObject *sock, *asked;
@@ -1451,8 +1511,10 @@ static PyObject *make_name(transport *self, state *st, int which) {
 
 /* "socket", "sockname" or "peername", made now; NULL without an exception for other names. */
 static PyObject *make_extra_info(transport *self, state *st, PyObject *name) {
-    if (PyUnicode_Compare(name, st->names[NAME_PEERNAME]) == 0) return make_name(self, st, PEER_NAME);
-    if (PyUnicode_Compare(name, st->names[NAME_SOCKNAME]) == 0) return make_name(self, st, OWN_NAME);
+    if (PyUnicode_Compare(name, st->names[NAME_PEERNAME]) == 0)
+        return make_name(self, st, PEER_NAME);
+    if (PyUnicode_Compare(name, st->names[NAME_SOCKNAME]) == 0)
+        return make_name(self, st, OWN_NAME);
     if (PyUnicode_Compare(name, st->names[NAME_SOCKET]) == 0) {
         PyObject *sock = transport_socket(self, st);
         PyObject *shown = sock == NULL ? NULL : PyObject_CallOneArg(st->transport_socket, sock);
@@ -1483,7 +1545,8 @@ static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObj
     static char *keywords[] = {"name", "default", NULL};
     PyObject *name, *value, *extra, *fallback = Py_None;
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name, &fallback))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name,
+                                     &fallback))
         return NULL;
     extra = Py_XNewRef(self->extra);             /* it may be replaced meanwhile */
     if (extra != NULL && !PyDict_Check(extra)) { /* a program has put that there */
@@ -1541,13 +1604,17 @@ static PyObject *transport_get_limit(transport *self, void *which) {
 
 /* As asyncio's _SelectorTransport.__repr__, with `size` bytes to send. */
 static PyObject *polling_repr(transport *self, size_t size) {
-    const char *state_text = self->fd < 0 ? " closed" : transport_shows_closing(self) ? " closing" : "";
-    bool reads = self->flags & TRANSPORT_STARTED && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED));
+    const char *state_text = self->fd < 0                    ? " closed"
+                             : transport_shows_closing(self) ? " closing"
+                                                             : "";
+    bool reads =
+        self->flags & TRANSPORT_STARTED && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED));
     if (self->loop == NULL || !(self->flags & TRANSPORT_OPEN)) /* or its loop is closed */
-        return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text, self->sock_fd);
-    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", Py_TYPE(self)->tp_name,
-                                state_text, self->sock_fd, reads ? "polling" : "idle",
-                                size > 0 ? "polling" : "idle", size);
+        return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text,
+                                    self->sock_fd);
+    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>",
+                                Py_TYPE(self)->tp_name, state_text, self->sock_fd,
+                                reads ? "polling" : "idle", size > 0 ? "polling" : "idle", size);
 }
 
 static PyObject *transport_repr(transport *self) {
@@ -1607,7 +1674,8 @@ static void transport_finalize(PyObject *object) {
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     if (self->fd < 0) return;
     PyErr_Fetch(&type, &value, &traceback);
-    if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0) PyErr_WriteUnraisable(object);
+    if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0)
+        PyErr_WriteUnraisable(object);
     transport_close_stream(self);
     transport_finish(self, st);
     PyErr_Restore(type, value, traceback);
@@ -1633,57 +1701,65 @@ static void loop_drop_transports(loop *lp) {
 }
 
 /* As asyncio's, by position or by name. */
-#define ONE_ARGUMENT_METHOD(function, method, name)                                                          \
-    static PyObject *function##_method(transport *self, PyObject *const *args, Py_ssize_t count,             \
-                                       PyObject *keywords) {                                                 \
-        PyObject *argument = only_argument(method, name, args, count, keywords);                             \
-        return argument == NULL ? NULL : function(self, argument);                                           \
+#define ONE_ARGUMENT_METHOD(function, method, name)                                                \
+    static PyObject *function##_method(transport *self, PyObject *const *args, Py_ssize_t count,   \
+                                       PyObject *keywords) {                                       \
+        PyObject *argument = only_argument(method, name, args, count, keywords);                   \
+        return argument == NULL ? NULL : function(self, argument);                                 \
     }
 
 ONE_ARGUMENT_METHOD(transport_write, "write", "data")
 ONE_ARGUMENT_METHOD(transport_writelines, "writelines", "list_of_data")
 ONE_ARGUMENT_METHOD(transport_set_protocol, "set_protocol", "protocol")
 
-#define BASE_METHODS                                                                                         \
-    {"_start", (PyCFunction)transport_start, METH_O, NULL},                                                  \
-        {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "Is it closing, or closed?"},         \
-        {"close", (PyCFunction)transport_close, METH_NOARGS, "Send what is buffered, then close."},          \
-        {"set_protocol", FASTCALL(transport_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,             \
-         "set_protocol($self, protocol)\n--\n\nReplace the protocol."},                                      \
-    {                                                                                                        \
-        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."                    \
+#define BASE_METHODS                                                                               \
+    {"_start", (PyCFunction)transport_start, METH_O, NULL},                                        \
+        {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,                             \
+         "Is it closing, or closed?"},                                                             \
+        {"close", (PyCFunction)transport_close, METH_NOARGS,                                       \
+         "Send what is buffered, then close."},                                                    \
+        {"set_protocol", FASTCALL(transport_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,   \
+         "set_protocol($self, protocol)\n--\n\nReplace the protocol."},                            \
+    {                                                                                              \
+        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."          \
     }
 
-#define READ_METHODS                                                                                         \
-    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS, "Stop calling data_received."},     \
-        {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS, "Call data_received again."}, \
-    {                                                                                                        \
-        "is_reading", (PyCFunction)transport_is_reading, METH_NOARGS, "Is data_received being called?"       \
+#define READ_METHODS                                                                               \
+    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,                           \
+     "Stop calling data_received."},                                                               \
+        {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,                     \
+         "Call data_received again."},                                                             \
+    {                                                                                              \
+        "is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,                              \
+            "Is data_received being called?"                                                       \
     }
 
-#define WRITE_METHODS                                                                                        \
-    {"write", FASTCALL(transport_write_method), METH_FASTCALL | METH_KEYWORDS,                               \
-     "write($self, data)\n--\n\nSend data; never blocks."},                                                  \
-        {"writelines", FASTCALL(transport_writelines_method), METH_FASTCALL | METH_KEYWORDS,                 \
-         "writelines($self, list_of_data)\n--\n\nSend a list of bytes-like objects."},                       \
-        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},                       \
-        {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,                 \
-         "Bytes still to be sent."},                                                                         \
-        {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,             \
-         "(low, high)"},                                                                                     \
-        {"set_write_buffer_limits", (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,          \
-         METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},            \
-    {                                                                                                        \
-        "abort", (PyCFunction)transport_abort, METH_NOARGS, "Close without sending what is buffered."        \
+#define WRITE_METHODS                                                                              \
+    {"write", FASTCALL(transport_write_method), METH_FASTCALL | METH_KEYWORDS,                     \
+     "write($self, data)\n--\n\nSend data; never blocks."},                                        \
+        {"writelines", FASTCALL(transport_writelines_method), METH_FASTCALL | METH_KEYWORDS,       \
+         "writelines($self, list_of_data)\n--\n\nSend a list of bytes-like objects."},             \
+        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},             \
+        {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,       \
+         "Bytes still to be sent."},                                                               \
+        {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,   \
+         "(low, high)"},                                                                           \
+        {"set_write_buffer_limits",                                                                \
+         (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,                           \
+         METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},  \
+    {                                                                                              \
+        "abort", (PyCFunction)transport_abort, METH_NOARGS,                                        \
+            "Close without sending what is buffered."                                              \
     }
 
 static PyMethodDef socket_transport_methods[] = {
     BASE_METHODS,
     READ_METHODS,
     WRITE_METHODS,
-    {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS, "Close the sending side when all is sent."},
-    {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info, METH_VARARGS | METH_KEYWORDS,
-     "'socket', 'sockname', 'peername'."},
+    {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS,
+     "Close the sending side when all is sent."},
+    {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info,
+     METH_VARARGS | METH_KEYWORDS, "'socket', 'sockname', 'peername'."},
     {"_tell_eof", (PyCFunction)transport_tell_eof, METH_NOARGS, NULL},
     {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
     {"_make_empty_waiter", (PyCFunction)transport_make_empty_waiter, METH_NOARGS, NULL},
@@ -1692,16 +1768,17 @@ static PyMethodDef socket_transport_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-#define BASE_GETSETS                                                                                         \
-    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},                                                 \
-        {"_protocol", (getter)transport_get_protocol_attribute, NULL, NULL, NULL},                           \
-        {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},                     \
-        {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},                       \
-        {"_protocol_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PROTOCOL_PAUSED},     \
-        {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL},                                   \
-        {"_high_water", (getter)transport_get_limit, NULL, NULL, (void *)1},                                 \
-        {"_low_water", (getter)transport_get_limit, NULL, NULL, (void *)0}, {                                \
-        "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL                             \
+#define BASE_GETSETS                                                                               \
+    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},                                       \
+        {"_protocol", (getter)transport_get_protocol_attribute, NULL, NULL, NULL},                 \
+        {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},           \
+        {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},             \
+        {"_protocol_paused", (getter)transport_get_flag, NULL, NULL,                               \
+         (void *)TRANSPORT_PROTOCOL_PAUSED},                                                       \
+        {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL},                         \
+        {"_high_water", (getter)transport_get_limit, NULL, NULL, (void *)1},                       \
+        {"_low_water", (getter)transport_get_limit, NULL, NULL, (void *)0}, {                      \
+        "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL                   \
     }
 
 static PyGetSetDef socket_transport_getsets[] = {
@@ -1719,14 +1796,17 @@ static PyMemberDef transport_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-#define BASE_SLOTS                                                                                           \
-    {Py_tp_dealloc, transport_dealloc}, {Py_tp_finalize, transport_finalize},                                \
-        {Py_tp_traverse, transport_traverse}, {Py_tp_clear, transport_clear}, {                              \
-        Py_tp_members, transport_members                                                                     \
+#define BASE_SLOTS                                                                                 \
+    {Py_tp_dealloc, transport_dealloc}, {Py_tp_finalize, transport_finalize},                      \
+        {Py_tp_traverse, transport_traverse}, {Py_tp_clear, transport_clear}, {                    \
+        Py_tp_members, transport_members                                                           \
     }
 
-#define TRANSPORT_SPEC(name, size, slots)                                                                    \
-    { name, size, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots }
+#define TRANSPORT_SPEC(name, size, slots)                                                          \
+    {                                                                                              \
+        name, size, 0,                                                                             \
+            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots     \
+    }
 
 static PyType_Slot socket_transport_slots[] = {
     BASE_SLOTS,

@@ -1,29 +1,31 @@
 /* add_reader and add_writer: Python callbacks for casync_watcher.
 
-   Idea: a `watch` is a casync_watcher with a handle for each direction. casync.h's table of descriptors
-   is the only one: casync_watcher_find() leads from a number to the watch, and removing the last
-   direction frees it. A handle that was cancelled by hand is removed when its event comes, as in
-   asyncio's _process_events (asyncio/selector_events.py).
+   Idea: a `watch` is a casync_watcher with a handle for each direction. casync.h's table of
+   descriptors is the only one: casync_watcher_find() leads from a number to the watch, and removing
+   the last direction frees it. A handle that was cancelled by hand is removed when its event comes,
+   as in asyncio's _process_events (asyncio/selector_events.py).
 
-   A socket that sock.c waits for has a watch that is kept, in the table `kept`: it rests from one wait to the
-   next (casync_watcher_keep), so these need no epoll_ctl.
+   A socket that sock.c waits for has a watch that is kept, in the table `kept`: it rests from one
+   wait to the next (casync_watcher_keep), so these need no epoll_ctl.
 
-   A watch is found by its descriptor or, once that is closed, by the object it was first added with, as in
-   selectors._fileobj_lookup (CPython's Lib/selectors.py): anyio removes its readers that late.
+   A watch is found by its descriptor or, once that is closed, by the object it was first added
+   with, as in selectors._fileobj_lookup (CPython's Lib/selectors.py): anyio removes its readers
+   that late.
 
-   What the kernel watches is an open file, not a number. Behind our back the number may have become another
-   file's: by dup2(), by an __init__ of the same socket object, by a close() of what is watched. So a watch that
-   begins, or gets another handle, without a system call is doubted: if no event comes for it soon (before the
-   loop would wait, or in so many turns), the kernel is asked, and another file is registered in its place. So
-   it is at once where an event was in vain, which another file of that number may have caused. What comes to a
-   number as a transport or a server ends whatever watched it.
+   What the kernel watches is an open file, not a number. Behind our back the number may have become
+   another file's: by dup2(), by an __init__ of the same socket object, by a close() of what is
+   watched. So a watch that begins, or gets another handle, without a system call is doubted: if no
+   event comes for it soon (before the loop would wait, or in so many turns), the kernel is asked,
+   and another file is registered in its place. So it is at once where an event was in vain, which
+   another file of that number may have caused. What comes to a number as a transport or a server
+   ends whatever watched it.
 
-   Invariants: a watch rests for a socket object, of which it has a weak reference, as long as that object has
-   that descriptor. A watch that is doubted has a handle.
+   Invariants: a watch rests for a socket object, of which it has a weak reference, as long as that
+   object has that descriptor. A watch that is doubted has a handle.
 
-   Costs: an allocation a descriptor, which those that are kept have until the loop closes; an event runs the
-   same path as a queued handle. A doubt that an event ends soon costs no system call, any other a poll that does
-   not wait (for all of them) and an epoll_ctl. */
+   Costs: an allocation a descriptor, which those that are kept have until the loop closes; an event
+   runs the same path as a queued handle. A doubt that an event ends soon costs no system call, any
+   other a poll that does not wait (for all of them) and an epoll_ctl. */
 
 #define SKIPPED_READS 16
 #define DOUBT_TURNS 16
@@ -46,16 +48,21 @@ static void watch_writable(void *arg);
 /* The watch around a watcher, or NULL if it belongs to a stream or a server. */
 static watch *watch_of(casync_watcher *watcher) {
     if (watcher == NULL) return NULL;
-    if (watcher->reader.callback != watch_readable && watcher->writer.callback != watch_writable) return NULL;
+    if (watcher->reader.callback != watch_readable && watcher->writer.callback != watch_writable)
+        return NULL;
     return (watch *)(void *)watcher;
 }
 
-static handle **watch_side(watch *self, bool writing) { return writing ? &self->writer : &self->reader; }
+static handle **watch_side(watch *self, bool writing) {
+    return writing ? &self->writer : &self->reader;
+}
 
-/* Ends a watcher's handle; in debug mode asyncio's too, for who holds it asks whether it was cancelled. */
+/* Ends a watcher's handle; in debug mode asyncio's too, for who holds it asks whether it was
+   cancelled. */
 static void handle_release(handle *h) {
     if (h->flags & HANDLE_WRAPPER && h->count > 0) {
-        PyObject *wrapped = Py_NewRef(h->vector[1]), *result = PyObject_CallMethod(wrapped, "cancel", NULL);
+        PyObject *wrapped = Py_NewRef(h->vector[1]),
+                 *result = PyObject_CallMethod(wrapped, "cancel", NULL);
         if (result == NULL) PyErr_WriteUnraisable((PyObject *)h);
         Py_XDECREF(result);
         Py_DECREF(wrapped);
@@ -101,7 +108,8 @@ static bool watch_stop(watch *self, bool writing) {
     return true;
 }
 
-/* Stops both. To release a handle may run Python code, which may end watches: so that comes last. */
+/* Stops both. To release a handle may run Python code, which may end watches: so that comes
+   last. */
 static void watch_end(watch *self) {
     handle *reader = watch_take(self, false), *writer = watch_take(self, true);
     PyObject *file = watch_leave(self);
@@ -143,8 +151,8 @@ static PyObject *ask_fileno(PyObject *object) {
     return whole;
 }
 
-/* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd; -1 with an exception
-   set. */
+/* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd; -1 with an
+   exception set. */
 static int parse_fd(PyObject *object) {
     PyObject *number = PyLong_Check(object) ? Py_NewRef(object) : ask_fileno(object);
     int overflow = 0;
@@ -157,7 +165,8 @@ static int parse_fd(PyObject *object) {
     return PyErr_Occurred() ? -1 : (int)fd;
 }
 
-/* As parse_fd, also for a file that was closed while it is watched: the number is that of its watch. */
+/* As parse_fd, also for a file that was closed while it is watched: the number is that of its
+   watch. */
 static int find_fd(loop *self, PyObject *file) {
     int fd = parse_fd(file);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_OverflowError)) {
@@ -174,8 +183,8 @@ static int find_fd(loop *self, PyObject *file) {
     return -1;
 }
 
-/* The handle for a direction. In debug mode, and observed, it calls `_python_reader(fd, asyncio.Handle)`,
-   and that asyncio.Handle is what the caller gets. */
+/* The handle for a direction. In debug mode, and observed, it calls `_python_reader(fd,
+   asyncio.Handle)`, and that asyncio.Handle is what the caller gets. */
 static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count, bool writing,
                             PyObject **returned) {
     handle *h;
@@ -184,7 +193,8 @@ static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count,
         if (tuple == NULL) return NULL;
         for (Py_ssize_t i = 0; i < count; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
         pair = PyObject_CallMethodOneArg(
-            (PyObject *)self, self->state->names[writing ? NAME_PYTHON_WRITER : NAME_PYTHON_READER], tuple);
+            (PyObject *)self, self->state->names[writing ? NAME_PYTHON_WRITER : NAME_PYTHON_READER],
+            tuple);
         Py_DECREF(tuple);
         if (pair == NULL) return NULL;
         if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
@@ -214,8 +224,8 @@ static watch *watch_new(loop *self) {
     return w;
 }
 
-/* Registers what is watched anew, with the file that has the descriptor now. What cannot be watched any more
-   gives up without a word, as a file does that is closed while the kernel watches it. */
+/* Registers what is watched anew, with the file that has the descriptor now. What cannot be watched
+   any more gives up without a word, as a file does that is closed while the kernel watches it. */
 static void watch_renew(watch *self) {
     casync_loop *casync = &self->loop->casync;
     casync_watcher *watcher = &self->watcher;
@@ -242,11 +252,12 @@ static void watch_ask(watch *self) {
     event.events = self->watcher.armed;
     event.data = casync->fds[fd].key;
     watch_trust(self);
-    if (casync__sys_epoll_ctl(casync->backend_fd, EPOLL_CTL_ADD, fd, &event) != -EEXIST) watch_renew(self);
+    if (casync__sys_epoll_ctl(casync->backend_fd, EPOLL_CTL_ADD, fd, &event) != -EEXIST)
+        watch_renew(self);
 }
 
-/* Before each poll while there are doubts: one that would wait is made one that does not, and if that finds
-   nothing the kernel is asked. */
+/* Before each poll while there are doubts: one that would wait is made one that does not, and if
+   that finds nothing the kernel is asked. */
 static void loop_settle_doubts(void *arg) {
     loop *self = (loop *)arg;
     bool idle = !casync__has_work(&self->casync), all = idle && self->polled_in_vain;
@@ -270,7 +281,8 @@ static void watch_doubt(watch *self) {
     self->doubted = (uint32_t)lp->casync.turns;
     lp->polled_in_vain = false;
     if (lp->doubts.job.link.next == NULL &&
-        casync_hook_start(&lp->casync, &lp->doubts, CASYNC_HOOK_BEFORE_POLL, 0, loop_settle_doubts, lp) < 0)
+        casync_hook_start(&lp->casync, &lp->doubts, CASYNC_HOOK_BEFORE_POLL, 0, loop_settle_doubts,
+                          lp) < 0)
         watch_ask(self);
 }
 
@@ -300,15 +312,16 @@ static int watch_begin(watch *self, int fd, bool writing, handle *h) {
 
 static bool stop_serving(casync_watcher *watcher);
 
-/* Watches a direction with a handle, in place of the one before, or of a server (in asyncio that has a handle,
-   too). Takes references to the handle and to the file, which may be NULL. */
+/* Watches a direction with a handle, in place of the one before, or of a server (in asyncio that
+   has a handle, too). Takes references to the handle and to the file, which may be NULL. */
 static int watch_set(loop *self, int fd, bool writing, handle *h, PyObject *file) {
     casync_watcher *found = casync_watcher_find(&self->casync, fd);
     watch *w;
     if (stop_serving(found)) found = NULL;
     w = found == NULL ? watch_new(self) : watch_of(found);
     if (w == NULL) {
-        if (found != NULL) PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport", fd);
+        if (found != NULL)
+            PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by a transport", fd);
         return -1;
     }
     if (found == NULL) w->file = Py_XNewRef(file);
@@ -346,8 +359,9 @@ static bool rests_for(watch *self, PyObject *sock) {
     return object == sock;
 }
 
-/* Would reading find nothing, as far as one can tell? Somebody has read all there was, and the kernel, which
-   watches on, has told of nothing new; and to try in spite of that was in vain lately. */
+/* Would reading find nothing, as far as one can tell? Somebody has read all there was, and the
+   kernel, which watches on, has told of nothing new; and to try in spite of that was in vain
+   lately. */
 static bool is_drained(loop *self, int fd, PyObject *sock) {
     watch *w = kept_watch(self, fd);
     if (w == NULL || !w->drained || w->skips == 0) return false;
@@ -361,7 +375,8 @@ static watch *keep_watch(loop *self, int fd, PyObject *sock) {
     watch *w = kept_watch(self, fd), **place;
     PyObject *reference;
     if (w != NULL && rests_for(w, sock)) return w;
-    reference = PyWeakref_NewRef(sock, NULL); /* may run the collector, which may change the table */
+    reference = PyWeakref_NewRef(sock, NULL); /* may run the collector, which may change the
+                                                 table */
     if (reference == NULL) return NULL;
     place = kept_place(self, fd);
     if (place == NULL) {
@@ -382,11 +397,12 @@ static watch *keep_watch(loop *self, int fd, PyObject *sock) {
     return w;
 }
 
-/* As watch_set, for a socket that will be watched again: between, its watch rests. `tried` says that to read
-   was in vain. */
+/* As watch_set, for a socket that will be watched again: between, its watch rests. `tried` says
+   that to read was in vain. */
 static int watch_socket(loop *self, int fd, bool writing, handle *h, PyObject *sock, bool tried) {
     watch *w;
-    if (casync_watcher_find(&self->casync, fd) != NULL) return watch_set(self, fd, writing, h, NULL);
+    if (casync_watcher_find(&self->casync, fd) != NULL)
+        return watch_set(self, fd, writing, h, NULL);
     w = keep_watch(self, fd, sock);
     if (w == NULL || watch_begin(w, fd, writing, h) < 0) return -1;
     casync_watcher_keep(&w->watcher, true);
@@ -434,12 +450,16 @@ static PyObject *watch_remove(loop *self, PyObject *file, bool writing) {
     return PyBool_FromLong(watch_stop(w, writing));
 }
 
-static PyObject *loop_remove_reader(loop *self, PyObject *file) { return watch_remove(self, file, false); }
+static PyObject *loop_remove_reader(loop *self, PyObject *file) {
+    return watch_remove(self, file, false);
+}
 
-static PyObject *loop_remove_writer(loop *self, PyObject *file) { return watch_remove(self, file, true); }
+static PyObject *loop_remove_writer(loop *self, PyObject *file) {
+    return watch_remove(self, file, true);
+}
 
-/* _watched(file): None, or (file, descriptor, the handle of reading, that of writing), as a selector's key has
-   them. */
+/* _watched(file): None, or (file, descriptor, the handle of reading, that of writing), as a
+   selector's key has them. */
 static PyObject *loop_watched(loop *self, PyObject *file) {
     int fd = find_fd(self, file);
     if (fd < 0) return NULL;
@@ -457,23 +477,24 @@ static PyObject *loop_watched(loop *self, PyObject *file) {
     return watched;
 }
 
-/* _descriptors(): [(descriptor, events as the module selectors has them)], also of transports and servers. */
+/* _descriptors(): [(descriptor, events as the module selectors has them)], also of transports and
+   servers. */
 static PyObject *loop_descriptors(loop *self, PyObject *Py_UNUSED(ignored)) {
     PyObject *list = PyList_New(0);
     for (uint32_t fd = 0; list != NULL && fd < self->casync.fds_size; fd++) {
         casync_watcher *watcher = casync_watcher_find(&self->casync, (int)fd);
         PyObject *pair;
         if (watcher == NULL || watcher->wanted == 0) continue;
-        pair = Py_BuildValue("Ii", fd,
-                             (watcher->wanted & EPOLLIN ? 1 : 0) | (watcher->wanted & EPOLLOUT ? 2 : 0));
+        pair = Py_BuildValue(
+            "Ii", fd, (watcher->wanted & EPOLLIN ? 1 : 0) | (watcher->wanted & EPOLLOUT ? 2 : 0));
         if (pair == NULL || PyList_Append(list, pair) < 0) Py_CLEAR(list);
         Py_XDECREF(pair);
     }
     return list;
 }
 
-/* Drops every watch, whose table the loop knows by number. What goes with one may end others, so each is looked
-   for anew. */
+/* Drops every watch, whose table the loop knows by number. What goes with one may end others, so
+   each is looked for anew. */
 static void loop_drop_watchers(loop *self) {
     for (uint32_t fd = 0; fd < self->casync.fds_size; fd++) {
         watch *w;

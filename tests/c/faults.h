@@ -1,4 +1,5 @@
-/* faults.h - the seam to the kernel in the tests' hands: every call is counted, and fails when it is told. */
+/* faults.h - the seam to the kernel in the tests' hands: every call is counted, and fails when it
+   is told. */
 #ifndef FAULTS_H
 #define FAULTS_H
 
@@ -53,11 +54,11 @@ static bool fails(const char *name) {
 /* close(2) frees the descriptor also when it reports an error. */
 static bool takes_effect(const char *name) { return strcmp(name, "close") == 0; }
 
-#define FAULTY(name, parameters, arguments, call)                                                            \
-    static int64_t faulty_##name parameters {                                                                \
-        if (!fails(#name)) return casync__direct_##name arguments;                                           \
-        if (takes_effect(#name)) (void)casync__direct_##name arguments;                                      \
-        return fault.error;                                                                                  \
+#define FAULTY(name, parameters, arguments, call)                                                  \
+    static int64_t faulty_##name parameters {                                                      \
+        if (!fails(#name)) return casync__direct_##name arguments;                                 \
+        if (takes_effect(#name)) (void)casync__direct_##name arguments;                            \
+        return fault.error;                                                                        \
     }
 #define INSTALL(name, parameters, arguments, call) casync_syscalls.name = faulty_##name;
 

@@ -1,4 +1,5 @@
-/* A program whose tests pass, fail, are skipped, crash and hang: tests/run checks what test.h makes of it. */
+/* A program whose tests pass, fail, are skipped, crash and hang: tests/run checks what test.h makes
+   of it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -16,7 +17,8 @@ int main(int argc, char **argv) {
     RUN(fails);
     RUN(is_skipped);
     RUN(crashes);
-    test__run_state.timeout /= 20; /* those before may stall, and shall pass: only this one is hurried */
+    test__run_state.timeout /= 20; /* those before may stall, and shall pass: only this one is
+                                      hurried */
     RUN(hangs);
     return test_end();
 }

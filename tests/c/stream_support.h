@@ -1,4 +1,5 @@
-/* stream_support.h - what the tests of streams and servers share: a protocol that says what it is told. */
+/* stream_support.h - what the tests of streams and servers share: a protocol that says what it is
+   told. */
 #ifndef STREAM_SUPPORT_H
 #define STREAM_SUPPORT_H
 

@@ -1,4 +1,5 @@
-/* support.h - what the C tests share. Each test is a process of its own, so these are plain globals. */
+/* support.h - what the C tests share. Each test is a process of its own, so these are plain
+   globals. */
 #ifndef SUPPORT_H
 #define SUPPORT_H
 
@@ -44,15 +45,15 @@ HELPER void say_number(const char *word, int64_t number) {
 #define WORD(text) ((void *)(uintptr_t)(text))
 
 /* Compares what was said so far, and forgets it. */
-#define SAID(sentence)                                                                                       \
-    do {                                                                                                     \
-        STR_EQ(said, sentence);                                                                              \
-        said[0] = 0;                                                                                         \
-        said_size = 0;                                                                                       \
+#define SAID(sentence)                                                                             \
+    do {                                                                                           \
+        STR_EQ(said, sentence);                                                                    \
+        said[0] = 0;                                                                               \
+        said_size = 0;                                                                             \
     } while (0)
 
-/* qemu-user, where tests/run tells it by this variable what the foreign libraries are: it answers some calls
-   with success and does nothing. */
+/* qemu-user, where tests/run tells it by this variable what the foreign libraries are: it answers
+   some calls with success and does nothing. */
 HELPER void skip_under_qemu(const char *reason) {
     if (getenv("QEMU_LD_PREFIX")) SKIP(reason);
 }
@@ -239,18 +240,18 @@ HELPER int64_t run_task(casync_coroutine coroutine, void *arg) {
 }
 
 /* A test whose body is a stackful task in a loop with virtual time. */
-#define IN_TASK(name)                                                                                        \
-    static void in_task_##name(void);                                                                        \
-    static int64_t main_of_##name(casync_loop *where, void *arg) {                                           \
-        (void)where, (void)arg;                                                                              \
-        in_task_##name();                                                                                    \
-        return 0;                                                                                            \
-    }                                                                                                        \
-    TEST(name) {                                                                                             \
-        open_loop(CASYNC_CLOCK_VIRTUAL);                                                                     \
-        EQ(run_task(main_of_##name, NULL), 0);                                                               \
-        close_loop();                                                                                        \
-    }                                                                                                        \
+#define IN_TASK(name)                                                                              \
+    static void in_task_##name(void);                                                              \
+    static int64_t main_of_##name(casync_loop *where, void *arg) {                                 \
+        (void)where, (void)arg;                                                                    \
+        in_task_##name();                                                                          \
+        return 0;                                                                                  \
+    }                                                                                              \
+    TEST(name) {                                                                                   \
+        open_loop(CASYNC_CLOCK_VIRTUAL);                                                           \
+        EQ(run_task(main_of_##name, NULL), 0);                                                     \
+        close_loop();                                                                              \
+    }                                                                                              \
     static void in_task_##name(void)
 
 /* Coroutines. Each sleeps some milliseconds, its argument. */

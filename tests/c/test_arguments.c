@@ -1,10 +1,12 @@
-/* What every public function answers to NULL, and to a zeroed struct of its kind: an error, or nothing, false, 0
-   or NULL where it has no result. The cases name every function that the header declares. */
+/* What every public function answers to NULL, and to a zeroed struct of its kind: an error, or
+   nothing, false, 0 or NULL where it has no result. The cases name every function that the header
+   declares. */
 #include "support.h"
 
 /* >> cases ------------------------------------------------------------------------------------ */
 
-/* Answers that are no number: an error of whatever kind; an error, 0, false or NULL; and any, as long as it comes. */
+/* Answers that are no number: an error of whatever kind; an error, 0, false or NULL; and any, as
+   long as it comes. */
 #define AN_ERROR (INT64_MIN + 1)
 #define NO_RESULT (INT64_MIN + 2)
 #define ANYTHING (INT64_MIN + 3)
@@ -15,8 +17,8 @@
 
 #define FUNCTIONS_MAX 400
 
-/* The cases run one after the other in a child, which notes where it is: when a case ends it, another child goes
-   on behind. So a crash is one line of many. */
+/* The cases run one after the other in a child, which notes where it is: when a case ends it,
+   another child goes on behind. So a crash is one line of many. */
 static struct {
     int number;     /* of the case that runs */
     int first;      /* the first case to run */
@@ -100,13 +102,15 @@ static bool begins(const char *function, const char *arguments) {
 }
 
 static void wrong(int line, const char *expected, int64_t got) {
-    printf("# %s:%d: %s: expected %s, got %" PRId64 "\n", __FILE__, line, progress->call, expected, got);
+    printf("# %s:%d: %s: expected %s, got %" PRId64 "\n", __FILE__, line, progress->call, expected,
+           got);
     progress->failed++;
 }
 
 static void answered(int line, int64_t got, int64_t expected) {
     char number[32];
-    if (expected == ANYTHING || (expected == AN_ERROR && got < 0) || (expected == NO_RESULT && got <= 0))
+    if (expected == ANYTHING || (expected == AN_ERROR && got < 0) ||
+        (expected == NO_RESULT && got <= 0))
         return;
     if (expected == AN_ERROR || expected == NO_RESULT) {
         wrong(line, expected == AN_ERROR ? "an error" : "no result", got);
@@ -122,20 +126,23 @@ static int64_t answer_of(casync_future *future) {
 }
 
 /* A future has no place without its operation: there is none, or a failed one. */
-static int64_t answer_without_op(casync_future *future) { return future ? answer_of(future) : -EINVAL; }
+static int64_t answer_without_op(casync_future *future) {
+    return future ? answer_of(future) : -EINVAL;
+}
 
-#define NUMBER(function, arguments, expected)                                                                \
+#define NUMBER(function, arguments, expected)                                                      \
     if (begins(#function, #arguments)) answered(__LINE__, (int64_t)function arguments, expected)
-#define NOTHING(function, arguments)                                                                         \
+#define NOTHING(function, arguments)                                                               \
     if (begins(#function, #arguments)) function arguments
-#define POINTER(function, arguments)                                                                         \
+#define POINTER(function, arguments)                                                               \
     if (begins(#function, #arguments)) answered(__LINE__, function arguments != NULL, 0)
-#define FUTURE(function, arguments, expected)                                                                \
+#define FUTURE(function, arguments, expected)                                                      \
     if (begins(#function, #arguments)) answered(__LINE__, answer_of(function arguments), expected)
-#define WITHOUT_OP(function, arguments)                                                                      \
-    if (begins(#function, #arguments)) answered(__LINE__, answer_without_op(function arguments), AN_ERROR)
+#define WITHOUT_OP(function, arguments)                                                            \
+    if (begins(#function, #arguments))                                                             \
+    answered(__LINE__, answer_without_op(function arguments), AN_ERROR)
 /* Whatever it answers. */
-#define CALLED(function, arguments)                                                                          \
+#define CALLED(function, arguments)                                                                \
     if (begins(#function, #arguments)) (void)function arguments
 /* Has no argument that could be NULL. */
 #define NAMED(function) (void)begins(#function, "")
@@ -188,7 +195,8 @@ static void clock_and_loop(void) {
     NUMBER(casync_job_pending, (NULL), false);
     NUMBER(casync_job_pending, (&zero.job), false);
     NUMBER(casync_hook_start, (NULL, &zero.hook, CASYNC_HOOK_IDLE, 0, do_nothing, NULL), -EINVAL);
-    NUMBER(casync_hook_start, (&zero.loop, &zero.hook, CASYNC_HOOK_IDLE, 0, do_nothing, NULL), -EINVAL);
+    NUMBER(casync_hook_start, (&zero.loop, &zero.hook, CASYNC_HOOK_IDLE, 0, do_nothing, NULL),
+           -EINVAL);
     NUMBER(casync_hook_start, (&loop, NULL, CASYNC_HOOK_IDLE, 0, do_nothing, NULL), -EINVAL);
     NUMBER(casync_hook_start, (&loop, &zero.hook, CASYNC_HOOK_IDLE, 0, NULL, NULL), -EINVAL);
     NUMBER(casync_hook_stop, (NULL), 0);
@@ -398,7 +406,8 @@ static void groups_of_futures_and_tasks(void) {
     NUMBER(casync_wait, (NULL, 1, CASYNC_ALL_COMPLETED, 5), AN_ERROR);
     NUMBER(casync_wait, (zero.waiters, 2, CASYNC_ALL_COMPLETED, 5), AN_ERROR);
     FUTURE(casync_wait_op, (NULL, &zero.set, zero.waiters, 2, CASYNC_ALL_COMPLETED, 5), -EINVAL);
-    FUTURE(casync_wait_op, (&zero.loop, &zero.set, zero.waiters, 2, CASYNC_ALL_COMPLETED, 5), -EINVAL);
+    FUTURE(casync_wait_op, (&zero.loop, &zero.set, zero.waiters, 2, CASYNC_ALL_COMPLETED, 5),
+           -EINVAL);
     FUTURE(casync_wait_op, (&loop, &zero.set, zero.waiters, 2, CASYNC_ALL_COMPLETED, 5), -EINVAL);
     FUTURE(casync_wait_op, (&loop, &zero.set, NULL, 2, CASYNC_ALL_COMPLETED, 5), -EINVAL);
     WITHOUT_OP(casync_wait_op, (&loop, NULL, zero.waiters, 2, CASYNC_ALL_COMPLETED, 5));
@@ -796,14 +805,17 @@ static void datagrams(void) {
     NUMBER(casync_datagram_writev, (&zero.datagram, &zero.span, 1, NULL), CASYNC_INVALID_STATE);
     NUMBER(casync_datagram_writev, (&zero.datagram, NULL, 1, NULL), AN_ERROR);
     NUMBER(casync_datagram_try_write, (NULL, byte, 1, NULL), AN_ERROR);
-    NUMBER(casync_datagram_try_write, (&zero.datagram, byte, 1, &zero.address), CASYNC_INVALID_STATE);
+    NUMBER(casync_datagram_try_write, (&zero.datagram, byte, 1, &zero.address),
+           CASYNC_INVALID_STATE);
     FUTURE(casync_datagram_send_op, (NULL, &zero.op, byte, 1, NULL), AN_ERROR);
-    FUTURE(casync_datagram_send_op, (&zero.datagram, &zero.op, byte, 1, NULL), CASYNC_INVALID_STATE);
+    FUTURE(casync_datagram_send_op, (&zero.datagram, &zero.op, byte, 1, NULL),
+           CASYNC_INVALID_STATE);
     WITHOUT_OP(casync_datagram_send_op, (&zero.datagram, NULL, byte, 1, NULL));
     NUMBER(casync_datagram_send, (NULL, byte, 1, NULL), AN_ERROR);
     NUMBER(casync_datagram_send, (&zero.datagram, byte, 1, NULL), AN_ERROR);
     FUTURE(casync_datagram_receive_op, (NULL, &zero.op, byte, 1, NULL), AN_ERROR);
-    FUTURE(casync_datagram_receive_op, (&zero.datagram, &zero.op, byte, 1, NULL), CASYNC_INVALID_STATE);
+    FUTURE(casync_datagram_receive_op, (&zero.datagram, &zero.op, byte, 1, NULL),
+           CASYNC_INVALID_STATE);
     WITHOUT_OP(casync_datagram_receive_op, (&zero.datagram, NULL, byte, 1, NULL));
     NUMBER(casync_datagram_receive, (NULL, byte, 1, NULL), AN_ERROR);
     NUMBER(casync_datagram_receive, (&zero.datagram, byte, 1, NULL), AN_ERROR);
@@ -869,7 +881,8 @@ static void pools_and_metrics(void) {
     NUMBER(casync_pool_shutdown, (NULL), AN_ERROR);
     NUMBER(casync_pool_shutdown, (&zero.pool), AN_ERROR);
     FUTURE(casync_run_in_executor_op, (NULL, NULL, &zero.op, in_a_thread, NULL, NULL), -EINVAL);
-    FUTURE(casync_run_in_executor_op, (&zero.loop, NULL, &zero.op, in_a_thread, NULL, NULL), -EINVAL);
+    FUTURE(casync_run_in_executor_op, (&zero.loop, NULL, &zero.op, in_a_thread, NULL, NULL),
+           -EINVAL);
     FUTURE(casync_run_in_executor_op, (&loop, &zero.pool, &zero.op, in_a_thread, NULL, NULL),
            CASYNC_INVALID_STATE);
     FUTURE(casync_run_in_executor_op, (&loop, NULL, &zero.op, NULL, NULL, NULL), -EINVAL);
@@ -885,7 +898,8 @@ static void pools_and_metrics(void) {
     NOTHING(casync_loop_metrics, (&loop, NULL));
 }
 
-/* What waits, in a task that could. (Zeroed locks, queues and their like are ready to use: not here.) */
+/* What waits, in a task that could. (Zeroed locks, queues and their like are ready to use: not
+   here.) */
 static void waits(void) {
     NUMBER(casync_await, (NULL), AN_ERROR);
     NUMBER(casync_await, (&zero.future), AN_ERROR);
@@ -1004,7 +1018,8 @@ static void waits(void) {
     NUMBER(casync_datagram_finish, (&zero.datagram), CASYNC_INVALID_STATE);
     NUMBER(casync_pool_shutdown, (NULL), AN_ERROR);
     NUMBER(casync_pool_shutdown, (&zero.pool), CASYNC_INVALID_STATE);
-    NUMBER(casync_run_in_executor, (&zero.pool, in_a_thread, NULL, NULL, NULL), CASYNC_INVALID_STATE);
+    NUMBER(casync_run_in_executor, (&zero.pool, in_a_thread, NULL, NULL, NULL),
+           CASYNC_INVALID_STATE);
     NUMBER(casync_run_in_executor, (NULL, NULL, NULL, NULL, NULL), -EINVAL);
 }
 
@@ -1054,7 +1069,8 @@ static void run_cases(cases list, bool in_task) {
         if (status == 2)
             printf("# %s: waits\n", progress->call);
         else
-            printf("# %s: ended by %s\n", progress->call, status < 0 ? strsignal(-status) : "an exit");
+            printf("# %s: ended by %s\n", progress->call,
+                   status < 0 ? strsignal(-status) : "an exit");
         progress->failed++;
         progress->first = progress->number + 1;
     }
@@ -1151,7 +1167,8 @@ static void note_declaration(char *line) {
     EXPECT(end);
     while (begin > line && (begin[-1] == '_' || (begin[-1] >= 'a' && begin[-1] <= 'z'))) begin--;
     EXPECT(declared_count < FUNCTIONS_MAX);
-    snprintf(declared[declared_count++].name, sizeof declared[0].name, "%.*s", (int)(end - begin), begin);
+    snprintf(declared[declared_count++].name, sizeof declared[0].name, "%.*s", (int)(end - begin),
+             begin);
 }
 
 static void read_declarations(void) {

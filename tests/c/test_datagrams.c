@@ -19,7 +19,8 @@ static void said_datagram(casync_datagram *datagram, casync_span data, const cas
     say(data.len ? text : WORD("(empty)"));
 }
 
-static void count_datagram(casync_datagram *datagram, casync_span data, const casync_address *from) {
+static void count_datagram(casync_datagram *datagram, casync_span data,
+                           const casync_address *from) {
     (void)datagram;
     (void)data;
     (void)from;
@@ -107,7 +108,8 @@ static void close_all(void) {
     close_loop();
 }
 
-static int64_t send_word(casync_datagram *datagram, const char *word, const casync_address *address) {
+static int64_t send_word(casync_datagram *datagram, const char *word,
+                         const casync_address *address) {
     return casync_datagram_write(datagram, word, strlen(word), address);
 }
 
@@ -195,7 +197,8 @@ TEST(without_addresses_a_socket_is_bound_to_all_of_both_versions) {
 TEST(unix_sockets_by_path) {
     char paths[2][64];
     int i;
-    for (i = 0; i < 2; i++) snprintf(paths[i], sizeof paths[i], "/tmp/casync-datagram-%d-%d", getpid(), i);
+    for (i = 0; i < 2; i++)
+        snprintf(paths[i], sizeof paths[i], "/tmp/casync-datagram-%d-%d", getpid(), i);
     open_loop(CASYNC_CLOCK_MONOTONIC);
     use_saying_protocol();
     desc.local_path = paths[0];
@@ -444,7 +447,8 @@ TEST(receive_operations_refuse_what_cannot_be) {
 
 static void pause_at_two(casync_datagram *datagram, casync_span data, const casync_address *from) {
     said_datagram(datagram, data, from);
-    if (data.len > 0 && ((const char *)data.ptr)[0] == '2') EQ(casync_datagram_pause_reading(datagram), 0);
+    if (data.len > 0 && ((const char *)data.ptr)[0] == '2')
+        EQ(casync_datagram_pause_reading(datagram), 0);
 }
 
 TEST(what_a_batch_brought_before_a_pause_is_kept) {
@@ -478,7 +482,8 @@ TEST(a_socket_may_start_paused) {
     close_all();
 }
 
-static void go_without_protocol(casync_datagram *datagram, casync_span data, const casync_address *from) {
+static void go_without_protocol(casync_datagram *datagram, casync_span data,
+                                const casync_address *from) {
     said_datagram(datagram, data, from);
     EQ(casync_datagram_set_protocol(datagram, NULL), 0);
 }
@@ -502,7 +507,8 @@ TEST(what_a_batch_brought_before_the_protocol_went_is_for_operations) {
     EQ(result_of(casync_datagram_receive_op(&here, &the_op, buffer, 2, NULL)), -EMSGSIZE);
     EQ(the_op.done, 2);
     MEM_EQ(buffer, "th", 2);
-    EQ(result_of(casync_datagram_receive_op(&here, &the_op, buffer, sizeof buffer, NULL)), -EMSGSIZE);
+    EQ(result_of(casync_datagram_receive_op(&here, &the_op, buffer, sizeof buffer, NULL)),
+       -EMSGSIZE);
     EQ(the_op.done, 5);
     protocol.datagram_received = said_datagram;
     EQ(casync_datagram_set_protocol(&here, &protocol), 0);
@@ -513,7 +519,8 @@ TEST(what_a_batch_brought_before_the_protocol_went_is_for_operations) {
 
 static casync_op late_op;
 
-static void receive_by_operation(casync_datagram *datagram, casync_span data, const casync_address *from) {
+static void receive_by_operation(casync_datagram *datagram, casync_span data,
+                                 const casync_address *from) {
     said_datagram(datagram, data, from);
     EQ(casync_datagram_set_protocol(datagram, NULL), 0);
     casync_datagram_receive_op(datagram, &late_op, buffer, sizeof buffer, NULL);
@@ -573,7 +580,8 @@ TEST(without_memory_to_keep_a_datagram_it_is_dropped_and_told) {
     close_all();
 }
 
-static void close_and_free(casync_datagram *datagram, casync_span data, const casync_address *from) {
+static void close_and_free(casync_datagram *datagram, casync_span data,
+                           const casync_address *from) {
     said_datagram(datagram, data, from);
     casync_datagram_close(datagram);
     free(datagram);
@@ -830,7 +838,8 @@ TEST(a_datagram_too_long_fails_alone) {
     EQ(casync_datagram_write(&there, text, sizeof text, &here_at), -EMSGSIZE);
     SAID(""); /* the caller knows */
     refuse_sends(1);
-    EQ(casync_datagram_write(&there, text, sizeof text, &here_at), sizeof text); /* the kernel is not asked */
+    /* the kernel is not asked */
+    EQ(casync_datagram_write(&there, text, sizeof text, &here_at), sizeof text);
     send_here("b");
     casync_datagram_pause_reading(&here);
     run_until_said("error=-90");
@@ -964,7 +973,8 @@ TEST(without_memory_to_queue_send_says_so) {
 
 static int slow;
 
-/* A Unix socket of the test's that nobody reads yet, filled by `there` until something is queued. */
+/* A Unix socket of the test's that nobody reads yet, filled by `there` until something is
+   queued. */
 static int fill_slow_receiver(int clock, bool connected) {
     casync_address slow_at;
     int sent = 0;
@@ -1422,7 +1432,8 @@ static void open_for_multicast(const char *any, const char *group) {
     EQ(casync_address_from_host(&group_at, group, casync_address_port(&here_at)), 0);
 }
 
-/* What is sent to the group, and then to the socket itself, which is the proof if the first does not come. */
+/* What is sent to the group, and then to the socket itself, which is the proof if the first does
+   not come. */
 static void send_to_group(const char *word, const char *own_host) {
     casync_address own;
     EQ(send_word(&there, word, &group_at), strlen(word));
@@ -1463,7 +1474,8 @@ TEST(multicast_of_one_source) {
     close_all();
 }
 
-/* Makes `there` send IPv6 multicasts by an interface that has a route for them; returns its name. */
+/* Makes `there` send IPv6 multicasts by an interface that has a route for them; returns its
+   name. */
 static const char *find_ipv6_interface(const char *group) {
     static char name[IF_NAMESIZE];
     struct if_nameindex *interfaces = if_nameindex(), *i;
@@ -1580,7 +1592,8 @@ static void use_datagrams(void) {
     memset(&desc, 0, sizeof desc);
     desc.local_host = "127.0.0.1";
     if (casync_datagram_open(&loop, &there, &desc) == 0 && casync_datagram_is_open(&here)) {
-        for (i = 0; i < 5; i++) (void)casync_datagram_write(&there, i == 1 ? "2" : "x", 1, &here_at);
+        for (i = 0; i < 5; i++)
+            (void)casync_datagram_write(&there, i == 1 ? "2" : "x", 1, &here_at);
         casync_datagram_send_op(&there, &send_op, "x", 1, &here_at);
         casync_datagram_receive_op(&there, &receive_op, bytes, sizeof bytes, &sender);
         for (i = 0; i < 5; i++) (void)casync_run_nowait(&loop);

@@ -1,5 +1,5 @@
-/* >> how connections end: what their tasks left to be sent, what a close loses, and servers that are closed
-   before their clients are gone. */
+/* >> how connections end: what their tasks left to be sent, what a close loses, and servers that
+   are closed before their clients are gone. */
 #include "stream_support.h"
 
 static casync_server server;
@@ -426,8 +426,12 @@ static void expect_all_to_arrive_after_run(casync_coroutine task) {
     SAID("");
 }
 
-TEST(run_finishes_connections_whose_tasks_wait) { expect_all_to_arrive_after_run(writes_and_sleeps); }
-TEST(run_finishes_connections_whose_tasks_are_done) { expect_all_to_arrive_after_run(writes_and_returns); }
+TEST(run_finishes_connections_whose_tasks_wait) {
+    expect_all_to_arrive_after_run(writes_and_sleeps);
+}
+TEST(run_finishes_connections_whose_tasks_are_done) {
+    expect_all_to_arrive_after_run(writes_and_returns);
+}
 
 static int64_t writes_when_cancelled(casync_loop *where, void *connection) {
     (void)where;

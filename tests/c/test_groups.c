@@ -1,4 +1,5 @@
-/* >> structured concurrency: gather, wait, select, as_completed, wait_for, shield, timeouts, task groups. */
+/* >> structured concurrency: gather, wait, select, as_completed, wait_for, shield, timeouts,
+   task groups. */
 #include "support.h"
 
 /* Futures a to e, and the same as what is waited for. */
@@ -333,7 +334,8 @@ IN_TASK(wait_for_the_first_exception) {
     spawn_as(2, fails_after, 20);
     EQ(casync_wait(waiters, 3, CASYNC_FIRST_EXCEPTION, CASYNC_FOREVER), 2);
     EQ(casync_time(&loop), CASYNC_MS(20));
-    EQ(casync_wait(waiters, 3, CASYNC_FIRST_EXCEPTION, CASYNC_FOREVER), 2); /* it has failed already */
+    /* it has failed already */
+    EQ(casync_wait(waiters, 3, CASYNC_FIRST_EXCEPTION, CASYNC_FOREVER), 2);
     EQ(casync_time(&loop), CASYNC_MS(20));
     join_all(3);
 }
@@ -724,8 +726,8 @@ static int64_t waits_then_sleeps(casync_loop *where, void *arg) {
     say(WORD("reached-the-end"));
     return 0;
 }
-/* The future is done, then the task is cancelled, in the same turn: it gets the result, and is cancelled in
-   its next await. */
+/* The future is done, then the task is cancelled, in the same turn: it gets the result, and is
+   cancelled in its next await. */
 IN_TASK(wait_for_and_a_cancellation_at_the_same_time) {
     casync_task *waiting;
     init_futures();
@@ -1237,7 +1239,8 @@ IN_TASK(child_fails_while_the_cancelled_block_cleans_up) {
     EQ(casync_join(task), -EIO);
 }
 IN_TASK(the_same_through_a_task_that_awaits_it) {
-    casync_task *inner = spawn(cancelled_while_child_fails, NULL), *outer = spawn(awaits, &inner->future);
+    casync_task *inner = spawn(cancelled_while_child_fails, NULL),
+                *outer = spawn(awaits, &inner->future);
     EQ(casync_sleep(CASYNC_MS(100)), 0);
     EQ(casync_task_cancel(outer), 1);
     EQ(casync_join(outer), -EIO);
@@ -1270,7 +1273,8 @@ IN_TASK(error_and_cancellation_at_the_same_time) {
 
 static int64_t runs_nested_groups(casync_loop *where, void *arg) {
     casync_task_group outer, inner;
-    const int *delays = (const int *)arg; /* after which a child of the outer and of the inner one fails */
+    const int *delays = (const int *)arg; /* after which a child of the outer and of the inner
+                                             one fails */
     int64_t result;
     (void)where;
     EQ(casync_task_group_begin(&outer), 0);
@@ -1506,7 +1510,8 @@ IN_TASK(without_memory_there_are_no_limits_and_no_children) {
     casync_timer_op op;
     init_futures();
     fail_allocation(1, 0);
-    EQ(casync_wait(waiters, 2, CASYNC_ALL_COMPLETED, CASYNC_SECONDS(1)), -ENOMEM); /* the wheel's level */
+    /* the wheel's level */
+    EQ(casync_wait(waiters, 2, CASYNC_ALL_COMPLETED, CASYNC_SECONDS(1)), -ENOMEM);
     EQ(casync_select(waiters, 2, CASYNC_SECONDS(1)), -ENOMEM);
     EQ(casync_wait_for(&futures[3], CASYNC_SECONDS(1)), -ENOMEM);
     EQ(casync_timeout_begin(&limit, CASYNC_SECONDS(1)), -ENOMEM);

@@ -24,8 +24,8 @@ TEST(structs_are_small) {
     EXPECT(sizeof(casync_timeout) <= 96);
 }
 
-/* The future of what can be awaited, and a timer's or hook's job, are first members: a pointer to one is a
-   pointer to the other. */
+/* The future of what can be awaited, and a timer's or hook's job, are first members: a pointer to
+   one is a pointer to the other. */
 TEST(first_members) {
     EQ(offsetof(casync_op, future), 0);
     EQ(offsetof(casync_timer, job), 0);
@@ -46,7 +46,8 @@ TEST(zero_is_unused) {
 
 TEST(the_version_is_one) {
     char text[32];
-    snprintf(text, sizeof text, "%d.%d.%d", CASYNC_VERSION_MAJOR, CASYNC_VERSION_MINOR, CASYNC_VERSION_PATCH);
+    snprintf(text, sizeof text, "%d.%d.%d", CASYNC_VERSION_MAJOR, CASYNC_VERSION_MINOR,
+             CASYNC_VERSION_PATCH);
     STR_EQ(CASYNC_VERSION, text);
 }
 

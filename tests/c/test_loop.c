@@ -663,8 +663,8 @@ TEST(while_busy_polls_that_find_nothing_are_skipped_but_bounded) {
     close_loop();
 }
 
-/* Stays in the queue for 40 turns, notes in which of them the poll was first skipped, and watches the pipe in
-   the one that it is told. */
+/* Stays in the queue for 40 turns, notes in which of them the poll was first skipped, and watches
+   the pipe in the one that it is told. */
 static uint64_t first_skipped, watch_in;
 static void note_skip(void *arg) {
     if (!first_skipped && loop.polls < loop.turns) first_skipped = loop.turns;
@@ -686,8 +686,8 @@ static uint64_t first_skipped_turn(uint64_t watched_in) {
     return first_skipped;
 }
 
-/* A machine that stalls for 100 us between two turns makes the later one poll once more: of many runs the
-   earliest skip is the loop's own. */
+/* A machine that stalls for 100 us between two turns makes the later one poll once more: of many
+   runs the earliest skip is the loop's own. */
 static uint64_t earliest_skipped_turn(uint64_t watched_in) {
     uint64_t turn, earliest = UINT64_MAX;
     int run;
@@ -698,7 +698,9 @@ static uint64_t earliest_skipped_turn(uint64_t watched_in) {
     return earliest;
 }
 
-TEST(sixteen_polls_that_find_nothing_come_before_one_is_skipped) { EQ(earliest_skipped_turn(0), 17); }
+TEST(sixteen_polls_that_find_nothing_come_before_one_is_skipped) {
+    EQ(earliest_skipped_turn(0), 17);
+}
 
 TEST(what_is_watched_anew_is_asked_for_sixteen_times) { EQ(earliest_skipped_turn(12), 29); }
 
@@ -712,7 +714,9 @@ static void find_byte(void *arg) {
     put_byte(ends[1]);
 }
 
-static void stay_busy(void *arg) { EQ(casync_call_soon(&loop, (casync_job *)arg, stay_busy, arg), 0); }
+static void stay_busy(void *arg) {
+    EQ(casync_call_soon(&loop, (casync_job *)arg, stay_busy, arg), 0);
+}
 
 TEST(a_ready_descriptor_waits_one_turn_while_polls_find_something) {
     uint64_t sent = 0;
@@ -807,7 +811,8 @@ static void queue_from_hook(void *arg) {
 
 TEST(a_call_from_a_hook_before_the_poll_runs_in_this_turn) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_hook_start(&loop, &hook1, CASYNC_HOOK_BEFORE_POLL, 0, queue_from_hook, WORD("now")), 0);
+    EQ(casync_hook_start(&loop, &hook1, CASYNC_HOOK_BEFORE_POLL, 0, queue_from_hook, WORD("now")),
+       0);
     EQ(casync_run_nowait(&loop), 0);
     SAID("now");
     close_loop();
@@ -855,7 +860,8 @@ TEST(idle_hooks_run_only_in_turns_that_begin_with_nothing_ready) {
 }
 
 static void start_hook(void *arg) {
-    if (count++ == 0) EQ(casync_hook_start(&loop, &hook2, CASYNC_HOOK_BEFORE_POLL, -1, say, arg), 0);
+    if (count++ == 0)
+        EQ(casync_hook_start(&loop, &hook2, CASYNC_HOOK_BEFORE_POLL, -1, say, arg), 0);
 }
 
 TEST(a_hook_started_while_its_kind_runs_is_first_called_in_the_next_turn) {
@@ -876,7 +882,8 @@ static void stop_hooks(void *arg) {
 
 TEST(a_hook_may_stop_itself_and_others) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_hook_start(&loop, &hook1, CASYNC_HOOK_AFTER_POLL, 0, stop_hooks, WORD("stopping")), 0);
+    EQ(casync_hook_start(&loop, &hook1, CASYNC_HOOK_AFTER_POLL, 0, stop_hooks, WORD("stopping")),
+       0);
     EQ(casync_hook_start(&loop, &hook2, CASYNC_HOOK_AFTER_POLL, 0, never, NULL), 0);
     EQ(casync_hook_start(&loop, &hook3, CASYNC_HOOK_AFTER_POLL, 0, say, WORD("other")), 0);
     EQ(casync_run_nowait(&loop), 0);
@@ -1338,9 +1345,10 @@ TEST(exec_inherits_no_descriptor) {
 /* >> errors have names ------------------------------------------------------------------------ */
 
 TEST(every_error_has_a_name) {
-    static const int64_t own[] = {CASYNC_EOF,           CASYNC_INCOMPLETE_READ, CASYNC_LIMIT_OVERRUN,
-                                  CASYNC_INVALID_STATE, CASYNC_QUEUE_SHUT_DOWN, CASYNC_BROKEN_BARRIER,
-                                  CASYNC_NOT_NUMERIC,   CASYNC_STILL_OPEN};
+    static const int64_t own[] = {
+        CASYNC_EOF,           CASYNC_INCOMPLETE_READ, CASYNC_LIMIT_OVERRUN,
+        CASYNC_INVALID_STATE, CASYNC_QUEUE_SHUT_DOWN, CASYNC_BROKEN_BARRIER,
+        CASYNC_NOT_NUMERIC,   CASYNC_STILL_OPEN};
     const int codes = sizeof own / sizeof *own;
     int i, j;
     STR_EQ(casync_strerror(0), "success");
@@ -1350,7 +1358,8 @@ TEST(every_error_has_a_name) {
     for (i = 0; i < codes; i++) {
         EXPECT(strcmp(casync_strerror(own[i]), casync_strerror(-999999)) != 0);
         EXPECT(own[i] < -4095);
-        for (j = 0; j < i; j++) EXPECT(strcmp(casync_strerror(own[i]), casync_strerror(own[j])) != 0);
+        for (j = 0; j < i; j++)
+            EXPECT(strcmp(casync_strerror(own[i]), casync_strerror(own[j])) != 0);
     }
     EXPECT(casync_strerror(-4000)[0]);
     EXPECT(casync_strerror(-999999)[0]);

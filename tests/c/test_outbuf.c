@@ -39,12 +39,12 @@ static size_t contents(char *text, size_t room) {
     return used;
 }
 
-#define HOLDS(text)                                                                                          \
-    do {                                                                                                     \
-        char holds[256] = "";                                                                                \
-        EQ(contents(holds, sizeof holds), strlen(text));                                                     \
-        STR_EQ(holds, text);                                                                                 \
-        EQ(out.size, strlen(text));                                                                          \
+#define HOLDS(text)                                                                                \
+    do {                                                                                           \
+        char holds[256] = "";                                                                      \
+        EQ(contents(holds, sizeof holds), strlen(text));                                           \
+        STR_EQ(holds, text);                                                                       \
+        EQ(out.size, strlen(text));                                                                \
     } while (0)
 
 TEST(an_empty_queue_holds_nothing) {
@@ -303,7 +303,9 @@ TEST(a_pending_sigpipe_of_the_users_own_stays_pending) {
 static uint64_t written, received; /* places of the next byte in and out */
 static int64_t references, releases;
 
-static unsigned char byte_at(uint64_t place) { return (unsigned char)((place * 2654435761u) >> 13); }
+static unsigned char byte_at(uint64_t place) {
+    return (unsigned char)((place * 2654435761u) >> 13);
+}
 
 static unsigned char *next_bytes(size_t size) {
     unsigned char *data = (unsigned char *)malloc(size + 1);

@@ -7,7 +7,8 @@ static casync_op ops[512];
 
 /* >> support ---------------------------------------------------------------------------------- */
 
-/* Records of abandoned calls are freed by the pool's threads: the counting allocator needs a mutex. */
+/* Records of abandoned calls are freed by the pool's threads: the counting allocator needs a
+   mutex. */
 static pthread_mutex_t memory_mutex = PTHREAD_MUTEX_INITIALIZER;
 
 static void *locked_allocator(void *user, void *ptr, size_t size) {
@@ -152,7 +153,8 @@ static int64_t return_number(void *arg, void **ptr) {
     return (int64_t)(intptr_t)arg;
 }
 
-static casync_future *call_with(intptr_t i, casync_pool_function function, casync_pool_discard discarding) {
+static casync_future *call_with(intptr_t i, casync_pool_function function,
+                                casync_pool_discard discarding) {
     return casync_run_in_executor_op(&loop, &pool, &ops[i], function, (void *)i, discarding);
 }
 
@@ -549,8 +551,8 @@ TEST(a_call_may_close_its_pool) {
 TEST(the_default_pool_starts_at_first_use) {
     open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(memory.allocations, 0);
-    EQ(casync_run_until_complete(
-           casync_run_in_executor_op(&loop, NULL, &ops[1], return_number, (void *)1, never_discard)),
+    EQ(casync_run_until_complete(casync_run_in_executor_op(&loop, NULL, &ops[1], return_number,
+                                                           (void *)1, never_discard)),
        1);
     EQ(pool_threads(), 1);
     close_pool_loop();
@@ -561,13 +563,15 @@ TEST(the_default_pool_can_be_shut_down) {
     casync_run_in_executor_op(&loop, NULL, &ops[1], pass_gate, (void *)1, never_discard);
     wait_inside(1);
     casync_shutdown_default_executor_op(&loop, &ops[2]);
-    EQ(casync_future_result(casync_run_in_executor_op(&loop, NULL, &ops[3], never_run, NULL, never_discard)),
+    EQ(casync_future_result(
+           casync_run_in_executor_op(&loop, NULL, &ops[3], never_run, NULL, never_discard)),
        CASYNC_INVALID_STATE);
     let_pass(1);
     EQ(casync_run_until_complete(&ops[2].future), 0);
     EQ(casync_future_result(&ops[1].future), 1);
     EQ(live_memory(), 0);
-    EQ(casync_future_result(casync_run_in_executor_op(&loop, NULL, &ops[3], never_run, NULL, never_discard)),
+    EQ(casync_future_result(
+           casync_run_in_executor_op(&loop, NULL, &ops[3], never_run, NULL, never_discard)),
        CASYNC_INVALID_STATE);
     EQ(casync_future_result(casync_shutdown_default_executor_op(&loop, &ops[2])), 0);
     close_pool_loop();
@@ -576,7 +580,8 @@ TEST(the_default_pool_can_be_shut_down) {
 TEST(the_default_pool_can_be_shut_down_unused) {
     open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(casync_future_result(casync_shutdown_default_executor_op(&loop, &ops[2])), 0);
-    EQ(casync_future_result(casync_run_in_executor_op(&loop, NULL, &ops[3], never_run, NULL, never_discard)),
+    EQ(casync_future_result(
+           casync_run_in_executor_op(&loop, NULL, &ops[3], never_run, NULL, never_discard)),
        CASYNC_INVALID_STATE);
     EQ(memory.allocations, 0);
     close_pool_loop();
@@ -696,14 +701,16 @@ static int64_t return_one(void *arg, void **ptr) {
     return 1;
 }
 
-static bool is_pending(const casync_op *op) { return op->future.loop && !casync_future_done(&op->future); }
+static bool is_pending(const casync_op *op) {
+    return op->future.loop && !casync_future_done(&op->future);
+}
 
 static void count_result(customer *c, casync_op *op) {
     if (op->future.loop && casync_future_result(&op->future) == 1) c->results++;
 }
 
-/* Calls at random, some of which are cancelled at random, and in the end closes the loop, with or without
-   calls outstanding. */
+/* Calls at random, some of which are cancelled at random, and in the end closes the loop, with or
+   without calls outstanding. */
 static void be_customer_once(customer *c, int calls) {
     casync_loop_desc desc = ZERO;
     int i;
@@ -837,8 +844,8 @@ TEST(a_fork_at_any_moment_leaves_the_child_a_pool_that_works) {
     if (child == 0) {
         casync_loop own;
         EQ(casync_loop_init(&own, NULL), 0);
-        EQ(casync_run_until_complete(
-               casync_run_in_executor_op(&own, &pool, &ops[2], return_number, (void *)2, never_discard)),
+        EQ(casync_run_until_complete(casync_run_in_executor_op(&own, &pool, &ops[2], return_number,
+                                                               (void *)2, never_discard)),
            2);
         casync_pool_close(&pool);
         EQ(casync_loop_close(&own), 0);
@@ -856,19 +863,21 @@ TEST(a_fork_at_any_moment_leaves_the_child_a_pool_that_works) {
 TEST(without_memory_a_call_fails_and_nothing_changes) {
     open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     fail_allocation(1, 1); /* the default pool */
-    EQ(casync_future_result(casync_run_in_executor_op(&loop, NULL, &ops[1], never_run, NULL, never_discard)),
+    EQ(casync_future_result(
+           casync_run_in_executor_op(&loop, NULL, &ops[1], never_run, NULL, never_discard)),
        -ENOMEM);
     EQ(memory.live, 0);
     fail_allocation(2, 1); /* the record */
-    EQ(casync_future_result(casync_run_in_executor_op(&loop, NULL, &ops[1], never_run, NULL, never_discard)),
+    EQ(casync_future_result(
+           casync_run_in_executor_op(&loop, NULL, &ops[1], never_run, NULL, never_discard)),
        -ENOMEM);
     fail_allocation(1, 1); /* the shutdown's record */
     EQ(casync_future_result(casync_shutdown_default_executor_op(&loop, &ops[2])), -ENOMEM);
     EXPECT(!casync_loop_alive(&loop));
     EQ(pool_threads(), 0);
     fail_no_allocation();
-    EQ(casync_run_until_complete(
-           casync_run_in_executor_op(&loop, NULL, &ops[1], return_number, (void *)1, never_discard)),
+    EQ(casync_run_until_complete(casync_run_in_executor_op(&loop, NULL, &ops[1], return_number,
+                                                           (void *)1, never_discard)),
        1);
     fail_allocation(1, 1);
     EQ(casync_pool_init(&pool, NULL), 0); /* by the default allocator */

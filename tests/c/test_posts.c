@@ -1,4 +1,5 @@
-/* >> threadsafe calls of threads that are preempted: between any two steps of one thread others may go on. */
+/* >> threadsafe calls of threads that are preempted: between any two steps of one thread others
+   may go on. */
 static void preempted(const char *point);
 #define CASYNC__TEST_YIELD(point) preempted(point)
 #include "support.h"
@@ -67,10 +68,14 @@ static poster *start_and_stop(void (*posts)(void), const char *point) {
 
 static void let_go_on(void *arg) { sem_post(&((poster *)arg)->go_on); }
 
-static void post(const char *word) { EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD(word)), 0); }
+static void post(const char *word) {
+    EQ(casync_call_soon_threadsafe(&loop, NULL, say, WORD(word)), 0);
+}
 
 static casync_job job;
-static void post_job(const char *word) { EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD(word)), 0); }
+static void post_job(const char *word) {
+    EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD(word)), 0);
+}
 
 static void post_first_then_job(void) {
     post("first");
@@ -85,7 +90,8 @@ static void expect_before(const char *earlier, const char *later) {
     EXPECT(a < b);
 }
 
-/* The loop waits for what a thread was about to write, and nothing of it is lost or comes too soon. */
+/* The loop waits for what a thread was about to write, and nothing of it is lost or comes too
+   soon. */
 TEST(a_place_that_is_reserved_is_waited_for) {
     poster *stalled;
     open_loop(CASYNC_CLOCK_MONOTONIC);
@@ -99,8 +105,8 @@ TEST(a_place_that_is_reserved_is_waited_for) {
     close_loop();
 }
 
-/* The batch in which it was about to reserve a place has been run and is open anew, but not to be seen by the loop
-   yet, when the thread goes on: its call must not come behind its next one. */
+/* The batch in which it was about to reserve a place has been run and is open anew, but not to be
+   seen by the loop yet, when the thread goes on: its call must not come behind its next one. */
 TEST(calls_keep_their_order_although_a_batch_was_recycled) {
     poster *stalled, *opener;
     open_loop(CASYNC_CLOCK_MONOTONIC);

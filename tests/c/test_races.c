@@ -1,11 +1,11 @@
-/* >> races: what belongs to the process and not to a loop, touched by several threads at the same time. Most of what
-   is wrong here only ThreadSanitizer sees. */
+/* >> races: what belongs to the process and not to a loop, touched by several threads at the
+   same time. Most of what is wrong here only ThreadSanitizer sees. */
 #define CASYNC_SYSCALL_TABLE
 #include "support.h"
 
 #if defined(__SANITIZE_THREAD__)
-/* It takes signalfd(2) for a call that makes the descriptor, though it changes the mask of one that others read
-   meanwhile, which the kernel orders. */
+/* It takes signalfd(2) for a call that makes the descriptor, though it changes the mask of one that
+   others read meanwhile, which the kernel orders. */
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) { return "race:casync__direct_signalfd"; }
 #endif
@@ -141,7 +141,8 @@ static void watch_while_signals_come(bool guests) {
     action.sa_handler = count_signal;
     EQ(sigaction(SIGUSR1, &action, NULL), 0);
     EQ(pthread_barrier_init(&together, NULL, 3), 0);
-    for (i = 0; i < 2; i++) threads[i] = start_thread(watch_again_and_again, guests ? WORD("guest") : NULL);
+    for (i = 0; i < 2; i++)
+        threads[i] = start_thread(watch_again_and_again, guests ? WORD("guest") : NULL);
     sender = start_thread(send_signals, NULL);
     for (i = 0; i < 2; i++) join_thread(threads[i]);
     casync__atomic_store(&ended, 1);

@@ -1,4 +1,5 @@
-/* >> refusals: what the kernel refuses for a while is tried again, what it refuses for good is told to who waits. */
+/* >> refusals: what the kernel refuses for a while is tried again, what it refuses for good is
+   told to who waits. */
 #include "faults.h"
 
 #define FOR_GOOD INT64_MAX /* so many refusals */
@@ -22,7 +23,9 @@ static void open_refused_loop(void) {
     open_loop_with(desc);
 }
 
-static void say_result(void *op) { say_number("done", casync_future_result(&((casync_op *)op)->future)); }
+static void say_result(void *op) {
+    say_number("done", casync_future_result(&((casync_op *)op)->future));
+}
 
 /* Says what comes of the operation. */
 static void await_op(casync_future *future) {
@@ -49,27 +52,27 @@ static void begin_refused(void (*begin)(void), int64_t refusals, int64_t error) 
     fault.count = 0;
 }
 
-#define REFUSED_FOR_A_WHILE(name, begin, end, comes)                                                         \
-    TEST(name##_refused_for_a_while) {                                                                       \
-        begin_refused(begin, 2, -ENOMEM);                                                                    \
-        SAID(comes);                                                                                         \
-        end();                                                                                               \
-        close_loop();                                                                                        \
+#define REFUSED_FOR_A_WHILE(name, begin, end, comes)                                               \
+    TEST(name##_refused_for_a_while) {                                                             \
+        begin_refused(begin, 2, -ENOMEM);                                                          \
+        SAID(comes);                                                                               \
+        end();                                                                                     \
+        close_loop();                                                                              \
     }
-#define REFUSED_FOR_GOOD(name, begin, end, fails)                                                            \
-    TEST(name##_refused_for_good) {                                                                          \
-        begin_refused(begin, FOR_GOOD, -ENOSPC);                                                             \
-        SAID(fails);                                                                                         \
-        end();                                                                                               \
-        close_loop();                                                                                        \
-        begin_refused(begin, FOR_GOOD, -EPERM);                                                              \
-        EXPECT(strstr(said, "=-1"));                                                                         \
-        SAID(said);                                                                                          \
-        end();                                                                                               \
-        close_loop();                                                                                        \
+#define REFUSED_FOR_GOOD(name, begin, end, fails)                                                  \
+    TEST(name##_refused_for_good) {                                                                \
+        begin_refused(begin, FOR_GOOD, -ENOSPC);                                                   \
+        SAID(fails);                                                                               \
+        end();                                                                                     \
+        close_loop();                                                                              \
+        begin_refused(begin, FOR_GOOD, -EPERM);                                                    \
+        EXPECT(strstr(said, "=-1"));                                                               \
+        SAID(said);                                                                                \
+        end();                                                                                     \
+        close_loop();                                                                              \
     }
-#define REFUSED(name, begin, end, comes, fails)                                                              \
-    REFUSED_FOR_A_WHILE(name, begin, end, comes)                                                             \
+#define REFUSED(name, begin, end, comes, fails)                                                    \
+    REFUSED_FOR_A_WHILE(name, begin, end, comes)                                                   \
     REFUSED_FOR_GOOD(name, begin, end, fails)
 
 static void open_pair(const casync_protocol *its_protocol) {
@@ -245,7 +248,8 @@ static void begin_datagram_protocol(void) {
 }
 REFUSED_FOR_A_WHILE(a_datagram_protocol, begin_datagram_protocol, close_datagram, "received")
 
-/* Who comes second to a descriptor: the first interest is told to the kernel at once, this one later. */
+/* Who comes second to a descriptor: the first interest is told to the kernel at once, this one
+   later. */
 static casync_op earlier;
 static int waited_for;
 
@@ -280,8 +284,8 @@ TEST(a_foreign_loop_does_not_wait_long_for_what_was_refused) {
     close_loop();
 }
 
-/* A file that was closed while a duplicate lives, and an instance that cannot be made anew: the loop is woken for
-   nothing again and again, which somebody should know. */
+/* A file that was closed while a duplicate lives, and an instance that cannot be made anew: the
+   loop is woken for nothing again and again, which somebody should know. */
 TEST(an_event_that_cannot_be_ended_is_told_once) {
     casync_watcher watcher = ZERO;
     int fds[2], duplicate;
@@ -405,7 +409,8 @@ static void refuse_fcntl(int command) {
     casync_syscalls.fcntl = refuse_command;
 }
 
-/* A descriptor that might hold up the loop, or reach other programs, is none for the loop: it stays the caller's. */
+/* A descriptor that might hold up the loop, or reach other programs, is none for the loop: it stays
+   the caller's. */
 static void expect_refused_stream(int fd) {
     EQ(casync_stream_open(&loop, &a, fd, NULL, NULL), -EACCES);
     EXPECT(!casync_stream_is_open(&a));
@@ -690,7 +695,8 @@ static void make_wrapping_spans(void) {
 
 TEST(bytes_longer_than_memory_are_not_written) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
-    casync_set_exception_handler(&loop, ignore_exception, NULL); /* of what is not sent in the end */
+    /* of what is not sent in the end */
+    casync_set_exception_handler(&loop, ignore_exception, NULL);
     open_pair(NULL);
     fill(&a); /* so that the kernel is not asked */
     make_wrapping_spans();
@@ -787,7 +793,8 @@ TEST(a_loop_that_could_not_be_made_anew_is_not_said_to_be_fine) {
 
 /* >> connecting ------------------------------------------------------------------------------- */
 
-/* connect(2) of a Unix socket says EAGAIN when the server's queue is full, which no event tells the end of. */
+/* connect(2) of a Unix socket says EAGAIN when the server's queue is full, which no event tells the
+   end of. */
 TEST(connecting_to_a_full_unix_socket_is_tried_again_now_and_then) {
     casync_listen_desc desc = ZERO;
     char path[64];

@@ -1,5 +1,5 @@
-/* >> what is told when nobody asks: the default handler's lines, casync_dump, failures of tasks whose handles
-   were dropped, and functions that wait called where nothing can. */
+/* >> what is told when nobody asks: the default handler's lines, casync_dump, failures of tasks
+   whose handles were dropped, and functions that wait called where nothing can. */
 #include "stream_support.h"
 
 static casync_server server;
@@ -38,7 +38,7 @@ static casync_task *spawn_named(casync_coroutine coroutine, const char *name) {
     return task;
 }
 
-/* >> the default handler's lines: each in a child ------------------------------------------------ */
+/* >> the default handler's lines: each in a child ---------------------------------------------- */
 
 static void expect_line(void (*program)(void)) {
     EQ(run_in_child(program), 0);
@@ -89,8 +89,8 @@ TEST(a_stackless_task_is_told_by_its_function) {
     expect_in_line(expected);
 }
 
-/* Listens for tasks, and connects `a`, whose address is then in `words`; in the parent, so that the child's
-   lines can be compared. */
+/* Listens for tasks, and connects `a`, whose address is then in `words`; in the parent, so that the
+   child's lines can be compared. */
 static void listen_and_connect(const char *host) {
     listen_desc.host = host;
     open_plain_loop();
@@ -237,7 +237,7 @@ TEST(a_server_is_told_by_its_path) {
     expect_in_line(path);
 }
 
-/* >> what is open when a loop is closed ---------------------------------------------------------- */
+/* >> what is open when a loop is closed -------------------------------------------------------- */
 
 /* What casync_dump writes, in words_on_stderr. */
 static void dump(void) {
@@ -290,8 +290,8 @@ TEST(an_open_datagram_socket_is_named) {
     desc.local_host = "127.0.0.1";
     EQ(casync_datagram_open(&loop, &datagram, &desc), 0);
     EQ(casync_datagram_local_address(&datagram, &address), 0);
-    snprintf(expected, sizeof expected, "datagram socket, descriptor %d, at %s\n", datagram.watcher.fd,
-             casync_address_text(&address, words));
+    snprintf(expected, sizeof expected, "datagram socket, descriptor %d, at %s\n",
+             datagram.watcher.fd, casync_address_text(&address, words));
     expect_still_open(expected);
     casync_datagram_close(&datagram);
     close_loop();
@@ -323,7 +323,7 @@ TEST(a_connection_and_its_peer_are_named) {
     EQ(times_on_stderr("server, descriptor"), 1);
 }
 
-/* >> handles that nobody released ---------------------------------------------------------------- */
+/* >> handles that nobody released -------------------------------------------------------------- */
 
 /* Runs the task, whose handle is dropped. */
 static casync_task *drop(casync_coroutine coroutine) {
@@ -344,7 +344,9 @@ TEST(the_failure_of_a_dropped_task_is_told_when_its_loop_is_closed) {
     close_loop();
 }
 
-static int64_t fails_with_larger_stack(casync_loop *where, void *arg) { return fails_at_once(where, arg); }
+static int64_t fails_with_larger_stack(casync_loop *where, void *arg) {
+    return fails_at_once(where, arg);
+}
 TEST(every_dropped_task_is_told_once) {
     int i, heard;
     open_loop(CASYNC_CLOCK_VIRTUAL);
@@ -413,7 +415,7 @@ TEST(a_task_that_cannot_be_detached_says_why) {
     EQ(casync_spawn_detached(&loop, succeeds_at_once, NULL), -EINVAL);
 }
 
-/* >> functions that wait, called where nothing can ------------------------------------------------ */
+/* >> functions that wait, called where nothing can --------------------------------------------- */
 
 static char message[512];
 static int messages;
@@ -423,7 +425,9 @@ static void keep_message(casync_loop *where, const casync_exception *exception, 
     snprintf(message, sizeof message, "%s", exception->message);
     messages++;
 }
-static void keep_messages(casync_loop *where) { casync_set_exception_handler(where, keep_message, NULL); }
+static void keep_messages(casync_loop *where) {
+    casync_set_exception_handler(where, keep_message, NULL);
+}
 
 /* The one message begins with the function's name and ends in this. */
 static void expect_message(const char *function, const char *where) {
@@ -507,53 +511,53 @@ static casync_task *task;
 static const void *data;
 static void *item;
 static casync_framing framing;
-#define WAITING(X)                                                                                           \
-    X(casync_sleep, (0))                                                                                     \
-    X(casync_await, (&future))                                                                               \
-    X(casync_join, (task))                                                                                   \
-    X(casync_wait_for, (&future, 1))                                                                         \
-    X(casync_shield, (&future))                                                                              \
-    X(casync_wait_readable, (0))                                                                             \
-    X(casync_wait_writable, (1))                                                                             \
-    X(casync_lock_acquire, (&lock))                                                                          \
-    X(casync_lock_acquire_timeout, (&lock, 1))                                                               \
-    X(casync_semaphore_acquire, (&semaphore))                                                                \
-    X(casync_event_wait, (&event))                                                                           \
-    X(casync_queue_get, (&queue, &item))                                                                     \
-    X(casync_queue_get_timeout, (&queue, &item, 1))                                                          \
-    X(casync_queue_put, (&queue, item))                                                                      \
-    X(casync_queue_join, (&queue))                                                                           \
-    X(casync_connect, (&loop, &b, &connect_desc))                                                            \
-    X(casync_connect_timeout, (&loop, &b, &connect_desc, 1))                                                 \
-    X(casync_read, (&a, &byte, 1))                                                                           \
-    X(casync_read_timeout, (&a, &byte, 1, 1))                                                                \
-    X(casync_read_exactly, (&a, &byte, 1))                                                                   \
-    X(casync_read_exactly_timeout, (&a, &byte, 1, 1))                                                        \
-    X(casync_read_until, (&a, "x", 1, &data))                                                                \
-    X(casync_read_until_timeout, (&a, "x", 1, &data, 1))                                                     \
-    X(casync_read_frame, (&a, &framing, &data))                                                              \
-    X(casync_read_frame_timeout, (&a, &framing, &data, 1))                                                   \
-    X(casync_drain, (&a))                                                                                    \
-    X(casync_drain_timeout, (&a, 1))                                                                         \
-    X(casync_write_all, (&a, "x", 1))                                                                        \
-    X(casync_write_all_timeout, (&a, "x", 1, 1))                                                             \
-    X(casync_finish, (&a))                                                                                   \
-    X(casync_finish_timeout, (&a, 1))                                                                        \
-    X(casync_accept, (&server, &b))                                                                          \
-    X(casync_accept_timeout, (&server, &b, 1))                                                               \
-    X(casync_server_join, (&server))                                                                         \
-    X(casync_server_wait_clients, (&server))                                                                 \
-    X(casync_server_wait_clients_timeout, (&server, 1))                                                      \
-    X(casync_datagram_send, (&datagram, "x", 1, NULL))                                                       \
-    X(casync_datagram_receive, (&datagram, &byte, 1, NULL))                                                  \
-    X(casync_datagram_drain, (&datagram))                                                                    \
-    X(casync_datagram_finish, (&datagram))                                                                   \
+#define WAITING(X)                                                                                 \
+    X(casync_sleep, (0))                                                                           \
+    X(casync_await, (&future))                                                                     \
+    X(casync_join, (task))                                                                         \
+    X(casync_wait_for, (&future, 1))                                                               \
+    X(casync_shield, (&future))                                                                    \
+    X(casync_wait_readable, (0))                                                                   \
+    X(casync_wait_writable, (1))                                                                   \
+    X(casync_lock_acquire, (&lock))                                                                \
+    X(casync_lock_acquire_timeout, (&lock, 1))                                                     \
+    X(casync_semaphore_acquire, (&semaphore))                                                      \
+    X(casync_event_wait, (&event))                                                                 \
+    X(casync_queue_get, (&queue, &item))                                                           \
+    X(casync_queue_get_timeout, (&queue, &item, 1))                                                \
+    X(casync_queue_put, (&queue, item))                                                            \
+    X(casync_queue_join, (&queue))                                                                 \
+    X(casync_connect, (&loop, &b, &connect_desc))                                                  \
+    X(casync_connect_timeout, (&loop, &b, &connect_desc, 1))                                       \
+    X(casync_read, (&a, &byte, 1))                                                                 \
+    X(casync_read_timeout, (&a, &byte, 1, 1))                                                      \
+    X(casync_read_exactly, (&a, &byte, 1))                                                         \
+    X(casync_read_exactly_timeout, (&a, &byte, 1, 1))                                              \
+    X(casync_read_until, (&a, "x", 1, &data))                                                      \
+    X(casync_read_until_timeout, (&a, "x", 1, &data, 1))                                           \
+    X(casync_read_frame, (&a, &framing, &data))                                                    \
+    X(casync_read_frame_timeout, (&a, &framing, &data, 1))                                         \
+    X(casync_drain, (&a))                                                                          \
+    X(casync_drain_timeout, (&a, 1))                                                               \
+    X(casync_write_all, (&a, "x", 1))                                                              \
+    X(casync_write_all_timeout, (&a, "x", 1, 1))                                                   \
+    X(casync_finish, (&a))                                                                         \
+    X(casync_finish_timeout, (&a, 1))                                                              \
+    X(casync_accept, (&server, &b))                                                                \
+    X(casync_accept_timeout, (&server, &b, 1))                                                     \
+    X(casync_server_join, (&server))                                                               \
+    X(casync_server_wait_clients, (&server))                                                       \
+    X(casync_server_wait_clients_timeout, (&server, 1))                                            \
+    X(casync_datagram_send, (&datagram, "x", 1, NULL))                                             \
+    X(casync_datagram_receive, (&datagram, &byte, 1, NULL))                                        \
+    X(casync_datagram_drain, (&datagram))                                                          \
+    X(casync_datagram_finish, (&datagram))                                                         \
     X(casync_shutdown_default_executor, ())
 
-#define CALL(function, arguments)                                                                            \
-    static void call_##function(void *arg) {                                                                 \
-        (void)arg;                                                                                           \
-        EQ(function arguments, -EPERM);                                                                      \
+#define CALL(function, arguments)                                                                  \
+    static void call_##function(void *arg) {                                                       \
+        (void)arg;                                                                                 \
+        EQ(function arguments, -EPERM);                                                            \
     }
 WAITING(CALL)
 

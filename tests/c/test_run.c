@@ -1,4 +1,5 @@
-/* >> casync_run: what it reports, of overflows and of an end that takes long, and what it leaves behind. */
+/* >> casync_run: what it reports, of overflows and of an end that takes long, and what it leaves
+   behind. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -57,7 +58,9 @@ static void expect_no_report(void (*program)(void)) {
 }
 
 static void run_overflow(void) { EXPECT(casync_run(overflows, NULL) < 0); }
-TEST(an_overflow_of_main_is_reported) { expect_report(run_overflow, "casync: stack overflow in task main;"); }
+TEST(an_overflow_of_main_is_reported) {
+    expect_report(run_overflow, "casync: stack overflow in task main;");
+}
 
 static void run_overflow_by_name(void) { casync_run(overflows_by_name, WORD("greedy")); }
 TEST(an_overflow_is_reported_with_the_tasks_name) {
@@ -100,7 +103,9 @@ static void run_overflow_unreported(void) {
     desc.no_overflow_report = true;
     casync_run_with(&desc, overflows, NULL);
 }
-TEST(an_overflow_is_not_reported_if_that_is_not_wanted) { expect_no_report(run_overflow_unreported); }
+TEST(an_overflow_is_not_reported_if_that_is_not_wanted) {
+    expect_no_report(run_overflow_unreported);
+}
 
 static void run_overflow_as_guest(void) {
     casync_loop_desc desc = ZERO;
@@ -349,7 +354,8 @@ TEST(seconds_that_are_not_real_tell_nothing) {
     STR_EQ(words_on_stderr, "");
 }
 
-/* The end waits for a descriptor, in real time: the text comes while it does, and then it is let go. */
+/* The end waits for a descriptor, in real time: the text comes while it does, and then it is let
+   go. */
 static int64_t waits_for_a_byte_whatever_comes(casync_loop *where, void *arg) {
     (void)where, (void)arg;
     while (casync_wait_readable(asked[0]) < 0) continue;
@@ -418,7 +424,9 @@ static void expect_one_report_by(casync_coroutine coroutine) {
     SAID("exception=-5");
     EQ(memory.live, 0);
 }
-TEST(a_failure_that_nobody_asked_about_is_told_when_a_run_ends) { expect_one_report_by(forgets_a_handle); }
+TEST(a_failure_that_nobody_asked_about_is_told_when_a_run_ends) {
+    expect_one_report_by(forgets_a_handle);
+}
 TEST(a_failure_of_a_detached_task_is_told) { expect_one_report_by(spawns_detached); }
 
 int main(int argc, char **argv) {

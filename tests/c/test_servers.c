@@ -290,7 +290,8 @@ TEST(an_abort_while_connecting_is_told) {
 }
 
 TEST(bad_addresses_are_refused_at_once) {
-    static const char *const hosts[] = {"localhost", "127.0.0.256", "::g", "", "1.2.3", "fe80::1%nonesuch0"};
+    static const char *const hosts[] = {"localhost", "127.0.0.256", "::g",
+                                        "",          "1.2.3",       "fe80::1%nonesuch0"};
     char long_path[200];
     size_t i;
     open_loop(CASYNC_CLOCK_MONOTONIC);
@@ -605,7 +606,8 @@ TEST(accept_operations_take_connections_in_order) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
     listen_at("127.0.0.1");
     for (i = 0; i < 3; i++) futures[i] = casync_accept_op(&server, &accepts[i], &ends[i]);
-    for (i = 0; i < 3; i++) EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
+    for (i = 0; i < 3; i++)
+        EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
     for (i = 0; i < 3; i++) {
         EQ(result_of(futures[i]), 0);
         EQ(casync_write(&ends[i], &"012"[i], 1), 1);
@@ -819,8 +821,8 @@ TEST(a_cancelled_accept_leaves_the_connection_in_the_kernel) {
     close_all();
 }
 
-/* A connection that holds its operation and its job, as the design shows it: when it ends, the callback
-   still runs in memory that is there. */
+/* A connection that holds its operation and its job, as the design shows it: when it ends, the
+   callback still runs in memory that is there. */
 typedef struct working_connection {
     casync_stream stream;
     casync_op op;
@@ -908,7 +910,8 @@ TEST(the_server_may_be_closed_while_its_clients_are_finished) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
     listen_desc.protocol = &protocol;
     listen_at("127.0.0.1");
-    for (i = 0; i < 3; i++) EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
+    for (i = 0; i < 3; i++)
+        EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
     while (made_count < 3) EQ(casync_run_once(&loop), 0);
     EXPECT(casync_server_finish_clients(&server) >= 1);
     EXPECT(!server.open);
@@ -958,7 +961,8 @@ static void listen_until_full(void) {
     int fd;
     memset(&full_address, 0, sizeof full_address);
     full_address.sun_family = AF_UNIX;
-    snprintf(full_address.sun_path, sizeof full_address.sun_path, "/tmp/casync-full-%d.sock", (int)getpid());
+    snprintf(full_address.sun_path, sizeof full_address.sun_path, "/tmp/casync-full-%d.sock",
+             (int)getpid());
     connect_desc.path = full_address.sun_path;
     unlink(full_address.sun_path);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

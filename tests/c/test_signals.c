@@ -166,7 +166,9 @@ TEST(loops_in_several_threads_watch_one_signal) {
 TEST(once_stops_before_the_first_callback) {
     open_signal_loop();
     signal(SIGUSR1, SIG_IGN);
-    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, CASYNC_SIGNAL_ONCE, say_and_stop, WORD("once")), 0);
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, CASYNC_SIGNAL_ONCE, say_and_stop,
+                           WORD("once")),
+       0);
     kill(getpid(), SIGUSR1);
     EQ(casync_run_forever(&loop), 0);
     SAID("once");
@@ -178,13 +180,16 @@ TEST(once_stops_before_the_first_callback) {
 
 static void start_again(void *arg) {
     say(arg);
-    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, CASYNC_SIGNAL_ONCE, say_and_stop, WORD("again")), 0);
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, CASYNC_SIGNAL_ONCE, say_and_stop,
+                           WORD("again")),
+       0);
     kill(getpid(), SIGUSR1);
 }
 
 TEST(a_once_callback_may_start_it_again) {
     open_signal_loop();
-    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, CASYNC_SIGNAL_ONCE, start_again, WORD("once")), 0);
+    EQ(casync_signal_start(&loop, &watcher, SIGUSR1, CASYNC_SIGNAL_ONCE, start_again, WORD("once")),
+       0);
     kill(getpid(), SIGUSR1);
     EQ(casync_run_forever(&loop), 0);
     SAID("once again");
@@ -279,7 +284,8 @@ TEST(signals_that_the_kernel_refuses_are_an_error) {
             EQ(casync_signal_stop(&watcher), 1);
         else
             EQ(result, -EINVAL);
-        EXPECT((signum != SIGKILL && signum != SIGSTOP && signum != 32 && signum != 33) || result < 0);
+        EXPECT((signum != SIGKILL && signum != SIGSTOP && signum != 32 && signum != 33) ||
+               result < 0);
     }
     close_loop();
 }
@@ -327,7 +333,8 @@ TEST(a_signal_that_is_still_pending_at_the_stop_does_not_kill) {
 }
 
 TEST(close_puts_everything_back) {
-    void (*before)(int) = handler_of(SIGINT); /* ignored in what a shell started in the background */
+    void (*before)(int) = handler_of(SIGINT); /* ignored in what a shell started in the
+                                                 background */
     open_signal_loop();
     EQ(casync_signal_start(&loop, &watcher, SIGTERM, 0, never, NULL), 0);
     EQ(casync_signal_start(&loop, &second, SIGINT, 0, never, NULL), 0);
@@ -367,7 +374,8 @@ static void *wait_unblocked(void *arg) {
 }
 
 #if defined(__SANITIZE_THREAD__)
-#define HOLDS_SIGNALS_BACK true /* TSan delivers a signal when the thread's next call returns: here, never */
+#define HOLDS_SIGNALS_BACK                                                                         \
+    true /* TSan delivers a signal when the thread's next call returns: here, never */
 #else
 #define HOLDS_SIGNALS_BACK false
 #endif
@@ -682,7 +690,8 @@ TEST(loops_with_signals_come_and_go_in_threads) {
 }
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define FORKS_WITH_THREADS false /* gcc 12's sanitizers do not release their own locks in the child */
+#define FORKS_WITH_THREADS                                                                         \
+    false /* gcc 12's sanitizers do not release their own locks in the child */
 #else
 #define FORKS_WITH_THREADS true
 #endif
@@ -727,7 +736,7 @@ TEST(a_fork_while_a_thread_is_in_the_registry_leaves_a_child_that_works) {
     EQ(casync_loop_close(&before), 0);
 }
 
-/* >> handlers: for programs that start others ---------------------------------------------------- */
+/* >> handlers: for programs that start others -------------------------------------------------- */
 
 static void open_handler_loop(void) {
     casync_loop_desc desc = ZERO;
@@ -800,7 +809,8 @@ static void watch_two(void) {
     EQ(casync_signal_start(&loop, &watcher, SIGUSR1, 0, say_and_stop, WORD("usr1")), 0);
     EQ(casync_signal_start(&loop, &second, SIGTERM, 0, say_and_stop, WORD("term")), 0);
 }
-static const uint64_t watched_mask = ((uint64_t)1 << (SIGUSR1 - 1)) | ((uint64_t)1 << (SIGTERM - 1));
+static const uint64_t watched_mask =
+    ((uint64_t)1 << (SIGUSR1 - 1)) | ((uint64_t)1 << (SIGTERM - 1));
 
 /* A shell may clear its mask, so what is blocked is looked for without one. */
 TEST(programs_inherit_what_a_plain_loop_blocks) {

@@ -1523,7 +1523,8 @@ TEST(queued_descriptors_arrive_in_order) {
         close(fds[i][0]);
     }
     while (before > 0)
-        before -= result_of(casync_read_op(&a, &the_op, large, (size_t)(before < 100000 ? before : 100000)));
+        before -= result_of(
+            casync_read_op(&a, &the_op, large, (size_t)(before < 100000 ? before : 100000)));
     EQ(before, 0);
     for (i = 0; i < 5; i++) {
         int fd;
@@ -1769,7 +1770,9 @@ static int64_t hex_received(casync_filter *filter, casync_span raw) {
     return 0;
 }
 
-static int64_t hex_received_eof(casync_filter *filter) { return ((hex_filter *)filter)->ended ? 0 : -EPROTO; }
+static int64_t hex_received_eof(casync_filter *filter) {
+    return ((hex_filter *)filter)->ended ? 0 : -EPROTO;
+}
 
 static int64_t hex_write(casync_filter *filter, const casync_span *spans, size_t count) {
     size_t i, j;
@@ -2330,7 +2333,8 @@ static void *spoiling_allocator(void *user, void *ptr, size_t size) {
         fresh->block.size = size;
         memory.live++;
     }
-    if (old && size > 0) memcpy(fresh + 1, old, old[-1].block.size < size ? old[-1].block.size : size);
+    if (old && size > 0)
+        memcpy(fresh + 1, old, old[-1].block.size < size ? old[-1].block.size : size);
     if (old) give_back(old - 1);
     return fresh ? fresh + 1 : NULL;
 }

@@ -1,5 +1,5 @@
-/* Random schedules: tasks of both kinds are spawned, await, are cancelled and closed, a million in all. A seed
-   makes each of them; it is in the test's name. */
+/* Random schedules: tasks of both kinds are spawned, await, are cancelled and closed, a million in
+   all. A seed makes each of them; it is in the test's name. */
 #include "support.h"
 
 enum { SLOTS = 300, GATES = 8, CHILDREN = 3 };
@@ -32,7 +32,9 @@ static struct {
 } counts;
 
 static int64_t random_delay(void) { return CASYNC_US(random_below(4) * 500); }
-static int64_t random_result(void) { return random_below(8) == 0 ? -EIO : (int64_t)random_below(100); }
+static int64_t random_result(void) {
+    return random_below(8) == 0 ? -EIO : (int64_t)random_below(100);
+}
 static casync_future *random_gate(void) {
     return &gates[(current_gate + GATES - (int)random_below(2)) % GATES];
 }
@@ -94,7 +96,8 @@ static int64_t await_several(int way) {
     int64_t result;
     int i;
     memset(waiters, 0, sizeof waiters);
-    for (i = 0; i < CHILDREN; i++) waiters[i].future = casync_sleep_op(&loop, &ops[i], random_delay());
+    for (i = 0; i < CHILDREN; i++)
+        waiters[i].future = casync_sleep_op(&loop, &ops[i], random_delay());
     if (way == GATHER)
         result = casync_gather(waiters, CHILDREN, CASYNC_FIRST_ERROR);
     else if (way == WAIT)

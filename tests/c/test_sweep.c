@@ -1,12 +1,13 @@
-/* >> sweep: each call to the kernel fails once, and nothing waits for ever: it goes on, or who waits is told. */
+/* >> sweep: each call to the kernel fails once, and nothing waits for ever: it goes on, or who
+   waits is told. */
 #include "faults.h"
 
 static casync_server server;
 static casync_listen_desc listen_desc;
 static casync_connect_desc connect_desc;
 
-/* The loop is about to sleep until something comes. If that takes seconds, nothing will: all that is awaited comes
-   from this loop itself. */
+/* The loop is about to sleep until something comes. If that takes seconds, nothing will: all that
+   is awaited comes from this loop itself. */
 static void expect_something(void *arg, int64_t timeout) {
     struct pollfd backend;
     (void)arg;
@@ -14,7 +15,8 @@ static void expect_something(void *arg, int64_t timeout) {
     backend.fd = loop.backend_fd;
     backend.events = POLLIN;
     if (poll(&backend, 1, 5000) == 0)
-        test__fail(__FILE__, __LINE__, "all wait after %s failed with %d", last_failed, (int)fault.error);
+        test__fail(__FILE__, __LINE__, "all wait after %s failed with %d", last_failed,
+                   (int)fault.error);
 }
 
 static void ignore_exception(casync_loop *where, const casync_exception *exception, void *arg) {
@@ -199,7 +201,8 @@ static int64_t receive_datagrams(casync_loop *where, void *arg) {
     static char buffer[5000];
     int64_t n = 0, i;
     (void)where, (void)arg;
-    for (i = 0; i < 40 && n >= 0; i++) n = casync_datagram_receive(&here, buffer, sizeof buffer, NULL);
+    for (i = 0; i < 40 && n >= 0; i++)
+        n = casync_datagram_receive(&here, buffer, sizeof buffer, NULL);
     casync_datagram_close(&here);
     casync_datagram_close(&there);
     return n;

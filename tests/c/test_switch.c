@@ -1,4 +1,5 @@
-/* >> tasks: a switch of stacks keeps everything that belongs to a task: registers, floating point, frames. */
+/* >> tasks: a switch of stacks keeps everything that belongs to a task: registers, floating
+   point, frames. */
 #include "support.h"
 
 #include <alloca.h>
@@ -93,26 +94,33 @@ static void run_tasks(casync_coroutine coroutine) {
 
 /* -- values that a function keeps, in registers as long as there are any -- */
 
-/* Numbers that the compiler can neither know nor compute again, as it reads a volatile: it has to keep them.
-   All reals, and sums of two, are exact as float too: i386 computes with more digits. */
+/* Numbers that the compiler can neither know nor compute again, as it reads a volatile: it has to
+   keep them. All reals, and sums of two, are exact as float too: i386 computes with more digits. */
 static volatile uint64_t factor = 31;
 NOINLINE static uint64_t number(uint64_t seed, uint64_t i) { return (seed << 32 | i) * factor; }
-NOINLINE static double real(uint64_t seed, uint64_t i) { return (double)(seed % 10007 * factor + i) / 8; }
+NOINLINE static double real(uint64_t seed, uint64_t i) {
+    return (double)(seed % 10007 * factor + i) / 8;
+}
 
 NOINLINE static void keep_values(uint64_t seed, int depth) {
     uint64_t a = number(seed, 0), b = number(seed, 1), c = number(seed, 2), d = number(seed, 3);
     uint64_t e = number(seed, 4), f = number(seed, 5), g = number(seed, 6), h = number(seed, 7);
     uint64_t i = number(seed, 8), j = number(seed, 9), k = number(seed, 10), l = number(seed, 11);
-    double p = real(seed, 0), q = real(seed, 1), r = real(seed, 2), s = real(seed, 3), t = real(seed, 4);
-    double u = real(seed, 5), v = real(seed, 6), w = real(seed, 7), x = real(seed, 8), y = real(seed, 9);
+    double p = real(seed, 0), q = real(seed, 1), r = real(seed, 2), s = real(seed, 3),
+           t = real(seed, 4);
+    double u = real(seed, 5), v = real(seed, 6), w = real(seed, 7), x = real(seed, 8),
+           y = real(seed, 9);
     float n = (float)real(seed, 10), o = (float)real(seed, 11);
     long double z = (long double)real(seed, 12) / 4;
     pause_task();
     if (depth > 0) keep_values(seed + 100, depth - 1);
     pause_task();
-    EXPECT(a == number(seed, 0) && b == number(seed, 1) && c == number(seed, 2) && d == number(seed, 3));
-    EXPECT(e == number(seed, 4) && f == number(seed, 5) && g == number(seed, 6) && h == number(seed, 7));
-    EXPECT(i == number(seed, 8) && j == number(seed, 9) && k == number(seed, 10) && l == number(seed, 11));
+    EXPECT(a == number(seed, 0) && b == number(seed, 1) && c == number(seed, 2) &&
+           d == number(seed, 3));
+    EXPECT(e == number(seed, 4) && f == number(seed, 5) && g == number(seed, 6) &&
+           h == number(seed, 7));
+    EXPECT(i == number(seed, 8) && j == number(seed, 9) && k == number(seed, 10) &&
+           l == number(seed, 11));
     EXPECT(p == real(seed, 0) && q == real(seed, 1) && r == real(seed, 2) && s == real(seed, 3));
     EXPECT(t == real(seed, 4) && u == real(seed, 5) && v == real(seed, 6) && w == real(seed, 7));
     EXPECT(x == real(seed, 8) && y == real(seed, 9) && z == (long double)real(seed, 12) / 4);
@@ -131,7 +139,8 @@ TEST(locals_survive_random_switches) {
     EXPECT(switches_left <= 0);
 }
 
-/* A signal may interrupt a switch at every instruction, and its handler runs on the stack of the moment. */
+/* A signal may interrupt a switch at every instruction, and its handler runs on the stack of the
+   moment. */
 static volatile sig_atomic_t alarms;
 static volatile double from_handler;
 static void on_alarm(int signum) {
@@ -173,8 +182,8 @@ static int64_t print(casync_loop *where, void *arg) {
     int number_of_task = (int)(intptr_t)arg, i;
     (void)where;
     for (i = 0; i < 50; i++) {
-        format(got, sizeof got, "%.4f %.3Lf %d %s %g %.1f", number_of_task + 0.25, 0.125L, i, "one", 1e10,
-               -3.5);
+        format(got, sizeof got, "%.4f %.3Lf %d %s %g %.1f", number_of_task + 0.25, 0.125L, i, "one",
+               1e10, -3.5);
         snprintf(expected, sizeof expected, "%d.2500 0.125 %d one 1e+10 -3.5", number_of_task, i);
         STR_EQ(got, expected);
     }
@@ -227,8 +236,8 @@ TEST(a_large_stack_can_be_used_to_its_end) {
     close_loop();
 }
 
-/* What casync__fiber_suspend does, inlined here: so values of this function are in registers that no call
-   would preserve. */
+/* What casync__fiber_suspend does, inlined here: so values of this function are in registers that
+   no call would preserve. */
 CASYNC__ALWAYS_INLINE void suspend_inlined(casync_task *task) {
     casync__fiber *fiber = casync__fiber_of(task);
     casync__make_ready(&loop, &task->job);
@@ -295,7 +304,8 @@ static int64_t unwind(casync_loop *where, void *arg) {
     (void)where;
     pause_task();
     _Unwind_Backtrace(count_frame, &frames);
-    EXPECT(frames < 20); /* it ends at the bottom of the task's stack, and does not go on to the loop's */
+    EXPECT(frames < 20); /* it ends at the bottom of the task's stack, and does not go on to the
+                            loop's */
     return (intptr_t)arg;
 }
 

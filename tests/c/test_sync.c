@@ -1,5 +1,5 @@
-/* >> sync primitives: event, lock, rwlock, condition, semaphore, barrier, wait group, once, queue; the
-   meaning of asyncio's test_locks and test_queues. */
+/* >> sync primitives: event, lock, rwlock, condition, semaphore, barrier, wait group, once,
+   queue; the meaning of asyncio's test_locks and test_queues. */
 #define CASYNC_SYSCALL_TABLE
 #include "support.h"
 
@@ -62,16 +62,22 @@ static bool lock_taken(void) { return casync_lock_locked(&lock); }
 static const casync_link *lock_waiting(void) { return &lock.waiting; }
 
 static int64_t read_now(waiter *w) { return (void)w, casync_rwlock_acquire_read(&rwlock); }
-static casync_future *read_start(waiter *w) { return casync_rwlock_acquire_read_op(&rwlock, &w->op); }
+static casync_future *read_start(waiter *w) {
+    return casync_rwlock_acquire_read_op(&rwlock, &w->op);
+}
 static int64_t write_now(waiter *w) { return (void)w, casync_rwlock_acquire_write(&rwlock); }
-static casync_future *write_start(waiter *w) { return casync_rwlock_acquire_write_op(&rwlock, &w->op); }
+static casync_future *write_start(waiter *w) {
+    return casync_rwlock_acquire_write_op(&rwlock, &w->op);
+}
 static void rwlock_block(void) { EQ(casync_rwlock_try_acquire_write(&rwlock), 0); }
 static void rwlock_let_go(void) { EQ(casync_rwlock_release(&rwlock), 0); }
 static bool rwlock_taken(void) { return rwlock.writing || rwlock.readers > 0; }
 static const casync_link *rwlock_waiting(void) { return &rwlock.waiting; }
 
 static int64_t condition_now(waiter *w) { return (void)w, casync_condition_wait(&condition); }
-static casync_future *condition_start(waiter *w) { return casync_condition_wait_op(&condition, &w->op); }
+static casync_future *condition_start(waiter *w) {
+    return casync_condition_wait_op(&condition, &w->op);
+}
 static void condition_block(void) {
     casync_condition_init(&condition, &lock);
     (void)casync_lock_try_acquire(&lock);
@@ -84,7 +90,9 @@ static void condition_let_go(void) {
 static const casync_link *condition_waiting(void) { return &condition.waiting; }
 
 static int64_t semaphore_now(waiter *w) { return (void)w, casync_semaphore_acquire(&semaphore); }
-static casync_future *semaphore_start(waiter *w) { return casync_semaphore_acquire_op(&semaphore, &w->op); }
+static casync_future *semaphore_start(waiter *w) {
+    return casync_semaphore_acquire_op(&semaphore, &w->op);
+}
 static void semaphore_block(void) { EQ(casync_semaphore_init(&semaphore, 0, 0), 0); }
 static void semaphore_let_go(void) { EQ(casync_semaphore_release(&semaphore), 0); }
 static bool semaphore_taken(void) { return casync_semaphore_locked(&semaphore); }
@@ -178,18 +186,19 @@ static const way on_once = {"once",      once_now, once_start, once_block,
                             once_let_go, 1,        once_taken, once_waiting};
 static const way on_put = {"put to queue", put_now, put_start, put_block,
                            put_let_go,     0,       put_taken, put_waiting};
-static const way on_put_timeout = {"put to queue", put_timeout_now, put_start, put_block, put_let_go, 0,
-                                   put_taken,      put_waiting};
+static const way on_put_timeout = {
+    "put to queue", put_timeout_now, put_start, put_block, put_let_go, 0, put_taken, put_waiting};
 static const way on_get = {"get from queue", get_now, get_start, get_block,
                            get_let_go,       0,       get_taken, get_waiting};
-static const way on_get_timeout = {"get from queue", get_timeout_now, get_start, get_block, get_let_go, 0,
-                                   get_taken,        get_waiting};
+static const way on_get_timeout = {
+    "get from queue", get_timeout_now, get_start, get_block, get_let_go, 0, get_taken, get_waiting};
 static const way on_join = {"join of queue", join_now, join_start,    join_block,
                             join_let_go,     0,        nothing_taken, join_waiting};
 
-static const way *const waits[] = {&on_event, &on_lock,         &on_read,  &on_write,       &on_condition,
-                                   &on_once,  &on_semaphore,    &on_group, &on_barrier,     &on_put,
-                                   &on_get,   &on_lock_timeout, &on_join,  &on_put_timeout, &on_get_timeout};
+static const way *const waits[] = {&on_event,     &on_lock,        &on_read,       &on_write,
+                                   &on_condition, &on_once,        &on_semaphore,  &on_group,
+                                   &on_barrier,   &on_put,         &on_get,        &on_lock_timeout,
+                                   &on_join,      &on_put_timeout, &on_get_timeout};
 enum { WAITS = sizeof waits / sizeof *waits };
 
 /* >> tasks that wait -------------------------------------------------------------------------- */
@@ -267,26 +276,26 @@ static void close_all(void) {
 }
 
 /* A test of both kinds of task, and one of each way to wait in both. */
-#define TEST_BOTH(name)                                                                                      \
-    static void both_##name(bool stackful);                                                                  \
-    TEST(stackful_##name) { both_##name(true); }                                                             \
-    TEST(stackless_##name) { both_##name(false); }                                                           \
+#define TEST_BOTH(name)                                                                            \
+    static void both_##name(bool stackful);                                                        \
+    TEST(stackful_##name) { both_##name(true); }                                                   \
+    TEST(stackless_##name) { both_##name(false); }                                                 \
     static void both_##name(bool stackful)
-#define TEST_ALL(name)                                                                                       \
-    static void all_##name(bool stackful, const way *how);                                                   \
-    TEST_BOTH(name) {                                                                                        \
-        int i;                                                                                               \
-        for (i = 0; i < WAITS; i++) {                                                                        \
-            open_all();                                                                                      \
-            all_##name(stackful, waits[i]);                                                                  \
-            close_all();                                                                                     \
-        }                                                                                                    \
-    }                                                                                                        \
+#define TEST_ALL(name)                                                                             \
+    static void all_##name(bool stackful, const way *how);                                         \
+    TEST_BOTH(name) {                                                                              \
+        int i;                                                                                     \
+        for (i = 0; i < WAITS; i++) {                                                              \
+            open_all();                                                                            \
+            all_##name(stackful, waits[i]);                                                        \
+            close_all();                                                                           \
+        }                                                                                          \
+    }                                                                                              \
     static void all_##name(bool stackful, const way *how)
-#define RUN_BOTH(name)                                                                                       \
-    do {                                                                                                     \
-        RUN(stackful_##name);                                                                                \
-        RUN(stackless_##name);                                                                               \
+#define RUN_BOTH(name)                                                                             \
+    do {                                                                                           \
+        RUN(stackful_##name);                                                                      \
+        RUN(stackless_##name);                                                                     \
     } while (0)
 
 /* >> what all have in common ------------------------------------------------------------------ */
@@ -330,7 +339,8 @@ TEST_ALL(cancelled_wait_takes_nothing) {
     }
 }
 
-/* Let go, and cancelled before it runs: it has what it waited for, and its next await hears of the request. */
+/* Let go, and cancelled before it runs: it has what it waited for, and its next await hears of the
+   request. */
 TEST_ALL(cancel_does_not_undo_what_was_given) {
     waiter w = ZERO;
     how->block();
@@ -424,7 +434,8 @@ TEST(without_a_running_loop_an_operation_succeeds_at_once_or_not_at_all) {
     int i;
     for (i = 0; i < WAITS; i++) {
         waiter w = ZERO;
-        if (waits[i] == &on_lock_timeout || waits[i] == &on_get_timeout || waits[i] == &on_put_timeout)
+        if (waits[i] == &on_lock_timeout || waits[i] == &on_get_timeout ||
+            waits[i] == &on_put_timeout)
             continue; /* the same operations again */
         open_all();
         w.item = &items[0];
@@ -448,7 +459,8 @@ static void close_operations(void *arg) {
     (void)arg;
     for (i = 0; i < WAITS; i++) {
         waiter w = ZERO;
-        if (waits[i] == &on_lock_timeout || waits[i] == &on_get_timeout || waits[i] == &on_put_timeout)
+        if (waits[i] == &on_lock_timeout || waits[i] == &on_get_timeout ||
+            waits[i] == &on_put_timeout)
             continue;
         casync_queue_close(&queue);
         bounded_queue(0);
@@ -655,7 +667,8 @@ static void say_locked(void *arg) {
 
 /* From callbacks alone: by operations. */
 static void acquire_by_callback(void *op) {
-    EQ(casync_future_add_done_callback(casync_lock_acquire_op(&lock, (casync_op *)op), NULL, say_locked, op),
+    EQ(casync_future_add_done_callback(casync_lock_acquire_op(&lock, (casync_op *)op), NULL,
+                                       say_locked, op),
        0);
 }
 
@@ -815,8 +828,8 @@ TEST_BOTH(condition_cancelled_while_the_lock_is_taken) {
     close_all();
 }
 
-/* asyncio's test_wait_cancel_after_notify, test_cancelled_wakeup and _relock: cancelled when it was notified,
-   but has no lock yet, it is cancelled, and the notification goes to another. */
+/* asyncio's test_wait_cancel_after_notify, test_cancelled_wakeup and _relock: cancelled when it was
+   notified, but has no lock yet, it is cancelled, and the notification goes to another. */
 TEST_BOTH(condition_cancelled_after_it_was_notified) {
     waiter a = ZERO, b = ZERO, c = ZERO;
     open_all();
@@ -1017,7 +1030,8 @@ TEST(barrier_parameters) {
     casync_op op;
     EQ(casync_barrier_init(&barrier, 0), -EINVAL);
     EQ(casync_barrier_init(&barrier, -1), -EINVAL);
-    EQ(casync_future_result(casync_barrier_wait_op(&barrier, &op)), CASYNC_INVALID_STATE); /* zeroed */
+    /* zeroed */
+    EQ(casync_future_result(casync_barrier_wait_op(&barrier, &op)), CASYNC_INVALID_STATE);
     EQ(casync_barrier_init(&barrier, 1), 0);
     EQ(casync_future_result(casync_barrier_wait_op(&barrier, &op)), 0);
     EQ(casync_future_result(casync_barrier_wait_op(&barrier, &op)), 0);
@@ -1572,8 +1586,8 @@ static void got(void *item) {
     expected_item++;
 }
 
-/* Operations on a queue of three are started, cancelled and seen through at random. Every item whose put took
-   effect is got once, in order; the others never. */
+/* Operations on a queue of three are started, cancelled and seen through at random. Every item
+   whose put took effect is got once, in order; the others never. */
 static void queue_step(void) {
     int i = (int)random_below(OPERATIONS);
     bool was_active = active[i];
@@ -1599,7 +1613,8 @@ static void queue_step(void) {
 static void check_queue(void) {
     int getters = 0, putters = 0, i;
     for (i = 0; i < OPERATIONS; i++)
-        if (active[i] && !casync_future_done(&operations[i].future)) (is_put[i] ? putters++ : getters++);
+        if (active[i] && !casync_future_done(&operations[i].future))
+            (is_put[i] ? putters++ : getters++);
     EXPECT(getters == 0 || casync_queue_empty(&queue));
     EXPECT(putters == 0 || casync_queue_full(&queue));
 }
@@ -1623,7 +1638,8 @@ static void collect(void) {
         best = -1;
         for (i = 0; i < OPERATIONS; i++)
             if (active[i] && !is_put[i] && casync_future_done(&operations[i].future) &&
-                (best < 0 || (intptr_t)operations[i].future.ptr < (intptr_t)operations[best].future.ptr))
+                (best < 0 ||
+                 (intptr_t)operations[i].future.ptr < (intptr_t)operations[best].future.ptr))
                 best = i;
         if (best >= 0) {
             got(operations[best].future.ptr);
@@ -1674,7 +1690,8 @@ static int64_t holds_for_a_while(casync_loop *where, void *arg) {
         holders--;
         EQ(casync_lock_release(&lock), 0);
         if (result < 0) break;
-        result = writes ? casync_rwlock_acquire_write(&rwlock) : casync_rwlock_acquire_read(&rwlock);
+        result =
+            writes ? casync_rwlock_acquire_write(&rwlock) : casync_rwlock_acquire_read(&rwlock);
         if (result < 0) break;
         *(writes ? &writers_in : &readers_in) += 1;
         EXPECT(writers_in == 0 || (writers_in == 1 && readers_in == 0));
@@ -1706,7 +1723,8 @@ IN_TASK(random_cancellation_leaves_everything_free) {
     for (i = 0; i < TASKS; i++) EQ(casync_join(tasks[i]), -ECANCELED);
     EXPECT(!casync_lock_locked(&lock) && !rwlock.writing && rwlock.readers == 0);
     EQ(semaphore.value, 3);
-    EXPECT(nobody_waits(&lock.waiting) && nobody_waits(&rwlock.waiting) && nobody_waits(&semaphore.waiting));
+    EXPECT(nobody_waits(&lock.waiting) && nobody_waits(&rwlock.waiting) &&
+           nobody_waits(&semaphore.waiting));
 }
 
 /* Consumers that are cancelled at any time: what was produced is consumed, or still there. */

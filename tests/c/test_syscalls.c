@@ -356,7 +356,8 @@ TEST(init_fails_cleanly_at_every_call) {
 
 /* >> each call in turn ------------------------------------------------------------------------ */
 
-/* A little of everything. Whatever fails, it goes on with the rest; in the end nothing may be left. */
+/* A little of everything. Whatever fails, it goes on with the rest; in the end nothing may be
+   left. */
 static casync_signal signal_watcher;
 static casync_stream sender, receiver, reader, writer;
 static char large[200000];
@@ -413,7 +414,8 @@ static void use_pairs(void) {
     if (casync_socketpair(&loop, &sender, &receiver, NULL, &options) < 0) return;
     (void)write_text(&sender, "hello");
     (void)casync_send_fd(&sender, 0, "x", 1);
-    if (casync_write_ref(&sender, large, sizeof large, count_release, NULL) == (int64_t)sizeof large)
+    if (casync_write_ref(&sender, large, sizeof large, count_release, NULL) ==
+        (int64_t)sizeof large)
         references++;
     casync_drain_op(&sender, &drain);
     casync_read_exactly_op(&receiver, &read, bytes, sizeof bytes);
@@ -560,7 +562,8 @@ TEST(a_stop_and_wake_just_before_the_sleep_is_not_slept_through) {
 
 static bool refuse_wakeup;
 
-static int64_t refuse_wakeup_in_epoll_ctl(int epfd, int operation, int fd, casync__epoll_event *event) {
+static int64_t refuse_wakeup_in_epoll_ctl(int epfd, int operation, int fd,
+                                          casync__epoll_event *event) {
     if (refuse_wakeup && fd == loop.wakeup_fd) return -ENOMEM;
     return casync__direct_epoll_ctl(epfd, operation, fd, event);
 }

@@ -1,4 +1,5 @@
-/* >> tasks: stackful and stackless ones, awaiting and cancelling, names, contexts, generators, casync_run. */
+/* >> tasks: stackful and stackless ones, awaiting and cancelling, names, contexts, generators,
+   casync_run. */
 #define CASYNC_SYSCALL_TABLE
 #include "support.h"
 
@@ -16,8 +17,8 @@ enum { SANITIZED = false, SANITIZED_THREADS = false };
 
 /* >> an actor: the same task written both ways ------------------------------------------------ */
 
-/* Awaits some futures one after the other (NULL: a turn), and remembers what came of each. Its result is the
-   last of these, or the first -ECANCELED unless it goes on after that. */
+/* Awaits some futures one after the other (NULL: a turn), and remembers what came of each. Its
+   result is the last of these, or the first -ECANCELED unless it goes on after that. */
 enum { MAX_AWAITED = 4 };
 typedef struct actor {
     casync_task stackless; /* first: it is the task of the stackless one */
@@ -85,15 +86,15 @@ static void finish(actor *a) {
 static int64_t run(actor *a) { return casync_run_until_complete(&a->task->future); }
 
 /* A test of both kinds of task. */
-#define TEST_BOTH(name)                                                                                      \
-    static void both_##name(bool stackful);                                                                  \
-    TEST(stackful_##name) { both_##name(true); }                                                             \
-    TEST(stackless_##name) { both_##name(false); }                                                           \
+#define TEST_BOTH(name)                                                                            \
+    static void both_##name(bool stackful);                                                        \
+    TEST(stackful_##name) { both_##name(true); }                                                   \
+    TEST(stackless_##name) { both_##name(false); }                                                 \
     static void both_##name(bool stackful)
-#define RUN_BOTH(name)                                                                                       \
-    do {                                                                                                     \
-        RUN(stackful_##name);                                                                                \
-        RUN(stackless_##name);                                                                               \
+#define RUN_BOTH(name)                                                                             \
+    do {                                                                                           \
+        RUN(stackful_##name);                                                                      \
+        RUN(stackless_##name);                                                                     \
     } while (0)
 
 /* >> a kernel that refuses -------------------------------------------------------------------- */
@@ -106,7 +107,9 @@ static int64_t refusing_mprotect(void *page, size_t size, int rights) {
     (void)page, (void)size, (void)rights;
     return -ENOMEM;
 }
-static int64_t refusing_map(size_t size) { return maps_left-- > 0 ? casync__direct_map(size) : -ENOMEM; }
+static int64_t refusing_map(size_t size) {
+    return maps_left-- > 0 ? casync__direct_map(size) : -ENOMEM;
+}
 
 static void refuse_guard_install(void) {
     advice_refused = 102; /* MADV_GUARD_INSTALL */
@@ -243,7 +246,8 @@ TEST_BOTH(all_that_wait_for_a_future_go_on_once_and_in_order) {
     open_loop_and_gate();
     for (i = 0; i < 3; i++) {
         start_at_gate(&actors[i], stackful);
-        EQ(casync_future_add_done_callback(&actors[i].task->future, &jobs[i], say_end, words[i]), 0);
+        EQ(casync_future_add_done_callback(&actors[i].task->future, &jobs[i], say_end, words[i]),
+           0);
     }
     EQ(casync_future_set_result(&gate, 5, NULL), 0);
     EQ(casync_future_set_result(&gate, 6, NULL), CASYNC_INVALID_STATE);
@@ -1234,8 +1238,8 @@ TEST(overflow_is_reported_without_guard_install) {
     expect_overflow_message();
 }
 
-/* Without any guard page the pattern at the end of the stack tells, when the task waits. Frames are larger
-   than 1 KiB by an unknown amount: go deeper step by step. */
+/* Without any guard page the pattern at the end of the stack tells, when the task waits. Frames are
+   larger than 1 KiB by an unknown amount: go deeper step by step. */
 static void overflow_a_little(void) {
     for (overflow_in_kib = 32; overflow_in_kib < 80; overflow_in_kib++) {
         open_loop(CASYNC_CLOCK_VIRTUAL);
@@ -1257,7 +1261,8 @@ TEST(overflow_without_guards_is_found) {
 static int64_t refusing_sigaltstack(const stack_t *stack, stack_t *old) {
     return stack ? -ENOMEM : casync__direct_sigaltstack(stack, old);
 }
-static int64_t refusing_sigaction(int signum, const struct sigaction *action, struct sigaction *old) {
+static int64_t refusing_sigaction(int signum, const struct sigaction *action,
+                                  struct sigaction *old) {
     (void)signum, (void)action, (void)old;
     return -EINVAL;
 }
@@ -1854,7 +1859,9 @@ static int64_t keeps_a_handle(casync_loop *where, void *arg) {
         if (i % 40 != 0) EQ(casync_join(tasks[i]), 0);
     return 7;
 }
-TEST(run_ends_although_a_handle_was_not_released) { EQ(run_with_test_allocator(keeps_a_handle, NULL), 7); }
+TEST(run_ends_although_a_handle_was_not_released) {
+    EQ(run_with_test_allocator(keeps_a_handle, NULL), 7);
+}
 
 static int64_t leaves_streams_open(casync_loop *where, void *arg) {
     static casync_stream streams[2];
@@ -2047,7 +2054,8 @@ TEST(task_that_could_not_be_started_may_be_closed) {
 
 IN_TASK(nothing_may_be_released_joined_cancelled_and_awaited) {
     casync_task_release(NULL);
-    casync_task_release(casync_spawn(&loop, NULL, NULL)); /* which says that there is none by NULL */
+    /* which says that there is none by NULL */
+    casync_task_release(casync_spawn(&loop, NULL, NULL));
     PTR_EQ(casync_task_retain(NULL), NULL);
     EXPECT(casync_join(NULL) < 0);
     EXPECT(casync_await(NULL) < 0);

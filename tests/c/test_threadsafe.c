@@ -225,7 +225,8 @@ static void receive_word(void *arg) {
 static void *post_many_pooled(void *arg) {
     int i;
     (void)arg;
-    for (i = 0; i < posts_a_thread; i++) EQ(casync_call_soon_threadsafe(&loop, NULL, receive_word, NULL), 0);
+    for (i = 0; i < posts_a_thread; i++)
+        EQ(casync_call_soon_threadsafe(&loop, NULL, receive_word, NULL), 0);
     return NULL;
 }
 
@@ -261,7 +262,9 @@ TEST(a_break_among_posts_without_a_job_keeps_the_rest) {
 }
 
 static void nothing(void *arg) { (void)arg; }
-static void post_nothing(void *arg) { EQ(casync_call_soon_threadsafe(&loop, NULL, nothing, arg), 0); }
+static void post_nothing(void *arg) {
+    EQ(casync_call_soon_threadsafe(&loop, NULL, nothing, arg), 0);
+}
 
 TEST(a_posted_call_may_post_the_next) {
     int i;
@@ -401,7 +404,8 @@ TEST(a_call_sees_what_was_written_before_each_of_its_posts) {
     close_loop();
 }
 
-/* Plain memory, which a sanitizer of threads watches: nothing orders it but a post that was refused. */
+/* Plain memory, which a sanitizer of threads watches: nothing orders it but a post that was
+   refused. */
 static int plain, was_refused;
 
 static void look_at_plain_memory(void *arg) {

@@ -1,4 +1,5 @@
-/* >> whole transfers: write_all, time limits of what waits for streams and servers, descriptors with frames. */
+/* >> whole transfers: write_all, time limits of what waits for streams and servers, descriptors
+   with frames. */
 #include "stream_support.h"
 
 static char block[1 << 20], text[64];
@@ -8,22 +9,22 @@ static casync_framing framing;
 static const void *data;
 
 /* In a task `a` and `b` are joined; the clock jumps although descriptors are waited for. */
-#define WITH_PAIR(name)                                                                                      \
-    static void with_pair_##name(void);                                                                      \
-    static int64_t main_of_##name(casync_loop *where, void *arg) {                                           \
-        (void)where, (void)arg;                                                                              \
-        with_pair_##name();                                                                                  \
-        return 0;                                                                                            \
-    }                                                                                                        \
-    TEST(name) {                                                                                             \
-        open_loop(CASYNC_CLOCK_VIRTUAL_FORCED);                                                              \
-        EQ(casync_socketpair(&loop, &a, &b, NULL, NULL), 0);                                                 \
-        EQ(run_task(main_of_##name, NULL), 0);                                                               \
-        casync_abort(&a);                                                                                    \
-        casync_close(&a);                                                                                    \
-        casync_close(&b);                                                                                    \
-        close_loop();                                                                                        \
-    }                                                                                                        \
+#define WITH_PAIR(name)                                                                            \
+    static void with_pair_##name(void);                                                            \
+    static int64_t main_of_##name(casync_loop *where, void *arg) {                                 \
+        (void)where, (void)arg;                                                                    \
+        with_pair_##name();                                                                        \
+        return 0;                                                                                  \
+    }                                                                                              \
+    TEST(name) {                                                                                   \
+        open_loop(CASYNC_CLOCK_VIRTUAL_FORCED);                                                    \
+        EQ(casync_socketpair(&loop, &a, &b, NULL, NULL), 0);                                       \
+        EQ(run_task(main_of_##name, NULL), 0);                                                     \
+        casync_abort(&a);                                                                          \
+        casync_close(&a);                                                                          \
+        casync_close(&b);                                                                          \
+        close_loop();                                                                              \
+    }                                                                                              \
     static void with_pair_##name(void)
 
 /* >> write_all -------------------------------------------------------------------------------- */
@@ -303,7 +304,8 @@ TEST(queued_frames_and_their_descriptors_keep_their_order) {
         send_pipe(i);
     }
     while (before > 0)
-        before -= result_of(casync_read_op(&a, &the_op, block, (size_t)(before < 10000 ? before : 10000)));
+        before -= result_of(
+            casync_read_op(&a, &the_op, block, (size_t)(before < 10000 ? before : 10000)));
     for (i = 0; i < PASSED; i++) {
         EQ(result_of(casync_read_frame_op(&a, &the_op, &framing)), 7);
         MEM_EQ((const char *)the_op.future.ptr, "between", 7);

@@ -356,8 +356,8 @@ TEST(a_dup_of_a_closed_descriptor_keeps_nothing_alive) {
     close_loop();
 }
 
-/* The user's mistake that everybody makes: closing before removing. While a dup lives, epoll goes on
-   reporting an open file that no number leads to. */
+/* The user's mistake that everybody makes: closing before removing. While a dup lives, epoll goes
+   on reporting an open file that no number leads to. */
 TEST(closing_first_while_a_dup_lives_does_not_spin_or_misfire) {
     int dup_fd, i;
     open_pipe_and_loop();

@@ -59,7 +59,8 @@ TEST(real_timers_are_not_early_and_in_order) {
     int i;
     open_loop(CASYNC_CLOCK_MONOTONIC);
     for (i = 0; i < 200; i++)
-        EQ(casync_call_later(&loop, &timers[i], CASYNC_US(random_below(5000)), check_not_early, &timers[i]),
+        EQ(casync_call_later(&loop, &timers[i], CASYNC_US(random_below(5000)), check_not_early,
+                             &timers[i]),
            0);
     EQ(casync_run_until_idle(&loop), 0);
     EQ(expired, 200);
@@ -354,7 +355,9 @@ TEST(levels_are_allocated_once) {
     EQ(casync_call_later(&loop, &one, CASYNC_SECONDS(100), never, NULL), 0);
     allocations = memory.allocations;
     for (i = 0; i < 1000; i++) {
-        EQ(casync_timer_start(&loop, &two, (int64_t)random_below(CASYNC_SECONDS(1)), 0, do_nothing, NULL), 0);
+        EQ(casync_timer_start(&loop, &two, (int64_t)random_below(CASYNC_SECONDS(1)), 0, do_nothing,
+                              NULL),
+           0);
         advance((int64_t)random_below(CASYNC_MS(1)));
     }
     EQ(memory.allocations, allocations);
@@ -437,7 +440,8 @@ static int64_t random_delay(void) {
 }
 
 static void start_random(model_timer *timer) {
-    int64_t delay = random_delay(), repeat = random_below(10) ? 0 : 1 + (int64_t)random_below(1000000);
+    int64_t delay = random_delay(),
+            repeat = random_below(10) ? 0 : 1 + (int64_t)random_below(1000000);
     if (timer->started && random_below(2)) {
         EQ(casync_call_later(&loop, &timer->timer, delay, model_called, timer), -EALREADY);
         return;

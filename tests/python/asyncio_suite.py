@@ -2,11 +2,11 @@
 
     python tests/python/asyncio_suite.py [-k PATTERN] [--module NAME] [--loop casync] [--debug]
 
-Every class of tests runs in a process of its own (asyncio_worker.py), two at a time; a test that hangs or
-crashes costs itself only. A test that failed is run once again, alone; if it fails again it is run on
-asyncio's own loop, and does not count if that fails too. A test in which a TCP, Unix, UDP or pipe transport
-was not the loop's own has failed. Tests that never make a loop are not counted.
-`asyncio_expected.txt` lists what is known to fail, with the reason; see there.
+Every class of tests runs in a process of its own (asyncio_worker.py), two at a time; a test that
+hangs or crashes costs itself only. A test that failed is run once again, alone; if it fails again
+it is run on asyncio's own loop, and does not count if that fails too. A test in which a TCP, Unix,
+UDP or pipe transport was not the loop's own has failed. Tests that never make a loop are not
+counted. `asyncio_expected.txt` lists what is known to fail, with the reason; see there.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 EXPECTED = HERE / "asyncio_expected.txt"
-# Not here: tests of other loops (test_proactor_events, test_windows_*), and test_selector_events, which tests
-# the insides of asyncio's own loop through mocks. What an interpreter does not have is passed over.
+# Not here: tests of other loops (test_proactor_events, test_windows_*), and test_selector_events,
+# which tests the insides of asyncio's own loop through mocks. What an interpreter does not have is
+# passed over.
 MODULES = [
     "test_base_events",
     "test_buffered_proto",
@@ -70,7 +71,9 @@ SHOWN_LINES = 40  # of the output of a test that failed
 
 @dataclass
 class Outcome:
-    """How one test ended. verdict: ok, fail, skip (by itself), expected, noisy, unfair or loopless."""
+    """How one test ended. verdict: ok, fail, skip (by itself), expected, noisy, unfair or
+    loopless.
+    """
 
     name: str  # module.Class.test
     verdict: str
@@ -104,7 +107,13 @@ class Runner:
             events.touch()
             names = list(names)
             command = [sys.executable, *(["-X", "dev"] if self.debug else [])]
-            command += [str(HERE / "asyncio_worker.py"), str(events), self.loop, module, str(TEST_TIMEOUT)]
+            command += [
+                str(HERE / "asyncio_worker.py"),
+                str(events),
+                self.loop,
+                module,
+                str(TEST_TIMEOUT),
+            ]
             with output.open("wb") as out:
                 process = subprocess.Popen(
                     [*command, *names],
@@ -161,7 +170,9 @@ class Runner:
                 self.judge_failure(module, short, outcome, expected)
         return list(outcomes.values())
 
-    def judge_failure(self, module: str, short: str, outcome: Outcome, expected: list[Expectation]) -> None:
+    def judge_failure(
+        self, module: str, short: str, outcome: Outcome, expected: list[Expectation]
+    ) -> None:
         known = find(expected, outcome.name)
         if known:
             known.failed += 1
@@ -228,7 +239,9 @@ def tail(text: str) -> str:
 
 
 def report(outcomes: list[Outcome], expected: list[Expectation], title: str) -> int:
-    """Prints what needs attention, a table, and the closing line. Returns the number of failures."""
+    """Prints what needs attention, a table, and the closing line. Returns the number of
+    failures.
+    """
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.name):
         groups[outcome.verdict].append(outcome)
@@ -248,14 +261,16 @@ def report(outcomes: list[Outcome], expected: list[Expectation], title: str) -> 
     modules = sorted({outcome.name.split(".")[0] for outcome in outcomes})
     print(f"\n{title:32}" + "".join(f"{column:>9}" for column in COLUMNS))
     for module in modules:
-        print_line(module, [outcome for outcome in outcomes if outcome.name.split(".")[0] == module])
+        print_line(
+            module, [outcome for outcome in outcomes if outcome.name.split(".")[0] == module]
+        )
     passed, failed, skipped = print_line("all", outcomes)[2:5]
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return failed
 
 
-# `loops` is the number of tests that really made the tested loop. Those that made none and passed are in
-# `tests` alone, as are those that asyncio's own loop fails here too.
+# `loops` is the number of tests that really made the tested loop. Those that made none and passed
+# are in `tests` alone, as are those that asyncio's own loop fails here too.
 COLUMNS = "tests", "loops", "passed", "failed", "skipped"
 
 
@@ -278,17 +293,28 @@ def by_reason(outcomes: list[Outcome]) -> dict[str, list[str]]:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="CPython's asyncio tests on casync's loop")
-    parser.add_argument("-k", dest="pattern", default="", help="only tests whose name matches or contains it")
+    parser.add_argument(
+        "-k", dest="pattern", default="", help="only tests whose name matches or contains it"
+    )
     parser.add_argument("--module", action="append", help="of test.test_asyncio; default: all")
-    parser.add_argument("--loop", default="casync", help="the module whose new_event_loop() is tested")
-    parser.add_argument("--debug", action="store_true", help="with -X dev: every loop is in debug mode")
+    parser.add_argument(
+        "--loop", default="casync", help="the module whose new_event_loop() is tested"
+    )
+    parser.add_argument(
+        "--debug", action="store_true", help="with -X dev: every loop is in debug mode"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     arguments = parse_arguments()
-    if importlib.util.find_spec("test") is None or importlib.util.find_spec("test.test_asyncio") is None:
-        print(f"skip test.test_asyncio: not part of {sys.executable} (Debian's python3 comes without it)")
+    if (
+        importlib.util.find_spec("test") is None
+        or importlib.util.find_spec("test.test_asyncio") is None
+    ):
+        print(
+            f"skip test.test_asyncio: not part of {sys.executable} (Debian's python3 comes without it)"
+        )
         print("0 passed, 0 failed, 1 skipped")
         return 0
     runner = Runner(arguments.loop, arguments.debug)

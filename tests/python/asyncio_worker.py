@@ -1,12 +1,14 @@
-"""Runs tests of one of CPython's own asyncio test modules on a given loop; `asyncio_suite.py` starts it.
+"""Runs tests of one of CPython's own asyncio test modules on a given loop; `asyncio_suite.py`
+starts it.
 
     python asyncio_worker.py EVENTS LOOP MODULE TIMEOUT [Class.test ...]
 
-EVENTS is a file that gets one JSON object a line: {"test": name} for every test of the module if none was
-named; else {"start": name} and {"stop": name, "outcome": "ok" | "fail" | "skip", "detail", "made", "foreign"}
-(how many loops it made, and which transports that should have been native), or {"all": outcome, "detail"}
-for what concerns every test that was to follow (a setUpClass that failed).
-A test that takes longer than TIMEOUT seconds ends the process, with a traceback of every thread on stderr.
+EVENTS is a file that gets one JSON object a line: {"test": name} for every test of the module if
+none was named; else {"start": name} and {"stop": name, "outcome": "ok" | "fail" | "skip", "detail",
+"made", "foreign"} (how many loops it made, and which transports that should have been native), or
+{"all": outcome, "detail"} for what concerns every test that was to follow (a setUpClass that
+failed). A test that takes longer than TIMEOUT seconds ends the process, with a traceback of every
+thread on stderr.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ REPLACED_TRANSPORTS = [
 
 
 class Probe:
-    """What the running test made: how many loops, and which transports that the loop should have replaced."""
+    """What the running test made: how many loops, and which transports that the loop should have
+    replaced.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -48,7 +52,9 @@ class Probe:
 
 
 def bind(loop_name: str, probe: Probe) -> None:
-    """Makes every name by which tests get asyncio's loop give them the loop of module `loop_name`."""
+    """Makes every name by which tests get asyncio's loop give them the loop of module
+    `loop_name`.
+    """
     base = loop_class(loop_name)
     is_asyncio = base is asyncio.SelectorEventLoop
 
@@ -80,7 +86,9 @@ def loop_class(loop_name: str) -> Any:
 
 
 def watch_transport(transport: Any, base: Any, probe: Probe) -> None:
-    """Tells the probe of each such transport that is made for the tested loop around something real."""
+    """Tells the probe of each such transport that is made for the tested loop around something
+    real.
+    """
     original = transport.__init__
 
     def init(self: Any, loop: Any, file: Any, *args: Any, **kwargs: Any) -> None:
@@ -155,7 +163,10 @@ def main(events_path: str, loop_name: str, module_name: str, timeout: str, *name
     bind(loop_name, probe)
     module = importlib.import_module(f"test.test_asyncio.{module_name}")
     loader = unittest.defaultTestLoader
-    with open(events_path, "a", encoding="utf-8") as events, tempfile.TemporaryDirectory() as directory:
+    with (
+        open(events_path, "a", encoding="utf-8") as events,
+        tempfile.TemporaryDirectory() as directory,
+    ):
         result = Result(events, probe, float(timeout))
         if not names:
             for test in flatten(loader.loadTestsFromModule(module)):

@@ -1,8 +1,9 @@
-"""Tests that take `loop` or `loop_module` run on asyncio's own loop (3.13 and later) and on casync's.
+"""Tests that take `loop` or `loop_module` run on asyncio's own loop (3.13 and later) and on
+casync's.
 
-asyncio's run shows that the test asks for asyncio's semantics, casync's that casync has them. Tests of what
-only casync promises take `casync` instead. `--loop asyncio` or `--loop casync` chooses one of the two.
-An `async def` test runs on the loop of its `loop` fixture.
+asyncio's run shows that the test asks for asyncio's semantics, casync's that casync has them. Tests
+of what only casync promises take `casync` instead. `--loop asyncio` or `--loop casync` chooses one
+of the two. An `async def` test runs on the loop of its `loop` fixture.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ LOOP_MODULES = ["asyncio", "casync"] if sys.version_info >= (3, 13) else ["casyn
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--loop", action="append", default=[], help="a module whose new_event_loop() is tested")
+    parser.addoption(
+        "--loop", action="append", default=[], help="a module whose new_event_loop() is tested"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -34,7 +37,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Many tests collect garbage: what all their imports made needs not be looked through each time."""
+    """Many tests collect garbage: what all their imports made needs not be looked through each
+    time.
+    """
     gc.collect()
     gc.freeze()
 
@@ -55,7 +60,9 @@ def casync(request: pytest.FixtureRequest) -> ModuleType:
 
 @pytest.fixture
 def loop(loop_module: ModuleType) -> Iterator[Loop]:
-    """A new loop. What reaches its exception handler fails the test, unless the test sets its own."""
+    """A new loop. What reaches its exception handler fails the test, unless the test sets its
+    own.
+    """
     loop = loop_module.new_event_loop()
     errors: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: errors.append(context))

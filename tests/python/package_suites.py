@@ -2,11 +2,12 @@
 
     python tests/python/package_suites.py [--package anyio] [-k TEXT] [--loop casync]
 
-The source distributions of the versions that are installed are downloaded and unpacked into tests/.cache.
-Both loops run a package's tests side by side, a process each (package_plugin.py); a test that crashes or
-hangs ends its process, and the tests behind it run in another. What fails on casync's loop and not on
-asyncio's is run once again, alone, on both; it has failed if it fails again on casync's alone. A test in
-which a TCP, Unix, UDP or pipe transport was not the loop's own has failed too.
+The source distributions of the versions that are installed are downloaded and unpacked into
+tests/.cache. Both loops run a package's tests side by side, a process each (package_plugin.py); a
+test that crashes or hangs ends its process, and the tests behind it run in another. What fails on
+casync's loop and not on asyncio's is run once again, alone, on both; it has failed if it fails
+again on casync's alone. A test in which a TCP, Unix, UDP or pipe transport was not the loop's own
+has failed too.
 """
 
 from __future__ import annotations
@@ -76,7 +77,13 @@ SUITES = (
             "tests/test_web_server.py",
             "tests/test_web_websocket_functional.py",
         ),
-        ("-p", "no:asyncio", "-m", "not dev_mode and not autobahn and not internal", "--aiohttp-fast"),
+        (
+            "-p",
+            "no:asyncio",
+            "-m",
+            "not dev_mode and not autobahn and not internal",
+            "--aiohttp-fast",
+        ),
     ),
     Suite(
         "uvicorn",
@@ -135,7 +142,15 @@ def unpacked(package: str, version: str) -> Path:
         return directory
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
-        words = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps"]
+        words = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         words += ["--no-binary", package, "--dest", temporary, f"{package}=={version}"]
         subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
         [archive] = Path(temporary).glob("*.tar.gz")
@@ -154,7 +169,9 @@ class Runner:
     filter: str  # only tests whose name contains it
 
     def work(self, names: list[str]) -> tuple[list[dict], str]:
-        """Runs one pytest, of these tests or of all, to its end; gives its events and what it printed."""
+        """Runs one pytest, of these tests or of all, to its end; gives its events and what it
+        printed.
+        """
         with tempfile.TemporaryDirectory() as temporary:
             tests, events = Path(temporary, "tests"), Path(temporary, "events")
             tests.write_text("\n".join(names))
@@ -190,13 +207,17 @@ class Runner:
             return [json.loads(line) for line in events.read_text().splitlines()], printed
 
     def run(self, names: list[str] | None = None) -> dict[str, Outcome]:
-        """Runs tests, all if none is named, in as many processes as crashes and hangs make necessary."""
+        """Runs tests, all if none is named, in as many processes as crashes and hangs make
+        necessary.
+        """
         outcomes: dict[str, Outcome] = {}
         left = names or []
         while left or names is None:
             events, printed = self.work(left)
             if not events:
-                raise SystemExit(f"{self.suite.package}: its tests cannot be loaded:\n{tail(printed)}")
+                raise SystemExit(
+                    f"{self.suite.package}: its tests cannot be loaded:\n{tail(printed)}"
+                )
             if names is None:
                 left = names = events[0]["tests"]
             started = None
@@ -252,7 +273,8 @@ def run_suite(suite: Suite, loop: str, filter: str) -> Report:
     if not filter and not any(outcome.made for outcome in ours.values()):
         raise SystemExit(f"{suite.package}: no test made {loop}'s loop")
     print(
-        f"{suite.package} {report.version}: {len(ours)} tests, {time.monotonic() - start:.0f} s", flush=True
+        f"{suite.package} {report.version}: {len(ours)} tests, {time.monotonic() - start:.0f} s",
+        flush=True,
     )
     return report
 
@@ -261,12 +283,15 @@ def tail(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.rstrip().splitlines()[-SHOWN_LINES:])
 
 
-# `loops` is the number of tests that really made the tested loop; `on both` failed on asyncio's own loop too.
+# `loops` is the number of tests that really made the tested loop; `on both` failed on asyncio's own
+# loop too.
 COLUMNS = "tests", "loops", "passed", "failed", "on both", "skipped"
 
 
 def show(reports: list[Report], loop: str) -> int:
-    """Prints what needs attention, a table, and the closing line. Returns the number of failures."""
+    """Prints what needs attention, a table, and the closing line. Returns the number of
+    failures.
+    """
     for report in reports:
         for name, outcome in report.outcomes.items():
             if outcome.verdict == "noisy":
@@ -276,11 +301,16 @@ def show(reports: list[Report], loop: str) -> int:
     title = f"{loop} on {platform.python_version()}"
     print(f"\n{title:24}" + "".join(f"{column:>9}" for column in COLUMNS))
     for report in reports:
-        numbers = [len(report.outcomes), sum(outcome.made > 0 for outcome in report.outcomes.values())]
+        numbers = [
+            len(report.outcomes),
+            sum(outcome.made > 0 for outcome in report.outcomes.values()),
+        ]
         numbers += [report.count("ok", "noisy")]
         numbers += [report.count(verdict) for verdict in ("fail", "unfair", "skip")]
         columns = "".join(f"{number:9}" for number in numbers)
-        print(f"{report.suite.package + ' ' + report.version:24}{columns}  {report.reason}".rstrip())
+        print(
+            f"{report.suite.package + ' ' + report.version:24}{columns}  {report.reason}".rstrip()
+        )
     passed = sum(report.count("ok", "noisy") for report in reports)
     failed = sum(report.count("fail") for report in reports)
     skipped = sum(report.count("skip") + bool(report.reason) for report in reports)
@@ -293,7 +323,9 @@ def main() -> int:
     names = [suite.package for suite in SUITES]
     parser.add_argument("--package", action="append", choices=names, help="default: all")
     parser.add_argument("-k", dest="filter", default="", metavar="TEXT", help="only tests so named")
-    parser.add_argument("--loop", default="casync", help="the module whose new_event_loop() is tested")
+    parser.add_argument(
+        "--loop", default="casync", help="the module whose new_event_loop() is tested"
+    )
     arguments = parser.parse_args()
     suites = [suite for suite in SUITES if suite.package in (arguments.package or names)]
     reports = [run_suite(suite, arguments.loop, arguments.filter) for suite in suites]

@@ -23,7 +23,8 @@ import trustme
 T = TypeVar("T")
 Loop = asyncio.AbstractEventLoop
 
-TIMEOUT = 60  # seconds until something that should have happened is given up; only a failure takes that long
+# seconds until something that should have happened is given up; only a failure takes that long
+TIMEOUT = 60
 CLOSING_TIMEOUT = 5  # the same, for transports that are closing
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -33,8 +34,9 @@ def within(awaitable: Awaitable[T]) -> Awaitable[T]:
 
 
 async def turns(count: int = 20) -> None:
-    """Lets the loop turn, so that whatever it has to do already would be done. Each is a turn that polls:
-    while callbacks are ready, as after sleep(0), casync skips some polls when many were empty."""
+    """Lets the loop turn, so that whatever it has to do already would be done. Each is a turn that
+    polls: while callbacks are ready, as after sleep(0), casync skips some polls when many were
+    empty."""
     for _ in range(count):
         await asyncio.sleep(1e-6)
 
@@ -73,16 +75,22 @@ async def cancel_leftovers() -> None:
         task.cancel()
     await asyncio.gather(*leftovers, return_exceptions=True)
     loop = asyncio.get_running_loop()
-    with contextlib.suppress(asyncio.TimeoutError):  # those that nobody closed warn when they are collected
+    with contextlib.suppress(
+        asyncio.TimeoutError
+    ):  # those that nobody closed warn when they are collected
         await asyncio.wait_for(until(lambda: not open_transports(loop)), CLOSING_TIMEOUT)
     await turns(2)
 
 
 def open_transports(loop: Any) -> int:
-    """How many transports of a loop connection_lost has not ended; asyncio's own tells of sockets alone."""
+    """How many transports of a loop connection_lost has not ended; asyncio's own tells of sockets
+    alone.
+    """
     if hasattr(loop, "metrics"):
         return loop.metrics()["transports"]
-    return sum(getattr(transport, "_sock", None) is not None for transport in loop._transports.values())
+    return sum(
+        getattr(transport, "_sock", None) is not None for transport in loop._transports.values()
+    )
 
 
 def collect_garbage() -> None:
@@ -207,7 +215,9 @@ async def receive_all(sock: socket.socket) -> bytes:
 
 
 class Contexts:
-    """A certificate for localhost, and its authority: both ends' TLS contexts have it, and trust that."""
+    """A certificate for localhost, and its authority: both ends' TLS contexts have it, and trust
+    that.
+    """
 
     def __init__(self) -> None:
         authority = trustme.CA()
@@ -239,7 +249,9 @@ def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def printed(process: subprocess.Popen[str], text: str) -> re.Match[str]:
-    """Reads what a program prints until a line matches: how a server says that it listens, and where."""
+    """Reads what a program prints until a line matches: how a server says that it listens, and
+    where.
+    """
     assert process.stdout
     log = []
     for line in process.stdout:
@@ -252,15 +264,16 @@ def printed(process: subprocess.Popen[str], text: str) -> re.Match[str]:
 def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[str]:
     """Starts a program in which asyncio and loop_module's new_event_loop are imported already."""
     head = "import asyncio, logging, os, signal, socket, sys, threading\n"
-    # On a machine that stalls any callback may be slow: debug mode would log it among what is compared.
+    # On a machine that stalls any callback may be slow: debug mode would log it among what is
+    # compared.
     head += "logging.getLogger('asyncio').addFilter(lambda record: 'Executing' not in str(record.msg))\n"
     head += f"from {loop_module.__name__} import new_event_loop\n"
     return python("-X", "faulthandler", *flags, "-c", head + textwrap.dedent(code))
 
 
 def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
-    """Waits for a program to end, checks its exit status (None: any), and gives what it printed and printed()
-    has not read."""
+    """Waits for a program to end, checks its exit status (None: any), and gives what it printed and
+    printed() has not read."""
     assert process.stdout
     kill = threading.Timer(TIMEOUT, process.kill)
     kill.start()
@@ -269,12 +282,16 @@ def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
-            output = process.stdout.read()  # communicate() would not have what printed() has read ahead
+            output = (
+                process.stdout.read()
+            )  # communicate() would not have what printed() has read ahead
     finally:
         killed = not kill.is_alive()
         kill.cancel()
     assert not killed, f"the program did not end; its output:\n{output}"
-    assert status is None or process.returncode == status, f"exit status {process.returncode}\n{output}"
+    assert status is None or process.returncode == status, (
+        f"exit status {process.returncode}\n{output}"
+    )
     return output
 
 

@@ -1,5 +1,5 @@
-"""Programs in which something goes wrong, run on asyncio's own loop and on casync's: what they print, their
-exit status, and what reaches the exception handler must be the same."""
+"""Programs in which something goes wrong, run on asyncio's own loop and on casync's: what they
+print, their exit status, and what reaches the exception handler must be the same."""
 
 from __future__ import annotations
 
@@ -265,7 +265,8 @@ PROGRAMS = {
         for method in ("connection_made", "data_received", "eof_received", "connection_lost")
         for error in ("LookupError", "SystemExit", "KeyboardInterrupt", "Base")
         # After one that ends the program asyncio calls eof_received again, if there is another run.
-        if (method, error) not in (("eof_received", "SystemExit"), ("eof_received", "KeyboardInterrupt"))
+        if (method, error)
+        not in (("eof_received", "SystemExit"), ("eof_received", "KeyboardInterrupt"))
     },
     "pause_writing and resume_writing that raise": """
         class Failing(Protocol):
@@ -719,8 +720,12 @@ def observed(loop_module: ModuleType, code: str, *flags: str) -> list[str]:
     process = start_script(loop_module, HEAD + textwrap.dedent(code), *flags)
     output = ended(process, status=None)
     output = re.sub(r"0x[0-9a-f]+|\bfd=\d+|pid=\d+", "N", output)
-    output = re.sub(r"_UnixSelectorEventLoop|(?<=<)EventLoop|casync\.loop\.EventLoop", "Loop", output)
-    output = re.sub(r"_SelectorSocketTransport|casync\._native\.SocketTransport", "Transport", output)
+    output = re.sub(
+        r"_UnixSelectorEventLoop|(?<=<)EventLoop|casync\.loop\.EventLoop", "Loop", output
+    )
+    output = re.sub(
+        r"_SelectorSocketTransport|casync\._native\.SocketTransport", "Transport", output
+    )
     lines = [line for line in output.splitlines() if not re.match(r"^\s*(File |\^|~)", line)]
     return [f"status {process.returncode}", *lines]
 
@@ -737,7 +742,9 @@ def test_a_program_does_the_same(casync: ModuleType, name: str, flags: list[str]
     assert "Timeout" not in "".join(expected)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="3.12.1 itself crashes at exit after asyncio in one")
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="3.12.1 itself crashes at exit after asyncio in one"
+)
 def test_a_loop_in_a_subinterpreter(casync: ModuleType) -> None:
     """Of which each has modules of its own; by whatever private module this Python has for that."""
     code = "import asyncio, casync; print(casync.run(asyncio.sleep(0.001, 'in here')), flush=True)"
@@ -758,7 +765,9 @@ def test_a_loop_in_a_subinterpreter(casync: ModuleType) -> None:
     assert run_script(casync, program) == "in here\n" * 3
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio's own run_forever is not undone there")
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="asyncio's own run_forever is not undone there"
+)
 def test_a_loop_without_memory(casync: ModuleType) -> None:
     """Each allocation in turn fails: a MemoryError somewhere, and the loop goes on."""
     pytest.importorskip("_testcapi")

@@ -36,7 +36,11 @@ print(pathlib.Path(casync.__file__).resolve())
 
 def run(*command: object, cwd: Path) -> str:
     process = subprocess.run(
-        [str(part) for part in command], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [str(part) for part in command],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.returncode == 0, process.stdout
     return process.stdout
@@ -76,7 +80,16 @@ def test_without_a_compiler_the_build_says_what_to_install(
 ) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(source),
+    ]
     process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.returncode != 0
     for words in "C compiler", "was not found", "apt install gcc", "dnf install gcc", "apk add gcc":
@@ -109,7 +122,10 @@ def test_the_wheel_holds_what_users_need_and_no_more(casync: ModuleType, built: 
         names = archive.namelist()
     assert {"casync/__init__.py", "casync/py.typed"} <= set(names)
     assert any(name.endswith(".so") for name in names)
-    assert {name.split("/")[0].split("-")[0].split(".")[0] for name in names} <= {"casync", "_casync"}
+    assert {name.split("/")[0].split("-")[0].split(".")[0] for name in names} <= {
+        "casync",
+        "_casync",
+    }
     assert not any(name.endswith((".c", ".o")) for name in names)
 
 

@@ -1,4 +1,6 @@
-"""The C examples that serve, with real clients. (examples/run shows all, and checks what they print.)"""
+"""The C examples that serve, with real clients. (examples/run shows all, and checks what they
+print.)
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ Server = subprocess.Popen[str]
 def serving(name: str, directory: Path, *arguments: str) -> Iterator[tuple[Server, int]]:
     """An example, run as its first comment says, and the port that it listens on."""
     command = [*c_command(REPOSITORY / "examples" / f"{name}.c", directory), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
         try:
             yield server, int(printed(server, r"listening on .*:(\d+)")[1])
         finally:
@@ -50,7 +54,9 @@ def test_a_graceful_end_serves_everybody(tmp_path: Path) -> None:
         connected(port) as silent,
     ):
         answered.sendall(b"first\n")
-        printed(server, "answered a request")  # its task is over; most of the page cannot be on its way yet
+        printed(
+            server, "answered a request"
+        )  # its task is over; most of the page cannot be on its way yet
         working.sendall(b"second\n")
         printed(server, "working on a request")
         server.send_signal(signal.SIGTERM)

@@ -91,7 +91,9 @@ def test_without_a_handler_it_is_logged(loop_module: Any, caplog: pytest.LogCapt
     assert isinstance(record.exc_info[1], LookupError)
 
 
-def test_an_exception_in_the_handler_is_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_in_the_handler_is_logged(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
     def bad_handler(loop: Loop, context: dict[str, Any]) -> None:
         raise ValueError("of the handler")
 
@@ -103,7 +105,9 @@ def test_an_exception_in_the_handler_is_logged(loop: Loop, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("how", ["call_soon", "call_soon_threadsafe", "call_later"])
-def test_interrupts_leave_the_loop_at_once_and_keep_the_rest(loop: Loop, error: Any, how: str) -> None:
+def test_interrupts_leave_the_loop_at_once_and_keep_the_rest(
+    loop: Loop, error: Any, how: str
+) -> None:
     order: list[str] = []
 
     def interrupt() -> None:
@@ -151,7 +155,9 @@ def test_a_task_nobody_awaited_reports_its_exception(loop: Loop) -> None:
 
 @pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
 @pytest.mark.parametrize("how", ["call_soon", "call_soon_threadsafe", "call_later", "call_at"])
-def test_a_callback_runs_in_a_copy_of_the_context_it_was_queued_in(loop: Loop, how: str, debug: bool) -> None:
+def test_a_callback_runs_in_a_copy_of_the_context_it_was_queued_in(
+    loop: Loop, how: str, debug: bool
+) -> None:
     loop.set_debug(debug)
     seen: list[str] = []
 
@@ -160,7 +166,9 @@ def test_a_callback_runs_in_a_copy_of_the_context_it_was_queued_in(loop: Loop, h
         variable.set("changed by the callback")
 
     def queue(**options: Any) -> None:
-        arguments = {"call_later": (0, callback), "call_at": (loop.time(), callback)}.get(how, (callback,))
+        arguments = {"call_later": (0, callback), "call_at": (loop.time(), callback)}.get(
+            how, (callback,)
+        )
         getattr(loop, how)(*arguments, **options)
 
     variable.set("when queued")

@@ -1,7 +1,7 @@
 """Databases on the loop: redis-py with a redis-server, asyncpg with a PostgreSQL, aiosqlite.
 
-The servers are the tests' own: on Unix sockets in temporary directories (Redis over TLS on a port that was
-free). Where one is not installed, its tests are skipped.
+The servers are the tests' own: on Unix sockets in temporary directories (Redis over TLS on a port
+that was free). Where one is not installed, its tests are skipped.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ async def test_redis(loop: Loop, loop_module: ModuleType, redis_socket: str) -> 
             await client.lpush("big", "item")
 
 
-async def test_redis_connection_pool(loop: Loop, loop_module: ModuleType, redis_socket: str) -> None:
+async def test_redis_connection_pool(
+    loop: Loop, loop_module: ModuleType, redis_socket: str
+) -> None:
     runs_on(loop_module)
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         f"unix://{redis_socket}", max_connections=10, timeout=TIMEOUT, **PATIENT
@@ -90,7 +92,9 @@ async def test_redis_pipelines_and_transactions(
     loop: Loop, loop_module: ModuleType, redis_socket: str
 ) -> None:
     runs_on(loop_module)
-    async with redis.asyncio.Redis(**PATIENT, unix_socket_path=redis_socket, decode_responses=True) as client:
+    async with redis.asyncio.Redis(
+        **PATIENT, unix_socket_path=redis_socket, decode_responses=True
+    ) as client:
         async with client.pipeline(transaction=False) as pipeline:
             for number in range(2000):
                 pipeline.set(f"key{number}", "x" * number)
@@ -106,9 +110,13 @@ async def test_redis_pipelines_and_transactions(
         assert await client.get("balance") == "10"
 
 
-async def test_redis_publish_and_subscribe(loop: Loop, loop_module: ModuleType, redis_socket: str) -> None:
+async def test_redis_publish_and_subscribe(
+    loop: Loop, loop_module: ModuleType, redis_socket: str
+) -> None:
     runs_on(loop_module)
-    async with redis.asyncio.Redis(**PATIENT, unix_socket_path=redis_socket, decode_responses=True) as client:
+    async with redis.asyncio.Redis(
+        **PATIENT, unix_socket_path=redis_socket, decode_responses=True
+    ) as client:
         async with client.pubsub() as subscriber:
             await subscriber.subscribe("news")
             await subscriber.psubscribe("log.*")
@@ -130,15 +138,21 @@ async def test_redis_publish_and_subscribe(loop: Loop, loop_module: ModuleType, 
             assert got == [*map(str, range(500)), "that is all"]
 
 
-async def test_redis_blocking_reads_end_early(loop: Loop, loop_module: ModuleType, redis_socket: str) -> None:
+async def test_redis_blocking_reads_end_early(
+    loop: Loop, loop_module: ModuleType, redis_socket: str
+) -> None:
     runs_on(loop_module)
-    async with redis.asyncio.Redis(**PATIENT, unix_socket_path=redis_socket, decode_responses=True) as client:
+    async with redis.asyncio.Redis(
+        **PATIENT, unix_socket_path=redis_socket, decode_responses=True
+    ) as client:
 
         async def readers(count: int) -> None:
             while (await client.info("clients"))["blocked_clients"] != count:
                 await asyncio.sleep(0)
 
-        woken, cancelled = (asyncio.create_task(client.blpop(key)) for key in ("woken", "cancelled"))
+        woken, cancelled = (
+            asyncio.create_task(client.blpop(key)) for key in ("woken", "cancelled")
+        )
         await readers(2)
         await client.rpush("woken", "item")
         assert await woken == ("woken", "item")
@@ -227,7 +241,14 @@ def postgres() -> Iterator[str]:
         subprocess.run(words, check=True, capture_output=True, **options)
         # Above the level "log" it prints next to nothing, so that the pipe cannot become full.
         settings = ["listen_addresses=", "fsync=off", "log_min_messages=log"]
-        words = [postgres, "-D", data, "-k", directory, *(word for x in settings for word in ("-c", x))]
+        words = [
+            postgres,
+            "-D",
+            data,
+            "-k",
+            directory,
+            *(word for x in settings for word in ("-c", x)),
+        ]
         with server(*words, ready="ready to accept connections", stop=signal.SIGINT, **options):
             yield directory
 
@@ -245,13 +266,18 @@ async def test_postgres(loop: Loop, loop_module: ModuleType, postgres: str) -> N
     runs_on(loop_module)
     async with connected(postgres) as connection:
         await connection.execute("create temporary table t (id integer primary key, data bytea)")
-        await connection.executemany("insert into t values ($1, $2)", [(n, b"x" * n) for n in range(1000)])
+        await connection.executemany(
+            "insert into t values ($1, $2)", [(n, b"x" * n) for n in range(1000)]
+        )
         await connection.execute("insert into t values (-1, $1)", BIG)
         assert await connection.fetchval("select data from t where id = -1") == BIG
         statement = await connection.prepare("select length(data) from t where id = $1")
         assert [await statement.fetchval(number) for number in range(100)] == list(range(100))
         async with connection.transaction():
-            rows = [row["id"] async for row in connection.cursor("select id from t order by id", prefetch=7)]
+            rows = [
+                row["id"]
+                async for row in connection.cursor("select id from t order by id", prefetch=7)
+            ]
         assert rows == list(range(-1, 1000))
         with pytest.raises(asyncpg.UniqueViolationError):
             await connection.execute("insert into t values (5, '')")
@@ -263,7 +289,9 @@ async def test_postgres(loop: Loop, loop_module: ModuleType, postgres: str) -> N
 async def test_postgres_transactions(loop: Loop, loop_module: ModuleType, postgres: str) -> None:
     runs_on(loop_module)
     async with connected(postgres) as first, connected(postgres) as second:
-        await first.execute("drop table if exists accounts; create table accounts (balance integer)")
+        await first.execute(
+            "drop table if exists accounts; create table accounts (balance integer)"
+        )
         with pytest.raises(ZeroDivisionError):
             async with first.transaction():
                 await first.execute("insert into accounts values (1)")
@@ -297,7 +325,9 @@ async def test_postgres_pool(loop: Loop, loop_module: ModuleType, postgres: str)
         assert 1 < len({row[1] for row in rows}) <= 8
 
 
-async def test_postgres_listen_and_notify(loop: Loop, loop_module: ModuleType, postgres: str) -> None:
+async def test_postgres_listen_and_notify(
+    loop: Loop, loop_module: ModuleType, postgres: str
+) -> None:
     runs_on(loop_module)
     got: asyncio.Queue[tuple[int, str, str]] = asyncio.Queue()
     async with connected(postgres) as listener, connected(postgres) as notifier:
@@ -330,12 +360,17 @@ async def test_postgres_copy(loop: Loop, loop_module: ModuleType, postgres: str)
         assert got.split() == [b"%d" % number for number in range(21_000)]
 
 
-async def test_postgres_queries_are_cancelled(loop: Loop, loop_module: ModuleType, postgres: str) -> None:
+async def test_postgres_queries_are_cancelled(
+    loop: Loop, loop_module: ModuleType, postgres: str
+) -> None:
     runs_on(loop_module)
     async with connected(postgres) as connection, connected(postgres) as observer:
 
         async def state(wanted: str) -> None:
-            query, pid = "select state from pg_stat_activity where pid = $1", connection.get_server_pid()
+            query, pid = (
+                "select state from pg_stat_activity where pid = $1",
+                connection.get_server_pid(),
+            )
             while await observer.fetchval(query, pid) != wanted:
                 await asyncio.sleep(0)
 
@@ -350,10 +385,15 @@ async def test_postgres_queries_are_cancelled(loop: Loop, loop_module: ModuleTyp
         assert await connection.fetchval("select 1") == 1
 
 
-async def test_postgres_ends_a_connection(loop: Loop, loop_module: ModuleType, postgres: str) -> None:
+async def test_postgres_ends_a_connection(
+    loop: Loop, loop_module: ModuleType, postgres: str
+) -> None:
     runs_on(loop_module)
     options = {"host": postgres, "user": "casync", "database": "postgres"}
-    async with connected(postgres) as other, asyncpg.create_pool(**options, max_size=1, min_size=1) as pool:
+    async with (
+        connected(postgres) as other,
+        asyncpg.create_pool(**options, max_size=1, min_size=1) as pool,
+    ):
         terminated = asyncio.Event()
         async with pool.acquire() as connection:
             connection.add_termination_listener(lambda _: terminated.set())
@@ -375,7 +415,9 @@ async def test_sqlite(loop: Loop, loop_module: ModuleType, tmp_path: Path) -> No
     async with aiosqlite.connect(path) as first, aiosqlite.connect(path) as second:
         await first.execute("pragma journal_mode = wal")
         await first.execute("create table t (id integer primary key, text text)")
-        await asyncio.gather(*(first.execute("insert into t values (?, 'x')", (n,)) for n in range(300)))
+        await asyncio.gather(
+            *(first.execute("insert into t values (?, 'x')", (n,)) for n in range(300))
+        )
         async with second.execute("select count(*) from t") as cursor:
             assert await cursor.fetchone() == (0,)  # not committed yet
         await first.commit()
@@ -393,7 +435,9 @@ async def test_sqlite_is_interrupted(loop: Loop, loop_module: ModuleType) -> Non
     endless = "with recursive n(x) as (select started() union all select x + 1 from n) select count(*) from n"
     started = asyncio.Event()
     async with aiosqlite.connect(":memory:") as connection:
-        await connection.create_function("started", 0, lambda: loop.call_soon_threadsafe(started.set) and 0)
+        await connection.create_function(
+            "started", 0, lambda: loop.call_soon_threadsafe(started.set) and 0
+        )
         query = asyncio.create_task(connection.execute_fetchall(endless))
         await started.wait()
         await connection.interrupt()

@@ -67,7 +67,8 @@ async def end(*transports: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not HAS_IPV6, reason="no IPv6"))]
+    "host",
+    ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not HAS_IPV6, reason="no IPv6"))],
 )
 async def test_addresses(loop: Loop, host: str) -> None:
     server, received = await loop.create_datagram_endpoint(Datagrams, local_addr=(host, 0))
@@ -114,8 +115,13 @@ async def test_unix_datagrams(loop: Loop, tmp_path: Path) -> None:
 
 async def test_datagrams_arrive_whole_and_in_order(loop: Loop) -> None:
     server, received = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
-    client, _ = await loop.create_datagram_endpoint(Datagrams, remote_addr=server.get_extra_info("sockname"))
-    sent = [bytes([i % 256]) * size for i, size in enumerate([1, 60_000, 2, 3, 9000, 65_507] + [50] * 60)]
+    client, _ = await loop.create_datagram_endpoint(
+        Datagrams, remote_addr=server.get_extra_info("sockname")
+    )
+    sent = [
+        bytes([i % 256]) * size
+        for i, size in enumerate([1, 60_000, 2, 3, 9000, 65_507] + [50] * 60)
+    ]
     for i in range(0, len(sent), 3):
         for data in sent[i : i + 3]:
             client.sendto(bytearray(data) if i % 2 else memoryview(data))
@@ -171,7 +177,9 @@ async def test_an_exception_in_datagram_received_leaves_the_socket_open(loop: Lo
     errors: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: errors.append(context))
     server, failing = await loop.create_datagram_endpoint(Failing, local_addr=("127.0.0.1", 0))
-    client, _ = await loop.create_datagram_endpoint(Datagrams, remote_addr=server.get_extra_info("sockname"))
+    client, _ = await loop.create_datagram_endpoint(
+        Datagrams, remote_addr=server.get_extra_info("sockname")
+    )
     for number in range(1, 3):
         client.sendto(b"x")
         await until(lambda number=number: failing.count == number)
@@ -198,11 +206,15 @@ async def send_to(loop: Loop, path: Path, protocol: type[Any]) -> tuple[socket.s
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     receiver.bind(str(path))
     receiver.setblocking(False)
-    sender = await loop.create_datagram_endpoint(protocol, remote_addr=str(path), family=socket.AF_UNIX)
+    sender = await loop.create_datagram_endpoint(
+        protocol, remote_addr=str(path), family=socket.AF_UNIX
+    )
     return receiver, *sender
 
 
-async def test_flow_control_and_close_that_sends_what_is_buffered(loop: Loop, tmp_path: Path) -> None:
+async def test_flow_control_and_close_that_sends_what_is_buffered(
+    loop: Loop, tmp_path: Path
+) -> None:
     theirs, sender, protocol = await send_to(loop, tmp_path / "socket", Flow)
     with theirs:
         sender.set_write_buffer_limits(high=5000, low=1000)
@@ -276,7 +288,9 @@ async def test_what_a_transport_tells_of_itself(loop: Loop) -> None:
 
 def test_a_transport_that_nobody_closed_warns(loop_module: ModuleType) -> None:
     loop = loop_module.new_event_loop()
-    pair = loop.run_until_complete(loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0)))
+    pair = loop.run_until_complete(
+        loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+    )
     loop.close()
     with pytest.warns(ResourceWarning, match="unclosed transport"):
         del pair
@@ -308,7 +322,9 @@ async def test_nothing_is_received_while_connection_made_is_not_called(loop: Loo
 def test_the_native_loop_makes_native_transports(casync: ModuleType) -> None:
     async def kind() -> str:
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+        transport, protocol = await loop.create_datagram_endpoint(
+            Datagrams, local_addr=("127.0.0.1", 0)
+        )
         transport.close()
         await protocol.lost
         return type(transport).__name__

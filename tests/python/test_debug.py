@@ -20,7 +20,9 @@ def test_it_is_off_unless_asked_for(loop_module: ModuleType) -> None:
     assert run_script(loop_module, code, "-X", "dev") == "True\n"
 
 
-def test_the_environment_turns_it_on(loop_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_turns_it_on(
+    loop_module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
     code = "loop = new_event_loop(); print(loop.get_debug()); loop.close()"
     assert run_script(loop_module, code) == "True\n"
@@ -39,7 +41,9 @@ def test_slow_callbacks_are_logged(loop: Loop, caplog: pytest.LogCaptureFixture)
     assert message.startswith("Executing <Handle ") and "took" in message
 
 
-def test_slow_callbacks_are_logged_where_asyncio_says(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_callbacks_are_logged_where_asyncio_says(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loop.set_debug(True)
     loop.slow_callback_duration = 0.0
     logger = logging.getLogger("test.debug")
@@ -88,7 +92,9 @@ def test_fast_callbacks_are_not_logged(loop: Loop, caplog: pytest.LogCaptureFixt
     assert "Executing" not in caplog.text
 
 
-def test_slow_task_steps_and_watchers_are_logged(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_slow_task_steps_and_watchers_are_logged(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
     loop.set_debug(True)
     loop.slow_callback_duration = 0.0
     ours, theirs = unix_pair()

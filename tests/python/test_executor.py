@@ -31,7 +31,9 @@ def die() -> None:
 
 
 @pytest.mark.parametrize("threads", [False, True])
-def test_the_loop_goes_on_beside_computing(casync: ModuleType, tmp_path: Path, threads: bool) -> None:
+def test_the_loop_goes_on_beside_computing(
+    casync: ModuleType, tmp_path: Path, threads: bool
+) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with casync.cpu_executor(1, threads=threads) as executor:

@@ -1,4 +1,6 @@
-"""Frameworks and servers on the loop: pytest-asyncio, gunicorn, hypercorn, tornado, grpc.aio, watchfiles."""
+"""Frameworks and servers on the loop: pytest-asyncio, gunicorn, hypercorn, tornado, grpc.aio,
+watchfiles.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,18 @@ import tornado.web
 import tornado.websocket
 import trustme
 import watchfiles
-from support import TIMEOUT, Loop, ended, finish, pattern, printed, python, run_script, runs_on, within
+from support import (
+    TIMEOUT,
+    Loop,
+    ended,
+    finish,
+    pattern,
+    printed,
+    python,
+    run_script,
+    runs_on,
+    within,
+)
 
 BIG = pattern(3_000_000)
 
@@ -113,7 +126,8 @@ def test_pytest_asyncio_with_a_policy(casync: ModuleType, tmp_path: Path) -> Non
 
 # --- servers -------------------------------------------------------------------------------------
 
-# Answers with the loop's module and what it got; the first half before the request has come as a whole.
+# Answers with the loop's module and what it got; the first half before the request has come as a
+# whole.
 ASGI_APP = """
 import asyncio, hashlib
 
@@ -123,7 +137,8 @@ async def app(scope, receive, send):
             message = await receive()
             await send({"type": message["type"] + ".complete"})
             if message["type"] == "lifespan.shutdown":
-                print(f"lifespan ended on {loop_name()}")  # one string: several processes write to one pipe
+                # one string: several processes write to one pipe
+                print(f"lifespan ended on {loop_name()}")
                 return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": f"{loop_name()} ".encode(), "more_body": True})
@@ -146,10 +161,14 @@ def requests(loop_module: ModuleType, url: str, http2: bool = False, trust: Any 
     async def main() -> None:
         options = {"http1": not http2, "http2": http2, "verify": trust, "timeout": TIMEOUT}
         async with httpx.AsyncClient(base_url=url, **options) as client:
-            answers = await asyncio.gather(*(client.post("/", content=b"1234567890") for _ in range(50)))
+            answers = await asyncio.gather(
+                *(client.post("/", content=b"1234567890") for _ in range(50))
+            )
             expected = f"{loop_module.__name__} {SHA1_OF_1234567890}"
             assert {answer.text for answer in answers} == {expected}
-            assert {answer.http_version for answer in answers} == {"HTTP/2" if http2 else "HTTP/1.1"}
+            assert {answer.http_version for answer in answers} == {
+                "HTTP/2" if http2 else "HTTP/1.1"
+            }
             answer = await client.post("/", content=BIG)
             assert answer.text.startswith(loop_module.__name__)
 
@@ -178,7 +197,8 @@ def receive_until(client: socket.socket, text: bytes) -> None:
         data += chunk
 
 
-# By default it ends a connection 2 s after an answer: if it stalls as long, a request may be on its way.
+# By default it ends a connection 2 s after an answer: if it stalls as long, a request may be on its
+# way.
 GUNICORN = "-m", "gunicorn", "--bind", "127.0.0.1:0", "--keep-alive", str(TIMEOUT)
 GUNICORN_WORKER = """
 from uvicorn_worker import UvicornWorker
@@ -254,7 +274,9 @@ def test_hypercorn(loop_module: ModuleType, tmp_path: Path) -> None:
 def test_hypercorn_over_tls(loop_module: ModuleType, tmp_path: Path) -> None:
     authority, trust = trustme.CA(), ssl.create_default_context()
     authority.configure_trust(trust)
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        tmp_path / "server.pem"
+    )
     with hypercorn(loop_module, tmp_path, "server.pem") as server:
         url = printed(server, r"https://127\.0\.0\.1:\d+").group()
         requests(loop_module, url, trust=trust)
@@ -289,7 +311,11 @@ async def test_tornado(loop: Loop, loop_module: ModuleType) -> None:
     client = tornado.httpclient.AsyncHTTPClient(force_instance=True)
     headers = {"Content-Type": "application/octet-stream"}
     fetch = functools.partial(
-        client.fetch, f"http://{address}/upload", method="POST", headers=headers, request_timeout=TIMEOUT
+        client.fetch,
+        f"http://{address}/upload",
+        method="POST",
+        headers=headers,
+        request_timeout=TIMEOUT,
     )
     assert (await fetch(body=BIG)).body == BIG
     answers = await asyncio.gather(*(fetch(body=str(number)) for number in range(50)))
@@ -472,7 +498,9 @@ async def test_watchfiles(loop: Loop, loop_module: ModuleType, tmp_path: Path) -
     for expected in watchfiles.Change.added, watchfiles.Change.modified, watchfiles.Change.deleted:
         change = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0)  # the watch is made in the generator's first step
-        if expected is watchfiles.Change.added:  # each is one event: a second could come with the next change
+        if (
+            expected is watchfiles.Change.added
+        ):  # each is one event: a second could come with the next change
             path.touch()
         elif expected is watchfiles.Change.modified:
             os.truncate(path, 5)

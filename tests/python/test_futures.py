@@ -92,7 +92,18 @@ def c(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     source.write_text(EXTENSION)
     output = directory / f"c_futures{sysconfig.get_config_var('EXT_SUFFIX')}"
     headers = [f"-I{casync.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *headers, "-o", output, source]
+    command = [
+        "gcc",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        *headers,
+        "-o",
+        output,
+        source,
+    ]
     subprocess.run(command, check=True)
     spec = importlib.util.spec_from_file_location("c_futures", output)
     assert spec is not None and spec.loader is not None
@@ -227,7 +238,13 @@ def test_what_is_no_c_future_is_refused(casync: ModuleType, c: ModuleType) -> No
             casync.wrap_future(address)
         with pytest.raises(ValueError, match="NULL"):
             casync.wrap_future(casync.ffi.NULL)
-        for wrong in object(), None, "text", casync.ffi.new("casync_future[1]")[0], casync.ffi.cast("int", 1):
+        for wrong in (
+            object(),
+            None,
+            "text",
+            casync.ffi.new("casync_future[1]")[0],
+            casync.ffi.cast("int", 1),
+        ):
             with pytest.raises(TypeError, match="pointer"):
                 casync.wrap_future(wrong)
 

@@ -19,7 +19,9 @@ Steps = Generator[Any, Any, Any]
 
 
 def by_yield(test: Callable[..., Steps]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """A test that is a generator function: it runs as a task on its `loop`, of casync or asyncio."""
+    """A test that is a generator function: it runs as a task on its `loop`, of casync or
+    asyncio.
+    """
 
     @functools.wraps(test)
     async def run(*arguments: Any, **options: Any) -> None:
@@ -300,7 +302,10 @@ def test_gather_raises_the_first_error_and_the_others_go_on(loop: Loop) -> Steps
 @by_yield
 def test_gather_returns_exceptions_if_asked_to(loop: Loop) -> Steps:
     error = LookupError("a result")
-    assert (yield from gen.gather(raising(error), returning(1), return_exceptions=True)) == [error, 1]
+    assert (yield from gen.gather(raising(error), returning(1), return_exceptions=True)) == [
+        error,
+        1,
+    ]
 
 
 @by_yield
@@ -448,7 +453,15 @@ def test_the_current_task_and_its_context(loop: Loop) -> Steps:
 
 
 def test_every_public_name_is_there(casync: ModuleType) -> None:
-    names = {"run", "sleep", "create_task", "gather", "wait_for", "get_running_loop", "GenCancelledError"}
+    names = {
+        "run",
+        "sleep",
+        "create_task",
+        "gather",
+        "wait_for",
+        "get_running_loop",
+        "GenCancelledError",
+    }
     names |= {"Event", "Lock", "Semaphore", "Condition", "Queue", "Task", "Future"}
     assert names <= set(gen.__all__)
     assert all(hasattr(gen, name) for name in gen.__all__)
@@ -460,7 +473,9 @@ def test_importing_casync_does_not_import_it(casync: ModuleType) -> None:
 
 
 def test_submodules_are_attributes(casync: ModuleType) -> None:
-    code = "from casync import gen; gen.http.Server, gen.http.server.Request, gen.gensocket.GenSocket"
+    code = (
+        "from casync import gen; gen.http.Server, gen.http.server.Request, gen.gensocket.GenSocket"
+    )
     ended(python("-c", code))
     assert gen.GenSocket is gen.gensocket.GenSocket
     with pytest.raises(AttributeError, match="no attribute 'other'"):

@@ -49,7 +49,11 @@ def test_examples(casync: ModuleType, name: str) -> None:
 @by_yield
 def test_the_chat_room_keeps_nobody_who_left(loop: Loop) -> Steps:
     room = runpy.run_path(str(REPOSITORY / "examples" / "gen_chat.py"))["Room"]()
-    for said, error in (b"", None), (b"no end of line", None), (b"name\n\xff\n", UnicodeDecodeError):
+    for said, error in (
+        (b"", None),
+        (b"no end of line", None),
+        (b"name\n\xff\n", UnicodeDecodeError),
+    ):
         guest, other = pair()
         with other:
             other.send(said)

@@ -140,7 +140,9 @@ def test_bodies(loop: Loop) -> Steps:
         response = yield from served.request("/", "POST", data=data)
         assert (response.body, response.content_type) == (body, kind)
     response = yield from served.request(
-        "/", data="täxt".encode("latin-1"), headers={"content-type": "text/plain; charset=iso-8859-1"}
+        "/",
+        data="täxt".encode("latin-1"),
+        headers={"content-type": "text/plain; charset=iso-8859-1"},
     )
     assert response.text == "täxt"
     with pytest.raises(ValueError):
@@ -165,7 +167,11 @@ def test_what_a_handler_knows_of_a_request(loop: Loop) -> Steps:
         json=[1, None],
         headers=[("X-One", "1"), ("X-One", "2")],
     )
-    assert response.status == 201 and response.json() == [1, None] and response.headers["x-seen"] == "yes"
+    assert (
+        response.status == 201
+        and response.json() == [1, None]
+        and response.headers["x-seen"] == "yes"
+    )
     request = seen[0]
     assert request.method == "PUT" and request.path == "/users/Jörg/M/posts/7"
     assert request.path_params == {"name": "Jörg/M", "number": "7"}
@@ -223,10 +229,16 @@ def test_routes_that_cannot_be() -> None:
 def test_head_has_gets_headers_and_no_body(loop: Loop) -> Steps:
     served = yield from serving()
     response = yield from served.request("/", "HEAD", data=b"12345")
-    assert response.status == 200 and response.body == b"" and response.headers["Content-Length"] == "5"
+    assert (
+        response.status == 200
+        and response.body == b""
+        and response.headers["Content-Length"] == "5"
+    )
     answer = yield from served.raw(b"HEAD / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n") and status_of(answer) == 200
-    answer = yield from served.raw(b"HEAD / HTTP/1.1\r\nHost: test\r\nContent-Length: 9999999\r\n\r\n")
+    answer = yield from served.raw(
+        b"HEAD / HTTP/1.1\r\nHost: test\r\nContent-Length: 9999999\r\n\r\n"
+    )
     assert answer.endswith(b"\r\n\r\n") and status_of(answer) == 413
     yield from served.end()
 
@@ -241,7 +253,9 @@ def test_responses_without_a_body(loop: Loop) -> Steps:
 
     served = yield from serving(app)
     response = yield from served.request("/", "DELETE")
-    assert response.status == 204 and response.body == b"" and "content-length" not in response.headers
+    assert (
+        response.status == 204 and response.body == b"" and "content-length" not in response.headers
+    )
     with pytest.raises(ValueError, match="no body"):
         Response(204, "body")
     yield from served.end()
@@ -262,7 +276,9 @@ def test_what_has_no_body_does_not_shift_the_responses_after_it(loop: Loop) -> S
     served = yield from serving(app)
     heads = b"GET /204", b"GET /304", b"HEAD /304", b"HEAD /", b"HEAD /in/chunks", b"HEAD /no/such"
     last = GET + b"Content-Length: 4\r\nConnection: close\r\n\r\nlast"
-    answer = yield from served.raw(*(b"%s HTTP/1.1\r\nHost: test\r\n\r\n" % head for head in heads), last)
+    answer = yield from served.raw(
+        *(b"%s HTTP/1.1\r\nHost: test\r\n\r\n" % head for head in heads), last
+    )
     *bodiless_answers, end = answer.split(b"\r\n\r\n")
     assert [status_of(head) for head in bodiless_answers] == [204, 304, 304, 200, 200, 404, 200]
     assert end == b"last"
@@ -438,7 +454,12 @@ def test_bodies_that_are_too_large_get_413(loop: Loop) -> Steps:
     served = yield from serving(make_app(max_body_size=1000))
     response = yield from served.request("/", "POST", data=bytes(1000))
     assert response.status == 200 and len(response.body) == 1000
-    for data in bytes(1001), bytes(5_000_000), (bytes(100) for _ in range(11)), (bytes(10_000),) * 500:
+    for data in (
+        bytes(1001),
+        bytes(5_000_000),
+        (bytes(100) for _ in range(11)),
+        (bytes(10_000),) * 500,
+    ):
         response = yield from served.request("/", "POST", data=data)
         assert response.status == 413 and "1000 bytes" in response.text
         assert response.headers["Connection"] == "close"
@@ -511,7 +532,9 @@ def failing_app() -> Server:
 
 
 @by_yield
-def test_errors_of_handlers_are_logged_and_get_500(loop: Loop, caplog: pytest.LogCaptureFixture) -> Steps:
+def test_errors_of_handlers_are_logged_and_get_500(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> Steps:
     served = yield from serving(failing_app())
     for path, logged in (
         ("/raises", "of the handler"),
@@ -521,9 +544,12 @@ def test_errors_of_handlers_are_logged_and_get_500(loop: Loop, caplog: pytest.Lo
     ):
         caplog.clear()
         answer = yield from served.raw(
-            b"GET %s HTTP/1.1\r\nHost: test\r\n\r\n" % path.encode(), GET + b"Connection: close\r\n\r\n"
+            b"GET %s HTTP/1.1\r\nHost: test\r\n\r\n" % path.encode(),
+            GET + b"Connection: close\r\n\r\n",
         )
-        assert status_of(answer) == 500 and logged.encode() not in answer, "what failed is not the client's"
+        assert status_of(answer) == 500 and logged.encode() not in answer, (
+            "what failed is not the client's"
+        )
         assert b"HTTP/1.1 200" in answer, "the connection goes on"
         (record,) = caplog.records
         assert record.name == "casync.gen.http" and record.levelno == logging.ERROR
@@ -532,7 +558,9 @@ def test_errors_of_handlers_are_logged_and_get_500(loop: Loop, caplog: pytest.Lo
 
 
 @by_yield
-def test_a_handlers_cancellation_is_an_error_too(loop: Loop, caplog: pytest.LogCaptureFixture) -> Steps:
+def test_a_handlers_cancellation_is_an_error_too(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> Steps:
     served = yield from serving(failing_app())
     assert (yield from served.request("/cancelled")).status == 500
     assert "/cancelled" in caplog.text
@@ -543,7 +571,11 @@ def test_a_handlers_cancellation_is_an_error_too(loop: Loop, caplog: pytest.LogC
 def test_http_errors_are_answers(loop: Loop, caplog: pytest.LogCaptureFixture) -> Steps:
     served = yield from serving(failing_app())
     response = yield from served.request("/error")
-    assert (response.status, response.text, response.headers["x-why"]) == (409, "because\n", "it is so")
+    assert (response.status, response.text, response.headers["x-why"]) == (
+        409,
+        "because\n",
+        "it is so",
+    )
     for data in b"{", b"\xff", b"", b"[" * 100_000:
         response = yield from served.request("/json", "POST", data=data)
         assert response.status == 400 and "not JSON" in response.text
@@ -552,17 +584,25 @@ def test_http_errors_are_answers(loop: Loop, caplog: pytest.LogCaptureFixture) -
 
 
 @by_yield
-def test_a_body_that_fails_does_not_look_complete(loop: Loop, caplog: pytest.LogCaptureFixture) -> Steps:
+def test_a_body_that_fails_does_not_look_complete(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> Steps:
     served = yield from serving(failing_app())
     with pytest.raises(ConnectionError, match="not a complete"):
         yield from served.request("/body")
     (record,) = caplog.records
-    assert record.levelno == logging.ERROR and "/body" in record.getMessage() and "of the body" in caplog.text
+    assert (
+        record.levelno == logging.ERROR
+        and "/body" in record.getMessage()
+        and "of the body" in caplog.text
+    )
     yield from served.end()
 
 
 @by_yield
-def test_a_request_cannot_forge_lines_of_the_log(loop: Loop, caplog: pytest.LogCaptureFixture) -> Steps:
+def test_a_request_cannot_forge_lines_of_the_log(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> Steps:
     app = Server()
 
     @app.router.get("/{name}")
@@ -578,7 +618,12 @@ def test_a_request_cannot_forge_lines_of_the_log(loop: Loop, caplog: pytest.LogC
 
 def test_what_a_response_cannot_be() -> None:
     bad_headers = {"Content-Length": "5"}
-    for arguments in {"body": 5}, {"body": {"a": 1}}, {"body": b"x", "json": 1}, {"headers": bad_headers}:
+    for arguments in (
+        {"body": 5},
+        {"body": {"a": 1}},
+        {"body": b"x", "json": 1},
+        {"headers": bad_headers},
+    ):
         with pytest.raises((TypeError, ValueError)):
             Response(**arguments)
 
@@ -797,7 +842,11 @@ def test_answers_of_all_kinds(loop: Loop) -> Steps:
         (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, b"until the end"),
         (b"HTTP/1.0 200 OK\r\n\r\nold", 200, b"old"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n", 404, b""),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 200, b"abc"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            200,
+            b"abc",
+        ),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, b""),
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
         (b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n", 302, b""),
@@ -912,14 +961,19 @@ def test_many_requests_at_once(loop: Loop) -> Steps:
 @by_yield
 def test_https(loop: Loop) -> Steps:
     authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    server, client = (
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
+        ssl.create_default_context(),
+    )
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
     served = yield from serving(ssl=server)
     url = f"https://localhost:{served.address[1]}/"
     response = yield from ClientRequest(url, "POST", data=bytes(500_000), ssl=client).send()
     assert response.status == 200 and response.body == bytes(500_000)
-    loop.set_exception_handler(lambda *_: None)  # in debug mode asyncio reports the server's side of this
+    loop.set_exception_handler(
+        lambda *_: None
+    )  # in debug mode asyncio reports the server's side of this
     with pytest.raises(ssl.SSLError):
         yield from ClientRequest(url).send()
     yield from served.end()
@@ -961,7 +1015,9 @@ def test_another_server(loop: Loop) -> Steps:
 async def test_client_and_server_in_coroutines(loop: Loop) -> None:
     app = make_app()
     await app.start("127.0.0.1", 0)
-    response = await ClientRequest(f"http://127.0.0.1:{app.sockets[0].getsockname()[1]}/", json=1).send()
+    response = await ClientRequest(
+        f"http://127.0.0.1:{app.sockets[0].getsockname()[1]}/", json=1
+    ).send()
     assert response.json() == 1
     app.close()
     await app.wait_closed()

@@ -140,7 +140,9 @@ def test_what_is_sent_while_connecting_is_sent_then(loop: Loop) -> Steps:
 
 @by_yield
 def test_closing_while_connecting(loop: Loop) -> Steps:
-    """Waiting ends with EBADF; what was sent before still goes out when the connection comes about."""
+    """Waiting ends with EBADF; what was sent before still goes out when the connection comes
+    about.
+    """
     with listener(backlog=0) as server, GenSocket() as first:
         yield from first.connect(server.getsockname())  # the listener's queue is full now
         for sent in b"", b"early":
@@ -165,7 +167,10 @@ def test_closing_while_connecting(loop: Loop) -> Steps:
 @by_yield
 def test_unix_sockets(loop: Loop, tmp_path: Path) -> Steps:
     path = str(tmp_path / "socket")
-    with GenSocket(socket.AF_UNIX, socket.SOCK_STREAM) as server, GenSocket(socket.AF_UNIX) as client:
+    with (
+        GenSocket(socket.AF_UNIX, socket.SOCK_STREAM) as server,
+        GenSocket(socket.AF_UNIX) as client,
+    ):
         server.bind(path)
         server.listen()
         yield from client.connect(path)

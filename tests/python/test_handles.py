@@ -12,7 +12,9 @@ from support import Loop, collect_garbage, run_turns
 
 MAKERS: dict[str, Callable[..., asyncio.Handle]] = {
     "call_soon": lambda loop, *args, **kwargs: loop.call_soon(*args, **kwargs),
-    "call_soon_threadsafe": lambda loop, *args, **kwargs: loop.call_soon_threadsafe(*args, **kwargs),
+    "call_soon_threadsafe": lambda loop, *args, **kwargs: loop.call_soon_threadsafe(
+        *args, **kwargs
+    ),
     "call_later": lambda loop, *args, **kwargs: loop.call_later(0, *args, **kwargs),
     "call_at": lambda loop, *args, **kwargs: loop.call_at(loop.time(), *args, **kwargs),
 }
@@ -91,7 +93,9 @@ def test_a_callback_may_cancel_its_own_handle(loop: Loop, make: Any) -> None:
 
 @every_maker
 @every_debug
-def test_a_cancelled_handle_drops_callback_and_arguments(loop: Loop, make: Any, debug: bool) -> None:
+def test_a_cancelled_handle_drops_callback_and_arguments(
+    loop: Loop, make: Any, debug: bool
+) -> None:
     loop.set_debug(debug)
     thing = Thing()
     alive = weakref.ref(thing)
@@ -153,7 +157,9 @@ def test_a_handle_may_outlive_its_loop(loop_module: Any, make: Any) -> None:
 
 
 @every_maker
-def test_a_cycle_through_a_queued_callback_is_collected_with_the_loop(loop_module: Any, make: Any) -> None:
+def test_a_cycle_through_a_queued_callback_is_collected_with_the_loop(
+    loop_module: Any, make: Any
+) -> None:
     loop = loop_module.new_event_loop()
     thing = Thing()
     thing.loop, thing.handle = loop, make(loop, callback, thing)

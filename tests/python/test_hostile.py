@@ -1,8 +1,8 @@
 """Programs that do what nobody should inside the calls that the package makes.
 
 They run the loop, end the connection, close the loop, change the list that is being read. They get
-asyncio's answer, and no memory error. Each is a process of its own, for a crash would end the tests;
-the row "ASan native" runs them on a build with sanitizers and assertions.
+asyncio's answer, and no memory error. Each is a process of its own, for a crash would end the
+tests; the row "ASan native" runs them on a build with sanitizers and assertions.
 """
 
 from __future__ import annotations
@@ -293,7 +293,9 @@ SECOND = {
 def test_data_that_comes_in_a_run_inside_a_callback(
     loop_module: ModuleType, kind: str, callback: str
 ) -> None:
-    """It waits for the callback's end: no protocol is called inside its own call. The connection goes on."""
+    """It waits for the callback's end: no protocol is called inside its own call. The connection
+    goes on.
+    """
     skip_tls(kind)
     code = f"""
         CALLBACK, ENDING = {callback!r}, "close"

@@ -74,7 +74,18 @@ def build(include: Path, directory: Path) -> None:
     source.write_text(EXTENSION)
     output = directory / f"extension{sysconfig.get_config_var('EXT_SUFFIX')}"
     headers = [f"-I{include}", f"-I{sysconfig.get_path('include')}"]
-    command = ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *headers, "-o", output, source]
+    command = [
+        "gcc",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        *headers,
+        "-o",
+        output,
+        source,
+    ]
     subprocess.run(command, check=True)
 
 

@@ -1,5 +1,6 @@
-"""The public interface of the loop, its transports, servers and handles is asyncio's of this interpreter:
-every name, every keyword, every type of attribute; and what the options that no other file tests do."""
+"""The public interface of the loop, its transports, servers and handles is asyncio's of this
+interpreter: every name, every keyword, every type of attribute; and what the options that no other
+file tests do."""
 
 from __future__ import annotations
 
@@ -75,7 +76,9 @@ def both(casync: ModuleType, tmp_path: Path) -> Iterator[dict[str, tuple[Any, An
     if sys.version_info < (3, 12):
         asyncio.get_event_loop_policy().get_child_watcher()
     objects = [Objects(loop, tmp_path) for loop in loops]
-    theirs, ours = (loop.run_until_complete(one.make()) for loop, one in zip(loops, objects, strict=True))
+    theirs, ours = (
+        loop.run_until_complete(one.make()) for loop, one in zip(loops, objects, strict=True)
+    )
     yield {name: (theirs[name], ours[name]) for name in theirs}
     for loop, one in zip(loops, objects, strict=True):
         loop.run_until_complete(one.close())
@@ -87,7 +90,9 @@ def public_names(thing: Any) -> set[str]:
 
 
 def test_every_public_name_is_there(both: dict[str, tuple[Any, Any]]) -> None:
-    missing = {kind: public_names(theirs) - public_names(ours) for kind, (theirs, ours) in both.items()}
+    missing = {
+        kind: public_names(theirs) - public_names(ours) for kind, (theirs, ours) in both.items()
+    }
     assert not {kind: names for kind, names in missing.items() if names}
     loop = both["loop"][1]
     assert public_names(asyncio.AbstractEventLoop) <= public_names(loop)
@@ -106,7 +111,9 @@ def test_every_attribute_is_of_asyncios_type(both: dict[str, tuple[Any, Any]]) -
 def bases(thing: Any) -> set[type]:
     """asyncio's public classes that it is an instance of."""
     names = set(asyncio.__all__) - {"SelectorEventLoop", "EventLoop"}
-    classes = {getattr(asyncio, name) for name in names if inspect.isclass(getattr(asyncio, name, None))}
+    classes = {
+        getattr(asyncio, name) for name in names if inspect.isclass(getattr(asyncio, name, None))
+    }
     return {cls for cls in classes if isinstance(thing, cls)}
 
 
@@ -259,7 +266,9 @@ async def test_every_option_of_datagram_endpoints(loop: Loop) -> None:
     remote = sock.getsockname()
     sock = await open_udp(loop, local_addr=local, remote_addr=remote, family=socket.AF_INET)
     assert sock.getpeername() == remote and sock.getsockname()[0] == "127.0.0.1"
-    sock = await open_udp(loop, remote_addr=remote, proto=socket.IPPROTO_UDP, flags=socket.AI_NUMERICHOST)
+    sock = await open_udp(
+        loop, remote_addr=remote, proto=socket.IPPROTO_UDP, flags=socket.AI_NUMERICHOST
+    )
     assert (sock.getpeername(), sock.proto) == (remote, socket.IPPROTO_UDP)
     mine = socket.socket(type=socket.SOCK_DGRAM)
     assert (await open_udp(loop, sock=mine)).fileno() == mine.fileno()
@@ -289,7 +298,9 @@ async def test_all_errors_of_a_connection(loop: Loop) -> None:
         unused.bind(("127.0.0.1", 0))
         address = ("localhost", unused.getsockname()[1])
         with pytest.raises(BaseExceptionGroup) as caught:  # noqa: F821
-            await loop.create_connection(asyncio.Protocol, *address, family=socket.AF_INET, all_errors=True)
+            await loop.create_connection(
+                asyncio.Protocol, *address, family=socket.AF_INET, all_errors=True
+            )
         assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError]
         with pytest.raises(ConnectionRefusedError):
             await loop.create_connection(asyncio.Protocol, *address, family=socket.AF_INET)
@@ -301,7 +312,9 @@ async def test_all_errors_of_a_connection(loop: Loop) -> None:
 )
 async def test_keep_alive_of_servers(loop: Loop) -> None:
     for wanted in True, False:
-        async with await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, keep_alive=wanted) as server:
+        async with await loop.create_server(
+            asyncio.Protocol, "127.0.0.1", 0, keep_alive=wanted
+        ) as server:
             sock = server.sockets[0]
             assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is wanted
 
@@ -342,9 +355,14 @@ async def run_child(code: str, **options: Any) -> bytes:
 
 CHILD_OPTIONS: list[Any] = [
     pytest.param({"cwd": "/"}, "import os; print(os.getcwd())", "/", id="cwd"),
-    pytest.param({"env": {"NAME": "value"}}, "import os; print(os.environ['NAME'])", "value", id="env"),
     pytest.param(
-        {"start_new_session": True}, "import os; print(os.getsid(0) == os.getpid())", "True", id="session"
+        {"env": {"NAME": "value"}}, "import os; print(os.environ['NAME'])", "value", id="env"
+    ),
+    pytest.param(
+        {"start_new_session": True},
+        "import os; print(os.getsid(0) == os.getpid())",
+        "True",
+        id="session",
     ),
     pytest.param({"umask": 0o27}, "import os; print(oct(os.umask(0)))", "0o27", id="umask"),
     pytest.param(
@@ -359,7 +377,9 @@ CHILD_OPTIONS: list[Any] = [
         "True",
         id="restore_signals",
     ),
-    pytest.param({"executable": sys.executable}, "print('executable')", "executable", id="executable"),
+    pytest.param(
+        {"executable": sys.executable}, "print('executable')", "executable", id="executable"
+    ),
     pytest.param({"close_fds": False}, "print('close_fds')", "close_fds", id="close_fds"),
     pytest.param({"pipesize": 65536}, "print('pipesize')", "pipesize", id="pipesize"),
     pytest.param({"bufsize": 0}, "print('bufsize')", "bufsize", id="bufsize"),
@@ -374,7 +394,9 @@ CHILD_OPTIONS: list[Any] = [
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may")
 CHILD_OPTIONS += [
-    pytest.param({"group": 65534}, "import os; print(os.getgid())", "65534", id="group", marks=as_root),
+    pytest.param(
+        {"group": 65534}, "import os; print(os.getgid())", "65534", id="group", marks=as_root
+    ),
     pytest.param(
         {"extra_groups": [65533]},
         "import os; print(os.getgroups())",
@@ -387,7 +409,9 @@ CHILD_OPTIONS += [
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize(("options", "code", "expected"), CHILD_OPTIONS)
-async def test_every_option_of_popen(loop: Loop, options: dict[str, Any], code: str, expected: str) -> None:
+async def test_every_option_of_popen(
+    loop: Loop, options: dict[str, Any], code: str, expected: str
+) -> None:
     assert (await run_child(code, **options)).decode().strip() == expected
 
 
@@ -433,7 +457,9 @@ async def test_a_child_on_sockets_and_files(loop: Loop, tmp_path: Path) -> None:
 
 
 async def test_happy_eyeballs_try_the_addresses_in_turn(loop: Loop) -> None:
-    async with await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(
+        lambda reader, writer: writer.close(), "127.0.0.1", 0
+    ) as server:
         port = server.sockets[0].getsockname()[1]
         with socket.socket() as unused:  # bound, but it does not listen
             unused.bind(("127.0.0.2", 0))
@@ -449,7 +475,11 @@ async def test_happy_eyeballs_try_the_addresses_in_turn(loop: Loop) -> None:
             for delay, interleave in (None, None), (0.001, None), (1000, 1), (None, 2):
                 transport, _ = await within(
                     loop.create_connection(
-                        asyncio.Protocol, "name", port, happy_eyeballs_delay=delay, interleave=interleave
+                        asyncio.Protocol,
+                        "name",
+                        port,
+                        happy_eyeballs_delay=delay,
+                        interleave=interleave,
                     )
                 )
                 assert transport.get_extra_info("peername") == ("127.0.0.1", port)

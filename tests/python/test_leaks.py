@@ -1,8 +1,10 @@
-"""Nothing is left behind: objects, memory, references, descriptors are flat over many rounds of each feature.
+"""Nothing is left behind: objects, memory, references, descriptors are flat over many rounds of
+each feature.
 
-FEATURES is a table of async generators: each runs one round of a feature, yields, and runs the next. After a
-warm-up `rounds` of them must leave nothing. A default run makes a tenth of the rounds in the table;
-CASYNC_LEAKS=all, or `tests/run python --row leaks`, makes all; CASYNC_LEAKS=few some for memory checkers.
+FEATURES is a table of async generators: each runs one round of a feature, yields, and runs the
+next. After a warm-up `rounds` of them must leave nothing. A default run makes a tenth of the rounds
+in the table; CASYNC_LEAKS=all, or `tests/run python --row leaks`, makes all; CASYNC_LEAKS=few some
+for memory checkers.
 
 A feature that grows is run on asyncio's loop too: what leaks there as well is not casync's.
 """
@@ -57,7 +59,9 @@ FEATURES: list[Feature] = []
 def feature(
     rounds: int, python: tuple[int, int] = (3, 10), casync_only: bool = False
 ) -> Callable[[Callable[[Any], Rounds]], Callable[[Any], Rounds]]:
-    """A row of the table: 100,000 rounds if they cost up to 20 us each, else as many as take some seconds."""
+    """A row of the table: 100,000 rounds if they cost up to 20 us each, else as many as take some
+    seconds.
+    """
 
     def add(make: Callable[[Any], Rounds]) -> Callable[[Any], Rounds]:
         FEATURES.append(Feature(make.__name__, rounds, make, python, casync_only))
@@ -86,7 +90,19 @@ context = contextvars.copy_context()
 variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
 payload = bytes(200_000)  # more than a socket takes at once
 address = ("127.0.0.1", 9)
-SHARED = [callback, fails, argument, context, variable, payload, address, Argument, Recorder, None, True]
+SHARED = [
+    callback,
+    fails,
+    argument,
+    context,
+    variable,
+    payload,
+    address,
+    Argument,
+    Recorder,
+    None,
+    True,
+]
 
 
 def native_types() -> list[type]:
@@ -185,7 +201,9 @@ async def call_soon_threadsafe(loop: Loop) -> Rounds:
 async def call_soon_from_a_thread(loop: Loop) -> Rounds:
     while True:
         woken = loop.create_future()
-        thread = threading.Thread(target=loop.call_soon_threadsafe, args=(woken.set_result, argument))
+        thread = threading.Thread(
+            target=loop.call_soon_threadsafe, args=(woken.set_result, argument)
+        )
         thread.start()
         await woken
         thread.join()
@@ -545,7 +563,10 @@ async def sock_accept_and_connect(loop: Loop) -> Rounds:
 
 @feature(100_000, python=(3, 11))
 async def sock_datagrams(loop: Loop) -> Rounds:
-    with socket.socket(type=socket.SOCK_DGRAM) as ours, socket.socket(type=socket.SOCK_DGRAM) as theirs:
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as ours,
+        socket.socket(type=socket.SOCK_DGRAM) as theirs,
+    ):
         for sock in ours, theirs:
             sock.bind(("127.0.0.1", 0))
             sock.setblocking(False)
@@ -575,7 +596,9 @@ async def sock_sendfile(loop: Loop) -> Rounds:
 # -- stream transports and protocols --
 
 
-async def connect(loop: Loop, sock: socket.socket, protocol: Callable[[], Any] = Recorder) -> tuple[Any, Any]:
+async def connect(
+    loop: Loop, sock: socket.socket, protocol: Callable[[], Any] = Recorder
+) -> tuple[Any, Any]:
     return await loop.create_connection(protocol, sock=sock)
 
 
@@ -759,7 +782,9 @@ async def transports_looked_at(loop: Loop) -> Rounds:
                     loop.add_reader(theirs if transport.is_closing() else ours, callback)
                 reference = weakref.ref(transport)
                 assert reference() is transport and repr(transport)
-                assert transport.get_write_buffer_size() == 0 and transport.get_write_buffer_limits()
+                assert (
+                    transport.get_write_buffer_size() == 0 and transport.get_write_buffer_limits()
+                )
                 yield
 
 
@@ -795,7 +820,9 @@ class Failing(Recorder):
 
 @feature(1_000)
 async def protocols_that_raise(loop: Loop) -> Rounds:
-    methods = [name for name in vars(Failing) if name in dir(asyncio.Protocol) and not name.startswith("_")]
+    methods = [
+        name for name in vars(Failing) if name in dir(asyncio.Protocol) and not name.startswith("_")
+    ]
     loop.set_exception_handler(callback)
     while True:
         for method in methods:
@@ -1095,7 +1122,10 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     import trustme
 
     authority = trustme.CA()
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
     authority.configure_trust(client)
     return server, client
@@ -1489,8 +1519,11 @@ class Measured(NamedTuple):
 
 def malloced_bytes() -> int:
     class Mallinfo(ctypes.Structure):
-        _fields_ = [(name, ctypes.c_size_t) for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd"]] + [
-            (name, ctypes.c_size_t) for name in ["usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+        _fields_ = [
+            (name, ctypes.c_size_t) for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd"]
+        ] + [
+            (name, ctypes.c_size_t)
+            for name in ["usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
         ]
 
     mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
@@ -1522,16 +1555,16 @@ def measure() -> Measured:
 
 
 def allowed(rounds: int) -> Measured:
-    """Less than what a leak in every second round would be, and never more than caches explain. OpenSSL's and
-    malloc's take some thousands of bytes until they are full."""
+    """Less than what a leak in every second round would be, and never more than caches explain.
+    OpenSSL's and malloc's take some thousands of bytes until they are full."""
     some = min(rounds // 2, 100)
     return Measured(some, some, some, 0, min(max(rounds * 32, 1 << 14), 1 << 16), 2 << 20)
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What many rounds leave: the least of some measurements. What leaks leaks every time; what grows for
-    another reason (asyncio's tables, malloc's caches) does not."""
+    """What many rounds leave: the least of some measurements. What leaks leaks every time; what
+    grows for another reason (asyncio's tables, malloc's caches) does not."""
 
     rounds: int
     least: Measured
@@ -1573,7 +1606,9 @@ def growth_of(each: Feature, loop_module: ModuleType) -> Growth:
     rounds = rounds_of(each)
     if not inspect.isasyncgenfunction(each.make):
         generator = each.make(loop_module)
-        return growth(lambda count: collections.deque(itertools.islice(generator, count), 0), rounds)
+        return growth(
+            lambda count: collections.deque(itertools.islice(generator, count), 0), rounds
+        )
     loop = loop_module.new_event_loop()
     generator = each.make(loop)
 
@@ -1590,7 +1625,9 @@ def growth_of(each: Feature, loop_module: ModuleType) -> Growth:
 
 def rounds_of(each: Feature) -> int:
     wanted = os.environ.get("CASYNC_LEAKS")
-    return each.rounds if wanted == "all" else 50 if wanted == "few" else max(each.rounds // 10, 100)
+    return (
+        each.rounds if wanted == "all" else 50 if wanted == "few" else max(each.rounds // 10, 100)
+    )
 
 
 @pytest.mark.parametrize("each", FEATURES, ids=[each.name for each in FEATURES])
@@ -1639,7 +1676,9 @@ async def open_transport(loop: Loop, kind: str) -> tuple[Any, Any, Any]:
     """A transport of a kind, its protocol, and the other end, all in a cycle."""
     other: Any = None
     if kind == "datagram":
-        transport, protocol = await loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
+        transport, protocol = await loop.create_datagram_endpoint(
+            Datagrams, local_addr=("127.0.0.1", 0)
+        )
     elif kind == "read pipe":
         reading, other = os.pipe()
         transport, protocol = await loop.connect_read_pipe(Recorder, os.fdopen(reading, "rb", 0))
@@ -1694,7 +1733,9 @@ def test_a_transport_that_is_dropped_with_its_loop_warns_and_goes(
 @pytest.mark.parametrize("kind", ["stream", "datagram", "read pipe", "write pipe", "TLS"])
 async def test_a_transport_goes_when_its_connection_is_lost(loop: Loop, kind: str) -> None:
     if kind == "TLS" and sys.version_info < (3, 11):
-        pytest.skip("asyncio's sslproto of 3.10 warns of the peer's transport, which only we have closed")
+        pytest.skip(
+            "asyncio's sslproto of 3.10 warns of the peer's transport, which only we have closed"
+        )
     loop.set_exception_handler(callback)
     transport, protocol, other = await open_transport(loop, kind)
     del protocol.cycle
@@ -1726,7 +1767,9 @@ def test_what_a_dropped_loop_has_goes_with_it(loop_module: ModuleType) -> None:
         await asyncio.sleep(1000, (thing, asyncio.current_task()))
 
     async def leave(loop: Loop) -> None:
-        server = await loop.create_server(functools.partial(factory, things[0], loop), "127.0.0.1", 0)
+        server = await loop.create_server(
+            functools.partial(factory, things[0], loop), "127.0.0.1", 0
+        )
         things[1].server = server
         task = loop.create_task(waits(things[2]))
         task.add_done_callback(functools.partial(callback, things[3], task))

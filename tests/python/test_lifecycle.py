@@ -118,7 +118,9 @@ def test_executors(loop: Loop) -> None:
 def test_the_default_executor_can_be_set_and_is_shut_down(loop: Loop) -> None:
     pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="mine")
     loop.set_default_executor(pool)
-    name = loop.run_until_complete(loop.run_in_executor(None, lambda: threading.current_thread().name))
+    name = loop.run_until_complete(
+        loop.run_in_executor(None, lambda: threading.current_thread().name)
+    )
     assert name.startswith("mine")
     loop.run_until_complete(loop.shutdown_default_executor())
     with pytest.raises(RuntimeError):
@@ -286,8 +288,8 @@ def test_the_interpreter_ends_well_with(loop_module: ModuleType, code: str) -> N
 def test_a_loop_that_nobody_closes(
     loop_module: ModuleType, first: int, second: int, flags: list[str]
 ) -> None:
-    """The garbage collector ends objects in the order of their generations. Whatever that is, the loop closes
-    itself, and a warning says so."""
+    """The garbage collector ends objects in the order of their generations. Whatever that is, the
+    loop closes itself, and a warning says so."""
     output = run_script(
         loop_module,
         f"""

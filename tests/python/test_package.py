@@ -197,7 +197,9 @@ warnings.simplefilter("error")
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run took its loop elsewhere")
 def test_policies_where_they_are_deprecated(casync: ModuleType) -> None:
-    """Python 3.14 cannot be run here: a warning, or the use of a public name, is an error in this program."""
+    """Python 3.14 cannot be run here: a warning, or the use of a public name, is an error in this
+    program.
+    """
     run_script(
         asyncio,
         LIKE_314
@@ -263,7 +265,9 @@ for name in "SelectorEventLoop", "EventLoop":  # the latter since Python 3.13
     assert ended(python("-m", "casync", str(script))) == "casync.loop True\n" * 2
 
 
-def test_python_m_casync_leaves_the_path_alone_where_python_does(casync: ModuleType, tmp_path: Path) -> None:
+def test_python_m_casync_leaves_the_path_alone_where_python_does(
+    casync: ModuleType, tmp_path: Path
+) -> None:
     script = tmp_path / "script.py"
     script.write_text("import sys\nprint(sys.path)\n")
     ours, theirs = (ended(python("-I", *words, str(script))) for words in (("-m", "casync"), ()))
@@ -299,12 +303,16 @@ def test_the_stub_names_what_the_native_module_has(casync: ModuleType) -> None:
     native = sys.modules["casync._native"]
     stub = ast.parse(importlib.resources.files("casync").joinpath("_native.pyi").read_text())
     absent = {"TLSProtocol", "TLSTransport"} if sys.version_info < (3, 11) else set()
-    assert names_in_stub(stub.body) - absent == {name for name in dir(native) if not name.startswith("__")}
+    assert names_in_stub(stub.body) - absent == {
+        name for name in dir(native) if not name.startswith("__")
+    }
     for node in stub.body:
         if isinstance(node, ast.ClassDef) and node.name not in absent:
             assert names_in_stub(node.body) <= set(dir(getattr(native, node.name))), node.name
             if node.name == "Loop":
-                assert {name for name in vars(native.Loop) if name[:2] != "__"} <= names_in_stub(node.body)
+                assert {name for name in vars(native.Loop) if name[:2] != "__"} <= names_in_stub(
+                    node.body
+                )
 
 
 def test_everything_public_is_named(casync: ModuleType) -> None:
@@ -316,7 +324,9 @@ def test_everything_public_is_named(casync: ModuleType) -> None:
 
 
 def test_other_platforms_are_told_so(casync: ModuleType) -> None:
-    process = python("-c", "import sys; sys.platform = 'darwin'; import casync", stderr=subprocess.STDOUT)
+    process = python(
+        "-c", "import sys; sys.platform = 'darwin'; import casync", stderr=subprocess.STDOUT
+    )
     output = ended(process, status=1)
     assert "ImportError" in output and "Linux" in output
 

@@ -1,6 +1,8 @@
-"""Programs that reach into the loop (nest_asyncio, aiodebug and their kind), and classes derived from it.
+"""Programs that reach into the loop (nest_asyncio, aiodebug and their kind), and classes derived
+from it.
 
-Where a program replaces what a turn is made of, the turns are asyncio's own (see EventLoop._run_once).
+Where a program replaces what a turn is made of, the turns are asyncio's own (see
+EventLoop._run_once).
 """
 
 from __future__ import annotations
@@ -160,7 +162,8 @@ def test_nest_asyncio(loop_module: ModuleType, code: str) -> None:
     assert output == ("interrupted\n" if "SIGINT" in code else "")
 
 
-# asyncio's own loop calls a reader again in there, while its context is entered, and reports the error.
+# asyncio's own loop calls a reader again in there, while its context is entered, and reports the
+# error.
 def test_nest_asyncio_in_callbacks_of_descriptors(casync: ModuleType) -> None:
     output = run_nested(
         casync,
@@ -274,13 +277,19 @@ def test_handles_whose_run_is_replaced(loop: Loop, monkeypatch: pytest.MonkeyPat
         theirs.send(b"x")
         loop.add_reader(ours, lambda: (ours.recv(1), loop.remove_reader(ours)))
         run_turns(loop)
-        assert [callback for callback in ran if callback in (str, float, divmod)] == [str, divmod, float]
+        assert [callback for callback in ran if callback in (str, float, divmod)] == [
+            str,
+            divmod,
+            float,
+        ]
         assert len(ran) == 4
         assert [type(context["exception"]) for context in errors] == [ZeroDivisionError]
         assert errors[0]["handle"] is failing
         assert loop.run_until_complete(task()) == "done"
         assert len(ran) >= 7
-        patch.setattr(asyncio.TimerHandle, "_run", lambda self: ran.append("a timer"), raising=False)
+        patch.setattr(
+            asyncio.TimerHandle, "_run", lambda self: ran.append("a timer"), raising=False
+        )
         loop.call_later(0, float)
         run_turns(loop)
         assert ran[-1] == "a timer"
@@ -290,7 +299,9 @@ def test_handles_whose_run_is_replaced(loop: Loop, monkeypatch: pytest.MonkeyPat
     assert len(ran) == count
 
 
-def test_what_a_replaced_run_raises_ends_the_run(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_replaced_run_raises_ends_the_run(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing(self: asyncio.Handle) -> None:
         raise LookupError("of the patch")
 
@@ -472,8 +483,21 @@ def test_methods_of_a_derived_class_are_called(loop_module: ModuleType) -> None:
 
         return method
 
-    names = ["call_soon", "call_soon_threadsafe", "call_later", "call_at", "create_task", "create_future"]
-    names += ["run_in_executor", "call_exception_handler", "default_exception_handler", "time", "getaddrinfo"]
+    names = [
+        "call_soon",
+        "call_soon_threadsafe",
+        "call_later",
+        "call_at",
+        "create_task",
+        "create_future",
+    ]
+    names += [
+        "run_in_executor",
+        "call_exception_handler",
+        "default_exception_handler",
+        "time",
+        "getaddrinfo",
+    ]
     loop = type("Derived", (base,), {name: override(name) for name in names})()
 
     def calls(function: Any) -> set[str]:
@@ -487,7 +511,9 @@ def test_methods_of_a_derived_class_are_called(loop_module: ModuleType) -> None:
     async def connect() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             address = ("localhost", listener.getsockname()[1])
-            transport, _ = await loop.create_connection(asyncio.Protocol, *address, family=socket.AF_INET)
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, *address, family=socket.AF_INET
+            )
             transport.close()
             await asyncio.sleep(0)
 
@@ -499,7 +525,10 @@ def test_methods_of_a_derived_class_are_called(loop_module: ModuleType) -> None:
         "time",
         "create_future",
     }
-    assert calls(lambda: loop.run_until_complete(resolve())) >= {"run_in_executor", "call_soon_threadsafe"}
+    assert calls(lambda: loop.run_until_complete(resolve())) >= {
+        "run_in_executor",
+        "call_soon_threadsafe",
+    }
     assert calls(lambda: loop.run_until_complete(connect())) >= {"getaddrinfo"}
     logged = calls(lambda: (loop.call_soon(divmod, 1, 0), run_turns(loop)))
     assert logged >= {"call_exception_handler", "default_exception_handler"}

@@ -63,7 +63,9 @@ async def test_they_are_asyncios_kinds_of_transports(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "write_eof"])
-async def test_close_sends_what_is_buffered_and_drops_what_comes_later(loop: Loop, how: str) -> None:
+async def test_close_sends_what_is_buffered_and_drops_what_comes_later(
+    loop: Loop, how: str
+) -> None:
     pipe = await open_pipe(loop)
     data = pattern(500_000)
     pipe.writer.write(data)
@@ -219,7 +221,8 @@ async def test_a_socket_may_be_written_as_a_pipe(loop: Loop) -> None:
 
 
 async def test_dev_null_can_be_written(loop: Loop) -> None:
-    writer, protocol = await loop.connect_write_pipe(Recorder, open("/dev/null", "wb", 0))  # noqa: SIM115
+    # noqa: SIM115
+    writer, protocol = await loop.connect_write_pipe(Recorder, open("/dev/null", "wb", 0))
     writer.write(pattern(1_000_000))
     assert writer.get_write_buffer_size() == 0
     writer.close()

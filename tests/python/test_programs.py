@@ -1,4 +1,6 @@
-"""Programs that speak HTTP on the loop, over loopback: aiohttp, uvicorn, websockets, httpx and anyio."""
+"""Programs that speak HTTP on the loop, over loopback: aiohttp, uvicorn, websockets, httpx and
+anyio.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ PATIENT = {"open_timeout": TIMEOUT, "close_timeout": TIMEOUT}  # websockets' own
 
 def make_app() -> web.Application:
     async def hello(request: web.Request) -> web.Response:
-        return web.json_response({"hello": request.match_info["name"], "query": dict(request.query)})
+        return web.json_response(
+            {"hello": request.match_info["name"], "query": dict(request.query)}
+        )
 
     async def digest(request: web.Request) -> web.Response:
         return web.Response(text=hashlib.sha1(await request.read()).hexdigest())
@@ -107,11 +111,17 @@ async def test_aiohttp_websockets(loop: Loop) -> None:
 
 async def test_aiohttp_over_tls(loop: Loop) -> None:
     authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    server, client = (
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
+        ssl.create_default_context(),
+    )
     authority.issue_cert("127.0.0.1").configure_cert(server)
     authority.configure_trust(client)
     connector = aiohttp.TCPConnector(ssl=client)
-    async with aiohttp_server(server) as url, aiohttp.ClientSession(url, connector=connector) as session:
+    async with (
+        aiohttp_server(server) as url,
+        aiohttp.ClientSession(url, connector=connector) as session,
+    ):
         async with session.post("/digest", data=io.BytesIO(BIG)) as response:
             assert await response.text() == hashlib.sha1(BIG).hexdigest()
         async with session.get("/big") as response:
@@ -121,7 +131,9 @@ async def test_aiohttp_over_tls(loop: Loop) -> None:
 async def test_httpx_through_anyio(loop: Loop) -> None:
     async with aiohttp_server() as url, httpx.AsyncClient(base_url=url, timeout=TIMEOUT) as client:
         answers = await asyncio.gather(*(client.get(f"/hello/{number}") for number in range(20)))
-        assert [answer.json()["hello"] for answer in answers] == [str(number) for number in range(20)]
+        assert [answer.json()["hello"] for answer in answers] == [
+            str(number) for number in range(20)
+        ]
         assert (await client.post("/digest", content=BIG)).text == hashlib.sha1(BIG).hexdigest()
         async with client.stream("GET", "/big") as response:
             assert b"".join([chunk async for chunk in response.aiter_bytes()]) == BIG
@@ -142,7 +154,9 @@ def test_anyio(loop_module: ModuleType) -> None:
                 await stream.send(b"hello")
                 answer = await stream.receive()
             assert await anyio.to_thread.run_sync(sum, [1, 2]) == 3
-            assert (await anyio.run_process([sys.executable, "-c", "print('child')"])).stdout == b"child\n"
+            assert (
+                await anyio.run_process([sys.executable, "-c", "print('child')"])
+            ).stdout == b"child\n"
             with anyio.move_on_after(0.001):
                 await anyio.sleep_forever()
             group.cancel_scope.cancel()
@@ -229,7 +243,9 @@ def test_uvicorn(loop_module: ModuleType, tmp_path: Path, implementation: str) -
                 ]
                 answer = await client.post("/upload", content=BIG)
                 assert answer.text == f"{name} POST /upload {hashlib.sha1(BIG).hexdigest()}"
-            async with websockets.connect(url.replace("http", "ws"), proxy=None, **PATIENT) as connection:
+            async with websockets.connect(
+                url.replace("http", "ws"), proxy=None, **PATIENT
+            ) as connection:
                 for text in "hello", "x" * 100_000:
                     await connection.send(text)
                     assert await connection.recv() == text.upper()
@@ -246,7 +262,9 @@ def test_python_m_casync_runs_uvicorn(casync: ModuleType, tmp_path: Path) -> Non
     (tmp_path / "app.py").write_text(UVICORN_APP)
     command = ["-m", "casync", "-m", "uvicorn", "app:app", "--port", "0", "--loop", "none"]
     with python(*command, cwd=str(tmp_path)) as server:
-        assert httpx.get(url_of(server) + "/path", timeout=TIMEOUT).text.startswith("casync GET /path")
+        assert httpx.get(url_of(server) + "/path", timeout=TIMEOUT).text.startswith(
+            "casync GET /path"
+        )
         server.send_signal(signal.SIGINT)
         ended(server, status=None)
 

@@ -83,7 +83,9 @@ async def fill(transport: Any) -> bytes:
 
 
 def on_a_loop(casync: ModuleType, main: Any) -> None:
-    """Runs main(loop, transport, protocol, the other end); nothing may reach the exception handler."""
+    """Runs main(loop, transport, protocol, the other end); nothing may reach the exception
+    handler.
+    """
 
     async def run() -> None:
         ours, theirs = tcp_pair()
@@ -104,7 +106,9 @@ def on_a_loop(casync: ModuleType, main: Any) -> None:
 
 @pytest.mark.parametrize("reading", [True, False])
 @pytest.mark.parametrize("before", ["what was written before", "the file"])
-def test_sendfile_can_be_cancelled(casync: ModuleType, big_file: Any, before: str, reading: bool) -> None:
+def test_sendfile_can_be_cancelled(
+    casync: ModuleType, big_file: Any, before: str, reading: bool
+) -> None:
     """The transport is as it was, whether the file's turn had come or not."""
 
     async def main(loop: Loop, transport: Any, protocol: Recorder, theirs: socket.socket) -> None:

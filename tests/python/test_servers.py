@@ -232,7 +232,9 @@ def test_what_a_protocol_factory_raises_is_reported(
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: reports.append(context))
         variable.set("of the server's context")
-        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=contexts.server if tls else None)
+        server = await loop.create_server(
+            factory, "127.0.0.1", 0, ssl=contexts.server if tls else None
+        )
         variable.set("of another")
         with socket.create_connection(server.sockets[0].getsockname()) as client:
             client.setblocking(False)
@@ -304,7 +306,8 @@ async def test_connecting_can_be_cancelled(loop: Loop) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         waiting = [
-            loop.create_task(loop.create_connection(Recorder, *listener.getsockname())) for _ in range(10)
+            loop.create_task(loop.create_connection(Recorder, *listener.getsockname()))
+            for _ in range(10)
         ]
         await turns()
         for task in waiting:

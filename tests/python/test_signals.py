@@ -117,7 +117,9 @@ def interrupt(process: Any) -> None:
     ("code", "expected"),
     [
         pytest.param(IDLE, ["interrupted", "still works"], id="idle loop"),
-        pytest.param(BUSY_CALLBACK, ["interrupted", "the turn goes on", "still works"], id="callback"),
+        pytest.param(
+            BUSY_CALLBACK, ["interrupted", "the turn goes on", "still works"], id="callback"
+        ),
         pytest.param(BUSY_LOOP, ["interrupted"], id="busy loop"),
         pytest.param(BUSY_TASK, ["seen by the task", "interrupted", "still works"], id="busy task"),
         pytest.param(WAITING_IN_A_THREAD, ["interrupted"], id="loop in a thread"),
@@ -125,7 +127,9 @@ def interrupt(process: Any) -> None:
             WAITING_TASK,
             ["cleaned up", "interrupted"],
             id="waiting task",
-            marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.Runner is new in 3.11"),
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 11), reason="asyncio.Runner is new in 3.11"
+            ),
         ),
     ],
 )
@@ -247,7 +251,9 @@ def plain_handler() -> Any:
 
 
 def send_until(happened: threading.Event) -> threading.Thread:
-    """Sends signals from another thread. One that comes just before a wait does not end it: the next does."""
+    """Sends signals from another thread. One that comes just before a wait does not end it: the
+    next does.
+    """
 
     def send_some() -> None:
         while not happened.is_set():
@@ -290,10 +296,14 @@ def test_an_exception_in_a_plain_signal_handler_leaves_the_loop(
         def handler(*_: object, happened: threading.Event = happened) -> None:
             if not happened.is_set():
                 happened.set()
-                raise KeyboardInterrupt("of the handler")  # an Exception might end with a callback it strikes
+                raise KeyboardInterrupt(
+                    "of the handler"
+                )  # an Exception might end with a callback it strikes
 
         plain_handler(handler)
-        loop.call_soon(lambda happened=happened, threads=threads: threads.append(send_until(happened)))
+        loop.call_soon(
+            lambda happened=happened, threads=threads: threads.append(send_until(happened))
+        )
         with pytest.raises(KeyboardInterrupt, match="of the handler"):
             loop.run_forever()
         happened.wait()
@@ -305,7 +315,9 @@ def test_an_exception_in_a_plain_signal_handler_leaves_the_loop(
 
 @pytest.mark.parametrize("thread", [False, True], ids=["main thread", "thread"])
 def test_the_wakeup_descriptor_is_the_programs_own(loop_module: ModuleType, thread: bool) -> None:
-    """Without signal handlers the loop does not even set it anew, which would change its other parameter."""
+    """Without signal handlers the loop does not even set it anew, which would change its other
+    parameter.
+    """
     output = run_script(
         loop_module,
         f"""
@@ -335,7 +347,9 @@ def test_the_wakeup_descriptor_is_the_programs_own(loop_module: ModuleType, thre
     assert output.splitlines() == ["found -1", "kept True"]
 
 
-def test_a_full_wakeup_descriptor_of_the_programs_own_warns_as_it_asked(loop_module: ModuleType) -> None:
+def test_a_full_wakeup_descriptor_of_the_programs_own_warns_as_it_asked(
+    loop_module: ModuleType,
+) -> None:
     output = run_script(
         loop_module,
         """
@@ -358,7 +372,9 @@ def test_a_full_wakeup_descriptor_of_the_programs_own_warns_as_it_asked(loop_mod
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_the_wakeup_descriptor_while_there_are_handlers(loop_module: ModuleType, debug: bool) -> None:
+def test_the_wakeup_descriptor_while_there_are_handlers(
+    loop_module: ModuleType, debug: bool
+) -> None:
     output = run_script(
         loop_module,
         f"""

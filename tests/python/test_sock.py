@@ -127,7 +127,8 @@ async def test_recv_of_much(loop: Loop, tcp: Pair, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "error"), [(-1, ValueError), ("10", TypeError), (1.5, TypeError), (1 << 100, OverflowError)]
+    ("size", "error"),
+    [(-1, ValueError), ("10", TypeError), (1.5, TypeError), (1 << 100, OverflowError)],
 )
 async def test_recv_of_no_size(loop: Loop, tcp: Pair, size: Any, error: type[Exception]) -> None:
     tcp[1].send(b"still there")
@@ -149,7 +150,9 @@ async def test_recv_size_of_another_integer_type(loop: Loop, tcp: Pair) -> None:
 @pytest.mark.parametrize(
     "make", [bytearray, lambda n: memoryview(bytearray(n)), lambda n: array.array("h", bytes(n))]
 )
-async def test_recv_into_any_writable_buffer(loop: Loop, tcp: Pair, make: Callable[[int], Any]) -> None:
+async def test_recv_into_any_writable_buffer(
+    loop: Loop, tcp: Pair, make: Callable[[int], Any]
+) -> None:
     ours, theirs = tcp
     buffer = make(10)
     receiving = await waits(loop, loop.sock_recv_into(ours, buffer))
@@ -162,7 +165,8 @@ async def test_recv_into_any_writable_buffer(loop: Loop, tcp: Pair, make: Callab
 
 
 @pytest.mark.parametrize(
-    "buffer", [b"read-only", memoryview(b"read-only"), b"", "text", None, memoryview(bytearray(10))[::2]]
+    "buffer",
+    [b"read-only", memoryview(b"read-only"), b"", "text", None, memoryview(bytearray(10))[::2]],
 )
 async def test_recv_into_what_is_no_buffer(loop: Loop, tcp: Pair, buffer: Any) -> None:
     ours, theirs = tcp
@@ -187,8 +191,12 @@ async def test_a_buffer_may_change_while_recv_into_waits(loop: Loop, tcp: Pair) 
 # ---- sending ----
 
 
-@pytest.mark.parametrize("make", [bytes, bytearray, memoryview], ids=["bytes", "bytearray", "memoryview"])
-async def test_sendall_to_a_slow_reader(loop: Loop, tcp: Pair, make: Callable[[bytes], Any]) -> None:
+@pytest.mark.parametrize(
+    "make", [bytes, bytearray, memoryview], ids=["bytes", "bytearray", "memoryview"]
+)
+async def test_sendall_to_a_slow_reader(
+    loop: Loop, tcp: Pair, make: Callable[[bytes], Any]
+) -> None:
     ours, theirs = tcp
     data = pattern(8_000_000)
     sending = await waits(loop, loop.sock_sendall(ours, make(data)))
@@ -257,7 +265,9 @@ async def test_one_sends_while_another_receives(loop: Loop, tcp: Pair) -> None:
     data = pattern(4_000_000)
     receiving = await waits(loop, receive_exactly(ours, len(data)))
     await asyncio.gather(
-        loop.sock_sendall(ours, data), receive_exactly(theirs, len(data)), loop.sock_sendall(theirs, data)
+        loop.sock_sendall(ours, data),
+        receive_exactly(theirs, len(data)),
+        loop.sock_sendall(theirs, data),
     )
     assert await receiving == data
 
@@ -266,7 +276,9 @@ async def test_one_sends_while_another_receives(loop: Loop, tcp: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")], ids=["IPv4", "IPv6"]
+    ("family", "host"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")],
+    ids=["IPv4", "IPv6"],
 )
 async def test_datagrams(loop: Loop, family: int, host: str) -> None:
     with udp_socket(family, host) as one, udp_socket(family, host) as two:
@@ -308,7 +320,9 @@ async def test_unix_datagrams(loop: Loop, tmp_path: Path, abstract: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")], ids=["IPv4", "IPv6"]
+    ("family", "host"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")],
+    ids=["IPv4", "IPv6"],
 )
 async def test_connect_and_accept(loop: Loop, family: int, host: str) -> None:
     with socket.create_server((host, 0), family=family) as listener:
@@ -331,7 +345,9 @@ async def test_connect_by_name(loop: Loop) -> None:
         assert client.getpeername() == listener.getsockname()
 
 
-async def test_connect_asks_the_loop_for_addresses(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connect_asks_the_loop_for_addresses(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def getaddrinfo(host: str, port: int, **keywords: Any) -> Any:
         assert (host, port, keywords["family"]) == ("a.name", 80, socket.AF_INET)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", listener.getsockname())]
@@ -345,7 +361,8 @@ async def test_connect_asks_the_loop_for_addresses(loop: Loop, monkeypatch: pyte
         other = Resolving()
         try:
             await asyncio.to_thread(
-                other.run_until_complete, other.create_task(other.sock_connect(client, ("a.name", 80)))
+                other.run_until_complete,
+                other.create_task(other.sock_connect(client, ("a.name", 80))),
             )
         finally:
             other.close()
@@ -405,7 +422,9 @@ async def connect_streams(path: str) -> asyncio.StreamWriter:
     return (await asyncio.open_unix_connection(path))[1]
 
 
-connects_to_full = pytest.mark.parametrize("connect", [connect_socket, connect_transport, connect_streams])
+connects_to_full = pytest.mark.parametrize(
+    "connect", [connect_socket, connect_transport, connect_streams]
+)
 
 
 @connects_to_full
@@ -425,7 +444,9 @@ def test_connecting_to_a_full_queue_waits(casync: ModuleType, full: Full, connec
 
 
 @connects_to_full
-def test_who_waits_for_a_full_queue_can_give_up(casync: ModuleType, full: Full, connect: Any) -> None:
+def test_who_waits_for_a_full_queue_can_give_up(
+    casync: ModuleType, full: Full, connect: Any
+) -> None:
     async def main() -> None:
         connecting = await waits(asyncio.get_running_loop(), connect(full[1]))
         connecting.cancel()
@@ -439,7 +460,9 @@ def test_who_waits_for_a_full_queue_can_give_up(casync: ModuleType, full: Full, 
 
 
 @connects_to_full
-def test_who_waits_for_a_full_queue_hears_of_its_end(casync: ModuleType, full: Full, connect: Any) -> None:
+def test_who_waits_for_a_full_queue_hears_of_its_end(
+    casync: ModuleType, full: Full, connect: Any
+) -> None:
     async def main() -> None:
         connecting = await waits(asyncio.get_running_loop(), connect(full[1]))
         full[0].close()
@@ -518,7 +541,9 @@ def by_closing(sock: socket.socket, other: socket.socket) -> socket.socket:
 
 @pytest.fixture(params=[by_dup2, by_init, by_closing])
 def put(request: pytest.FixtureRequest) -> Callable[[socket.socket, socket.socket], socket.socket]:
-    """Puts the file of a socket in the place of another's: with that number. Gives the socket that has it."""
+    """Puts the file of a socket in the place of another's: with that number. Gives the socket that
+    has it.
+    """
     return request.param
 
 
@@ -629,7 +654,9 @@ async def test_a_number_that_was_waited_for_is_another_files(
             await rest(loop, (sock, peer))
 
 
-@pytest.mark.parametrize("use", [use for use in uses if use is not pipe_new])  # a pipe shares its number
+@pytest.mark.parametrize(
+    "use", [use for use in uses if use is not pipe_new]
+)  # a pipe shares its number
 @pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
 def test_a_number_that_is_waited_for_is_another_files(
     casync: ModuleType, unix: Pair, put: Any, keep: Any, use: Any, debug: bool
@@ -914,7 +941,9 @@ async def test_others_that_get_the_number_of_a_closed_socket(loop: Loop) -> None
             theirs.send(b"hello")
             assert await receiving == b"hello"
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
-        transport, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
+        transport, protocol = await loop.create_connection(
+            Recorder, *server.sockets[0].getsockname()
+        )
         transport.close()
         await protocol.lost
         server.close()
@@ -957,7 +986,9 @@ every_operation = pytest.mark.parametrize("start", OPERATIONS.values(), ids=OPER
 
 
 @every_operation
-async def test_blocking_sockets_are_refused_in_debug_mode(loop: Loop, start: Callable[..., Any]) -> None:
+async def test_blocking_sockets_are_refused_in_debug_mode(
+    loop: Loop, start: Callable[..., Any]
+) -> None:
     loop.set_debug(True)
     with socket.socket() as sock:
         for timeout in None, 5:

@@ -1,4 +1,6 @@
-"""asyncio.StreamReader as the loop feeds it: whether casync's or asyncio's, the reads behave the same."""
+"""asyncio.StreamReader as the loop feeds it: whether casync's or asyncio's, the reads behave the
+same.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ async def test_a_read_that_was_closed_or_cancelled_loses_nothing(loop: Loop) -> 
         task = loop.create_task(reader.read(size))
         await turns(2)
         other.write(b"12345")
-        while task._fut_waiter is not None and not task._fut_waiter.done():  # type: ignore[attr-defined]
+        # type: ignore[attr-defined]
+        while task._fut_waiter is not None and not task._fut_waiter.done():
             await asyncio.sleep(0)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -69,7 +72,9 @@ async def test_a_read_that_was_closed_or_cancelled_loses_nothing(loop: Loop) -> 
     await end(writer, other)
 
 
-@pytest.mark.parametrize("call", ["read(5)", "readexactly(5)", "readuntil(b'x')", "readline()", "read()"])
+@pytest.mark.parametrize(
+    "call", ["read(5)", "readexactly(5)", "readuntil(b'x')", "readline()", "read()"]
+)
 async def test_a_second_read_at_the_same_time_is_refused(loop: Loop, call: str) -> None:
     reader, writer, other = await stream_pair()
     first = loop.create_task(reader.read(1))
@@ -184,7 +189,9 @@ async def test_an_error_may_be_set_as_a_class(loop: Loop) -> None:
 
 
 @pytest.mark.parametrize("call", ["read(3)", "readexactly(5)", "readline()"])
-async def test_a_buffer_that_cannot_grow_ends_the_connection_and_who_waits(loop: Loop, call: str) -> None:
+async def test_a_buffer_that_cannot_grow_ends_the_connection_and_who_waits(
+    loop: Loop, call: str
+) -> None:
     reader, writer, other = await stream_pair()
     loop.set_exception_handler(lambda *_: None)
     reading = loop.create_task(eval(f"reader.{call}"))
@@ -355,7 +362,9 @@ async def test_any_mix_of_reads_gives_the_bytes_in_order(loop: Loop, seed: int) 
             received += await reader.readline()
         elif choice == 2:
             with contextlib.suppress(asyncio.TimeoutError):
-                received += await asyncio.wait_for(reader.read(100), random.choice([0, 1e-5, TIMEOUT]))
+                received += await asyncio.wait_for(
+                    reader.read(100), random.choice([0, 1e-5, TIMEOUT])
+                )
         else:
             read = reader.readexactly(50) if choice == 3 else reader.readuntil(b"ab")
             try:
@@ -452,7 +461,9 @@ async def test_what_is_patched_while_connected_is_called(
     await talk(*streams)
     with monkeypatch.context() as patch:
         candidates = [*streams[:2], streams[1].transport.get_protocol()]
-        target = cls if where == "class" else next(one for one in candidates if isinstance(one, cls))
+        target = (
+            cls if where == "class" else next(one for one in candidates if isinstance(one, cls))
+        )
         patch.setattr(target, name, noting(getattr(target, name), called))
         await talk(*streams)
         assert name in called
@@ -499,7 +510,9 @@ async def test_a_read_that_waits_while_the_class_is_patched(
         other_writer.write(b"12345")
         await until(lambda reader=reader: reader._buffer)
         with monkeypatch.context() as patch:
-            patch.setattr(asyncio.StreamReader, name, noting(getattr(asyncio.StreamReader, name), called))
+            patch.setattr(
+                asyncio.StreamReader, name, noting(getattr(asyncio.StreamReader, name), called)
+            )
             other_writer.write(b"67890")
             assert await waiting == b"1234567890"
         await close_all(writer, other_writer)

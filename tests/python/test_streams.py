@@ -168,7 +168,9 @@ async def test_a_writers_other_methods(loop: Loop) -> None:
 
 
 async def test_a_transports_own_write_is_called(loop: Loop) -> None:
-    """A program may put another write() into a transport, also of a writer that a server got before."""
+    """A program may put another write() into a transport, also of a writer that a server got
+    before.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         transport = writer.transport

@@ -1,7 +1,8 @@
 """The study: every page prints what its last comment says, and so does every answer.
 
-The text behind "Prints:" at the end of a page, and the `text` block behind a program in questions.md, are
-the expected output. Times and ratios (a number and its unit: "12.5 ms", "3 times") are not compared.
+The text behind "Prints:" at the end of a page, and the `text` block behind a program in
+questions.md, are the expected output. Times and ratios (a number and its unit: "12.5 ms", "3
+times") are not compared.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def c_command(source: Path, directory: Path) -> list[str]:
 
 def run_c(source: Path, directory: Path) -> str:
     command = c_command(source, directory)
-    return ended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    return ended(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    )
 
 
 def name(page: Path) -> str:
@@ -83,9 +86,14 @@ def test_each_page_has_its_counterpart_and_its_place_in_the_table_of_contents() 
 
 
 def test_the_last_page_goes_through_the_sections_of_casync_h() -> None:
-    sections = re.findall(r"^/\* >> (.+) \(API\) -", (REPOSITORY / "casync.h").read_text(), re.MULTILINE)
+    sections = re.findall(
+        r"^/\* >> (.+) \(API\) -", (REPOSITORY / "casync.h").read_text(), re.MULTILINE
+    )
     shown = ", ".join(promised(STUDY / "16_casync.c").splitlines()).split(", ")
-    assert sections[:2] == ["config & compiler", "system calls"]  # how it is built, and how the page counts
+    assert sections[:2] == [
+        "config & compiler",
+        "system calls",
+    ]  # how it is built, and how the page counts
     assert [section for section in sections[2:] if section not in shown] == []
 
 
@@ -98,8 +106,12 @@ def questions() -> list[tuple[str, str, str, str]]:
         programs = re.findall(r"^```(python|c)\n(.*?)^```\n", section, re.DOTALL | re.MULTILINE)
         outputs = re.findall(r"^```text\n(.*?)^```\n", section, re.DOTALL | re.MULTILINE)
         assert programs, f"no program answers: {question}"
-        assert len(programs) == len(outputs), f"a program and what it prints must alternate: {question}"
-        found += [(question, *program, output) for program, output in zip(programs, outputs, strict=True)]
+        assert len(programs) == len(outputs), (
+            f"a program and what it prints must alternate: {question}"
+        )
+        found += [
+            (question, *program, output) for program, output in zip(programs, outputs, strict=True)
+        ]
     return found
 
 

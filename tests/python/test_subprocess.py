@@ -61,8 +61,14 @@ async def test_a_conversation_by_lines(loop: Loop) -> None:
 
 
 async def test_kill_terminate_and_send_signal(loop: Loop) -> None:
-    for action, number in ("kill", signal.SIGKILL), ("terminate", signal.SIGTERM), ("", signal.SIGUSR1):
-        process = await start("print('ready', flush=True); import time; time.sleep(1000)", stdout=PIPE)
+    for action, number in (
+        ("kill", signal.SIGKILL),
+        ("terminate", signal.SIGTERM),
+        ("", signal.SIGUSR1),
+    ):
+        process = await start(
+            "print('ready', flush=True); import time; time.sleep(1000)", stdout=PIPE
+        )
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"
         if action:
@@ -83,7 +89,9 @@ async def test_a_child_that_does_not_read_its_input(loop: Loop) -> None:
 async def test_options_of_popen(loop: Loop, tmp_path: Path) -> None:
     code = "import os, sys; print(os.getcwd(), os.environ['NAME']); print('err', file=sys.stderr)"
     environment = {**os.environ, "NAME": "value"}
-    process = await start(code, cwd=tmp_path, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT)
+    process = await start(
+        code, cwd=tmp_path, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
     output, _ = await process.communicate()
     assert sorted(output.decode().splitlines()) == sorted([f"{tmp_path} value", "err"])
 

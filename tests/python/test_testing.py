@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 import casync as package
 import pytest
-from casync.testing import DeadlockError, VirtualTimeLoop, virtual_time_loop  # noqa: F401 (a fixture)
+
+# noqa: F401 (a fixture)
+from casync.testing import DeadlockError, VirtualTimeLoop, virtual_time_loop
 from support import Loop, Recorder, pattern, unix_pair
 
 T = TypeVar("T")
@@ -148,7 +150,9 @@ def test_threads_of_ones_own_are_announced() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
         future = loop.create_future()
-        thread = threading.Timer(0.01, loop.call_soon_threadsafe, (future.set_result, "from a thread"))
+        thread = threading.Timer(
+            0.01, loop.call_soon_threadsafe, (future.set_result, "from a thread")
+        )
         thread.start()
         with loop.awaiting_outside():
             result: str = await future
@@ -241,7 +245,9 @@ def test_metrics(casync: ModuleType) -> None:
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
         ours, theirs = unix_pair()
         transport, _ = await loop.create_connection(Recorder, sock=ours)
-        udp, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        udp, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+        )
         timer = loop.call_later(1000, int)
         loop.call_soon(int)
         loop.add_reader(theirs, int)

@@ -91,7 +91,10 @@ async def test_it_may_be_called_in_the_loops_own_thread(loop: Loop) -> None:
 def test_a_closed_loop_refuses_calls_from_threads(loop_module: ModuleType) -> None:
     loop = loop_module.new_event_loop()
     loop.close()
-    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="closed"):
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+        pytest.raises(RuntimeError, match="closed"),
+    ):
         pool.submit(loop.call_soon_threadsafe, int).result()
 
 

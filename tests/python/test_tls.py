@@ -1,4 +1,6 @@
-"""TLS over the loop's transports: asyncio's SSLProtocol, which casync drives from C (native/tls.c)."""
+"""TLS over the loop's transports: asyncio's SSLProtocol, which casync drives from C
+(native/tls.c).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ async def close_echo(server: Any, writer: asyncio.StreamWriter) -> None:
     writer.close()
     await writer.wait_closed()
     server.close()
-    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_coro().__name__ == "echo"))
+    await asyncio.gather(
+        *(task for task in asyncio.all_tasks() if task.get_coro().__name__ == "echo")
+    )
 
 
 async def test_echo(loop: Loop, contexts: Contexts) -> None:
@@ -162,7 +166,9 @@ async def test_start_tls_on_a_stream(loop: Loop, contexts: Contexts) -> None:
 
 
 def test_start_tls_takes_over_what_was_read_ahead(casync: ModuleType, contexts: Contexts) -> None:
-    """As asyncio's does since 3.14: the client's first words in TLS may come with the line before them."""
+    """As asyncio's does since 3.14: the client's first words in TLS may come with the line before
+    them.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()

@@ -149,7 +149,9 @@ def test_every_way_to_tls_is_native(
             return transport
         if kind == "server":
             made = loop.create_future()
-            made_by = type("Server", (Recorder,), {"connection_made": lambda _, it: made.set_result(it)})
+            made_by = type(
+                "Server", (Recorder,), {"connection_made": lambda _, it: made.set_result(it)}
+            )
             server = await loop.create_server(made_by, "127.0.0.1", 0, ssl=contexts.server)
             transport, _ = await loop.create_connection(
                 Recorder, *server.sockets[0].getsockname(), ssl=contexts.client
@@ -161,7 +163,9 @@ def test_every_way_to_tls_is_native(
         if kind == "start_tls":
             upgraded = [
                 loop.start_tls(accepted.transport, accepted, contexts.server, server_side=True),
-                loop.start_tls(client.transport, client, contexts.client, server_hostname="localhost"),
+                loop.start_tls(
+                    client.transport, client, contexts.client, server_hostname="localhost"
+                ),
             ]
             return (await asyncio.gather(*upgraded))[0]
         return client.transport if kind == "client" else accepted.transport
@@ -175,7 +179,9 @@ def test_every_way_to_tls_is_native(
     casync.run(main())
 
 
-@pytest.mark.parametrize(("patched", "name"), [(sslproto.SSLProtocol, "_do_read"), (ssl.SSLObject, "read")])
+@pytest.mark.parametrize(
+    ("patched", "name"), [(sslproto.SSLProtocol, "_do_read"), (ssl.SSLObject, "read")]
+)
 def test_patched_methods_are_called(
     casync: ModuleType, contexts: Contexts, monkeypatch: pytest.MonkeyPatch, patched: Any, name: str
 ) -> None:
@@ -237,7 +243,9 @@ async def test_records_in_pieces(loop: Loop, versions: Contexts, piece: int) -> 
     peer.sock.close()
 
 
-async def test_records_that_come_together_are_received_together(loop: Loop, versions: Contexts) -> None:
+async def test_records_that_come_together_are_received_together(
+    loop: Loop, versions: Contexts
+) -> None:
     class Chunks(Recorder):
         def data_received(self, data: bytes) -> None:
             chunks.append(data)
@@ -478,7 +486,9 @@ async def test_protocols_that_raise(loop: Loop, contexts: Contexts, method: str)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_the_protocol_leaves_the_loop(loop: Loop, contexts: Contexts, error: Any) -> None:
+def test_an_interrupt_in_the_protocol_leaves_the_loop(
+    loop: Loop, contexts: Contexts, error: Any
+) -> None:
     class Interrupting(Recorder):
         def data_received(self, data: bytes) -> None:
             raise error
@@ -492,7 +502,9 @@ def test_an_interrupt_in_the_protocol_leaves_the_loop(loop: Loop, contexts: Cont
     loop.run_until_complete(asyncio.wait([server.lost, client.lost]))
 
 
-async def test_an_exception_in_pause_or_resume_writing_is_reported(loop: Loop, contexts: Contexts) -> None:
+async def test_an_exception_in_pause_or_resume_writing_is_reported(
+    loop: Loop, contexts: Contexts
+) -> None:
     class Failing(Recorder):
         def pause_writing(self) -> None:
             raise LookupError("pause")
@@ -515,7 +527,9 @@ async def test_an_exception_in_pause_or_resume_writing_is_reported(loop: Loop, c
     await close(server, client)
 
 
-async def test_the_protocol_can_be_changed_while_it_receives(loop: Loop, contexts: Contexts) -> None:
+async def test_the_protocol_can_be_changed_while_it_receives(
+    loop: Loop, contexts: Contexts
+) -> None:
     class Changing(Recorder):
         def data_received(self, data: bytes) -> None:
             self.transport.set_protocol(second)
@@ -547,7 +561,9 @@ async def test_from_a_protocol_to_a_reader_and_back(loop: Loop, contexts: Contex
     await close(server, client)
 
 
-async def test_callbacks_run_in_the_context_of_the_connection(loop: Loop, contexts: Contexts) -> None:
+async def test_callbacks_run_in_the_context_of_the_connection(
+    loop: Loop, contexts: Contexts
+) -> None:
     class Looking(Recorder):
         def data_received(self, data: bytes) -> None:
             seen.append(variable.get())
@@ -708,7 +724,11 @@ async def test_a_handshake_that_takes_too_long(loop: Loop, contexts: Contexts) -
     ours, silent = unix_pair()
     with silent, pytest.raises(ConnectionAbortedError, match="handshake is taking longer"):
         await loop.create_connection(
-            Recorder, sock=ours, ssl=contexts.client, server_hostname="localhost", ssl_handshake_timeout=0.05
+            Recorder,
+            sock=ours,
+            ssl=contexts.client,
+            server_hostname="localhost",
+            ssl_handshake_timeout=0.05,
         )
     await until(lambda: ours.fileno() == -1)
 
@@ -717,7 +737,9 @@ async def test_the_handshake_can_be_cancelled(loop: Loop, contexts: Contexts) ->
     ours, silent = unix_pair()
     with silent:
         connecting = loop.create_task(
-            loop.create_connection(Recorder, sock=ours, ssl=contexts.client, server_hostname="localhost")
+            loop.create_connection(
+                Recorder, sock=ours, ssl=contexts.client, server_hostname="localhost"
+            )
         )
         assert await loop.sock_recv(silent, 100)  # the client's hello
         connecting.cancel()
@@ -820,7 +842,9 @@ async def test_every_read_of_a_stream(loop: Loop, contexts: Contexts) -> None:
     await close_streams(ours, writer)
 
 
-async def test_a_stream_that_nobody_reads_holds_the_peer_back(loop: Loop, contexts: Contexts) -> None:
+async def test_a_stream_that_nobody_reads_holds_the_peer_back(
+    loop: Loop, contexts: Contexts
+) -> None:
     reader, ours, _, writer = await stream_pair(contexts, 1000)
     sent = 0
     while writer.transport.get_write_buffer_size() == 0:
@@ -871,8 +895,12 @@ def test_readers_are_fed_natively(casync: ModuleType, contexts: Contexts) -> Non
 # -- nothing is left --
 
 
-@pytest.mark.parametrize("kind", [Recorder, lambda: Buffered(100)], ids=["Protocol", "BufferedProtocol"])
-async def test_everything_goes_once_the_connection_is_lost(loop: Loop, contexts: Contexts, kind: Any) -> None:
+@pytest.mark.parametrize(
+    "kind", [Recorder, lambda: Buffered(100)], ids=["Protocol", "BufferedProtocol"]
+)
+async def test_everything_goes_once_the_connection_is_lost(
+    loop: Loop, contexts: Contexts, kind: Any
+) -> None:
     server, client = await connect(contexts, kind)
     client.transport.write(b"hello")
     await until(lambda: server.data == b"hello")
@@ -886,7 +914,9 @@ async def test_everything_goes_once_the_connection_is_lost(loop: Loop, contexts:
     assert [reference() for reference in alive] == [None] * 6
 
 
-async def test_a_connected_transport_lives_without_being_referenced(loop: Loop, contexts: Contexts) -> None:
+async def test_a_connected_transport_lives_without_being_referenced(
+    loop: Loop, contexts: Contexts
+) -> None:
     class Echo(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
@@ -903,7 +933,9 @@ async def test_a_connected_transport_lives_without_being_referenced(loop: Loop, 
     peer.sock.close()
 
 
-def test_a_loop_may_be_closed_while_connections_are_open(loop_module: ModuleType, contexts: Contexts) -> None:
+def test_a_loop_may_be_closed_while_connections_are_open(
+    loop_module: ModuleType, contexts: Contexts
+) -> None:
     loop = loop_module.new_event_loop()
     loop.run_until_complete(connect(contexts))
     with pytest.warns(ResourceWarning, match="unclosed"):

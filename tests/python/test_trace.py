@@ -240,7 +240,9 @@ def test_slow_callbacks_are_logged(casync: ModuleType, caplog: pytest.LogCapture
 
     with caplog.at_level(logging.WARNING, "casync"):
         casync.run(main())
-    assert any(re.fullmatch(r"first took \d+\.\d{3} seconds", message) for message in caplog.messages)
+    assert any(
+        re.fullmatch(r"first took \d+\.\d{3} seconds", message) for message in caplog.messages
+    )
     assert any(message.startswith("pause (pausing) took") for message in caplog.messages)
     assert not any(message.startswith("second took") for message in caplog.messages)
 

@@ -51,12 +51,16 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket
 Pair = tuple[socket.socket, socket.socket]
 
 
-async def connect(loop: Loop, sock: socket.socket, protocol: Callable[[], Any] = Recorder) -> tuple[Any, Any]:
+async def connect(
+    loop: Loop, sock: socket.socket, protocol: Callable[[], Any] = Recorder
+) -> tuple[Any, Any]:
     return await loop.create_connection(protocol, sock=sock)
 
 
 async def fill(transport: Any) -> int:
-    """Writes until the kernel takes no more and the transport has to keep the rest. Returns how much."""
+    """Writes until the kernel takes no more and the transport has to keep the rest. Returns how
+    much.
+    """
     written = 0
     while transport.get_write_buffer_size() < 1000:
         transport.write(bytes(MEBI))
@@ -143,7 +147,8 @@ async def test_only_bytes_can_be_written(loop: Loop, pair: Pair) -> None:
 
 
 def test_the_written_object_may_be_changed_afterwards(casync: Any) -> None:
-    # asyncio's own loop (3.12 and later) sends the changed bytes, or complains of an exported buffer.
+    # asyncio's own loop (3.12 and later) sends the changed bytes, or complains of an exported
+    # buffer.
     async def main() -> None:
         ours, peer = unix_pair()
         with peer:
@@ -199,7 +204,9 @@ async def test_write_buffer_limits(loop: Loop, pair: Pair) -> None:
     await protocol.lost
 
 
-async def test_a_high_water_mark_of_zero_pauses_whenever_something_is_left(loop: Loop, pair: Pair) -> None:
+async def test_a_high_water_mark_of_zero_pauses_whenever_something_is_left(
+    loop: Loop, pair: Pair
+) -> None:
     ours, peer = pair
     transport, protocol = await connect(loop, ours)
     transport.set_write_buffer_limits(high=0)
@@ -347,7 +354,9 @@ async def test_close_ends_reading_at_once(loop: Loop, pair: Pair) -> None:
     assert protocol.events == ["made", "lost"]
 
 
-async def test_connection_lost_is_never_called_inside_close_or_abort(loop: Loop, pair: Pair) -> None:
+async def test_connection_lost_is_never_called_inside_close_or_abort(
+    loop: Loop, pair: Pair
+) -> None:
     for sock, method in zip(pair, ("close", "abort"), strict=True):
         transport, protocol = await connect(loop, sock)
         getattr(transport, method)()
@@ -404,7 +413,9 @@ async def test_writing_to_a_peer_that_has_gone(loop: Loop, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("where", ["data_received", "eof_received"])
-async def test_an_exception_in_the_protocol_ends_the_connection(loop: Loop, pair: Pair, where: str) -> None:
+async def test_an_exception_in_the_protocol_ends_the_connection(
+    loop: Loop, pair: Pair, where: str
+) -> None:
     class Failing(Recorder):
         def data_received(self, data: bytes) -> None:
             if where == "data_received":
@@ -442,7 +453,9 @@ def test_an_interrupt_in_the_protocol_leaves_the_loop(loop: Loop, pair: Pair, er
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_get_buffer_leaves_the_connection_open(loop: Loop, pair: Pair, error: Any) -> None:
+def test_an_interrupt_in_get_buffer_leaves_the_connection_open(
+    loop: Loop, pair: Pair, error: Any
+) -> None:
     class Interrupting(Buffered):
         def get_buffer(self, sizehint: int) -> Any:
             if len(self.hints) < 2:
@@ -489,7 +502,9 @@ def test_an_interrupt_in_eof_received_comes_again(loop: Loop, pair: Pair, error:
 
 
 @pytest.mark.parametrize("kind", ["socket", "read pipe", "write pipe", "datagram"])
-async def test_an_exception_in_connection_lost_is_reported_as_a_callbacks(loop: Loop, kind: str) -> None:
+async def test_an_exception_in_connection_lost_is_reported_as_a_callbacks(
+    loop: Loop, kind: str
+) -> None:
     class Failing(asyncio.Protocol, asyncio.DatagramProtocol):
         def connection_lost(self, exc: BaseException | None) -> None:
             raise LookupError("in connection_lost")
@@ -512,11 +527,15 @@ async def test_an_exception_in_connection_lost_is_reported_as_a_callbacks(loop: 
         file.close()
     [context] = errors
     assert set(context) == {"message", "exception", "handle"}
-    assert re.match(r"Exception in callback _\w+Transport\._call_connection_lost\(", context["message"])
+    assert re.match(
+        r"Exception in callback _\w+Transport\._call_connection_lost\(", context["message"]
+    )
     context["handle"].cancel()  # it has run
 
 
-async def test_an_exception_of_a_pipes_or_a_datagrams_protocol_is_reported_as_a_callbacks(loop: Loop) -> None:
+async def test_an_exception_of_a_pipes_or_a_datagrams_protocol_is_reported_as_a_callbacks(
+    loop: Loop,
+) -> None:
     class Failing(asyncio.Protocol, asyncio.DatagramProtocol):
         def data_received(self, data: bytes) -> None:
             raise LookupError("in data_received")
@@ -550,7 +569,9 @@ async def test_an_exception_of_a_pipes_or_a_datagrams_protocol_is_reported_as_a_
 
 @pytest.mark.parametrize("asked_before", [True, False])
 @pytest.mark.parametrize("accepted", [True, False])
-async def test_the_socket_is_known_after_the_end(loop: Loop, accepted: bool, asked_before: bool) -> None:
+async def test_the_socket_is_known_after_the_end(
+    loop: Loop, accepted: bool, asked_before: bool
+) -> None:
     protocols: list[Recorder] = []
 
     class Server(Recorder):
@@ -621,7 +642,9 @@ async def test_repr_tells_descriptor_and_state(loop: Loop, pair: Pair) -> None:
     assert "closed" in repr(transport)
 
 
-async def test_repr_in_connection_made_says_that_nothing_is_read_yet(loop: Loop, pair: Pair) -> None:
+async def test_repr_in_connection_made_says_that_nothing_is_read_yet(
+    loop: Loop, pair: Pair
+) -> None:
     seen: list[str] = []
 
     class Shown(Recorder):
@@ -673,7 +696,9 @@ async def test_marks_may_be_any_numbers(loop: Loop, pair: Pair) -> None:
         transport.set_write_buffer_limits(high=high, low=low)
         transport.write(b"data")
         assert transport.get_write_buffer_limits() == limits
-        assert [type(limit) for limit in transport.get_write_buffer_limits()] == [*map(type, limits)]
+        assert [type(limit) for limit in transport.get_write_buffer_limits()] == [
+            *map(type, limits)
+        ]
     for high, error in ("much", TypeError), (float("nan"), ValueError), (float("inf"), ValueError):
         with pytest.raises(error):
             transport.set_write_buffer_limits(high=high)
@@ -696,9 +721,13 @@ async def test_a_mark_between_two_sizes(loop: Loop, pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("high", [-1, -4, -5, -0.5])
-async def test_marks_below_zero_are_refused_in_the_same_words(loop: Loop, pair: Pair, high: float) -> None:
+async def test_marks_below_zero_are_refused_in_the_same_words(
+    loop: Loop, pair: Pair, high: float
+) -> None:
     transport, protocol = await connect(loop, pair[0])
-    with pytest.raises(ValueError, match=rf"high \({high}\) must be >= low \({high // 4}\) must be >= 0"):
+    with pytest.raises(
+        ValueError, match=rf"high \({high}\) must be >= low \({high // 4}\) must be >= 0"
+    ):
         transport.set_write_buffer_limits(high=high)
     transport.close()
     await protocol.lost
@@ -755,7 +784,9 @@ async def test_the_protocol_can_be_changed_while_it_receives(loop: Loop, pair: P
 
 
 @pytest.mark.parametrize("size", [1, 100, 65536, 1_000_000])
-async def test_buffered_protocols_receive_into_their_buffer(loop: Loop, pair: Pair, size: int) -> None:
+async def test_buffered_protocols_receive_into_their_buffer(
+    loop: Loop, pair: Pair, size: int
+) -> None:
     ours, peer = pair
     _, protocol = await connect(loop, ours, lambda: Buffered(size))
     data = pattern(min(size * 1000, 3 * MEBI))
@@ -1065,7 +1096,9 @@ async def test_random_conversations_lose_nothing(loop: Loop, pair: Pair, seed: i
     for _ in range(300):
         number = choices.randrange(2)
         end, transport = ends[number], ends[number].transport
-        action = choices.choice(["write", "write", "write", "lines", "pause", "resume", "protocol", "limits"])
+        action = choices.choice(
+            ["write", "write", "write", "lines", "pause", "resume", "protocol", "limits"]
+        )
         data = choices.randbytes(choices.choice([0, 1, 100, 5_000, 70_000, 300_000]))
         if action == "write":
             transport.write(choices.choice([bytes, bytearray, memoryview])(data))

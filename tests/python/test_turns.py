@@ -80,8 +80,8 @@ SKIPPED_TURNS = 64  # at most so many turns long
 
 
 def turns_until_read(loop: Loop, before: int) -> int:
-    """Callbacks queue each other; after so many of them a descriptor gets ready. How many more run before
-    its reader?"""
+    """Callbacks queue each other; after so many of them a descriptor gets ready. How many more run
+    before its reader?"""
     ours, theirs = unix_pair()
     count = 0
 
@@ -101,7 +101,9 @@ def turns_until_read(loop: Loop, before: int) -> int:
 
 
 @pytest.mark.parametrize("before", range(1, EMPTY_POLLS))
-def test_a_ready_reader_runs_one_turn_later_whatever_else_is_queued(loop: Loop, before: int) -> None:
+def test_a_ready_reader_runs_one_turn_later_whatever_else_is_queued(
+    loop: Loop, before: int
+) -> None:
     assert turns_until_read(loop, before) == 1
 
 
@@ -114,8 +116,8 @@ def test_a_ready_reader_waits_a_bounded_number_of_turns_when_many_polls_were_emp
 
 @pytest.mark.parametrize("awaits", range(6))
 async def test_an_answer_without_reading_is_no_reset(loop: Loop, awaits: int) -> None:
-    """A server that says it is busy, after a lock, a queue, a middleware: the request that nobody reads has
-    left the kernel by then, or closing would reset the connection."""
+    """A server that says it is busy, after a lock, a queue, a middleware: the request that nobody
+    reads has left the kernel by then, or closing would reset the connection."""
 
     async def busy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(3 + awaits):
@@ -165,7 +167,9 @@ class PollCounter:
 
 
 def longest_pause(polled: list[bool]) -> int:
-    return max((len(list(group)) for skipped, group in itertools.groupby(polled) if not skipped), default=0)
+    return max(
+        (len(list(group)) for skipped, group in itertools.groupby(polled) if not skipped), default=0
+    )
 
 
 def test_every_turn_polls_until_many_polls_were_empty(casync: ModuleType) -> None:

@@ -141,7 +141,10 @@ async def test_bad_descriptors_are_refused(loop: Loop) -> None:
 
 async def test_a_regular_file_cannot_be_watched(loop: Loop, tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+") as file:
-        for add, remove in (loop.add_reader, loop.remove_reader), (loop.add_writer, loop.remove_writer):
+        for add, remove in (
+            (loop.add_reader, loop.remove_reader),
+            (loop.add_writer, loop.remove_writer),
+        ):
             with pytest.raises(PermissionError):
                 add(file, int)
             assert remove(file) is False

@@ -1,6 +1,7 @@
-/* coroutines.h - the least of a scheduler over coroutines of our own, for the baselines that only bring the
-   switch: a first-in-first-out queue of those that can run, and as minicoro has it, each switches to the
-   scheduler and never to another. No timers, no files, no cancelling, no guard pages.
+/* coroutines.h - the least of a scheduler over coroutines of our own, for the baselines that only
+   bring the switch: a first-in-first-out queue of those that can run, and as minicoro has it, each
+   switches to the scheduler and never to another. No timers, no files, no cancelling, no guard
+   pages.
 
    The including file gives `context`, context_make and context_switch. */
 #define TASK(name) static void name(void *arg)
@@ -58,8 +59,8 @@ static void coroutine_main(void) {
 static void spawn(task_function function, void *arg) {
     coroutine *c = pop(&pool);
     if (!c) {
-        char *stack =
-            mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        char *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         bench_check(stack != MAP_FAILED, "mmap");
         c = (coroutine *)(stack + STACK) - 1;
         context_make(&c->context, stack, (size_t)((char *)c - stack), coroutine_main);

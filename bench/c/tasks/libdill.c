@@ -1,5 +1,5 @@
-/* libdill.c - libdill's coroutines behind the `library` table. Its only means of waiting for one another are
-   channels without a buffer: they are the events and the queues here. */
+/* libdill.c - libdill's coroutines behind the `library` table. Its only means of waiting for one
+   another are channels without a buffer: they are the events and the queues here. */
 #define DILL_DISABLE_RAW_NAMES
 #include <libdill.h>
 

@@ -2,12 +2,12 @@
 #include <neco.h>
 
 /* neco gives a coroutine its arguments as main has them. */
-#define TASK(name)                                                                                           \
-    static void name##_body(void *arg);                                                                      \
-    static void name(int argc, void *argv[]) {                                                               \
-        (void)argc;                                                                                          \
-        name##_body(argv[0]);                                                                                \
-    }                                                                                                        \
+#define TASK(name)                                                                                 \
+    static void name##_body(void *arg);                                                            \
+    static void name(int argc, void *argv[]) {                                                     \
+        (void)argc;                                                                                \
+        name##_body(argv[0]);                                                                      \
+    }                                                                                              \
     static void name##_body(void *arg)
 #define TASK_END return
 #define TASK_THREADS false

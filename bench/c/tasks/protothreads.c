@@ -1,4 +1,5 @@
-/* protothreads.c - stackless tasks by hand: a switch on the line to go on at, in a queue of those that can run. */
+/* protothreads.c - stackless tasks by hand: a switch on the line to go on at, in a queue of those
+   that can run. */
 #define TASK(name) static void name(void *arg)
 #define TASK_END return
 #define TASK_THREADS false

@@ -1,4 +1,5 @@
-/* pthread.c - threads in the place of tasks: what the kernel's scheduler and condition variables cost. */
+/* pthread.c - threads in the place of tasks: what the kernel's scheduler and condition variables
+   cost. */
 #include <pthread.h>
 #include <sched.h>
 

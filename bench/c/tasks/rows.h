@@ -28,9 +28,10 @@ static uint64_t switch_run(size_t n) {
     return 2 * n;
 }
 
-/* await: pairs of tasks. Each in turn sets the event that the other awaits, three frames below the task's own
-   function, and awaits its own. So an operation is an event made, awaited and set, and the task stopped and let
-   go on. There are n tasks, half of which go on in each turn: what a turn costs in itself does not count. */
+/* await: pairs of tasks. Each in turn sets the event that the other awaits, three frames below the
+   task's own function, and awaits its own. So an operation is an event made, awaited and set, and
+   the task stopped and let go on. There are n tasks, half of which go on in each turn: what a turn
+   costs in itself does not count. */
 typedef struct pair {
     void *ping, *pong;
 } pair;
@@ -42,8 +43,12 @@ static __attribute__((noinline)) uint64_t await_third(void *event) {
     lib.event_wait(event);
     return 1;
 }
-static __attribute__((noinline)) uint64_t await_second(void *event) { return await_third(event) + 1; }
-static __attribute__((noinline)) uint64_t await_first(void *event) { return await_second(event) + 1; }
+static __attribute__((noinline)) uint64_t await_second(void *event) {
+    return await_third(event) + 1;
+}
+static __attribute__((noinline)) uint64_t await_first(void *event) {
+    return await_second(event) + 1;
+}
 
 TASK(ping) {
     pair *p = arg;
@@ -191,8 +196,8 @@ static uint64_t queue_finish(size_t n) {
     return done;
 }
 
-/* lock: n locks, which two tasks each take from one another: who has one lets the others run before it gives
-   it up, so each acquisition is a hand-off. */
+/* lock: n locks, which two tasks each take from one another: who has one lets the others run before
+   it gives it up, so each acquisition is a hand-off. */
 static char *locks;
 
 TASK(contend) {
@@ -238,7 +243,8 @@ static long long resident(void) {
     FILE *status = fopen("/proc/self/status", "r");
     bench_check(status != NULL, "/proc/self/status");
     while (fgets(line, sizeof line, status))
-        if (sscanf(line, "VmRSS: %lld", &kilobytes) == 1 || sscanf(line, "VmPTE: %lld", &kilobytes) == 1)
+        if (sscanf(line, "VmRSS: %lld", &kilobytes) == 1 ||
+            sscanf(line, "VmPTE: %lld", &kilobytes) == 1)
             sum += kilobytes;
     fclose(status);
     return sum * 1024;

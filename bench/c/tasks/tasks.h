@@ -1,7 +1,8 @@
 /* tasks.h - what an implementation of tasks must offer to be measured.
 
-   As in bench.h: one file each (casync.c, minicoro-style.c, ...) fills in `library` and then includes rows.h.
-   A task is written TASK(name) { ... arg ...; TASK_END; } with the implementation's TASK and TASK_END. */
+   As in bench.h: one file each (casync.c, minicoro-style.c, ...) fills in `library` and then
+   includes rows.h. A task is written TASK(name) { ... arg ...; TASK_END; } with the
+   implementation's TASK and TASK_END. */
 #ifndef TASKS_H
 #define TASKS_H
 
@@ -9,10 +10,11 @@
 
 enum { GATHERED = 1000 }; /* at most */
 
-/* Events, queues and locks are made by the rows as zeroed memory of the size given. An implementation leaves
-   out (NULL) what it does not have. */
+/* Events, queues and locks are made by the rows as zeroed memory of the size given. An
+   implementation leaves out (NULL) what it does not have. */
 typedef struct library {
-    void (*run)(task_function function, void *arg); /* runs it as a task, returns when it has ended */
+    void (*run)(task_function function, void *arg); /* runs it as a task, returns when it has
+                                                       ended */
     void (*spawn)(task_function function, void *arg);
     void (*yield)(void); /* lets all others run that can */
 
@@ -38,9 +40,10 @@ typedef struct library {
     void (*switches)(uint64_t n); /* n times into a coroutine and back, and nothing else */
 
     size_t stepper_size;
-    void (*stepper_start)(void *stepper, uint64_t steps); /* a stackless task that lets others run so often */
-    void (*steppers_run)(void);                           /* until all have ended */
-    uint64_t (*stepper_left)(const void *stepper);        /* steps that it has yet to do */
+    /* a stackless task that lets others run so often */
+    void (*stepper_start)(void *stepper, uint64_t steps);
+    void (*steppers_run)(void);                    /* until all have ended */
+    uint64_t (*stepper_left)(const void *stepper); /* steps that it has yet to do */
 } library;
 
 #endif

@@ -1,4 +1,5 @@
-/* ucontext.c - coroutines by swapcontext(3), which makes a system call for the signal mask each time. */
+/* ucontext.c - coroutines by swapcontext(3), which makes a system call for the signal mask each
+   time. */
 #include <stddef.h>
 #include <ucontext.h>
 

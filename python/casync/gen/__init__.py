@@ -1,4 +1,5 @@
-"""Asynchronous programs written with generators, on casync's event loop: all waiting is `yield from`.
+"""Asynchronous programs written with generators, on casync's event loop: all waiting is `yield
+from`.
 
     from casync import gen
 
@@ -13,10 +14,10 @@
 
 A task is an asyncio.Task, so the two worlds meet on one loop:
 
-- In a generator: `yield from future`, `yield from create_task(coroutine)`. What asyncio has and this
-  module lacks is used so.
-- In a coroutine: `await create_task(generator)`, and `await` of whatever this package says to wait for
-  with `yield from`: `await lock.acquire()`.
+- In a generator: `yield from future`, `yield from create_task(coroutine)`. What asyncio has and
+  this module lacks is used so.
+- In a coroutine: `await create_task(generator)`, and `await` of whatever this package says to wait
+  for with `yield from`: `await lock.acquire()`.
 - A generator function decorated with the standard library's types.coroutine may do both: its body
   may `yield from coroutine`, and what it returns may be awaited.
 
@@ -33,7 +34,16 @@ from typing import Any
 from .gensocket import GenSocket
 from .queue import Queue
 from .sync import Condition, Event, Lock, Semaphore
-from .task import GenCancelledError, Loop, create_task, gather, get_running_loop, run, sleep, wait_for
+from .task import (
+    GenCancelledError,
+    Loop,
+    create_task,
+    gather,
+    get_running_loop,
+    run,
+    sleep,
+    wait_for,
+)
 
 __all__ = [
     "Condition",

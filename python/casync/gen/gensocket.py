@@ -1,7 +1,7 @@
 """GenSocket: a socket.socket that is always non-blocking, and whose waiting is `yield from`.
 
-Each operation tries at once, and while the kernel says EAGAIN, waits until the loop finds the socket
-ready and tries again. Sending alone does not wait: what the kernel does not take is queued.
+Each operation tries at once, and while the kernel says EAGAIN, waits until the loop finds the
+socket ready and tries again. Sending alone does not wait: what the kernel does not take is queued.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class _Direction:
         try:
             yield from waiter
         finally:
-            if waiter in self._waiters:  # else stop() was called, and the descriptor may be another's now
+            if (
+                waiter in self._waiters
+            ):  # else stop() was called, and the descriptor may be another's now
                 self._waiters.remove(waiter)
                 if not self._waiters:
                     getattr(self._loop, self._remove)(self._sock)
@@ -91,7 +93,9 @@ class _Unsent:
 
 
 class _Sender:
-    """The queue of what the kernel did not take yet. It outlives its GenSocket until that is sent."""
+    """The queue of what the kernel did not take yet. It outlives its GenSocket until that is
+    sent.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -156,11 +160,13 @@ class GenSocket:
     """A non-blocking socket; the arguments are socket.socket's.
 
     recv, recv_into, recvfrom, accept, connect, sendto and sendall are waited for with `yield from`;
-    send() sends when it is called. The other methods are socket.socket's. Errors are OSErrors, as there.
-    Waiting in one task while another closes the socket ends with EBADF.
+    send() sends when it is called. The other methods are socket.socket's. Errors are OSErrors, as
+    there. Waiting in one task while another closes the socket ends with EBADF.
     """
 
-    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
         self._socket = sock = socket.socket(family, type, proto, fileno)
         sock.setblocking(False)
         self._readable = _Direction(sock, "add_reader", "remove_reader")
@@ -173,8 +179,8 @@ class GenSocket:
     def connect(self, address: Any) -> Generator[Any, Any, None]:
         """Connects; the host may be a name, which is resolved without blocking the loop.
 
-        A Unix socket whose listener's queue is full raises BlockingIOError: the kernel will not say when
-        to try again.
+        A Unix socket whose listener's queue is full raises BlockingIOError: the kernel will not say
+        when to try again.
         """
         address = yield from self._resolve(address)
         error = self._socket.connect_ex(address)
@@ -202,13 +208,17 @@ class GenSocket:
         if host in ("", "<broadcast>") or _is_numeric(self.family, host):
             return address
         loop = asyncio.get_running_loop()
-        found = yield from loop.getaddrinfo(host, port, family=self.family, type=self.type, proto=self.proto)
+        found = yield from loop.getaddrinfo(
+            host, port, family=self.family, type=self.type, proto=self.proto
+        )
         return found[0][4]
 
     # -- receiving --
 
     @types.coroutine
-    def _when_readable(self, operation: Callable[..., Any], *arguments: Any) -> Generator[Any, Any, Any]:
+    def _when_readable(
+        self, operation: Callable[..., Any], *arguments: Any
+    ) -> Generator[Any, Any, Any]:
         while True:
             try:
                 return operation(*arguments)
@@ -224,17 +234,20 @@ class GenSocket:
         return self._when_readable(self._socket.recv_into, buffer, size, flags)
 
     def recvfrom(self, size: int, flags: int = 0) -> Generator[Any, Any, tuple[bytes, Any]]:
-        """Waits for a datagram; gives it and the sender's address. What is beyond `size` is lost."""
+        """Waits for a datagram; gives it and the sender's address. What is beyond `size` is
+        lost.
+        """
         return self._when_readable(self._socket.recvfrom, size, flags)
 
     # -- sending --
 
     def send(self, data: Any, flags: int = 0) -> asyncio.Future[int]:
-        """Sends now. Nothing needs to be waited for: what the kernel does not take is sent later, in order.
+        """Sends now. Nothing needs to be waited for: what the kernel does not take is sent later,
+        in order.
 
         `yield from` what it returns waits until the kernel has all of it, and gives the number of
-        bytes; who sends much should do that, for the queue has no limit. An error at once is raised,
-        one later is what waiting raises.
+        bytes; who sends much should do that, for the queue has no limit. An error at once is
+        raised, one later is what waiting raises.
         """
         self._check_open()
         return self._sender.send(data, flags)

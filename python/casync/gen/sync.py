@@ -1,4 +1,6 @@
-"""asyncio's locks and events, for `yield from`: subclasses, so coroutines can share them with generators."""
+"""asyncio's locks and events, for `yield from`: subclasses, so coroutines can share them with
+generators.
+"""
 
 # A generator that may also be awaited is, to typeshed, no coroutine:
 # mypy: disable-error-code="misc, override"

@@ -1,8 +1,8 @@
 """Running generators: as asyncio tasks, whose coroutine does nothing but delegate to the generator.
 
-So steps, wakeups, cancellation and names are asyncio's own, and as fast. `await` and `yield from` are
-the same instruction, told apart by a flag on the code object: types.coroutine sets it, and then what a
-generator function returns can be waited for from both kinds of function.
+So steps, wakeups, cancellation and names are asyncio's own, and as fast. `await` and `yield from`
+are the same instruction, told apart by a flag on the code object: types.coroutine sets it, and then
+what a generator function returns can be waited for from both kinds of function.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def _ensure_future(function: str, awaitable: Any) -> asyncio.Future[Any]:
 
 
 def run(main: Generator[Any, Any, T] | Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """Runs a generator on a new casync loop and returns its result; what is left is cancelled at the end.
+    """Runs a generator on a new casync loop and returns its result; what is left is cancelled at
+    the end.
 
     As asyncio.run(): the entry point of a program, an error where a loop is running already.
     """
@@ -105,7 +106,8 @@ def get_running_loop() -> Loop:
 def create_task(
     awaitable: Generator[Any, Any, T] | Coroutine[Any, Any, T], **options: Any
 ) -> asyncio.Task[T]:
-    """Schedules a generator (or a coroutine) to run beside the caller, from the loop's next turn on.
+    """Schedules a generator (or a coroutine) to run beside the caller, from the loop's next turn
+    on.
 
     `yield from task` and `await task` give its result. Options are those of asyncio.create_task().
     As there: keep a reference to the task until it is done.
@@ -123,7 +125,8 @@ def sleep(delay: float, result: Any = None) -> Generator[Any, Any, Any]:
 def wait_for(awaitable: Any, timeout: float | None) -> Generator[Any, Any, Any]:
     """Waits for a generator, task, future or coroutine, but not longer than `timeout` seconds.
 
-    Then it is cancelled and asyncio.TimeoutError raised (TimeoutError, since Python 3.11). None: no limit.
+    Then it is cancelled and asyncio.TimeoutError raised (TimeoutError, since Python 3.11). None: no
+    limit.
     """
     if isinstance(awaitable, types.GeneratorType):
         awaitable = _coroutine("wait_for", awaitable)
@@ -133,9 +136,10 @@ def wait_for(awaitable: Any, timeout: float | None) -> Generator[Any, Any, Any]:
 def gather(*awaitables: Any, return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
     """Runs generators (tasks, futures, coroutines) at the same time; gives a list of their results.
 
-    The first error of one is raised, and the others go on; with `return_exceptions`, errors are results.
-    One that was cancelled does not cancel the gathering (in asyncio it does): its result is its
-    GenCancelledError. If the gathering is cancelled, so are all that it gathers, and it ends after them.
+    The first error of one is raised, and the others go on; with `return_exceptions`, errors are
+    results. One that was cancelled does not cancel the gathering (in asyncio it does): its result
+    is its GenCancelledError. If the gathering is cancelled, so are all that it gathers, and it ends
+    after them.
     """
     return _Gathering(awaitables, return_exceptions)
 
@@ -148,7 +152,9 @@ class _Gathering(asyncio.Future[Any]):
         futures = {id(awaitable): awaitable for awaitable in awaitables}
         for key, awaitable in futures.items():
             futures[key] = _ensure_future("gather", awaitable)
-        self._children: list[asyncio.Future[Any]] = [futures[id(awaitable)] for awaitable in awaitables]
+        self._children: list[asyncio.Future[Any]] = [
+            futures[id(awaitable)] for awaitable in awaitables
+        ]
         self._pending = dict.fromkeys(self._children)  # as an ordered set
         self._return_exceptions = return_exceptions
         self._cancel_requested = False

@@ -1,5 +1,5 @@
-/* Tasks in C++ over an implementation compiled as C: the exceptions that a task has caught are its own,
-   also when it waits inside a catch block, or in a destructor while the stack is unwound. */
+/* Tasks in C++ over an implementation compiled as C: the exceptions that a task has caught are its
+   own, also when it waits inside a catch block, or in a destructor while the stack is unwound. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -24,7 +24,9 @@ static std::string caught() {
     }
 }
 
-static std::string name_of(void *arg, const char *what) { return std::to_string((intptr_t)arg) + " " + what; }
+static std::string name_of(void *arg, const char *what) {
+    return std::to_string((intptr_t)arg) + " " + what;
+}
 
 /* Runs some of these side by side, each with its number. */
 struct side_by_side {
@@ -69,7 +71,8 @@ static int64_t waits_in_a_catch_block(casync_loop *, void *arg) {
 }
 TEST(a_catch_block_may_wait) { run(waits_in_a_catch_block); }
 
-/* Each waits another number of turns, so that the first to leave its catch block is not the last to enter it. */
+/* Each waits another number of turns, so that the first to leave its catch block is not the last to
+   enter it. */
 static int64_t leaves_in_another_order(casync_loop *, void *arg) {
     intptr_t number = (intptr_t)arg;
     std::string mine = name_of(arg, "leaves");
@@ -304,7 +307,8 @@ static int64_t waits_for_callbacks(casync_loop *loop, void *) {
 }
 TEST(callbacks_see_no_exception_of_a_task) { EQ(casync_run(waits_for_callbacks, NULL), 0); }
 
-/* Whoever runs the loop is in a catch block, or the loop runs in a destructor: that is theirs alone. */
+/* Whoever runs the loop is in a catch block, or the loop runs in a destructor: that is theirs
+   alone. */
 static int64_t is_undisturbed_below(casync_loop *loop, void *arg) {
     is_undisturbed(loop, arg);
     return waits_in_a_catch_block(loop, arg);

@@ -3,4 +3,6 @@ int use_library(void);
 int use_first_copy(void);
 int use_second_copy(void);
 
-int main(void) { return use_library() == 1 && use_first_copy() == 1 && use_second_copy() == 1 ? 0 : 1; }
+int main(void) {
+    return use_library() == 1 && use_first_copy() == 1 && use_second_copy() == 1 ? 0 : 1;
+}

@@ -6,7 +6,9 @@
 int use_first_copy(void);
 
 static void add_one(void *arg) { ++*(int *)arg; }
-static int64_t sleep_a_turn(casync_loop *loop, void *arg) { return (void)loop, (void)arg, casync_sleep(0); }
+static int64_t sleep_a_turn(casync_loop *loop, void *arg) {
+    return (void)loop, (void)arg, casync_sleep(0);
+}
 
 int use_first_copy(void) {
     casync_loop loop;

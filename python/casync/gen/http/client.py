@@ -50,10 +50,10 @@ class ClientResponse:
 class ClientRequest:
     """A request to be sent with `response = yield from request.send()`.
 
-    The body is `json`, a value to be encoded so, or `data`: bytes, text, a mapping (sent as a form) or an
-    iterable of bytes (sent in chunks). `timeout` is in seconds, for all from resolving the name to the last
-    byte of the response; None waits for ever. `ssl` is the context for https, else the default one.
-    Redirects are not followed.
+    The body is `json`, a value to be encoded so, or `data`: bytes, text, a mapping (sent as a form)
+    or an iterable of bytes (sent in chunks). `timeout` is in seconds, for all from resolving the
+    name to the last byte of the response; None waits for ever. `ssl` is the context for https, else
+    the default one. Redirects are not followed.
     """
 
     def __init__(
@@ -69,7 +69,9 @@ class ClientRequest:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise ValueError(f"the URL must be as http://host/path or https://host/path, not {url!r}")
+            raise ValueError(
+                f"the URL must be as http://host/path or https://host/path, not {url!r}"
+            )
         if parts.username is not None:
             raise ValueError("a URL with a user's name: pass an Authorization header instead")
         self.url = url
@@ -104,7 +106,9 @@ class ClientRequest:
             framing["Content-Length"] = str(len(self._body))
         for name in ("Connection", "Content-Length", "Transfer-Encoding"):
             if name in given:
-                raise ValueError(f"the header {name} follows from how the request is sent; leave it out")
+                raise ValueError(
+                    f"the header {name} follows from how the request is sent; leave it out"
+                )
         merged = [(name, value) for name, value in defaults.items() if name not in given]
         return Headers([*merged, *given.pairs(), *framing.items()])
 
@@ -123,7 +127,8 @@ class ClientRequest:
         try:
             response = yield from self._converse(reader, writer)
         except BaseException:
-            writer.transport.abort()  # close() would wait, maybe for ever, until the server takes the rest
+            # close() would wait, maybe for ever, until the server takes the rest
+            writer.transport.abort()
             raise
         writer.close()
         return response
@@ -134,7 +139,9 @@ class ClientRequest:
     ) -> Generator[Any, Any, ClientResponse]:
         connection = h11.Connection(h11.CLIENT)
         try:
-            with contextlib.suppress(ConnectionError):  # a server that has refused the body has said why
+            with contextlib.suppress(
+                ConnectionError
+            ):  # a server that has refused the body has said why
                 yield from send(connection, writer, self._head, self._body)
             return (yield from self._receive(connection, reader))
         except BodyError as error:
@@ -148,13 +155,17 @@ class ClientRequest:
     ) -> Generator[Any, Any, ClientResponse]:
         body = bytearray()
         head: Any = None
-        while not isinstance(event := (yield from next_event(connection, reader)), h11.EndOfMessage):
+        while not isinstance(
+            event := (yield from next_event(connection, reader)), h11.EndOfMessage
+        ):
             if isinstance(event, h11.Data):
                 body += event.data
             elif isinstance(event, h11.Response):
                 head = event
             elif not isinstance(event, h11.InformationalResponse):
-                raise ConnectionError(f"{self.url}: the server closed the connection without a response")
+                raise ConnectionError(
+                    f"{self.url}: the server closed the connection without a response"
+                )
         return ClientResponse(
             head.status_code, head.reason.decode("latin-1"), Headers.received(head), bytes(body)
         )

@@ -55,7 +55,9 @@ class MultiDict(Mapping[str, str]):
 
 
 class Headers(MultiDict):
-    """A message's headers; names are the same in upper and lower case, values are ISO-8859-1 in transit."""
+    """A message's headers; names are the same in upper and lower case, values are ISO-8859-1 in
+    transit.
+    """
 
     @staticmethod
     def _key(name: str) -> str:
@@ -67,7 +69,9 @@ class Headers(MultiDict):
 
     def encoded(self) -> list[tuple[bytes, bytes]]:
         """For h11, which refuses what is no header. UnicodeEncodeError if it cannot be one."""
-        return [(str.encode(name, "ascii"), str.encode(value, "latin-1")) for name, value in self._pairs]
+        return [
+            (str.encode(name, "ascii"), str.encode(value, "latin-1")) for name, value in self._pairs
+        ]
 
 
 def charset(content_type: str | None) -> str:
@@ -78,7 +82,9 @@ def charset(content_type: str | None) -> str:
 
 
 def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
-    """A body as bytes (or as the iterable of bytes that it is), and the Content-Type it suggests."""
+    """A body as bytes (or as the iterable of bytes that it is), and the Content-Type it
+    suggests.
+    """
     if json_value is not None:
         if body:
             raise ValueError("a message has one body: give either json or the other")
@@ -91,11 +97,15 @@ def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
         return bytes(body), None
     if isinstance(body, Iterable) and not isinstance(body, Mapping):
         return body, None
-    raise TypeError(f"a body is bytes, text or an iterable of bytes, not {body!r}; for JSON give json=")
+    raise TypeError(
+        f"a body is bytes, text or an iterable of bytes, not {body!r}; for JSON give json="
+    )
 
 
 @types.coroutine
-def next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> Generator[Any, Any, Any]:
+def next_event(
+    connection: h11.Connection, reader: asyncio.StreamReader
+) -> Generator[Any, Any, Any]:
     """Waits for h11's next event of the peer. Errors: h11.RemoteProtocolError, OSError."""
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data((yield from reader.read(READ_SIZE)))
@@ -103,14 +113,19 @@ def next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> Gene
 
 
 def write(
-    connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request | h11.Response, body: bytes
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    head: h11.Request | h11.Response,
+    body: bytes,
 ) -> None:
     """Sends a message without waiting."""
     events = [head, h11.Data(data=body), h11.EndOfMessage()] if body else [head, h11.EndOfMessage()]
     pieces = [connection.send(event) for event in events]
     if len(body) < READ_SIZE:
         pieces = [b"".join(pieces)]  # one system call, and one packet
-    for piece in pieces:  # not writelines(): asyncio's, in 3.12 and 3.13, does not make drain() wait
+    for (
+        piece
+    ) in pieces:  # not writelines(): asyncio's, in 3.12 and 3.13, does not make drain() wait
         writer.write(piece)
 
 
@@ -132,7 +147,10 @@ def _chunks(body: Iterable[bytes]) -> Iterator[h11.Data]:
 
 @types.coroutine
 def send(
-    connection: h11.Connection, writer: asyncio.StreamWriter, head: h11.Request | h11.Response, body: Any
+    connection: h11.Connection,
+    writer: asyncio.StreamWriter,
+    head: h11.Request | h11.Response,
+    body: Any,
 ) -> Generator[Any, Any, None]:
     """Sends a message; of an iterable body no more than the peer takes is kept in memory.
 

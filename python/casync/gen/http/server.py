@@ -21,7 +21,17 @@ import h11
 
 from ..sync import Event
 from ..task import GenCancelledError, create_task, wait_for
-from .message import READ_SIZE, BodyError, Headers, MultiDict, Pairs, encode, next_event, send, write
+from .message import (
+    READ_SIZE,
+    BodyError,
+    Headers,
+    MultiDict,
+    Pairs,
+    encode,
+    next_event,
+    send,
+    write,
+)
 
 _logger = logging.getLogger("casync.gen.http")
 
@@ -38,9 +48,9 @@ LINGER = 2.0  # seconds in which a client that is refused can read why
 class Response:
     """What a handler returns.
 
-    The body is bytes, text, an iterable of bytes (sent in chunks; closed after that, if it is a generator
-    or has another close()), or `json`, a value to be encoded so. Without a `content_type` it follows from
-    the body.
+    The body is bytes, text, an iterable of bytes (sent in chunks; closed after that, if it is a
+    generator or has another close()), or `json`, a value to be encoded so. Without a `content_type`
+    it follows from the body.
     """
 
     def __init__(
@@ -58,12 +68,16 @@ class Response:
         self.headers = Headers(headers)
         for name in ("Connection", "Content-Length", "Content-Type", "Transfer-Encoding"):
             if name in self.headers:
-                raise ValueError(f"the header {name} follows from the other arguments; leave it out")
+                raise ValueError(
+                    f"the header {name} follows from the other arguments; leave it out"
+                )
         if self.body and status in _WITHOUT_BODY:
             raise ValueError(f"a response of status {status} has no body")
 
     def _head(self, close: bool) -> h11.Response:
-        """For h11. Errors: h11.LocalProtocolError, UnicodeEncodeError if a header is not allowed."""
+        """For h11. Errors: h11.LocalProtocolError, UnicodeEncodeError if a header is not
+        allowed.
+        """
         headers = [("Date", formatdate(usegmt=True)), *self.headers.pairs()]
         if self.status not in _WITHOUT_BODY:
             headers.append(("Content-Type", self.content_type))
@@ -154,9 +168,9 @@ class Router:
             return Response(body=request.path_params["name"])
             yield
 
-    `{name}` stands for one segment of a path, which is not empty. Routes are tried in the order in which
-    they were added. GET's handlers answer HEAD too. A handler is a generator function, or any other
-    function that returns a Response or what can be waited for.
+    `{name}` stands for one segment of a path, which is not empty. Routes are tried in the order in
+    which they were added. GET's handlers answer HEAD too. A handler is a generator function, or any
+    other function that returns a Response or what can be waited for.
     """
 
     def __init__(self) -> None:
@@ -237,10 +251,10 @@ class Server:
 
         gen.run(app.run(host="127.0.0.1", port=8080))
 
-    A request is received whole, up to `max_body_size` bytes, before its handler is called: larger ones get
-    413, malformed ones 400, ones that take longer than `request_timeout` seconds 408, each with the
-    connection closed. A handler that fails is logged (logger "casync.gen.http"), and its client gets 500.
-    A connection without requests is closed after `keep_alive_timeout` seconds.
+    A request is received whole, up to `max_body_size` bytes, before its handler is called: larger
+    ones get 413, malformed ones 400, ones that take longer than `request_timeout` seconds 408, each
+    with the connection closed. A handler that fails is logged (logger "casync.gen.http"), and its
+    client gets 500. A connection without requests is closed after `keep_alive_timeout` seconds.
     """
 
     def __init__(
@@ -267,8 +281,9 @@ class Server:
     def run(
         self, host: str | None = "127.0.0.1", port: int = 8080, *, ssl: tls.SSLContext | None = None
     ) -> Generator[Any, Any, None]:
-        """Serves until close() is called, the task is cancelled (as by Ctrl-C, since Python 3.11) or, unless
-        the program handles that signal, SIGTERM comes; then stops gracefully, see close()."""
+        """Serves until close() is called, the task is cancelled (as by Ctrl-C, since Python 3.11)
+        or, unless the program handles that signal, SIGTERM comes; then stops gracefully, see
+        close()."""
         yield from self.start(host, port, ssl=ssl)
         with _sigterm_calls(self.close):
             try:
@@ -282,8 +297,8 @@ class Server:
     def start(
         self, host: str | None = "127.0.0.1", port: int = 8080, *, ssl: tls.SSLContext | None = None
     ) -> Generator[Any, Any, None]:
-        """Listens, and returns; requests are served from now on. Host None: on all addresses; port 0:
-        one that is free, see `sockets`."""
+        """Listens, and returns; requests are served from now on. Host None: on all addresses; port
+        0: one that is free, see `sockets`."""
         if self._server is not None:
             raise RuntimeError("this server was started already")
         self._closing = Event()
@@ -307,8 +322,8 @@ class Server:
 
     @types.coroutine
     def wait_closed(self) -> Generator[Any, Any, None]:
-        """Waits until the server is closed and its last request is answered; those that take longer than
-        `shutdown_timeout` seconds from then on are cancelled."""
+        """Waits until the server is closed and its last request is answered; those that take longer
+        than `shutdown_timeout` seconds from then on are cancelled."""
         yield from self._closing.wait()
         if self._connections:
             _, late = yield from asyncio.wait(self._connections, timeout=self.shutdown_timeout)
@@ -327,11 +342,15 @@ class Server:
 class _Connection:
     """A client's connection: requests and their responses, one after the other."""
 
-    def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self._server = server
         self._reader = reader
         self._writer = writer
-        writer.transport.set_write_buffer_limits(0)  # a response is served when the kernel has all of it
+        writer.transport.set_write_buffer_limits(
+            0
+        )  # a response is served when the kernel has all of it
         self._http = h11.Connection(h11.SERVER)
         self._request: Request | None = None  # the one that is being received or answered
 
@@ -376,7 +395,9 @@ class _Connection:
         except asyncio.TimeoutError:
             yield from self._refuse(HTTPError(408))
         except h11.RemoteProtocolError as error:
-            yield from self._refuse(HTTPError(error.error_status_hint, f"malformed request: {error}"))
+            yield from self._refuse(
+                HTTPError(error.error_status_hint, f"malformed request: {error}")
+            )
         except HTTPError as error:
             yield from self._refuse(error)
         else:
@@ -385,20 +406,25 @@ class _Connection:
 
     @types.coroutine
     def _receive(self) -> Generator[Any, Any, Request]:
-        """Receives a request. Errors: HTTPError 400, 413 and 505, h11.RemoteProtocolError, OSError."""
+        """Receives a request. Errors: HTTPError 400, 413 and 505, h11.RemoteProtocolError,
+        OSError.
+        """
         event = yield from next_event(self._http, self._reader)
         if not event.http_version.startswith(b"1."):
             raise HTTPError(505)
         self._request = request = Request(event)
         if "Content-Length" in request.headers and "Transfer-Encoding" in request.headers:
-            # RFC 9112, 6.1: a proxy before this server may see another end of this request than h11 does.
+            # RFC 9112, 6.1: a proxy before this server may see another end of this request than h11
+            # does.
             raise HTTPError(400, "malformed request: both Content-Length and Transfer-Encoding")
         limit = self._server.max_body_size
         too_large = HTTPError(413, f"the body of a request has at most {limit} bytes here")
         if int(request.headers.get("Content-Length", 0)) > limit:
             raise too_large
         if self._http.they_are_waiting_for_100_continue:
-            self._writer.write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
+            self._writer.write(
+                self._http.send(h11.InformationalResponse(status_code=100, headers=[]))
+            )
         body = bytearray()
         while isinstance(event := (yield from next_event(self._http, self._reader)), h11.Data):
             body += event.data
@@ -429,7 +455,8 @@ class _Connection:
             self._writer.transport.abort()  # so the client sees that its response is not complete
             _logger.error("%r: the body of the response failed", request, exc_info=error.reason)
         except BaseException:
-            self._writer.transport.abort()  # close() would wait, maybe for ever, until the client reads
+            # close() would wait, maybe for ever, until the client reads
+            self._writer.transport.abort()
             raise
         finally:
             if hasattr(response.body, "close"):
@@ -449,14 +476,16 @@ class _Connection:
 
     def _body(self, response: Response) -> Any:
         """What is sent of a response's body."""
-        return b"" if self._request is not None and self._request.method == "HEAD" else response.body
+        return (
+            b"" if self._request is not None and self._request.method == "HEAD" else response.body
+        )
 
     @types.coroutine
     def _refuse(self, error: HTTPError) -> Generator[Any, Any, None]:
         """Answers a request that was not received, and ends the connection.
 
-        If that were closed while input is unread, the kernel would send a reset, and the client might
-        lose the answer that it has not read yet (RFC 9112, 9.6).
+        If that were closed while input is unread, the kernel would send a reset, and the client
+        might lose the answer that it has not read yet (RFC 9112, 9.6).
         """
         response = error._response()
         yield from send(self._http, self._writer, response._head(close=True), self._body(response))
