@@ -108,7 +108,8 @@ class Callgrind:
     def __init__(self) -> None:
         self.log = CACHE / "callgrind.log"
         counted = ["--toggle-collect=measured", "--toggle-collect=serving"]
-        output = ["--callgrind-out-file=/dev/null", f"--log-file={self.log}"]
+        profile = CACHE / "callgrind.out"  # root would replace /dev/null by a file
+        output = [f"--callgrind-out-file={profile}", f"--log-file={self.log}"]
         self.command = ["valgrind", "--tool=callgrind", *counted, *output]
 
     def collected(self) -> int:
