@@ -1399,6 +1399,23 @@ CASYNC_API size_t casync_queue_qsize(const casync_queue *queue);
 CASYNC_API bool casync_queue_empty(const casync_queue *queue);
 CASYNC_API bool casync_queue_full(const casync_queue *queue);
 
+/* >> endpoint (API) --------------------------------------------------------------------------- */
+
+/* What a stream and a datagram socket begin with. Private, but for the descriptor, watcher.fd. */
+typedef struct casync_endpoint {
+    casync_watcher watcher;
+    const struct casync__endpoint_kind *kind;
+    casync_job ending;            /* closes it, and tells its protocol, when it has ended */
+    casync_link waiting;          /* connect, drain, write_all and finish operations */
+    size_t high_water, low_water; /* of what waits to be sent */
+    int32_t error;                /* what it ended with */
+    uint8_t state;
+    uint8_t fd_flags;    /* whose the descriptor is */
+    bool closes;         /* by itself when it ended */
+    bool reading_paused; /* by its user */
+    bool writing_paused; /* the user was told to */
+} casync_endpoint;
+
 /* >> streams & servers (API) ------------------------------------------------------------------- */
 
 /* An address of a socket: a struct sockaddr of any family. */
@@ -1478,9 +1495,9 @@ typedef struct casync_stream_options {
 typedef struct casync_filter casync_filter;
 
 /* A stream of bytes over a descriptor: TCP, Unix, a pipe. Yours, zeroed at first. It reads either
-   by a protocol with data_received or get_buffer, or by read operations. 288 bytes at most. */
+   by a protocol with data_received or get_buffer, or by read operations. 352 bytes at most. */
 struct casync_stream {
-    casync_watcher watcher;          /* private, but for the descriptor: stream->watcher.fd */
+    casync_endpoint endpoint;        /* private, but for the descriptor: endpoint.watcher.fd */
     const casync_protocol *protocol; /* read-only */
     void *user;                      /* yours */
     casync_outbuf out;               /* read-only */
@@ -1494,13 +1511,16 @@ struct casync_stream {
                                     NULL */
     size_t read_limit;
     const casync_framing *framing;
-    size_t high_water, low_water;
     casync_op *reading;                    /* the read that waits */
-    casync_link waiting;                   /* connect, drain, write_all and finish operations
-                                              that wait */
     struct casync__passed_fds *passed_fds; /* that came and were not asked for yet; or NULL */
-    int32_t error;
-    uint32_t flags;
+    uint8_t read_side, write_side;         /* has either of them ended? */
+    bool is_socket, is_pipe_writer, receives_fds;
+    bool more;        /* the last read was full: more may be there */
+    bool frame_lent;  /* the frame last read is the user's until the next read */
+    bool delivering;  /* data_received is called with bytes of the input */
+    bool read_by_ops; /* a read operation was begun: what came is for these */
+    bool end_waits;   /* the peer's end is told when they have read what came before */
+    bool loss_told;   /* the caller of close hears by an error that bytes are lost */
 };
 
 /* Makes a stream of a connected descriptor, which becomes the library's (it is made non-blocking
@@ -1877,21 +1897,16 @@ typedef struct casync_datagram_desc {
 /* A datagram socket: UDP over IPv4 and IPv6, or Unix. Yours, zeroed at first. It receives either by
    a protocol with datagram_received, or by receive operations. 512 bytes at most. */
 struct casync_datagram {
-    casync_watcher watcher;                   /* private, but for the descriptor:
-                                                 datagram->watcher.fd */
+    casync_endpoint endpoint; /* private, but for the descriptor: endpoint.watcher.fd */
     const casync_datagram_protocol *protocol; /* read-only */
     void *user;                               /* yours */
     size_t queued; /* read-only: bytes that wait to be sent, and 8 a datagram, as asyncio counts */
     /* private from here on */
-    size_t high_water, low_water, queue_limit, max_size;
+    size_t queue_limit, max_size;
     casync_link out;       /* datagrams that wait to be sent */
     casync_link in;        /* datagrams of a batch that came when nobody took them any more */
     casync_link receiving; /* receive operations that wait */
-    casync_link waiting;   /* drain and finish operations that wait */
     casync_timer retry;    /* of a send that the kernel would not tell us to try again */
-
-    int64_t error;
-    uint32_t flags;
 };
 
 /* Makes and opens a datagram socket: asyncio's create_datagram_endpoint. It is open when this
@@ -2698,7 +2713,54 @@ CASYNC__DEFINE casync_loop *casync_get_running_loop(void) {
 
 /* >> stacks & switch (implementation) ---------------------------------------------------------- */
 
+/* Each stackful task has a stack of its own. Going there and back is an exchange of the stack
+   pointer and the registers that a function call preserves (casync__fiber_resume and _suspend); the
+   rounding mode of floating point is not exchanged. A fiber, the task with what it needs to be
+   switched to, sits at the top of its stack. Stacks come from slabs of 32, by size, and go to a
+   pool when their task ends; when many are idle, a slab is given back.
+
+   Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13)
+   costs no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that,
+   so beyond CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at
+   when the task waits: then it is too late for anything but to abort.
+
+   Costs: a switch is no system call and no allocation; where C++'s runtime is in the process, it
+   moves two words more each way, else one predicted branch tells that it is not. A stack from the
+   pool costs nothing; a new one a guard (one system call), and every 32nd an mmap. */
+
 #ifndef CASYNC_NO_STACKFUL
+
+/* AddressSanitizer, ThreadSanitizer and valgrind follow the stack pointer, and must be told when it
+   goes elsewhere. Their interfaces: sanitizer/common_interface_defs.h, tsan_interface.h;
+   valgrind.h, whose requests are an instruction sequence that does nothing on a real processor. */
+#if defined(__SANITIZE_ADDRESS__)
+#define CASYNC__ASAN
+#elif defined(__SANITIZE_THREAD__)
+#define CASYNC__TSAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define CASYNC__ASAN
+#elif __has_feature(thread_sanitizer)
+#define CASYNC__TSAN
+#endif
+#endif
+
+#if defined(CASYNC__ASAN) || defined(CASYNC__TSAN)
+#define CASYNC__SANITIZED true
+#else
+#define CASYNC__SANITIZED false
+#endif
+
+#if defined(CASYNC__ASAN)
+void __sanitizer_start_switch_fiber(void **fake_stack_save, const void *bottom, size_t size);
+void __sanitizer_finish_switch_fiber(void *fake_stack_save, const void **bottom, size_t *size);
+void __asan_unpoison_memory_region(void const volatile *address, size_t size);
+#elif defined(CASYNC__TSAN)
+void *__tsan_get_current_fiber(void);
+void *__tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void *fiber);
+void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+#endif
 
 /* What C++'s runtime keeps for a thread: the exceptions that catch blocks are about, and how many
    are on their way (struct __cxa_eh_globals of the Itanium C++ ABI, 2.2.2; of the ARM EABI, with
@@ -2762,38 +2824,6 @@ static inline casync__fiber *casync__fiber_of(casync_task *task) {
     return (casync__fiber *)(void *)task;
 }
 
-/* AddressSanitizer, ThreadSanitizer and valgrind follow the stack pointer, and must be told when it
-   goes elsewhere. Their interfaces: sanitizer/common_interface_defs.h, tsan_interface.h;
-   valgrind.h, whose requests are an instruction sequence that does nothing on a real processor. */
-#if defined(__SANITIZE_ADDRESS__)
-#define CASYNC__ASAN
-#elif defined(__SANITIZE_THREAD__)
-#define CASYNC__TSAN
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CASYNC__ASAN
-#elif __has_feature(thread_sanitizer)
-#define CASYNC__TSAN
-#endif
-#endif
-
-#if defined(CASYNC__ASAN) || defined(CASYNC__TSAN)
-#define CASYNC__SANITIZED true
-#else
-#define CASYNC__SANITIZED false
-#endif
-
-#if defined(CASYNC__ASAN)
-void __sanitizer_start_switch_fiber(void **fake_stack_save, const void *bottom, size_t size);
-void __sanitizer_finish_switch_fiber(void *fake_stack_save, const void **bottom, size_t *size);
-void __asan_unpoison_memory_region(void const volatile *address, size_t size);
-#elif defined(CASYNC__TSAN)
-void *__tsan_get_current_fiber(void);
-void *__tsan_create_fiber(unsigned flags);
-void __tsan_destroy_fiber(void *fiber);
-void __tsan_switch_to_fiber(void *fiber, unsigned flags);
-#endif
-
 /* -- stacks -- */
 
 #define CASYNC__STACKS_IN_SLAB 32
@@ -2825,6 +2855,7 @@ typedef struct casync__stack_pool {
 } casync__stack_pool;
 
 struct casync__stacks {
+    const casync_allocator *allocator;
     size_t smallest;        /* size of a stack: a page, or CASYNC__STACK_SMALLEST */
     size_t idle_count;      /* stacks without a task */
     casync_link idle_slabs; /* casync__slab by idle: those all of whose stacks are */
@@ -2840,12 +2871,13 @@ static size_t casync__guard_size(void) {
     return casync__page_size() + (sizeof(void *) > 4 ? CASYNC__STACK_DEFAULT : 0);
 }
 
-static struct casync__stacks *casync__make_stacks(casync_loop *loop) {
+static struct casync__stacks *casync__make_stacks(const casync_allocator *allocator) {
     size_t size = CASYNC__STACK_SMALLEST;
     int i;
     struct casync__stacks *stacks =
-        (struct casync__stacks *)casync__realloc(&loop->allocator, NULL, sizeof *stacks);
+        (struct casync__stacks *)casync__realloc(allocator, NULL, sizeof *stacks);
     if (!stacks) return NULL;
+    stacks->allocator = allocator;
     stacks->smallest = casync__page_size();
     stacks->idle_count = 0;
     casync__list_init(&stacks->idle_slabs);
@@ -2884,13 +2916,13 @@ static size_t casync__slab_size(const casync__stack_pool *pool) {
     return casync__stacks_in_slab(pool) * casync__stack_distance(pool);
 }
 
-static int64_t casync__make_slab(casync_loop *loop, casync__stack_pool *pool) {
+static int64_t casync__make_slab(struct casync__stacks *stacks, casync__stack_pool *pool) {
     int64_t address;
-    casync__slab *slab = (casync__slab *)casync__realloc(&loop->allocator, NULL, sizeof *slab);
+    casync__slab *slab = (casync__slab *)casync__realloc(stacks->allocator, NULL, sizeof *slab);
     if (!slab) return -ENOMEM;
     address = casync__sys_map(casync__slab_size(pool));
     if (address < 0) {
-        casync__free(&loop->allocator, slab);
+        casync__free(stacks->allocator, slab);
         return address;
     }
     memset(slab, 0, sizeof *slab);
@@ -2980,17 +3012,17 @@ static casync__fiber *casync__make_fiber(casync__slab *slab) {
 }
 
 /* A stack from the pool, or a new one. */
-static int64_t casync__take_fiber(casync_loop *loop, casync__stack_pool *pool,
+static int64_t casync__take_fiber(struct casync__stacks *stacks, casync__stack_pool *pool,
                                   casync__fiber **fiber) {
     casync__slab *slab = casync__container(pool->slabs.prev, casync__slab, link);
     int64_t result;
     if (!casync__list_is_empty(&pool->idle)) {
         *fiber = casync__container(pool->idle.next, casync__fiber, task.link);
         casync__list_remove(&(*fiber)->task.link);
-        loop->stacks->idle_count--;
+        stacks->idle_count--;
     } else {
         if (casync__list_is_empty(&pool->slabs) || slab->made == casync__stacks_in_slab(pool)) {
-            result = casync__make_slab(loop, pool);
+            result = casync__make_slab(stacks, pool);
             if (result < 0) return result;
             slab = casync__container(pool->slabs.prev, casync__slab, link);
         }
@@ -3001,7 +3033,7 @@ static int64_t casync__take_fiber(casync_loop *loop, casync__stack_pool *pool,
     return 0;
 }
 
-static void casync__free_slab(casync_loop *loop, casync__slab *slab) {
+static void casync__free_slab(struct casync__stacks *stacks, casync__slab *slab) {
     uint32_t number;
     for (number = 0; number < slab->made; number++) {
         casync__fiber *fiber = casync__fiber_at(slab, number);
@@ -3011,42 +3043,39 @@ static void casync__free_slab(casync_loop *loop, casync__slab *slab) {
     }
     casync__list_remove(&slab->link);
     casync__sys_unmap(slab->memory, casync__slab_size(slab->pool));
-    casync__free(&loop->allocator, slab);
+    casync__free(stacks->allocator, slab);
 }
 
 /* A stack whose task has ended and has no reference left. */
-static void casync__return_fiber(casync_loop *loop, casync__fiber *fiber) {
+static void casync__return_fiber(struct casync__stacks *stacks, casync__fiber *fiber) {
     casync__slab *slab = fiber->slab;
     casync__list_append(slab->pool->idle.next, &fiber->task.link); /* last used, first taken */
-    loop->stacks->idle_count++;
-    if (--slab->live == 0) casync__list_append(&loop->stacks->idle_slabs, &slab->idle);
+    stacks->idle_count++;
+    if (--slab->live == 0) casync__list_append(&stacks->idle_slabs, &slab->idle);
 }
 
-/* The loop is about to sleep: gives a slab back if many stacks are idle. Those that come and go in
-   numbers while it works stay. */
-static void casync__trim_stacks(casync_loop *loop) {
+/* Gives a slab back if many stacks are idle. Those that come and go in numbers stay. */
+static void casync__trim_stacks(struct casync__stacks *stacks) {
     casync__slab *slab;
     uint32_t number;
-    if (loop->stacks->idle_count <= CASYNC__IDLE_STACKS ||
-        casync__list_is_empty(&loop->stacks->idle_slabs))
+    if (stacks->idle_count <= CASYNC__IDLE_STACKS || casync__list_is_empty(&stacks->idle_slabs))
         return;
-    slab = casync__container(loop->stacks->idle_slabs.next, casync__slab, idle);
+    slab = casync__container(stacks->idle_slabs.next, casync__slab, idle);
     casync__list_remove(&slab->idle);
     for (number = 0; number < slab->made; number++)
         casync__list_remove(&casync__fiber_at(slab, number)->task.link);
-    loop->stacks->idle_count -= slab->made;
-    casync__free_slab(loop, slab);
+    stacks->idle_count -= slab->made;
+    casync__free_slab(stacks, slab);
 }
 
-static void casync__stacks_close(casync_loop *loop) {
+static void casync__free_stacks(struct casync__stacks *stacks) {
     int i;
-    for (i = 0; loop->stacks && i < CASYNC__STACK_SIZES; i++) {
-        casync_link *slabs = &loop->stacks->pools[i].slabs;
+    for (i = 0; stacks && i < CASYNC__STACK_SIZES; i++) {
+        casync_link *slabs = &stacks->pools[i].slabs;
         while (!casync__list_is_empty(slabs))
-            casync__free_slab(loop, casync__container(slabs->next, casync__slab, link));
+            casync__free_slab(stacks, casync__container(slabs->next, casync__slab, link));
     }
-    casync__free(&loop->allocator, loop->stacks);
-    loop->stacks = NULL;
+    if (stacks) casync__free(stacks->allocator, stacks);
 }
 
 /* A stack without a guard: has its task gone beyond its end? What lies there is ruined by now. */
@@ -3359,21 +3388,6 @@ static void casync__switch(void **from, void *to, casync__fiber *fiber) {
     swapcontext(&here, (ucontext_t *)to);
 }
 
-/* makecontext hands over ints alone, and here they are not needed. */
-static void casync__fiber_enter(void) {
-    casync__fiber_main(casync__fiber_of(casync_current_task()));
-}
-
-static void *casync__first_frame(casync__fiber *fiber) {
-    ucontext_t *context =
-        (ucontext_t *)(void *)((uintptr_t)((char *)fiber - sizeof(ucontext_t)) / 64 * 64);
-    getcontext(context);
-    context->uc_link = NULL;
-    context->uc_stack.ss_sp = fiber->stack;
-    context->uc_stack.ss_size = (size_t)((char *)context - fiber->stack);
-    makecontext(context, casync__fiber_enter, 0);
-    return context;
-}
 #define CASYNC__NO_SHADOW_STACK
 
 #else
@@ -3426,9 +3440,9 @@ static inline void casync__after_suspend(casync__fiber *fiber) {
 #endif
 }
 
-/* Runs a stackful task until it waits (false) or ends. */
-CASYNC__ALWAYS_INLINE bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
-    casync__exceptions *exceptions = fiber->loop->exceptions;
+/* Runs a stackful task until it waits (false) or ends. `exceptions` are those of the thread. */
+CASYNC__ALWAYS_INLINE bool casync__fiber_resume(casync__fiber *fiber,
+                                                casync__exceptions *exceptions, int64_t *result) {
     if (exceptions) casync__exchange_exceptions(exceptions, &fiber->exceptions);
     casync__before_resume(fiber);
     casync__switch(&fiber->loop_stack_pointer, fiber->stack_pointer, fiber);
@@ -3464,6 +3478,22 @@ static void *casync__first_frame(casync__fiber *fiber) {
     frame[CASYNC__FRAME_JUMP] = (void *)(uintptr_t)casync__fiber_main;
     return frame;
 }
+#else
+/* makecontext hands over ints alone, and here they are not needed. */
+static void casync__fiber_enter(void) {
+    casync__fiber_main(casync__fiber_of(casync_current_task()));
+}
+
+static void *casync__first_frame(casync__fiber *fiber) {
+    ucontext_t *context =
+        (ucontext_t *)(void *)((uintptr_t)((char *)fiber - sizeof(ucontext_t)) / 64 * 64);
+    getcontext(context);
+    context->uc_link = NULL;
+    context->uc_stack.ss_sp = fiber->stack;
+    context->uc_stack.ss_size = (size_t)((char *)context - fiber->stack);
+    makecontext(context, casync__fiber_enter, 0);
+    return context;
+}
 #endif
 
 /* While one stackful task runs, what the next job will touch comes into the cache, if it is such a
@@ -3487,14 +3517,15 @@ typedef struct casync__fiber {
 static struct casync__exceptions *casync__thread_exceptions(void) { return NULL; }
 
 static casync__fiber *casync__fiber_of(casync_task *task) { return (casync__fiber *)(void *)task; }
-static bool casync__fiber_resume(casync__fiber *fiber, int64_t *result) {
-    return (void)fiber, (void)result, true;
+static bool casync__fiber_resume(casync__fiber *fiber, struct casync__exceptions *exceptions,
+                                 int64_t *result) {
+    return (void)fiber, (void)exceptions, (void)result, true;
 }
 static void casync__fiber_suspend(casync__fiber *fiber) { (void)fiber; }
 static void casync__prefetch_fiber(const casync_link *next_job) { (void)next_job; }
 
-static void casync__trim_stacks(casync_loop *loop) { (void)loop; }
-static void casync__stacks_close(casync_loop *loop) { (void)loop; }
+static void casync__trim_stacks(struct casync__stacks *stacks) { (void)stacks; }
+static void casync__free_stacks(struct casync__stacks *stacks) { (void)stacks; }
 
 #endif
 
@@ -4608,15 +4639,20 @@ static void casync__unwant(casync_watcher *watcher, int event) {
     if (event == CASYNC__WRITE) casync__mark_changed(watcher->reader.loop, watcher);
 }
 
+/* The descriptor will be closed soon: no job of the watcher runs any more. */
+static void casync__watcher_quiet(casync_watcher *watcher) {
+    casync__watcher_want(watcher, 0);
+    casync_job_cancel(&watcher->reader);
+    casync_job_cancel(&watcher->writer);
+    if (watcher->changed.next) casync__list_remove(&watcher->changed);
+}
+
 /* Takes the descriptor from the watcher. `closing`: nobody else holds the file, and the caller
    closes it now, so the kernel forgets it without being told. */
 static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     casync_loop *loop = watcher->reader.loop;
     if (!casync__is_registered(watcher)) return;
-    casync__watcher_want(watcher, 0);
-    casync_job_cancel(&watcher->reader);
-    casync_job_cancel(&watcher->writer);
-    if (watcher->changed.next) casync__list_remove(&watcher->changed);
+    casync__watcher_quiet(watcher);
     if (watcher->armed && !closing) loop->backend->cancel(loop, watcher);
     watcher->armed = 0;
     watcher->flags &= CASYNC__WATCHER_UNREFERENCED;
@@ -4896,7 +4932,7 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
     if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
     if (waits) {
         timeout = casync__has_work(loop) ? 0 : casync__bound_wait(loop, timeout);
-        if (loop->stacks) casync__trim_stacks(loop);
+        if (loop->stacks) casync__trim_stacks(loop->stacks);
         casync__atomic_exchange(&loop->sleeping, 1);
         if (loop->stopping || casync__atomic_load_job(&loop->posted) ||
             casync__atomic_load(&loop->woken))
@@ -6287,20 +6323,8 @@ static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, v
    task is pending its future's result and ptr mean nothing to others, so they hold what a task
    needs only then: its context, and what it awaits.
 
-   A stackful task sits at the top of its own stack. Going there and back is an exchange of the
-   stack pointer and the registers that a function call preserves (fiber_resume, fiber_suspend); the
-   rounding mode of floating point is not exchanged. Stacks come from slabs of 32, by size, and go
-   to a pool when their task ends; when many are idle, the loop gives a slab back before it sleeps.
-
-   Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13)
-   costs no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that,
-   so beyond CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at
-   when the task waits: then it is too late for anything but to abort.
-
    Costs: await and wake of a pending future are no system call and no allocation, and two switches
-   for a stackful task; where C++'s runtime is in the process, each moves two words more each way,
-   else one predicted branch tells that it is not. Spawn takes a stack from the pool; else a guard
-   (one system call), and for every 32nd stack an mmap. */
+   for a stackful task. Spawn takes a stack from the pool (see stacks & switch). */
 
 enum {
     CASYNC__TASK_STARTED = 1,
@@ -6547,7 +6571,7 @@ CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task
             ended = (result = task->step(task)) != CASYNC_WAITING;
         } else {
             casync__prefetch_fiber(loop->running.next);
-            ended = casync__fiber_resume(casync__fiber_of(task), &result);
+            ended = casync__fiber_resume(casync__fiber_of(task), loop->exceptions, &result);
         }
         loop->task = outer;
     }
@@ -6576,11 +6600,11 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
     int64_t result;
     if (casync__is_closed(loop) || !desc || !desc->coroutine || !task) return -EINVAL;
     if (casync__has_shadow_stack()) return -ENOSYS;
-    if (!loop->stacks) loop->stacks = casync__make_stacks(loop);
+    if (!loop->stacks) loop->stacks = casync__make_stacks(&loop->allocator);
     if (!loop->stacks) return -ENOMEM;
     pool = casync__pool_for(loop->stacks, desc->stack_size ? desc->stack_size : loop->stack_size);
     if (!pool) return -EINVAL;
-    result = casync__take_fiber(loop, pool, &fiber);
+    result = casync__take_fiber(loop->stacks, pool, &fiber);
     if (result < 0) return result;
     memset(&fiber->task, 0, sizeof fiber->task);
     casync__future_reset(loop, &fiber->task.future, CASYNC__FUTURE_FIBER);
@@ -6598,7 +6622,7 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
     fiber->stack_pointer = casync__first_frame(fiber);
     result = casync__task_begin(loop, &fiber->task);
     if (result < 0)
-        casync__return_fiber(loop, fiber);
+        casync__return_fiber(loop->stacks, fiber);
     else
         *task = &fiber->task;
     return result;
@@ -6613,7 +6637,7 @@ CASYNC__DEFINE void casync_task_release(casync_task *task) {
     casync__fiber *fiber = casync__fiber_of(task);
     if (!task || !casync__is_fiber(&task->future) || --fiber->references > 0) return;
     casync_future_close(&fiber->task.future);
-    casync__return_fiber(fiber->loop, fiber);
+    casync__return_fiber(fiber->loop->stacks, fiber);
 }
 
 CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
@@ -9030,6 +9054,83 @@ static int64_t casync__parse_membership(const char *group, const char *interface
 
 /* >> endpoint (implementation) ----------------------------------------------------------------- */
 
+/* What a stream and a datagram socket have in common: a descriptor that is watched, a state, water
+   marks for what waits to be sent, the operations that wait, and the way to the end. What differs
+   stands behind a table, whose functions are called when something has to wait, not before.
+
+   An endpoint ends once: casync__endpoint_end notes the error, fails the operations, and queues
+   `ending`, which closes it and then tells its protocol. A close does the same at once, and tells
+   nobody. A callback may do either, or free the endpoint: so after each call of one a guard tells
+   whether to go on.
+
+   Costs: no system call and no allocation beside those of its kind. */
+
+enum { CASYNC__CLOSED, CASYNC__CONNECTING, CASYNC__OPEN, CASYNC__FINISHING, CASYNC__ENDED };
+
+enum {
+    CASYNC__FD_UNSHARED = 1,    /* the library made it: closing it is the end of the file */
+    CASYNC__FD_KEPT = 2,        /* it is the user's again at the end */
+    CASYNC__FD_WAS_BLOCKING = 4 /* and will be again, if it is kept */
+};
+
+#define CASYNC__HIGH_WATER 65536
+
+typedef struct casync__endpoint_kind {
+    /* Bytes that wait to be sent. */
+    size_t (*queued)(const casync_endpoint *endpoint);
+    /* Those that want to read changed: begins, or ends, to watch for it. */
+    void (*update_reading)(casync_endpoint *endpoint);
+    /* Tells the protocol that writing is paused, or resumed. */
+    void (*tell_writing)(casync_endpoint *endpoint);
+    /* It is to be finished: ends it when everything is sent, which may be now. */
+    void (*flush)(casync_endpoint *endpoint);
+    /* It ended: fails operations that are in no list of the endpoint's with `error`, then calls
+       casync__queue_ending, and then forgets what is queued, which may close it. */
+    void (*drop)(casync_endpoint *endpoint, int64_t error);
+    void (*close)(casync_endpoint *endpoint);
+    /* The job `ending`: closes it, and tells its protocol, which may then use the struct again. */
+    void (*lost)(void *endpoint);
+} casync__endpoint_kind;
+
+/* These take NULL for one that was never opened. */
+static inline bool casync__has_fd(const casync_endpoint *endpoint) {
+    return endpoint && endpoint->state != CASYNC__CLOSED;
+}
+static inline bool casync__is_open(const casync_endpoint *endpoint) {
+    return endpoint && endpoint->state != CASYNC__CLOSED && endpoint->state != CASYNC__ENDED;
+}
+static inline bool casync__is_connected(const casync_endpoint *endpoint) {
+    return endpoint && (endpoint->state == CASYNC__OPEN || endpoint->state == CASYNC__FINISHING);
+}
+static inline casync_loop *casync__endpoint_loop(const casync_endpoint *endpoint) {
+    return endpoint ? endpoint->watcher.reader.loop : NULL;
+}
+
+/* The low-water mark is a quarter of the high one by default. */
+static size_t casync__high_water(size_t high) { return high ? high : CASYNC__HIGH_WATER; }
+
+/* Gives the endpoint its descriptor. */
+static int64_t casync__endpoint_begin(casync_loop *loop, casync_endpoint *endpoint, int fd,
+                                      int watcher_kind, const casync__endpoint_kind *kind,
+                                      size_t high, size_t low) {
+    int64_t result = casync__watcher_register(loop, &endpoint->watcher, fd, watcher_kind);
+    if (result < 0) return result;
+    endpoint->kind = kind;
+    memset(&endpoint->ending, 0, sizeof endpoint->ending);
+    casync__job_init(loop, &endpoint->ending, kind->lost, endpoint);
+    endpoint->ending.flags = CASYNC__JOB_INTERNAL;
+    casync__list_init(&endpoint->waiting);
+    endpoint->high_water = casync__high_water(high);
+    endpoint->low_water = low ? low : endpoint->high_water / 4;
+    endpoint->error = 0;
+    endpoint->state = CASYNC__OPEN;
+    endpoint->fd_flags = 0;
+    endpoint->closes = endpoint->reading_paused = endpoint->writing_paused = false;
+    return 0;
+}
+
+/* -- pausing -- */
+
 /* Ends the operations of one kind in a list. */
 static void casync__waits_done(casync_link *waiting, int kind, int64_t result) {
     casync_link *link = waiting->next;
@@ -9049,12 +9150,52 @@ static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry,
     return casync_call_later(watcher->reader.loop, retry, delay, callback, arg);
 }
 
-/* Lets the job of the writer, which has no other use when a stream or datagram socket has ended,
-   call what ends it by the queue. */
-static void casync__queue_ending(casync_watcher *watcher, casync_callback callback) {
-    watcher->writer.callback = callback;
-    casync__make_ready(watcher->writer.loop, &watcher->writer);
+static void casync__pause_writing_if_full(casync_endpoint *endpoint) {
+    if (endpoint->writing_paused || endpoint->kind->queued(endpoint) <= endpoint->high_water)
+        return;
+    endpoint->writing_paused = true;
+    endpoint->kind->tell_writing(endpoint);
 }
+
+static void casync__resume_writing_if_drained(casync_endpoint *endpoint) {
+    if (!endpoint->writing_paused || endpoint->kind->queued(endpoint) > endpoint->low_water) return;
+    endpoint->writing_paused = false;
+    casync__waits_done(&endpoint->waiting, CASYNC__OP_DRAIN, 0);
+    endpoint->kind->tell_writing(endpoint);
+}
+
+static int64_t casync__set_write_limits(casync_endpoint *endpoint, size_t high, size_t low) {
+    if (!endpoint || low > high) return -EINVAL;
+    if (!casync__has_fd(endpoint)) return CASYNC_INVALID_STATE;
+    endpoint->high_water = high;
+    endpoint->low_water = low;
+    if (!casync__is_connected(endpoint)) return 0;
+    if (endpoint->kind->queued(endpoint) > high)
+        casync__pause_writing_if_full(endpoint);
+    else
+        casync__resume_writing_if_drained(endpoint);
+    return 0;
+}
+
+/* `refused`: why the user may not write, or 0. What is being finished can still be drained. */
+static casync_future *casync__drain(casync_endpoint *endpoint, casync_op *op, int64_t refused) {
+    if (!op) return &casync__invalid;
+    casync__op_begin(casync__endpoint_loop(endpoint), op, CASYNC__OP_DRAIN);
+    op->owner = endpoint;
+    if (!casync__is_connected(endpoint)) return casync__op_done(op, refused, NULL);
+    if (!endpoint->writing_paused) return casync__op_done(op, 0, NULL);
+    casync__list_append(&endpoint->waiting, &op->link);
+    return &op->future;
+}
+
+static int64_t casync__set_reading_paused(casync_endpoint *endpoint, bool paused) {
+    if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
+    endpoint->reading_paused = paused;
+    endpoint->kind->update_reading(endpoint);
+    return 0;
+}
+
+/* -- the end -- */
 
 /* Bytes that nobody will send any more, and who was to get them. */
 typedef struct casync__loss {
@@ -9074,6 +9215,106 @@ static void casync__report_loss(casync_loop *loop, const casync__loss *loss, con
     exception.unsent = loss->size;
     if (loss->peer.size > 0) exception.peer = &loss->peer;
     casync_call_exception_handler(loop, &exception);
+}
+
+/* Behind the callbacks of the operations that just failed, which may be in memory that ends with
+   the endpoint. */
+static void casync__queue_ending(casync_endpoint *endpoint) {
+    if (endpoint->closes) casync__make_ready(casync__endpoint_loop(endpoint), &endpoint->ending);
+}
+
+/* Nothing more comes or goes. Operations fail with what ended it, but for finish operations, which
+   are done when it is closed. */
+static void casync__endpoint_end(casync_endpoint *endpoint, int64_t error) {
+    int64_t reason = error < 0 ? error : -ECONNABORTED;
+    casync_link *link;
+    if (!casync__is_open(endpoint)) return;
+    CASYNC_ASSERT(casync__in_loop_thread(casync__endpoint_loop(endpoint)));
+    endpoint->state = CASYNC__ENDED;
+    endpoint->error = error < INT32_MIN ? INT32_MIN : (int32_t)error;
+    casync__watcher_quiet(&endpoint->watcher);
+    for (link = endpoint->waiting.next; link != &endpoint->waiting;) {
+        casync_op *op = casync__container(link, casync_op, link);
+        link = link->next;
+        if (op->kind != CASYNC__OP_FINISH) casync__op_done(op, reason, NULL);
+    }
+    endpoint->kind->drop(endpoint, reason);
+}
+
+/* Gives the descriptor back to the kernel, or as it was to the user. */
+static void casync__give_fd_back(casync_endpoint *endpoint) {
+    int fd = endpoint->watcher.fd;
+    bool kept = endpoint->fd_flags & CASYNC__FD_KEPT;
+    casync__watcher_unregister(&endpoint->watcher,
+                               !kept && (endpoint->fd_flags & CASYNC__FD_UNSHARED));
+    if (!kept)
+        casync__sys_close(fd);
+    else if (endpoint->fd_flags & CASYNC__FD_WAS_BLOCKING)
+        (void)casync__set_blocking(fd, true); /* what fails now never worked */
+}
+
+static void casync__endpoint_close(casync_endpoint *endpoint) {
+    casync__endpoint_end(endpoint, -ECONNABORTED);
+    casync__guard_object_gone(casync__endpoint_loop(endpoint), endpoint);
+    casync_job_cancel(&endpoint->ending);
+    casync__give_fd_back(endpoint);
+    endpoint->state = CASYNC__CLOSED;
+    casync__ops_done(&endpoint->waiting, -ECONNABORTED);
+}
+
+/* The same for one that ended by itself: its finish operations learn how. */
+static void casync__endpoint_close_ended(casync_endpoint *endpoint) {
+    int64_t error = endpoint->error;
+    casync_link finishing;
+    casync__list_init(&finishing);
+    casync__list_move(&finishing, &endpoint->waiting);
+    endpoint->kind->close(endpoint);
+    casync__ops_done(&finishing, error);
+}
+
+static int64_t casync__endpoint_abort(casync_endpoint *endpoint) {
+    if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
+    endpoint->closes = true;
+    casync__endpoint_end(endpoint, -ECONNABORTED);
+    return 0;
+}
+
+static int64_t casync__finish_start(casync_endpoint *endpoint) {
+    if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
+    if (endpoint->state == CASYNC__FINISHING) return 0;
+    if (endpoint->state == CASYNC__CONNECTING) return casync__endpoint_abort(endpoint);
+    endpoint->state = CASYNC__FINISHING;
+    endpoint->closes = true;
+    endpoint->kind->update_reading(endpoint);
+    endpoint->kind->flush(endpoint);
+    return 0;
+}
+
+static casync_future *casync__finish(casync_endpoint *endpoint, casync_op *op) {
+    int64_t error;
+    if (!op) return &casync__invalid;
+    casync__op_begin(casync__endpoint_loop(endpoint), op, CASYNC__OP_FINISH);
+    if (!casync__has_fd(endpoint)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    op->owner = endpoint;
+    error = endpoint->error;
+    if (endpoint->state == CASYNC__ENDED && !casync_job_pending(&endpoint->ending)) {
+        endpoint->kind->close(endpoint);
+        return casync__op_done(op, error, NULL);
+    }
+    casync__list_append(&endpoint->waiting, &op->link);
+    (void)casync__finish_start(endpoint); /* if it ended already, its end is on the way */
+    return &op->future;
+}
+
+static void casync__finish_abandon(casync_op *op) {
+    casync_endpoint *endpoint = (casync_endpoint *)op->owner;
+    endpoint->kind->close(endpoint);
+}
+
+static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync__get_address get,
+                                        casync_address *address) {
+    if (!casync__has_fd(endpoint)) return -EBADF;
+    return casync__address_of(endpoint->watcher.fd, get, address);
 }
 
 /* >> streams (implementation) ------------------------------------------------------------------ */
@@ -9100,35 +9341,9 @@ static void casync__report_loss(casync_loop *loop, const casync__loss *loss, con
    one accept4, one setsockopt (TCP), one epoll_ctl and one close. An idle stream has no memory but
    its struct. */
 
-enum {
-    CASYNC__STREAM_OPEN = 1,
-    CASYNC__STREAM_CONNECTING = 2,
-    CASYNC__STREAM_SOCKET = 4,
-    CASYNC__STREAM_UNSHARED = 8, /* the library made the descriptor: closing it is the end of the
-                                    file */
-    CASYNC__STREAM_KEEP_FD = 16,
-    CASYNC__STREAM_WRITE_ONLY = 32, /* a pipe: readable means that its reader is gone */
-    CASYNC__STREAM_RECEIVE_FDS = 64,
-    CASYNC__STREAM_NAGLE = 128,
-    CASYNC__STREAM_PAUSED = 256, /* reading, by the user */
-    CASYNC__STREAM_MORE = 512,   /* the last read was full: more may be there */
-    CASYNC__STREAM_READ_EOF = 1024,
-    CASYNC__STREAM_WRITE_EOF = 2048, /* asked for; EOF_SENT: done */
-    CASYNC__STREAM_EOF_SENT = 4096,
-    CASYNC__STREAM_FINISHING = 8192,
-    CASYNC__STREAM_WRITING_PAUSED = 16384,
-    CASYNC__STREAM_ENDED = 32768,
-    CASYNC__STREAM_LENT = 65536,          /* the frame last read is the user's until the next
-                                             read */
-    CASYNC__STREAM_WAS_BLOCKING = 131072, /* and will be again, if the descriptor is kept */
-    CASYNC__STREAM_EOF_TOLD = 262144,     /* to the protocol */
-    CASYNC__STREAM_READ_BY_OPS = 524288,  /* a read operation was begun: what came is for these */
-    CASYNC__STREAM_LOSS_TOLD = 1048576,   /* whoever closes it hears by an error that bytes are
-                                             lost */
-    CASYNC__STREAM_DELIVERING = 2097152,  /* data_received is called with bytes of the input */
-    CASYNC__STREAM_END_WAITS = 4194304    /* the peer's end is told when they have read what came
-                                             before */
-};
+/* How far each side is: the end came, and the protocol was told; the end is asked for, and sent. */
+enum { CASYNC__READ_OPEN, CASYNC__READ_EOF, CASYNC__READ_TOLD };
+enum { CASYNC__WRITE_OPEN, CASYNC__WRITE_EOF_ASKED, CASYNC__WRITE_EOF_SENT };
 
 #define CASYNC__SCRATCH_SIZE                                                                       \
     131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
@@ -9136,10 +9351,9 @@ enum {
 #define CASYNC__READS_MAX 4      /* of one stream in one turn */
 #define CASYNC__WRITES_MAX 16    /* of the pieces of write_all, the same */
 
-#define CASYNC__DEFAULT_LIMIT 65536
-#define CASYNC__LIMIT_MAX                                                                          \
-    (SIZE_MAX / 4)                /* so that a frame's length with its prefix cannot overflow */
-#define CASYNC__PASSED_FDS_MAX 16 /* taken with one read */
+#define CASYNC__READ_LIMIT 65536              /* of a frame, by default */
+#define CASYNC__READ_LIMIT_MAX (SIZE_MAX / 4) /* so that its length with a prefix cannot overflow */
+#define CASYNC__PASSED_FDS_MAX 16             /* taken with one read */
 #define CASYNC__PASSED_FDS_WAITING 256
 #define CASYNC__UNIX_CONNECT_RETRY CASYNC_MS(1) /* at first; then twice as long each time, up to */
 #define CASYNC__UNIX_CONNECT_RETRY_MAX CASYNC_MS(50)
@@ -9189,17 +9403,26 @@ typedef struct casync__unix_connect {
 
 /* All of these take no stream for one that is not open. */
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
-    return stream ? stream->watcher.reader.loop : NULL;
+    return stream ? stream->endpoint.watcher.reader.loop : NULL;
 }
 
-static inline bool casync__stream_is(const casync_stream *stream, uint32_t flag) {
-    return stream && (stream->flags & flag) != 0;
+/* The endpoint of a stream that may be NULL. */
+static inline casync_endpoint *casync__stream_endpoint(const casync_stream *stream) {
+    return (casync_endpoint *)(uintptr_t)stream;
 }
 
 /* Open, connected and not ended. */
-static inline bool casync__is_connected(const casync_stream *stream) {
-    return stream && (stream->flags & (CASYNC__STREAM_OPEN | CASYNC__STREAM_CONNECTING |
-                                       CASYNC__STREAM_ENDED)) == CASYNC__STREAM_OPEN;
+static inline bool casync__stream_is_connected(const casync_stream *stream) {
+    return casync__is_connected(casync__stream_endpoint(stream));
+}
+
+/* May its user still read? */
+static inline bool casync__may_read(const casync_stream *stream) {
+    return stream->endpoint.state == CASYNC__OPEN && !stream->endpoint.reading_paused;
+}
+
+static inline void casync__stream_end(casync_stream *stream, int64_t error) {
+    casync__endpoint_end(&stream->endpoint, error);
 }
 
 /* -- input: bytes that wait to be asked for -- */
@@ -9233,7 +9456,7 @@ static void casync__input_consume(casync_stream *stream, size_t size) {
 /* May the user look at bytes of the input: of the frame last read, or of that which a callback is
    given? */
 static inline bool casync__input_is_lent(const casync_stream *stream) {
-    return casync__stream_is(stream, CASYNC__STREAM_LENT | CASYNC__STREAM_DELIVERING);
+    return stream->frame_lent || stream->delivering;
 }
 
 static void casync__input_retired(void *arg) {
@@ -9296,8 +9519,8 @@ static casync__input *casync__input_copy(casync_stream *stream, size_t size) {
 static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
     casync__input *old = stream->input, *input;
     size_t old_size = old ? old->size : 0, needed = casync__input_size(stream) + size;
-    bool lend = casync__stream_is(stream, CASYNC__STREAM_LENT) && !stream->lent;
-    bool retire = !lend && casync__stream_is(stream, CASYNC__STREAM_DELIVERING);
+    bool lend = stream->frame_lent && !stream->lent;
+    bool retire = !lend && stream->delivering;
     if (needed <= old_size && !lend && !retire) {
         memmove(old + 1, casync__input_bytes(stream), needed - size);
         old->start = 0;
@@ -9366,83 +9589,6 @@ static int64_t casync__find_frame(casync_stream *stream, const casync_framing *f
     return size >= length ? (int64_t)length : -EAGAIN;
 }
 
-/* -- the end of a stream -- */
-
-static void casync__connection_closed(casync__connection *connection);
-
-/* Closes a stream that ended, and tells its protocol, which may then use the struct again. */
-static void casync__stream_ended(void *arg) {
-    casync_stream *stream = (casync_stream *)arg;
-    const casync_protocol *protocol = stream->protocol;
-    casync__connection *connection = stream->connection;
-    int64_t error = stream->error;
-    casync_link finishing;
-    casync__list_init(&finishing);
-    casync__list_move(&finishing, &stream->waiting);
-    stream->connection = NULL;
-    casync_close(stream);
-    casync__ops_done(&finishing, error);
-    if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
-    casync__connection_closed(connection);
-}
-
-/* Is the stream to be closed when it ends, without being asked? */
-static bool casync__closes_itself(const casync_stream *stream) {
-    return stream->protocol || casync__stream_is(stream, CASYNC__STREAM_FINISHING);
-}
-
-static void casync__forget_unix_connect(casync_stream *stream) {
-    if (!stream->retried) return;
-    casync_timer_stop(&stream->retried->timer);
-    casync__stream_loop(stream)->fds_active--;
-    casync__free(&casync__stream_loop(stream)->allocator, stream->retried);
-    stream->retried = NULL;
-}
-
-/* Nothing more comes or goes. Operations fail with what ended the stream, but for finish
-   operations, which are done when it is closed. */
-static void casync__stream_end(casync_stream *stream, int64_t error) {
-    casync_loop *loop = casync__stream_loop(stream);
-    casync_link others;
-    casync_allocator allocator;
-    casync_outbuf unsent;
-    casync_link *link;
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
-        casync__stream_is(stream, CASYNC__STREAM_ENDED))
-        return;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
-    stream->flags |= CASYNC__STREAM_ENDED;
-    stream->error = error < INT32_MIN ? INT32_MIN : (int32_t)error;
-    casync__watcher_want(&stream->watcher, 0);
-    casync_job_cancel(&stream->watcher.reader);
-    casync_job_cancel(&stream->watcher.writer);
-    if (stream->watcher.changed.next)
-        casync__list_remove(&stream->watcher.changed); /* it will be closed soon */
-    casync__forget_unix_connect(stream);
-    casync__list_init(&others);
-    for (link = stream->waiting.next; link != &stream->waiting;) {
-        casync_op *op = casync__container(link, casync_op, link);
-        link = link->next;
-        if (op->kind == CASYNC__OP_FINISH) continue;
-        casync__list_remove(&op->link);
-        casync__list_append(&others, &op->link);
-    }
-    casync__ops_done(&others, error < 0 ? error : -ECONNABORTED);
-    if (stream->reading) {
-        casync_op *op = stream->reading;
-        stream->reading = NULL;
-        casync__op_done(op, error < 0 ? error : -ECONNABORTED, NULL);
-    }
-    /* Behind the callbacks of these operations, which may be in memory that ends with the
-       connection. */
-    if (casync__closes_itself(stream)) casync__queue_ending(&stream->watcher, casync__stream_ended);
-    unsent = stream->out;
-    allocator = loop->allocator; /* a release may close the loop, too */
-    unsent.allocator = &allocator;
-    casync_outbuf_init(&stream->out, &loop->allocator);
-    casync_outbuf_clear(&unsent); /* last: a release may close the stream */
-}
-
 /* -- reading -- */
 
 static inline bool casync__protocol_reads(const casync_stream *stream) {
@@ -9451,8 +9597,7 @@ static inline bool casync__protocol_reads(const casync_stream *stream) {
 
 /* Shall the protocol be given bytes now? */
 static inline bool casync__may_deliver(const casync_stream *stream) {
-    return casync__protocol_reads(stream) && casync__is_connected(stream) &&
-           !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING);
+    return casync__protocol_reads(stream) && casync__may_read(stream);
 }
 
 /* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does,
@@ -9460,28 +9605,33 @@ static inline bool casync__may_deliver(const casync_stream *stream) {
 static bool casync__hears_end(const casync_stream *stream) {
     const casync_protocol *protocol = stream->protocol;
     return protocol && (protocol->connection_lost || protocol->eof_received) &&
-           !casync__protocol_reads(stream) && casync__is_connected(stream) && !stream->filter &&
-           !casync__stream_is(stream, CASYNC__STREAM_PAUSED | CASYNC__STREAM_FINISHING |
-                                          CASYNC__STREAM_END_WAITS | CASYNC__STREAM_READ_EOF);
+           !casync__protocol_reads(stream) && casync__may_read(stream) && !stream->filter &&
+           !stream->end_waits && stream->read_side == CASYNC__READ_OPEN;
+}
+
+/* Will no more bytes come? */
+static inline bool casync__has_read_all(const casync_stream *stream) {
+    return stream->read_side != CASYNC__READ_OPEN || stream->endpoint.state == CASYNC__ENDED;
 }
 
 static void casync__update_reading(casync_stream *stream) {
     bool reads = stream->reading || casync__may_deliver(stream) ||
-                 (casync__stream_is(stream, CASYNC__STREAM_WRITE_ONLY) && stream->protocol);
-    if (!casync__is_registered(&stream->watcher)) return;
-    if (reads && !casync__stream_is(stream, CASYNC__STREAM_READ_EOF | CASYNC__STREAM_ENDED))
-        casync__want(&stream->watcher, CASYNC__READ);
+                 (stream->is_pipe_writer && stream->protocol);
+    if (!casync__is_registered(&stream->endpoint.watcher)) return;
+    if (reads && !casync__has_read_all(stream))
+        casync__want(&stream->endpoint.watcher, CASYNC__READ);
     else
-        casync__unwant(&stream->watcher, CASYNC__READ);
+        casync__unwant(&stream->endpoint.watcher, CASYNC__READ);
     if (casync__hears_end(stream))
-        casync__want(&stream->watcher, CASYNC__END);
+        casync__want(&stream->endpoint.watcher, CASYNC__END);
     else
-        casync__unwant(&stream->watcher, CASYNC__END);
+        casync__unwant(&stream->endpoint.watcher, CASYNC__END);
 }
 
 /* What an operation gets when the stream ended after `done` of its bytes. */
 static int64_t casync__end_result(const casync_stream *stream, const casync_op *op) {
-    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) && stream->error < 0) return stream->error;
+    if (stream->endpoint.state == CASYNC__ENDED && stream->endpoint.error < 0)
+        return stream->endpoint.error;
     if (op->kind == CASYNC__OP_READ) return 0;
     return op->done > 0 || casync__input_size(stream) > 0 ? CASYNC_INCOMPLETE_READ : CASYNC_EOF;
 }
@@ -9494,7 +9644,7 @@ static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void *
         length = casync__find_frame(stream, &op->as.framing, &skip);
         if (length < 0) return length;
         *ptr = casync__input_bytes(stream) + skip;
-        stream->flags |= CASYNC__STREAM_LENT;
+        stream->frame_lent = true;
         casync__input_consume(stream, (size_t)length);
         return length - (int64_t)skip;
     }
@@ -9512,9 +9662,7 @@ static void casync__serve_read(casync_stream *stream) {
     int64_t result;
     if (!op) return;
     result = casync__attempt_read(stream, op, &ptr);
-    if (result == -EAGAIN &&
-        casync__stream_is(stream, CASYNC__STREAM_READ_EOF | CASYNC__STREAM_ENDED))
-        result = casync__end_result(stream, op);
+    if (result == -EAGAIN && casync__has_read_all(stream)) result = casync__end_result(stream, op);
     if (result == -EAGAIN) return;
     stream->reading = NULL;
     casync__update_reading(stream);
@@ -9532,7 +9680,7 @@ static bool casync__deliver_copy(casync_stream *stream, const casync__guard *gua
     if (guard->gone || taken > 0) return !guard->gone;
     if (buffer.ptr == CASYNC_NOT_NOW)
         casync__make_ready(casync__stream_loop(stream),
-                           &stream->watcher.reader); /* not now: in the next turn */
+                           &stream->endpoint.watcher.reader); /* not now: in the next turn */
     else
         casync__stream_end(stream, -ENOBUFS);
     return false;
@@ -9552,7 +9700,7 @@ static bool casync__deliver_span(casync_stream *stream) {
     span.ptr = casync__input_bytes(stream) + skip;
     span.len = (size_t)length - skip;
     casync__input_consume(stream, (size_t)length);
-    stream->flags |= CASYNC__STREAM_DELIVERING;
+    stream->delivering = true;
     stream->protocol->data_received(stream, span);
     return true;
 }
@@ -9562,15 +9710,14 @@ static void casync__deliver_eof(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     casync__guard guard;
     bool keep = false;
-    stream->flags |= CASYNC__STREAM_EOF_TOLD;
+    stream->read_side = CASYNC__READ_TOLD;
     casync__guard_enter(loop, &guard, stream);
     if (stream->protocol->eof_received) keep = stream->protocol->eof_received(stream);
     if (casync__guard_leave(loop, &guard) && !keep) casync_finish_start(stream);
 }
 
 static inline bool casync__has_eof_to_tell(const casync_stream *stream) {
-    return (stream->flags & (CASYNC__STREAM_READ_EOF | CASYNC__STREAM_EOF_TOLD)) ==
-           CASYNC__STREAM_READ_EOF;
+    return stream->read_side == CASYNC__READ_EOF;
 }
 
 /* Gives the protocol what it may have of the input. */
@@ -9578,16 +9725,14 @@ static void casync__deliver_input(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     casync__guard guard;
     /* by a callback that runs the loop */
-    uint32_t delivering = stream->flags & CASYNC__STREAM_DELIVERING;
-    bool more = true;
+    bool delivering = stream->delivering, more = true;
     casync__guard_enter(loop, &guard, stream);
     while (more && !guard.gone && casync__may_deliver(stream) && casync__input_size(stream) > 0) {
         if (stream->protocol->get_buffer)
             more = casync__deliver_copy(stream, &guard);
         else
             more = casync__deliver_span(stream);
-        if (!guard.gone)
-            stream->flags = (stream->flags & ~(uint32_t)CASYNC__STREAM_DELIVERING) | delivering;
+        if (!guard.gone) stream->delivering = delivering;
     }
     if (!casync__guard_leave(loop, &guard)) return;
     if (casync__input_size(stream) == 0) casync__input_free(stream);
@@ -9602,15 +9747,13 @@ static inline bool casync__has_input(const casync_stream *stream) {
 /* By the queue, so that the protocol is not called inside its own call. */
 static void casync__deliver_soon(casync_stream *stream) {
     if (casync__has_input(stream) && casync__may_deliver(stream))
-        casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
+        casync__make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
 }
 
 /* Bytes for the stream's user. To a protocol without frames they go as they are; all others get
    them from the input, where they also wait while reading is paused. */
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
-    if (!casync__is_connected(stream) || casync__stream_is(stream, CASYNC__STREAM_FINISHING) ||
-        size == 0)
-        return;
+    if (stream->endpoint.state != CASYNC__OPEN || size == 0) return;
     if (casync__may_deliver(stream) && !stream->protocol->get_buffer && !stream->framing &&
         casync__input_size(stream) == 0) {
         casync_span span;
@@ -9628,8 +9771,8 @@ static void casync__stream_receive(casync_stream *stream, const uint8_t *data, s
 
 /* The other side will send no more. */
 static void casync__stream_received_eof(casync_stream *stream) {
-    stream->flags |= CASYNC__STREAM_READ_EOF;
-    casync__unwant(&stream->watcher, CASYNC__READ);
+    stream->read_side = CASYNC__READ_EOF;
+    casync__unwant(&stream->endpoint.watcher, CASYNC__READ);
     if (casync__protocol_reads(stream))
         casync__deliver_input(stream);
     else
@@ -9687,7 +9830,7 @@ static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t
     message.msg_iovlen = 1;
     message.msg_control = &control;
     message.msg_controllen = sizeof control;
-    count = casync__sys_recvmsg(stream->watcher.fd, &message);
+    count = casync__sys_recvmsg(stream->endpoint.watcher.fd, &message);
     if (count < 0) return count;
     result = casync__take_fds(stream, &message);
     return result < 0 ? result : count;
@@ -9695,11 +9838,11 @@ static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t
 
 /* One read(2). Notes whether it filled the buffer. */
 static int64_t casync__read_descriptor(casync_stream *stream, void *buffer, size_t size) {
-    int64_t count = casync__stream_is(stream, CASYNC__STREAM_RECEIVE_FDS)
+    int64_t count = stream->receives_fds
                         ? casync__read_with_fds(stream, buffer, size)
-                        : casync__sys_read(stream->watcher.fd, buffer, size);
-    stream->flags &= ~(uint32_t)CASYNC__STREAM_MORE;
-    if (count > 0 && (size_t)count == size) stream->flags |= CASYNC__STREAM_MORE;
+                        : casync__sys_read(stream->endpoint.watcher.fd, buffer, size);
+    stream->more = false;
+    if (count > 0 && (size_t)count == size) stream->more = true;
     return count;
 }
 
@@ -9711,7 +9854,7 @@ static void casync__read_failed(casync_stream *stream, int64_t result) {
     if (result == 0 && stream->filter && stream->filter->received_eof) {
         casync__guard_enter(loop, &guard, stream);
         result = stream->filter->received_eof(stream->filter);
-        if (!casync__guard_leave(loop, &guard) || !casync__is_connected(stream)) return;
+        if (!casync__guard_leave(loop, &guard) || !casync__stream_is_connected(stream)) return;
     }
     if (result < 0)
         casync__stream_end(stream, result);
@@ -9744,7 +9887,7 @@ static void casync__read_for_buffered(casync_stream *stream) {
     if (!guard.gone && protocol->buffer_updated)
         protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
     if (!casync__guard_leave(loop, &guard)) return;
-    if (count <= 0 && casync__is_connected(stream)) casync__read_failed(stream, count);
+    if (count <= 0 && casync__stream_is_connected(stream)) casync__read_failed(stream, count);
 }
 
 static void casync__read_to_scratch(casync_stream *stream) {
@@ -9785,25 +9928,25 @@ static void casync__read_once(casync_stream *stream) {
 /* Are there bytes that read operations, once begun, have not read yet? */
 static bool casync__has_unread(const casync_stream *stream) {
     int unread = 0;
-    if (!casync__stream_is(stream, CASYNC__STREAM_READ_BY_OPS)) return false;
+    if (!stream->read_by_ops) return false;
     if (casync__input_size(stream) > 0) return true;
-    return casync__sys_unread(stream->watcher.fd, &unread) == 0 && unread > 0;
+    return casync__sys_unread(stream->endpoint.watcher.fd, &unread) == 0 && unread > 0;
 }
 
 /* The peer's end, for a protocol that does not read. */
 static void casync__peer_ended(casync_stream *stream) {
-    int64_t error = casync__socket_error(stream->watcher.fd);
+    int64_t error = casync__socket_error(stream->endpoint.watcher.fd);
     if (error < 0) {
         casync__stream_end(stream, error);
         return;
     }
     if (casync__has_unread(stream)) {
-        stream->flags |= CASYNC__STREAM_END_WAITS;
+        stream->end_waits = true;
         casync__update_reading(stream);
         return;
     }
-    stream->flags |= CASYNC__STREAM_READ_EOF;
-    casync__unwant(&stream->watcher, CASYNC__END);
+    stream->read_side = CASYNC__READ_EOF;
+    casync__unwant(&stream->endpoint.watcher, CASYNC__END);
     casync__deliver_eof(stream);
 }
 
@@ -9815,11 +9958,11 @@ static void casync__stream_readable(void *arg) {
     casync__guard guard;
     bool waits;
     int i;
-    if (casync__stream_is(stream, CASYNC__STREAM_WRITE_ONLY)) {
+    if (stream->is_pipe_writer) {
         casync__stream_end(stream, stream->out.size > 0 ? -EPIPE : 0);
         return;
     }
-    if ((stream->watcher.wanted & (CASYNC__END | CASYNC__READ)) == CASYNC__END) {
+    if ((stream->endpoint.watcher.wanted & (CASYNC__END | CASYNC__READ)) == CASYNC__END) {
         casync__peer_ended(stream);
         return;
     }
@@ -9828,11 +9971,11 @@ static void casync__stream_readable(void *arg) {
     if (casync__has_input(stream)) casync__deliver_input(stream);
     /* and comes first */
     waits = !guard.gone && casync__has_input(stream) && stream->protocol->get_buffer;
-    for (i = 0;
-         i < CASYNC__READS_MAX && !waits && !guard.gone && (stream->watcher.wanted & CASYNC__READ);
+    for (i = 0; i < CASYNC__READS_MAX && !waits && !guard.gone &&
+                (stream->endpoint.watcher.wanted & CASYNC__READ);
          i++) {
         casync__read_once(stream);
-        if (guard.gone || !casync__stream_is(stream, CASYNC__STREAM_MORE)) break;
+        if (guard.gone || !stream->more) break;
     }
     casync__guard_leave(loop, &guard);
 }
@@ -9851,28 +9994,9 @@ static void casync__read_abandon(casync_op *op) {
 
 /* -- writing -- */
 
-static void casync__pause_writing_if_full(casync_stream *stream) {
-    if (casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) ||
-        stream->out.size <= stream->high_water)
-        return;
-    stream->flags |= CASYNC__STREAM_WRITING_PAUSED;
-    if (stream->protocol && stream->protocol->pause_writing)
-        stream->protocol->pause_writing(stream);
-}
-
-static void casync__resume_writing_if_drained(casync_stream *stream) {
-    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED) ||
-        stream->out.size > stream->low_water)
-        return;
-    stream->flags &= ~(uint32_t)CASYNC__STREAM_WRITING_PAUSED;
-    casync__waits_done(&stream->waiting, CASYNC__OP_DRAIN, 0);
-    if (stream->protocol && stream->protocol->resume_writing)
-        stream->protocol->resume_writing(stream);
-}
-
 static void casync__send_eof(casync_stream *stream) {
-    int64_t result = casync__sys_shutdown(stream->watcher.fd, SHUT_WR);
-    stream->flags |= CASYNC__STREAM_EOF_SENT;
+    int64_t result = casync__sys_shutdown(stream->endpoint.watcher.fd, SHUT_WR);
+    stream->write_side = CASYNC__WRITE_EOF_SENT;
     /* ENOTCONN: the other side reset the connection, which reading will tell. */
     if (result < 0 && result != -ENOTCONN) casync__stream_end(stream, result);
 }
@@ -9880,7 +10004,8 @@ static void casync__send_eof(casync_stream *stream) {
 /* The first write_all that waits, or NULL. */
 static casync_op *casync__first_write_all(casync_stream *stream) {
     casync_link *link;
-    for (link = stream->waiting.next; link != &stream->waiting; link = link->next) {
+    for (link = stream->endpoint.waiting.next; link != &stream->endpoint.waiting;
+         link = link->next) {
         casync_op *op = casync__container(link, casync_op, link);
         if (op->kind == CASYNC__OP_WRITE_ALL) return op;
     }
@@ -9891,14 +10016,14 @@ static casync_op *casync__first_write_all(casync_stream *stream) {
    high-water mark. False if the stream ended with that, and the operation with it. */
 static bool casync__feed_piece(casync_stream *stream, casync_op *op) {
     casync_loop *loop = casync__stream_loop(stream);
-    size_t piece =
-        stream->high_water > CASYNC_REFERENCE_MIN ? stream->high_water : CASYNC_REFERENCE_MIN;
+    size_t piece = stream->endpoint.high_water > CASYNC_REFERENCE_MIN ? stream->endpoint.high_water
+                                                                      : CASYNC_REFERENCE_MIN;
     casync__guard guard;
     int64_t result;
     if (piece > op->as.buffer.size - op->done) piece = op->as.buffer.size - op->done;
     casync__guard_enter(loop, &guard, stream);
     result = casync_write(stream, op->as.buffer.data + op->done, piece);
-    if (!casync__guard_leave(loop, &guard) || !casync__is_connected(stream))
+    if (!casync__guard_leave(loop, &guard) || !casync__stream_is_connected(stream))
         return false; /* it ended with it */
     if (result >= 0) op->done += (size_t)result;
     if (result < 0) casync__op_done(op, result, NULL); /* no memory */
@@ -9915,7 +10040,7 @@ static bool casync__feed(casync_stream *stream) {
             casync__op_done(op, (int64_t)op->as.buffer.size, NULL);
         } else if (pieces++ == CASYNC__WRITES_MAX) {
             /* in the next turn: others want theirs */
-            casync__want(&stream->watcher, CASYNC__WRITE);
+            casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
             return false;
         } else if (!casync__feed_piece(stream, op)) {
             return false;
@@ -9927,12 +10052,11 @@ static bool casync__feed(casync_stream *stream) {
 
 /* Everything queued is sent: now the end of the stream can be. */
 static void casync__all_sent(casync_stream *stream) {
-    casync__unwant(&stream->watcher, CASYNC__WRITE);
+    casync__unwant(&stream->endpoint.watcher, CASYNC__WRITE);
     if (!casync__feed(stream)) return;
-    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING))
+    if (stream->endpoint.state == CASYNC__FINISHING)
         casync__stream_end(stream, 0);
-    else if (casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF) &&
-             !casync__stream_is(stream, CASYNC__STREAM_EOF_SENT))
+    else if (stream->write_side == CASYNC__WRITE_EOF_ASKED)
         casync__send_eof(stream);
 }
 
@@ -9941,30 +10065,31 @@ static void casync__flush(casync_stream *stream) {
     casync__guard guard;
     int64_t result;
     casync__guard_enter(loop, &guard, stream);
-    result = casync_outbuf_flush(&stream->out, stream->watcher.fd,
-                                 casync__stream_is(stream, CASYNC__STREAM_SOCKET));
+    result = casync_outbuf_flush(&stream->out, stream->endpoint.watcher.fd, stream->is_socket);
     if (!guard.gone && result < 0 && result != -EAGAIN) casync__stream_end(stream, result);
-    if (!guard.gone && casync__is_connected(stream)) casync__resume_writing_if_drained(stream);
-    if (!casync__guard_leave(loop, &guard) || !casync__is_connected(stream)) return;
+    if (!guard.gone && casync__stream_is_connected(stream))
+        casync__resume_writing_if_drained(&stream->endpoint);
+    if (!casync__guard_leave(loop, &guard) || !casync__stream_is_connected(stream)) return;
     if (stream->out.size == 0)
         casync__all_sent(stream);
     else
-        casync__want(&stream->watcher, CASYNC__WRITE);
+        casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
 }
 
 /* Why the user may not write. */
 static int64_t casync__refuse_write(const casync_stream *stream) {
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN) ||
-        casync__stream_is(stream, CASYNC__STREAM_CONNECTING))
+    if (!casync__has_fd(casync__stream_endpoint(stream)) ||
+        stream->endpoint.state == CASYNC__CONNECTING)
         return CASYNC_INVALID_STATE;
-    return casync__stream_is(stream, CASYNC__STREAM_ENDED) && stream->error < 0 ? stream->error
-                                                                                : -EPIPE;
+    return stream->endpoint.state == CASYNC__ENDED && stream->endpoint.error < 0
+               ? stream->endpoint.error
+               : -EPIPE;
 }
 
 /* May the user write? */
 static inline int64_t casync__check_write(const casync_stream *stream) {
-    bool may = casync__is_connected(stream) &&
-               !casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF | CASYNC__STREAM_FINISHING);
+    bool may = stream && stream->endpoint.state == CASYNC__OPEN &&
+               stream->write_side == CASYNC__WRITE_OPEN;
     return may ? 0 : casync__refuse_write(stream);
 }
 
@@ -9972,8 +10097,8 @@ static inline int64_t casync__check_write(const casync_stream *stream) {
 static int64_t casync__send_now(casync_stream *stream, const casync_span *spans, size_t count) {
     int64_t sent;
     if (stream->out.size > 0) return 0;
-    sent = casync__write_spans(stream->watcher.fd, casync__stream_is(stream, CASYNC__STREAM_SOCKET),
-                               spans, count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
+    sent = casync__write_spans(stream->endpoint.watcher.fd, stream->is_socket, spans,
+                               count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
     if (sent == -EAGAIN) return 0;
     if (sent < 0) casync__stream_end(stream, sent);
     return sent;
@@ -9981,8 +10106,8 @@ static int64_t casync__send_now(casync_stream *stream, const casync_span *spans,
 
 /* Bytes were queued: they go when the descriptor is writable. */
 static void casync__queued(casync_stream *stream) {
-    casync__want(&stream->watcher, CASYNC__WRITE);
-    casync__pause_writing_if_full(stream);
+    casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
+    casync__pause_writing_if_full(&stream->endpoint);
 }
 
 /* Sends spans to the descriptor, past any filter. */
@@ -10086,7 +10211,7 @@ CASYNC__DEFINE casync_future *casync_write_all_op(casync_stream *stream, casync_
     op->owner = stream;
     op->as.buffer.data = (uint8_t *)(uintptr_t)data;
     op->as.buffer.size = size;
-    casync__list_append(&stream->waiting, &op->link);
+    casync__list_append(&stream->endpoint.waiting, &op->link);
     if (stream->out.size == 0) (void)casync__feed(stream);
     return &op->future;
 }
@@ -10105,17 +10230,7 @@ CASYNC__DEFINE int64_t casync_write_all_timeout(casync_stream *stream, const voi
 }
 
 CASYNC__DEFINE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
-    if (!stream) return -EINVAL;
-    if (low > high) return -EINVAL;
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return CASYNC_INVALID_STATE;
-    stream->high_water = high;
-    stream->low_water = low;
-    if (!casync__is_connected(stream)) return 0;
-    if (stream->out.size > high)
-        casync__pause_writing_if_full(stream);
-    else
-        casync__resume_writing_if_drained(stream);
-    return 0;
+    return casync__set_write_limits(casync__stream_endpoint(stream), high, low);
 }
 
 /* The user is done writing: a filter has a last word. False if that ended the stream. */
@@ -10124,26 +10239,34 @@ static bool casync__filter_write_eof(casync_stream *stream) {
     casync__guard guard;
     int64_t result;
     if (!stream->filter || !stream->filter->write_eof) return true;
-    if (casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF)) return true;
+    if (stream->write_side != CASYNC__WRITE_OPEN) return true;
     casync__guard_enter(loop, &guard, stream);
     result = stream->filter->write_eof(stream->filter);
     if (!casync__guard_leave(loop, &guard)) return false;
     if (result < 0) casync__stream_end(stream, result);
-    return casync__is_connected(stream);
+    return casync__stream_is_connected(stream);
 }
 
 CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
     int64_t result = casync__check_write(stream);
     if (result < 0)
-        return casync__stream_is(stream, CASYNC__STREAM_WRITE_EOF) && result == -EPIPE ? 0 : result;
-    if (!casync__stream_is(stream, CASYNC__STREAM_SOCKET)) return -EOPNOTSUPP;
+        return result == -EPIPE && stream->write_side != CASYNC__WRITE_OPEN ? 0 : result;
+    if (!stream->is_socket) return -EOPNOTSUPP;
     if (!casync__filter_write_eof(stream)) return 0;
-    stream->flags |= CASYNC__STREAM_WRITE_EOF;
+    stream->write_side = CASYNC__WRITE_EOF_ASKED;
     if (stream->out.size == 0) casync__all_sent(stream);
     return 0;
 }
 
 /* -- connecting -- */
+
+static void casync__forget_unix_connect(casync_stream *stream) {
+    if (!stream->retried) return;
+    casync_timer_stop(&stream->retried->timer);
+    casync__stream_loop(stream)->fds_active--;
+    casync__free(&casync__stream_loop(stream)->allocator, stream->retried);
+    stream->retried = NULL;
+}
 
 /* A socket, bound to where the desc says. */
 static int64_t casync__connect_socket(const casync_connect_desc *desc,
@@ -10158,9 +10281,9 @@ static int64_t casync__connect_socket(const casync_connect_desc *desc,
 
 /* The operation that waits for the connection, or NULL. */
 static casync_op *casync__connect_waiting(casync_stream *stream) {
-    return casync__list_is_empty(&stream->waiting)
+    return casync__list_is_empty(&stream->endpoint.waiting)
                ? NULL
-               : casync__container(stream->waiting.next, casync_op, link);
+               : casync__container(stream->endpoint.waiting.next, casync_op, link);
 }
 
 static void casync__connect_failed(casync_stream *stream, int64_t error) {
@@ -10199,25 +10322,25 @@ static int64_t casync__connect_later(casync_stream *stream, const casync_address
     retried->delay = retried->delay == 0 ? CASYNC__UNIX_CONNECT_RETRY : retried->delay * 2;
     if (retried->delay > CASYNC__UNIX_CONNECT_RETRY_MAX)
         retried->delay = CASYNC__UNIX_CONNECT_RETRY_MAX;
-    return casync__retry_later(&stream->watcher, &retried->timer, retried->delay,
+    return casync__retry_later(&stream->endpoint.watcher, &retried->timer, retried->delay,
                                casync__unix_connect_again, retried);
 }
 
 /* Connects, now or soon: then the socket is writable. */
 static int64_t casync__connect_to(casync_stream *stream, const casync_address *address) {
     int64_t result =
-        casync__sys_connect(stream->watcher.fd, casync__sockaddr(address), address->size);
+        casync__sys_connect(stream->endpoint.watcher.fd, casync__sockaddr(address), address->size);
     if (result == -EAGAIN && casync__sockaddr(address)->sa_family == AF_UNIX)
         return casync__connect_later(stream, address);
     if (result < 0 && result != -EINPROGRESS) return result;
     casync__forget_unix_connect(stream); /* the address may be in it */
-    casync__want(&stream->watcher, CASYNC__WRITE);
+    casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
     return 0;
 }
 
 static bool casync__stream_refused(casync_watcher *watcher, int64_t error) {
     casync_stream *stream = (casync_stream *)(void *)watcher;
-    if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING))
+    if (stream->endpoint.state == CASYNC__CONNECTING)
         casync__connect_failed(stream, error);
     else
         casync__stream_end(stream, error);
@@ -10226,13 +10349,13 @@ static bool casync__stream_refused(casync_watcher *watcher, int64_t error) {
 
 static void casync__connected(casync_stream *stream) {
     casync_op *op = casync__connect_waiting(stream);
-    int64_t error = casync__socket_error(stream->watcher.fd);
+    int64_t error = casync__socket_error(stream->endpoint.watcher.fd);
     if (error < 0) {
         casync__connect_failed(stream, error);
         return;
     }
-    stream->flags &= ~(uint32_t)CASYNC__STREAM_CONNECTING;
-    casync__unwant(&stream->watcher, CASYNC__WRITE);
+    stream->endpoint.state = CASYNC__OPEN;
+    casync__unwant(&stream->endpoint.watcher, CASYNC__WRITE);
     casync__update_reading(stream);
     if (op) casync__op_done(op, 0, NULL);
     if (stream->protocol && stream->protocol->connection_made)
@@ -10241,7 +10364,7 @@ static void casync__connected(casync_stream *stream) {
 
 static void casync__stream_writable(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
-    if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING))
+    if (stream->endpoint.state == CASYNC__CONNECTING)
         casync__connected(stream);
     else
         casync__flush(stream);
@@ -10251,25 +10374,97 @@ static void casync__stream_writable(void *arg) {
 
 static bool casync__options_are_valid(const casync_stream_options *options) {
     return (!options->framing || casync__framing_is_valid(options->framing)) &&
-           options->low_water <=
-               (options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT) &&
+           options->low_water <= casync__high_water(options->high_water) &&
            casync__keepalive_is_valid(options->keepalive);
 }
+
+static void casync__connection_closed(casync__connection *connection);
+
+/* -- how an endpoint sees a stream -- */
+
+static inline casync_stream *casync__stream_of(const casync_endpoint *endpoint) {
+    return (casync_stream *)(uintptr_t)endpoint;
+}
+
+static size_t casync__stream_queued(const casync_endpoint *endpoint) {
+    return casync__stream_of(endpoint)->out.size;
+}
+
+static void casync__stream_update_reading(casync_endpoint *endpoint) {
+    casync__update_reading(casync__stream_of(endpoint));
+    casync__deliver_soon(casync__stream_of(endpoint));
+}
+
+static void casync__stream_tell_writing(casync_endpoint *endpoint) {
+    casync_stream *stream = casync__stream_of(endpoint);
+    const casync_protocol *protocol = stream->protocol;
+    void (*tell)(casync_stream * stream);
+    if (!protocol) return;
+    tell = endpoint->writing_paused ? protocol->pause_writing : protocol->resume_writing;
+    if (tell) tell(stream);
+}
+
+static void casync__stream_flush(casync_endpoint *endpoint) {
+    casync_stream *stream = casync__stream_of(endpoint);
+    if (casync__filter_write_eof(stream) && stream->out.size == 0) casync__all_sent(stream);
+}
+
+static void casync__stream_drop(casync_endpoint *endpoint, int64_t error) {
+    casync_stream *stream = casync__stream_of(endpoint);
+    casync_loop *loop = casync__endpoint_loop(endpoint);
+    casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
+    casync_outbuf unsent = stream->out;
+    casync_op *op = stream->reading;
+    casync__forget_unix_connect(stream);
+    stream->reading = NULL;
+    if (op) casync__op_done(op, error, NULL);
+    casync__queue_ending(endpoint);
+    unsent.allocator = &allocator;
+    casync_outbuf_init(&stream->out, &loop->allocator);
+    casync_outbuf_clear(&unsent); /* last: a release may close the stream */
+}
+
+static void casync__stream_close(casync_endpoint *endpoint) {
+    casync_close(casync__stream_of(endpoint));
+}
+
+static void casync__stream_lost(void *arg) {
+    casync_stream *stream = (casync_stream *)arg;
+    const casync_protocol *protocol = stream->protocol;
+    casync__connection *connection = stream->connection;
+    int64_t error = stream->endpoint.error;
+    stream->connection = NULL;
+    casync__endpoint_close_ended(&stream->endpoint);
+    if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
+    casync__connection_closed(connection);
+}
+
+static const casync__endpoint_kind casync__stream_kind = {
+    casync__stream_queued, casync__stream_update_reading, casync__stream_tell_writing,
+    casync__stream_flush,  casync__stream_drop,           casync__stream_close,
+    casync__stream_lost};
+
+/* -- opening -- */
 
 /* Gives the stream its descriptor and its options. */
 static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, int fd,
                                     const casync_protocol *protocol,
-                                    const casync_stream_options *options, uint32_t flags) {
+                                    const casync_stream_options *options, bool is_socket,
+                                    int fd_flags) {
     casync_stream_options defaults;
     int64_t result;
-    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
+    if (casync__has_fd(&stream->endpoint)) return -EALREADY;
     memset(&defaults, 0, sizeof defaults);
     if (!options) options = &defaults;
     if (!casync__options_are_valid(options)) return -EINVAL;
-    result = casync__watcher_register(loop, &stream->watcher, fd, CASYNC__WATCHER_STREAM);
+    result = casync__endpoint_begin(loop, &stream->endpoint, fd, CASYNC__WATCHER_STREAM,
+                                    &casync__stream_kind, options->high_water, options->low_water);
     if (result < 0) return result;
-    casync__job_init(loop, &stream->watcher.reader, casync__stream_readable, stream);
-    casync__job_init(loop, &stream->watcher.writer, casync__stream_writable, stream);
+    casync__job_init(loop, &stream->endpoint.watcher.reader, casync__stream_readable, stream);
+    casync__job_init(loop, &stream->endpoint.watcher.writer, casync__stream_writable, stream);
+    stream->endpoint.fd_flags = (uint8_t)(fd_flags | (options->keep_fd ? CASYNC__FD_KEPT : 0));
+    stream->endpoint.closes = protocol != NULL;
+    stream->endpoint.reading_paused = options->start_paused;
 
     stream->protocol = protocol;
     stream->user = options->user;
@@ -10278,47 +10473,43 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     stream->connection = NULL;
     stream->retried = NULL;
     stream->passed_fds = NULL;
-    stream->error = 0;
-    stream->read_limit = options->read_limit ? options->read_limit : CASYNC__DEFAULT_LIMIT;
-    if (stream->read_limit > CASYNC__LIMIT_MAX) stream->read_limit = CASYNC__LIMIT_MAX;
+    stream->read_limit = options->read_limit ? options->read_limit : CASYNC__READ_LIMIT;
+    if (stream->read_limit > CASYNC__READ_LIMIT_MAX) stream->read_limit = CASYNC__READ_LIMIT_MAX;
     stream->framing = options->framing;
-    stream->high_water = options->high_water ? options->high_water : CASYNC__DEFAULT_LIMIT;
-    stream->low_water = options->low_water ? options->low_water : stream->high_water / 4;
     stream->reading = NULL;
-    casync__list_init(&stream->waiting);
-    stream->flags = flags | CASYNC__STREAM_OPEN;
-    if (options->start_paused) stream->flags |= CASYNC__STREAM_PAUSED;
-    if (options->receive_fds) stream->flags |= CASYNC__STREAM_RECEIVE_FDS;
-    if (options->keep_fd) stream->flags |= CASYNC__STREAM_KEEP_FD;
-    if (options->nagle) stream->flags |= CASYNC__STREAM_NAGLE;
+    stream->read_side = CASYNC__READ_OPEN;
+    stream->write_side = CASYNC__WRITE_OPEN;
+    stream->is_socket = is_socket;
+    stream->receives_fds = options->receive_fds;
+    stream->is_pipe_writer = stream->more = stream->frame_lent = stream->delivering =
+        stream->read_by_ops = stream->end_waits = stream->loss_told = false;
     return 0;
 }
 
 /* Takes back a begin: the descriptor is the caller's again. */
 static void casync__stream_undo(casync_stream *stream) {
     casync__forget_unix_connect(stream);
-    if (casync__stream_is(stream, CASYNC__STREAM_WAS_BLOCKING))
-        (void)casync__set_blocking(stream->watcher.fd, true); /* as it was */
-    casync__watcher_unregister(&stream->watcher, false);
-    stream->flags = 0;
+    stream->endpoint.fd_flags |= CASYNC__FD_KEPT;
+    casync__give_fd_back(&stream->endpoint);
+    stream->endpoint.state = CASYNC__CLOSED;
 }
 
 /* What is no socket is registered at once: epoll tells a regular file. */
 static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
     int64_t result;
-    casync__watcher_want(&stream->watcher, CASYNC__READ);
-    result = loop->backend->submit(loop, &stream->watcher);
-    if (result == 0) result = casync__is_pipe_writer(stream->watcher.fd);
-    if (result > 0) stream->flags |= CASYNC__STREAM_WRITE_ONLY;
+    casync__watcher_want(&stream->endpoint.watcher, CASYNC__READ);
+    result = loop->backend->submit(loop, &stream->endpoint.watcher);
+    if (result == 0) result = casync__is_pipe_writer(stream->endpoint.watcher.fd);
+    if (result > 0) stream->is_pipe_writer = true;
     return result < 0 ? result : 0;
 }
 
 /* Makes a descriptor of the user's such as the library needs it. */
 static int64_t casync__prepare_fd(casync_stream *stream, int64_t family,
                                   const casync_stream_options *options) {
-    int fd = stream->watcher.fd;
+    int fd = stream->endpoint.watcher.fd;
     int64_t result = casync__set_blocking(fd, false);
-    if (result > 0) stream->flags |= CASYNC__STREAM_WAS_BLOCKING;
+    if (result > 0) stream->endpoint.fd_flags |= CASYNC__FD_WAS_BLOCKING;
     if (result >= 0 && (!options || !options->keep_fd)) result = casync__set_cloexec(fd);
     if (result >= 0 && casync__is_inet(family)) casync__set_tcp_options(fd, options);
     return result;
@@ -10331,15 +10522,14 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
     if (!stream) return -EINVAL;
     if (casync__is_closed(loop)) return -EINVAL;
     if (options && options->accepted) {
-        result = casync__stream_begin(loop, stream, fd, protocol, options,
-                                      CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED);
+        result =
+            casync__stream_begin(loop, stream, fd, protocol, options, true, CASYNC__FD_UNSHARED);
         if (result == 0) casync__update_reading(stream);
         return result;
     }
     family = casync__socket_family(fd);
     if (family < 0 && family != -ENOTSOCK) return family;
-    result = casync__stream_begin(loop, stream, fd, protocol, options,
-                                  family >= 0 ? CASYNC__STREAM_SOCKET : 0);
+    result = casync__stream_begin(loop, stream, fd, protocol, options, family >= 0, 0);
     if (result < 0) return result;
     if (family < 0) result = casync__probe(loop, stream);
     if (result == 0) result = casync__prepare_fd(stream, family, options);
@@ -10367,8 +10557,8 @@ static int64_t casync__open_pair(casync_loop *loop, casync_stream *a, casync_str
         casync__sys_close(fds[1]);
         return result;
     }
-    a->flags |= CASYNC__STREAM_UNSHARED;
-    b->flags |= CASYNC__STREAM_UNSHARED;
+    a->endpoint.fd_flags |= CASYNC__FD_UNSHARED;
+    b->endpoint.fd_flags |= CASYNC__FD_UNSHARED;
     return 0;
 }
 
@@ -10397,17 +10587,17 @@ CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *st
     casync_address address;
     int64_t fd, result;
     if (casync__is_closed(loop) || !stream || !desc) return -EINVAL;
-    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EALREADY;
+    if (casync__has_fd(casync__stream_endpoint(stream))) return -EALREADY;
     result = desc->path
                  ? casync__parse_path(desc->path, &address)
                  : casync__parse_host(desc->host ? desc->host : "127.0.0.1", desc->port, &address);
     if (result < 0) return result;
     fd = casync__connect_socket(desc, &address);
     if (fd < 0) return fd;
-    result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
-                                  CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED |
-                                      CASYNC__STREAM_CONNECTING);
+    result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options, true,
+                                  CASYNC__FD_UNSHARED);
     if (result == 0) {
+        stream->endpoint.state = CASYNC__CONNECTING;
         if (!desc->path) casync__set_tcp_options((int)fd, desc->options);
         result = casync__connect_to(stream, &address);
         if (result < 0) casync__stream_undo(stream);
@@ -10424,7 +10614,7 @@ CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream
     op->owner = stream;
     result = casync_connect_start(loop, stream, desc);
     if (result < 0) return casync__op_done(op, result, NULL);
-    casync__list_append(&stream->waiting, &op->link);
+    casync__list_append(&stream->endpoint.waiting, &op->link);
     return &op->future;
 }
 
@@ -10449,17 +10639,6 @@ static void casync__drop_passed_fds(casync_stream *stream) {
     stream->passed_fds = NULL;
 }
 
-/* Gives the descriptor back to the kernel, or as it was to the user. */
-static void casync__stream_give_fd(casync_stream *stream) {
-    bool keeps = casync__stream_is(stream, CASYNC__STREAM_KEEP_FD);
-    casync__watcher_unregister(&stream->watcher,
-                               casync__stream_is(stream, CASYNC__STREAM_UNSHARED) && !keeps);
-    if (!keeps)
-        casync__sys_close(stream->watcher.fd);
-    else if (casync__stream_is(stream, CASYNC__STREAM_WAS_BLOCKING))
-        (void)casync__set_blocking(stream->watcher.fd, true); /* what fails now never worked */
-}
-
 static void casync__close_stream(casync_stream *stream, bool tells) {
     casync_loop *loop = casync__stream_loop(stream);
     casync_filter *filter = stream->filter;
@@ -10468,17 +10647,12 @@ static void casync__close_stream(casync_stream *stream, bool tells) {
     casync_outbuf unsent = stream->out;
     casync__guard guard;
     casync__loss loss;
-    casync__measure_loss(&loss, tells ? unsent.size : 0, stream->watcher.fd);
+    casync__measure_loss(&loss, tells ? unsent.size : 0, stream->endpoint.watcher.fd);
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
-    casync__stream_end(stream, -ECONNABORTED);
-    casync__guard_object_gone(loop, stream);
-
-    casync__stream_give_fd(stream);
-    casync__ops_done(&stream->waiting, -ECONNABORTED);
+    casync__endpoint_close(&stream->endpoint);
     casync__input_free(stream);
     casync__drop_passed_fds(stream);
-    stream->flags = 0;
     stream->filter = NULL;
     stream->connection = NULL;
     if (filter && filter->close) filter->close(filter);
@@ -10492,53 +10666,29 @@ static void casync__close_stream(casync_stream *stream, bool tells) {
 }
 
 CASYNC__DEFINE void casync_close(casync_stream *stream) {
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
-    casync__close_stream(stream, !casync__stream_is(stream, CASYNC__STREAM_LOSS_TOLD));
+    if (!casync__has_fd(casync__stream_endpoint(stream))) return;
+    casync__close_stream(stream, !stream->loss_told);
 }
 
 CASYNC__DEFINE void casync_close_reset(casync_stream *stream) {
     struct linger reset = {1, 0};
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return;
+    if (!casync__has_fd(casync__stream_endpoint(stream))) return;
     /* what is no socket has nothing to be reset */
-    (void)casync__sys_setsockopt(stream->watcher.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    (void)casync__sys_setsockopt(stream->endpoint.watcher.fd, SOL_SOCKET, SO_LINGER, &reset,
+                                 sizeof reset);
     casync__close_stream(stream, false);
 }
 
 CASYNC__DEFINE int64_t casync_abort(casync_stream *stream) {
-    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
-    stream->flags |= CASYNC__STREAM_FINISHING; /* so that it is closed, with or without a
-                                                  protocol */
-    casync__stream_end(stream, -ECONNABORTED);
-    return 0;
+    return casync__endpoint_abort(casync__stream_endpoint(stream));
 }
 
 CASYNC__DEFINE int64_t casync_finish_start(casync_stream *stream) {
-    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
-    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) return 0;
-    if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING)) return casync_abort(stream);
-    stream->flags |= CASYNC__STREAM_FINISHING;
-    casync__update_reading(stream);
-    if (!casync__filter_write_eof(stream)) return 0;
-    if (stream->out.size == 0) casync__all_sent(stream);
-    return 0;
+    return casync__finish_start(casync__stream_endpoint(stream));
 }
 
 CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op *op) {
-    int64_t error;
-    if (!op) return &casync__invalid;
-    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_FINISH);
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN))
-        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
-    error = stream->error;
-    op->owner = stream;
-    if (casync__stream_is(stream, CASYNC__STREAM_ENDED) &&
-        !casync_job_pending(&stream->watcher.writer)) {
-        casync_close(stream);
-        return casync__op_done(op, error, NULL);
-    }
-    casync__list_append(&stream->waiting, &op->link);
-    if (!casync__stream_is(stream, CASYNC__STREAM_ENDED)) casync_finish_start(stream);
-    return &op->future;
+    return casync__finish(casync__stream_endpoint(stream), op);
 }
 
 CASYNC__DEFINE int64_t casync_finish(casync_stream *stream) {
@@ -10558,55 +10708,47 @@ CASYNC__DEFINE int64_t casync_finish_timeout(casync_stream *stream, int64_t time
     if (casync_future_done(waiter.future)) return casync_future_result(waiter.future);
     result = casync_wait(&waiter, 1, CASYNC_ALL_COMPLETED, timeout);
     if (result == 1) return casync_future_result(waiter.future);
-    if (result == 0) stream->flags |= CASYNC__STREAM_LOSS_TOLD;
+    if (result == 0) stream->loss_told = true;
     casync_future_cancel(waiter.future);
     return result == 0 ? -ETIMEDOUT : result;
 }
 
 CASYNC__DEFINE bool casync_stream_is_open(const casync_stream *stream) {
-    return casync__stream_is(stream, CASYNC__STREAM_OPEN) &&
-           !casync__stream_is(stream, CASYNC__STREAM_ENDED);
+    return casync__is_open(casync__stream_endpoint(stream));
 }
 
 CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_protocol *protocol) {
     if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
     if (stream->reading) return -EBUSY;
     stream->protocol = protocol;
-    casync__update_reading(stream);
-    casync__deliver_soon(stream);
+    stream->endpoint.closes = protocol || stream->endpoint.state == CASYNC__FINISHING;
+    casync__stream_update_reading(&stream->endpoint);
     return 0;
 }
 
 CASYNC__DEFINE void casync_stream_ref(casync_stream *stream, bool referenced) {
     if (!stream) return;
-    casync_watcher_ref(&stream->watcher, referenced);
+    casync_watcher_ref(&stream->endpoint.watcher, referenced);
 }
 
-/* Connect and finish: the stream goes with them, and may free op. */
+/* The stream goes with it, and may free op. */
 static void casync__connect_abandon(casync_op *op) { casync_close((casync_stream *)op->owner); }
-
-static void casync__finish_abandon(casync_op *op) {
-    if (((casync_watcher *)op->owner)->kind == CASYNC__WATCHER_DATAGRAM)
-        casync_datagram_close((casync_datagram *)op->owner);
-    else
-        casync_close((casync_stream *)op->owner);
-}
 
 /* -- reading and writing by operations -- */
 
 static bool casync__reads_by_ops(const casync_stream *stream) {
-    return casync__stream_is(stream, CASYNC__STREAM_OPEN) &&
-           !casync__stream_is(stream, CASYNC__STREAM_CONNECTING) && !casync__protocol_reads(stream);
+    return casync__has_fd(casync__stream_endpoint(stream)) &&
+           stream->endpoint.state != CASYNC__CONNECTING && !casync__protocol_reads(stream);
 }
 
 static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
     op->owner = stream;
     if (!casync__reads_by_ops(stream)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
-    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING))
+    if (stream->endpoint.state == CASYNC__FINISHING)
         return casync__op_done(op, -ECONNABORTED, NULL);
-    stream->flags &= ~(uint32_t)(CASYNC__STREAM_LENT | CASYNC__STREAM_END_WAITS);
-    stream->flags |= CASYNC__STREAM_READ_BY_OPS;
+    stream->frame_lent = stream->end_waits = false;
+    stream->read_by_ops = true;
     casync__lent_free(stream);
     if (casync__input_size(stream) == 0) casync__input_free(stream);
     stream->reading = op;
@@ -10614,8 +10756,8 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
     if (!stream->reading) return &op->future;
     casync__update_reading(stream);
     /* By the queue, not here: the loop's scratch may be in use by a callback that is running. */
-    if (casync__stream_is(stream, CASYNC__STREAM_MORE))
-        casync__make_ready(casync__stream_loop(stream), &stream->watcher.reader);
+    if (stream->more)
+        casync__make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
     return &op->future;
 }
 
@@ -10627,7 +10769,7 @@ static casync_future *casync__start_read_to(casync_stream *stream, casync_op *op
     if (size == 0 && casync__reads_by_ops(stream)) /* as asyncio's readexactly(0): nothing to
                                                       wait for */
         return casync__op_done(
-            op, casync__stream_is(stream, CASYNC__STREAM_ENDED) ? stream->error : 0, NULL);
+            op, stream->endpoint.state == CASYNC__ENDED ? stream->endpoint.error : 0, NULL);
     op->as.buffer.data = (uint8_t *)buffer;
     op->as.buffer.size = size;
     return casync__start_read(stream, op);
@@ -10734,31 +10876,15 @@ CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const vo
 }
 
 CASYNC__DEFINE int64_t casync_pause_reading(casync_stream *stream) {
-    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
-    stream->flags |= CASYNC__STREAM_PAUSED;
-    casync__update_reading(stream);
-    return 0;
+    return casync__set_reading_paused(casync__stream_endpoint(stream), true);
 }
 
 CASYNC__DEFINE int64_t casync_resume_reading(casync_stream *stream) {
-    if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
-    stream->flags &= ~(uint32_t)CASYNC__STREAM_PAUSED;
-    casync__update_reading(stream);
-    casync__deliver_soon(stream);
-    return 0;
+    return casync__set_reading_paused(casync__stream_endpoint(stream), false);
 }
 
 CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *op) {
-    int64_t state = casync__check_write(stream);
-    if (!op) return &casync__invalid;
-    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_DRAIN);
-    op->owner = stream;
-    if (state < 0 && state != -EPIPE) return casync__op_done(op, state, NULL);
-    if (!casync__is_connected(stream)) return casync__op_done(op, state, NULL);
-    if (!casync__stream_is(stream, CASYNC__STREAM_WRITING_PAUSED))
-        return casync__op_done(op, 0, NULL);
-    casync__list_append(&stream->waiting, &op->link);
-    return &op->future;
+    return casync__drain(casync__stream_endpoint(stream), op, casync__check_write(stream));
 }
 
 CASYNC__DEFINE int64_t casync_drain(casync_stream *stream) {
@@ -10793,7 +10919,8 @@ static int64_t casync__queue_with_fd(casync_stream *stream, int fd, const casync
     for (i = 0; i < count; i++)
         casync__outbuf_fill(&stream->out, chunk, spans[i].ptr, spans[i].len);
     if (casync__outbuf_first(&stream->out) == chunk) casync__flush(stream);
-    if (!casync__is_connected(stream)) return stream->error < 0 ? stream->error : -ECONNABORTED;
+    if (!casync__stream_is_connected(stream))
+        return stream->endpoint.error < 0 ? stream->endpoint.error : -ECONNABORTED;
     if (stream->out.size > 0) casync__queued(stream);
     return 0;
 }
@@ -10802,7 +10929,7 @@ static int64_t casync__queue_with_fd(casync_stream *stream, int fd, const casync
 static int64_t casync__check_send_fd(const casync_stream *stream) {
     int64_t family, result = casync__check_write(stream);
     if (result < 0) return result;
-    family = casync__socket_family(stream->watcher.fd);
+    family = casync__socket_family(stream->endpoint.watcher.fd);
     if (family < 0 && family != -ENOTSOCK) return family;
     return stream->filter || family != AF_UNIX ? -EOPNOTSUPP : 0;
 }
@@ -10858,10 +10985,11 @@ CASYNC__DEFINE int64_t casync_filter_receive(casync_filter *filter, const void *
     if (!filter || !filter->stream) return -EINVAL;
     stream = filter->stream;
     loop = casync__stream_loop(stream);
-    if (!casync__is_connected(stream)) return -ECONNABORTED;
+    if (!casync__stream_is_connected(stream)) return -ECONNABORTED;
     casync__guard_enter(loop, &guard, stream);
     casync__stream_receive(stream, (const uint8_t *)data, size);
-    return casync__guard_leave(loop, &guard) && casync__is_connected(stream) ? 0 : -ECONNABORTED;
+    return casync__guard_leave(loop, &guard) && casync__stream_is_connected(stream) ? 0
+                                                                                    : -ECONNABORTED;
 }
 
 CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size) {
@@ -10875,7 +11003,7 @@ CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *dat
     loop = casync__stream_loop(stream);
     span.ptr = data;
     span.len = size;
-    if (!casync__is_connected(stream)) return -ECONNABORTED;
+    if (!casync__stream_is_connected(stream)) return -ECONNABORTED;
     casync__guard_enter(loop, &guard, stream);
     sent = casync__stream_send(stream, &span, 1);
     if (!casync__guard_leave(loop, &guard)) return -ECONNABORTED;
@@ -10884,23 +11012,23 @@ CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *dat
 }
 
 CASYNC__DEFINE int64_t casync_local_address(const casync_stream *stream, casync_address *address) {
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
-    return casync__address_of(stream->watcher.fd, casync__sys_getsockname, address);
+    return casync__endpoint_address(casync__stream_endpoint(stream), casync__sys_getsockname,
+                                    address);
 }
 
 CASYNC__DEFINE int64_t casync_peer_address(const casync_stream *stream, casync_address *address) {
-    if (!casync__stream_is(stream, CASYNC__STREAM_OPEN)) return -EBADF;
-    return casync__address_of(stream->watcher.fd, casync__sys_getpeername, address);
+    return casync__endpoint_address(casync__stream_endpoint(stream), casync__sys_getpeername,
+                                    address);
 }
 
 CASYNC__DEFINE int64_t casync_set_nodelay(casync_stream *stream, bool on) {
     if (!casync_stream_is_open(stream)) return -EBADF;
-    return casync__set_int(stream->watcher.fd, IPPROTO_TCP, TCP_NODELAY, on);
+    return casync__set_int(stream->endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY, on);
 }
 
 CASYNC__DEFINE int64_t casync_set_keepalive(casync_stream *stream, int seconds) {
     if (!casync_stream_is_open(stream)) return -EBADF;
-    return casync__set_keepalive_fd(stream->watcher.fd, seconds);
+    return casync__set_keepalive_fd(stream->endpoint.watcher.fd, seconds);
 }
 
 /* >> servers (implementation) ------------------------------------------------------------------ */
@@ -10992,8 +11120,8 @@ static void casync__server_back_off(casync_server *server, int64_t error) {
 static int64_t casync__open_connection(casync_server *server, casync_stream *stream, int fd,
                                        const casync_protocol *protocol) {
     casync_loop *loop = server->watcher.reader.loop;
-    int64_t result = casync__stream_begin(loop, stream, fd, protocol, &server->desc.options,
-                                          CASYNC__STREAM_SOCKET | CASYNC__STREAM_UNSHARED);
+    int64_t result = casync__stream_begin(loop, stream, fd, protocol, &server->desc.options, true,
+                                          CASYNC__FD_UNSHARED);
     if (result < 0)
         casync__sys_close(fd);
     else if (server->tcp)
@@ -11050,8 +11178,8 @@ static void casync__finish_connection(casync__connection *connection) {
 
 /* Was the connection closed, aborted or finished by this side? */
 static bool casync__was_ended_here(const casync__connection *connection) {
-    return connection->closed ||
-           casync__stream_is(connection->stream, CASYNC__STREAM_FINISHING | CASYNC__STREAM_ENDED);
+    return connection->closed || connection->stream->endpoint.state == CASYNC__FINISHING ||
+           connection->stream->endpoint.state == CASYNC__ENDED;
 }
 
 /* The task's failure, for the exception handler. */
@@ -11327,7 +11455,8 @@ CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op 
     casync__op_begin(casync__server_loop(server), op, CASYNC__OP_ACCEPT);
     if (!casync__server_is_open(server)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (!stream) return casync__op_done(op, -EINVAL, NULL);
-    if (casync__stream_is(stream, CASYNC__STREAM_OPEN)) return casync__op_done(op, -EALREADY, NULL);
+    if (casync__has_fd(casync__stream_endpoint(stream)))
+        return casync__op_done(op, -EALREADY, NULL);
     op->owner = server;
     op->as.accepted = stream;
     casync__list_append(&server->waiting, &op->link);
@@ -11494,16 +11623,6 @@ CASYNC__DEFINE int64_t casync_server_address(const casync_server *server, casync
    until EAGAIN takes 1.22. A queued datagram is one allocation of 184 bytes and its own. A socket
    has no memory but its struct; the first with a protocol gives the loop the area. */
 
-enum {
-    CASYNC__DATAGRAM_OPEN = 1,
-    CASYNC__DATAGRAM_UNSHARED = 2, /* as for streams */
-    CASYNC__DATAGRAM_KEEP_FD = 4,
-    CASYNC__DATAGRAM_PAUSED = 8, /* reading, by the user */
-    CASYNC__DATAGRAM_WRITING_PAUSED = 16,
-    CASYNC__DATAGRAM_FINISHING = 32,
-    CASYNC__DATAGRAM_ENDED = 64
-};
-
 #define CASYNC__DATAGRAM_BATCH 16   /* at most, received or sent by one call */
 #define CASYNC__DATAGRAM_BATCHES 4  /* of one socket in one turn, each way */
 #define CASYNC__DATAGRAM_COUNTED 8  /* bytes that a datagram in the queue counts beside its own */
@@ -11524,16 +11643,15 @@ typedef struct casync__datagram_entry {
 } casync__datagram_entry;
 
 static inline casync_loop *casync__datagram_loop(const casync_datagram *datagram) {
-    return datagram ? datagram->watcher.reader.loop : NULL;
+    return datagram ? datagram->endpoint.watcher.reader.loop : NULL;
 }
 
-static inline bool casync__datagram_is(const casync_datagram *datagram, uint32_t flag) {
-    return datagram && (datagram->flags & flag) != 0;
+/* The endpoint of a socket that may be NULL, and back. */
+static inline casync_endpoint *casync__datagram_endpoint(const casync_datagram *datagram) {
+    return (casync_endpoint *)(uintptr_t)datagram;
 }
-
-static inline bool casync__datagram_is_active(const casync_datagram *datagram) {
-    return datagram && (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_ENDED)) ==
-                           CASYNC__DATAGRAM_OPEN;
+static inline casync_datagram *casync__datagram_of(const casync_endpoint *endpoint) {
+    return (casync_datagram *)(uintptr_t)endpoint;
 }
 
 static inline casync__datagram_entry *casync__first_entry(const casync_link *list) {
@@ -11581,9 +11699,7 @@ static inline bool casync__datagram_protocol_reads(const casync_datagram_protoco
 /* Shall the protocol be given datagrams now? */
 static inline bool casync__datagram_delivers(const casync_datagram *datagram) {
     return casync__datagram_protocol_reads(datagram->protocol) &&
-           (datagram->flags & (CASYNC__DATAGRAM_OPEN | CASYNC__DATAGRAM_PAUSED |
-                               CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)) ==
-               CASYNC__DATAGRAM_OPEN;
+           datagram->endpoint.state == CASYNC__OPEN && !datagram->endpoint.reading_paused;
 }
 
 static inline bool casync__datagram_wants(const casync_datagram *datagram) {
@@ -11591,14 +11707,14 @@ static inline bool casync__datagram_wants(const casync_datagram *datagram) {
 }
 
 static void casync__datagram_update_reading(casync_datagram *datagram) {
-    if (!casync__datagram_is_active(datagram)) return;
+    if (!casync__is_open(casync__datagram_endpoint(datagram))) return;
     if (!casync__datagram_wants(datagram)) {
-        casync__unwant(&datagram->watcher, CASYNC__READ);
+        casync__unwant(&datagram->endpoint.watcher, CASYNC__READ);
         return;
     }
-    casync__want(&datagram->watcher, CASYNC__READ);
+    casync__want(&datagram->endpoint.watcher, CASYNC__READ);
     if (!casync__list_is_empty(&datagram->in)) /* by the queue: no callback inside its own call */
-        casync__make_ready(casync__datagram_loop(datagram), &datagram->watcher.reader);
+        casync__make_ready(casync__datagram_loop(datagram), &datagram->endpoint.watcher.reader);
 }
 
 /* The area of the loop, where batches are received. */
@@ -11657,7 +11773,7 @@ static bool casync__receive_for_op(casync_datagram *datagram) {
         message.msg_name = op->as.buffer.from->storage.bytes;
         message.msg_namelen = sizeof op->as.buffer.from->storage;
     }
-    result = casync__sys_recvmsg(datagram->watcher.fd, &message);
+    result = casync__sys_recvmsg(datagram->endpoint.watcher.fd, &message);
     if (result == -EAGAIN) return false;
     if (result >= 0) op->done = (size_t)result;
     if (result >= 0 && op->as.buffer.from) op->as.buffer.from->size = message.msg_namelen;
@@ -11679,7 +11795,7 @@ static void casync__datagram_take(casync_datagram *datagram, casync_span data,
             datagram->protocol->datagram_received(datagram, data, from);
         return;
     }
-    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)) return;
+    if (datagram->endpoint.state != CASYNC__OPEN) return;
     entry = casync__make_entry(loop, &data, 1, from);
     if (!entry) {
         casync__datagram_error(datagram, -ENOMEM);
@@ -11733,7 +11849,7 @@ static bool casync__receive_batch(casync_datagram *datagram, const casync__guard
         messages[i].msg_hdr.msg_name = from[i].storage.bytes;
         messages[i].msg_hdr.msg_namelen = sizeof from[i].storage;
     }
-    count = casync__receive_messages(datagram->watcher.fd, messages, (unsigned)size);
+    count = casync__receive_messages(datagram->endpoint.watcher.fd, messages, (unsigned)size);
     if (count < 0 && count != -EAGAIN) casync__datagram_error(datagram, count);
     for (i = 0; (int64_t)i < count && !guard->gone; i++) {
         casync_span data;
@@ -11770,25 +11886,6 @@ static void casync__datagram_readable(void *arg) {
 
 /* -- sending -- */
 
-static void casync__datagram_pause_if_full(casync_datagram *datagram) {
-    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED) ||
-        datagram->queued <= datagram->high_water)
-        return;
-    datagram->flags |= CASYNC__DATAGRAM_WRITING_PAUSED;
-    if (datagram->protocol && datagram->protocol->pause_writing)
-        datagram->protocol->pause_writing(datagram);
-}
-
-static void casync__datagram_resume_if_drained(casync_datagram *datagram) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED) ||
-        datagram->queued > datagram->low_water)
-        return;
-    datagram->flags &= ~(uint32_t)CASYNC__DATAGRAM_WRITING_PAUSED;
-    casync__waits_done(&datagram->waiting, CASYNC__OP_DRAIN, 0);
-    if (datagram->protocol && datagram->protocol->resume_writing)
-        datagram->protocol->resume_writing(datagram);
-}
-
 /* Ends the wait of a datagram: it is sent, dropped, or failed. */
 static void casync__datagram_dequeue(casync_datagram *datagram, casync__datagram_entry *entry,
                                      int64_t result) {
@@ -11800,56 +11897,14 @@ static void casync__datagram_dequeue(casync_datagram *datagram, casync__datagram
 }
 
 static void casync__datagram_want_write(casync_datagram *datagram) {
-    if (!datagram->retry.job.link.next) casync__want(&datagram->watcher, CASYNC__WRITE);
+    if (!datagram->retry.job.link.next) casync__want(&datagram->endpoint.watcher, CASYNC__WRITE);
 }
 
 static void casync__datagram_enqueue(casync_datagram *datagram, casync__datagram_entry *entry) {
     casync__list_append(&datagram->out, &entry->link);
     datagram->queued += entry->size + CASYNC__DATAGRAM_COUNTED;
     casync__datagram_want_write(datagram);
-    casync__datagram_pause_if_full(datagram);
-}
-
-static void casync__drop_datagrams(casync_datagram *datagram, int64_t error) {
-    casync__datagram_entry *entry;
-    while ((entry = casync__first_entry(&datagram->out)) != NULL)
-        casync__datagram_dequeue(datagram, entry, error);
-    while ((entry = casync__first_entry(&datagram->in)) != NULL) {
-        casync__list_remove(&entry->link);
-        casync__free(&casync__datagram_loop(datagram)->allocator, entry);
-    }
-}
-
-/* Closes a socket that ended, and tells its protocol, which may then use the struct again. */
-static void casync__datagram_ended(void *arg) {
-    casync_datagram *datagram = (casync_datagram *)arg;
-    const casync_datagram_protocol *protocol = datagram->protocol;
-    int64_t error = datagram->error;
-    casync_link finishing;
-    casync__list_init(&finishing);
-    casync__list_move(&finishing, &datagram->waiting);
-    casync_datagram_close(datagram);
-    casync__ops_done(&finishing, error);
-    if (protocol && protocol->connection_lost) protocol->connection_lost(datagram, error);
-}
-
-/* Nothing more comes or goes. Operations fail, but for finish operations, which are done when it is
-   closed. */
-static void casync__datagram_end(casync_datagram *datagram, int64_t error) {
-    if (!casync__datagram_is_active(datagram)) return;
-    CASYNC_ASSERT(casync__in_loop_thread(casync__datagram_loop(datagram)));
-    datagram->flags |= CASYNC__DATAGRAM_ENDED;
-    datagram->error = error;
-    casync__watcher_want(&datagram->watcher, 0);
-    casync_job_cancel(&datagram->watcher.reader);
-    casync_job_cancel(&datagram->watcher.writer);
-    if (datagram->watcher.changed.next) casync__list_remove(&datagram->watcher.changed);
-    casync_timer_stop(&datagram->retry);
-    casync__drop_datagrams(datagram, -ECONNABORTED);
-    casync__waits_done(&datagram->waiting, CASYNC__OP_DRAIN, -ECONNABORTED);
-    casync__ops_done(&datagram->receiving, -ECONNABORTED);
-    /* Behind the callbacks of these operations. */
-    casync__queue_ending(&datagram->watcher, casync__datagram_ended);
+    casync__pause_writing_if_full(&datagram->endpoint);
 }
 
 static void casync__datagram_writable(void *arg);
@@ -11860,9 +11915,10 @@ static void casync__datagram_writable(void *arg);
 static void casync__datagram_back_off(casync_datagram *datagram) {
     const casync__datagram_entry *entry = casync__first_entry(&datagram->out);
     if (entry->address.size == 0 || casync__sockaddr(&entry->address)->sa_family != AF_UNIX) return;
-    if (casync__retry_later(&datagram->watcher, &datagram->retry, CASYNC__DATAGRAM_RETRY,
+    if (casync__retry_later(&datagram->endpoint.watcher, &datagram->retry, CASYNC__DATAGRAM_RETRY,
                             casync__datagram_writable, datagram) == 0)
-        casync__unwant(&datagram->watcher, CASYNC__WRITE); /* else spinning is what is left */
+        casync__unwant(&datagram->endpoint.watcher,
+                       CASYNC__WRITE); /* else spinning is what is left */
 }
 
 /* Sends the first datagrams of the queue. False if the kernel took less than all it was given: then
@@ -11889,7 +11945,7 @@ static bool casync__send_batch(casync_datagram *datagram) {
         }
         size++;
     }
-    count = casync__send_messages(datagram->watcher.fd, messages, size);
+    count = casync__send_messages(datagram->endpoint.watcher.fd, messages, size);
     for (i = 0; i < count; i++) {
         casync__datagram_entry *entry = casync__first_entry(&datagram->out);
         casync__datagram_dequeue(datagram, entry, (int64_t)entry->size);
@@ -11915,23 +11971,22 @@ static void casync__datagram_writable(void *arg) {
     casync__guard_enter(loop, &guard, datagram);
     for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone && !loop->breaking; i++)
         more = !casync__list_is_empty(&datagram->out) && casync__send_batch(datagram);
-    if (!guard.gone) casync__datagram_resume_if_drained(datagram);
-    if (!casync__guard_leave(loop, &guard) || !casync__datagram_is_active(datagram)) return;
+    if (!guard.gone) casync__resume_writing_if_drained(&datagram->endpoint);
+    if (!casync__guard_leave(loop, &guard) || !casync__is_open(casync__datagram_endpoint(datagram)))
+        return;
     if (!casync__list_is_empty(&datagram->out)) {
         casync__datagram_want_write(datagram);
     } else {
-        casync__unwant(&datagram->watcher, CASYNC__WRITE);
-        if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING))
-            casync__datagram_end(datagram, 0);
+        casync__unwant(&datagram->endpoint.watcher, CASYNC__WRITE);
+        if (datagram->endpoint.state == CASYNC__FINISHING)
+            casync__endpoint_end(&datagram->endpoint, 0);
     }
 }
 
 /* May the user send? */
 static int64_t casync__check_send(const casync_datagram *datagram) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return CASYNC_INVALID_STATE;
-    return casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED)
-               ? -EPIPE
-               : 0;
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return CASYNC_INVALID_STATE;
+    return datagram->endpoint.state != CASYNC__OPEN ? -EPIPE : 0;
 }
 
 /* What the kernel says to it now; -EAGAIN also if others wait before it. */
@@ -11945,7 +12000,7 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
     if (casync__spans_size(spans, count) > CASYNC__SIZE_MAX) return -EMSGSIZE;
     if (!casync__list_is_empty(&datagram->out)) return -EAGAIN;
     if (count == 1)
-        return casync__sys_sendto(datagram->watcher.fd, spans[0].ptr, spans[0].len,
+        return casync__sys_sendto(datagram->endpoint.watcher.fd, spans[0].ptr, spans[0].len,
                                   address ? casync__sockaddr(address) : NULL,
                                   address ? address->size : 0);
     memset(&message, 0, sizeof message);
@@ -11955,7 +12010,7 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
         message.msg_name = casync__sockaddr(address);
         message.msg_namelen = address->size;
     }
-    return casync__sys_sendmsg(datagram->watcher.fd, &message);
+    return casync__sys_sendmsg(datagram->endpoint.watcher.fd, &message);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans,
@@ -12029,11 +12084,10 @@ CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagr
                                                          casync_address *address) {
     if (!op) return &casync__invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_RECEIVE);
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN) ||
+    if (!casync__has_fd(casync__datagram_endpoint(datagram)) ||
         casync__datagram_protocol_reads(datagram->protocol))
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
-    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING | CASYNC__DATAGRAM_ENDED))
-        return casync__op_done(op, -ECONNABORTED, NULL);
+    if (datagram->endpoint.state != CASYNC__OPEN) return casync__op_done(op, -ECONNABORTED, NULL);
     if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
     op->as.buffer.data = (uint8_t *)buffer;
     op->as.buffer.size = size;
@@ -12051,14 +12105,7 @@ CASYNC__DEFINE int64_t casync_datagram_receive(casync_datagram *datagram, void *
 }
 
 CASYNC__DEFINE casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op) {
-    int64_t state = casync__check_send(datagram);
-    if (!op) return &casync__invalid;
-    casync__datagram_op_begin(datagram, op, CASYNC__OP_DRAIN);
-    if (state < 0 && !casync__datagram_is_active(datagram)) return casync__op_done(op, state, NULL);
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_WRITING_PAUSED))
-        return casync__op_done(op, 0, NULL);
-    casync__list_append(&datagram->waiting, &op->link);
-    return &op->future;
+    return casync__drain(casync__datagram_endpoint(datagram), op, casync__check_send(datagram));
 }
 
 CASYNC__DEFINE int64_t casync_datagram_drain(casync_datagram *datagram) {
@@ -12099,46 +12146,24 @@ static size_t casync__datagrams_size(const casync_datagram *datagram) {
 }
 
 CASYNC__DEFINE void casync_datagram_close(casync_datagram *datagram) {
-    bool keep_fd = casync__datagram_is(datagram, CASYNC__DATAGRAM_KEEP_FD);
-    bool unshared = casync__datagram_is(datagram, CASYNC__DATAGRAM_UNSHARED);
     casync_loop *loop = casync__datagram_loop(datagram);
     casync__loss loss;
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return;
-    casync__measure_loss(&loss, casync__datagrams_size(datagram), datagram->watcher.fd);
-    casync__datagram_end(datagram, -ECONNABORTED);
-    casync__guard_object_gone(loop, datagram);
-
-    casync__watcher_unregister(&datagram->watcher, unshared);
-    if (!keep_fd) casync__sys_close(datagram->watcher.fd);
-    datagram->flags = 0;
-    casync__ops_done(&datagram->waiting, -ECONNABORTED);
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return;
+    casync__measure_loss(&loss, casync__datagrams_size(datagram), datagram->endpoint.watcher.fd);
+    casync__endpoint_close(&datagram->endpoint);
     casync__report_loss(loop, &loss, "a datagram socket was closed before all was sent");
 }
 
 CASYNC__DEFINE int64_t casync_datagram_abort(casync_datagram *datagram) {
-    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
-    casync__datagram_end(datagram, -ECONNABORTED);
-    return 0;
+    return casync__endpoint_abort(casync__datagram_endpoint(datagram));
 }
 
 CASYNC__DEFINE int64_t casync_datagram_finish_start(casync_datagram *datagram) {
-    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
-    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING)) return 0;
-    datagram->flags |= CASYNC__DATAGRAM_FINISHING;
-    casync__datagram_update_reading(datagram);
-    if (casync__list_is_empty(&datagram->out)) casync__datagram_end(datagram, 0);
-    return 0;
+    return casync__finish_start(casync__datagram_endpoint(datagram));
 }
 
 CASYNC__DEFINE casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op) {
-    if (!op) return &casync__invalid;
-    casync__datagram_op_begin(datagram, op, CASYNC__OP_FINISH);
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN))
-        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
-    casync__list_append(&datagram->waiting, &op->link);
-    (void)casync_datagram_finish_start(datagram); /* if it ended already, what follows is on its
-                                                     way */
-    return &op->future;
+    return casync__finish(casync__datagram_endpoint(datagram), op);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
@@ -12147,12 +12172,12 @@ CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
 }
 
 CASYNC__DEFINE bool casync_datagram_is_open(const casync_datagram *datagram) {
-    return casync__datagram_is_active(datagram);
+    return casync__is_open(casync__datagram_endpoint(datagram));
 }
 
 CASYNC__DEFINE int64_t casync_datagram_set_protocol(casync_datagram *datagram,
                                                     const casync_datagram_protocol *protocol) {
-    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
+    if (!casync__is_open(casync__datagram_endpoint(datagram))) return CASYNC_INVALID_STATE;
     if (casync__datagram_protocol_reads(protocol)) {
         if (!casync__list_is_empty(&datagram->receiving)) return -EBUSY;
         if (casync__make_datagram_area(casync__datagram_loop(datagram)) < 0) return -ENOMEM;
@@ -12163,76 +12188,64 @@ CASYNC__DEFINE int64_t casync_datagram_set_protocol(casync_datagram *datagram,
 }
 
 CASYNC__DEFINE int64_t casync_datagram_pause_reading(casync_datagram *datagram) {
-    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
-    datagram->flags |= CASYNC__DATAGRAM_PAUSED;
-    casync__datagram_update_reading(datagram);
-    return 0;
+    return casync__set_reading_paused(casync__datagram_endpoint(datagram), true);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_resume_reading(casync_datagram *datagram) {
-    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
-    datagram->flags &= ~(uint32_t)CASYNC__DATAGRAM_PAUSED;
-    casync__datagram_update_reading(datagram);
-    return 0;
+    return casync__set_reading_paused(casync__datagram_endpoint(datagram), false);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
                                                         size_t low) {
-    if (low > high) return -EINVAL;
-    if (!casync__datagram_is_active(datagram)) return CASYNC_INVALID_STATE;
-    datagram->high_water = high;
-    datagram->low_water = low;
-    if (datagram->queued > high)
-        casync__datagram_pause_if_full(datagram);
-    else
-        casync__datagram_resume_if_drained(datagram);
-    return 0;
+    return casync__set_write_limits(casync__datagram_endpoint(datagram), high, low);
 }
 
 CASYNC__DEFINE void casync_datagram_ref(casync_datagram *datagram, bool referenced) {
     if (!datagram) return;
-    casync_watcher_ref(&datagram->watcher, referenced);
+    casync_watcher_ref(&datagram->endpoint.watcher, referenced);
     casync_timer_ref(&datagram->retry, referenced);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_local_address(const casync_datagram *datagram,
                                                      casync_address *address) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
-    return casync__address_of(datagram->watcher.fd, casync__sys_getsockname, address);
+    return casync__endpoint_address(casync__datagram_endpoint(datagram), casync__sys_getsockname,
+                                    address);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_peer_address(const casync_datagram *datagram,
                                                     casync_address *address) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
-    return casync__address_of(datagram->watcher.fd, casync__sys_getpeername, address);
+    return casync__endpoint_address(casync__datagram_endpoint(datagram), casync__sys_getpeername,
+                                    address);
 }
 
 /* -- options of the socket -- */
 
 CASYNC__DEFINE int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
-    return casync__set_int(datagram->watcher.fd, SOL_SOCKET, SO_BROADCAST, on);
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__set_int(datagram->endpoint.watcher.fd, SOL_SOCKET, SO_BROADCAST, on);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
-    return casync__set_ip(datagram->watcher.fd, IP_TTL, IPV6_UNICAST_HOPS, hops);
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__set_ip(datagram->endpoint.watcher.fd, IP_TTL, IPV6_UNICAST_HOPS, hops);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram,
                                                                const char *interface) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
-    return casync__set_multicast_interface(datagram->watcher.fd, interface);
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__set_multicast_interface(datagram->endpoint.watcher.fd, interface);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
-    return casync__set_ip(datagram->watcher.fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, hops);
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__set_ip(datagram->endpoint.watcher.fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS,
+                          hops);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on) {
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
-    return casync__set_ip(datagram->watcher.fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, on);
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__set_ip(datagram->endpoint.watcher.fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP,
+                          on);
 }
 
 /* Joins or leaves, by the option of the two that fits. */
@@ -12243,15 +12256,15 @@ static int64_t casync__change_membership(casync_datagram *datagram, const char *
     struct group_req any;
     int64_t result = casync__parse_membership(group, interface, source, &request);
     int level = request.gsr_group.ss_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
-    if (!casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EBADF;
+    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
     if (result < 0) return result;
     if (source)
-        return casync__sys_setsockopt(datagram->watcher.fd, level, option_with_source, &request,
-                                      sizeof request);
+        return casync__sys_setsockopt(datagram->endpoint.watcher.fd, level, option_with_source,
+                                      &request, sizeof request);
     memset(&any, 0, sizeof any);
     any.gr_interface = request.gsr_interface;
     any.gr_group = request.gsr_group;
-    return casync__sys_setsockopt(datagram->watcher.fd, level, option, &any, sizeof any);
+    return casync__sys_setsockopt(datagram->endpoint.watcher.fd, level, option, &any, sizeof any);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
@@ -12351,54 +12364,105 @@ static int64_t casync__datagram_adopt(const casync_datagram_desc *desc) {
     return result < 0 ? result : desc->fd;
 }
 
-static void casync__datagram_begin(casync_loop *loop, casync_datagram *datagram,
-                                   const casync_datagram_desc *desc, int64_t family) {
+/* -- how an endpoint sees a datagram socket -- */
+
+static size_t casync__datagram_queued(const casync_endpoint *endpoint) {
+    return casync__datagram_of(endpoint)->queued;
+}
+
+static void casync__datagram_reading_changed(casync_endpoint *endpoint) {
+    casync__datagram_update_reading(casync__datagram_of(endpoint));
+}
+
+static void casync__datagram_tell_writing(casync_endpoint *endpoint) {
+    casync_datagram *datagram = casync__datagram_of(endpoint);
+    const casync_datagram_protocol *protocol = datagram->protocol;
+    void (*tell)(casync_datagram * datagram);
+    if (!protocol) return;
+    tell = endpoint->writing_paused ? protocol->pause_writing : protocol->resume_writing;
+    if (tell) tell(datagram);
+}
+
+static void casync__datagram_flush(casync_endpoint *endpoint) {
+    if (casync__list_is_empty(&casync__datagram_of(endpoint)->out))
+        casync__endpoint_end(endpoint, 0);
+}
+
+static void casync__datagram_drop(casync_endpoint *endpoint, int64_t error) {
+    casync_datagram *datagram = casync__datagram_of(endpoint);
+    casync__datagram_entry *entry;
+    casync_timer_stop(&datagram->retry);
+    casync__ops_done(&datagram->receiving, error);
+    while ((entry = casync__first_entry(&datagram->out)) != NULL)
+        casync__datagram_dequeue(datagram, entry, error);
+    while ((entry = casync__first_entry(&datagram->in)) != NULL) {
+        casync__list_remove(&entry->link);
+        casync__free(&casync__endpoint_loop(endpoint)->allocator, entry);
+    }
+    casync__queue_ending(endpoint);
+}
+
+static void casync__datagram_close(casync_endpoint *endpoint) {
+    casync_datagram_close(casync__datagram_of(endpoint));
+}
+
+static void casync__datagram_lost(void *arg) {
+    casync_datagram *datagram = (casync_datagram *)arg;
+    const casync_datagram_protocol *protocol = datagram->protocol;
+    int64_t error = datagram->endpoint.error;
+    casync__endpoint_close_ended(&datagram->endpoint);
+    if (protocol && protocol->connection_lost) protocol->connection_lost(datagram, error);
+}
+
+static const casync__endpoint_kind casync__datagram_kind = {
+    casync__datagram_queued,       casync__datagram_reading_changed,
+    casync__datagram_tell_writing, casync__datagram_flush,
+    casync__datagram_drop,         casync__datagram_close,
+    casync__datagram_lost};
+
+static int64_t casync__datagram_begin(casync_loop *loop, casync_datagram *datagram, int fd,
+                                      const casync_datagram_desc *desc) {
+    int64_t family = casync__socket_family(fd), result = family;
     size_t default_size = family == AF_UNIX ? CASYNC__DATAGRAM_UNIX_SIZE : CASYNC__DATAGRAM_SIZE;
-    casync__job_init(loop, &datagram->watcher.reader, casync__datagram_readable, datagram);
-    casync__job_init(loop, &datagram->watcher.writer, casync__datagram_writable, datagram);
+    if (family >= 0)
+        result = casync__endpoint_begin(loop, &datagram->endpoint, fd, CASYNC__WATCHER_DATAGRAM,
+                                        &casync__datagram_kind, desc->high_water, desc->low_water);
+    if (result < 0) return result;
+    casync__job_init(loop, &datagram->endpoint.watcher.reader, casync__datagram_readable, datagram);
+    casync__job_init(loop, &datagram->endpoint.watcher.writer, casync__datagram_writable, datagram);
+    if (!desc->use_fd) datagram->endpoint.fd_flags |= CASYNC__FD_UNSHARED;
+    if (desc->use_fd && desc->keep_fd) datagram->endpoint.fd_flags |= CASYNC__FD_KEPT;
+    datagram->endpoint.closes = true;
+    datagram->endpoint.reading_paused = desc->start_paused;
 
     datagram->protocol = desc->protocol;
     datagram->user = desc->user;
     datagram->queued = 0;
-    datagram->high_water = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
-    datagram->low_water = desc->low_water ? desc->low_water : datagram->high_water / 4;
     datagram->queue_limit = desc->queue_limit ? desc->queue_limit : CASYNC__DATAGRAM_QUEUE_LIMIT;
     datagram->max_size = desc->max_size ? desc->max_size : default_size;
-    datagram->error = 0;
     casync__list_init(&datagram->out);
     casync__list_init(&datagram->in);
     casync__list_init(&datagram->receiving);
-    casync__list_init(&datagram->waiting);
-    datagram->flags = CASYNC__DATAGRAM_OPEN;
-    if (!desc->use_fd) datagram->flags |= CASYNC__DATAGRAM_UNSHARED;
-    if (desc->use_fd && desc->keep_fd) datagram->flags |= CASYNC__DATAGRAM_KEEP_FD;
-    if (desc->start_paused) datagram->flags |= CASYNC__DATAGRAM_PAUSED;
     casync__datagram_update_reading(datagram);
+    return 0;
 }
 
 CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
                                             const casync_datagram_desc *desc) {
-    size_t high;
-    int64_t fd, family, result;
+    int64_t fd, result;
     if (casync__is_closed(loop) || !datagram || !desc) return -EINVAL;
-    high = desc->high_water ? desc->high_water : CASYNC__DEFAULT_LIMIT;
-    if (casync__datagram_is(datagram, CASYNC__DATAGRAM_OPEN)) return -EALREADY;
-    if (desc->low_water > high || desc->max_size > CASYNC__DATAGRAM_AREA) return -EINVAL;
+    if (casync__has_fd(&datagram->endpoint)) return -EALREADY;
+    if (desc->low_water > casync__high_water(desc->high_water) ||
+        desc->max_size > CASYNC__DATAGRAM_AREA)
+        return -EINVAL;
     if (casync__datagram_protocol_reads(desc->protocol) && casync__make_datagram_area(loop) < 0)
         return -ENOMEM;
     fd = desc->use_fd ? casync__datagram_adopt(desc) : casync__datagram_socket(desc);
     if (fd < 0) return fd;
     result = desc->use_fd && !desc->keep_fd ? casync__set_cloexec((int)fd) : 0;
-    family = result < 0 ? result : casync__socket_family((int)fd);
-    result = family < 0 ? family
-                        : casync__watcher_register(loop, &datagram->watcher, (int)fd,
-                                                   CASYNC__WATCHER_DATAGRAM);
-    if (result < 0) {
-        if (!desc->use_fd) casync__sys_close((int)fd);
-        return result;
-    }
-    casync__datagram_begin(loop, datagram, desc, family);
-    return 0;
+    if (result >= 0) result = casync__datagram_begin(loop, datagram, (int)fd, desc);
+    if (result < 0 && !desc->use_fd) casync__sys_close((int)fd);
+    return result;
 }
 
 /* Nobody will say when it can receive, or send what is queued. */
@@ -12417,10 +12481,9 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
         casync__datagram_dequeue(datagram, entry, error);
         if (tell) casync__datagram_error(datagram, error);
     }
-    if (!guard.gone) casync__datagram_resume_if_drained(datagram);
-    if (casync__guard_leave(loop, &guard) &&
-        casync__datagram_is(datagram, CASYNC__DATAGRAM_FINISHING))
-        casync__datagram_end(datagram, error);
+    if (!guard.gone) casync__resume_writing_if_drained(&datagram->endpoint);
+    if (casync__guard_leave(loop, &guard) && datagram->endpoint.state == CASYNC__FINISHING)
+        casync__endpoint_end(&datagram->endpoint, error);
     return false;
 }
 
@@ -12545,7 +12608,7 @@ static void casync__append_peer(char line[CASYNC__LINE], const casync_address *a
 /* The descriptor, and whose it is at the other end, as far as the kernel knows. */
 static void casync__append_stream(char line[CASYNC__LINE], const casync_stream *stream) {
     casync_address address;
-    casync__append(line, ", descriptor %d", stream->watcher.fd);
+    casync__append(line, ", descriptor %d", stream->endpoint.watcher.fd);
     if (casync_peer_address(stream, &address) == 0) casync__append_peer(line, &address);
 }
 
@@ -12561,8 +12624,8 @@ static void casync__describe_stream(char line[CASYNC__LINE], const casync_stream
     casync__append(line, "stream");
     casync__append_stream(line, stream);
     if (stream->out.size > 0) casync__append(line, ", %zu bytes unsent", stream->out.size);
-    if (casync__stream_is(stream, CASYNC__STREAM_CONNECTING)) casync__append(line, ", connecting");
-    if (casync__stream_is(stream, CASYNC__STREAM_FINISHING)) casync__append(line, ", finishing");
+    if (stream->endpoint.state == CASYNC__CONNECTING) casync__append(line, ", connecting");
+    if (stream->endpoint.state == CASYNC__FINISHING) casync__append(line, ", finishing");
 }
 
 /* The default exception handler. */
@@ -12582,7 +12645,7 @@ static void casync__print_exception(casync_loop *loop, const casync_exception *e
     }
     if (exception->stream && !exception->peer) casync__append_stream(line, exception->stream);
     if (exception->server) casync__append_local(line, exception->server->watcher.fd);
-    if (exception->datagram) casync__append_local(line, exception->datagram->watcher.fd);
+    if (exception->datagram) casync__append_local(line, exception->datagram->endpoint.watcher.fd);
     if (exception->peer) casync__append_peer(line, exception->peer);
     fprintf(stderr, "%s\n", line);
 }
@@ -13003,7 +13066,8 @@ static void casync__close_loop(casync_loop *loop) {
                                         may be in */
     casync__mailbox_close(loop);
     casync__groups_close(loop);
-    casync__stacks_close(loop); /* what was dropped until here may lie on them */
+    casync__free_stacks(loop->stacks); /* what was dropped until here may lie on them */
+    loop->stacks = NULL;
     while (loop->job_chunks) {
         casync__chunk *chunk = loop->job_chunks;
         loop->job_chunks = chunk->next;
@@ -13241,12 +13305,12 @@ static void casync__close_everything(casync_loop *loop) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
-        if (watcher && watcher->kind == CASYNC__WATCHER_STREAM)
-            casync_close(casync__container(watcher, casync_stream, watcher));
-        else if (watcher && watcher->kind == CASYNC__WATCHER_SERVER)
+        casync_endpoint *endpoint = (casync_endpoint *)(void *)watcher;
+        if (!watcher || watcher->kind < CASYNC__WATCHER_STREAM) continue;
+        if (watcher->kind == CASYNC__WATCHER_SERVER)
             casync_server_close(casync__container(watcher, casync_server, watcher));
-        else if (watcher && watcher->kind == CASYNC__WATCHER_DATAGRAM)
-            casync_datagram_close(casync__container(watcher, casync_datagram, watcher));
+        else
+            endpoint->kind->close(endpoint);
     }
 }
 

@@ -20,7 +20,7 @@ static void connection_made(casync_stream *stream) {
     struct ucred peer; /* see unix(7), SO_PEERCRED */
     socklen_t size = sizeof peer;
     char text[100];
-    if (getsockopt(stream->watcher.fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) {
+    if (getsockopt(stream->endpoint.watcher.fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) {
         perror("unix_server: SO_PEERCRED");
         casync_abort(stream);
         return;

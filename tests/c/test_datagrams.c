@@ -1328,33 +1328,34 @@ TEST(options_of_the_socket) {
     desc.no_multicast_loop = true;
     desc.reuse_address = true;
     open_at("127.0.0.1", &here, &here_at);
-    EXPECT(socket_option(here.watcher.fd, SOL_SOCKET, SO_BROADCAST));
-    EXPECT(socket_option(here.watcher.fd, SOL_SOCKET, SO_REUSEADDR));
-    EQ(socket_option(here.watcher.fd, SOL_SOCKET, SO_RCVBUF), 40000); /* twice: socket(7) */
-    EQ(socket_option(here.watcher.fd, SOL_SOCKET, SO_SNDBUF), 60000);
-    EQ(socket_option(here.watcher.fd, IPPROTO_IP, IP_MULTICAST_TTL), 7);
-    EQ(socket_option(here.watcher.fd, IPPROTO_IP, IP_MULTICAST_LOOP), 0);
+    EXPECT(socket_option(here.endpoint.watcher.fd, SOL_SOCKET, SO_BROADCAST));
+    EXPECT(socket_option(here.endpoint.watcher.fd, SOL_SOCKET, SO_REUSEADDR));
+    EQ(socket_option(here.endpoint.watcher.fd, SOL_SOCKET, SO_RCVBUF),
+       40000); /* twice: socket(7) */
+    EQ(socket_option(here.endpoint.watcher.fd, SOL_SOCKET, SO_SNDBUF), 60000);
+    EQ(socket_option(here.endpoint.watcher.fd, IPPROTO_IP, IP_MULTICAST_TTL), 7);
+    EQ(socket_option(here.endpoint.watcher.fd, IPPROTO_IP, IP_MULTICAST_LOOP), 0);
     EQ(casync_datagram_set_broadcast(&here, false), 0);
     EQ(casync_datagram_set_multicast_ttl(&here, 9), 0);
     EQ(casync_datagram_set_multicast_loop(&here, true), 0);
     EQ(casync_datagram_set_ttl(&here, 11), 0);
     EQ(casync_datagram_set_ttl(&here, 1000), -EINVAL);
-    EXPECT(!socket_option(here.watcher.fd, SOL_SOCKET, SO_BROADCAST));
-    EQ(socket_option(here.watcher.fd, IPPROTO_IP, IP_MULTICAST_TTL), 9);
-    EQ(socket_option(here.watcher.fd, IPPROTO_IP, IP_MULTICAST_LOOP), 1);
-    EQ(socket_option(here.watcher.fd, IPPROTO_IP, IP_TTL), 11);
+    EXPECT(!socket_option(here.endpoint.watcher.fd, SOL_SOCKET, SO_BROADCAST));
+    EQ(socket_option(here.endpoint.watcher.fd, IPPROTO_IP, IP_MULTICAST_TTL), 9);
+    EQ(socket_option(here.endpoint.watcher.fd, IPPROTO_IP, IP_MULTICAST_LOOP), 1);
+    EQ(socket_option(here.endpoint.watcher.fd, IPPROTO_IP, IP_TTL), 11);
     if (has_ipv6()) { /* a socket for both versions */
         desc.multicast_ttl = 5;
         open_datagram(&there, &there_at);
-        EQ(socket_option(there.watcher.fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS), 5);
-        EQ(socket_option(there.watcher.fd, IPPROTO_IP, IP_MULTICAST_TTL), 5);
+        EQ(socket_option(there.endpoint.watcher.fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS), 5);
+        EQ(socket_option(there.endpoint.watcher.fd, IPPROTO_IP, IP_MULTICAST_TTL), 5);
         EQ(casync_datagram_set_ttl(&there, 12), 0);
-        EQ(socket_option(there.watcher.fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS), 12);
-        EQ(socket_option(there.watcher.fd, IPPROTO_IPV6, IPV6_V6ONLY), 0);
+        EQ(socket_option(there.endpoint.watcher.fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS), 12);
+        EQ(socket_option(there.endpoint.watcher.fd, IPPROTO_IPV6, IPV6_V6ONLY), 0);
         casync_datagram_close(&there);
         desc.ipv6_only = true;
         open_at("::1", &there, &there_at);
-        EQ(socket_option(there.watcher.fd, IPPROTO_IPV6, IPV6_V6ONLY), 1);
+        EQ(socket_option(there.endpoint.watcher.fd, IPPROTO_IPV6, IPV6_V6ONLY), 1);
     }
     casync_datagram_close(&here);
     EQ(casync_datagram_set_broadcast(&here, true), -EBADF);
@@ -1417,7 +1418,8 @@ TEST(the_interface_of_multicasts) {
     if (has_ipv6()) { /* a socket for both versions */
         desc.multicast_interface = "lo";
         open_datagram(&there, &there_at);
-        EQ(socket_option(there.watcher.fd, IPPROTO_IPV6, IPV6_MULTICAST_IF), if_nametoindex("lo"));
+        EQ(socket_option(there.endpoint.watcher.fd, IPPROTO_IPV6, IPV6_MULTICAST_IF),
+           if_nametoindex("lo"));
     }
     close_all();
 }
@@ -1554,7 +1556,7 @@ TEST(addresses_are_made_from_words) {
 TEST(an_idle_socket_is_its_struct) {
     int64_t before;
     EXPECT(sizeof(casync_datagram) <= 512);
-    EQ(offsetof(casync_datagram, watcher), 0);
+    EQ(offsetof(casync_datagram, endpoint), 0);
     open_loop(CASYNC_CLOCK_MONOTONIC);
     use_saying_protocol();
     open_here();

@@ -1334,8 +1334,8 @@ TEST(exec_inherits_no_descriptor) {
         }
     }
     closedir(directory);
-    EXPECT(fcntl(a.watcher.fd, F_GETFD) & FD_CLOEXEC);
-    EXPECT(fcntl(b.watcher.fd, F_GETFD) & FD_CLOEXEC);
+    EXPECT(fcntl(a.endpoint.watcher.fd, F_GETFD) & FD_CLOEXEC);
+    EXPECT(fcntl(b.endpoint.watcher.fd, F_GETFD) & FD_CLOEXEC);
     casync_close(&a);
     casync_close(&b);
     EQ(casync_signal_stop(&sig), 1);

@@ -546,16 +546,16 @@ TEST(a_time_that_keepalive_cannot_have_changes_nothing) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
     open_tcp_pair();
     EQ(casync_set_keepalive(&a, 32768), -EINVAL);
-    EQ(keepalive_of(a.watcher.fd), 0);
+    EQ(keepalive_of(a.endpoint.watcher.fd), 0);
     EQ(casync_set_keepalive(&a, INT_MAX), -EINVAL);
-    EQ(keepalive_of(a.watcher.fd), 0);
+    EQ(keepalive_of(a.endpoint.watcher.fd), 0);
     EQ(casync_set_keepalive(&a, 32767), 0);
-    EQ(keepalive_of(a.watcher.fd), 1);
-    EQ(socket_option(a.watcher.fd, IPPROTO_TCP, TCP_KEEPIDLE), 32767);
+    EQ(keepalive_of(a.endpoint.watcher.fd), 1);
+    EQ(socket_option(a.endpoint.watcher.fd, IPPROTO_TCP, TCP_KEEPIDLE), 32767);
     EQ(casync_set_keepalive(&a, 32768), -EINVAL);
-    EQ(keepalive_of(a.watcher.fd), 1);
+    EQ(keepalive_of(a.endpoint.watcher.fd), 1);
     EQ(casync_set_keepalive(&a, 0), 0);
-    EQ(keepalive_of(a.watcher.fd), 0);
+    EQ(keepalive_of(a.endpoint.watcher.fd), 0);
     close_tcp_pair();
     close_loop();
 }
@@ -568,12 +568,12 @@ TEST(keepalive_that_the_kernel_refuses_is_not_on_by_half) {
         fail_calls("setsockopt", n, 1, -ENOBUFS);
         EQ(casync_set_keepalive(&a, 5), -ENOBUFS);
         fault.count = 0;
-        EQ(keepalive_of(a.watcher.fd), 0);
+        EQ(keepalive_of(a.endpoint.watcher.fd), 0);
     }
     close_tcp_pair();
     open_pair(NULL); /* of no TCP */
     EXPECT(casync_set_keepalive(&a, 5) < 0);
-    EQ(keepalive_of(a.watcher.fd), 0);
+    EQ(keepalive_of(a.endpoint.watcher.fd), 0);
     close_pair();
     close_loop();
 }

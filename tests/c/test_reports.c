@@ -259,11 +259,11 @@ static void expect_still_open(const char *what) {
 
 TEST(an_open_stream_is_named) {
     open_with_peer(NULL, NULL);
-    snprintf(expected, sizeof expected, "stream, descriptor %d\n", a.watcher.fd);
+    snprintf(expected, sizeof expected, "stream, descriptor %d\n", a.endpoint.watcher.fd);
     expect_still_open(expected);
     fill(&a);
-    snprintf(expected, sizeof expected, "stream, descriptor %d, %zu bytes unsent\n", a.watcher.fd,
-             a.out.size);
+    snprintf(expected, sizeof expected, "stream, descriptor %d, %zu bytes unsent\n",
+             a.endpoint.watcher.fd, a.out.size);
     expect_still_open(expected);
     EQ(casync_finish_start(&a), 0);
     expect_still_open(", finishing");
@@ -291,7 +291,7 @@ TEST(an_open_datagram_socket_is_named) {
     EQ(casync_datagram_open(&loop, &datagram, &desc), 0);
     EQ(casync_datagram_local_address(&datagram, &address), 0);
     snprintf(expected, sizeof expected, "datagram socket, descriptor %d, at %s\n",
-             datagram.watcher.fd, casync_address_text(&address, words));
+             datagram.endpoint.watcher.fd, casync_address_text(&address, words));
     expect_still_open(expected);
     casync_datagram_close(&datagram);
     close_loop();

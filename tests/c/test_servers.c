@@ -119,26 +119,26 @@ TEST(tcp_options) {
     listen_desc.options.keepalive = 7;
     listen_at("127.0.0.1");
     join_by_operations();
-    EXPECT(socket_option(a.watcher.fd, IPPROTO_TCP, TCP_NODELAY)); /* as in asyncio */
-    EXPECT(socket_option(b.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
-    EXPECT(socket_option(b.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
-    EQ(socket_option(b.watcher.fd, IPPROTO_TCP, TCP_KEEPIDLE), 7);
-    EXPECT(!socket_option(a.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
+    EXPECT(socket_option(a.endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY)); /* as in asyncio */
+    EXPECT(socket_option(b.endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
+    EXPECT(socket_option(b.endpoint.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
+    EQ(socket_option(b.endpoint.watcher.fd, IPPROTO_TCP, TCP_KEEPIDLE), 7);
+    EXPECT(!socket_option(a.endpoint.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
     EQ(casync_set_nodelay(&a, false), 0);
-    EXPECT(!socket_option(a.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
+    EXPECT(!socket_option(a.endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
     EQ(casync_set_nodelay(&a, true), 0);
-    EXPECT(socket_option(a.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
+    EXPECT(socket_option(a.endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
     EQ(casync_set_keepalive(&a, 9), 0);
-    EXPECT(socket_option(a.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
-    EQ(socket_option(a.watcher.fd, IPPROTO_TCP, TCP_KEEPIDLE), 9);
+    EXPECT(socket_option(a.endpoint.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
+    EQ(socket_option(a.endpoint.watcher.fd, IPPROTO_TCP, TCP_KEEPIDLE), 9);
     EQ(casync_set_keepalive(&a, 0), 0);
-    EXPECT(!socket_option(a.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
+    EXPECT(!socket_option(a.endpoint.watcher.fd, SOL_SOCKET, SO_KEEPALIVE));
     casync_close(&a);
     casync_close(&b);
     options.nagle = true;
     connect_desc.options = &options;
     join_by_operations();
-    EXPECT(!socket_option(a.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
+    EXPECT(!socket_option(a.endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
     close_all();
 }
 
@@ -593,7 +593,7 @@ TEST(accepted_gives_the_descriptor_away) {
     EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
     while (accepted_fd < 0) EQ(casync_run_once(&loop), 0);
     EQ(casync_stream_open(&loop, &b, accepted_fd, NULL, &options), 0);
-    EXPECT(socket_option(b.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
+    EXPECT(socket_option(b.endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY));
     expect_exchange();
     close_all();
 }

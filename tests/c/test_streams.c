@@ -17,7 +17,7 @@ TEST(open_takes_a_descriptor_as_its_own) {
     EXPECT(!casync_stream_is_open(&a));
     EQ(casync_stream_open(&loop, &a, fds[0], &protocol, &options), 0);
     EXPECT(casync_stream_is_open(&a));
-    EQ(a.watcher.fd, fds[0]);
+    EQ(a.endpoint.watcher.fd, fds[0]);
     PTR_EQ(a.user, &protocol);
     PTR_EQ(a.protocol, &protocol);
     EXPECT(fcntl(fds[0], F_GETFL) & O_NONBLOCK);
@@ -59,7 +59,7 @@ TEST(open_errors_change_nothing) {
     EQ(casync_stream_open(&loop, &a, fds[0], NULL, NULL), 0);
     EQ(casync_stream_open(&loop, &a, fds[1], NULL, NULL), -EALREADY);
     EQ(casync_stream_open(&loop, &b, fds[0], NULL, NULL), -EEXIST);
-    EQ(a.watcher.fd, fds[0]);
+    EQ(a.endpoint.watcher.fd, fds[0]);
     casync_close(&a);
     close(fds[1]);
     close(file);
@@ -970,8 +970,8 @@ TEST(water_marks_pause_and_resume_with_hysteresis) {
 
 TEST(the_default_marks_are_asyncios) {
     open_with_peer(NULL, NULL);
-    EQ(a.high_water, 65536);
-    EQ(a.low_water, 16384);
+    EQ(a.endpoint.high_water, 65536);
+    EQ(a.endpoint.low_water, 16384);
     close_with_peer();
 }
 
@@ -1005,7 +1005,7 @@ TEST(new_limits_take_effect_at_once) {
     SAID("resume");
     EQ(casync_set_write_limits(&a, 1, 2), -EINVAL);
     SAID("");
-    EQ(a.high_water, 1000000);
+    EQ(a.endpoint.high_water, 1000000);
     close_losing();
 }
 
@@ -2111,7 +2111,7 @@ TEST(a_release_inside_close_may_close_again) {
     open_with_peer(NULL, NULL);
     squeeze(&a);
     EQ(casync_write_ref(&a, large, sizeof large, close_a, WORD("released")), sizeof large);
-    fd = a.watcher.fd;
+    fd = a.endpoint.watcher.fd;
     casync_close(&a);
     SAID("released exception=-103");
     reused = dup(STDIN_FILENO); /* the number is free once */

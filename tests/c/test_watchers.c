@@ -216,8 +216,8 @@ TEST(a_streams_descriptor_is_taken) {
     casync_stream a = ZERO, b = ZERO;
     open_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(casync_socketpair(&loop, &a, &b, NULL, NULL), 0);
-    PTR_EQ(casync_watcher_find(&loop, a.watcher.fd), &a.watcher);
-    EQ(casync_add_reader(&loop, &watcher, a.watcher.fd, never, NULL), -EEXIST);
+    PTR_EQ(casync_watcher_find(&loop, a.endpoint.watcher.fd), &a.endpoint.watcher);
+    EQ(casync_add_reader(&loop, &watcher, a.endpoint.watcher.fd, never, NULL), -EEXIST);
     casync_close(&a);
     casync_close(&b);
     close_loop();

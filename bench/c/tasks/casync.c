@@ -79,7 +79,7 @@ static void switches(uint64_t n) {
     casync_task *task = casync_spawn(&loop, bounce, &fiber);
     fiber = casync__fiber_of(task);
     bouncing = true;
-    for (uint64_t i = 0; i < n; i++) casync__fiber_resume(fiber, &result);
+    for (uint64_t i = 0; i < n; i++) casync__fiber_resume(fiber, loop.exceptions, &result);
     bouncing = false;
     casync_task_release(task);
     casync_run_until_idle(&loop);
