@@ -308,7 +308,7 @@ CASYNC_API int64_t casync_now(const casync_loop *loop);
    the loop's next turn. -EINVAL for a negative time, -EPERM if the clock is the system's. */
 CASYNC_API int64_t casync_clock_advance(casync_loop *loop, int64_t nanoseconds);
 
-/* >> loop & ready queue (API) ------------------------------------------------------------------ */
+/* >> jobs (API) -------------------------------------------------------------------------------- */
 
 /* A callback in a queue: asyncio's Handle. Yours, zeroed at first; embed it or use it alone. */
 struct casync_job {
@@ -318,6 +318,21 @@ struct casync_job {
     casync_loop *loop;        /* read-only; set when first queued */
     uint32_t flags, posted;   /* private */
 };
+
+/* Calls callback(arg) in the next turn (the present one, if called from a hook before the poll).
+   job: yours, zeroed at first, to cancel the call with; or NULL, then the loop's pool lends one.
+   Errors: -EALREADY if the job is queued, -EINVAL if the loop is closed or callback is NULL,
+   -ENOMEM (NULL job only). Cost: no system call, and no allocation once the pool has grown to the
+   need. */
+CASYNC_API int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback,
+                                    void *arg);
+
+/* Takes a job out of whatever queue it is in: after it the call does not happen. Returns 1, or 0 if
+   it was in none (never queued, running, or has run). In the loop's thread. */
+CASYNC_API int64_t casync_job_cancel(casync_job *job);
+
+/* Is the job queued? */
+CASYNC_API bool casync_job_pending(const casync_job *job);
 
 /* What went wrong where nobody awaits a result. All of it is the library's, and goes when the
    handler returns. The default handler prints it on a line, with the names and addresses of those
@@ -337,36 +352,10 @@ typedef struct casync_exception {
 typedef void (*casync_exception_handler)(casync_loop *loop, const casync_exception *exception,
                                          void *arg);
 
-typedef struct casync_loop_desc {
-    casync_allocator allocator; /* default: CASYNC_REALLOC and CASYNC_FREE */
-    int clock;                  /* enum casync_clock */
-    size_t stack_size;          /* of tasks that do not say; default 64 KiB: see casync_task_desc */
-    bool metrics;               /* measure time for casync_loop_metrics: two readings of the
-                                   clock a turn, and two a wait */
-    bool guest;                 /* this process's signals belong to somebody else: watch them by
-                                   a chaining handler, without touching masks (see signals) */
-    bool signal_handlers;       /* watch signals by a handler, and block none: for programs that
-                                   start others by exec, which inherit what is blocked (see
-                                   signals) */
-    bool no_overflow_report;    /* casync_run: leave SIGSEGV and SIGBUS alone */
-    bool locked;                /* calls come from any thread, each under a lock of the caller's
-                                   that before_wait drops and after_wait takes: the thread is not
-                                   asserted. Who queues something from another thread than the
-                                   loop's calls casync_wake */
-    casync_exception_handler exception_handler; /* default: a line on stderr */
-    /* Called directly around the system call that waits; timeout as in casync_loop_timeout. Made
-       for hosts with a lock to drop while the loop sleeps: they must not touch the loop. */
-    void (*before_wait)(void *arg, int64_t timeout);
-    void (*after_wait)(void *arg, int64_t timeout);
-    void *arg; /* given to the three functions above */
-} casync_loop_desc;
+/* Hands an error to the loop's exception handler. */
+CASYNC_API void casync_call_exception_handler(casync_loop *loop, const casync_exception *exception);
 
-enum casync_loop_state {
-    CASYNC_LOOP_CLOSED = 0, /* also before init */
-    CASYNC_LOOP_INIT,       /* made, never run */
-    CASYNC_LOOP_RUNNING,
-    CASYNC_LOOP_STOPPED
-};
+/* >> timer wheel (API) ------------------------------------------------------------------------- */
 
 /* A timer wheel: see the implementation. Private. */
 typedef struct casync_wheel {
@@ -377,188 +366,6 @@ typedef struct casync_wheel {
     struct casync__level *levels[11]; /* NULL until first used */
     casync_link past;                 /* timers started when already due, for the next turn */
 } casync_wheel;
-
-/* The members up to `exception_arg` may be read. */
-struct casync_loop {
-    int state;      /* enum casync_loop_state */
-    int clock;      /* enum casync_clock */
-    uint64_t turns; /* turns run since init */
-    uint64_t polls; /* of these, turns that asked the kernel for events */
-    casync_allocator allocator;
-    casync_exception_handler exception_handler;
-    void (*before_wait)(void *arg, int64_t timeout);
-    void (*after_wait)(void *arg, int64_t timeout);
-    void *arg, *exception_arg;
-    /* private from here on */
-    bool stopping, breaking, closing, guest, signal_handlers, no_overflow_report, locked, measures;
-    bool told_not_a_task;       /* that a function which waits was called where nothing can */
-    uint32_t empty_polls;       /* polls in a row that found nothing, since something was watched
-                                   anew */
-    uint32_t skipped_polls;     /* turns since the last poll */
-    uint64_t events, callbacks; /* see casync_metrics */
-    int64_t idle_time, busy_time, longest_turn;
-    int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
-    int64_t now, last_poll, last_reading; /* of the clock */
-    bool short_turns;                     /* little time passed between the last two readings */
-    bool rebuild_failed;                  /* an epoll instance in place of one with stale events */
-    casync_link ready;                    /* jobs for the next turn */
-    casync_link running;                  /* jobs of this turn that have not run yet */
-    casync_link free_jobs;                /* the pool behind a NULL job or timer */
-    struct casync__chunk *job_chunks;
-    casync_link hooks[3];
-    casync_wheel wheel;
-    const struct casync__backend *backend;
-    int backend_fd, wakeup_fd;
-    struct casync__slot *fds; /* what watches which descriptor, by number */
-    uint32_t fds_size, fds_active;
-    casync_link changed; /* watchers whose interest the kernel does not know yet */
-    casync_job *posted;  /* jobs from other threads, last first */
-    void *mailbox;       /* casync__mailbox: other threads' calls that have no job, or NULL */
-    uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
-    uint32_t woken;      /* casync_wake was called since the last wait: the next is none */
-    uint32_t fork_generation;
-
-    casync_task *task;             /* the one that runs, or NULL */
-    casync_link tasks;             /* all that are not done */
-    casync_link groups;            /* open task groups */
-    struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
-    size_t stack_size;
-    casync_task *outer_task;               /* what loop->outer was running */
-    struct casync__exceptions *exceptions; /* of C++, in the thread that runs the loop; NULL if
-                                              it has none */
-
-    struct casync__guard *guards; /* objects whose callback is running */
-    uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
-    uint8_t *datagram_area;       /* the same for datagrams */
-    struct casync__signals *signals;
-    casync_link calls;             /* what it waits for in pools of threads */
-    struct casync__pool *executor; /* the default pool, or NULL */
-    uint32_t posting;              /* pools' threads that are about to post */
-    bool executor_shut_down;
-    casync_link clients; /* casync__clients by link: of servers that are open, or whose
-                            connections are */
-    uint32_t finishing;  /* connections that the library finishes for their tasks */
-    casync_loop *outer;  /* the loop this thread ran before this one */
-};
-
-/* Makes a loop in *loop, whatever was there; desc may be NULL. Costs an epoll and an eventfd, and
-   no memory beside the struct. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL for an unknown clock. */
-CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
-
-/* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a
-   call, their structs may go. Streams, servers and datagrams must have been closed before (they own
-   descriptors and memory), and stackful tasks must have ended: CASYNC_STILL_OPEN otherwise, and
-   casync_dump names them. -EBUSY if the loop is running. The memory of tasks whose handles were
-   never released goes with the loop, and a failure of theirs that nobody retrieved is told to the
-   exception handler. A closed loop may be closed again. */
-CASYNC_API int64_t casync_loop_close(casync_loop *loop);
-
-/* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
-   while another thread runs it, -EINVAL if the loop is closed, -ECHILD in a forked child that has
-   not called casync_loop_fork, another error if the kernel refuses to wait; else 0. */
-CASYNC_API int64_t casync_run_forever(casync_loop *loop);
-
-/* Runs until casync_stop, or until nothing is left that could run: no job, and no referenced timer,
-   watcher, signal, stream, server or datagram. */
-CASYNC_API int64_t casync_run_until_idle(casync_loop *loop);
-
-/* Runs until the future is done and returns its result (and so retrieves it). If the loop was
-   stopped before that: CASYNC_INVALID_STATE, the future goes on. */
-CASYNC_API int64_t casync_run_until_complete(casync_future *future);
-
-/* One turn, which waits for something to do (not if nothing is left to wait for). */
-CASYNC_API int64_t casync_run_once(casync_loop *loop);
-
-/* One turn, which does not wait. */
-CASYNC_API int64_t casync_run_nowait(casync_loop *loop);
-
-/* Lets the running turn end and then makes the run function return; before a run, the run ends
-   after one turn. asyncio's loop.stop(). */
-CASYNC_API void casync_stop(casync_loop *loop);
-
-/* As stop, but at once: when the callback that is running returns. What has not run stays queued,
-   in its order, for the next run. */
-CASYNC_API void casync_break(casync_loop *loop);
-
-/* Is there a job queued, or a referenced object active? */
-CASYNC_API bool casync_loop_alive(const casync_loop *loop);
-
-/* The loop that this thread is running, or NULL. */
-CASYNC_API casync_loop *casync_get_running_loop(void);
-
-/* Calls callback(arg) in the next turn (the present one, if called from a hook before the poll).
-   job: yours, zeroed at first, to cancel the call with; or NULL, then the loop's pool lends one.
-   Errors: -EALREADY if the job is queued, -EINVAL if the loop is closed or callback is NULL,
-   -ENOMEM (NULL job only). Cost: no system call, and no allocation once the pool has grown to the
-   need. */
-CASYNC_API int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_callback callback,
-                                    void *arg);
-
-/* Takes a job out of whatever queue it is in: after it the call does not happen. Returns 1, or 0 if
-   it was in none (never queued, running, or has run). In the loop's thread. */
-CASYNC_API int64_t casync_job_cancel(casync_job *job);
-
-/* Is the job queued? */
-CASYNC_API bool casync_job_pending(const casync_job *job);
-
-/* Hooks run in every turn: BEFORE_POLL and AFTER_POLL around the poll, also when it is skipped;
-   IDLE when a turn begins with nothing ready to run (an active idle hook keeps the loop from
-   waiting). */
-enum casync_hook_kind { CASYNC_HOOK_BEFORE_POLL, CASYNC_HOOK_AFTER_POLL, CASYNC_HOOK_IDLE };
-
-/* A hook. Yours, zeroed at first. */
-typedef struct casync_hook {
-    casync_job job;
-    int kind, priority;
-} casync_hook;
-
-/* Adds a hook: higher priorities run first, equals in the order they were started. Hooks do not
-   keep the loop running, except idle hooks. A hook started while its kind runs is first called in
-   the next turn. Errors: -EALREADY, -EINVAL. */
-CASYNC_API int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind, int priority,
-                                     casync_callback callback, void *arg);
-/* Ends it; 1, or 0 if it was not started. */
-CASYNC_API int64_t casync_hook_stop(casync_hook *hook);
-
-/* What casync_walk can find. */
-enum casync_kind {
-    CASYNC_KIND_JOB,     /* casync_job */
-    CASYNC_KIND_TIMER,   /* casync_timer */
-    CASYNC_KIND_HOOK,    /* casync_hook */
-    CASYNC_KIND_WATCHER, /* casync_watcher */
-    CASYNC_KIND_SIGNAL,  /* casync_signal */
-    CASYNC_KIND_STREAM,  /* casync_stream */
-    CASYNC_KIND_SERVER,  /* casync_server */
-    CASYNC_KIND_TASK,    /* casync_task */
-    CASYNC_KIND_DATAGRAM /* casync_datagram */
-};
-
-/* Visits every live object of the loop (but not jobs that wait in a future, not calls that
-   casync_call_soon_threadsafe has without a job, and from a hook not the hooks that run after it).
-   The visitor must not start or stop anything: collect first, act afterwards. */
-CASYNC_API void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg),
-                            void *arg);
-
-/* Sets who hears of errors that nobody awaits; NULL for the default. */
-CASYNC_API void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
-                                             void *arg);
-
-/* Hands an error to the loop's exception handler. */
-CASYNC_API void casync_call_exception_handler(casync_loop *loop, const casync_exception *exception);
-
-/* Hosting in a foreign loop: wait until casync_loop_fd is readable or casync_loop_timeout has
-   passed, then call casync_run_nowait; and again. Ask for the timeout anew before each wait: it
-   also tells the kernel of pending interest. It is nanoseconds: 0 if there is something to do at
-   once, CASYNC_FOREVER if only an event can wake the loop; it may be early, never late. */
-CASYNC_API int casync_loop_fd(const casync_loop *loop);
-CASYNC_API int64_t casync_loop_timeout(casync_loop *loop);
-
-/* In a forked child: gives the inherited loop a backend of its own and registers all that was
-   watched there. The parent's is not touched. 0 too where no fork happened. Errors: as
-   casync_loop_init; then the loop can only be closed, or asked again. */
-CASYNC_API int64_t casync_loop_fork(casync_loop *loop);
-
-/* >> timer wheel (API) ------------------------------------------------------------------------- */
 
 /* A timer: asyncio's TimerHandle. Yours, zeroed at first. 64 bytes. */
 struct casync_timer {
@@ -645,7 +452,7 @@ CASYNC_API int64_t casync_future_result(casync_future *future);
 CASYNC_API int64_t casync_future_add_done_callback(casync_future *future, casync_job *job,
                                                    casync_callback callback, void *arg);
 
-/* >> operations & backend (API) ---------------------------------------------------------------- */
+/* >> operations (API) -------------------------------------------------------------------------- */
 
 /* How to find the frames in a stream of bytes. */
 enum casync_framing_kind {
@@ -729,7 +536,16 @@ CASYNC_API casync_watcher *casync_watcher_find(casync_loop *loop, int fd);
 /* Does the watcher keep casync_run_until_idle running? At first it does. */
 CASYNC_API void casync_watcher_ref(casync_watcher *watcher, bool referenced);
 
-/* >> wakeup & threadsafe calls (API) ----------------------------------------------------------- */
+/* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Any number may
+   wait for one descriptor. Errors as casync_add_reader. Cost: an allocation and two epoll_ctl,
+   unless others wait for the descriptor; who waits for it again and again is better served by
+   casync_add_reader or a stream. */
+CASYNC_WAITS int64_t casync_wait_readable(int fd);
+CASYNC_WAITS int64_t casync_wait_writable(int fd);
+CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd);
+CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd);
+
+/* >> posts (API) ------------------------------------------------------------------------------- */
 
 /* As casync_call_soon, from any thread, for a loop that is not closed. The calls of one thread run
    in their order. A job of your own is for posting alone: not for casync_call_soon too. With one
@@ -744,6 +560,81 @@ CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *jo
 /* Ends the loop's wait, or keeps the next from waiting: its turn goes on. Any thread; safe in
    signal handlers. */
 CASYNC_API void casync_wake(casync_loop *loop);
+
+/* >> calls & thread pool (API) ----------------------------------------------------------------- */
+
+/* Threads for what would hold the loop up: work for the processor, calls that block. asyncio's
+   ThreadPoolExecutor. Yours. One pool may serve any number of loops, in any threads; init, shutdown
+   and close are for one thread, when no other starts calls any more. */
+struct casync_pool {
+    struct casync__pool *shared; /* private: NULL if it is closed */
+};
+
+typedef struct casync_pool_desc {
+    int size;         /* threads at most, 1 to 4096; default: four more than processors, but 32
+                         at most */
+    int queue_limit;  /* calls that may wait when every thread is busy; default: any number */
+    const char *name; /* of its threads, which are called name-0, name-1, ...: of it 10 bytes count.
+                              Default: casync */
+    casync_allocator allocator; /* must be thread-safe; default: CASYNC_REALLOC and CASYNC_FREE */
+} casync_pool_desc;
+
+/* Makes a pool in *pool, whatever was there; desc may be NULL. Threads are started when there is
+   work for them, and then stay; all signals are blocked in them but those for faults (SIGSEGV and
+   its like). Errors: -EINVAL for a size or limit out of range, -ENOMEM. */
+CASYNC_API int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc);
+
+/* Ends the pool at once. Calls that wait are cancelled; those that run go on, and their results
+   still reach their futures. May be called again. Threads that are idle have ended when this
+   returns; if a call is running, all end by themselves, soon after the last call returned: to be
+   sure of that (before dlclose, or the end of `tcc -run`) wait for casync_pool_shutdown_op. */
+CASYNC_API void casync_pool_close(casync_pool *pool);
+
+/* Ends the pool in order: it takes no more calls; done with 0 when all that it has were made and
+   the threads have ended. Then the pool is closed; until then its memory must stay. To cancel this
+   is to wait no longer: the pool is still to be closed, or to be waited for anew. casync_pool_close
+   ends it with -ECANCELED. Errors: CASYNC_INVALID_STATE if the pool is closed or somebody waits for
+   this already, -ECHILD, -EINVAL, -ENOMEM. */
+CASYNC_API casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool,
+                                                  casync_op *op);
+CASYNC_WAITS int64_t casync_pool_shutdown(casync_pool *pool);
+
+/* What runs in a pool's thread. The result, and what it puts in *ptr (at first NULL), become those
+   of the future. It must return (no pthread_exit), but not in a child that it forks. */
+typedef int64_t (*casync_pool_function)(void *arg, void **ptr);
+
+/* Called when nobody will get the result of a call any more, to free it, and arg: with the result
+   and ptr of a function that ran, or with -ECANCELED and NULL if it never did. In a thread of the
+   pool or in the loop's, there also inside the cancel or close that was the cause: it must not use
+   the loop. */
+typedef void (*casync_pool_discard)(void *arg, int64_t result, void *ptr);
+
+/* Calls function(arg) in a thread of the pool, or of the loop's own default pool, which is made at
+   first use, if pool is NULL. First come, first served. asyncio's loop.run_in_executor. A call that
+   waits can be cancelled: it never runs. One that runs cannot be stopped: its future is cancelled
+   at once, and the function goes on without it. So if the future is cancelled (by you, by
+   casync_pool_close), or closed while it is pending, or if the loop is closed first, then
+   `discard`, unless it is NULL, is called instead, exactly once; until then arg is the call's. In
+   all other cases, a start that failed among them, it is not called. The call keeps
+   casync_run_until_idle running, and a virtual clock from jumping. In a forked child the calls of
+   an inherited loop fail with -ECHILD in casync_loop_fork (discard is not called for what runs in
+   the parent); an inherited pool starts threads of its own there. Errors: -ENOBUFS if the queue is
+   full, CASYNC_INVALID_STATE if the pool is closed or shut down, -EAGAIN if its first thread cannot
+   be started (pthread_create(3)), -ECHILD in a forked child before casync_loop_fork, -EINVAL if the
+   loop is closed or function is NULL, -ENOMEM, and what the function returns below 0. Cost: see the
+   implementation. */
+CASYNC_API casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool,
+                                                    casync_op *op, casync_pool_function function,
+                                                    void *arg, casync_pool_discard discard);
+/* The form that waits, for stackful tasks; *ptr, unless ptr is NULL, gets the pointer. */
+CASYNC_WAITS int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function,
+                                            void *arg, casync_pool_discard discard, void **ptr);
+
+/* casync_pool_shutdown_op for the loop's default pool, also if it was never used: after it a NULL
+   pool is CASYNC_INVALID_STATE. casync_loop_close does not wait for the default pool: it is
+   casync_pool_close for it. asyncio's loop.shutdown_default_executor. */
+CASYNC_API casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op);
+CASYNC_WAITS int64_t casync_shutdown_default_executor(void);
 
 /* >> signals (API) ----------------------------------------------------------------------------- */
 
@@ -786,46 +677,6 @@ CASYNC_API int64_t casync_signal_stop(casync_signal *signal);
 
 /* Does it keep casync_run_until_idle running? At first it does. */
 CASYNC_API void casync_signal_ref(casync_signal *signal, bool referenced);
-
-/* >> buffers (API) ----------------------------------------------------------------------------- */
-
-/* Calls this when bytes given by reference are needed no more: exactly once. */
-typedef void (*casync_release)(void *arg);
-
-/* OutBuf: a queue of bytes on their way out. Small ones are copied and share chunks, large ones are
-   referenced and released when sent. A stream has one; use your own for your own descriptors. */
-typedef struct casync_outbuf {
-    const casync_allocator *allocator;
-    struct casync__out_chunk *last; /* private */
-    size_t size;                    /* read-only: bytes in the queue */
-} casync_outbuf;
-
-/* Below this, bytes given by reference are copied and released at once. */
-#define CASYNC_REFERENCE_MIN 4096
-
-/* Makes an empty queue. The allocator must stay where it is; NULL is the default one. */
-CASYNC_API void casync_outbuf_init(casync_outbuf *out, const casync_allocator *allocator);
-
-/* Drops what is in it; releases run inside. */
-CASYNC_API void casync_outbuf_clear(casync_outbuf *out);
-
-/* Appends all spans, or nothing: 0 or -ENOMEM; -EINVAL for more bytes than PTRDIFF_MAX. */
-CASYNC_API int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans, size_t count);
-
-/* Appends by reference: release(arg) is called once the bytes are not needed. On -ENOMEM it is
-   not. */
-CASYNC_API int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
-                                            casync_release release, void *arg);
-
-/* The first bytes of the queue as up to `count` spans; returns how many it wrote. */
-CASYNC_API size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans, size_t count);
-
-/* Removes the first `size` bytes (all, if there are fewer); releases run inside. */
-CASYNC_API void casync_outbuf_consume(casync_outbuf *out, size_t size);
-
-/* Writes as much as the descriptor takes: sendmsg for sockets (MSG_NOSIGNAL), else writev without
-   SIGPIPE. Returns the bytes written, -EAGAIN if it took nothing, another error of write(2). */
-CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket);
 
 /* >> tasks (API) ------------------------------------------------------------------------------- */
 
@@ -873,19 +724,6 @@ typedef struct casync_task_desc {
     size_t stack_size; /* bytes, of which some 500 to 1,500 go off; rounded up to a power of two;
                           least 16 KiB, most 1 GiB; default: casync_loop_desc.stack_size */
 } casync_task_desc;
-
-/* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits
-   for them and for the calls in the default pool, and closes what is open and the loop:
-   asyncio.run. Connections that tasks served are finished first, within
-   casync_listen_desc.finish_timeout. If all this takes more than a second, casync_dump tells on
-   stderr, once, what it waits for. Returns the coroutine's result, or why there was none. desc: the
-   loop's, or NULL. Timers, streams and the like that lie on the coroutine's stack must be stopped
-   or closed before it returns: they go with it. A stack overflow ends the process with the name of
-   the task, as after casync_report_overflow, while this runs; but not in a guest, with
-   desc.no_overflow_report, under a sanitizer, or where SIGSEGV has a handler already. */
-CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
-CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
-                                   void *arg);
 
 /* Makes a stackful task, which begins to run in the next turn. The handle is counted: the caller
    has one reference, to be given back by casync_task_release or casync_join; the task itself is
@@ -944,15 +782,6 @@ typedef struct casync_timer_op {
    turn. */
 CASYNC_WAITS int64_t casync_sleep(int64_t delay);
 CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op, int64_t delay);
-
-/* Waits until the descriptor is readable or writable (or failed, or hung up): 0. Any number may
-   wait for one descriptor. Errors as casync_add_reader. Cost: an allocation and two epoll_ctl,
-   unless others wait for the descriptor; who waits for it again and again is better served by
-   casync_add_reader or a stream. */
-CASYNC_WAITS int64_t casync_wait_readable(int fd);
-CASYNC_WAITS int64_t casync_wait_writable(int fd);
-CASYNC_API casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd);
-CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd);
 
 /* A stackless task's step function is called again and again until it returns something else than
    CASYNC_WAITING; each time it goes on where it was. What must outlive an await lives in the
@@ -1020,46 +849,6 @@ CASYNC_API void *casync_context_get(const casync_context_var *var);
 /* Sets it, for the current task and those it makes from now on. -EPERM outside of a task,
    -ENOMEM. */
 CASYNC_API int64_t casync_context_set(const casync_context_var *var, void *value);
-
-/* Writes to a descriptor what every live task of the loop waits for, and who awaits it; tasks that
-   failed and whose handles nobody has asked or released; the streams, servers and datagram sockets
-   that are open; and how many calls the default pool has. 0, or an error of write(2). */
-CASYNC_API int64_t casync_dump(casync_loop *loop, int fd);
-/* The same to stderr whenever the signal comes, SIGUSR1 say. End it by casync_signal_stop. Errors
-   of casync_signal_start. Does not keep casync_run_until_idle running. */
-CASYNC_API int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum);
-
-/* Lets a stack overflow of a task end the process with a message that names the task: installs a
-   handler for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where
-   they went. For programs that do not use casync_run, which does this by itself: call it in each
-   thread that runs tasks. -ENOMEM. */
-CASYNC_API int64_t casync_report_overflow(void);
-
-/* A coroutine that gives values one by one: an asynchronous generator. Yours. */
-typedef struct casync_generator {
-    casync_task *task; /* private, as is the rest */
-    casync_coroutine coroutine;
-    void *arg;
-    casync_future asked, given;
-    bool busy, ended;
-} casync_generator;
-
-/* Prepares one; the coroutine begins to run with the first casync_generator_next. Errors as
-   casync_spawn_with. */
-CASYNC_API int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
-                                          casync_coroutine coroutine, void *arg);
-/* In the coroutine: hands `value` to the consumer and waits until the next is asked for. -ECANCELED
-   when the generator is closed: clean up and return. */
-CASYNC_WAITS int64_t casync_generator_yield(casync_generator *generator, void *value);
-/* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one.
-   -EBUSY if another task waits for it. If cancelled, the generator is cancelled with it. */
-CASYNC_WAITS int64_t casync_generator_next(casync_generator *generator, void **value);
-/* The same as a future: 1, with the value in ptr. One at a time; cancelling it leaves the generator
-   alone. */
-CASYNC_API casync_future *casync_generator_next_op(casync_generator *generator);
-/* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned.
-   Needed once, also after its end. */
-CASYNC_WAITS int64_t casync_generator_close(casync_generator *generator);
 
 /* >> structured concurrency (API) -------------------------------------------------------------- */
 
@@ -1194,6 +983,32 @@ CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task
                                            casync_step step);
 CASYNC_WAITS int64_t casync_task_group_end(casync_task_group *group, int64_t result);
 CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result);
+
+/* A coroutine that gives values one by one: an asynchronous generator. Yours. */
+typedef struct casync_generator {
+    casync_task *task; /* private, as is the rest */
+    casync_coroutine coroutine;
+    void *arg;
+    casync_future asked, given;
+    bool busy, ended;
+} casync_generator;
+
+/* Prepares one; the coroutine begins to run with the first casync_generator_next. Errors as
+   casync_spawn_with. */
+CASYNC_API int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
+                                          casync_coroutine coroutine, void *arg);
+/* In the coroutine: hands `value` to the consumer and waits until the next is asked for. -ECANCELED
+   when the generator is closed: clean up and return. */
+CASYNC_WAITS int64_t casync_generator_yield(casync_generator *generator, void *value);
+/* Waits for the next value: 1 and *value; 0 at the end; the coroutine's error if it returned one.
+   -EBUSY if another task waits for it. If cancelled, the generator is cancelled with it. */
+CASYNC_WAITS int64_t casync_generator_next(casync_generator *generator, void **value);
+/* The same as a future: 1, with the value in ptr. One at a time; cancelling it leaves the generator
+   alone. */
+CASYNC_API casync_future *casync_generator_next_op(casync_generator *generator);
+/* Ends it: the coroutine's casync_generator_yield returns -ECANCELED; waits until it has returned.
+   Needed once, also after its end. */
+CASYNC_WAITS int64_t casync_generator_close(casync_generator *generator);
 
 /* >> sync primitives (API) --------------------------------------------------------------------- */
 
@@ -1399,24 +1214,47 @@ CASYNC_API size_t casync_queue_qsize(const casync_queue *queue);
 CASYNC_API bool casync_queue_empty(const casync_queue *queue);
 CASYNC_API bool casync_queue_full(const casync_queue *queue);
 
-/* >> endpoint (API) --------------------------------------------------------------------------- */
+/* >> buffers (API) ----------------------------------------------------------------------------- */
 
-/* What a stream and a datagram socket begin with. Private, but for the descriptor, watcher.fd. */
-typedef struct casync_endpoint {
-    casync_watcher watcher;
-    const struct casync__endpoint_kind *kind;
-    casync_job ending;            /* closes it, and tells its protocol, when it has ended */
-    casync_link waiting;          /* connect, drain, write_all and finish operations */
-    size_t high_water, low_water; /* of what waits to be sent */
-    int32_t error;                /* what it ended with */
-    uint8_t state;
-    uint8_t fd_flags;    /* whose the descriptor is */
-    bool closes;         /* by itself when it ended */
-    bool reading_paused; /* by its user */
-    bool writing_paused; /* the user was told to */
-} casync_endpoint;
+/* Calls this when bytes given by reference are needed no more: exactly once. */
+typedef void (*casync_release)(void *arg);
 
-/* >> streams & servers (API) ------------------------------------------------------------------- */
+/* OutBuf: a queue of bytes on their way out. Small ones are copied and share chunks, large ones are
+   referenced and released when sent. A stream has one; use your own for your own descriptors. */
+typedef struct casync_outbuf {
+    const casync_allocator *allocator;
+    struct casync__out_chunk *last; /* private */
+    size_t size;                    /* read-only: bytes in the queue */
+} casync_outbuf;
+
+/* Below this, bytes given by reference are copied and released at once. */
+#define CASYNC_REFERENCE_MIN 4096
+
+/* Makes an empty queue. The allocator must stay where it is; NULL is the default one. */
+CASYNC_API void casync_outbuf_init(casync_outbuf *out, const casync_allocator *allocator);
+
+/* Drops what is in it; releases run inside. */
+CASYNC_API void casync_outbuf_clear(casync_outbuf *out);
+
+/* Appends all spans, or nothing: 0 or -ENOMEM; -EINVAL for more bytes than PTRDIFF_MAX. */
+CASYNC_API int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans, size_t count);
+
+/* Appends by reference: release(arg) is called once the bytes are not needed. On -ENOMEM it is
+   not. */
+CASYNC_API int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
+                                            casync_release release, void *arg);
+
+/* The first bytes of the queue as up to `count` spans; returns how many it wrote. */
+CASYNC_API size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans, size_t count);
+
+/* Removes the first `size` bytes (all, if there are fewer); releases run inside. */
+CASYNC_API void casync_outbuf_consume(casync_outbuf *out, size_t size);
+
+/* Writes as much as the descriptor takes: sendmsg for sockets (MSG_NOSIGNAL), else writev without
+   SIGPIPE. Returns the bytes written, -EAGAIN if it took nothing, another error of write(2). */
+CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket);
+
+/* >> addresses & sockets (API) ----------------------------------------------------------------- */
 
 /* An address of a socket: a struct sockaddr of any family. */
 struct casync_address {
@@ -1441,6 +1279,25 @@ CASYNC_API int64_t casync_address_from_path(casync_address *address, const char 
 
 /* The port, 0 for addresses that have none. */
 CASYNC_API int casync_address_port(const casync_address *address);
+
+/* >> endpoint (API) ---------------------------------------------------------------------------- */
+
+/* What a stream and a datagram socket begin with. Private, but for the descriptor, watcher.fd. */
+typedef struct casync_endpoint {
+    casync_watcher watcher;
+    const struct casync__endpoint_kind *kind;
+    casync_job ending;            /* closes it, and tells its protocol, when it has ended */
+    casync_link waiting;          /* connect, drain, write_all and finish operations */
+    size_t high_water, low_water; /* of what waits to be sent */
+    int32_t error;                /* what it ended with */
+    uint8_t state;
+    uint8_t fd_flags;    /* whose the descriptor is */
+    bool closes;         /* by itself when it ended */
+    bool reading_paused; /* by its user */
+    bool writing_paused; /* the user was told to */
+} casync_endpoint;
+
+/* >> streams (API) ----------------------------------------------------------------------------- */
 
 #define CASYNC_NOT_NOW ((void *)-1) /* see get_buffer */
 
@@ -1688,7 +1545,6 @@ CASYNC_API int64_t casync_set_protocol(casync_stream *stream, const casync_proto
 /* The two ends of a stream, or a server's address. Errors of getsockname(2) and getpeername(2). */
 CASYNC_API int64_t casync_local_address(const casync_stream *stream, casync_address *address);
 CASYNC_API int64_t casync_peer_address(const casync_stream *stream, casync_address *address);
-CASYNC_API int64_t casync_server_address(const casync_server *server, casync_address *address);
 
 /* TCP_NODELAY; SO_KEEPALIVE with `seconds` of idleness (0: off; -EINVAL above 32,767). Errors of
    setsockopt(2), with which nothing is changed. */
@@ -1739,6 +1595,8 @@ CASYNC_API int64_t casync_set_filter(casync_stream *stream, casync_filter *filte
    at once. */
 CASYNC_API int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size);
 CASYNC_API int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size);
+
+/* >> servers (API) ----------------------------------------------------------------------------- */
 
 typedef struct casync_listen_desc {
     const char *host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
@@ -1829,6 +1687,8 @@ CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
 
 /* Does the server keep casync_run_until_idle running? At first it does. */
 CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
+
+CASYNC_API int64_t casync_server_address(const casync_server *server, casync_address *address);
 
 /* >> datagrams (API) --------------------------------------------------------------------------- */
 
@@ -2010,82 +1870,7 @@ CASYNC_API int64_t casync_datagram_set_multicast_interface(casync_datagram *data
 CASYNC_API int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops);
 CASYNC_API int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on);
 
-/* >> thread pool (API) ------------------------------------------------------------------------- */
-
-/* Threads for what would hold the loop up: work for the processor, calls that block. asyncio's
-   ThreadPoolExecutor. Yours. One pool may serve any number of loops, in any threads; init, shutdown
-   and close are for one thread, when no other starts calls any more. */
-struct casync_pool {
-    struct casync__pool *shared; /* private: NULL if it is closed */
-};
-
-typedef struct casync_pool_desc {
-    int size;         /* threads at most, 1 to 4096; default: four more than processors, but 32
-                         at most */
-    int queue_limit;  /* calls that may wait when every thread is busy; default: any number */
-    const char *name; /* of its threads, which are called name-0, name-1, ...: of it 10 bytes count.
-                              Default: casync */
-    casync_allocator allocator; /* must be thread-safe; default: CASYNC_REALLOC and CASYNC_FREE */
-} casync_pool_desc;
-
-/* Makes a pool in *pool, whatever was there; desc may be NULL. Threads are started when there is
-   work for them, and then stay; all signals are blocked in them but those for faults (SIGSEGV and
-   its like). Errors: -EINVAL for a size or limit out of range, -ENOMEM. */
-CASYNC_API int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc);
-
-/* Ends the pool at once. Calls that wait are cancelled; those that run go on, and their results
-   still reach their futures. May be called again. Threads that are idle have ended when this
-   returns; if a call is running, all end by themselves, soon after the last call returned: to be
-   sure of that (before dlclose, or the end of `tcc -run`) wait for casync_pool_shutdown_op. */
-CASYNC_API void casync_pool_close(casync_pool *pool);
-
-/* Ends the pool in order: it takes no more calls; done with 0 when all that it has were made and
-   the threads have ended. Then the pool is closed; until then its memory must stay. To cancel this
-   is to wait no longer: the pool is still to be closed, or to be waited for anew. casync_pool_close
-   ends it with -ECANCELED. Errors: CASYNC_INVALID_STATE if the pool is closed or somebody waits for
-   this already, -ECHILD, -EINVAL, -ENOMEM. */
-CASYNC_API casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool,
-                                                  casync_op *op);
-CASYNC_WAITS int64_t casync_pool_shutdown(casync_pool *pool);
-
-/* What runs in a pool's thread. The result, and what it puts in *ptr (at first NULL), become those
-   of the future. It must return (no pthread_exit), but not in a child that it forks. */
-typedef int64_t (*casync_pool_function)(void *arg, void **ptr);
-
-/* Called when nobody will get the result of a call any more, to free it, and arg: with the result
-   and ptr of a function that ran, or with -ECANCELED and NULL if it never did. In a thread of the
-   pool or in the loop's, there also inside the cancel or close that was the cause: it must not use
-   the loop. */
-typedef void (*casync_pool_discard)(void *arg, int64_t result, void *ptr);
-
-/* Calls function(arg) in a thread of the pool, or of the loop's own default pool, which is made at
-   first use, if pool is NULL. First come, first served. asyncio's loop.run_in_executor. A call that
-   waits can be cancelled: it never runs. One that runs cannot be stopped: its future is cancelled
-   at once, and the function goes on without it. So if the future is cancelled (by you, by
-   casync_pool_close), or closed while it is pending, or if the loop is closed first, then
-   `discard`, unless it is NULL, is called instead, exactly once; until then arg is the call's. In
-   all other cases, a start that failed among them, it is not called. The call keeps
-   casync_run_until_idle running, and a virtual clock from jumping. In a forked child the calls of
-   an inherited loop fail with -ECHILD in casync_loop_fork (discard is not called for what runs in
-   the parent); an inherited pool starts threads of its own there. Errors: -ENOBUFS if the queue is
-   full, CASYNC_INVALID_STATE if the pool is closed or shut down, -EAGAIN if its first thread cannot
-   be started (pthread_create(3)), -ECHILD in a forked child before casync_loop_fork, -EINVAL if the
-   loop is closed or function is NULL, -ENOMEM, and what the function returns below 0. Cost: see the
-   implementation. */
-CASYNC_API casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool,
-                                                    casync_op *op, casync_pool_function function,
-                                                    void *arg, casync_pool_discard discard);
-/* The form that waits, for stackful tasks; *ptr, unless ptr is NULL, gets the pointer. */
-CASYNC_WAITS int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function,
-                                            void *arg, casync_pool_discard discard, void **ptr);
-
-/* casync_pool_shutdown_op for the loop's default pool, also if it was never used: after it a NULL
-   pool is CASYNC_INVALID_STATE. casync_loop_close does not wait for the default pool: it is
-   casync_pool_close for it. asyncio's loop.shutdown_default_executor. */
-CASYNC_API casync_future *casync_shutdown_default_executor_op(casync_loop *loop, casync_op *op);
-CASYNC_WAITS int64_t casync_shutdown_default_executor(void);
-
-/* >> metrics (API) ----------------------------------------------------------------------------- */
+/* >> metrics & dump (API) ---------------------------------------------------------------------- */
 
 /* What a loop has done since it was made. */
 typedef struct casync_metrics {
@@ -2105,6 +1890,230 @@ typedef struct casync_metrics {
 
 /* Copies the loop's numbers. In the loop's thread. Costs a walk over the tasks. */
 CASYNC_API void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics);
+
+/* Writes to a descriptor what every live task of the loop waits for, and who awaits it; tasks that
+   failed and whose handles nobody has asked or released; the streams, servers and datagram sockets
+   that are open; and how many calls the default pool has. 0, or an error of write(2). */
+CASYNC_API int64_t casync_dump(casync_loop *loop, int fd);
+/* The same to stderr whenever the signal comes, SIGUSR1 say. End it by casync_signal_stop. Errors
+   of casync_signal_start. Does not keep casync_run_until_idle running. */
+CASYNC_API int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher, int signum);
+
+/* >> loop (API) -------------------------------------------------------------------------------- */
+
+typedef struct casync_loop_desc {
+    casync_allocator allocator; /* default: CASYNC_REALLOC and CASYNC_FREE */
+    int clock;                  /* enum casync_clock */
+    size_t stack_size;          /* of tasks that do not say; default 64 KiB: see casync_task_desc */
+    bool metrics;               /* measure time for casync_loop_metrics: two readings of the
+                                   clock a turn, and two a wait */
+    bool guest;                 /* this process's signals belong to somebody else: watch them by
+                                   a chaining handler, without touching masks (see signals) */
+    bool signal_handlers;       /* watch signals by a handler, and block none: for programs that
+                                   start others by exec, which inherit what is blocked (see
+                                   signals) */
+    bool no_overflow_report;    /* casync_run: leave SIGSEGV and SIGBUS alone */
+    bool locked;                /* calls come from any thread, each under a lock of the caller's
+                                   that before_wait drops and after_wait takes: the thread is not
+                                   asserted. Who queues something from another thread than the
+                                   loop's calls casync_wake */
+    casync_exception_handler exception_handler; /* default: a line on stderr */
+    /* Called directly around the system call that waits; timeout as in casync_loop_timeout. Made
+       for hosts with a lock to drop while the loop sleeps: they must not touch the loop. */
+    void (*before_wait)(void *arg, int64_t timeout);
+    void (*after_wait)(void *arg, int64_t timeout);
+    void *arg; /* given to the three functions above */
+} casync_loop_desc;
+
+enum casync_loop_state {
+    CASYNC_LOOP_CLOSED = 0, /* also before init */
+    CASYNC_LOOP_INIT,       /* made, never run */
+    CASYNC_LOOP_RUNNING,
+    CASYNC_LOOP_STOPPED
+};
+
+/* The members up to `exception_arg` may be read. */
+struct casync_loop {
+    int state;      /* enum casync_loop_state */
+    int clock;      /* enum casync_clock */
+    uint64_t turns; /* turns run since init */
+    uint64_t polls; /* of these, turns that asked the kernel for events */
+    casync_allocator allocator;
+    casync_exception_handler exception_handler;
+    void (*before_wait)(void *arg, int64_t timeout);
+    void (*after_wait)(void *arg, int64_t timeout);
+    void *arg, *exception_arg;
+    /* private from here on */
+    bool stopping, breaking, closing, guest, signal_handlers, no_overflow_report, locked, measures;
+    bool told_not_a_task;       /* that a function which waits was called where nothing can */
+    uint32_t empty_polls;       /* polls in a row that found nothing, since something was watched
+                                   anew */
+    uint32_t skipped_polls;     /* turns since the last poll */
+    uint64_t events, callbacks; /* see casync_metrics */
+    int64_t idle_time, busy_time, longest_turn;
+    int64_t active; /* referenced timers, watchers and signals: what keeps the loop running */
+    int64_t now, last_poll, last_reading; /* of the clock */
+    bool short_turns;                     /* little time passed between the last two readings */
+    bool rebuild_failed;                  /* an epoll instance in place of one with stale events */
+    casync_link ready;                    /* jobs for the next turn */
+    casync_link running;                  /* jobs of this turn that have not run yet */
+    casync_link free_jobs;                /* the pool behind a NULL job or timer */
+    struct casync__chunk *job_chunks;
+    casync_link hooks[3];
+    casync_wheel wheel;
+    const struct casync__backend *backend;
+    int backend_fd, wakeup_fd;
+    struct casync__slot *fds; /* what watches which descriptor, by number */
+    uint32_t fds_size, fds_active;
+    casync_link changed; /* watchers whose interest the kernel does not know yet */
+    casync_job *posted;  /* jobs from other threads, last first */
+    void *mailbox;       /* casync__mailbox: other threads' calls that have no job, or NULL */
+    uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
+    uint32_t woken;      /* casync_wake was called since the last wait: the next is none */
+    uint32_t fork_generation;
+
+    casync_task *task;             /* the one that runs, or NULL */
+    casync_link tasks;             /* all that are not done */
+    casync_link groups;            /* open task groups */
+    struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
+    size_t stack_size;
+    casync_task *outer_task;               /* what loop->outer was running */
+    struct casync__exceptions *exceptions; /* of C++, in the thread that runs the loop; NULL if
+                                              it has none */
+
+    struct casync__guard *guards; /* objects whose callback is running */
+    uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
+    uint8_t *datagram_area;       /* the same for datagrams */
+    struct casync__signals *signals;
+    casync_link calls;             /* what it waits for in pools of threads */
+    struct casync__pool *executor; /* the default pool, or NULL */
+    uint32_t posting;              /* pools' threads that are about to post */
+    bool executor_shut_down;
+    casync_link clients; /* casync__clients by link: of servers that are open, or whose
+                            connections are */
+    uint32_t finishing;  /* connections that the library finishes for their tasks */
+    casync_loop *outer;  /* the loop this thread ran before this one */
+};
+
+/* Makes a loop in *loop, whatever was there; desc may be NULL. Costs an epoll and an eventfd, and
+   no memory beside the struct. Errors: -EMFILE, -ENFILE, -ENOMEM, -EINVAL for an unknown clock. */
+CASYNC_API int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc);
+
+/* Ends a loop: jobs, timers, watchers, signals and stackless tasks of it are dropped without a
+   call, their structs may go. Streams, servers and datagrams must have been closed before (they own
+   descriptors and memory), and stackful tasks must have ended: CASYNC_STILL_OPEN otherwise, and
+   casync_dump names them. -EBUSY if the loop is running. The memory of tasks whose handles were
+   never released goes with the loop, and a failure of theirs that nobody retrieved is told to the
+   exception handler. A closed loop may be closed again. */
+CASYNC_API int64_t casync_loop_close(casync_loop *loop);
+
+/* Runs turns until casync_stop. Like every run function: -EBUSY inside the same loop's callbacks or
+   while another thread runs it, -EINVAL if the loop is closed, -ECHILD in a forked child that has
+   not called casync_loop_fork, another error if the kernel refuses to wait; else 0. */
+CASYNC_API int64_t casync_run_forever(casync_loop *loop);
+
+/* Runs until casync_stop, or until nothing is left that could run: no job, and no referenced timer,
+   watcher, signal, stream, server or datagram. */
+CASYNC_API int64_t casync_run_until_idle(casync_loop *loop);
+
+/* Runs until the future is done and returns its result (and so retrieves it). If the loop was
+   stopped before that: CASYNC_INVALID_STATE, the future goes on. */
+CASYNC_API int64_t casync_run_until_complete(casync_future *future);
+
+/* One turn, which waits for something to do (not if nothing is left to wait for). */
+CASYNC_API int64_t casync_run_once(casync_loop *loop);
+
+/* One turn, which does not wait. */
+CASYNC_API int64_t casync_run_nowait(casync_loop *loop);
+
+/* Lets the running turn end and then makes the run function return; before a run, the run ends
+   after one turn. asyncio's loop.stop(). */
+CASYNC_API void casync_stop(casync_loop *loop);
+
+/* As stop, but at once: when the callback that is running returns. What has not run stays queued,
+   in its order, for the next run. */
+CASYNC_API void casync_break(casync_loop *loop);
+
+/* Is there a job queued, or a referenced object active? */
+CASYNC_API bool casync_loop_alive(const casync_loop *loop);
+
+/* The loop that this thread is running, or NULL. */
+CASYNC_API casync_loop *casync_get_running_loop(void);
+
+/* Hooks run in every turn: BEFORE_POLL and AFTER_POLL around the poll, also when it is skipped;
+   IDLE when a turn begins with nothing ready to run (an active idle hook keeps the loop from
+   waiting). */
+enum casync_hook_kind { CASYNC_HOOK_BEFORE_POLL, CASYNC_HOOK_AFTER_POLL, CASYNC_HOOK_IDLE };
+
+/* A hook. Yours, zeroed at first. */
+typedef struct casync_hook {
+    casync_job job;
+    int kind, priority;
+} casync_hook;
+
+/* Adds a hook: higher priorities run first, equals in the order they were started. Hooks do not
+   keep the loop running, except idle hooks. A hook started while its kind runs is first called in
+   the next turn. Errors: -EALREADY, -EINVAL. */
+CASYNC_API int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind, int priority,
+                                     casync_callback callback, void *arg);
+/* Ends it; 1, or 0 if it was not started. */
+CASYNC_API int64_t casync_hook_stop(casync_hook *hook);
+
+/* What casync_walk can find. */
+enum casync_kind {
+    CASYNC_KIND_JOB,     /* casync_job */
+    CASYNC_KIND_TIMER,   /* casync_timer */
+    CASYNC_KIND_HOOK,    /* casync_hook */
+    CASYNC_KIND_WATCHER, /* casync_watcher */
+    CASYNC_KIND_SIGNAL,  /* casync_signal */
+    CASYNC_KIND_STREAM,  /* casync_stream */
+    CASYNC_KIND_SERVER,  /* casync_server */
+    CASYNC_KIND_TASK,    /* casync_task */
+    CASYNC_KIND_DATAGRAM /* casync_datagram */
+};
+
+/* Visits every live object of the loop (but not jobs that wait in a future, not calls that
+   casync_call_soon_threadsafe has without a job, and from a hook not the hooks that run after it).
+   The visitor must not start or stop anything: collect first, act afterwards. */
+CASYNC_API void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg),
+                            void *arg);
+
+/* Sets who hears of errors that nobody awaits; NULL for the default. */
+CASYNC_API void casync_set_exception_handler(casync_loop *loop, casync_exception_handler handler,
+                                             void *arg);
+
+/* Hosting in a foreign loop: wait until casync_loop_fd is readable or casync_loop_timeout has
+   passed, then call casync_run_nowait; and again. Ask for the timeout anew before each wait: it
+   also tells the kernel of pending interest. It is nanoseconds: 0 if there is something to do at
+   once, CASYNC_FOREVER if only an event can wake the loop; it may be early, never late. */
+CASYNC_API int casync_loop_fd(const casync_loop *loop);
+CASYNC_API int64_t casync_loop_timeout(casync_loop *loop);
+
+/* In a forked child: gives the inherited loop a backend of its own and registers all that was
+   watched there. The parent's is not touched. 0 too where no fork happened. Errors: as
+   casync_loop_init; then the loop can only be closed, or asked again. */
+CASYNC_API int64_t casync_loop_fork(casync_loop *loop);
+
+/* >> casync_run (API) -------------------------------------------------------------------------- */
+
+/* Makes a loop, runs the coroutine as its first task, then cancels the tasks that are left, waits
+   for them and for the calls in the default pool, and closes what is open and the loop:
+   asyncio.run. Connections that tasks served are finished first, within
+   casync_listen_desc.finish_timeout. If all this takes more than a second, casync_dump tells on
+   stderr, once, what it waits for. Returns the coroutine's result, or why there was none. desc: the
+   loop's, or NULL. Timers, streams and the like that lie on the coroutine's stack must be stopped
+   or closed before it returns: they go with it. A stack overflow ends the process with the name of
+   the task, as after casync_report_overflow, while this runs; but not in a guest, with
+   desc.no_overflow_report, under a sanitizer, or where SIGSEGV has a handler already. */
+CASYNC_API int64_t casync_run(casync_coroutine coroutine, void *arg);
+CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
+                                   void *arg);
+
+/* Lets a stack overflow of a task end the process with a message that names the task: installs a
+   handler for SIGSEGV and SIGBUS, and an alternate stack for this thread. Other faults go where
+   they went. For programs that do not use casync_run, which does this by itself: call it in each
+   thread that runs tasks. -ENOMEM. */
+CASYNC_API int64_t casync_report_overflow(void);
 
 #ifdef __cplusplus
 }
