@@ -1966,7 +1966,7 @@ struct casync_loop {
     struct casync__slot *fds; /* what watches which descriptor, by number */
     uint32_t fds_size, fds_active;
     casync_link changed; /* watchers whose interest the kernel does not know yet */
-    casync_job *posted;  /* jobs from other threads, last first */
+    void *posted;        /* casync_job: from other threads, last first */
     void *mailbox;       /* casync__mailbox: other threads' calls that have no job, or NULL */
     uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
     uint32_t woken;      /* casync_wake was called since the last wait: the next is none */
@@ -2245,17 +2245,6 @@ static inline uint64_t casync__atomic_or64(uint64_t *p, uint64_t bits) {
 static inline uint64_t casync__atomic_take64(uint64_t *p) {
     return __atomic_exchange_n(p, 0, __ATOMIC_SEQ_CST);
 }
-static inline casync_job *casync__atomic_load_job(casync_job **p) {
-    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
-}
-static inline casync_job *casync__atomic_take_job(casync_job **p) {
-    return __atomic_exchange_n(p, (casync_job *)NULL, __ATOMIC_SEQ_CST);
-}
-static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected,
-                                              casync_job *job) {
-    return __atomic_compare_exchange_n(p, &expected, job, false, __ATOMIC_SEQ_CST,
-                                       __ATOMIC_SEQ_CST);
-}
 static inline uint32_t casync__atomic_add(uint32_t *p, uint32_t value) {
     return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
 }
@@ -2327,17 +2316,6 @@ static inline bool casync__atomic_replace_pointer(void **p, void *expected, void
 }
 static inline void casync__atomic_store_pointer(void **p, void *value) {
     *(void *volatile *)p = value;
-}
-static inline casync_job *casync__atomic_load_job(casync_job **p) {
-    return *(casync_job *volatile *)p;
-}
-static inline casync_job *casync__atomic_take_job(casync_job **p) {
-    return (casync_job *)casync__atomic_take64((uint64_t *)p);
-}
-static inline bool casync__atomic_replace_job(casync_job **p, casync_job *expected,
-                                              casync_job *job) {
-    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)job) ==
-           (uint64_t)expected;
 }
 static inline int casync__lowest_bit(uint64_t bits) {
     uint64_t index;
@@ -2604,6 +2582,12 @@ CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
 #endif
 
 /* >> process state & fork (implementation) ----------------------------------------------------- */
+
+/* What belongs to the process and not to a loop is one struct: the key by which a thread finds its
+   loop, what the kernel was seen not to have, and the registry of signals. A fork is noticed by a
+   page that the kernel wipes in the child (MADV_WIPEONFORK, madvise(2)): the child's first call
+   that looks finds it so, and makes anew what a fork breaks. (pthread_atfork would tell, but
+   crashes under tcc -run.) Costs: one load where a fork matters. */
 
 /* Everything that belongs to the process and not to a loop. Zero is the initial value of all of it,
    of mutex too (PTHREAD_MUTEX_INITIALIZER is zeros in glibc and musl). */
@@ -3583,15 +3567,12 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
 /* >> jobs (implementation) --------------------------------------------------------------------- */
 
 /* The ready queue is a list of jobs, linked through the jobs themselves: queueing cannot fail, and
-   taking a job out of the middle (cancel) costs the same as taking the first. A turn moves the
-   queue to `running` and works that off, so what its callbacks queue is for the next turn. A job is
-   on one list at a time, whatever list that is, so cancel need not know which.
+   taking a job out of the middle (cancel) costs the same as taking the first. A job is on one list
+   at a time, whatever list that is, so cancel need not know which. Jobs that other threads post
+   form a chain of their own (by link.prev), which the loop takes whole.
 
-   Costs: queueing and running a job is no system call and no allocation (a NULL job takes one from
-   a free list that grows by a chunk of 31). A turn asks the kernel, one epoll_wait; when 16 in a
-   row found nothing, a turn with work ready asks only every 64 turns or 100 us, and reads the clock
-   once if there are timers or turns take long, else every other time. A turn without work is one
-   epoll_pwait2. The job of a task lets the task go on from right here. */
+   Costs: queueing a job is no system call and no allocation (a NULL job takes one from a free list
+   that grows by a chunk of 31). The job of a task lets the task go on, see the turn. */
 
 enum {
     CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
@@ -3735,14 +3716,14 @@ static void casync__release_job(casync_loop *loop, casync_job *job) {
 static void casync__push_posted(casync_loop *loop, casync_job *job) {
     casync_job *last;
     do {
-        last = casync__atomic_load_job(&loop->posted);
+        last = (casync_job *)casync__atomic_load_pointer(&loop->posted);
         job->link.prev = last ? &last->link : NULL;
-    } while (!casync__atomic_replace_job(&loop->posted, last, job));
+    } while (!casync__atomic_replace_pointer(&loop->posted, last, job));
 }
 
 /* Takes the chain, first come first served. */
 static void casync__take_posted_chain(casync_loop *loop) {
-    casync_job *job = casync__atomic_take_job(&loop->posted);
+    casync_job *job = (casync_job *)casync__atomic_take_pointer(&loop->posted);
     casync_link *first = &loop->ready;
     while (job) {
         casync_link *before = job->link.prev;
@@ -3756,7 +3737,7 @@ static void casync__take_posted_chain(casync_loop *loop) {
 
 /* Moves what other threads posted to the ready queue. */
 static inline void casync__take_posted(casync_loop *loop) {
-    if (casync__atomic_load_job(&loop->posted)) casync__take_posted_chain(loop);
+    if (casync__atomic_load_pointer(&loop->posted)) casync__take_posted_chain(loop);
 }
 
 CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
@@ -3794,7 +3775,8 @@ static void casync__walk_jobs(const casync_link *list, void (*visit)(int, void *
 }
 
 static bool casync__has_work(casync_loop *loop) {
-    return !casync__list_is_empty(&loop->ready) || casync__atomic_load_job(&loop->posted) != NULL;
+    return !casync__list_is_empty(&loop->ready) ||
+           casync__atomic_load_pointer(&loop->posted) != NULL;
 }
 
 static bool casync__is_virtual(const casync_loop *loop) {
@@ -4373,6 +4355,12 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
 
 /* >> operations (implementation) --------------------------------------------------------------- */
 
+/* An operation (casync_op) is what a caller waits for: it is attempted at once; if it must wait it
+   is in the list of its owner, a stream, a lock, a pool, and is done when that says so. The list of
+   kinds below tells how each is called in words, and what has to happen when it is given up.
+
+   Costs: none beside those of its kind; the record is the caller's. */
+
 /* What an operation is for: X(kind, owner, name, abandon). `abandon` is told that the operation,
    which is in no list any more, was given up while it was pending. */
 #define CASYNC__OP_KINDS(X)                                                                        \
@@ -4495,13 +4483,11 @@ static inline int64_t casync__await_op(casync_future *future) {
 
 /* >> backend (implementation) ------------------------------------------------------------------ */
 
-/* Two things meet here. A watcher is the readiness of one descriptor; it is what a backend deals
-   in. An operation (casync_op) is what a caller waits for: it is attempted at once; if the kernel
-   says EAGAIN it waits with its stream or server, and is attempted again when the watcher says
-   ready. Nothing above knows more of the kernel than that, so another backend (kqueue, io_uring by
-   POLL_ADD, a simulation) is another casync__backend, and one that completes operations by itself
-   gets to know them in casync__op_begin. Locks, queues and pools have operations too, which wait
-   for other tasks or for threads: the table of kinds tells how each is given up.
+/* A watcher is the readiness of one descriptor; it is what a backend deals in. What cannot be done
+   at once is attempted again when the watcher says ready. Nothing above knows more of the kernel
+   than that, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is another
+   casync__backend, and one that completes operations by itself gets to know them in
+   casync__op_begin.
 
    The table `fds` maps a descriptor's number to its watcher and a generation, which changes with
    each watcher. epoll hands back (generation, number), so an event that was meant for somebody
@@ -4943,7 +4929,7 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
         timeout = casync__has_work(loop) ? 0 : casync__bound_wait(loop, timeout);
         if (loop->stacks) casync__trim_stacks(loop->stacks);
         casync__atomic_exchange(&loop->sleeping, 1);
-        if (loop->stopping || casync__atomic_load_job(&loop->posted) ||
+        if (loop->stopping || casync__atomic_load_pointer(&loop->posted) ||
             casync__atomic_load(&loop->woken))
             timeout = 0;
     }
@@ -4962,8 +4948,9 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
    the ready queue. So order and cancel are those of every other job. Streams, servers, datagrams,
    signals and those who wait for a descriptor have watchers too; `kind` tells whose it is. One that
    is kept stays in the table, and armed, while nothing is wanted of it: it rests, and whoever comes
-   to its descriptor, or an event, ends that. Costs: see operations & backend. The table has 16
-   bytes a descriptor number, doubled when needed. */
+   to its descriptor, or an event, ends that. Costs: see the backend. The table has 16 bytes a
+   descriptor number, doubled when needed. Those that wait for a descriptor by an operation share a
+   record, which is its watcher. */
 
 static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd, int event,
                              casync_callback callback, void *arg) {
@@ -5263,7 +5250,7 @@ static void casync__return_batch(casync_loop *loop, casync__batch *batch) {
 static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_callback callback,
                              void *arg) {
     uint32_t i;
-    if (!batch || casync__atomic_load_job(&loop->posted) != &batch->job) return false;
+    if (!batch || casync__atomic_load_pointer(&loop->posted) != &batch->job) return false;
     CASYNC__TEST_YIELD("reserve");
     i = casync__atomic_add(&batch->reserved, 1);
     if (i >= CASYNC__BATCH_CALLS) return false;
@@ -5425,7 +5412,8 @@ CASYNC__DEFINE void casync_wake(casync_loop *loop) {
 
 /* A pool is a queue of calls with a mutex and a condition variable, where threads wait for work. A
    call is a record of the library's, since both the op and the loop may be gone when its function
-   returns. It belongs to its loop, in the list loop->calls, until it is delivered or abandoned.
+   returns; a copy of the arguments follows it. It belongs to its loop, in the list loop->calls,
+   until it is delivered or abandoned. What it is for is its kind.
    While it waits it is also in the pool's queue, by its job's link; when its function returned, the
    job is posted to the loop, where it completes the op.
 
@@ -5472,20 +5460,35 @@ typedef struct casync__pool {
     pthread_t *ids; /* of the threads that were started; behind this struct */
 } casync__pool;
 
-typedef struct casync__call {
+typedef struct casync__call casync__call;
+
+/* Where a call waits: for a thread, or for the end of all threads. */
+enum { CASYNC__LANE_WORK, CASYNC__LANE_END };
+
+typedef struct casync__call_kind {
+    int lane;
+    /* In a thread of the pool, with the copied arguments; NULL where there is nothing to run. */
+    int64_t (*run)(void *arguments, void **ptr);
+    /* In the loop, when it is over: ends the operation. */
+    void (*deliver)(casync__call *call);
+    /* In either, when nobody will get the result any more; or NULL. */
+    void (*discard)(casync__call *call);
+} casync__call_kind;
+
+struct casync__call {
     casync_job job;
     casync_link link; /* in loop->calls */
+    const casync__call_kind *kind;
     casync__pool *pool;
-    casync__pool **handle; /* a shutdown's: what is to be closed after it; else NULL */
     casync_op *op;
-    casync_pool_function function;
-    void *arg;
-    casync_pool_discard discard;
     int64_t result;
     void *ptr;
     uint32_t fork_generation;
     int state; /* with the pool's mutex until it is posted */
-} casync__call;
+    /* the arguments follow */
+};
+
+static inline void *casync__call_arguments(casync__call *call) { return call + 1; }
 
 static void casync__pool_unref(casync__pool *pool) {
     casync_allocator allocator = pool->allocator;
@@ -5563,7 +5566,7 @@ static casync__call *casync__pool_take(casync__pool *pool) {
 static void casync__call_run(casync__pool *pool, casync__call *call) {
     int64_t result;
     pthread_mutex_unlock(&pool->mutex);
-    result = call->function(call->arg, &call->ptr);
+    result = call->kind->run(casync__call_arguments(call), &call->ptr);
     pthread_mutex_lock(&pool->mutex);
     if (call->state == CASYNC__CALL_RUNNING) {
         casync__call_end(call, CASYNC__CALL_DONE, result);
@@ -5573,7 +5576,8 @@ static void casync__call_run(casync__pool *pool, casync__call *call) {
         pthread_mutex_lock(&pool->mutex);
     } else {
         pthread_mutex_unlock(&pool->mutex);
-        if (call->discard) call->discard(call->arg, result, call->ptr);
+        call->result = result;
+        if (call->kind->discard) call->kind->discard(call);
         casync__free(&pool->allocator, call);
         pthread_mutex_lock(&pool->mutex);
         pool->running--;
@@ -5708,17 +5712,16 @@ static void casync__call_free(casync__call *call) {
 
 /* The job that a thread posted. */
 static void casync__call_done(void *arg) {
-    casync__call *call = (casync__call *)arg, copy = *call;
+    casync__call *call = (casync__call *)arg;
+    casync_op *op = call->op;
     casync__call_leave(call);
-    if (copy.handle && *copy.handle == copy.pool && copy.state == CASYNC__CALL_DONE)
-        casync__pool_close(copy.handle);
-    casync__call_free(call);
-    if (copy.state == CASYNC__CALL_DONE) {
-        casync__op_done(copy.op, copy.result, copy.ptr);
-        return;
+    if (call->state == CASYNC__CALL_DONE) {
+        call->kind->deliver(call);
+    } else {
+        casync_future_cancel(&op->future);
+        if (call->kind->discard) call->kind->discard(call);
     }
-    casync_future_cancel(&copy.op->future);
-    if (copy.discard) copy.discard(copy.arg, copy.result, copy.ptr);
+    casync__call_free(call);
 }
 
 /* In a forked child the threads that were about to post are not there. */
@@ -5731,7 +5734,6 @@ static void casync__wait_posting(casync_loop *loop) {
 /* Nobody wants the result any more. */
 static void casync__call_abandon(casync__call *call) {
     casync__pool *pool = call->pool;
-    casync__call copy;
     bool forked;
     int state;
     casync__call_leave(call);
@@ -5740,7 +5742,7 @@ static void casync__call_abandon(casync__call *call) {
     state = call->state;
     if (state == CASYNC__CALL_QUEUED && !forked) {
         casync__list_remove(&call->job.link);
-        if (call->function) pool->queued--;
+        if (call->kind->lane == CASYNC__LANE_WORK) pool->queued--;
     }
     if (state == CASYNC__CALL_RUNNING) call->state = CASYNC__CALL_ABANDONED;
     pthread_mutex_unlock(&pool->mutex);
@@ -5752,10 +5754,8 @@ static void casync__call_abandon(casync__call *call) {
         casync__wait_posting(call->job.loop);
         casync_job_cancel(&call->job);
     }
-    copy = *call;
+    if (call->kind->discard && state != CASYNC__CALL_RUNNING) call->kind->discard(call);
     casync__call_free(call);
-    if (copy.discard && state != CASYNC__CALL_RUNNING)
-        copy.discard(copy.arg, copy.result, copy.ptr);
 }
 
 /* A call that is over has no record any more. */
@@ -5788,13 +5788,18 @@ static void casync__calls_fork(casync_loop *loop) {
     }
 }
 
-/* A call of the op's, not queued yet. */
-static casync__call *casync__call_make(casync_op *op, casync__pool *pool) {
-    casync__call *call = (casync__call *)casync__realloc(&pool->allocator, NULL, sizeof *call);
+/* A call of the op's, not queued yet, with a copy of its arguments. */
+static casync__call *casync__call_make(casync_op *op, casync__pool *pool,
+                                       const casync__call_kind *kind, const void *arguments,
+                                       size_t size) {
+    casync__call *call =
+        (casync__call *)casync__realloc(&pool->allocator, NULL, sizeof *call + size);
     if (!call) return NULL;
     memset(call, 0, sizeof *call);
+    memcpy(casync__call_arguments(call), arguments, size);
     casync__job_init(op->future.loop, &call->job, casync__call_done, call);
     call->job.flags = CASYNC__JOB_INTERNAL;
+    call->kind = kind;
     call->pool = pool;
     call->op = op;
     call->result = -ECANCELED; /* if it never runs */
@@ -5803,26 +5808,30 @@ static casync__call *casync__call_make(casync_op *op, casync__pool *pool) {
     return call;
 }
 
-/* Gives the call to its pool, and to its loop. It signals without the mutex, so that the thread
-   does not wake up to wait for it; the call's reference keeps the pool. */
-static int64_t casync__call_start(casync__call *call) {
-    casync__pool *pool = call->pool;
-    casync_loop *loop = call->job.loop;
+/* Gives a call to its pool, and to its loop. It signals without the mutex, so that the thread does
+   not wake up to wait for it; the call's reference keeps the pool. */
+static int64_t casync__call_start(casync_op *op, casync__pool *pool, const casync__call_kind *kind,
+                                  const void *arguments, size_t size) {
+    bool ends = kind->lane == CASYNC__LANE_END;
+    casync__call *call;
     int64_t result;
+    if (!pool) return CASYNC_INVALID_STATE;
+    call = casync__call_make(op, pool, kind, arguments, size);
+    if (!call) return -ENOMEM;
     casync__pool_lock(pool);
-    result = call->function ? casync__pool_put(pool, call) : casync__pool_put_shutdown(pool, call);
+    result = ends ? casync__pool_put_shutdown(pool, call) : casync__pool_put(pool, call);
     pthread_mutex_unlock(&pool->mutex);
     if (result < 0) {
         casync__call_free(call);
         return result;
     }
-    casync__list_append(&loop->calls, &call->link);
-    loop->active++;
-    call->op->as.call = call;
-    if (call->function)
-        pthread_cond_signal(&pool->work);
-    else
+    casync__list_append(&op->future.loop->calls, &call->link);
+    op->future.loop->active++;
+    op->as.call = call;
+    if (ends)
         pthread_cond_broadcast(&pool->work);
+    else
+        pthread_cond_signal(&pool->work);
     return 0;
 }
 
@@ -5832,25 +5841,45 @@ static int64_t casync__check_call(casync_loop *loop) {
     return casync__is_forked(loop) ? -ECHILD : 0;
 }
 
-static int64_t casync__run_in_pool(casync_op *op, casync__pool *pool, casync_pool_function function,
-                                   void *arg, casync_pool_discard discard) {
-    casync__call *call;
-    if (!pool) return CASYNC_INVALID_STATE;
-    call = casync__call_make(op, pool);
-    if (!call) return -ENOMEM;
-    call->function = function;
-    call->arg = arg;
-    call->discard = discard;
-    return casync__call_start(call);
+/* -- kinds of calls -- */
+
+typedef struct casync__executor_arguments {
+    casync_pool_function function;
+    void *arg;
+    casync_pool_discard discard;
+} casync__executor_arguments;
+
+static int64_t casync__executor_run(void *arguments, void **ptr) {
+    casync__executor_arguments *call = (casync__executor_arguments *)arguments;
+    return call->function(call->arg, ptr);
 }
 
+static void casync__executor_deliver(casync__call *call) {
+    casync__op_done(call->op, call->result, call->ptr);
+}
+
+static void casync__executor_discard(casync__call *call) {
+    casync__executor_arguments *arguments =
+        (casync__executor_arguments *)casync__call_arguments(call);
+    if (arguments->discard) arguments->discard(arguments->arg, call->result, call->ptr);
+}
+
+static const casync__call_kind casync__executor_call = {
+    CASYNC__LANE_WORK, casync__executor_run, casync__executor_deliver, casync__executor_discard};
+
+/* The argument is the handle of the pool, which is closed when its threads have ended, unless
+   somebody did so meanwhile. */
+static void casync__shutdown_deliver(casync__call *call) {
+    casync__pool **handle = *(casync__pool ***)casync__call_arguments(call);
+    if (*handle == call->pool) casync__pool_close(handle);
+    casync__op_done(call->op, call->result, NULL);
+}
+
+static const casync__call_kind casync__shutdown_call = {CASYNC__LANE_END, NULL,
+                                                        casync__shutdown_deliver, NULL};
+
 static int64_t casync__shut_down_pool(casync_op *op, casync__pool **handle) {
-    casync__call *call;
-    if (!*handle) return CASYNC_INVALID_STATE;
-    call = casync__call_make(op, *handle);
-    if (!call) return -ENOMEM;
-    call->handle = handle;
-    return casync__call_start(call);
+    return casync__call_start(op, *handle, &casync__shutdown_call, &handle, sizeof handle);
 }
 
 /* The default pool is there after this, unless it was shut down. */
@@ -5896,13 +5925,17 @@ CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casyn
                                                         casync_op *op,
                                                         casync_pool_function function, void *arg,
                                                         casync_pool_discard discard) {
+    casync__executor_arguments arguments;
     int64_t result = function ? casync__check_call(loop) : -EINVAL;
     if (!op) return &casync__invalid;
+    arguments.function = function;
+    arguments.arg = arg;
+    arguments.discard = discard;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
     if (result == 0 && !pool) result = casync__make_executor(loop);
     if (result == 0)
-        result =
-            casync__run_in_pool(op, pool ? pool->shared : loop->executor, function, arg, discard);
+        result = casync__call_start(op, pool ? pool->shared : loop->executor,
+                                    &casync__executor_call, &arguments, sizeof arguments);
     return casync__op_started(op, result);
 }
 
@@ -8792,6 +8825,10 @@ static int64_t casync__frame_spans(const casync_framing *framing, const void *da
 
 /* >> addresses & sockets (implementation) ------------------------------------------------------ */
 
+/* Addresses as text and as the kernel's structs, and the options of sockets by descriptor: what
+   streams, servers and datagram sockets are made with. Costs: parsing and printing are no system
+   call, but for the name of an interface; an option is one. */
+
 static inline struct sockaddr *casync__sockaddr(const casync_address *address) {
     return (struct sockaddr *)(void *)address->storage.bytes;
 }
@@ -9334,21 +9371,14 @@ static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync_
    made, is kept in `input`, which exists while there is something in it. Outgoing bytes are tried
    at once; what is left is queued in `out` until the descriptor is writable.
 
-   What a server makes is a connection, a record with the user's memory behind it. It goes by the
-   queue when its stream is closed and its task, if one serves it, is done. The server's connections
-   are in the list of another record, casync__clients, which goes when the server is closed and the
-   last of them has gone.
-
    A protocol that does not read hears of the peer's end by EPOLLRDHUP (END). Bytes of `input` that
    a user may still look at when the stream is closed are freed by the queue.
 
-   A stream ends once: casync__stream_end notes the error, drops what is queued and queues the job
-   that closes and then calls connection_lost. casync_close closes alone, at once. A callback may do
-   either, or free the stream, so after each call of one a guard tells whether to go on.
+   Its life is the endpoint's. Beside it each side has an end of its own: of reading, when the peer
+   sends no more, and of writing, when the user does not.
 
-   Costs: a message received and answered is one read and one send, beside the wait; a connection is
-   one accept4, one setsockopt (TCP), one epoll_ctl and one close. An idle stream has no memory but
-   its struct. */
+   Costs: a message received and answered is one read and one send, beside the wait. An idle stream
+   has no memory but its struct. */
 
 /* How far each side is: the end came, and the protocol was told; the end is asked for, and sent. */
 enum { CASYNC__READ_OPEN, CASYNC__READ_EOF, CASYNC__READ_TOLD };
@@ -9373,33 +9403,6 @@ typedef struct casync__passed_fds {
     uint32_t first, count;
     int fds[CASYNC__PASSED_FDS_WAITING];
 } casync__passed_fds;
-
-/* What a server knows of its connections. It outlives the server's struct, which may go when it is
-   closed. */
-typedef struct casync__clients {
-    casync_link link; /* in loop->clients */
-    uint64_t id;
-    casync_loop *loop;
-    casync_link connections; /* casync__connection by link */
-    casync_link waiting;     /* operations that wait for the end of all */
-    int64_t finish_timeout;
-    bool server_is_open;
-} casync__clients;
-
-/* A connection that a server allocated: this, and behind it what the user asked for. It goes when
-   its stream is closed and its task, if it has one, is done. */
-typedef struct casync__connection {
-    casync_link link; /* in clients->connections */
-    casync__clients *clients;
-    casync_stream *stream;
-    casync_task *task;  /* NULL when it is done, and with a protocol */
-    casync_job job;     /* the task is done; or frees this, by the queue */
-    casync_timer limit; /* of the time to finish it, for its task */
-    bool finishing, closed;
-    uint8_t peer_size; /* of what accept4(2) said; the kernel forgets it with a reset. 0: longer,
-                          or none */
-    uint8_t peer[sizeof(struct sockaddr_in6)];
-} casync__connection;
 
 /* A Unix socket whose listener has no place for it: connect(2) says EAGAIN and nobody tells when
    there is one (unix(7)), so it is tried again. */
@@ -10387,7 +10390,7 @@ static bool casync__options_are_valid(const casync_stream_options *options) {
            casync__keepalive_is_valid(options->keepalive);
 }
 
-static void casync__connection_closed(casync__connection *connection);
+static void casync__connection_closed(struct casync__connection *connection);
 
 /* -- how an endpoint sees a stream -- */
 
@@ -10440,7 +10443,7 @@ static void casync__stream_close(casync_endpoint *endpoint) {
 static void casync__stream_lost(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
     const casync_protocol *protocol = stream->protocol;
-    casync__connection *connection = stream->connection;
+    struct casync__connection *connection = stream->connection;
     int64_t error = stream->endpoint.error;
     stream->connection = NULL;
     casync__endpoint_close_ended(&stream->endpoint);
@@ -10651,7 +10654,7 @@ static void casync__drop_passed_fds(casync_stream *stream) {
 static void casync__close_stream(casync_stream *stream, bool tells) {
     casync_loop *loop = casync__stream_loop(stream);
     casync_filter *filter = stream->filter;
-    casync__connection *connection = stream->connection;
+    struct casync__connection *connection = stream->connection;
     casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
     casync_outbuf unsent = stream->out;
     casync__guard guard;
@@ -11042,10 +11045,45 @@ CASYNC__DEFINE int64_t casync_set_keepalive(casync_stream *stream, int seconds) 
 
 /* >> servers (implementation) ------------------------------------------------------------------ */
 
+/* A server accepts until the kernel has no more, 32 at most in a turn. What a server makes is a
+   connection, a record with the user's memory behind it. It goes by the queue when its stream is
+   closed and its task, if one serves it, is done. The server's connections are in the list of
+   another record, casync__clients, which goes when the server is closed and the last of them has
+   gone.
+
+   Costs: a connection is one accept4, one setsockopt (TCP), one epoll_ctl and one close. */
+
 #define CASYNC__ACCEPTS_MAX 32 /* of one server in one turn */
 #define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
 #define CASYNC__FINISH_TIMEOUT                                                                     \
     CASYNC_SECONDS(30) /* by default, for a connection whose task is done */
+
+/* What a server knows of its connections. It outlives the server's struct, which may go when it is
+   closed. */
+typedef struct casync__clients {
+    casync_link link; /* in loop->clients */
+    uint64_t id;
+    casync_loop *loop;
+    casync_link connections; /* casync__connection by link */
+    casync_link waiting;     /* operations that wait for the end of all */
+    int64_t finish_timeout;
+    bool server_is_open;
+} casync__clients;
+
+/* A connection that a server allocated: this, and behind it what the user asked for. It goes when
+   its stream is closed and its task, if it has one, is done. */
+typedef struct casync__connection {
+    casync_link link; /* in clients->connections */
+    casync__clients *clients;
+    casync_stream *stream;
+    casync_task *task;  /* NULL when it is done, and with a protocol */
+    casync_job job;     /* the task is done; or frees this, by the queue */
+    casync_timer limit; /* of the time to finish it, for its task */
+    bool finishing, closed;
+    uint8_t peer_size; /* of what accept4(2) said; the kernel forgets it with a reset. 0: longer,
+                          or none */
+    uint8_t peer[sizeof(struct sockaddr_in6)];
+} casync__connection;
 
 static inline casync_loop *casync__server_loop(const casync_server *server) {
     return server ? server->watcher.reader.loop : NULL;
@@ -12498,8 +12536,9 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
 
 /* >> metrics & dump (implementation) ----------------------------------------------------------- */
 
-/* Counters are always kept: an addition for each callback, poll and turn. Time is measured if the
-   loop was asked to. */
+/* What a loop does, in numbers and in words, for people to read. Counters are always kept: an
+   addition for each callback, poll and turn. Time is measured if the loop was asked to. The words
+   cost nothing before they are asked for. */
 
 CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
     const casync_link *link;
@@ -12738,6 +12777,14 @@ CASYNC__DEFINE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *w
 }
 
 /* >> loop (implementation) --------------------------------------------------------------------- */
+
+/* A turn is asyncio's: it asks the kernel, queues what became ready, queues the timers that are
+   due, and runs the queue as it stands. It moves the queue to `running` and works that off, so what
+   its callbacks queue is for the next turn.
+
+   Costs: a turn asks the kernel by one epoll_wait; when 16 in a row found nothing, a turn with work
+   ready asks only every 64 turns or 100 us, and reads the clock once if there are timers or turns
+   take long, else every other time. A turn without work is one epoll_pwait2. */
 
 /* Polls are skipped after so many in a row that found nothing; then at most so many, for at most so
    long. */
@@ -13146,6 +13193,10 @@ CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
 }
 
 /* >> casync_run (implementation) --------------------------------------------------------------- */
+
+/* asyncio.run: a loop, a task, and an orderly end of both. While it runs, a stack overflow of a
+   task is told with the task's name, by handlers of SIGSEGV and SIGBUS. Costs: what the loop's init
+   and close cost, and a stack for the handlers. */
 
 /* -- reporting an overflow -- */
 
