@@ -752,7 +752,7 @@
            if (result < 0) return result;
            if (!casync_task_group_spawn(&group, consume, &queue)) result = -ENOMEM;
            for (i = 0; i < 3 && result >= 0; i++) result = casync_queue_put(&queue, &jobs[i]);
-           casync_queue_shutdown(&queue, false); // the consumer gets what is left, then this
+           casync_queue_shutdown(&queue, false); // the consumer still gets what is in it
            result = casync_task_group_end(&group, result);
            casync_queue_close(&queue);
            return result;
