@@ -86,7 +86,7 @@
    - A callback is a function that the loop calls once for an event: a timer that is due, bytes that
      came, a signal. It cannot wait. It costs the least time and memory.
 
-   This program calls back. casync_run_until_idle returns when nothing is left that could run.
+   This program uses callbacks. casync_run_until_idle returns when nothing is left that could run.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -895,8 +895,8 @@
    its first callback. Deliveries that come before the callback has run are merged into one, as in
    the kernel.
 
-   In a forked child call casync_loop_fork before you use an inherited loop. It gives the loop a
-   epoll instance of its own, which watches what the inherited one did; the parent's loop is not
+   In a forked child call casync_loop_fork before you use an inherited loop. It gives the loop
+   an epoll instance of its own, which watches what the inherited one did; the parent's loop is not
    touched. Before this call, the child may only close the loop; running it is -ECHILD.
 
        #define CASYNC_IMPLEMENTATION
@@ -1190,7 +1190,7 @@
    use. A level of the timer wheel is 1 KiB, allocated when it is first needed. The first stream
    that reads for a protocol or up to a delimiter gives its loop a buffer of about 128 KiB, which
    all share; the first datagram socket with a protocol reserves 1 MiB of addresses, of which only
-   the filled part becomes memory. All of the library is about 120 KB of code (gcc -Os, x86-64).
+   the filled part becomes memory. All of the library is about 110 KB of code (gcc -Os, x86-64).
 
    The sizes of the structs on 64-bit processors, in bytes:
 
@@ -1219,11 +1219,11 @@
         64  casync_timer
         48  casync_future
        128  casync_task
-       168  casync_op
+       112  casync_op
        120  casync_watcher
-       272  casync_stream
+       352  casync_stream
        408  casync_server
-       320  casync_datagram
+       376  casync_datagram
        664  casync_loop
 
    >> 18. asyncio's names in casync
@@ -1266,7 +1266,8 @@
        DatagramTransport                   casync_datagram: write, finish_start, abort
        DatagramProtocol                    casync_datagram_protocol
        loop.sock_sendto, sock_recvfrom     casync_datagram_send, casync_datagram_receive
-       Event, Lock, Condition, Barrier     casync_event, _lock, _condition, _barrier
+       Event, Lock                         casync_event, casync_lock
+       Condition, Barrier                  casync_condition, casync_barrier
        Semaphore, BoundedSemaphore         casync_semaphore
        Queue, LifoQueue, PriorityQueue     casync_queue, casync_queue_desc.order
        async with lock                     casync_lock_acquire, casync_lock_release
