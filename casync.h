@@ -1,174 +1,1334 @@
 /* casync.h - asyncio for C, in one header.  MIT license, see the end of this file.
 
-   >> manual
-
-   An event loop for Linux with asyncio's nouns and semantics: a loop, callbacks, timers, fd
+   casync is an event loop for Linux with asyncio's nouns and semantics: callbacks, timers, fd
    watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers,
-   datagrams, and a pool of threads. No dependency but libc and pthreads. The same engine drives the
-   Python package `casync`.
+   datagrams, and a pool of threads. It depends on libc and pthreads alone. The Python package
+   `casync` runs on the same engine.
 
-   QUICK START, with tasks: plain sequential code, of which any number runs at the same time
+   This comment is the manual. Each chapter explains one subject and shows the shortest program that
+   works, with what it prints; casync's tests compile and run all of these programs. The functions
+   are documented one by one where they are declared.
+
+   CONTENTS: `grep -n '^   >>' casync.h` prints the chapters of the manual with their lines, and
+   `grep -n '^/\* >>' casync.h` the sections of the code. The API and the implementation have the
+   same sections in the same order.
+
+       1. a first program
+       2. callbacks or tasks
+       3. a server
+       4. a client
+       5. datagrams
+       6. time
+       7. ending: close, finish, abort
+       8. cancelling and time limits
+       9. groups of tasks
+      10. locks and queues
+      11. threads
+      12. signals and fork
+      13. embedding in another loop
+      14. testing with the virtual and the manual clock
+      15. memory and allocators
+      16. errors
+      17. what each thing costs
+      18. asyncio's names in casync
+      19. rules
+      20. configuration, platforms, compatibility
+
+   >> 1. a first program
+
+   A task is a function that may wait. While it waits, the other tasks and callbacks of its thread
+   run. casync_run makes a loop, runs a function as the loop's first task, and closes the loop when
+   that function has returned. It is asyncio.run.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t hello(casync_loop *loop, void *name) {
+           int64_t result = casync_sleep(CASYNC_MS(10));
+           (void)loop;
+           if (result >= 0) printf("hello, %s\n", (const char *)name);
+           return result;
+       }
+
+       int main(void) { return casync_run(hello, "world") < 0; }
+
+   Prints:
+       hello, world
+
+   Save the program as hello.c beside this file. Either of these lines runs it:
+
+       tcc -run hello.c
+       cc hello.c -o hello -lpthread && ./hello
+
+   With musl, or with glibc 2.34 or newer, you can leave -lpthread out.
+
+   Every C file of your program may include casync.h. Exactly one of them defines
+   CASYNC_IMPLEMENTATION before the include. That file must be compiled with _GNU_SOURCE defined
+   before its first include. If casync.h is its first include, the header defines _GNU_SOURCE
+   itself; if another header came before and it is too late, an #error says so.
+
+   A function that waits returns a result below 0 if it failed, and -ECANCELED if its task was asked
+   to end (chapter 8). A task that overlooks this does not end when it should, so gcc and clang warn
+   if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
+
+   >> 2. callbacks or tasks
+
+   You can write code for a loop in three ways. All of them run on the same loop and can wait for
+   each other.
+
+   - A stackful task is a function with a stack of its own, which looks like sequential code. The
+     task can wait in this function and in every function that it calls. Take this if you have no
+     reason to take another.
+   - A stackless task is a struct and a step function, which the loop calls again after each wait.
+     It needs no stack, so a million of them fit into 128 MB. In return, a step function must keep
+     in its struct what it needs after a wait, and can wait only in its own body.
+   - A callback is a function that the loop calls once for an event: a timer that is due, bytes that
+     came, a signal. It cannot wait. It costs the least time and memory.
+
+   This program uses callbacks. casync_run_until_idle returns when nothing is left that could run.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static void hello(void *name) { printf("hello, %s\n", (const char *)name); }
+
+       int main(void) {
+           casync_loop loop;
+           casync_timer later = {0};
+           int64_t result = casync_loop_init(&loop, NULL);
+           if (result >= 0) result = casync_call_later(&loop, &later, CASYNC_MS(9), hello, "world");
+           if (result >= 0) result = casync_call_soon(&loop, NULL, hello, "you");
+           if (result >= 0) result = casync_run_until_idle(&loop);
+           if (result >= 0) result = casync_loop_close(&loop);
+           return result < 0;
+       }
+
+   Prints:
+       hello, you
+       hello, world
+
+   The next program has a task of each kind. A stackless task is written between CASYNC_BEGIN and
+   CASYNC_END. CASYNC_AWAIT(task, result, future) awaits a future and assigns its result;
+   CASYNC_YIELD(task, result) lets the other tasks run for a turn. Write at most one of these two on
+   a line, and none inside a switch statement of yours.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       typedef struct counter {
+           casync_task task; // first, so that a pointer to it is a pointer to the counter
+           casync_timer_op sleep;
+           int n;
+       } counter;
+
+       static int64_t count(casync_task *task) { // stackless
+           counter *c = (counter *)task;
+           casync_loop *loop = task->future.loop;
+           int64_t slept;
+           CASYNC_BEGIN(task);
+           for (c->n = 1; c->n <= 3; c->n++) {
+               CASYNC_AWAIT(task, slept, casync_sleep_op(loop, &c->sleep, CASYNC_MS(1)));
+               if (slept < 0) return slept;
+               printf("%d\n", c->n);
+           }
+           CASYNC_END(task, 42);
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) { // stackful
+           counter c;
+           int64_t result = casync_task_start(loop, &c.task, count);
+           (void)arg;
+           if (result < 0) return result;
+           result = casync_await(&c.task.future);
+           printf("the result is %d\n", (int)result);
+           casync_future_close(&c.task.future);
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       1
+       2
+       3
+       the result is 42
+
+   Whatever can wait has the same forms everywhere, so you can derive the names:
+
+       casync_read(...)           waits; for stackful tasks; anywhere else it returns -EPERM
+       casync_read_op(..., &op)   starts the operation and returns its future, which is never NULL
+       casync_read_timeout(...)   waits, but only so long: -ETIMEDOUT; only some functions have it
+       casync_connect_start(...)  starts it, and a protocol's callback tells how it went; only
+                                  connect and finish have it
+
+   A form with _op is for stackless tasks, for casync_gather and its like (chapter 9), and for
+   callbacks, by casync_future_add_done_callback. If the start failed, the future is done and holds
+   the error. The op and its buffers are yours again when the future is done. casync_join,
+   casync_select, casync_wait_for, casync_once_call and the forms with _timeout consist of several
+   waits, and so they have no form with _op. What has its result at once, such as casync_write,
+   casync_listen or casync_close, has one form, which tasks and callbacks can both call.
+
+   The first time that a function which waits is called where it cannot wait, the exception handler
+   (chapter 16) gets the name of that function.
+
+   The loop runs in turns, which are asyncio's. A turn asks the kernel which descriptors are ready,
+   and waits for one if there is nothing to do. Then it queues the callbacks of what became ready,
+   then those of the timers that are due, and then it runs the queue as it stands. What these
+   callbacks queue waits for the next turn.
+
+   A descriptor that becomes ready waits for one turn at most. There is one exception: when 16 polls
+   in a row have found nothing, turns that have work to do skip the poll, for at most 64 turns or
+   100 us, whichever ends first. They stop skipping when a poll finds something or when a descriptor
+   is newly watched. The first turn of a run always polls.
+
+   casync_run_forever runs turns until casync_stop, casync_run_until_complete until a future is
+   done, casync_run_once and casync_run_nowait run a single turn. casync_stop lets the turn end;
+   casync_break ends the run after the callback that is running, and keeps the rest queued. A loop
+   cannot be run inside its own callbacks (-EBUSY), but another loop can.
+
+   >> 3. a server
+
+   casync_listen opens a listening socket. This server runs a task for each connection. The program
+   also contains a client, so that it has something to do and ends.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
        #include <stdio.h>
 
        static int64_t echo(casync_loop *loop, void *connection) {
-           casync_stream *stream = (casync_stream *)connection;
            char buffer[4096];
            int64_t n;
            (void)loop;
-           while ((n = casync_read(stream, buffer, sizeof buffer)) > 0)
-               if ((n = casync_write_all(stream, buffer, (size_t)n)) < 0) break;
+           while ((n = casync_read(connection, buffer, sizeof buffer)) > 0)
+               if ((n = casync_write_all(connection, buffer, (size_t)n)) < 0) break;
+           return n;
+       }
+
+       static int64_t ask(casync_loop *loop, int port) { // stands for a client elsewhere
+           casync_connect_desc desc = {.host = "127.0.0.1", .port = port};
+           casync_stream stream = {0};
+           char answer[6];
+           int64_t n = casync_connect(loop, &stream, &desc);
+           if (n >= 0) n = casync_write_all(&stream, "echo!\n", 6);
+           if (n >= 0) n = casync_read_exactly(&stream, answer, 6);
+           if (n >= 0) printf("the server answers: %.6s", answer);
+           casync_close(&stream);
            return n;
        }
 
        static int64_t amain(casync_loop *loop, void *arg) {
+           casync_listen_desc desc = {.host = "127.0.0.1", .task = echo};
            casync_server server = {0};
-           casync_listen_desc desc = {0};
-           int64_t result;
+           casync_address address;
+           int64_t result = casync_listen(loop, &server, &desc);
            (void)arg;
-           desc.host = "127.0.0.1";
-           desc.port = 7000;
-           desc.task = echo;
-           result = casync_listen(loop, &server, &desc);
-           if (result < 0) return result;
-           printf("try: nc -N 127.0.0.1 7000\n");
-           result = casync_server_join(&server);
+           if (result >= 0) result = casync_server_address(&server, &address);
+           if (result >= 0) result = ask(loop, casync_address_port(&address));
            casync_server_close(&server);
            return result;
        }
 
        int main(void) { return casync_run(amain, NULL) < 0; }
 
-   AND WITH CALLBACKS
+   Prints:
+       the server answers: echo!
+
+   A server for real use waits for its end by casync_server_join, or for a signal (chapter 12), and
+   closes itself in order (chapter 7). When the task of a connection returns, the library sends what
+   the task wrote, closes the connection and frees its memory. If the task returns an error, the
+   library aborts the connection and tells the exception handler.
+
+   casync_listen_desc says where to listen, and what becomes of a connection.
+
+   - host is numeric: "127.0.0.1", "::1"; NULL means all addresses, IPv6 and IPv4. With port 0 the
+     kernel chooses a free port, which casync_server_address tells. With path the server listens on
+     a Unix socket; a path that begins with "@" is an abstract name. With use_fd it takes a socket
+     that you opened. With reuse_port several servers share a port, for instance one in each thread.
+   - task makes the library allocate a stream for each connection and run a stackful task for it;
+     step does the same with a stackless task; protocol makes it call the functions of a protocol.
+     accepted gives you the bare descriptor. Without any of these, casync_accept takes one
+     connection after the other.
+   - conn_size and stream_offset make the library allocate a larger struct of yours, zeroed, with
+     the connection's casync_stream in it. Use them to keep what you know about a client. For step
+     the struct begins with a casync_task.
+
+   casync_write never waits: what the kernel does not take is queued in memory. A client that sends
+   much and reads nothing could fill your memory with its answers. A task avoids that by
+   casync_write_all, which waits until the kernel has the data, or by casync_drain after
+   casync_write. A protocol has pause_writing, which is called when more than the high-water mark is
+   queued, and resume_writing, when the queue has fallen to the low-water mark; there it can call
+   casync_pause_reading and casync_resume_reading.
+
+   Callbacks get the events of a stream by a protocol: a table of functions, as asyncio's Protocol.
+   With a framing, data_received gets whole frames: those of a fixed size, those that end in a
+   delimiter, or those behind a prefix that holds the length. Here both ends of a pair of streams
+   have the same protocol.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
        #include <stdio.h>
 
-       static void hello(void *arg) { printf("hello, %s\n", (const char *)arg); }
+       static void data_received(casync_stream *stream, casync_span line) {
+           (void)stream;
+           printf("a line: %.*s", (int)line.len, (const char *)line.ptr);
+       }
+
+       static void connection_lost(casync_stream *stream, int64_t error) {
+           (void)stream;
+           printf("the end: %s\n", casync_strerror(error));
+       }
+
+       static const casync_protocol protocol = {
+           .data_received = data_received, .connection_lost = connection_lost};
+       static const casync_framing lines = {CASYNC_FRAMING_DELIMITER, .size = 1, .delimiter = "\n"};
+
+       int main(void) {
+           casync_stream_options options = {.framing = &lines};
+           casync_loop loop;
+           casync_stream from = {0}, to = {0};
+           int64_t result = casync_loop_init(&loop, NULL);
+           if (result >= 0) result = casync_socketpair(&loop, &from, &to, &protocol, &options);
+           if (result >= 0) result = casync_write(&from, "one\ntwo\n", 8);
+           casync_close(&from);
+           if (result >= 0) result = casync_run_until_idle(&loop);
+           if (result >= 0) result = casync_loop_close(&loop);
+           return result < 0;
+       }
+
+   Prints:
+       a line: one
+       a line: two
+       the end: success
+
+   When the process has run out of descriptors, a server stops accepting for 100 ms and tells the
+   exception handler. A casync_filter between a stream and its descriptor translates the bytes of
+   either direction; TLS can be added in this way.
+
+   >> 4. a client
+
+   casync_connect connects a stream of yours. Zero it first. When casync_connect fails, the stream
+   is closed. Hosts are numeric: a name is CASYNC_NOT_NUMERIC.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t serve(casync_loop *loop, void *connection) {
+           (void)loop;
+           return casync_write_all(connection, "one\nthree\n", 10);
+       }
+
+       static int64_t read_lines(casync_stream *stream) {
+           const void *line;
+           int64_t n;
+           while ((n = casync_read_until_timeout(stream, "\n", 1, &line, CASYNC_SECONDS(5))) > 0)
+               printf("%d bytes: %.*s", (int)n, (int)n, (const char *)line);
+           return n == CASYNC_EOF ? 0 : n;
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_listen_desc listen = {.host = "127.0.0.1", .task = serve};
+           casync_connect_desc connect = {.host = "127.0.0.1"};
+           casync_server server = {0};
+           casync_stream stream = {0};
+           casync_address address;
+           int64_t result = casync_listen(loop, &server, &listen);
+           (void)arg;
+           if (result >= 0) result = casync_server_address(&server, &address);
+           if (result >= 0) connect.port = casync_address_port(&address);
+           if (result >= 0) result = casync_connect(loop, &stream, &connect);
+           if (result >= 0) result = read_lines(&stream);
+           casync_close(&stream);
+           casync_server_close(&server);
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       4 bytes: one
+       6 bytes: three
+
+   A stream reads either by a protocol (chapter 3) or by the functions below, one at a time.
+
+       casync_read           1 to size bytes, as soon as there are any; 0 at the end of the stream
+       casync_read_exactly   size bytes
+       casync_read_until     up to and with a delimiter, such as "\n" or "\r\n\r\n"
+       casync_read_frame     a frame of a casync_framing
+
+   The last two return a pointer into the stream's buffer. It is valid until the next read from this
+   stream. If the stream ends, the last three return CASYNC_EOF when nothing was read, and
+   CASYNC_INCOMPLETE_READ when a part was. A frame that is longer than options.read_limit, by
+   default 64 KiB, is CASYNC_LIMIT_OVERRUN. No byte is lost when a read is cancelled: what it has
+   read is kept for the next.
+
+   To write, take casync_write (queues what the kernel does not take), casync_writev (several pieces
+   as one), casync_write_ref (refers to your bytes instead of copying them, and calls a function
+   when they are needed no more), casync_write_frame, casync_try_write (queues nothing), or
+   casync_write_all (waits until the kernel has everything). casync_write_eof sends the end of the
+   stream while you go on reading.
+
+   casync_stream_open makes a stream of a descriptor that you have, casync_socketpair and
+   casync_pipe make two streams that are joined. Regular files are always ready and cannot be
+   streams (-EPERM). Over Unix sockets casync_send_fd and casync_receive_fd pass descriptors. casync
+   turns Nagle's algorithm off, as asyncio does.
+
+   >> 5. datagrams
+
+   A casync_datagram is a UDP socket, over IPv4 and IPv6, or a Unix one. casync_datagram_write sends
+   at once and never waits; casync_datagram_send waits until the kernel has the datagram;
+   casync_datagram_receive waits for one.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_datagram_desc to_anybody = {.local_host = "127.0.0.1"};
+           casync_datagram_desc to_server = {.remote_host = "127.0.0.1"};
+           casync_datagram server = {0}, client = {0};
+           casync_address address;
+           char data[512];
+           int64_t n = casync_datagram_open(loop, &server, &to_anybody);
+           (void)arg;
+           if (n >= 0) n = casync_datagram_local_address(&server, &address);
+           if (n >= 0) to_server.remote_port = casync_address_port(&address);
+           if (n >= 0) n = casync_datagram_open(loop, &client, &to_server);
+           if (n >= 0) n = casync_datagram_write(&client, "question", 8, NULL);
+           if (n >= 0) n = casync_datagram_receive(&server, data, sizeof data, &address);
+           if (n >= 0) printf("server: %.*s\n", (int)n, data);
+           if (n >= 0) n = casync_datagram_write(&server, "answer", 6, &address);
+           if (n >= 0) n = casync_datagram_receive(&client, data, sizeof data, NULL);
+           if (n >= 0) printf("client: %.*s\n", (int)n, data);
+           casync_datagram_close(&client);
+           casync_datagram_close(&server);
+           return n;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       server: question
+       client: answer
+
+   A casync_datagram_protocol gets the datagrams by callbacks. A datagram that the kernel does not
+   take is queued, up to desc.queue_limit, by default 1 MiB; after that writes return -ENOBUFS. A
+   socket that is connected hears of datagrams that did not arrive, as -ECONNREFUSED and the like.
+   The description also has options for broadcast and multicast; casync_datagram_join_group joins a
+   group.
+
+   >> 6. time
+
+   A time is an int64_t in nanoseconds: CASYNC_US(5), CASYNC_MS(5), CASYNC_SECONDS(5), and
+   CASYNC_FOREVER, a deadline that never comes. The loop's clock is CLOCK_MONOTONIC, read by
+   casync_time. Timers are never early. They run in the order of their deadlines, and timers with
+   the same deadline run in the order in which they were started.
+
+   A task sleeps by casync_sleep. A callback is called by casync_call_later after a delay, by
+   casync_call_at at a time, or by casync_timer_start again and again. The following program has a
+   virtual clock (chapter 14), so it does not take any time.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static casync_loop loop;
+       static casync_timer ticker;
+       static int ticks;
+
+       static void say(void *text) {
+           printf("%d ms: %s\n", (int)(casync_time(&loop) / CASYNC_MS(1)), (const char *)text);
+       }
+
+       static void tick(void *text) {
+           say(text);
+           if (++ticks == 3) casync_timer_stop(&ticker);
+       }
+
+       int main(void) {
+           casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL};
+           int64_t result = casync_loop_init(&loop, &desc);
+           if (result >= 0) result = casync_call_later(&loop, NULL, CASYNC_MS(40), say, "late");
+           if (result >= 0) result = casync_call_later(&loop, NULL, CASYNC_MS(10), say, "soon");
+           if (result >= 0)
+               result = casync_timer_start(&loop, &ticker, CASYNC_MS(15), CASYNC_MS(10), tick,
+                                           "tick");
+           if (result >= 0) result = casync_run_until_idle(&loop);
+           if (result >= 0) result = casync_loop_close(&loop);
+           return result < 0;
+       }
+
+   Prints:
+       10 ms: soon
+       15 ms: tick
+       25 ms: tick
+       35 ms: tick
+       40 ms: late
+
+   A repeating timer is due one period after its previous deadline, not after its previous call, so
+   it does not drift. If it comes so late that whole periods have passed, it skips them.
+   casync_timer_stop ends any timer, and casync_timer_again restarts a repeating one from now. If
+   you give NULL for the timer to casync_call_later or casync_call_at, the loop lends one, which you
+   cannot stop.
+
+   >> 7. ending: close, finish, abort
+
+   A stream ends in one of four ways:
+
+       casync_finish       in order: sends what is queued, then closes. asyncio's close()
+       casync_abort        soon, without sending what is queued. asyncio's abort()
+       casync_close        at once; what is queued is lost, and the exception handler hears of it
+       casync_close_reset  at once, by a TCP reset, and nothing is reported
+
+   casync_close is immediate: no callback of the stream comes after it, operations that wait for the
+   stream fail with -ECONNABORTED, and its memory may go. The same holds when you close a server or
+   a datagram socket, stop a timer, a signal or a hook, remove a watcher, or cancel a job. After
+   casync_finish_start and casync_abort the protocol still gets connection_lost, and until then the
+   struct belongs to the library. casync_finish waits until the stream is closed. TCP has a trap: if
+   you close a connection while received bytes are unread, the kernel sends a reset, which may drop
+   what you sent before.
+
+   To shut a server down in order, close it, which ends listening; wait for its clients within a
+   time limit; then abort those that are left. The struct of a closed server still leads to its
+   connections. Here a client still waits for its answer when the server is closed.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <errno.h>
+       #include <stdio.h>
+
+       static casync_event asked;
+
+       static int64_t serve(casync_loop *loop, void *connection) {
+           const void *question;
+           int64_t n = casync_read_until(connection, "\n", 1, &question);
+           (void)loop;
+           casync_event_set(&asked);
+           if (n >= 0) n = casync_sleep(CASYNC_MS(10)); // the work
+           return n < 0 ? n : casync_write(connection, "answer\n", 7);
+       }
+
+       static int64_t shut_down(casync_server *server) {
+           int64_t result;
+           casync_server_close(server);
+           result = casync_server_wait_clients_timeout(server, CASYNC_SECONDS(5));
+           if (result == -ETIMEDOUT) result = casync_server_abort_clients(server);
+           if (result >= 0) printf("shut down, %d clients aborted\n", (int)result);
+           return result;
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_listen_desc listen = {.host = "127.0.0.1", .task = serve};
+           casync_connect_desc connect = {.host = "127.0.0.1"};
+           casync_server server = {0};
+           casync_stream client = {0};
+           casync_address address;
+           char line[8];
+           int64_t n = casync_listen(loop, &server, &listen);
+           (void)arg;
+           if (n >= 0) n = casync_server_address(&server, &address);
+           if (n >= 0) connect.port = casync_address_port(&address);
+           if (n >= 0) n = casync_connect(loop, &client, &connect);
+           if (n >= 0) n = casync_write_all(&client, "question\n", 9);
+           if (n >= 0) n = casync_event_wait(&asked);
+           if (n >= 0) n = shut_down(&server);
+           if (n >= 0) n = casync_read(&client, line, sizeof line);
+           if (n >= 0) printf("the client still got: %.*s", (int)n, line);
+           casync_close(&client);
+           return n;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       shut down, 0 clients aborted
+       the client still got: answer
+
+   When the task of a connection has returned, the client has 30 s to take what is queued
+   (casync_listen_desc.finish_timeout). After that time the library aborts the connection and tells
+   the exception handler. A server of protocols ends its connections in order by
+   casync_server_finish_clients.
+
+   When the first task of casync_run returns, casync_run cancels the tasks that are left and waits
+   for them, closes servers, waits for the default pool of threads and for connections that are
+   being finished, and closes what is still open. If all this takes longer than a second, it prints
+   what it waits for. Timers, streams and other structs on the first task's stack go when that task
+   returns, so stop or close them before.
+
+   casync_loop_close drops jobs, timers, watchers, signals and stackless tasks without a call. It
+   refuses with CASYNC_STILL_OPEN while a stream, a server, a datagram socket or a stackful task is
+   left; casync_dump names them.
+
+   >> 8. cancelling and time limits
+
+   casync_task_cancel asks a task to end. The wait in which the task is, or else its next one,
+   returns -ECANCELED, once. The task can then clean up, wait while it cleans up, and return. A task
+   that has not begun ends without running. casync_timeout_begin and casync_timeout_end limit the
+   time of all that a task does between them.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <errno.h>
+       #include <stdio.h>
+
+       static int64_t work(casync_loop *loop, void *arg) {
+           int64_t result = casync_sleep(CASYNC_SECONDS(3600));
+           (void)loop, (void)arg;
+           if (result == -ECANCELED) printf("work: asked to end, cleaning up\n");
+           return result;
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_task *task = casync_spawn(loop, work, NULL);
+           casync_timeout limit;
+           int64_t result = casync_sleep(0); // lets the task begin
+           (void)arg;
+           casync_task_cancel(task);
+           if (result >= 0) result = casync_join(task);
+           printf("work returned: %s\n", casync_strerror(result));
+
+           result = casync_timeout_begin(&limit, CASYNC_MS(10));
+           if (result >= 0) result = casync_sleep(CASYNC_SECONDS(3600));
+           if (result >= 0) result = casync_sleep(CASYNC_SECONDS(3600));
+           result = casync_timeout_end(&limit, result);
+           printf("two hours in 10 ms: %s\n", casync_strerror(result));
+           return 0;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       work: asked to end, cleaning up
+       work returned: Operation canceled
+       two hours in 10 ms: Connection timed out
+
+   When the time is up, the library cancels the task, and casync_timeout_end turns the -ECANCELED
+   that you give to it into -ETIMEDOUT; it returns every other result as it is. Time limits nest.
+   casync_timeout_reschedule moves a limit. For a single future there is casync_wait_for, and
+   casync_read, casync_connect and some others have a form with _timeout.
+
+   Cancelling a task cancels the future that it awaits. An operation ends at once; an awaited task
+   is asked to end. casync_shield awaits a future without passing the request on. Requests are
+   counted. Code that asks a task to end, and then handles that itself, takes its request back by
+   casync_task_uncancel, as time limits and groups do.
+
+   In one case cancelling differs from asyncio's. If a request comes after the awaited future was
+   done, but before the task went on, the task gets the result, and the next wait returns
+   -ECANCELED. So a task never loses bytes that were read for it or a lock that was handed to it.
+
+   >> 9. groups of tasks
+
+   casync_spawn makes a task, which begins in the next turn, and returns a handle. Give the handle
+   back, either by casync_join, which waits for the task and returns its result, or by
+   casync_task_release. casync_spawn_detached makes a task without a handle.
+
+   It is easier to start tasks in a group. No task of a group outlives the block that made it, and
+   when one fails, the group cancels the others and the block.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <errno.h>
+       #include <stdio.h>
+
+       static int64_t copy(casync_loop *loop, void *disk) {
+           int64_t result = casync_sleep(CASYNC_SECONDS(3600));
+           (void)loop;
+           printf("%s: %s\n", (const char *)disk, casync_strerror(result));
+           return result;
+       }
+
+       static int64_t copy_to_full_disk(casync_loop *loop, void *disk) {
+           (void)loop;
+           printf("%s: %s\n", (const char *)disk, casync_strerror(-ENOSPC));
+           return -ENOSPC;
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_task_group group;
+           int64_t result = casync_task_group_begin(&group);
+           (void)loop, (void)arg;
+           if (result < 0) return result;
+           if (!casync_task_group_spawn(&group, copy, "disk a") ||
+               !casync_task_group_spawn(&group, copy_to_full_disk, "disk b"))
+               result = -ENOMEM;
+           result = casync_task_group_end(&group, result); // waits for both
+           printf("the group: %s\n", casync_strerror(result));
+           return 0;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       disk b: No space left on device
+       disk a: Operation canceled
+       the group: No space left on device
+
+   The group returns the first error. group.errors has all of them in their order, up to
+   CASYNC_GROUP_ERRORS. A task must end the group that it began. Stackless tasks join a group by
+   casync_task_group_start.
+
+   To wait for futures of any kind, fill an array of casync_waiter. The array and the futures must
+   live until the wait is over.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_timer_op hour, minute;
+           casync_waiter both[2] = {0};
+           int64_t result;
+           (void)arg;
+           both[0].future = casync_sleep_op(loop, &hour, CASYNC_SECONDS(3600));
+           both[1].future = casync_sleep_op(loop, &minute, CASYNC_SECONDS(60));
+           result = casync_wait(both, 2, CASYNC_FIRST_COMPLETED, CASYNC_FOREVER);
+           printf("%d done, the minute: %d\n", (int)result, casync_future_done(&minute.future));
+           if (result >= 0) result = casync_gather(both, 2, CASYNC_FIRST_ERROR);
+           printf("all: %s\n", casync_strerror(result));
+           return result;
+       }
+
+       int main(void) {
+           casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL};
+           return casync_run_with(&desc, amain, NULL) < 0;
+       }
+
+   Prints:
+       1 done, the minute: 1
+       all: success
+
+   These functions wait for several futures:
+
+       casync_gather        all of them, or the first error; CASYNC_RETURN_ERRORS: all in any case
+       casync_wait          all, the first that is done, or the first that fails; cancels none
+       casync_select        at least one; cancels the others, operations above all
+       casync_as_completed  one after the other, in the order in which they are done
+
+   Two more things come from asyncio. A casync_generator is a task that gives values one by one. A
+   casync_context_var is a value that each task has for itself and passes on to the tasks that it
+   makes.
+
+   >> 10. locks and queues
+
+   Between two waits a task is alone: no other task of its loop runs, so it needs no lock. Where
+   something must stay consistent across a wait, or where one task waits for another, take one of
+   these:
+
+       casync_event         something has happened, or not yet
+       casync_lock          one at a time
+       casync_rwlock        many readers, or one writer
+       casync_condition     wait, holding a lock, until another task changed what it protects
+       casync_semaphore     n at a time; with a bound: asyncio's BoundedSemaphore
+       casync_barrier       wait until n tasks have come
+       casync_wait_group    wait until so many things are done; Go's WaitGroup
+       casync_once          the first task that needs it does it, and the others wait
+       casync_queue         pointers from task to task: FIFO, LIFO or by priority
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <errno.h>
+       #include <stdio.h>
+
+       static int64_t consume(casync_loop *loop, void *queue) {
+           void *item;
+           int64_t result;
+           (void)loop;
+           while ((result = casync_queue_get(queue, &item)) >= 0) printf("job %d\n", *(int *)item);
+           printf("%s\n", casync_strerror(result));
+           return result == CASYNC_QUEUE_SHUT_DOWN ? 0 : result;
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_queue_desc desc = {.maxsize = 2};
+           casync_queue queue;
+           casync_task_group group;
+           int jobs[3] = {1, 2, 3}, i;
+           int64_t result = casync_queue_init(loop, &queue, &desc);
+           (void)arg;
+           if (result >= 0) result = casync_task_group_begin(&group);
+           if (result < 0) return result;
+           if (!casync_task_group_spawn(&group, consume, &queue)) result = -ENOMEM;
+           for (i = 0; i < 3 && result >= 0; i++) result = casync_queue_put(&queue, &jobs[i]);
+           casync_queue_shutdown(&queue, false); // the consumer still gets what is in it
+           result = casync_task_group_end(&group, result);
+           casync_queue_close(&queue);
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       job 1
+       job 2
+       job 3
+       the queue is shut down
+
+   All of them are structs of yours, and a zeroed one is ready to use: a lock is free, an event is
+   not set, a semaphore is 0, a queue has no limit. What needs a parameter has a function _init.
+   Only a queue has to be closed. The task that comes first is served first. What becomes free goes
+   at once to the first task that waits for it, and no other can come between, so the lock or item
+   is the task's even if the task is cancelled before it goes on. Functions with try_ or _nowait in
+   their names return -EAGAIN instead of waiting. All of this is for the tasks of one loop; the next
+   chapter is about threads.
+
+   >> 11. threads
+
+   One thread owns a loop: the thread that runs it. Other threads may call only
+   casync_call_soon_threadsafe and casync_wake on it. Several loops in several threads share nothing
+   but the signal registry and the pools of threads that you give to several of them.
+
+   A function that computes for long, or that blocks, would hold up the loop. Run it in a pool of
+   threads by casync_run_in_executor. NULL means the loop's default pool, which is made when it is
+   first used.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t sum(void *limit, void **ptr) { // runs in a thread of the pool
+           int64_t total = 0, n;
+           (void)ptr;
+           for (n = 1; n <= *(int64_t *)limit; n++) total += n;
+           return total;
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           int64_t limit = 1000000;
+           int64_t result = casync_run_in_executor(NULL, sum, &limit, NULL, NULL);
+           (void)loop, (void)arg;
+           if (result >= 0) printf("%lld\n", (long long)result);
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       500000500000
+
+   A call that waits in the pool can be cancelled. A call that runs cannot be stopped: its future is
+   cancelled at once, and the function goes on without it. If somebody must then free its result,
+   give a `discard` function. casync_pool_init makes a pool of your own, with its number of threads
+   and a limit for waiting calls.
+
+   A thread of your own sends something to the loop by casync_call_soon_threadsafe. What the thread
+   wrote before, the callback can read.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <pthread.h>
+       #include <stdio.h>
+
+       static casync_loop loop;
+       static casync_job job; // with a job of your own nothing is allocated
+       static int measured;
+
+       static void show(void *arg) { // in the loop's thread
+           printf("the thread measured %d\n", *(int *)arg);
+           casync_stop(&loop);
+       }
+
+       static void *measure(void *arg) { // in a thread of yours
+           measured = 42;
+           casync_call_soon_threadsafe(&loop, &job, show, &measured);
+           return arg;
+       }
+
+       int main(void) {
+           pthread_t thread;
+           int64_t result = casync_loop_init(&loop, NULL);
+           if (result >= 0) result = -pthread_create(&thread, NULL, measure, NULL);
+           if (result < 0) return 1;
+           result = casync_run_forever(&loop); // it does not know of the thread
+           pthread_join(thread, NULL);
+           if (result >= 0) result = casync_loop_close(&loop);
+           return result < 0;
+       }
+
+   Prints:
+       the thread measured 42
+
+   A job that is still posted is not posted again (-EALREADY), so a job works as a wakeup that
+   coalesces. With a NULL job the loop keeps the call, and each call is made.
+
+   >> 12. signals and fork
+
+   casync_signal_start watches a signal. The callback runs in the loop's thread like any other, so
+   it may call any function, which a signal handler may not.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <signal.h>
+       #include <stdio.h>
+
+       static casync_signal terminate;
+       static casync_event stopping;
+
+       static void stop(void *arg) { // in the loop's thread, as every callback
+           (void)arg;
+           casync_event_set(&stopping);
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           int64_t result = casync_signal_start(loop, &terminate, SIGTERM, 0, stop, NULL);
+           (void)arg;
+           if (result < 0) return result;
+           raise(SIGTERM);
+           result = casync_event_wait(&stopping);
+           casync_signal_stop(&terminate);
+           if (result >= 0) printf("SIGTERM came\n");
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       SIGTERM came
+
+   By default a watched signal is blocked in the thread and read from a signalfd. A program that is
+   started by exec or posix_spawn inherits what is blocked. If your program starts others, set
+   casync_loop_desc.signal_handlers: then a handler passes the signal on, and nothing is blocked. In
+   a process whose signals belong to somebody else set casync_loop_desc.guest. Any number of
+   watchers in any number of loops may watch the same signal. CASYNC_SIGNAL_ONCE ends a watch before
+   its first callback. Deliveries that come before the callback has run are merged into one, as in
+   the kernel.
+
+   In a forked child call casync_loop_fork before you use an inherited loop. It gives the loop
+   an epoll instance of its own, which watches what the inherited one did; the parent's loop is not
+   touched. Before this call, the child may only close the loop; running it is -ECHILD.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+       #include <sys/wait.h>
+       #include <unistd.h>
+
+       static void hello(void *arg) {
+           printf("hello from %s\n", (const char *)arg);
+           fflush(stdout);
+       }
 
        int main(void) {
            casync_loop loop;
-           casync_timer timer = {0};
-           if (casync_loop_init(&loop, NULL) < 0) return 1;
-           casync_call_later(&loop, &timer, CASYNC_MS(100), hello, "world");
-           casync_run_until_idle(&loop);
+           casync_timer one = {0};
+           int64_t result = casync_loop_init(&loop, NULL);
+           if (result >= 0) result = casync_call_later(&loop, &one, 0, hello, "the child");
+           if (result < 0) return 1;
+           if (fork() == 0) {
+               result = casync_loop_fork(&loop);
+               if (result >= 0) result = casync_run_until_idle(&loop);
+               _exit(result < 0);
+           }
+           wait(NULL);
+           hello("the parent");
            return casync_loop_close(&loop) < 0;
        }
 
-   Save either as hello.c beside this file and run it with `tcc -run hello.c`, or build it with
-   `cc hello.c -lpthread` (musl and glibc >= 2.34 need no -lpthread).
+   Prints:
+       hello from the child
+       hello from the parent
 
-   HOW TO USE IT
+   A program that is started by exec inherits no descriptor of the library: all of them are
+   close-on-exec.
 
-   Include the header wherever you like. In exactly one C file define CASYNC_IMPLEMENTATION before
-   the include. That file must be compiled with _GNU_SOURCE defined before its first include; the
-   header asks for it when nothing was included before, and says so with #error when it is too late.
+   >> 13. embedding in another loop
 
-   CONFIGURATION, each a macro to define before including the implementation
+   To run a casync loop inside another loop, wait until casync_loop_fd is readable or until
+   casync_loop_timeout has passed, and then call casync_run_nowait. Ask for the timeout before each
+   wait, because the call also tells the kernel what is to be watched. The timeout may be shorter
+   than needed, never longer. In this program the other loop is one of poll(2):
 
-       CASYNC_IMPLEMENTATION     emit the implementation here
-       CASYNC_STATIC             make all of it static (also where only the API is included)
-       CASYNC_REALLOC(ptr, size) the default allocator, together with
-       CASYNC_FREE(ptr)          its other half (define both or neither); realloc and free if absent
-       CASYNC_ASSERT(condition)  checks of the caller's errors that no error code can report (use
-                                 after close, wrong thread); assert() if absent, so NDEBUG ends them
-       CASYNC_NO_STACKFUL        leave stackful tasks out, which need assembly or ucontext
-       CASYNC_NO_WARN_UNUSED     no warning where the result of a function that waits is not looked
-       at CASYNC_SYSCALL_TABLE      route every system call through the table `casync_syscalls`,
-       whose
-                                 entries a test may replace
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <errno.h>
+       #include <limits.h>
+       #include <poll.h>
+       #include <stdio.h>
 
-   ASYNCIO TO CASYNC
+       static void hello(void *name) { printf("hello, %s\n", (const char *)name); }
 
-       asyncio                          casync ------------------------------
-       ---------------------------------------------------- new_event_loop(), loop.close()
-       casync_loop_init, casync_loop_close loop.run_forever(), stop()       casync_run_forever,
-       casync_stop loop.run_until_complete(future)  casync_run_until_complete get_running_loop()
-       casync_get_running_loop loop.time()                      casync_time loop.call_soon
-       casync_call_soon loop.call_soon_threadsafe        casync_call_soon_threadsafe
-       loop.call_later, call_at         casync_call_later, casync_call_at Handle, TimerHandle,
-       cancel()    casync_job, casync_timer; casync_job_cancel, _timer_stop loop.add_reader,
-       remove_reader   casync_add_reader, casync_remove_reader loop.add_signal_handler
-       casync_signal_start loop.set_exception_handler       casync_set_exception_handler Future
-       casync_future asyncio.run(main())              casync_run create_task(coroutine)
-       casync_spawn; stackless: casync_task_start await future                     casync_await;
-       stackless: CASYNC_AWAIT task.cancel(), uncancel()        casync_task_cancel,
-       casync_task_uncancel current_task(), all_tasks()      casync_current_task, casync_walk sleep
-       casync_sleep gather, wait, as_completed       casync_gather, casync_wait, casync_as_completed
-       wait_for, timeout, shield        casync_wait_for, casync_timeout_begin, casync_shield
-       TaskGroup                        casync_task_group ContextVar
-       casync_context_var async generator                  casync_generator Transport and
-       StreamWriter       casync_stream: write, writev, drain, write_eof, abort transport.close(),
-       writer.close()  casync_finish (casync_close is at once, and drops what is unsent)
-       StreamReader                     casync_read, casync_read_exactly, casync_read_until
-       Protocol, BufferedProtocol       casync_protocol Server, start_server
-       casync_server, casync_listen close(), wait_closed()           casync_server_close,
-       casync_server_wait_clients Event, Lock, Condition, Barrier  casync_event, casync_lock,
-       casync_condition, casync_barrier Semaphore, BoundedSemaphore      casync_semaphore Queue,
-       LifoQueue, PriorityQueue  casync_queue, casync_queue_desc.order async with lock
-       casync_lock_acquire, casync_lock_release QueueEmpty, QueueFull            -EAGAIN
-       QueueShutDown                    CASYNC_QUEUE_SHUT_DOWN BrokenBarrierError
-       CASYNC_BROKEN_BARRIER open_connection                  casync_connect
-       loop.create_datagram_endpoint    casync_datagram_open DatagramTransport
-       casync_datagram: write, finish_start, abort DatagramProtocol
-       casync_datagram_protocol loop.sock_sendto, sock_recvfrom  casync_datagram_send,
-       casync_datagram_receive ThreadPoolExecutor               casync_pool loop.run_in_executor
-       casync_run_in_executor executor.shutdown(wait=True)     casync_pool_shutdown
-       shutdown(wait=False, cancel..)   casync_pool_close shutdown_default_executor
-       casync_shutdown_default_executor
+       static int milliseconds(int64_t timeout) { // rounded up; -1 is for ever
+           if (timeout > CASYNC_MS(INT_MAX - 1)) return -1;
+           return (int)((timeout + CASYNC_MS(1) - 1) / CASYNC_MS(1));
+       }
 
-   RULES
+       int main(void) {
+           casync_loop loop;
+           struct pollfd fd = {.events = POLLIN};
+           int64_t result = casync_loop_init(&loop, NULL);
+           if (result >= 0) result = casync_call_later(&loop, NULL, CASYNC_MS(5), hello, "host");
+           fd.fd = casync_loop_fd(&loop);
+           while (result >= 0 && casync_loop_alive(&loop)) {
+               int ready = poll(&fd, 1, milliseconds(casync_loop_timeout(&loop)));
+               result = ready < 0 && errno != EINTR ? -errno : casync_run_nowait(&loop);
+           }
+           if (result >= 0) result = casync_loop_close(&loop);
+           return result < 0;
+       }
 
-   - Structs are yours. They are visible, embeddable and start zeroed; the library allocates only
-     what must outlive a call, through the loop's allocator. A struct must not move while in use.
-   - Results are int64_t: >= 0 is a value, < 0 an error: -errno, or one of casync's own codes
-     (enum casync_error). casync_strerror names them all. A call that fails changes nothing.
-   - What can wait has two forms: x() waits, in a stackful task, and is -EPERM anywhere else; x_op()
-     starts it and gives a future, which is never NULL: for stackless tasks, for casync_gather and
-     its like, and for callbacks. A future that failed at the start says so. What has its result at
-     once has one form. The first time x() is called where it cannot wait the exception handler
-     hears which function that was.
-   - NULL, and a struct that is zeroed, are answered by every function: by an error, or by nothing,
-     false, 0 or NULL where it has no result.
-   - A time limit for anything that waits is a scope, casync_timeout_begin and _end, around it; a
-     few operations have a _timeout form too.
-   - Callbacks get the `arg` given with them. A callback may stop, close or free any object,
-     its own included.
-   - Close is immediate: after casync_*_close, _stop or _cancel of an object no callback of it
-     follows, and its memory may go.
-   - One thread owns a loop: the one that runs it. Only casync_call_soon_threadsafe and casync_wake
-     may be used from other threads. Several loops in several threads share nothing but the signal
-     registry, and the pools of threads that you give to several.
-   - Time is int64_t nanoseconds of CLOCK_MONOTONIC; write CASYNC_MS(5). Timers are never early,
-     run in the order of their deadlines, and first come first served among equals.
-   - A turn is asyncio's: wait for I/O; queue what became ready; queue the timers that are due; run
-     the queue as it stands. What these callbacks queue waits for the next turn.
-   - A ready descriptor waits one turn at most. When 16 polls in a row found nothing, turns with
-     work ready skip the poll, for 64 turns or 100 us at most, whichever is first, until one finds
-     something or a descriptor is watched anew. The first turn of a run always polls.
-   - Descriptors handed to the library become its own: closed with the object they were given to.
-     Those given to add_reader and add_writer stay yours: remove the watcher before you close them.
-   - Children: a forked child must call casync_loop_fork before it uses an inherited loop (close is
-     allowed too). exec'd programs inherit no descriptor of the library (all are close-on-exec), but
-     they inherit the signal mask, in which watched signals are blocked: see casync_signal_start,
-     and casync_loop_desc.signal_handlers.
+   Prints:
+       hello, host
 
-   PLATFORMS
+   The other way round, a library that has descriptors of its own, such as a database's client, can
+   run on a casync loop: watch its descriptors by casync_add_reader and casync_add_writer. The
+   callback comes in each turn in which the descriptor is ready; an error or a hangup counts as
+   ready. A descriptor has one watcher at most. It stays yours: remove the watcher before you close
+   the descriptor. A task waits for a descriptor by casync_wait_readable and casync_wait_writable.
+   Hooks (casync_hook_start) run in each turn, before the poll, after it, or when there is nothing
+   to do. casync_loop_desc.before_wait and after_wait are called around the wait in the kernel, for
+   hosts with a lock to drop meanwhile; with casync_loop_desc.locked, threads that hold this lock
+   may all use the loop.
 
-   Linux 4.14 or newer (before 5.11, which has epoll_pwait2, a wait ends up to 1 ms late); glibc
-   2.28 or musl 1.2; gcc, clang, tcc 0.9.27 (x86-64); C99 to C17 and C++17; any CPU. Stackful tasks:
-   x86-64, i386, aarch64, arm, riscv64; others by ucontext, which is slower and which musl lacks.
-   Where the header says "source:", the rule comes from there.
+   >> 14. testing with the virtual and the manual clock
 
-   CONTENTS: `grep -n '>>' casync.h`. The API and the implementation have the same sections in the
-   same order. (So that this stays true the code has no right shift: it divides by powers of two,
-   which compilers turn into shifts.)
+   With CASYNC_CLOCK_VIRTUAL the loop's time starts at 0 and jumps to the next deadline when there
+   is nothing else to do, so a test with long waits takes no time. While the loop waits for
+   something outside, a descriptor, a signal or a call in a pool, time passes as it really does;
+   CASYNC_CLOCK_VIRTUAL_FORCED jumps even then.
 
-   COMPATIBILITY: until 1.0 a minor version may change the API; a patch version does not. Names that
-   begin with casync__ are private, as are struct members marked so.
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t backup(casync_loop *loop, void *arg) {
+           int64_t result = casync_sleep(CASYNC_SECONDS(24 * 3600));
+           (void)arg;
+           printf("after %d hours\n", (int)(casync_time(loop) / CASYNC_SECONDS(3600)));
+           return result;
+       }
+
+       int main(void) {
+           casync_loop_desc desc = {.clock = CASYNC_CLOCK_VIRTUAL};
+           return casync_run_with(&desc, backup, NULL) < 0;
+       }
+
+   Prints:
+       after 24 hours
+
+   With CASYNC_CLOCK_MANUAL time moves only when you call casync_clock_advance. Run the loop by
+   casync_run_nowait then, because a wait for a timer would not end.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static void ring(void *arg) { *(bool *)arg = true; }
+
+       int main(void) {
+           casync_loop_desc desc = {.clock = CASYNC_CLOCK_MANUAL};
+           casync_loop loop;
+           bool rang = false;
+           if (casync_loop_init(&loop, &desc) < 0) return 1;
+           casync_call_later(&loop, NULL, CASYNC_SECONDS(10), ring, &rang);
+           casync_clock_advance(&loop, CASYNC_SECONDS(10) - 1);
+           casync_run_nowait(&loop);
+           printf("a nanosecond before: %d\n", rang);
+           casync_clock_advance(&loop, 1);
+           casync_run_nowait(&loop);
+           printf("on time: %d\n", rang);
+           return casync_loop_close(&loop) < 0;
+       }
+
+   Prints:
+       a nanosecond before: 0
+       on time: 1
+
+   With CASYNC_SYSCALL_TABLE the implementation makes each system call through a table, whose
+   entries a test in the same file can replace. So you can test what your program does when the
+   kernel refuses something. An entry returns the result, or -errno.
+
+       #define CASYNC_SYSCALL_TABLE
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <errno.h>
+       #include <stdio.h>
+
+       static int64_t no_more_descriptors(void) { return -EMFILE; }
+
+       int main(void) {
+           casync_loop loop;
+           casync_syscalls.eventfd = no_more_descriptors;
+           printf("%s\n", casync_strerror(casync_loop_init(&loop, NULL)));
+           return 0;
+       }
+
+   Prints:
+       Too many open files
+
+   >> 15. memory and allocators
+
+   Structs are yours: you declare, embed or allocate them, and zero them before their first use. Set
+   options in structs named _desc and _options, where 0 is the default. A struct must not move while
+   it is in use, and must stay until it is done, closed or stopped. Jobs and timers may be NULL;
+   then the loop lends one.
+
+   The library allocates only what outlives a call: connections of a server, stacks, bytes that wait
+   to be sent, tables. Stacks are mapped by mmap(2). Everything else comes from the loop's
+   allocator, casync_loop_desc.allocator, and for a pool of threads from its own; the default is
+   CASYNC_REALLOC and CASYNC_FREE, which are realloc and free. Any allocation may fail: the call
+   returns -ENOMEM, or NULL if it returns a pointer, and has changed nothing.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+       #include <stdlib.h>
+
+       static void *count(void *blocks, void *ptr, size_t size) {
+           if (size > 0) {
+               if (!ptr) ++*(int *)blocks;
+               return realloc(ptr, size);
+           }
+           --*(int *)blocks;
+           free(ptr);
+           return NULL;
+       }
+
+       static void nothing(void *arg) { (void)arg; }
+
+       int main(void) {
+           int blocks = 0;
+           casync_loop_desc desc = {.allocator = {count, &blocks}};
+           casync_loop loop;
+           casync_job job = {0};
+           if (casync_loop_init(&loop, &desc) < 0) return 1;
+           casync_call_soon(&loop, &job, nothing, NULL);
+           printf("with a job of ours: %d\n", blocks);
+           casync_call_soon(&loop, NULL, nothing, NULL);
+           printf("with one of the loop's: %d\n", blocks);
+           casync_loop_close(&loop);
+           printf("closed: %d\n", blocks);
+           return 0;
+       }
+
+   Prints:
+       with a job of ours: 0
+       with one of the loop's: 1
+       closed: 0
+
+   A stackful task has 64 KiB of stack by default, of which it takes pages as it needs them. Set
+   casync_loop_desc.stack_size, or casync_task_desc.stack_size for one task; casync_task_stack_used
+   tells how much a task needed. Under casync_run, a stack overflow ends the process with a line
+   that names the task; casync_report_overflow does the same without casync_run.
+
+   Descriptors that you hand to the library become its own, and are closed with the object that got
+   them; keep_fd changes that. Descriptors given to casync_add_reader and casync_add_writer stay
+   yours.
+
+   >> 16. errors
+
+   Functions that can fail return an int64_t. A value of 0 or more is the result. A value below 0 is
+   an error: -errno, or one of casync's own codes, enum casync_error. casync_strerror names both. A
+   call that fails changes nothing. casync does not use errno for its results. Every function
+   accepts NULL and zeroed structs: it returns an error, or does nothing and returns false, 0 or
+   NULL if it has no result for errors.
+
+   Errors that nobody waits for go to the loop's exception handler: a task that failed and whose
+   result nobody took, bytes that were lost (chapter 7), a server that cannot accept. The default
+   handler prints a line on standard error; casync_set_exception_handler sets yours. In this program
+   a task fails after its handle was released.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <errno.h>
+
+       static int64_t save(casync_loop *loop, void *arg) {
+           (void)loop, (void)arg;
+           return -ENOSPC;
+       }
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_task_desc desc = {.coroutine = save, .name = "save"};
+           casync_task *task;
+           int64_t result = casync_spawn_with(loop, &desc, &task);
+           (void)arg;
+           if (result >= 0) casync_task_release(task); // nobody will ask how it went
+           return result < 0 ? result : casync_sleep(0);
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints, on standard error:
+       casync: a future failed and nobody retrieved its error: No space left on device, task save
+
+   Using an object after its close, using a loop in the wrong thread, or moving a struct that is in
+   use cannot be answered by an error. CASYNC_ASSERT, by default assert, catches some of these; with
+   NDEBUG it catches none.
+
+   When a program hangs, ask what it waits for: casync_dump writes to a descriptor what each task
+   waits for, and which streams and servers are open; casync_dump_on_signal does it at a signal.
+   casync_task_set_name gives a task a name for these messages. casync_loop_metrics has counters
+   and, if you set casync_loop_desc.metrics, idle and busy times.
+
+   >> 17. what each thing costs
+
+   System calls and allocations, once the loop's pools have grown to the need:
+
+       call_soon, a timer        none; O(1)
+       a turn                    one epoll_wait or epoll_pwait2, or none while polls are skipped
+       a future, a callback      none
+       await, switch of tasks    none
+       a stackful task           none if its stack comes from the pool; else a system call for the
+                                 guard at the stack's end, and an mmap for each 32 stacks
+       gather, wait, select      none; all is in your structs
+       a task group              an allocation, and one for each of its tasks
+       locks and queues          none; a queue without maxsize grows by allocations
+       a message of a stream     a read and a send
+       a write that is queued    an allocation for about 4 KiB; a sendmsg for up to 64 of these
+       a connection              accept4, setsockopt (TCP), epoll_ctl, close; an allocation
+       casync_wait_readable      two epoll_ctl, unless others wait for the descriptor; an allocation
+       a datagram                a sendto; one recvmmsg for up to 16 that came
+       a change of a watcher     an epoll_ctl: the first at once, later ones before the next poll
+       call_soon_threadsafe      one write if the loop sleeps; a NULL job: 1 KiB for 60 calls
+       run_in_executor           an allocation; two futex calls if the pool's thread slept, and a
+                                 write if the loop did
+       a signal                  a read, and a wakeup of each loop that watches it
+       a loop                    an epoll and an eventfd
+
+   An idle stream has no memory but its struct. A task that only waits has about 4 KiB of stack in
+   use. A level of the timer wheel is 1 KiB, allocated when it is first needed. The first stream
+   that reads for a protocol or up to a delimiter gives its loop a buffer of about 128 KiB, which
+   all share; the first datagram socket with a protocol reserves 1 MiB of addresses, of which only
+   the filled part becomes memory. All of the library is about 110 KB of code (gcc -Os, x86-64).
+
+   The sizes of the structs on 64-bit processors, in bytes:
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       #define SIZE(type) printf("%3d  %s\n", (int)sizeof(type), #type)
+
+       int main(void) {
+           SIZE(casync_job);
+           SIZE(casync_timer);
+           SIZE(casync_future);
+           SIZE(casync_task);
+           SIZE(casync_op);
+           SIZE(casync_watcher);
+           SIZE(casync_stream);
+           SIZE(casync_server);
+           SIZE(casync_datagram);
+           SIZE(casync_loop);
+           return 0;
+       }
+
+   Prints:
+        48  casync_job
+        64  casync_timer
+        48  casync_future
+       128  casync_task
+       112  casync_op
+       120  casync_watcher
+       352  casync_stream
+       408  casync_server
+       376  casync_datagram
+       664  casync_loop
+
+   >> 18. asyncio's names in casync
+
+       asyncio                             casync
+       ---------------------------------   -------------------------------------------------------
+       new_event_loop(), loop.close()      casync_loop_init, casync_loop_close
+       loop.run_forever(), stop()          casync_run_forever, casync_stop
+       loop.run_until_complete(future)     casync_run_until_complete
+       get_running_loop()                  casync_get_running_loop
+       loop.time()                         casync_time
+       loop.call_soon                      casync_call_soon
+       loop.call_soon_threadsafe           casync_call_soon_threadsafe
+       loop.call_later, call_at            casync_call_later, casync_call_at
+       Handle, TimerHandle                 casync_job, casync_timer
+       Handle.cancel()                     casync_job_cancel, casync_timer_stop
+       loop.add_reader, remove_reader      casync_add_reader, casync_remove_reader
+       loop.add_signal_handler             casync_signal_start
+       loop.set_exception_handler          casync_set_exception_handler
+       Future                              casync_future
+       asyncio.run(main())                 casync_run
+       create_task(coroutine)              casync_spawn; stackless: casync_task_start
+       await future                        casync_await; stackless: CASYNC_AWAIT
+       task.cancel(), uncancel()           casync_task_cancel, casync_task_uncancel
+       current_task(), all_tasks()         casync_current_task, casync_walk
+       sleep                               casync_sleep
+       gather, wait, as_completed          casync_gather, casync_wait, casync_as_completed
+       wait_for, timeout, shield           casync_wait_for, casync_timeout_begin, casync_shield
+       TaskGroup                           casync_task_group
+       ContextVar                          casync_context_var
+       async generator                     casync_generator
+       Transport, StreamWriter             casync_stream: write, writev, drain, write_eof, abort
+       transport.close(), writer.close()   casync_finish (casync_close drops what is unsent)
+       StreamReader                        casync_read, casync_read_exactly, casync_read_until
+       Protocol, BufferedProtocol          casync_protocol
+       Server, start_server                casync_server, casync_listen
+       close(), wait_closed()              casync_server_close, casync_server_wait_clients
+       open_connection                     casync_connect
+       loop.create_datagram_endpoint       casync_datagram_open
+       DatagramTransport                   casync_datagram: write, finish_start, abort
+       DatagramProtocol                    casync_datagram_protocol
+       loop.sock_sendto, sock_recvfrom     casync_datagram_send, casync_datagram_receive
+       Event, Lock                         casync_event, casync_lock
+       Condition, Barrier                  casync_condition, casync_barrier
+       Semaphore, BoundedSemaphore         casync_semaphore
+       Queue, LifoQueue, PriorityQueue     casync_queue, casync_queue_desc.order
+       async with lock                     casync_lock_acquire, casync_lock_release
+       QueueEmpty, QueueFull               -EAGAIN
+       QueueShutDown                       CASYNC_QUEUE_SHUT_DOWN
+       BrokenBarrierError                  CASYNC_BROKEN_BARRIER
+       CancelledError, TimeoutError        -ECANCELED, -ETIMEDOUT
+       IncompleteReadError                 CASYNC_EOF, CASYNC_INCOMPLETE_READ
+       LimitOverrunError                   CASYNC_LIMIT_OVERRUN
+       InvalidStateError                   CASYNC_INVALID_STATE
+       ThreadPoolExecutor                  casync_pool
+       loop.run_in_executor                casync_run_in_executor
+       executor.shutdown(wait=True)        casync_pool_shutdown
+       executor.shutdown(wait=False,       casync_pool_close
+           cancel_futures=True)
+       loop.shutdown_default_executor      casync_shutdown_default_executor
+
+   >> 19. rules
+
+   These hold for all functions; the chapter in brackets says more.
+
+   - Structs are yours, visible, embeddable, and zeroed before their first use. They do not move
+     while they are in use [15].
+   - A result below 0 is an error, and a call that fails changes nothing [16].
+   - x() waits, x_op() gives a future, and what has its result at once has one form [2].
+   - A callback gets the `arg` that was given with it. It may stop, close or free any object, its
+     own included.
+   - Close is immediate, and finish ends in order [7].
+   - Any wait may return -ECANCELED. A time limit for whatever waits is a pair of
+     casync_timeout_begin and casync_timeout_end around it [8].
+   - One thread owns a loop [11].
+   - Time is int64_t nanoseconds. Timers are never early [6].
+   - A forked child calls casync_loop_fork first [12].
+
+   >> 20. configuration, platforms, compatibility
+
+   Define these macros before you include the implementation:
+
+       CASYNC_IMPLEMENTATION      put the implementation here
+       CASYNC_STATIC              make all of it static; define it also where only the API is
+                                  included
+       CASYNC_REALLOC(ptr, size)  the default allocator, together with
+       CASYNC_FREE(ptr)           its other half: define both or neither
+       CASYNC_ASSERT(condition)   checks of the caller's errors that no error code can report;
+                                  assert if absent, so NDEBUG turns them off
+       CASYNC_NO_STACKFUL         leave stackful tasks out, which need assembly or ucontext
+       CASYNC_NO_WARN_UNUSED      no warning where the result of a function that waits is ignored
+       CASYNC_SYSCALL_TABLE       make each system call through the table `casync_syscalls`
+       CASYNC_IMPORT              for extension modules of Python: use the implementation in the
+                                  Python package casync; not together with CASYNC_IMPLEMENTATION
+
+   PLATFORMS. Linux 4.14 or newer; before 5.11, which has epoll_pwait2, a wait ends up to 1 ms late.
+   glibc 2.28 or musl 1.2. gcc and clang on any processor, tcc 0.9.27 on x86-64. C99 to C17, and
+   C++17. Stackful tasks switch by assembly on x86-64, i386, aarch64, arm and riscv64, elsewhere by
+   ucontext, which is slower and which musl does not have: define CASYNC_NO_STACKFUL there.
+
+   C++. Exceptions end in their task at the latest. A catch block may wait, but not where tcc
+   compiled the implementation, nor where C++'s runtime came by dlopen(3) into a program in C.
+
+   COMPATIBILITY. Until version 1.0, a minor version may change the API; a patch version does not.
+   Names that begin with casync__ are private, and so are the members of structs that are marked so.
 */
 #ifndef CASYNC_H
 #define CASYNC_H
