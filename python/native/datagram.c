@@ -117,11 +117,12 @@ static int parse_datagram_address(int family, PyObject *object, casync_address *
 /* protocol.method(first[, second]), in the transport's context; what it raises is reported. */
 static void datagram_call(transport *self, loop *lp, enum name method, PyObject *first,
                           PyObject *second) {
-    PyObject *protocol, *result = NULL;
+    PyObject *result = NULL;
     running_call call;
-    if (self->loop == NULL) return;       /* the socket has ended since the callback began */
-    protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
-    if (transport_enter(self, lp, &call) == 0) {
+    int entered = transport_enter(self, lp, &call);
+    if (entered == 0) return;
+    if (entered > 0) {
+        PyObject *protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
         PyObject *bound = PyObject_GetAttr(protocol, lp->state->names[method]);
         if (bound != NULL && lp->calls_python)
             result = PyObject_CallMethodObjArgs((PyObject *)lp, lp->state->names[NAME_PYTHON_CALL],
@@ -129,10 +130,10 @@ static void datagram_call(transport *self, loop *lp, enum name method, PyObject 
         else if (bound != NULL)
             result = PyObject_CallFunctionObjArgs(bound, first, second, NULL);
         Py_XDECREF(bound);
+        Py_DECREF(protocol);
         if (transport_leave(lp, &call) < 0) Py_CLEAR(result);
     }
     if (result == NULL) transport_report_method(self, lp, "_read_ready", NULL);
-    Py_DECREF(protocol);
     Py_XDECREF(result);
 }
 

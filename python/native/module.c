@@ -118,17 +118,28 @@ static PyType_Spec loop_spec = {"casync._native.Loop", sizeof(loop), 0,
 
 static struct PyModuleDef native_module;
 
+#if PY_VERSION_HEX >= 0x030B0000
+
+static PyObject *find_module(PyTypeObject *type) {
+    return PyType_GetModuleByDef(type, &native_module);
+}
+
+#else
+
 static PyObject *find_module(PyTypeObject *type) {
     PyObject *mro = type->tp_mro;
     for (Py_ssize_t i = 0; mro != NULL && i < PyTuple_GET_SIZE(mro); i++) {
         PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
-        PyObject *module =
-            base->tp_flags & Py_TPFLAGS_HEAPTYPE ? ((PyHeapTypeObject *)base)->ht_module : NULL;
+        PyObject *module = NULL;
+        if (PyType_HasFeature(base, Py_TPFLAGS_HEAPTYPE)) module = PyType_GetModule(base);
         if (module != NULL && PyModule_GetDef(module) == &native_module) return module;
+        if (module == NULL) forget_exception(PyExc_TypeError, (PyObject *)base); /* it has none */
     }
     PyErr_Format(PyExc_TypeError, "%s does not derive from casync's Loop", type->tp_name);
     return NULL;
 }
+
+#endif
 
 static state *find_state(PyTypeObject *type) {
     PyObject *module = find_module(type);
@@ -230,54 +241,35 @@ static int add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec, Py
     return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
 }
 
-/* Is the slot `name` of _FlowControlMixin where `transport` has its own use for it? */
-static int check_slot(PyObject *mixin, const char *name, Py_ssize_t offset) {
-    PyObject *descriptor = PyObject_GetAttrString(mixin, name);
-    bool same = descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
-                ((PyMemberDescrObject *)descriptor)->d_member->offset == offset;
-    Py_XDECREF(descriptor);
-    if (same) return 0;
-    if (!PyErr_Occurred())
-        PyErr_Format(PyExc_ImportError,
-                     "casync does not know this asyncio: _FlowControlMixin.%s is elsewhere", name);
-    return -1;
-}
-
-static int check_slots(PyObject *mixin) {
-    return check_slot(mixin, "_extra", offsetof(transport, extra)) < 0 ||
-                   check_slot(mixin, "_high_water", offsetof(transport, sock)) < 0 ||
-                   check_slot(mixin, "_loop", offsetof(transport, loop)) < 0 ||
-                   check_slot(mixin, "_low_water", offsetof(transport, server)) < 0 ||
-                   check_slot(mixin, "_protocol_paused", offsetof(transport, protocol)) < 0
-               ? -1
-               : 0;
-}
-
 /* They derive from what asyncio's derive from. */
+static int add_transport_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
+                              const char *public_class, bool writes) {
+    PyObject *bases = transport_bases(public_class, writes);
+    int result = bases == NULL ? -1 : add_type(module, slot, spec, bases);
+    Py_XDECREF(bases);
+    return result;
+}
+
+/* What asyncio's code asks the type of stream transports. */
+static int mark_compatible(PyObject *type) {
+    PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE");
+    int result = mode == NULL ? -1 : PyObject_SetAttrString(type, "_sendfile_compatible", mode);
+    Py_XDECREF(mode);
+    return result < 0 ? -1 : PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+}
+
 static int add_transport_types(PyObject *module, state *st) {
     PyTypeObject **types = st->transport_types;
-    PyObject *mixin = import_attribute("asyncio.transports", "_FlowControlMixin");
-    PyObject *readers = import_attribute("asyncio.transports", "ReadTransport");
-    PyObject *datagrams = import_attribute("asyncio.transports", "DatagramTransport");
-    PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE");
-    PyObject *both = mixin == NULL || datagrams == NULL ? NULL : PyTuple_Pack(2, mixin, datagrams);
-    int result = -1;
-    if (both != NULL && readers != NULL && mode != NULL && check_slots(mixin) == 0 &&
-        add_type(module, &types[TRANSPORT_SOCKET], &socket_transport_spec, mixin) == 0 &&
-        add_type(module, &types[TRANSPORT_DATAGRAM], &datagram_spec, both) == 0 &&
-        add_type(module, &types[TRANSPORT_READ_PIPE], &read_pipe_spec, readers) == 0 &&
-        add_type(module, &types[TRANSPORT_WRITE_PIPE], &write_pipe_spec, mixin) == 0) {
-        PyObject *socket_transport = (PyObject *)types[TRANSPORT_SOCKET];
-        result = PyObject_SetAttrString(socket_transport, "_sendfile_compatible", mode);
-        if (result == 0)
-            result = PyObject_SetAttrString(socket_transport, "_start_tls_compatible", Py_True);
-    }
-    Py_XDECREF(mixin);
-    Py_XDECREF(readers);
-    Py_XDECREF(datagrams);
-    Py_XDECREF(mode);
-    Py_XDECREF(both);
-    return result;
+    if (add_transport_type(module, &types[TRANSPORT_SOCKET], &socket_transport_spec, "Transport",
+                           true) < 0 ||
+        add_transport_type(module, &types[TRANSPORT_DATAGRAM], &datagram_spec, "DatagramTransport",
+                           true) < 0 ||
+        add_transport_type(module, &types[TRANSPORT_READ_PIPE], &read_pipe_spec, "ReadTransport",
+                           false) < 0 ||
+        add_transport_type(module, &types[TRANSPORT_WRITE_PIPE], &write_pipe_spec, "WriteTransport",
+                           true) < 0)
+        return -1;
+    return mark_compatible((PyObject *)types[TRANSPORT_SOCKET]);
 }
 
 /* Without them casync/tls.py takes asyncio's own SSLProtocol. That of 3.10 is of another kind: it
@@ -326,7 +318,7 @@ static int native_exec(PyObject *module) {
     state *st = (state *)PyModule_GetState(module);
     if (add_function_table(module) < 0) return -1;
     if (make_names(st) < 0 || PyModule_AddObjectRef(module, "_turn_names", st->turn_names) < 0 ||
-        import_asyncio(st) < 0 || check_snapshots(st) < 0)
+        import_asyncio(st) < 0 || probe_cpython(st) < 0)
         return -1;
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
     if (add_type(module, &st->method_type, &method_spec, NULL) < 0) return -1;
@@ -342,7 +334,7 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->clients_type, &clients_spec, NULL) < 0) return -1;
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
     st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
-    if (st->sock_ready == NULL || check_sockets(st) < 0) return -1;
+    if (st->sock_ready == NULL) return -1;
     st->future_type = import_attribute("_asyncio", "Future");
     if (st->future_type == NULL) PyErr_Clear();
     if (add_tls_types(module, st) < 0) return -1;

@@ -94,31 +94,13 @@ static bool interrupted(Py_ssize_t result) {
     return result < 0 && errno == EINTR && PyErr_CheckSignals() == 0;
 }
 
-/* The head of CPython's PySocketSockObject (Modules/socketmodule.h), so far the same in all
-   versions. */
-typedef struct {
-    PyObject ob_base;
-    int fd; /* -1 if closed, and at first */
-} socket_layout;
-
-/* Is a socket.socket what this file takes it for? */
-static int check_sockets(state *st) {
-    PyTypeObject *type = (PyTypeObject *)st->socket_type;
-    PyObject *blank = type->tp_new(type, st->no_args, NULL);
-    if (blank == NULL) return -1;
-    st->knows_sockets = type->tp_basicsize >= (Py_ssize_t)sizeof(socket_layout) &&
-                        ((socket_layout *)blank)->fd == -1;
-    Py_DECREF(blank);
-    return 0;
-}
-
 /* sock.fileno(): -1 if it is closed, or with an exception set. */
 static int sock_fileno(sock_operation *op) {
     state *st = op->loop->state;
     PyObject *sock = op->args[0], *number;
     long fd;
-    if (st->knows_sockets && (PyObject *)Py_TYPE(sock) == st->socket_type)
-        return ((socket_layout *)sock)->fd;
+    int known;
+    if (read_socket_number(st, sock, &known)) return known;
     number = PyObject_CallMethodNoArgs(sock, st->names[NAME_FILENO]);
     fd = number == NULL ? -1 : PyLong_AsLong(number);
     Py_XDECREF(number);
@@ -128,9 +110,12 @@ static int sock_fileno(sock_operation *op) {
 /* Is it a socket.socket whose method is the one that we know? Instances of that have no attributes
    of their own. */
 static bool is_plain_socket(sock_operation *op, enum name name, PyObject *method) {
-    PyTypeObject *type = Py_TYPE(op->args[0]);
-    return (PyObject *)type == op->loop->state->socket_type &&
-           _PyType_Lookup(type, sock_name(op, name)) == method;
+    PyObject *type = (PyObject *)Py_TYPE(op->args[0]), *found;
+    if (type != op->loop->state->socket_type) return false;
+    found = PyObject_GetAttr(type, sock_name(op, name));
+    if (found == NULL) forget_exception(PyExc_AttributeError, type);
+    Py_XDECREF(found);
+    return found == method;
 }
 
 static Py_ssize_t receive(int fd, void *buffer, size_t size) {

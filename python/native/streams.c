@@ -606,12 +606,12 @@ static reader *reader_new(state *st, PyObject *stream) {
 static bool reader_is_asyncios(state *st, PyObject *stream) {
     if ((PyObject *)Py_TYPE(stream) != st->asyncio_reader) return false;
     for (int kind = 0; kind <= READ_LINE; kind++)
-        if (!has_function(stream, st->names[NAME_READ + kind], st->reader_functions[kind]))
+        if (!has_function(st, stream, st->names[NAME_READ + kind], st->reader_functions[kind]))
             return false;
-    return has_function(stream, st->names[NAME_FEED_DATA], st->reader_feed_data) &&
-           has_function(stream, st->names[NAME_WAIT_FOR_DATA], st->reader_wait_for_data) &&
-           has_function(stream, st->names[NAME_MAYBE_RESUME], st->reader_maybe_resume) &&
-           has_function(stream, st->names[NAME_EXCEPTION], st->reader_exception);
+    return has_function(st, stream, st->names[NAME_FEED_DATA], st->reader_feed_data) &&
+           has_function(st, stream, st->names[NAME_WAIT_FOR_DATA], st->reader_wait_for_data) &&
+           has_function(st, stream, st->names[NAME_MAYBE_RESUME], st->reader_maybe_resume) &&
+           has_function(st, stream, st->names[NAME_EXCEPTION], st->reader_exception);
 }
 
 /* Makes the class of a StreamReader ours, and gives it a native half: this, a new reference; NULL,
@@ -650,9 +650,23 @@ static int abandon_reader(state *st, PyObject *stream) {
     return result;
 }
 
+/* What a class has of its own: a new reference. */
+static PyObject *class_dict(PyTypeObject *type) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyType_GetDict(type);
+#else
+    return Py_XNewRef(type->tp_dict);
+#endif
+}
+
 /* Does an object of this type have the name from asyncio's class: a method, say? */
 static bool is_inherited(PyTypeObject *type, PyObject *name) {
-    PyObject *found = _PyType_Lookup(type, name);
+    PyObject *found = NULL;
+    for (Py_ssize_t i = 0; found == NULL && i < PyTuple_GET_SIZE(type->tp_mro); i++) {
+        PyObject *dict = class_dict((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i));
+        if (dict != NULL) found = PyDict_GetItemWithError(dict, name);
+        Py_XDECREF(dict);
+    }
     return found != NULL && !Py_IS_TYPE(found, &PyGetSetDescr_Type);
 }
 
@@ -703,7 +717,7 @@ static bool writer_is_drained(state *st, PyObject *writer) {
     bool drained =
         t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
         !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED)) &&
-        has_function(t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
+        has_function(st, t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
     if (object == NULL) PyErr_Clear();
     Py_XDECREF(object);
     return drained;
@@ -787,8 +801,8 @@ static PyType_Spec writer_spec = {"casync._native.StreamWriter", 0, 0, Py_TPFLAG
    nothing. */
 static void adopt_writer(state *st, PyObject *stream, PyObject *writer) {
     if (Py_TYPE(stream) == st->stream_type && (PyObject *)Py_TYPE(writer) == st->asyncio_writer &&
-        has_function(writer, st->names[NAME_WRITE], st->writer_write) &&
-        has_function(writer, st->names[NAME_DRAIN], st->writer_drain))
+        has_function(st, writer, st->names[NAME_WRITE], st->writer_write) &&
+        has_function(st, writer, st->names[NAME_DRAIN], st->writer_drain))
         (void)PyObject_SetAttr(writer, st->names[NAME_CLASS], (PyObject *)st->writer_type);
     PyErr_Clear();
 }
@@ -824,7 +838,7 @@ static void adopt_callback(state *st, PyObject *protocol) {
 
 /* Do bytes for the protocol go to its reader, and nowhere else? */
 static bool feeds_reader(state *st, PyObject *protocol) {
-    return has_function(protocol, st->names[NAME_DATA_RECEIVED], st->protocol_data_received);
+    return has_function(st, protocol, st->names[NAME_DATA_RECEIVED], st->protocol_data_received);
 }
 
 /* From now on bytes for this protocol go to its reader, if both are asyncio's own; else by its

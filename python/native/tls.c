@@ -571,12 +571,12 @@ static void on_tls_data(casync_stream *stream, casync_span span) {
     loop *lp = transport_hold(self);
     PyObject *protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
     running_call call;
-    int result = -1;
+    int result;
     if (lp->calls_python) {
         transport_deliver(self, lp,
                           PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
         result = 0;
-    } else if (transport_enter(self, lp, &call) == 0) {
+    } else if ((result = transport_enter(self, lp, &call)) > 0) {
         result = tls_receive((tls *)protocol, span);
         if (transport_leave(lp, &call) < 0) result = -1;
     }

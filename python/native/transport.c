@@ -2,8 +2,8 @@
 
    Idea: casync.h reads, buffers, sends and counts; its protocol callbacks become calls of the
    Python protocol, in the context in which the transport was made. Flow control is the stream's.
-   The type still derives from asyncio's _FlowControlMixin, for asyncio asks for that; what this has
-   in slots are attributes here, so that the slots, at the struct's head, can hold other things.
+   The type still derives from asyncio's _FlowControlMixin, for asyncio asks for that: see
+   transport_base in private_cpython.c.
 
    Invariants: an open stream holds one reference to its transport (it is on loop->transports),
    until connection_lost or the loop's close. The descriptor is closed here, never by casync.h
@@ -25,17 +25,18 @@ enum {
     TRANSPORT_PAUSED = 8,   /* pause_reading() was called */
     TRANSPORT_STARTED = 16, /* connection_made was called */
     TRANSPORT_PROTOCOL_PAUSED = 32,
-    TRANSPORT_EMPTYING = 64,   /* an empty waiter waits */
-    TRANSPORT_FLUSHING = 128,  /* close() was called, with bytes still to send */
-    TRANSPORT_CONNECTED = 256, /* of datagrams: there is a peer */
-    TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours
+    TRANSPORT_EMPTYING = 64,    /* an empty waiter waits */
+    TRANSPORT_FLUSHING = 128,   /* close() was called, with bytes still to send */
+    TRANSPORT_CONNECTED = 256,  /* of datagrams: there is a peer */
+    TRANSPORT_COPY = 512,       /* of pipes: fd is a duplicate of the file's descriptor, and ours
                                   to close */
-    TRANSPORT_LEFT = 1024,     /* its loop was closed while it was open; for asyncio it is
+    TRANSPORT_LEFT = 1024,      /* its loop was closed while it was open; for asyncio it is
                                   neither then */
-    TRANSPORT_CALLED = 2048,   /* in a method that raises what ends the program: see
+    TRANSPORT_CALLED = 2048,    /* in a method that raises what ends the program: see
                                   transport_flow */
-    TRANSPORT_IP4 = 4096,      /* its names are in `ip4` */
-    TRANSPORT_SUSPENDED = 8192 /* a loop runs inside a call of its protocol: see transport_enter */
+    TRANSPORT_IP4 = 4096,       /* its names are in `ip4` */
+    TRANSPORT_SUSPENDED = 8192, /* a loop runs inside a call of its protocol: see transport_enter */
+    TRANSPORT_SNAPSHOT = 16384  /* `context` is the variables of one: see private_cpython.c */
 };
 
 enum transport_kind {
@@ -79,13 +80,11 @@ typedef struct {
 /* Small, for a connection at rest takes little more than this: what only datagrams have comes last,
    and the types of streams end before it. */
 typedef struct transport {
-    PyObject ob_base;
-    PyObject *extra;    /* slot _extra */
-    PyObject *sock;     /* slot _high_water; the socket, or the pipe's file object: closes the
-                           descriptor */
-    loop *loop;         /* slot _loop; until connection_lost */
-    PyObject *server;   /* slot _low_water */
-    PyObject *protocol; /* slot _protocol_paused */
+    transport_base base;
+    loop *loop;         /* until connection_lost */
+    PyObject *protocol; /* also */
+    PyObject *sock;     /* the socket, or the pipe's file object: closes the descriptor */
+    PyObject *server, *extra;
     PyObject *dict, *weakrefs;
     struct transport *next, *previous;
     PyObject *context, *exception, *empty_waiter;
@@ -112,7 +111,7 @@ typedef struct transport {
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
-static_assert(STREAM_TRANSPORT_SIZE <= 448, "a connection at rest takes more than README says");
+static_assert(STREAM_TRANSPORT_SIZE <= 480, "a connection at rest takes more than README says");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
@@ -169,31 +168,79 @@ typedef struct running_call {
     PyObject *context;
 } running_call;
 
-/* Enters the context; if the call is inside of another one of the same transport, a copy of it, for
-   a context is entered once. */
-static int transport_enter(transport *self, loop *lp, running_call *call) {
-    PyObject *context = Py_NewRef(self->context);
-    if (PyContext_Enter(context) < 0) {
-        PyErr_Clear();
+static void transport_clear_context(transport *self) {
+    self->flags &= (uint16_t)~TRANSPORT_SNAPSHOT;
+    Py_CLEAR(self->context);
+}
+
+/* Makes the context of a transport that has a snapshot. */
+static int transport_make_context(transport *self, state *st) {
+    PyObject *context;
+    if (!(self->flags & TRANSPORT_SNAPSHOT)) return 0;
+    context = make_context(st, Py_NewRef(self->context)); /* may run the collector */
+    if (context == NULL) return -1;
+    if (!(self->flags & TRANSPORT_SNAPSHOT)) { /* and that have made it, or ended the transport */
+        return_context(st, context);
+        return 0;
+    }
+    self->flags &= (uint16_t)~TRANSPORT_SNAPSHOT;
+    Py_SETREF(self->context, context);
+    return 0;
+}
+
+/* The transport's context, entered; if the call is inside of another one of the same transport, a
+   copy of it, for a context is entered once. */
+static PyObject *transport_entered_context(transport *self, state *st) {
+    PyObject *context;
+    if (transport_make_context(self, st) < 0) return NULL;
+    context = Py_XNewRef(self->context);
+    if (context == NULL) return PyErr_Format(PyExc_RuntimeError, "the transport is closed");
+    if (PyContext_Enter(context) == 0) return context;
+    if (clear_exception(PyExc_RuntimeError)) {
         Py_SETREF(context, PyContext_Copy(context));
-        if (context == NULL || PyContext_Enter(context) < 0) {
-            Py_XDECREF(context);
-            return -1;
-        }
+        if (context != NULL && PyContext_Enter(context) == 0) return context;
+    }
+    Py_XDECREF(context);
+    return NULL;
+}
+
+/* Enters the context: 1; 0 if the connection has ended since the stream's callback began; -1 with
+   an exception set. */
+static int transport_enter(transport *self, loop *lp, running_call *call) {
+    PyObject *context = self->loop == NULL ? NULL : transport_entered_context(self, lp->state);
+    if (self->loop == NULL && context != NULL) PyContext_Exit(context);
+    if (self->loop == NULL || context == NULL) {
+        Py_XDECREF(context);
+        return self->loop == NULL ? 0 : -1;
     }
     call->transport = self;
     call->context = context;
     call->outer = lp->calls;
     lp->calls = call;
-    return 0;
+    return 1;
+}
+
+/* The transport keeps the context that it has left as a snapshot, unless somebody else keeps the
+   context itself: the token of a variable does. */
+static void transport_keep_snapshot(transport *self, state *st, PyObject *context) {
+    PyObject *vars = self->context == context ? snapshot_of(st, context, 2) : NULL;
+    if (vars == NULL) return;
+    self->context = vars;
+    self->flags |= TRANSPORT_SNAPSHOT;
+    Py_DECREF(context);
 }
 
 /* -1 with an exception set if what was called has left the context in another state. */
 static int transport_leave(loop *lp, running_call *call) {
     int result = PyContext_Exit(call->context);
     lp->calls = call->outer;
-    Py_DECREF(call->context);
-    return result;
+    if (result < 0) {
+        Py_DECREF(call->context);
+        return result;
+    }
+    transport_keep_snapshot(call->transport, lp->state, call->context);
+    return_context(lp->state, call->context);
+    return 0;
 }
 
 /* protocol.method(argument), or without one if it is NULL, in the transport's context. None if the
@@ -201,8 +248,8 @@ static int transport_leave(loop *lp, running_call *call) {
 static PyObject *transport_call(transport *self, loop *lp, enum name method, PyObject *argument) {
     PyObject *protocol, *result;
     running_call call;
-    if (self->loop == NULL) return Py_NewRef(Py_None);
-    if (transport_enter(self, lp, &call) < 0) return NULL;
+    int entered = transport_enter(self, lp, &call);
+    if (entered <= 0) return entered < 0 ? NULL : Py_NewRef(Py_None);
     protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
     result = lp->calls_python ? transport_call_python(lp, protocol, method, argument)
                               : call_method(lp, protocol, method, argument);
@@ -797,7 +844,7 @@ static void transport_lost(transport *self, int64_t error) {
     transport_unlink(self);
     Py_CLEAR(self->protocol);
     feed_close(&self->feed);
-    Py_CLEAR(self->context);
+    transport_clear_context(self);
     Py_CLEAR(self->loop);
     transport_let_go(self, lp);
 }
@@ -927,7 +974,11 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
     self->loop = (loop *)Py_NewRef((PyObject *)lp);
     self->protocol = Py_NewRef(protocol);
     self->extra = Py_XNewRef(extra == Py_None ? NULL : extra);
-    self->context = PyContext_CopyCurrent();
+    self->context = snapshot_context(lp->state);
+    if (self->context != NULL)
+        self->flags |= TRANSPORT_SNAPSHOT;
+    else
+        self->context = PyContext_CopyCurrent();
     if (self->context != NULL)
         *error = kind == TRANSPORT_DATAGRAM ? datagram_open(self, fd) : stream_open(self, fd);
     if (self->context == NULL || *error != 0) {
@@ -940,7 +991,7 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
     self->next = lp->transports;
     if (self->next != NULL) self->next->previous = self;
     lp->transports = self;
-    self->flags = TRANSPORT_OPEN;
+    self->flags |= TRANSPORT_OPEN;
     Py_INCREF(self);
     transport_adopt_reader(self);
     return self;
@@ -1586,6 +1637,18 @@ static PyObject *transport_get_server(transport *self, void *Py_UNUSED(closure))
     return Py_NewRef(self->server == NULL ? Py_None : self->server);
 }
 
+static PyObject *transport_get_extra(transport *self, void *Py_UNUSED(closure)) {
+    if (self->extra == NULL)
+        PyErr_Format(PyExc_AttributeError, "'%s' object has no attribute '_extra'",
+                     Py_TYPE(self)->tp_name);
+    return Py_XNewRef(self->extra);
+}
+
+static int transport_set_extra(transport *self, PyObject *value, void *Py_UNUSED(closure)) {
+    Py_XSETREF(self->extra, Py_XNewRef(value));
+    return 0;
+}
+
 static PyObject *transport_get_flag(transport *self, void *flag) {
     return PyBool_FromLong(self->flags & (uint16_t)(uintptr_t)flag);
 }
@@ -1629,7 +1692,8 @@ static int transport_visit_all(loop *lp, visitproc visit, void *arg) {
 }
 
 static int transport_traverse(transport *self, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(self));
+    int result = transport_base_visit(&self->base, visit, arg);
+    if (result != 0) return result;
     Py_VISIT(self->extra);
     Py_VISIT(self->dict);
     Py_VISIT(self->loop);
@@ -1644,6 +1708,7 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
 }
 
 static int transport_clear(transport *self) {
+    transport_base_clear(&self->base);
     Py_CLEAR(self->extra);
     Py_CLEAR(self->dict);
     Py_CLEAR(self->protocol);
@@ -1651,7 +1716,7 @@ static int transport_clear(transport *self) {
     Py_CLEAR(self->sock);
     feed_close(&self->feed);
     if (self->kind == TRANSPORT_DATAGRAM) Py_CLEAR(self->address);
-    Py_CLEAR(self->context);
+    transport_clear_context(self);
     Py_CLEAR(self->exception);
     Py_CLEAR(self->empty_waiter);
     return 0;
@@ -1769,7 +1834,8 @@ static PyMethodDef socket_transport_methods[] = {
 };
 
 #define BASE_GETSETS                                                                               \
-    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},                                       \
+    {"_extra", (getter)transport_get_extra, (setter)transport_set_extra, NULL, NULL},              \
+        {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},                                   \
         {"_protocol", (getter)transport_get_protocol_attribute, NULL, NULL, NULL},                 \
         {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},           \
         {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},             \
