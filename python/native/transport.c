@@ -111,7 +111,7 @@ typedef struct transport {
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
-static_assert(STREAM_TRANSPORT_SIZE <= 480, "a connection at rest takes more than README says");
+static_assert(STREAM_TRANSPORT_SIZE <= 560, "a connection at rest takes more than README says");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
@@ -638,7 +638,7 @@ static void on_buffer_updated(casync_stream *stream, size_t size) {
     loop *lp = transport_hold(self);
     Py_buffer lent = lp->reading; /* its release may run the loop, which reads to another one */
     lp->reading.obj = NULL;
-    stream->flags &= ~(uint32_t)CASYNC__STREAM_MORE;
+    stream->more = false;
     PyBuffer_Release(&lent); /* does nothing if there is none */
     if (size > 0) {
         PyObject *count = PyLong_FromSize_t(size), *result = NULL;
@@ -1059,7 +1059,7 @@ static PyObject *call_base_method(PyObject *function, PyObject *self, PyObject *
 /* The open transport that has this watcher, or NULL. */
 static transport *transport_of_watcher(loop *lp, const casync_watcher *watcher) {
     transport *t = watcher == NULL ? NULL : lp->transports;
-    while (t != NULL && &t->stream.watcher != watcher) t = t->next;
+    while (t != NULL && &t->stream.endpoint.watcher != watcher) t = t->next;
     return t;
 }
 
