@@ -35,8 +35,9 @@
      casync.h refers to until it is sent are exact bytes objects, whose end runs no code.
    - An object that dies gives nobody a reference to itself (loop->dying).
 
-   Read on in: private_cpython.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c,
-   datagram.c, awaitable.c, method.c, streams.c, sock.c, tls.c, server.c, module.c. */
+   Read on in: private_cpython.c, handle.c, loop.c, watcher.c, future.c, addresses.c, transport.c,
+   transport_write.c, transport_info.c, transport_tables.c, pipe.c, datagram.c, awaitable.c,
+   method.c, streams.c, sock.c, tls.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -450,7 +451,11 @@ static PyObject *follow(PyObject *reference) {
 #include "loop.c"
 #include "watcher.c"
 #include "future.c"
+#include "addresses.c"
 #include "transport.c"
+#include "transport_write.c"
+#include "transport_info.c"
+#include "transport_tables.c"
 #include "pipe.c"
 #include "datagram.c"
 #include "awaitable.c"

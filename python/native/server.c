@@ -340,7 +340,7 @@ static int watch_visit(watch *self, visitproc visit, void *arg) {
     return result || self->writer == NULL ? result : handle_visit(self->writer, visit, arg);
 }
 
-/* tp_traverse for whatever casync_walk finds. Other extension modules may have objects in the
+/* tp_traverse for whatever is in the loop. Other extension modules may have objects in the
    loop. */
 static void loop_visit_object(int kind, void *object, void *arg) {
     visiting *v = (visiting *)arg;
