@@ -18,7 +18,7 @@ if not sys.platform.startswith("linux"):
 
 from ._extension import native as _native
 from .futures import chain_future, wrap_future
-from .loop import EventLoop, install, is_installed, new_event_loop, run
+from .loop import EventLoop, new_event_loop, run
 from .tasks import dump_tasks
 
 __all__ = [
@@ -47,6 +47,19 @@ def get_include() -> str:
     loops.
     """
     return str(Path(__file__).resolve().parent / "include")
+
+
+def install() -> None:
+    """Makes casync's the event loop of everything that asks asyncio's policy for a new one."""
+    from . import policy
+
+    policy.set_event_loop_policy(policy.EventLoopPolicy())
+
+
+def is_installed() -> bool:
+    """Was install() called, and not undone since?"""
+    policy = sys.modules.get("casync.policy")
+    return policy is not None and isinstance(policy.get_event_loop_policy(), policy.EventLoopPolicy)
 
 
 def __getattr__(name: str) -> object:
