@@ -276,11 +276,8 @@ static int add_transport_types(PyObject *module, state *st) {
    stays as it is, as there would be little to share. */
 static int add_tls_types(PyObject *module, state *st) {
     if (PY_VERSION_HEX < 0x030B0000) return 0;
-    if (import_sslproto(st) < 0) { /* Python was built without ssl, or is a version that has
-                                      other names */
-        PyErr_Clear();
-        return 0;
-    }
+    if (import_sslproto(st) < 0) /* Python was built without ssl, or has other names there */
+        return clear_exception(PyExc_ImportError) || clear_exception(PyExc_AttributeError) ? 0 : -1;
     if (add_type(module, &st->tls_type, &tls_spec, NULL) < 0) return -1;
     return add_type(module, &st->tls_transport_type, &tls_transport_spec, NULL);
 }
@@ -290,7 +287,7 @@ static casync_loop *casync_python_loop(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     state *st = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) ? find_state(type) : NULL;
     if (st != NULL && PyObject_TypeCheck(object, st->loop_type)) return &((loop *)object)->casync;
-    PyErr_Clear();
+    if (PyErr_Occurred() && !clear_exception(PyExc_TypeError)) return NULL;
     PyErr_Format(PyExc_TypeError, "%s is no casync.EventLoop", type->tp_name);
     return NULL;
 }
@@ -336,7 +333,9 @@ static int native_exec(PyObject *module) {
     st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
     if (st->sock_ready == NULL) return -1;
     st->future_type = import_attribute("_asyncio", "Future");
-    if (st->future_type == NULL) PyErr_Clear();
+    if (st->future_type == NULL && !clear_exception(PyExc_ImportError) &&
+        !clear_exception(PyExc_AttributeError))
+        return -1;
     if (add_tls_types(module, st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;

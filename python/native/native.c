@@ -358,6 +358,12 @@ static void forget_exception(PyObject *type, PyObject *object) {
     if (!clear_exception(type) && PyErr_Occurred()) PyErr_WriteUnraisable(object);
 }
 
+/* Is the exception that is set one by which an object is, or has, no buffer of the kind that was
+   asked for? Then it is cleared. */
+static bool is_no_buffer(void) {
+    return clear_exception(PyExc_BufferError) || clear_exception(PyExc_TypeError);
+}
+
 /* module.attribute.attribute ... */
 static PyObject *import_attribute(const char *module, const char *path) {
     PyObject *object = PyImport_ImportModule(module);

@@ -122,10 +122,8 @@ static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject
                             PyObject *protocol, PyObject *extra, int64_t *error) {
     int inherited = fcntl(fd, F_GETFD);
     transport *self = transport_open(lp, kind, fd, pipe, protocol, extra, error);
-    if (self == NULL && *error == -EEXIST) {
-        PyErr_Clear();
+    if (self == NULL && *error == -EEXIST && clear_exception(PyExc_OSError))
         self = pipe_open_copy(lp, kind, fd, pipe, protocol, extra, error);
-    }
     if (inherited >= 0) (void)fcntl(fd, F_SETFD, inherited);
     return self;
 }
@@ -154,10 +152,8 @@ static PyObject *make_pipe_transport(loop *lp, enum transport_kind kind, PyObjec
     }
     self = pipe_open(lp, kind, fd, pipe, protocol, info, &error);
     Py_DECREF(info);
-    if (self == NULL && error == -EPERM) {
-        PyErr_Clear();
+    if (self == NULL && error == -EPERM && clear_exception(PyExc_OSError))
         return call_base_method(base, (PyObject *)lp, args, kwargs);
-    }
     return self == NULL ? NULL : (PyObject *)transport_begin(self, waiter);
 }
 

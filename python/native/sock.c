@@ -156,7 +156,7 @@ static int attempt_recv(sock_operation *op, PyObject **result) {
     loop *lp = op->loop;
     Py_ssize_t size = PyLong_CheckExact(op->args[1]) ? PyLong_AsSsize_t(op->args[1]) : 0;
     int fd, done;
-    if (size == -1) PyErr_Clear();
+    if (size == -1) (void)clear_exception(PyExc_OverflowError);
     if (size <= 0 || !is_plain_socket(op, NAME_RECV, lp->state->socket_recv))
         return attempted(
             PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV), op->args[1]), result);
@@ -183,10 +183,8 @@ static int attempt_recv_into(sock_operation *op, PyObject **result) {
     int fd, failed = 0;
     if (!is_plain_socket(op, NAME_RECV_INTO, op->loop->state->socket_recv_into))
         return receive_into_by_method(op, result);
-    if (PyObject_GetBuffer(op->args[1], &buffer, PyBUF_WRITABLE) < 0) {
-        PyErr_Clear();
-        return receive_into_by_method(op, result);
-    }
+    if (PyObject_GetBuffer(op->args[1], &buffer, PyBUF_WRITABLE) < 0)
+        return is_no_buffer() ? receive_into_by_method(op, result) : -1;
     fd = sock_fileno(op); /* after that, which may close the socket */
     count = buffer.len == 0 ? 0 : receive(fd, buffer.buf, (size_t)buffer.len);
     if (count < 0) failed = attempt_failed();
@@ -334,7 +332,7 @@ static bool raised_errno(int number) {
     PyObject *value = exception == NULL ? NULL : PyObject_GetAttrString(exception, "errno");
     bool same = value != NULL && PyLong_CheckExact(value) && PyLong_AsLong(value) == number;
     Py_XDECREF(value);
-    PyErr_Clear();
+    if (!clear_exception(PyExc_OverflowError)) forget_exception(PyExc_AttributeError, exception);
     if (exception != NULL) raise_exception(exception);
     return same;
 }
@@ -347,7 +345,7 @@ static int pause_connect(sock_operation *op) {
     long number = family == NULL ? -1 : PyLong_AsLong(family);
     Py_XDECREF(family);
     if (number != AF_UNIX) {
-        PyErr_Clear();
+        forget_exception(PyExc_Exception, op->args[0]); /* then it is no socket of the kernel's */
         raise_exception(exception);
         return -1;
     }

@@ -368,7 +368,7 @@ static PyObject *stream_read_size(PyObject *stream, enum read_kind kind, PyObjec
     Py_ssize_t size = -1;
     argument = one_argument("n", args, count, keywords, &fits);
     if (argument != NULL && PyLong_CheckExact(argument)) size = PyLong_AsSsize_t(argument);
-    if (size == -1) PyErr_Clear(); /* too large */
+    if (size == -1) (void)clear_exception(PyExc_OverflowError);
     if (!fits || argument == NULL || (size < 0 && kind == READ_SOME) ||
         !PyLong_CheckExact(argument))
         return call_base(st->reader_functions[kind], stream, args, count, keywords);
@@ -718,7 +718,7 @@ static bool writer_is_drained(state *st, PyObject *writer) {
         t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
         !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED)) &&
         has_function(st, t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
-    if (object == NULL) PyErr_Clear();
+    if (object == NULL) forget_exception(PyExc_AttributeError, writer);
     Py_XDECREF(object);
     return drained;
 }
@@ -804,7 +804,7 @@ static void adopt_writer(state *st, PyObject *stream, PyObject *writer) {
         has_function(st, writer, st->names[NAME_WRITE], st->writer_write) &&
         has_function(st, writer, st->names[NAME_DRAIN], st->writer_drain))
         (void)PyObject_SetAttr(writer, st->names[NAME_CLASS], (PyObject *)st->writer_type);
-    PyErr_Clear();
+    forget_exception(PyExc_Exception, writer); /* then it stays as it is */
 }
 
 /* Stands for the callback of start_server(): callback(reader, writer), with the writer adopted.
@@ -860,7 +860,7 @@ static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
         adopted->feed = feed;
         adopt_callback(st, protocol);
     }
-    PyErr_Clear();
+    forget_exception(PyExc_Exception, protocol); /* then asyncio's code finds what is wrong */
     Py_XDECREF((PyObject *)adopted);
     Py_XDECREF(stream);
     Py_XDECREF(reference);

@@ -310,7 +310,7 @@ static void transport_report_callback(loop *lp, PyObject *callback, PyObject *ar
                                               argument == NULL ? 0 : 1, NULL);
     Py_XDECREF(callback);
     if (h == NULL) {
-        PyErr_Clear();
+        forget_exception(PyExc_Exception, (PyObject *)lp); /* the other one is worth more */
         loop_report(lp, PyUnicode_FromString("Exception in callback"), exception, NAME_COUNT, NULL,
                     NAME_COUNT, NULL);
         return;
@@ -338,7 +338,7 @@ static PyObject *asyncio_method(transport *self, const char *name) {
     function = import_attribute(asyncios[self->kind].module, path);
     method = function == NULL ? NULL : PyMethod_New(function, (PyObject *)self);
     Py_XDECREF(function);
-    PyErr_Clear();
+    forget_exception(PyExc_Exception, (PyObject *)self); /* the caller's is worth more */
     raise_exception(exception);
     return method;
 }
@@ -477,7 +477,7 @@ static int export_to_read(PyObject *object, Py_buffer *lent) {
     PyObject *args;
     int result;
     if (PyObject_GetBuffer(object, lent, PyBUF_WRITABLE) == 0) return check_lent_buffer(lent);
-    PyErr_Clear();
+    if (!is_no_buffer()) return -1;
     args = PyTuple_Pack(1, object);
     result =
         args != NULL && PyArg_ParseTuple(args, "w*:recv_into", lent) ? check_lent_buffer(lent) : -1;
@@ -924,9 +924,9 @@ static PyObject *transport_start(transport *self, PyObject *waiter) {
    own code talks to that by its methods. */
 static bool has_descriptor(PyObject *file) {
     if (PyObject_AsFileDescriptor(file) >= 0) return true;
-    bool none = PyErr_ExceptionMatches(PyExc_TypeError);
-    PyErr_Clear();
-    return !none;
+    if (clear_exception(PyExc_TypeError)) return false;
+    forget_exception(PyExc_Exception, file); /* parse_fd will raise it */
+    return true;
 }
 
 /* function(self, *args, **kwargs) */
@@ -988,8 +988,8 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     if (fd >= 0) {
         found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
         if (found == NULL) Py_RETURN_NONE;
-    } else {
-        PyErr_Clear();
+    } else if (!clear_exception(PyExc_Exception)) {
+        return NULL;
     }
     t = transport_of_watcher(self, found);
     if (t == NULL)
