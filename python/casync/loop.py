@@ -34,9 +34,11 @@ _Observer = Callable[..., Any]
 
 
 class EventLoop(native.Loop, asyncio.SelectorEventLoop):
-    """An asyncio event loop over casync.h. `selector` is accepted for asyncio's sake, and closed.
-    With `metrics` the loop measures the times that metrics() tells: two readings of the clock a
-    turn."""
+    """This is an asyncio event loop over casync.h.
+
+    asyncio passes a `selector`; the loop needs none, and closes it. If `metrics` is true, the loop
+    measures the times that metrics() tells, which costs two readings of the clock a turn.
+    """
 
     # What asyncio keeps in a loop's __dict__. As slots they leave that empty, and then the
     # interpreter finds loop.call_soon without a look into it: 10 to 20 % of a call_soon.
@@ -484,12 +486,12 @@ _TURN_METHODS = _turn_methods(EventLoop)
 
 
 def new_event_loop() -> EventLoop:
-    """A casync event loop; fits asyncio.Runner(loop_factory=...) and anyio's loop_factory."""
+    """Returns a new event loop. asyncio.Runner and anyio take this function as a loop_factory."""
     return EventLoop()
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
-    """asyncio.run() on a casync event loop."""
+    """Runs a coroutine on a new casync event loop, as asyncio.run() does; returns its result."""
     if events._get_running_loop() is not None:
         raise RuntimeError("casync.run() cannot be called from a running event loop")
     if sys.version_info >= (3, 11):

@@ -197,9 +197,9 @@ static void awaitable_dealloc(PyObject *self) {
 }
 
 static PyMethodDef awaitable_methods[] = {
-    {"send", awaitable_send, METH_O, "As a coroutine's."},
-    {"throw", (PyCFunction)awaitable_throw, METH_VARARGS, "As a coroutine's."},
-    {"close", (PyCFunction)awaitable_close, METH_NOARGS, "As a coroutine's."},
+    {"send", awaitable_send, METH_O, "Does what a coroutine's send() does."},
+    {"throw", (PyCFunction)awaitable_throw, METH_VARARGS, "Does what a coroutine's throw() does."},
+    {"close", (PyCFunction)awaitable_close, METH_NOARGS, "Does what a coroutine's close() does."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -513,19 +513,23 @@ static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyMethodDef handle_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
-    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "Was it cancelled?"},
-    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's context."},
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keeps the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
+     "Returns whether the call was cancelled."},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
+     "Returns the callback's context."},
     {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef timer_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
-    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "Was it cancelled?"},
-    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's context."},
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keeps the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
+     "Returns whether the call was cancelled."},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
+     "Returns the callback's context."},
     {"when", (PyCFunction)(void (*)(void))handle_when, METH_NOARGS,
-     "The time of the call, as loop.time()'s."},
+     "Returns the time of the call, as loop.time() tells time."},
     {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -556,7 +560,7 @@ static PyMemberDef handle_members[] = {
 };
 
 static PyType_Slot handle_slots[] = {
-    {Py_tp_doc, "What call_soon and its like return: cancels the call."},
+    {Py_tp_doc, "call_soon and its like return this handle, which can cancel the call."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_repr, handle_repr},
     {Py_tp_methods, handle_methods},
@@ -571,7 +575,7 @@ static PyType_Spec handle_spec = {"casync._native.Handle", sizeof(handle), 0,
                                   handle_slots};
 
 static PyType_Slot timer_slots[] = {
-    {Py_tp_doc, "What call_later and call_at return: cancels the call."},
+    {Py_tp_doc, "call_later and call_at return this handle, which can cancel the call."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_repr, handle_repr},
     {Py_tp_richcompare, timer_richcompare},

@@ -19,42 +19,39 @@
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL(loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon($self, callback, *args, context=None)\n--\n\nCall it in the next turn."},
+     "call_soon($self, callback, *args, context=None)\n--\n\nCalls the callback in the next turn."},
     {"call_soon_threadsafe", FASTCALL(loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\ncall_soon, from any "
-     "thread."},
+     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nDoes what call_soon does, "
+     "and may be called from any thread."},
     {"call_later", FASTCALL(loop_call_later), METH_FASTCALL | METH_KEYWORDS,
-     "call_later($self, delay, callback, *args, context=None)\n--\n\nCall it after a delay in "
-     "seconds."},
+     "call_later($self, delay, callback, *args, context=None)\n--\n\nCalls the callback after "
+     "a delay in seconds."},
     {"call_at", FASTCALL(loop_call_at), METH_FASTCALL | METH_KEYWORDS,
-     "call_at($self, when, callback, *args, context=None)\n--\n\nCall it at a time, in "
-     "loop.time()'s "
-     "seconds."},
-    {"time", (PyCFunction)loop_time, METH_NOARGS, "time($self)\n--\n\nThe loop's time in seconds."},
+     "call_at($self, when, callback, *args, context=None)\n--\n\nCalls the callback at a "
+     "time of loop.time()."},
+    {"time", (PyCFunction)loop_time, METH_NOARGS,
+     "time($self)\n--\n\nReturns the loop's time in seconds."},
     {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
-     "create_future($self)\n--\n\nA future of this loop."},
+     "create_future($self)\n--\n\nReturns a new future of this loop."},
     {"create_task", FASTCALL(loop_create_task), METH_FASTCALL | METH_KEYWORDS,
-     CREATE_TASK_SIGNATURE "\n--\n\nRun a coroutine as a task."},
+     CREATE_TASK_SIGNATURE "\n--\n\nRuns a coroutine as a task, and returns that."},
     {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS,
-     "is_closed($self)\n--\n\nWas the loop closed?"},
+     "is_closed($self)\n--\n\nReturns whether the loop was closed."},
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
-     "is_running($self)\n--\n\nDoes the loop run?"},
+     "is_running($self)\n--\n\nReturns whether the loop runs."},
     {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS,
-     "get_debug($self)\n--\n\nIs the loop in debug mode?"},
+     "get_debug($self)\n--\n\nReturns whether the loop is in debug mode."},
     {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
-     "metrics($self)\n--\n\nA dict of numbers. So far: `turns` of the loop, `polls` (turns that "
-     "asked the "
-     "kernel: all but some of those with callbacks ready, once 16 polls in a row found nothing), "
-     "`events` "
-     "(descriptors found ready), `callbacks` run. In seconds, if the loop was made with "
-     "metrics=True, else "
-     "0.0: "
-     "`idle_time` waiting, `busy_time` in callbacks, and `longest_turn`, the most spent in one "
-     "turn's "
-     "callbacks: how late a callback may have been. Now: `ready` callbacks, `timers`, `watchers` "
-     "of "
-     "descriptors, `transports`, `servers`, and `unsent_bytes` of the transports. Costs a walk "
-     "over these."},
+     "metrics($self)\n--\n\nReturns a dict of numbers. Since the loop was made: `turns` counts the "
+     "loop's turns, `polls` those that asked the kernel (all but some of those with callbacks "
+     "ready, once 16 polls in a row found nothing), `events` the descriptors found ready, and "
+     "`callbacks` the callbacks that were run. If the loop was made with metrics=True, three "
+     "values are seconds, else they are 0.0: `idle_time` was spent in waiting, `busy_time` in "
+     "callbacks, and `longest_turn` is the most that one turn's callbacks took, which tells how "
+     "late a callback may have been. At this moment: `ready` counts the callbacks that wait, "
+     "`timers` the timers, `watchers` the watched descriptors, `transports` and `servers` those "
+     "that are open, and `unsent_bytes` the bytes that transports still have to send. The call "
+     "walks over all of these."},
     {"_use_virtual_time", (PyCFunction)loop_use_virtual_time, METH_O, NULL},
     {"_deadlocked", (PyCFunction)loop_was_deadlocked, METH_NOARGS, NULL},
     {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},
@@ -71,13 +68,14 @@ static PyMethodDef loop_methods[] = {
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},
 #if PY_VERSION_HEX < 0x030B0000 /* else they are among sock_methods: see sock.c */
     {"sock_recvfrom", FASTCALL(loop_sock_recvfrom), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recvfrom($self, sock, bufsize)\n--\n\nReceive a datagram; (bytes, address)."},
-    {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into a buffer; "
-     "(size, "
+     "sock_recvfrom($self, sock, bufsize)\n--\n\nReceives a datagram, and returns (bytes, "
      "address)."},
+    {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
+     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceives a datagram into a "
+     "buffer, and returns (size, address)."},
     {"sock_sendto", FASTCALL(loop_sock_sendto), METH_FASTCALL | METH_KEYWORDS,
-     "sock_sendto($self, sock, data, address)\n--\n\nSend a datagram; how many bytes."},
+     "sock_sendto($self, sock, data, address)\n--\n\nSends a datagram, and returns how many "
+     "bytes were sent."},
 #endif
     {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL, NULL},
     {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
@@ -101,7 +99,7 @@ static PyMethodDef loop_methods[] = {
 };
 
 static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, "The native half of casync.EventLoop."},
+    {Py_tp_doc, "This is the native half of casync.EventLoop."},
     {Py_tp_new, loop_new},
     {Py_tp_dealloc, loop_dealloc},
     {Py_tp_traverse, loop_traverse},

@@ -775,8 +775,8 @@ static PyGetSetDef tls_getsets[] = {
 };
 
 static PyType_Slot tls_slots[] = {
-    {Py_tp_doc,
-     "The hot paths and the state of an asyncio.sslproto.SSLProtocol that derives from this, too."},
+    {Py_tp_doc, "An asyncio.sslproto.SSLProtocol that also derives from this has its hot paths and "
+                "state here."},
     {Py_tp_new, tls_new},
     {Py_tp_dealloc, tls_dealloc},
     {Py_tp_traverse, tls_traverse},
@@ -815,13 +815,13 @@ static PyObject *tls_transport_write(PyObject *self, PyObject *const *args, Py_s
 
 static PyMethodDef tls_transport_methods[] = {
     {"write", FASTCALL(tls_transport_write), METH_FASTCALL | METH_KEYWORDS,
-     "write($self, data)\n--\n\nEncrypt data and send it; never blocks."},
+     "write($self, data)\n--\n\nEncrypts data and sends it. It never blocks."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot tls_transport_slots[] = {
-    {Py_tp_doc,
-     "The hot paths of an asyncio.sslproto._SSLProtocolTransport that derives from this, too."},
+    {Py_tp_doc, "An asyncio.sslproto._SSLProtocolTransport that also derives from this has its hot "
+                "paths here."},
     {Py_tp_methods, tls_transport_methods},
     {0, NULL},
 };

@@ -93,41 +93,42 @@ ONE_ARGUMENT_METHOD(transport_set_protocol, "set_protocol", "protocol")
 #define BASE_METHODS                                                                               \
     {"_start", (PyCFunction)transport_start, METH_O, NULL},                                        \
         {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,                             \
-         "Is it closing, or closed?"},                                                             \
+         "Returns whether the transport is closing or closed."},                                   \
         {"close", (PyCFunction)transport_close, METH_NOARGS,                                       \
-         "Send what is buffered, then close."},                                                    \
+         "Sends what is buffered, then closes the transport."},                                    \
         {"set_protocol", FASTCALL(transport_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,   \
-         "set_protocol($self, protocol)\n--\n\nReplace the protocol."},                            \
+         "set_protocol($self, protocol)\n--\n\nReplaces the protocol."},                           \
     {                                                                                              \
-        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."          \
+        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "Returns the protocol."  \
     }
 
 #define READ_METHODS                                                                               \
     {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,                           \
-     "Stop calling data_received."},                                                               \
+     "Stops calling the protocol's data_received."},                                               \
         {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,                     \
-         "Call data_received again."},                                                             \
+         "Calls the protocol's data_received again."},                                             \
     {                                                                                              \
         "is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,                              \
-            "Is data_received being called?"                                                       \
+            "Returns whether data is read and given to the protocol."                              \
     }
 
 #define WRITE_METHODS                                                                              \
     {"write", FASTCALL(transport_write_method), METH_FASTCALL | METH_KEYWORDS,                     \
-     "write($self, data)\n--\n\nSend data; never blocks."},                                        \
+     "write($self, data)\n--\n\nSends data. It never blocks."},                                    \
         {"writelines", FASTCALL(transport_writelines_method), METH_FASTCALL | METH_KEYWORDS,       \
-         "writelines($self, list_of_data)\n--\n\nSend a list of bytes-like objects."},             \
-        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},             \
+         "writelines($self, list_of_data)\n--\n\nSends a list of bytes-like objects."},            \
+        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "Returns True."},     \
         {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,       \
-         "Bytes still to be sent."},                                                               \
+         "Returns how many bytes are still to be sent."},                                          \
         {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,   \
-         "(low, high)"},                                                                           \
+         "Returns (low, high), the limits in bytes at which writing is resumed and paused."},      \
         {"set_write_buffer_limits",                                                                \
          (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,                           \
-         METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},  \
+         METH_VARARGS | METH_KEYWORDS,                                                             \
+         "Sets the limits in bytes at which the protocol's writing is paused and resumed."},       \
     {                                                                                              \
         "abort", (PyCFunction)transport_abort, METH_NOARGS,                                        \
-            "Close without sending what is buffered."                                              \
+            "Closes the transport, and drops what is buffered."                                    \
     }
 
 static PyMethodDef socket_transport_methods[] = {
@@ -135,9 +136,11 @@ static PyMethodDef socket_transport_methods[] = {
     READ_METHODS,
     WRITE_METHODS,
     {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS,
-     "Close the sending side when all is sent."},
+     "Closes the sending side when all is sent."},
     {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info,
-     METH_VARARGS | METH_KEYWORDS, "'socket', 'sockname', 'peername'."},
+     METH_VARARGS | METH_KEYWORDS,
+     "Returns what the transport knows by that name, such as 'socket', 'sockname' or "
+     "'peername'; else the default."},
     {"_tell_eof", (PyCFunction)transport_tell_eof, METH_NOARGS, NULL},
     {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
     {"_make_empty_waiter", (PyCFunction)transport_make_empty_waiter, METH_NOARGS, NULL},
@@ -191,7 +194,7 @@ static PyMemberDef transport_members[] = {
 
 static PyType_Slot socket_transport_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "A stream transport over casync_stream."},
+    {Py_tp_doc, "This transport sends and receives bytes by a casync_stream."},
     {Py_tp_repr, transport_repr},
     {Py_tp_methods, socket_transport_methods},
     {Py_tp_getset, socket_transport_getsets},
