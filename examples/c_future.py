@@ -44,7 +44,8 @@ typedef struct sum {
     int number, count;
 } sum;
 
-static bool ask_price(int number, casync_future *price); /* Python's: lets `price` end as a coroutine does */
+/* Python's: `price` ends as a coroutine does. */
+static bool ask_price(int number, casync_future *price);
 
 static int64_t sum_step(casync_task *task) {
     sum *self = (sum *)task;

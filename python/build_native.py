@@ -41,24 +41,30 @@ SOURCE = """
 
 # What casync.h includes where CASYNC_IMPORT is defined.
 IMPORT_HEADER = """\
-/* Made by build_native.py of the Python package casync from the casync.h beside it: the functions of the
-   package's own copy of the library, for extension modules of Python that work on its loops.
+/* build_native.py of the Python package casync has made this file from the casync.h beside it. An
+   extension module that includes it calls the package's own copy of the library, and so can work on
+   the package's loops:
 
        #define CASYNC_IMPORT
        #include <Python.h>
        #include "casync.h"
 
-   Each C file that includes this calls casync_import() once, in the module's init function, say: 0, or -1
-   with an ImportError, if the package is not there or is another version than this file is of. After that
-   every casync_ function may be called, with the GIL held: code that cffi calls takes it first, by
-   PyGILState_Ensure. And:
+   Each C file that includes this file calls casync_import() once before any other casync_ function,
+   for example in the module's init function. It returns 0, or -1 with an ImportError if the package
+   is not installed, or if its version or configuration differs from that of this file.
+
+   The caller of every casync_ function holds the GIL; code that cffi calls takes it first, by
+   PyGILState_Ensure. The package adds these functions:
 
        casync_loop *casync_python_loop(PyObject *loop)
-           The casync_loop of a casync.EventLoop; NULL, with a TypeError, for any other object.
+           Returns the casync_loop of a casync.EventLoop, which owns it; NULL, with a TypeError, for
+           any other object.
        PyObject *casync_python_wrap_future(casync_future *future)
-           casync.wrap_future: a new reference to an asyncio.Future that ends as the C future does.
+           Returns a new reference to an asyncio.Future that ends as the C future does, or NULL with
+           an exception: see casync.wrap_future.
        int casync_python_chain_future(PyObject *awaitable, casync_future *future)
-           casync.chain_future: lets the C future end as the awaitable does. 0, or -1 with an exception. */
+           Lets the C future end as the awaitable does, and returns 0, or -1 with an exception: see
+           casync.chain_future. */
 #ifndef CASYNC_IMPORT_H
 #define CASYNC_IMPORT_H
 
@@ -68,13 +74,15 @@ IMPORT_HEADER = """\
 static const casync_functions *casync_imported;
 
 static int casync_import(void) {{
-    const casync_functions *found = (const casync_functions *)PyCapsule_Import("casync._functions", 0);
+    const casync_functions *found =
+        (const casync_functions *)PyCapsule_Import("casync._functions", 0);
     if (found == NULL) return -1;
     if (found->stamp != CASYNC_IMPORT_STAMP || found->size != sizeof(casync_functions) ||
         found->loop_size != sizeof(casync_loop)) {{
         PyErr_Format(PyExc_ImportError,
-                     "this module was built for casync %s, or another configuration of it, than the package "
-                     "casync %s that is installed: build it again", CASYNC_VERSION, found->version);
+                     "this module was built for casync %s, or another configuration of it, than "
+                     "the package casync %s that is installed: build it again",
+                     CASYNC_VERSION, found->version);
         return -1;
     }}
     casync_imported = found;
@@ -178,8 +186,9 @@ A C compiler, the C library's headers and Python's are in these packages:
     Debian, Ubuntu    apt install gcc libc6-dev python3-dev
     Fedora, RHEL      dnf install gcc glibc-devel python3-devel
     Alpine            apk add gcc musl-dev python3-dev
-(python3-dev is that of the distribution's own Python; others have their headers with them, or in a package
-of their version, as python3.12-dev.) Another compiler is chosen by the environment: CC=clang pip install ...
+(python3-dev is that of the distribution's own Python; others have their headers with them, or in a
+package of their version, as python3.12-dev.) Another compiler is chosen by the environment:
+CC=clang pip install ...
 """
 
 

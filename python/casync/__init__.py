@@ -1,9 +1,9 @@
-"""asyncio on casync.h, the event loop in one C header.
+"""casync runs asyncio on casync.h, the event loop in one C header:
 
     import casync
     casync.run(main())
 
-or, for a program that is not yours: `python -m casync app.py`.
+A program that is not yours runs on it by `python -m casync app.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if not sys.platform.startswith("linux"):
 
 from ._extension import native as _native
 from .futures import chain_future, wrap_future
-from .loop import EventLoop, install, is_installed, new_event_loop, run
+from .loop import EventLoop, new_event_loop, run
 from .tasks import dump_tasks
 
 __all__ = [
@@ -43,15 +43,28 @@ _functions = _native._functions  # a capsule: what casync_import.h imports
 
 
 def get_include() -> str:
-    """The directory of casync.h and casync_import.h, for extension modules that work on casync's
-    loops.
+    """Returns the directory of casync.h and casync_import.h, which extension modules include that
+    work on casync's loops.
     """
     return str(Path(__file__).resolve().parent / "include")
 
 
+def install() -> None:
+    """Makes casync's the event loop of everything that asks asyncio's policy for a new one."""
+    from . import policy
+
+    policy.set_event_loop_policy(policy.EventLoopPolicy())
+
+
+def is_installed() -> bool:
+    """Returns whether install() was called, and was not undone since."""
+    policy = sys.modules.get("casync.policy")
+    return policy is not None and isinstance(policy.get_event_loop_policy(), policy.EventLoopPolicy)
+
+
 def __getattr__(name: str) -> object:
-    """What costs something and few need: the policy (deprecated since 3.14), processes, and the C
-    API.
+    """Imports what few programs need and costs something: the policy (deprecated since 3.14),
+    processes, and the C API.
     """
     if name == "EventLoopPolicy":
         from .policy import EventLoopPolicy

@@ -2,7 +2,7 @@ from typing import Any
 
 from .executor import cpu_executor
 from .futures import chain_future, wrap_future
-from .loop import EventLoop, install, is_installed, new_event_loop, run
+from .loop import EventLoop, new_event_loop, run
 from .policy import EventLoopPolicy
 from .tasks import dump_tasks
 
@@ -24,6 +24,8 @@ __all__ = [
 __version__: str
 
 def get_include() -> str: ...
+def install() -> None: ...
+def is_installed() -> bool: ...
 
 ffi: Any  # cffi's FFI object, for lib
 lib: Any  # casync.h's functions and constants; see the header for what may be called from where

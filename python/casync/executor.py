@@ -20,12 +20,14 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 
 def cpu_executor(workers: int | None = None, *, threads: bool | None = None) -> Executor:
-    """An executor for calls that compute. `workers`: how many at a time, by default as many as this
-    process has CPUs. `threads`: threads instead of processes; by default only if this interpreter
-    runs without a GIL. Closed by `with`, or shutdown(), which waits for the calls that run.
+    """Returns an executor for calls that compute.
 
-    For processes, the function, its arguments and its result are pickled: the function is one that
-    a module has by name, and what is large costs a copy each way. A program's main module is
+    It runs `workers` calls at a time, by default as many as this process has CPUs. If `threads` is
+    true, it uses threads instead of processes; by default it does so only if this interpreter runs
+    without a GIL. `with`, or shutdown(), closes it, and waits for the calls that run.
+
+    For processes, the function, its arguments and its result are pickled: the function must be one
+    that a module has by name, and what is large costs a copy each way. A program's main module is
     imported by each worker, so what it does belongs behind `if __name__ == "__main__"`. Workers
     start with the first call, by multiprocessing's fork server: a fork of this process would
     inherit its threads, locks and loop. They ignore Ctrl-C, which is this process's to handle. A

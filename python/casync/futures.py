@@ -11,14 +11,14 @@ from ._extension import native
 
 
 def wrap_future(future: Any) -> asyncio.Future[int]:
-    """An asyncio.Future that ends as a C future (casync.h) does: with its result, an OSError, or
-    cancelled.
+    """Returns an asyncio.Future that ends as a C future (casync.h) does: with its result, with an
+    OSError, or cancelled.
 
     `future` is the address of a casync_future of a casync.EventLoop, or of what it is the first
     member of (an operation, a task): a pointer that cffi made, or an int. Cancelling the
-    asyncio.Future cancels it. Call this in the loop's thread. The C future must be there until it
-    is done and the loop has turned once since: C code that wants to close it earlier cancels it
-    first.
+    asyncio.Future cancels the C future. Call this in the loop's thread. The C future must be there
+    until it is done and the loop has turned once since: C code that wants to close it earlier
+    cancels it first.
     """
     address = _address_of(future)
     loop = native._future_loop(address)
@@ -50,10 +50,11 @@ def chain_future(awaitable: Awaitable[int | None], future: Any) -> None:
     """Lets a C future end as an awaitable does (a coroutine becomes a task), so that C code can
     await it.
 
-    `future`: as for wrap_future, but one that casync_future_init made. What the awaitable returns
-    must be an int >= 0, or None for 0. An OSError that it raises becomes the result -errno,
-    TimeoutError -ETIMEDOUT, MemoryError -ENOMEM. Any other exception or result goes to the loop's
-    exception handler, and the C future's result is -EPROTO. Cancelling either cancels the other.
+    `future` is given as to wrap_future, but casync_future_init must have made it. What the
+    awaitable returns must be an int >= 0, or None for 0. An OSError that it raises becomes the
+    result -errno, TimeoutError -ETIMEDOUT, MemoryError -ENOMEM. Any other exception or result goes
+    to the loop's exception handler, and the C future's result is -EPROTO. Cancelling either cancels
+    the other.
     """
     address = _address_of(future)
     loop = native._future_loop(address)

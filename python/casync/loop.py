@@ -2,7 +2,8 @@
 
 The native base class (native/loop.c) has what is called often. asyncio's SelectorEventLoop, which
 is different in each version of Python, brings the rest: signals, subprocesses, executors,
-getaddrinfo, happy eyeballs, sendfile, debug mode. This class joins the two.
+getaddrinfo, happy eyeballs, sendfile, debug mode. This class joins the two. What stands in it for
+asyncio's private parts is in compat.py.
 """
 
 # Much of this is about asyncio's private names, which typeshed does not have:
@@ -18,11 +19,12 @@ import selectors
 import socket
 import sys
 from asyncio import base_events, events, format_helpers, selector_events
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
 from ._extension import native
+from .compat import Queue, Selector, SelfPipe, TimerHandle, run_before_311, warn_of_slow
 from .tls import give_read_ahead, ssl_protocol_class, take_over_reader
 
 _T = TypeVar("_T")
@@ -31,156 +33,12 @@ _T = TypeVar("_T")
 _Observer = Callable[..., Any]
 
 
-def _warn_of_slow(source: str, duration: float) -> None:
-    # By asyncio's name for the logger, which programs replace.
-    base_events.logger.warning("Executing %s took %.3f seconds", source, duration)
-
-
-class _Queue(Sequence[asyncio.Handle]):
-    """`_ready` and `_scheduled` of a loop whose turns are native: a view of the native queue, or of
-    the timers by their time. What else one does to a deque or a list makes the turns asyncio's own,
-    and is done to the loop's real ones."""
-
-    def __init__(self, loop: EventLoop, name: str) -> None:
-        self._loop = loop
-        self._name = name
-
-    def _handles(self) -> list[asyncio.Handle]:
-        ready, timers = self._loop._queued()
-        return ready if self._name == "_ready" else sorted(timers, key=lambda handle: handle._when)
-
-    def __len__(self) -> int:
-        return len(self._handles())
-
-    def __iter__(self) -> Iterator[asyncio.Handle]:
-        return iter(self._handles())
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._handles()[index]
-
-    def __repr__(self) -> str:
-        return repr(self._handles())
-
-    def append(self, handle: asyncio.Handle) -> None:
-        self._loop._enqueue(self._loop._run_handle, handle)
-
-    def copy(self) -> list[asyncio.Handle]:
-        return self._handles()
-
-    def clear(self) -> None:
-        for handle in self:
-            handle.cancel()
-
-    def _real(self) -> Any:
-        self._loop._use_asyncio_turns()
-        return getattr(self._loop, self._name)
-
-    def __setitem__(self, index: Any, handle: Any) -> None:
-        self._real()[index] = handle
-
-    def __delitem__(self, index: Any) -> None:
-        del self._real()[index]
-
-    def __iadd__(self, handles: Any) -> Any:
-        queue = self._real()
-        queue += handles
-        return queue
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._real(), name)
-
-
-class _Selector(selectors.BaseSelector):
-    """`_selector`, as asyncio's own code uses it: a view of the native watchers. select() is for
-    turns that are asyncio's own: all native work there is makes one event."""
-
-    def __init__(self, loop: EventLoop) -> None:
-        self._loop = loop
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        watched = self._loop._watched(fileobj)
-        if watched is None:
-            raise KeyError(f"{fileobj!r} is not registered")
-        file, fd, reader, writer = watched
-        mask = selectors.EVENT_READ * (reader is not None) | selectors.EVENT_WRITE * (
-            writer is not None
-        )
-        return selectors.SelectorKey(file, fd, mask, (reader, writer))
-
-    def get_map(self) -> dict[int, selectors.SelectorKey]:
-        """A copy, by descriptor. Transports and servers have no handles here."""
-        keys = {}
-        for fd, mask in self._loop._descriptors():
-            file, _, reader, writer = self._loop._watched(fd) or (fd, fd, None, None)
-            keys[fd] = selectors.SelectorKey(file, fd, mask, (reader, writer))
-        return keys
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        raise NotImplementedError("use loop.add_reader() and loop.add_writer()")
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        raise NotImplementedError("use loop.remove_reader() and loop.remove_writer()")
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        loop = self._loop
-        if loop._deque or (timeout is not None and timeout <= 0):
-            is_ready = loop._poll(0)
-        else:
-            # Another thread's call_soon_threadsafe is an event, too: asyncio reads it from its
-            # self-pipe.
-            is_ready = loop._poll(timeout) or bool(loop._deque)
-        if not is_ready:
-            return []
-        handle = events.Handle(loop._run_ready, (), loop, None)
-        return [
-            (
-                selectors.SelectorKey(self, -1, selectors.EVENT_READ, (handle, None)),
-                selectors.EVENT_READ,
-            )
-        ]
-
-    def close(self) -> None:
-        pass
-
-
-class _TimerHandle(asyncio.TimerHandle):
-    """In debug mode, and observed: asyncio's TimerHandle; a native one stands for it in the timer
-    wheel.
-    """
-
-    __slots__ = ("_native",)
-    _native: asyncio.TimerHandle
-
-    @property
-    def _scheduled(self) -> bool:
-        return self._native._scheduled
-
-    @_scheduled.setter
-    def _scheduled(self, value: bool) -> None:
-        """The native one knows."""
-
-    def cancel(self) -> None:
-        super().cancel()
-        self._native.cancel()
-
-
-_TimerHandle.__name__ = "TimerHandle"  # for its repr
-
-
-class _SelfPipe(socket.socket):
-    """An end of the pipe by which signals wake the loop. It is younger than the loop: if nobody
-    closes that, the garbage collector may come here first, and must leave it for loop.close()."""
-
-    def __del__(self) -> None:
-        pass
-
-
 class EventLoop(native.Loop, asyncio.SelectorEventLoop):
-    """An asyncio event loop over casync.h. `selector` is accepted for asyncio's sake, and closed.
-    With `metrics` the loop measures the times that metrics() tells: two readings of the clock a
-    turn."""
+    """This is an asyncio event loop over casync.h.
+
+    asyncio passes a `selector`; the loop needs none, and closes it. If `metrics` is true, the loop
+    measures the times that metrics() tells, which costs two readings of the clock a turn.
+    """
 
     # What asyncio keeps in a loop's __dict__. As slots they leave that empty, and then the
     # interpreter finds loop.call_soon without a look into it: 10 to 20 % of a call_soon.
@@ -215,7 +73,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         if selector is not None:
             selector.close()
         self._observer: _Observer | None = None  # see trace.py; _observed tells the native half
-        super().__init__(_Selector(self))
+        super().__init__(Selector(self))
         if type(self) is not EventLoop:
             self._look_for_patches()
 
@@ -228,7 +86,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     @property
     def _ready(self) -> Any:
         self._look_for_patches()
-        return self._deque if self._asyncio_turns else _Queue(self, "_ready")
+        return self._deque if self._asyncio_turns else Queue(self, "_ready")
 
     @_ready.setter
     def _ready(self, queue: collections.deque[asyncio.Handle]) -> None:
@@ -239,7 +97,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     @property
     def _scheduled(self) -> Any:
         self._look_for_patches()
-        return self._heap if self._asyncio_turns else _Queue(self, "_scheduled")
+        return self._heap if self._asyncio_turns else Queue(self, "_scheduled")
 
     @_scheduled.setter
     def _scheduled(self, heap: list[asyncio.TimerHandle]) -> None:
@@ -266,7 +124,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         this.)"""
         if not self._asyncio_turns and (
             _turn_methods(type(self)) != _TURN_METHODS
-            or type(self._selector) is not _Selector
+            or type(self._selector) is not Selector
             or "select" in vars(self._selector)
         ):
             self._use_asyncio_turns()
@@ -287,7 +145,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
 
     def _open_self_pipe(self) -> None:
         ours, theirs = socket.socketpair()
-        self._ssock, self._csock = (_SelfPipe(fileno=end.detach()) for end in (ours, theirs))
+        self._ssock, self._csock = (SelfPipe(fileno=end.detach()) for end in (ours, theirs))
         self._ssock.setblocking(False)
         self._csock.setblocking(False)
         self._internal_fds += 1
@@ -351,7 +209,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             handle._run()
             duration = self.time() - start
             if duration >= self.slow_callback_duration:
-                _warn_of_slow(base_events._format_handle(handle), duration)
+                warn_of_slow(base_events._format_handle(handle), duration)
         finally:
             self._current_handle = handle = None  # as above
 
@@ -365,7 +223,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         if self._debug:
             self._check_thread()
             self._check_callback(callback, "call_at")
-        handle = _TimerHandle(when, callback, args, self, context)
+        handle = TimerHandle(when, callback, args, self, context)
         if handle._source_traceback:
             del handle._source_traceback[-1]
         handle._native = self._enqueue_at(when, self._run_handle, handle)
@@ -412,7 +270,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         finally:
             duration = self.time() - start
             if duration >= self.slow_callback_duration:
-                _warn_of_slow(format_helpers._format_callback_source(callback, args), duration)
+                warn_of_slow(format_helpers._format_callback_source(callback, args), duration)
 
     # -- transports --
 
@@ -628,50 +486,15 @@ _TURN_METHODS = _turn_methods(EventLoop)
 
 
 def new_event_loop() -> EventLoop:
-    """A casync event loop; fits asyncio.Runner(loop_factory=...) and anyio's loop_factory."""
+    """Returns a new event loop. asyncio.Runner and anyio take this function as a loop_factory."""
     return EventLoop()
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
-    """asyncio.run() on a casync event loop."""
+    """Runs a coroutine on a new casync event loop, as asyncio.run() does; returns its result."""
     if events._get_running_loop() is not None:
         raise RuntimeError("casync.run() cannot be called from a running event loop")
     if sys.version_info >= (3, 11):
         with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
             return runner.run(main)
-    return _run_before_311(main, debug)
-
-
-def _run_before_311(main: Coroutine[Any, Any, _T], debug: bool | None) -> _T:
-    """asyncio/runners.py of 3.10, which takes its loop from the policy."""
-    if not asyncio.iscoroutine(main):
-        raise ValueError(f"a coroutine was expected, got {main!r}")
-    loop = new_event_loop()
-    try:
-        asyncio.set_event_loop(loop)
-        if debug is not None:
-            loop.set_debug(debug)
-        return loop.run_until_complete(main)
-    finally:
-        try:
-            asyncio.runners._cancel_all_tasks(loop)
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
-
-
-def install() -> None:
-    """Makes casync's the event loop of everything that asks asyncio for a new one, by its
-    policy.
-    """
-    from . import policy
-
-    policy.set_event_loop_policy(policy.EventLoopPolicy())
-
-
-def is_installed() -> bool:
-    """Was install() called, and not undone since?"""
-    policy = sys.modules.get("casync.policy")
-    return policy is not None and isinstance(policy.get_event_loop_policy(), policy.EventLoopPolicy)
+    return run_before_311(main, debug, new_event_loop)

@@ -30,6 +30,6 @@ else:
 
 
 class EventLoopPolicy(DefaultEventLoopPolicy):
-    """asyncio's policy, child watchers and all, with casync's loop."""
+    """This policy is asyncio's own, child watchers and all, but makes casync's loops."""
 
     _loop_factory = EventLoop

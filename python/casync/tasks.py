@@ -10,12 +10,12 @@ from typing import Any, TextIO
 
 
 def dump_tasks(loop: asyncio.AbstractEventLoop | None = None, file: TextIO | None = None) -> None:
-    """Writes all tasks of a loop (default: the running one) that are not done: name, state, where
-    each of its coroutines stands, the outermost first, and what the innermost awaits. `file`:
-    default stderr.
+    """Writes to `file`, by default stderr, what every task of a loop waits for.
 
-    Task.print_stack() shows the outermost coroutine alone. Works on any asyncio loop; from a signal
-    handler too, so that a program that hangs can be asked what it is doing:
+    The loop is the running one if none is given. Of each task that is not done this writes the name
+    and state, where each of its coroutines stands, the outermost first, and what the innermost
+    awaits. (Task.print_stack() shows the outermost coroutine alone.) It works on any asyncio loop,
+    and also from a signal handler, so that a program that hangs can be asked what it does:
 
         signal.signal(signal.SIGUSR1, lambda *_: casync.dump_tasks(loop))
     """

@@ -1,4 +1,4 @@
-"""For tests: a loop whose time jumps.
+"""A loop for tests, whose time jumps.
 
     from casync.testing import VirtualTimeLoop
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
@@ -24,13 +24,13 @@ from .tasks import dump_tasks
 
 
 class DeadlockError(RuntimeError):
-    """A loop with virtual time would have waited for ever: nothing is ready, no timer is set, and
-    nothing from outside is awaited. The message tells what each task waits for."""
+    """A loop with virtual time raises this where it would have waited for ever: nothing is ready,
+    no timer is set, and nothing from outside is awaited. The message tells what each task waits
+    for."""
 
 
 class VirtualTimeLoop(EventLoop):
-    """An event loop that starts at time 0 and, when there is nothing to do, jumps to the next
-    timer.
+    """This event loop starts at time 0 and jumps to the next timer when there is nothing to do.
 
     Time jumps only while nothing from outside is awaited: a descriptor (of a connection, a server,
     a pipe, a signal handler), a job of run_in_executor, a child. As long as something is, time
@@ -54,8 +54,8 @@ class VirtualTimeLoop(EventLoop):
 
     @contextmanager
     def awaiting_outside(self) -> Iterator[None]:
-        """While in this block something from outside is awaited: time does not jump (unless it is
-        forced to), and waiting is no deadlock."""
+        """Tells the loop that something from outside is awaited as long as this block lasts: time
+        does not jump (unless it is forced to), and waiting is no deadlock."""
         self._begin_outside()
         try:
             yield
@@ -135,8 +135,8 @@ else:
 
     @pytest.fixture
     def virtual_time_loop() -> Iterator[VirtualTimeLoop]:
-        """A VirtualTimeLoop, set as the current loop; closed, with what is left of its tasks, at
-        the end.
+        """Gives a test a VirtualTimeLoop, which is the current loop. At the end it is closed, with
+        what is left of its tasks.
         """
         loop = VirtualTimeLoop()
         asyncio.set_event_loop(loop)

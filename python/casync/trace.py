@@ -1,4 +1,4 @@
-"""Observation: what a loop calls and how long each call takes. Off by default, and free while off.
+"""Observers see what a loop calls and how long each call takes. This costs nothing while off.
 
     from casync import trace
 
@@ -35,8 +35,9 @@ _logger = logging.getLogger("casync")
 
 
 class Call:
-    """One callback: the function, its arguments, and the task if it is a step of one. `start` is
-    time.monotonic_ns(), `duration` nanoseconds, 0 until it has returned."""
+    """A Call is one callback: it has the function, its arguments, and the task if it is a step of
+    one. `start` is a time of time.monotonic_ns(); `duration` is in nanoseconds, and 0 until the
+    callback has returned."""
 
     __slots__ = ("args", "callback", "duration", "start", "task")
 
@@ -50,7 +51,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The qualified name of the function, or of the task's coroutine with the task's name."""
+        """Names the function, or the coroutine of the task and the task itself."""
         if self.task is not None:
             coroutine = self.task.get_coro()
             return f"{getattr(coroutine, '__qualname__', coroutine)} ({self.task.get_name()})"
@@ -61,20 +62,22 @@ class Call:
 
 
 class Observer:
-    """What observe() takes. Override what you need; what a method raises goes to the loop's
-    exception handler. Calls nest where a callback runs the loop's code that calls a protocol."""
+    """observe() takes objects of this class. Override the methods that you need; what they raise
+    goes to the loop's exception handler. Calls nest where a callback runs code of the loop that
+    calls a protocol."""
 
     def before_call(self, call: Call) -> None:
-        """It is about to begin."""
+        """The loop calls this when a call is about to begin."""
 
     def after_call(self, call: Call) -> None:
-        """It has returned or raised; call.task, if there is one, may be done now."""
+        """The loop calls this when a call has returned or raised; its task may be done now."""
 
 
 @contextmanager
 def observe(loop: EventLoop, *observers: Observer) -> Iterator[None]:
     """Tells the observers of all calls that the loop makes, beside those that observe it already.
-    Any number may, and end in any order. In the loop's thread, or while the loop does not run."""
+    Any number may observe, and end in any order. Enter and leave this block in the loop's thread,
+    or while the loop does not run."""
     _set_observers(loop, (*_observers_of(loop), *observers))
     try:
         yield
@@ -136,8 +139,8 @@ def _set_observers(loop: EventLoop, observers: tuple[Observer, ...]) -> None:
 
 
 class SlowCallbacks(Observer):
-    """Logs, as warnings of the logger "casync", calls that take `seconds` or longer: as asyncio's
-    debug mode does, without the rest of that."""
+    """Logs calls that take `seconds` or longer, as warnings of the logger "casync". asyncio's debug
+    mode does so, too, but costs more."""
 
     def __init__(self, seconds: float = 0.1) -> None:
         self.seconds = seconds
@@ -149,8 +152,8 @@ class SlowCallbacks(Observer):
 
 class ChromeTrace(Observer):
     """Collects calls, and tasks from their first step that was seen to their end, as trace events.
-    The last `limit` events are kept, of some 500 bytes each. Format: "Trace Event Format", by the
-    Chromium authors."""
+    It keeps the last `limit` events, of some 500 bytes each. Their format is the "Trace Event
+    Format" of the Chromium authors."""
 
     def __init__(self, limit: int = 1_000_000) -> None:
         self._events: deque[dict[str, Any]] = deque(maxlen=limit)
@@ -180,7 +183,7 @@ class ChromeTrace(Observer):
         self._events.append({**event, "tid": threading.get_native_id(), **rest})
 
     def as_json(self) -> str:
-        """What is collected so far, for chrome://tracing, ui.perfetto.dev and the like."""
+        """Returns what is collected so far, as chrome://tracing and ui.perfetto.dev read it."""
         return json.dumps({"traceEvents": list(self._events)})
 
 

@@ -90,22 +90,11 @@ static PySendResult awaitable_am_send(PyObject *object, PyObject *value, PyObjec
     return answer;
 }
 
-/* Raises StopIteration(result), whose reference is taken. The type's own __new__ leaves out what a
-   call of it does beside; it sets `args`, but not `value`. */
+/* Raises StopIteration(result), whose reference is taken. */
 static void awaitable_stop(PyObject *result) {
-    PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
-    PyObject *args = PyTuple_New(1), *stop;
-    if (args == NULL) {
-        Py_DECREF(result);
-        return;
-    }
-    PyTuple_SET_ITEM(args, 0, result);
-    stop = type->tp_new(type, args, NULL);
-    if (stop != NULL) {
-        Py_XSETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(result));
-        raise_exception(stop);
-    }
-    Py_DECREF(args);
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+    Py_DECREF(result);
+    if (stop != NULL) raise_exception(stop);
 }
 
 /* send(value): what is yielded, or NULL with StopIteration(result) or an error set. */
@@ -208,9 +197,9 @@ static void awaitable_dealloc(PyObject *self) {
 }
 
 static PyMethodDef awaitable_methods[] = {
-    {"send", awaitable_send, METH_O, "As a coroutine's."},
-    {"throw", (PyCFunction)awaitable_throw, METH_VARARGS, "As a coroutine's."},
-    {"close", (PyCFunction)awaitable_close, METH_NOARGS, "As a coroutine's."},
+    {"send", awaitable_send, METH_O, "Does what a coroutine's send() does."},
+    {"throw", (PyCFunction)awaitable_throw, METH_VARARGS, "Does what a coroutine's throw() does."},
+    {"close", (PyCFunction)awaitable_close, METH_NOARGS, "Does what a coroutine's close() does."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -117,11 +117,12 @@ static int parse_datagram_address(int family, PyObject *object, casync_address *
 /* protocol.method(first[, second]), in the transport's context; what it raises is reported. */
 static void datagram_call(transport *self, loop *lp, enum name method, PyObject *first,
                           PyObject *second) {
-    PyObject *protocol, *result = NULL;
+    PyObject *result = NULL;
     running_call call;
-    if (self->loop == NULL) return;       /* the socket has ended since the callback began */
-    protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
-    if (transport_enter(self, lp, &call) == 0) {
+    int entered = transport_enter(self, lp, &call);
+    if (entered == 0) return;
+    if (entered > 0) {
+        PyObject *protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
         PyObject *bound = PyObject_GetAttr(protocol, lp->state->names[method]);
         if (bound != NULL && lp->calls_python)
             result = PyObject_CallMethodObjArgs((PyObject *)lp, lp->state->names[NAME_PYTHON_CALL],
@@ -129,10 +130,10 @@ static void datagram_call(transport *self, loop *lp, enum name method, PyObject 
         else if (bound != NULL)
             result = PyObject_CallFunctionObjArgs(bound, first, second, NULL);
         Py_XDECREF(bound);
+        Py_DECREF(protocol);
         if (transport_leave(lp, &call) < 0) Py_CLEAR(result);
     }
     if (result == NULL) transport_report_method(self, lp, "_read_ready", NULL);
-    Py_DECREF(protocol);
     Py_XDECREF(result);
 }
 
@@ -397,26 +398,32 @@ static PyMethodDef datagram_methods[] = {
     {"sendto", (PyCFunction)(void (*)(void))datagram_sendto, METH_VARARGS | METH_KEYWORDS,
      "sendto(data, addr=None): send a datagram; never blocks."},
     {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,
-     "Is datagram_received being called?"},
+     "Returns whether datagrams are read and given to the protocol."},
     {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,
-     "Stop calling datagram_received."},
+     "Stops calling the protocol's datagram_received."},
     {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,
-     "Call datagram_received again."},
-    {"close", (PyCFunction)datagram_close, METH_NOARGS, "Send what is buffered, then close."},
-    {"abort", (PyCFunction)datagram_abort, METH_NOARGS, "Close without sending what is buffered."},
+     "Calls the protocol's datagram_received again."},
+    {"close", (PyCFunction)datagram_close, METH_NOARGS,
+     "Sends what is buffered, then closes the transport."},
+    {"abort", (PyCFunction)datagram_abort, METH_NOARGS,
+     "Closes the transport, and drops what is buffered."},
     {"_force_close", (PyCFunction)datagram_force_close, METH_O, NULL},
-    {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS, "Is it closing, or closed?"},
+    {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,
+     "Returns whether the transport is closing or closed."},
     {"set_protocol", FASTCALL(datagram_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,
-     "set_protocol($self, protocol)\n--\n\nReplace the protocol."},
-    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."},
+     "set_protocol($self, protocol)\n--\n\nReplaces the protocol."},
+    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "Returns the protocol."},
     {"get_write_buffer_size", (PyCFunction)datagram_get_write_buffer_size, METH_NOARGS,
-     "Bytes still to be sent."},
+     "Returns how many bytes are still to be sent."},
     {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,
-     "(low, high)"},
+     "Returns (low, high), the limits in bytes at which writing is resumed and paused."},
     {"set_write_buffer_limits", (PyCFunction)(void (*)(void))datagram_set_write_buffer_limits,
-     METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},
+     METH_VARARGS | METH_KEYWORDS,
+     "Sets the limits in bytes at which the protocol's writing is paused and resumed."},
     {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info,
-     METH_VARARGS | METH_KEYWORDS, "'socket', 'sockname', 'peername'."},
+     METH_VARARGS | METH_KEYWORDS,
+     "Returns what the transport knows by that name, such as 'socket', 'sockname' or "
+     "'peername'; else the default."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -434,7 +441,7 @@ static PyGetSetDef datagram_getsets[] = {
 
 static PyType_Slot datagram_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "A transport of datagrams over casync_datagram."},
+    {Py_tp_doc, "This transport sends and receives datagrams by a casync_datagram."},
     {Py_tp_repr, datagram_repr},
     {Py_tp_methods, datagram_methods},
     {Py_tp_getset, datagram_getsets},

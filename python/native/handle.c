@@ -20,7 +20,7 @@ enum {
     HANDLE_KEPT = 4,      /* a watcher's: runs many times */
     HANDLE_TIMER = 8,     /* a TimerHandle */
     HANDLE_TUPLE = 16,    /* the arguments are in the tuple vector[1] */
-    HANDLE_SNAPSHOT = 32, /* `context` is the variables of one: see context.c */
+    HANDLE_SNAPSHOT = 32, /* `context` is the variables of one: see private_cpython.c */
     HANDLE_LENT = 64,     /* `context` is to be returned */
     HANDLE_WRAPPER = 128, /* its argument is an asyncio.Handle, cancelled with it */
     HANDLE_TAKEN = 256    /* in the queue loop->taken */
@@ -65,13 +65,11 @@ static handle *handle_alloc(state *st, bool timer) {
         self = (handle *)PyObject_Malloc((size_t)type->tp_basicsize);
         if (self == NULL) return (handle *)PyErr_NoMemory();
         memset(self, 0, (size_t)type->tp_basicsize);
-        PyObject_Init((PyObject *)self, type);
     } else {
         *spare = (handle *)self->vector[0];
         --*(timer ? &st->spare_timer_count : &st->spare_handle_count);
-        Py_INCREF(type);
-        _Py_NewReference((PyObject *)self);
     }
+    PyObject_Init((PyObject *)self, type);
     self->flags = timer ? HANDLE_TIMER : 0;
     return self;
 }
@@ -264,17 +262,19 @@ static bool is_of_events(state *st, PyObject *function) {
 }
 
 /* asyncio.Handle._run, if a program has put another function there (aiodebug measures by it): a new
-   reference, or NULL. Asked at every call, so the type's version is remembered,
-   which changes with the type and with its base. */
+   reference, or NULL. Asked at every call, so the type's version is remembered. */
 static PyObject *find_patched_run(state *st, bool timer) {
     PyTypeObject *type = (PyTypeObject *)st->asyncio_timer_handle;
     PyObject *run, *run_timer;
-    if (type->tp_version_tag == st->unpatched_version && st->unpatched_version != 0) return NULL;
+    unsigned version = type_version(st, type);
+    if (version == st->unpatched_version && version != 0) return NULL;
     run = PyObject_GetAttr(st->asyncio_handle, st->names[NAME_RUN]);
     run_timer = PyObject_GetAttr((PyObject *)type, st->names[NAME_RUN]);
-    if (run == NULL || run_timer == NULL) PyErr_Clear(); /* then it is none of ours */
+    /* then it is none of asyncio's */
+    if (run == NULL || run_timer == NULL)
+        forget_exception(PyExc_AttributeError, st->asyncio_handle);
     if (run != NULL && run_timer != NULL && is_of_events(st, run) && is_of_events(st, run_timer))
-        st->unpatched_version = type->tp_version_tag;
+        st->unpatched_version = type_version(st, type);
     Py_XSETREF(run, Py_XNewRef(timer ? run_timer : run));
     Py_XDECREF(run_timer);
     if (run != NULL && is_of_events(st, run)) Py_CLEAR(run);
@@ -513,19 +513,23 @@ static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyMethodDef handle_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
-    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "Was it cancelled?"},
-    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's context."},
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keeps the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
+     "Returns whether the call was cancelled."},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
+     "Returns the callback's context."},
     {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef timer_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keep the callback from being called."},
-    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS, "Was it cancelled?"},
-    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS, "The callback's context."},
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keeps the callback from being called."},
+    {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
+     "Returns whether the call was cancelled."},
+    {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
+     "Returns the callback's context."},
     {"when", (PyCFunction)(void (*)(void))handle_when, METH_NOARGS,
-     "The time of the call, as loop.time()'s."},
+     "Returns the time of the call, as loop.time() tells time."},
     {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -556,7 +560,7 @@ static PyMemberDef handle_members[] = {
 };
 
 static PyType_Slot handle_slots[] = {
-    {Py_tp_doc, "What call_soon and its like return: cancels the call."},
+    {Py_tp_doc, "call_soon and its like return this handle, which can cancel the call."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_repr, handle_repr},
     {Py_tp_methods, handle_methods},
@@ -571,7 +575,7 @@ static PyType_Spec handle_spec = {"casync._native.Handle", sizeof(handle), 0,
                                   handle_slots};
 
 static PyType_Slot timer_slots[] = {
-    {Py_tp_doc, "What call_later and call_at return: cancels the call."},
+    {Py_tp_doc, "call_later and call_at return this handle, which can cancel the call."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_repr, handle_repr},
     {Py_tp_richcompare, timer_richcompare},

@@ -8,8 +8,8 @@
    its way also with objects that were adopted before; and so it is for the time of the patch alone.
 
    Invariants: streams_changed() is asked before anything is done natively for an object of those
-   classes. What they have is compared only when a type's version is another than the last time:
-   CPython gives a new one for every change of a class or its bases.
+   classes. What they have is compared only when a type's version (private_cpython.c) is another
+   than the last time.
 
    Costs: a method is called as CPython calls its own, without an object for the binding. The
    question costs a comparison for each class that it is about. */
@@ -99,11 +99,8 @@ static bool are_kept(state *st) {
 
 static bool look_at_classes(state *st) {
     st->streams_changed = !st->streams_own || !are_kept(st);
-    for (int i = 0; i < WATCHED_CLASSES; i++) {
-        /* gives it a version, if it has none */
-        (void)_PyType_Lookup(st->watched[i], st->names[NAME_WRITE]);
-        st->versions[i] = st->watched[i]->tp_version_tag;
-    }
+    for (int i = 0; i < WATCHED_CLASSES; i++)
+        st->versions[i] = new_type_version(st, st->watched[i]);
     return st->streams_changed;
 }
 
@@ -111,7 +108,7 @@ static bool look_at_classes(state *st) {
    not there when this module was loaded? */
 static inline bool streams_changed(state *st, enum watched_class last) {
     for (int i = 0; i <= (int)last; i++) {
-        unsigned version = st->watched[i]->tp_version_tag;
+        unsigned version = type_version(st, st->watched[i]);
         if (version != st->versions[i] || version == 0) return look_at_classes(st);
     }
     return st->streams_changed;
@@ -132,19 +129,6 @@ static int watch_classes(state *st) {
                       is_own_class(st->watched[WATCHED_WRITER]);
     look_at_classes(st);
     return 0;
-}
-
-#if PY_VERSION_HEX >= 0x030D0000 /* exported as ever, but declared among what is internal */
-PyAPI_FUNC(int) _PyObject_GetMethod(PyObject *object, PyObject *name, PyObject **method);
-#endif
-
-/* Is object.name this function, by its class and not by an attribute of its own? */
-static bool has_function(PyObject *object, PyObject *name, PyObject *function) {
-    PyObject *found = NULL;
-    bool same = _PyObject_GetMethod(object, name, &found) == 1 && found == function;
-    if (found == NULL) PyErr_Clear();
-    Py_XDECREF(found);
-    return same;
 }
 
 /* ---- methods ---- */
@@ -196,8 +180,7 @@ static PyObject *method_getattro(PyObject *object, PyObject *name) {
     PyObject *value;
     if (is_of_original(self->st, name)) return PyObject_GetAttr(self->original, name);
     value = PyObject_GenericGetAttr(object, name);
-    if (value != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) return value;
-    PyErr_Clear();
+    if (value != NULL || !clear_exception(PyExc_AttributeError)) return value;
     return PyObject_GetAttr(self->original, name);
 }
 

@@ -19,42 +19,39 @@
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL(loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon($self, callback, *args, context=None)\n--\n\nCall it in the next turn."},
+     "call_soon($self, callback, *args, context=None)\n--\n\nCalls the callback in the next turn."},
     {"call_soon_threadsafe", FASTCALL(loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\ncall_soon, from any "
-     "thread."},
+     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nDoes what call_soon does, "
+     "and may be called from any thread."},
     {"call_later", FASTCALL(loop_call_later), METH_FASTCALL | METH_KEYWORDS,
-     "call_later($self, delay, callback, *args, context=None)\n--\n\nCall it after a delay in "
-     "seconds."},
+     "call_later($self, delay, callback, *args, context=None)\n--\n\nCalls the callback after "
+     "a delay in seconds."},
     {"call_at", FASTCALL(loop_call_at), METH_FASTCALL | METH_KEYWORDS,
-     "call_at($self, when, callback, *args, context=None)\n--\n\nCall it at a time, in "
-     "loop.time()'s "
-     "seconds."},
-    {"time", (PyCFunction)loop_time, METH_NOARGS, "time($self)\n--\n\nThe loop's time in seconds."},
+     "call_at($self, when, callback, *args, context=None)\n--\n\nCalls the callback at a "
+     "time of loop.time()."},
+    {"time", (PyCFunction)loop_time, METH_NOARGS,
+     "time($self)\n--\n\nReturns the loop's time in seconds."},
     {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
-     "create_future($self)\n--\n\nA future of this loop."},
+     "create_future($self)\n--\n\nReturns a new future of this loop."},
     {"create_task", FASTCALL(loop_create_task), METH_FASTCALL | METH_KEYWORDS,
-     CREATE_TASK_SIGNATURE "\n--\n\nRun a coroutine as a task."},
+     CREATE_TASK_SIGNATURE "\n--\n\nRuns a coroutine as a task, and returns that."},
     {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS,
-     "is_closed($self)\n--\n\nWas the loop closed?"},
+     "is_closed($self)\n--\n\nReturns whether the loop was closed."},
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
-     "is_running($self)\n--\n\nDoes the loop run?"},
+     "is_running($self)\n--\n\nReturns whether the loop runs."},
     {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS,
-     "get_debug($self)\n--\n\nIs the loop in debug mode?"},
+     "get_debug($self)\n--\n\nReturns whether the loop is in debug mode."},
     {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
-     "metrics($self)\n--\n\nA dict of numbers. So far: `turns` of the loop, `polls` (turns that "
-     "asked the "
-     "kernel: all but some of those with callbacks ready, once 16 polls in a row found nothing), "
-     "`events` "
-     "(descriptors found ready), `callbacks` run. In seconds, if the loop was made with "
-     "metrics=True, else "
-     "0.0: "
-     "`idle_time` waiting, `busy_time` in callbacks, and `longest_turn`, the most spent in one "
-     "turn's "
-     "callbacks: how late a callback may have been. Now: `ready` callbacks, `timers`, `watchers` "
-     "of "
-     "descriptors, `transports`, `servers`, and `unsent_bytes` of the transports. Costs a walk "
-     "over these."},
+     "metrics($self)\n--\n\nReturns a dict of numbers. Since the loop was made: `turns` counts the "
+     "loop's turns, `polls` those that asked the kernel (all but some of those with callbacks "
+     "ready, once 16 polls in a row found nothing), `events` the descriptors found ready, and "
+     "`callbacks` the callbacks that were run. If the loop was made with metrics=True, three "
+     "values are seconds, else they are 0.0: `idle_time` was spent in waiting, `busy_time` in "
+     "callbacks, and `longest_turn` is the most that one turn's callbacks took, which tells how "
+     "late a callback may have been. At this moment: `ready` counts the callbacks that wait, "
+     "`timers` the timers, `watchers` the watched descriptors, `transports` and `servers` those "
+     "that are open, and `unsent_bytes` the bytes that transports still have to send. The call "
+     "walks over all of these."},
     {"_use_virtual_time", (PyCFunction)loop_use_virtual_time, METH_O, NULL},
     {"_deadlocked", (PyCFunction)loop_was_deadlocked, METH_NOARGS, NULL},
     {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},
@@ -71,13 +68,14 @@ static PyMethodDef loop_methods[] = {
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},
 #if PY_VERSION_HEX < 0x030B0000 /* else they are among sock_methods: see sock.c */
     {"sock_recvfrom", FASTCALL(loop_sock_recvfrom), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recvfrom($self, sock, bufsize)\n--\n\nReceive a datagram; (bytes, address)."},
-    {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into a buffer; "
-     "(size, "
+     "sock_recvfrom($self, sock, bufsize)\n--\n\nReceives a datagram, and returns (bytes, "
      "address)."},
+    {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
+     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceives a datagram into a "
+     "buffer, and returns (size, address)."},
     {"sock_sendto", FASTCALL(loop_sock_sendto), METH_FASTCALL | METH_KEYWORDS,
-     "sock_sendto($self, sock, data, address)\n--\n\nSend a datagram; how many bytes."},
+     "sock_sendto($self, sock, data, address)\n--\n\nSends a datagram, and returns how many "
+     "bytes were sent."},
 #endif
     {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL, NULL},
     {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
@@ -101,7 +99,7 @@ static PyMethodDef loop_methods[] = {
 };
 
 static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, "The native half of casync.EventLoop."},
+    {Py_tp_doc, "This is the native half of casync.EventLoop."},
     {Py_tp_new, loop_new},
     {Py_tp_dealloc, loop_dealloc},
     {Py_tp_traverse, loop_traverse},
@@ -118,17 +116,28 @@ static PyType_Spec loop_spec = {"casync._native.Loop", sizeof(loop), 0,
 
 static struct PyModuleDef native_module;
 
+#if PY_VERSION_HEX >= 0x030B0000
+
+static PyObject *find_module(PyTypeObject *type) {
+    return PyType_GetModuleByDef(type, &native_module);
+}
+
+#else
+
 static PyObject *find_module(PyTypeObject *type) {
     PyObject *mro = type->tp_mro;
     for (Py_ssize_t i = 0; mro != NULL && i < PyTuple_GET_SIZE(mro); i++) {
         PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(mro, i);
-        PyObject *module =
-            base->tp_flags & Py_TPFLAGS_HEAPTYPE ? ((PyHeapTypeObject *)base)->ht_module : NULL;
+        PyObject *module = NULL;
+        if (PyType_HasFeature(base, Py_TPFLAGS_HEAPTYPE)) module = PyType_GetModule(base);
         if (module != NULL && PyModule_GetDef(module) == &native_module) return module;
+        if (module == NULL) forget_exception(PyExc_TypeError, (PyObject *)base); /* it has none */
     }
     PyErr_Format(PyExc_TypeError, "%s does not derive from casync's Loop", type->tp_name);
     return NULL;
 }
+
+#endif
 
 static state *find_state(PyTypeObject *type) {
     PyObject *module = find_module(type);
@@ -230,65 +239,43 @@ static int add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec, Py
     return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
 }
 
-/* Is the slot `name` of _FlowControlMixin where `transport` has its own use for it? */
-static int check_slot(PyObject *mixin, const char *name, Py_ssize_t offset) {
-    PyObject *descriptor = PyObject_GetAttrString(mixin, name);
-    bool same = descriptor != NULL && Py_IS_TYPE(descriptor, &PyMemberDescr_Type) &&
-                ((PyMemberDescrObject *)descriptor)->d_member->offset == offset;
-    Py_XDECREF(descriptor);
-    if (same) return 0;
-    if (!PyErr_Occurred())
-        PyErr_Format(PyExc_ImportError,
-                     "casync does not know this asyncio: _FlowControlMixin.%s is elsewhere", name);
-    return -1;
-}
-
-static int check_slots(PyObject *mixin) {
-    return check_slot(mixin, "_extra", offsetof(transport, extra)) < 0 ||
-                   check_slot(mixin, "_high_water", offsetof(transport, sock)) < 0 ||
-                   check_slot(mixin, "_loop", offsetof(transport, loop)) < 0 ||
-                   check_slot(mixin, "_low_water", offsetof(transport, server)) < 0 ||
-                   check_slot(mixin, "_protocol_paused", offsetof(transport, protocol)) < 0
-               ? -1
-               : 0;
-}
-
 /* They derive from what asyncio's derive from. */
+static int add_transport_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec,
+                              const char *public_class, bool writes) {
+    PyObject *bases = transport_bases(public_class, writes);
+    int result = bases == NULL ? -1 : add_type(module, slot, spec, bases);
+    Py_XDECREF(bases);
+    return result;
+}
+
+/* What asyncio's code asks the type of stream transports. */
+static int mark_compatible(PyObject *type) {
+    PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE");
+    int result = mode == NULL ? -1 : PyObject_SetAttrString(type, "_sendfile_compatible", mode);
+    Py_XDECREF(mode);
+    return result < 0 ? -1 : PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+}
+
 static int add_transport_types(PyObject *module, state *st) {
     PyTypeObject **types = st->transport_types;
-    PyObject *mixin = import_attribute("asyncio.transports", "_FlowControlMixin");
-    PyObject *readers = import_attribute("asyncio.transports", "ReadTransport");
-    PyObject *datagrams = import_attribute("asyncio.transports", "DatagramTransport");
-    PyObject *mode = import_attribute("asyncio.constants", "_SendfileMode.TRY_NATIVE");
-    PyObject *both = mixin == NULL || datagrams == NULL ? NULL : PyTuple_Pack(2, mixin, datagrams);
-    int result = -1;
-    if (both != NULL && readers != NULL && mode != NULL && check_slots(mixin) == 0 &&
-        add_type(module, &types[TRANSPORT_SOCKET], &socket_transport_spec, mixin) == 0 &&
-        add_type(module, &types[TRANSPORT_DATAGRAM], &datagram_spec, both) == 0 &&
-        add_type(module, &types[TRANSPORT_READ_PIPE], &read_pipe_spec, readers) == 0 &&
-        add_type(module, &types[TRANSPORT_WRITE_PIPE], &write_pipe_spec, mixin) == 0) {
-        PyObject *socket_transport = (PyObject *)types[TRANSPORT_SOCKET];
-        result = PyObject_SetAttrString(socket_transport, "_sendfile_compatible", mode);
-        if (result == 0)
-            result = PyObject_SetAttrString(socket_transport, "_start_tls_compatible", Py_True);
-    }
-    Py_XDECREF(mixin);
-    Py_XDECREF(readers);
-    Py_XDECREF(datagrams);
-    Py_XDECREF(mode);
-    Py_XDECREF(both);
-    return result;
+    if (add_transport_type(module, &types[TRANSPORT_SOCKET], &socket_transport_spec, "Transport",
+                           true) < 0 ||
+        add_transport_type(module, &types[TRANSPORT_DATAGRAM], &datagram_spec, "DatagramTransport",
+                           true) < 0 ||
+        add_transport_type(module, &types[TRANSPORT_READ_PIPE], &read_pipe_spec, "ReadTransport",
+                           false) < 0 ||
+        add_transport_type(module, &types[TRANSPORT_WRITE_PIPE], &write_pipe_spec, "WriteTransport",
+                           true) < 0)
+        return -1;
+    return mark_compatible((PyObject *)types[TRANSPORT_SOCKET]);
 }
 
 /* Without them casync/tls.py takes asyncio's own SSLProtocol. That of 3.10 is of another kind: it
    stays as it is, as there would be little to share. */
 static int add_tls_types(PyObject *module, state *st) {
     if (PY_VERSION_HEX < 0x030B0000) return 0;
-    if (import_sslproto(st) < 0) { /* Python was built without ssl, or is a version that has
-                                      other names */
-        PyErr_Clear();
-        return 0;
-    }
+    if (import_sslproto(st) < 0) /* Python was built without ssl, or has other names there */
+        return clear_exception(PyExc_ImportError) || clear_exception(PyExc_AttributeError) ? 0 : -1;
     if (add_type(module, &st->tls_type, &tls_spec, NULL) < 0) return -1;
     return add_type(module, &st->tls_transport_type, &tls_transport_spec, NULL);
 }
@@ -298,7 +285,7 @@ static casync_loop *casync_python_loop(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     state *st = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) ? find_state(type) : NULL;
     if (st != NULL && PyObject_TypeCheck(object, st->loop_type)) return &((loop *)object)->casync;
-    PyErr_Clear();
+    if (PyErr_Occurred() && !clear_exception(PyExc_TypeError)) return NULL;
     PyErr_Format(PyExc_TypeError, "%s is no casync.EventLoop", type->tp_name);
     return NULL;
 }
@@ -326,7 +313,7 @@ static int native_exec(PyObject *module) {
     state *st = (state *)PyModule_GetState(module);
     if (add_function_table(module) < 0) return -1;
     if (make_names(st) < 0 || PyModule_AddObjectRef(module, "_turn_names", st->turn_names) < 0 ||
-        import_asyncio(st) < 0 || check_snapshots(st) < 0)
+        import_asyncio(st) < 0 || probe_cpython(st) < 0)
         return -1;
     if (add_type(module, &st->loop_type, &loop_spec, NULL) < 0) return -1;
     if (add_type(module, &st->method_type, &method_spec, NULL) < 0) return -1;
@@ -342,9 +329,11 @@ static int native_exec(PyObject *module) {
     if (add_type(module, &st->clients_type, &clients_spec, NULL) < 0) return -1;
     if (add_type(module, &st->sock_operation_type, &sock_spec, NULL) < 0) return -1;
     st->sock_ready = PyCFunction_New(&sock_ready_method, NULL);
-    if (st->sock_ready == NULL || check_sockets(st) < 0) return -1;
+    if (st->sock_ready == NULL) return -1;
     st->future_type = import_attribute("_asyncio", "Future");
-    if (st->future_type == NULL) PyErr_Clear();
+    if (st->future_type == NULL && !clear_exception(PyExc_ImportError) &&
+        !clear_exception(PyExc_AttributeError))
+        return -1;
     if (add_tls_types(module, st) < 0) return -1;
     st->newline = PyBytes_FromString("\n");
     if (st->newline == NULL) return -1;

@@ -35,8 +35,9 @@
      casync.h refers to until it is sent are exact bytes objects, whose end runs no code.
    - An object that dies gives nobody a reference to itself (loop->dying).
 
-   Read on in: context.c, handle.c, loop.c, watcher.c, future.c, transport.c, pipe.c, datagram.c,
-   awaitable.c, method.c, streams.c, sock.c, tls.c, server.c, module.c. */
+   Read on in: private_cpython.c, handle.c, loop.c, watcher.c, future.c, addresses.c, transport.c,
+   transport_write.c, transport_info.c, transport_tables.c, pipe.c, datagram.c, awaitable.c,
+   method.c, streams.c, sock.c, tls.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -230,15 +231,15 @@ typedef struct {
     PyObject *future_type;                                        /* asyncio's in C, or NULL */
     PyObject *format_callback_source;
     PyObject *buffered_protocol, *transport_socket, *socket_type;
-    PyObject *spare_context, *no_vars; /* see context.c */
+    PyObject *spare_context, *no_vars; /* see private_cpython.c */
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
     uint32_t spare_handle_count, spare_timer_count;
-    uint32_t unpatched_version;             /* that of asyncio.TimerHandle when _run was asyncio's
+    uint32_t unpatched_version;  /* that of asyncio.TimerHandle when _run was asyncio's
                                           own; or 0 */
-    bool attach_takes_transport;            /* Server._attach(transport), since 3.13 */
-    bool snapshots;                         /* see context.c */
-    bool knows_sockets;                     /* see sock.c */
+    bool attach_takes_transport; /* Server._attach(transport), since 3.13 */
+    /* what private_cpython.c knows of this interpreter */
+    bool knows_contexts, knows_versions, knows_methods, knows_sockets;
     bool streams_own, streams_changed;      /* see method.c */
     PyTypeObject *watched[WATCHED_CLASSES]; /* borrowed; see method.c */
     unsigned versions[WATCHED_CLASSES];     /* of these, when they were looked at last */
@@ -344,6 +345,25 @@ static bool ends_program(PyObject *exception) {
            PyErr_GivenExceptionMatches(exception, PyExc_KeyboardInterrupt);
 }
 
+/* Clears the exception that is set if it is of this type: false if it is another, or none. */
+static bool clear_exception(PyObject *type) {
+    if (!PyErr_ExceptionMatches(type)) return false;
+    PyErr_Clear();
+    return true;
+}
+
+/* Ends a question to an object to which an exception of this type, if one is set, is an answer. Any
+   other has nobody here who could raise it: it is written as unraisable. */
+static void forget_exception(PyObject *type, PyObject *object) {
+    if (!clear_exception(type) && PyErr_Occurred()) PyErr_WriteUnraisable(object);
+}
+
+/* Is the exception that is set one by which an object is, or has, no buffer of the kind that was
+   asked for? Then it is cleared. */
+static bool is_no_buffer(void) {
+    return clear_exception(PyExc_BufferError) || clear_exception(PyExc_TypeError);
+}
+
 /* module.attribute.attribute ... */
 static PyObject *import_attribute(const char *module, const char *path) {
     PyObject *object = PyImport_ImportModule(module);
@@ -369,8 +389,7 @@ static int parse_limit(PyObject *value, Py_ssize_t *limit) {
         return -1;
     }
     whole = PyNumber_Long(value);
-    if (whole == NULL && PyErr_ExceptionMatches(PyExc_OverflowError)) { /* infinity */
-        PyErr_Clear();
+    if (whole == NULL && clear_exception(PyExc_OverflowError)) { /* infinity */
         *limit = PY_SSIZE_T_MAX;
         return 0;
     }
@@ -425,7 +444,7 @@ static PyObject *only_argument(const char *method, const char *name, PyObject *c
 static PyObject *follow(PyObject *reference) {
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *object = NULL;
-    if (PyWeakref_GetRef(reference, &object) < 0) PyErr_Clear();
+    if (PyWeakref_GetRef(reference, &object) < 0) PyErr_WriteUnraisable(reference);
     return object;
 #else
     PyObject *object = PyWeakref_GetObject(reference);
@@ -433,12 +452,16 @@ static PyObject *follow(PyObject *reference) {
 #endif
 }
 
-#include "context.c"
+#include "private_cpython.c"
 #include "handle.c"
 #include "loop.c"
 #include "watcher.c"
 #include "future.c"
+#include "addresses.c"
 #include "transport.c"
+#include "transport_write.c"
+#include "transport_info.c"
+#include "transport_tables.c"
 #include "pipe.c"
 #include "datagram.c"
 #include "awaitable.c"

@@ -122,10 +122,8 @@ static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject
                             PyObject *protocol, PyObject *extra, int64_t *error) {
     int inherited = fcntl(fd, F_GETFD);
     transport *self = transport_open(lp, kind, fd, pipe, protocol, extra, error);
-    if (self == NULL && *error == -EEXIST) {
-        PyErr_Clear();
+    if (self == NULL && *error == -EEXIST && clear_exception(PyExc_OSError))
         self = pipe_open_copy(lp, kind, fd, pipe, protocol, extra, error);
-    }
     if (inherited >= 0) (void)fcntl(fd, F_SETFD, inherited);
     return self;
 }
@@ -154,10 +152,8 @@ static PyObject *make_pipe_transport(loop *lp, enum transport_kind kind, PyObjec
     }
     self = pipe_open(lp, kind, fd, pipe, protocol, info, &error);
     Py_DECREF(info);
-    if (self == NULL && error == -EPERM) {
-        PyErr_Clear();
+    if (self == NULL && error == -EPERM && clear_exception(PyExc_OSError))
         return call_base_method(base, (PyObject *)lp, args, kwargs);
-    }
     return self == NULL ? NULL : (PyObject *)transport_begin(self, waiter);
 }
 
@@ -221,7 +217,7 @@ static PyMethodDef read_pipe_methods[] = {
 static PyMethodDef write_pipe_methods[] = {
     BASE_METHODS,
     WRITE_METHODS,
-    {"write_eof", (PyCFunction)transport_close, METH_NOARGS, "Close when all is sent."},
+    {"write_eof", (PyCFunction)transport_close, METH_NOARGS, "Closes the pipe when all is sent."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -234,7 +230,7 @@ static PyGetSetDef pipe_getsets[] = {
 
 static PyType_Slot read_pipe_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "The reading end of a pipe, over casync_stream."},
+    {Py_tp_doc, "This transport reads from a pipe by a casync_stream."},
     {Py_tp_repr, read_pipe_repr},
     {Py_tp_methods, read_pipe_methods},
     {Py_tp_getset, pipe_getsets},
@@ -243,7 +239,7 @@ static PyType_Slot read_pipe_slots[] = {
 
 static PyType_Slot write_pipe_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "The writing end of a pipe, over casync_stream."},
+    {Py_tp_doc, "This transport writes to a pipe by a casync_stream."},
     {Py_tp_repr, write_pipe_repr},
     {Py_tp_methods, write_pipe_methods},
     {Py_tp_getset, pipe_getsets},

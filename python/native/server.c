@@ -250,14 +250,14 @@ static void clients_dealloc(clients *self) {
 }
 
 static PyMethodDef clients_methods[] = {
-    {"add", (PyCFunction)clients_add, METH_O, "As a set's."},
-    {"discard", (PyCFunction)clients_discard, METH_O, "As a set's."},
-    {"copy", (PyCFunction)clients_copy, METH_NOARGS, "A list of the transports."},
+    {"add", (PyCFunction)clients_add, METH_O, "Does what a set's add() does."},
+    {"discard", (PyCFunction)clients_discard, METH_O, "Does what a set's discard() does."},
+    {"copy", (PyCFunction)clients_copy, METH_NOARGS, "Returns a list of the transports."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot clients_slots[] = {
-    {Py_tp_doc, "The transports of a server: Server._clients."},
+    {Py_tp_doc, "This set has the transports of a server: it is Server._clients."},
     {Py_tp_dealloc, clients_dealloc},
     {Py_tp_traverse, clients_traverse},
     {Py_tp_clear, clients_clear},
@@ -340,7 +340,7 @@ static int watch_visit(watch *self, visitproc visit, void *arg) {
     return result || self->writer == NULL ? result : handle_visit(self->writer, visit, arg);
 }
 
-/* tp_traverse for whatever casync_walk finds. Other extension modules may have objects in the
+/* tp_traverse for whatever is in the loop. Other extension modules may have objects in the
    loop. */
 static void loop_visit_object(int kind, void *object, void *arg) {
     visiting *v = (visiting *)arg;

@@ -94,31 +94,13 @@ static bool interrupted(Py_ssize_t result) {
     return result < 0 && errno == EINTR && PyErr_CheckSignals() == 0;
 }
 
-/* The head of CPython's PySocketSockObject (Modules/socketmodule.h), so far the same in all
-   versions. */
-typedef struct {
-    PyObject ob_base;
-    int fd; /* -1 if closed, and at first */
-} socket_layout;
-
-/* Is a socket.socket what this file takes it for? */
-static int check_sockets(state *st) {
-    PyTypeObject *type = (PyTypeObject *)st->socket_type;
-    PyObject *blank = type->tp_new(type, st->no_args, NULL);
-    if (blank == NULL) return -1;
-    st->knows_sockets = type->tp_basicsize >= (Py_ssize_t)sizeof(socket_layout) &&
-                        ((socket_layout *)blank)->fd == -1;
-    Py_DECREF(blank);
-    return 0;
-}
-
 /* sock.fileno(): -1 if it is closed, or with an exception set. */
 static int sock_fileno(sock_operation *op) {
     state *st = op->loop->state;
     PyObject *sock = op->args[0], *number;
     long fd;
-    if (st->knows_sockets && (PyObject *)Py_TYPE(sock) == st->socket_type)
-        return ((socket_layout *)sock)->fd;
+    int known;
+    if (read_socket_number(st, sock, &known)) return known;
     number = PyObject_CallMethodNoArgs(sock, st->names[NAME_FILENO]);
     fd = number == NULL ? -1 : PyLong_AsLong(number);
     Py_XDECREF(number);
@@ -128,9 +110,12 @@ static int sock_fileno(sock_operation *op) {
 /* Is it a socket.socket whose method is the one that we know? Instances of that have no attributes
    of their own. */
 static bool is_plain_socket(sock_operation *op, enum name name, PyObject *method) {
-    PyTypeObject *type = Py_TYPE(op->args[0]);
-    return (PyObject *)type == op->loop->state->socket_type &&
-           _PyType_Lookup(type, sock_name(op, name)) == method;
+    PyObject *type = (PyObject *)Py_TYPE(op->args[0]), *found;
+    if (type != op->loop->state->socket_type) return false;
+    found = PyObject_GetAttr(type, sock_name(op, name));
+    if (found == NULL) forget_exception(PyExc_AttributeError, type);
+    Py_XDECREF(found);
+    return found == method;
 }
 
 static Py_ssize_t receive(int fd, void *buffer, size_t size) {
@@ -171,7 +156,7 @@ static int attempt_recv(sock_operation *op, PyObject **result) {
     loop *lp = op->loop;
     Py_ssize_t size = PyLong_CheckExact(op->args[1]) ? PyLong_AsSsize_t(op->args[1]) : 0;
     int fd, done;
-    if (size == -1) PyErr_Clear();
+    if (size == -1) (void)clear_exception(PyExc_OverflowError);
     if (size <= 0 || !is_plain_socket(op, NAME_RECV, lp->state->socket_recv))
         return attempted(
             PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_RECV), op->args[1]), result);
@@ -198,10 +183,8 @@ static int attempt_recv_into(sock_operation *op, PyObject **result) {
     int fd, failed = 0;
     if (!is_plain_socket(op, NAME_RECV_INTO, op->loop->state->socket_recv_into))
         return receive_into_by_method(op, result);
-    if (PyObject_GetBuffer(op->args[1], &buffer, PyBUF_WRITABLE) < 0) {
-        PyErr_Clear();
-        return receive_into_by_method(op, result);
-    }
+    if (PyObject_GetBuffer(op->args[1], &buffer, PyBUF_WRITABLE) < 0)
+        return is_no_buffer() ? receive_into_by_method(op, result) : -1;
     fd = sock_fileno(op); /* after that, which may close the socket */
     count = buffer.len == 0 ? 0 : receive(fd, buffer.buf, (size_t)buffer.len);
     if (count < 0) failed = attempt_failed();
@@ -349,7 +332,7 @@ static bool raised_errno(int number) {
     PyObject *value = exception == NULL ? NULL : PyObject_GetAttrString(exception, "errno");
     bool same = value != NULL && PyLong_CheckExact(value) && PyLong_AsLong(value) == number;
     Py_XDECREF(value);
-    PyErr_Clear();
+    if (!clear_exception(PyExc_OverflowError)) forget_exception(PyExc_AttributeError, exception);
     if (exception != NULL) raise_exception(exception);
     return same;
 }
@@ -362,7 +345,7 @@ static int pause_connect(sock_operation *op) {
     long number = family == NULL ? -1 : PyLong_AsLong(family);
     Py_XDECREF(family);
     if (number != AF_UNIX) {
-        PyErr_Clear();
+        forget_exception(PyExc_Exception, op->args[0]); /* then it is no socket of the kernel's */
         raise_exception(exception);
         return -1;
     }
@@ -659,7 +642,7 @@ static int sock_traverse(sock_operation *op, visitproc visit, void *arg) {
 }
 
 static PyType_Slot sock_slots[] = {
-    {Py_tp_doc, "What a sock_* method of the loop returns: await it."},
+    {Py_tp_doc, "A sock_* method of the loop returns this object, which is awaited."},
     {Py_tp_traverse, sock_traverse},
     AWAITABLE_SLOTS,
     {0, NULL},

@@ -303,7 +303,7 @@ static int operation_traverse(read_operation *op, visitproc visit, void *arg) {
 }
 
 static PyType_Slot operation_slots[] = {
-    {Py_tp_doc, "What a read method of a stream returns: await it."},
+    {Py_tp_doc, "A read method of a stream returns this object, which is awaited."},
     {Py_tp_traverse, operation_traverse},
     AWAITABLE_SLOTS,
     {0, NULL},
@@ -368,7 +368,7 @@ static PyObject *stream_read_size(PyObject *stream, enum read_kind kind, PyObjec
     Py_ssize_t size = -1;
     argument = one_argument("n", args, count, keywords, &fits);
     if (argument != NULL && PyLong_CheckExact(argument)) size = PyLong_AsSsize_t(argument);
-    if (size == -1) PyErr_Clear(); /* too large */
+    if (size == -1) (void)clear_exception(PyExc_OverflowError);
     if (!fits || argument == NULL || (size < 0 && kind == READ_SOME) ||
         !PyLong_CheckExact(argument))
         return call_base(st->reader_functions[kind], stream, args, count, keywords);
@@ -523,14 +523,14 @@ static int stream_setattro(PyObject *stream, PyObject *name, PyObject *value);
 
 /* One that was released keeps its native half: asyncio's methods work on that by the attributes. */
 static PyType_Slot released_slots[] = {
-    {Py_tp_doc, "asyncio.StreamReader, whose attributes are native."},
+    {Py_tp_doc, "This is an asyncio.StreamReader whose attributes are native."},
     {Py_tp_getset, stream_getsets},
     {Py_tp_setattro, stream_setattro},
     {0, NULL},
 };
 
 static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, "asyncio.StreamReader, whose read methods are native."},
+    {Py_tp_doc, "This is an asyncio.StreamReader whose read methods are native."},
     {0, NULL},
 };
 
@@ -578,7 +578,7 @@ static void reader_dealloc(reader *self) {
 }
 
 static PyType_Slot reader_slots[] = {
-    {Py_tp_doc, "What an adopted StreamReader keeps."},
+    {Py_tp_doc, "This object keeps the native state of a StreamReader."},
     {Py_tp_dealloc, reader_dealloc},
     {Py_tp_traverse, reader_traverse},
     {Py_tp_clear, reader_clear},
@@ -606,12 +606,12 @@ static reader *reader_new(state *st, PyObject *stream) {
 static bool reader_is_asyncios(state *st, PyObject *stream) {
     if ((PyObject *)Py_TYPE(stream) != st->asyncio_reader) return false;
     for (int kind = 0; kind <= READ_LINE; kind++)
-        if (!has_function(stream, st->names[NAME_READ + kind], st->reader_functions[kind]))
+        if (!has_function(st, stream, st->names[NAME_READ + kind], st->reader_functions[kind]))
             return false;
-    return has_function(stream, st->names[NAME_FEED_DATA], st->reader_feed_data) &&
-           has_function(stream, st->names[NAME_WAIT_FOR_DATA], st->reader_wait_for_data) &&
-           has_function(stream, st->names[NAME_MAYBE_RESUME], st->reader_maybe_resume) &&
-           has_function(stream, st->names[NAME_EXCEPTION], st->reader_exception);
+    return has_function(st, stream, st->names[NAME_FEED_DATA], st->reader_feed_data) &&
+           has_function(st, stream, st->names[NAME_WAIT_FOR_DATA], st->reader_wait_for_data) &&
+           has_function(st, stream, st->names[NAME_MAYBE_RESUME], st->reader_maybe_resume) &&
+           has_function(st, stream, st->names[NAME_EXCEPTION], st->reader_exception);
 }
 
 /* Makes the class of a StreamReader ours, and gives it a native half: this, a new reference; NULL,
@@ -650,9 +650,23 @@ static int abandon_reader(state *st, PyObject *stream) {
     return result;
 }
 
+/* What a class has of its own: a new reference. */
+static PyObject *class_dict(PyTypeObject *type) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyType_GetDict(type);
+#else
+    return Py_XNewRef(type->tp_dict);
+#endif
+}
+
 /* Does an object of this type have the name from asyncio's class: a method, say? */
 static bool is_inherited(PyTypeObject *type, PyObject *name) {
-    PyObject *found = _PyType_Lookup(type, name);
+    PyObject *found = NULL;
+    for (Py_ssize_t i = 0; found == NULL && i < PyTuple_GET_SIZE(type->tp_mro); i++) {
+        PyObject *dict = class_dict((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i));
+        if (dict != NULL) found = PyDict_GetItemWithError(dict, name);
+        Py_XDECREF(dict);
+    }
     return found != NULL && !Py_IS_TYPE(found, &PyGetSetDescr_Type);
 }
 
@@ -703,8 +717,8 @@ static bool writer_is_drained(state *st, PyObject *writer) {
     bool drained =
         t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
         !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED)) &&
-        has_function(t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
-    if (object == NULL) PyErr_Clear();
+        has_function(st, t->protocol, st->names[NAME_DRAIN_HELPER], st->protocol_drain_helper);
+    if (object == NULL) forget_exception(PyExc_AttributeError, writer);
     Py_XDECREF(object);
     return drained;
 }
@@ -739,7 +753,7 @@ static int drain_traverse(drain_operation *self, visitproc visit, void *arg) {
 }
 
 static PyType_Slot drain_slots[] = {
-    {Py_tp_doc, "What drain() of a stream returns: await it."},
+    {Py_tp_doc, "drain() of a stream returns this object, which is awaited."},
     {Py_tp_traverse, drain_traverse},
     AWAITABLE_SLOTS,
     {0, NULL},
@@ -775,7 +789,7 @@ static int writer_setattro(PyObject *writer, PyObject *name, PyObject *value) {
 }
 
 static PyType_Slot writer_slots[] = {
-    {Py_tp_doc, "asyncio.StreamWriter, whose write() and drain() are native."},
+    {Py_tp_doc, "This is an asyncio.StreamWriter whose write() and drain() are native."},
     {Py_tp_setattro, writer_setattro},
     {0, NULL},
 };
@@ -787,10 +801,10 @@ static PyType_Spec writer_spec = {"casync._native.StreamWriter", 0, 0, Py_TPFLAG
    nothing. */
 static void adopt_writer(state *st, PyObject *stream, PyObject *writer) {
     if (Py_TYPE(stream) == st->stream_type && (PyObject *)Py_TYPE(writer) == st->asyncio_writer &&
-        has_function(writer, st->names[NAME_WRITE], st->writer_write) &&
-        has_function(writer, st->names[NAME_DRAIN], st->writer_drain))
+        has_function(st, writer, st->names[NAME_WRITE], st->writer_write) &&
+        has_function(st, writer, st->names[NAME_DRAIN], st->writer_drain))
         (void)PyObject_SetAttr(writer, st->names[NAME_CLASS], (PyObject *)st->writer_type);
-    PyErr_Clear();
+    forget_exception(PyExc_Exception, writer); /* then it stays as it is */
 }
 
 /* Stands for the callback of start_server(): callback(reader, writer), with the writer adopted.
@@ -802,7 +816,8 @@ static PyObject *client_connected(PyObject *self, PyObject *const *args, Py_ssiz
 }
 
 static PyMethodDef client_connected_method = {"client_connected", FASTCALL(client_connected),
-                                              METH_FASTCALL, "The callback of start_server()."};
+                                              METH_FASTCALL,
+                                              "Calls the callback of start_server()."};
 
 /* Lets the protocol's connection_made, which makes the writer, hand it to client_connected()
    first. */
@@ -824,7 +839,7 @@ static void adopt_callback(state *st, PyObject *protocol) {
 
 /* Do bytes for the protocol go to its reader, and nowhere else? */
 static bool feeds_reader(state *st, PyObject *protocol) {
-    return has_function(protocol, st->names[NAME_DATA_RECEIVED], st->protocol_data_received);
+    return has_function(st, protocol, st->names[NAME_DATA_RECEIVED], st->protocol_data_received);
 }
 
 /* From now on bytes for this protocol go to its reader, if both are asyncio's own; else by its
@@ -846,7 +861,7 @@ static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
         adopted->feed = feed;
         adopt_callback(st, protocol);
     }
-    PyErr_Clear();
+    forget_exception(PyExc_Exception, protocol); /* then asyncio's code finds what is wrong */
     Py_XDECREF((PyObject *)adopted);
     Py_XDECREF(stream);
     Py_XDECREF(reference);

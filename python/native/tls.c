@@ -571,12 +571,12 @@ static void on_tls_data(casync_stream *stream, casync_span span) {
     loop *lp = transport_hold(self);
     PyObject *protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
     running_call call;
-    int result = -1;
+    int result;
     if (lp->calls_python) {
         transport_deliver(self, lp,
                           PyBytes_FromStringAndSize((const char *)span.ptr, (Py_ssize_t)span.len));
         result = 0;
-    } else if (transport_enter(self, lp, &call) == 0) {
+    } else if ((result = transport_enter(self, lp, &call)) > 0) {
         result = tls_receive((tls *)protocol, span);
         if (transport_leave(lp, &call) < 0) result = -1;
     }
@@ -775,8 +775,8 @@ static PyGetSetDef tls_getsets[] = {
 };
 
 static PyType_Slot tls_slots[] = {
-    {Py_tp_doc,
-     "The hot paths and the state of an asyncio.sslproto.SSLProtocol that derives from this, too."},
+    {Py_tp_doc, "An asyncio.sslproto.SSLProtocol that also derives from this has its hot paths and "
+                "state here."},
     {Py_tp_new, tls_new},
     {Py_tp_dealloc, tls_dealloc},
     {Py_tp_traverse, tls_traverse},
@@ -815,13 +815,13 @@ static PyObject *tls_transport_write(PyObject *self, PyObject *const *args, Py_s
 
 static PyMethodDef tls_transport_methods[] = {
     {"write", FASTCALL(tls_transport_write), METH_FASTCALL | METH_KEYWORDS,
-     "write($self, data)\n--\n\nEncrypt data and send it; never blocks."},
+     "write($self, data)\n--\n\nEncrypts data and sends it. It never blocks."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot tls_transport_slots[] = {
-    {Py_tp_doc,
-     "The hot paths of an asyncio.sslproto._SSLProtocolTransport that derives from this, too."},
+    {Py_tp_doc, "An asyncio.sslproto._SSLProtocolTransport that also derives from this has its hot "
+                "paths here."},
     {Py_tp_methods, tls_transport_methods},
     {0, NULL},
 };

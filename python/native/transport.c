@@ -2,8 +2,8 @@
 
    Idea: casync.h reads, buffers, sends and counts; its protocol callbacks become calls of the
    Python protocol, in the context in which the transport was made. Flow control is the stream's.
-   The type still derives from asyncio's _FlowControlMixin, for asyncio asks for that; what this has
-   in slots are attributes here, so that the slots, at the struct's head, can hold other things.
+   The type still derives from asyncio's _FlowControlMixin, for asyncio asks for that: see
+   transport_base in private_cpython.c.
 
    Invariants: an open stream holds one reference to its transport (it is on loop->transports),
    until connection_lost or the loop's close. The descriptor is closed here, never by casync.h
@@ -11,12 +11,10 @@
    connections. `exception` is what connection_lost gets if this side ended the stream.
 
    What pipes do otherwise than sockets is in pipe.c, what datagrams do in datagram.c: all kinds
-   share this struct.
+   share this struct. Writing is in transport_write.c, get_extra_info() in transport_info.c, what
+   Python sees in transport_tables.c.
 
-   Costs: a message read is one bytes object and one method call; a write is at most one system
-   call. Bytes objects, and views of them, that the socket does not take at once are referenced, not
-   copied. All else is copied: it may change, and to let go of it may run code, where a bytes object
-   just goes. */
+   Costs: a message read is one bytes object and one method call. */
 
 enum {
     TRANSPORT_OPEN = 1, /* on loop->transports */
@@ -25,17 +23,18 @@ enum {
     TRANSPORT_PAUSED = 8,   /* pause_reading() was called */
     TRANSPORT_STARTED = 16, /* connection_made was called */
     TRANSPORT_PROTOCOL_PAUSED = 32,
-    TRANSPORT_EMPTYING = 64,   /* an empty waiter waits */
-    TRANSPORT_FLUSHING = 128,  /* close() was called, with bytes still to send */
-    TRANSPORT_CONNECTED = 256, /* of datagrams: there is a peer */
-    TRANSPORT_COPY = 512,      /* of pipes: fd is a duplicate of the file's descriptor, and ours
+    TRANSPORT_EMPTYING = 64,    /* an empty waiter waits */
+    TRANSPORT_FLUSHING = 128,   /* close() was called, with bytes still to send */
+    TRANSPORT_CONNECTED = 256,  /* of datagrams: there is a peer */
+    TRANSPORT_COPY = 512,       /* of pipes: fd is a duplicate of the file's descriptor, and ours
                                   to close */
-    TRANSPORT_LEFT = 1024,     /* its loop was closed while it was open; for asyncio it is
+    TRANSPORT_LEFT = 1024,      /* its loop was closed while it was open; for asyncio it is
                                   neither then */
-    TRANSPORT_CALLED = 2048,   /* in a method that raises what ends the program: see
+    TRANSPORT_CALLED = 2048,    /* in a method that raises what ends the program: see
                                   transport_flow */
-    TRANSPORT_IP4 = 4096,      /* its names are in `ip4` */
-    TRANSPORT_SUSPENDED = 8192 /* a loop runs inside a call of its protocol: see transport_enter */
+    TRANSPORT_IP4 = 4096,       /* its names are IPv4's */
+    TRANSPORT_SUSPENDED = 8192, /* a loop runs inside a call of its protocol: see transport_enter */
+    TRANSPORT_SNAPSHOT = 16384  /* `context` is the variables of one: see private_cpython.c */
 };
 
 enum transport_kind {
@@ -45,30 +44,10 @@ enum transport_kind {
     TRANSPORT_DATAGRAM
 };
 
-typedef union {
-    struct sockaddr any;
-    struct sockaddr_in in;
-    struct sockaddr_in6 in6;
-} inet_address;
-
 /* Where the bytes for a StreamReader go without a Python call: see streams.c. */
 typedef struct reader_feed {
     struct reader *reader; /* borrowed: it knows this feed; or NULL */
 } reader_feed;
-
-/* A socket's own name and its peer's, as they were when the transport was made: those of IPv4 are
-   in the transport, others, which are larger and vary, in a block. */
-enum { OWN_NAME, PEER_NAME };
-
-typedef struct {
-    struct in_addr host[2];
-    in_port_t port[2];
-} ip4_names;
-
-typedef struct {
-    uint8_t size[2]; /* 0: there is none */
-    uint8_t bytes[]; /* of both, one behind the other */
-} other_names;
 
 /* When writing is paused and resumed. */
 typedef struct {
@@ -79,13 +58,11 @@ typedef struct {
 /* Small, for a connection at rest takes little more than this: what only datagrams have comes last,
    and the types of streams end before it. */
 typedef struct transport {
-    PyObject ob_base;
-    PyObject *extra;    /* slot _extra */
-    PyObject *sock;     /* slot _high_water; the socket, or the pipe's file object: closes the
-                           descriptor */
-    loop *loop;         /* slot _loop; until connection_lost */
-    PyObject *server;   /* slot _low_water */
-    PyObject *protocol; /* slot _protocol_paused */
+    transport_base base;
+    loop *loop;         /* until connection_lost */
+    PyObject *protocol; /* also */
+    PyObject *sock;     /* the socket, or the pipe's file object: closes the descriptor */
+    PyObject *server, *extra;
     PyObject *dict, *weakrefs;
     struct transport *next, *previous;
     PyObject *context, *exception, *empty_waiter;
@@ -96,10 +73,7 @@ typedef struct transport {
     uint16_t flags;
     uint8_t kind;
     uint8_t lost_writes; /* asyncio's _conn_lost, as far as it goes */
-    union {
-        ip4_names ip4;      /* of TRANSPORT_IP4 */
-        other_names *other; /* or NULL */
-    };
+    socket_names names;
     union {
         casync_stream stream;
         struct { /* of TRANSPORT_DATAGRAM */
@@ -112,7 +86,7 @@ typedef struct transport {
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
-static_assert(STREAM_TRANSPORT_SIZE <= 448, "a connection at rest takes more than README says");
+static_assert(STREAM_TRANSPORT_SIZE <= 560, "a connection at rest takes more than README says");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
@@ -169,31 +143,79 @@ typedef struct running_call {
     PyObject *context;
 } running_call;
 
-/* Enters the context; if the call is inside of another one of the same transport, a copy of it, for
-   a context is entered once. */
-static int transport_enter(transport *self, loop *lp, running_call *call) {
-    PyObject *context = Py_NewRef(self->context);
-    if (PyContext_Enter(context) < 0) {
-        PyErr_Clear();
+static void transport_clear_context(transport *self) {
+    self->flags &= (uint16_t)~TRANSPORT_SNAPSHOT;
+    Py_CLEAR(self->context);
+}
+
+/* Makes the context of a transport that has a snapshot. */
+static int transport_make_context(transport *self, state *st) {
+    PyObject *context;
+    if (!(self->flags & TRANSPORT_SNAPSHOT)) return 0;
+    context = make_context(st, Py_NewRef(self->context)); /* may run the collector */
+    if (context == NULL) return -1;
+    if (!(self->flags & TRANSPORT_SNAPSHOT)) { /* and that have made it, or ended the transport */
+        return_context(st, context);
+        return 0;
+    }
+    self->flags &= (uint16_t)~TRANSPORT_SNAPSHOT;
+    Py_SETREF(self->context, context);
+    return 0;
+}
+
+/* The transport's context, entered; if the call is inside of another one of the same transport, a
+   copy of it, for a context is entered once. */
+static PyObject *transport_entered_context(transport *self, state *st) {
+    PyObject *context;
+    if (transport_make_context(self, st) < 0) return NULL;
+    context = Py_XNewRef(self->context);
+    if (context == NULL) return PyErr_Format(PyExc_RuntimeError, "the transport is closed");
+    if (PyContext_Enter(context) == 0) return context;
+    if (clear_exception(PyExc_RuntimeError)) {
         Py_SETREF(context, PyContext_Copy(context));
-        if (context == NULL || PyContext_Enter(context) < 0) {
-            Py_XDECREF(context);
-            return -1;
-        }
+        if (context != NULL && PyContext_Enter(context) == 0) return context;
+    }
+    Py_XDECREF(context);
+    return NULL;
+}
+
+/* Enters the context: 1; 0 if the connection has ended since the stream's callback began; -1 with
+   an exception set. */
+static int transport_enter(transport *self, loop *lp, running_call *call) {
+    PyObject *context = self->loop == NULL ? NULL : transport_entered_context(self, lp->state);
+    if (self->loop == NULL && context != NULL) PyContext_Exit(context);
+    if (self->loop == NULL || context == NULL) {
+        Py_XDECREF(context);
+        return self->loop == NULL ? 0 : -1;
     }
     call->transport = self;
     call->context = context;
     call->outer = lp->calls;
     lp->calls = call;
-    return 0;
+    return 1;
+}
+
+/* The transport keeps the context that it has left as a snapshot, unless somebody else keeps the
+   context itself: the token of a variable does. */
+static void transport_keep_snapshot(transport *self, state *st, PyObject *context) {
+    PyObject *vars = self->context == context ? snapshot_of(st, context, 2) : NULL;
+    if (vars == NULL) return;
+    self->context = vars;
+    self->flags |= TRANSPORT_SNAPSHOT;
+    Py_DECREF(context);
 }
 
 /* -1 with an exception set if what was called has left the context in another state. */
 static int transport_leave(loop *lp, running_call *call) {
     int result = PyContext_Exit(call->context);
     lp->calls = call->outer;
-    Py_DECREF(call->context);
-    return result;
+    if (result < 0) {
+        Py_DECREF(call->context);
+        return result;
+    }
+    transport_keep_snapshot(call->transport, lp->state, call->context);
+    return_context(lp->state, call->context);
+    return 0;
 }
 
 /* protocol.method(argument), or without one if it is NULL, in the transport's context. None if the
@@ -201,8 +223,8 @@ static int transport_leave(loop *lp, running_call *call) {
 static PyObject *transport_call(transport *self, loop *lp, enum name method, PyObject *argument) {
     PyObject *protocol, *result;
     running_call call;
-    if (self->loop == NULL) return Py_NewRef(Py_None);
-    if (transport_enter(self, lp, &call) < 0) return NULL;
+    int entered = transport_enter(self, lp, &call);
+    if (entered <= 0) return entered < 0 ? NULL : Py_NewRef(Py_None);
     protocol = Py_NewRef(self->protocol); /* it may be replaced meanwhile */
     result = lp->calls_python ? transport_call_python(lp, protocol, method, argument)
                               : call_method(lp, protocol, method, argument);
@@ -288,7 +310,7 @@ static void transport_report_callback(loop *lp, PyObject *callback, PyObject *ar
                                               argument == NULL ? 0 : 1, NULL);
     Py_XDECREF(callback);
     if (h == NULL) {
-        PyErr_Clear();
+        forget_exception(PyExc_Exception, (PyObject *)lp); /* the other one is worth more */
         loop_report(lp, PyUnicode_FromString("Exception in callback"), exception, NAME_COUNT, NULL,
                     NAME_COUNT, NULL);
         return;
@@ -316,7 +338,7 @@ static PyObject *asyncio_method(transport *self, const char *name) {
     function = import_attribute(asyncios[self->kind].module, path);
     method = function == NULL ? NULL : PyMethod_New(function, (PyObject *)self);
     Py_XDECREF(function);
-    PyErr_Clear();
+    forget_exception(PyExc_Exception, (PyObject *)self); /* the caller's is worth more */
     raise_exception(exception);
     return method;
 }
@@ -362,112 +384,20 @@ static void transport_begin_close(transport *self) {
     }
 }
 
-/* ---- addresses ---- */
-
-/* getsockname(2) or getpeername(2) */
-typedef int ask_address(int fd, struct sockaddr *address, socklen_t *size);
-
-/* An address of no bytes if there is none. */
-static casync_address read_address(int fd, ask_address *ask) {
-    casync_address address;
-    socklen_t size = sizeof address.storage;
-    memset(&address, 0, sizeof address);
-    address.size = ask(fd, (struct sockaddr *)(void *)address.storage.bytes, &size) == 0 ? size : 0;
-    return address;
-}
-
-static sa_family_t family_of(const casync_address *address) {
-    return address->size == 0
-               ? AF_UNSPEC
-               : ((const struct sockaddr *)(const void *)address->storage.bytes)->sa_family;
-}
-
-static bool is_known_family(sa_family_t family) {
-    return family == AF_INET || family == AF_INET6 || family == AF_UNIX;
-}
-
-/* Once, or memory leaks: 0, or -1 with an exception set. */
+/* 0, or -1 with an exception set. */
 static int transport_keep_names(transport *self, const casync_address *own,
                                 const casync_address *peer) {
-    const casync_address *names[2] = {own, peer};
-    uint8_t *end;
-    if (family_of(own) == AF_INET && family_of(peer) == AF_INET) {
-        for (int which = OWN_NAME; which <= PEER_NAME; which++) {
-            struct sockaddr_in name;
-            memcpy(&name, names[which]->storage.bytes, sizeof name);
-            self->ip4.host[which] = name.sin_addr;
-            self->ip4.port[which] = name.sin_port;
-        }
-        self->flags |= TRANSPORT_IP4;
-        return 0;
-    }
-    self->other = PyMem_Malloc(sizeof *self->other + own->size + peer->size);
-    if (self->other == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    end = self->other->bytes;
-    for (int which = OWN_NAME; which <= PEER_NAME; which++) {
-        self->other->size[which] = (uint8_t)names[which]->size;
-        memcpy(end, names[which]->storage.bytes, names[which]->size);
-        end += names[which]->size;
-    }
-    return 0;
+    int ip4 = keep_names(&self->names, own, peer);
+    if (ip4 > 0) self->flags |= TRANSPORT_IP4;
+    return ip4 < 0 ? -1 : 0;
 }
 
 static void transport_free_names(transport *self) {
-    if (!(self->flags & TRANSPORT_IP4)) PyMem_Free(self->other);
+    if (!(self->flags & TRANSPORT_IP4)) PyMem_Free(self->names.other);
 }
 
-/* OWN_NAME or PEER_NAME; of no bytes if there is none. */
 static casync_address transport_name(const transport *self, int which) {
-    casync_address address;
-    memset(&address, 0, sizeof address);
-    if (self->flags & TRANSPORT_IP4) {
-        struct sockaddr_in name = {.sin_family = AF_INET};
-        name.sin_addr = self->ip4.host[which];
-        name.sin_port = self->ip4.port[which];
-        address.size = sizeof name;
-        memcpy(address.storage.bytes, &name, sizeof name);
-    } else if (self->other != NULL) {
-        address.size = self->other->size[which];
-        memcpy(address.storage.bytes,
-               self->other->bytes + (which == OWN_NAME ? 0 : self->other->size[OWN_NAME]),
-               address.size);
-    }
-    return address;
-}
-
-static PyObject *make_inet_address(const inet_address *address) {
-    char text[INET6_ADDRSTRLEN];
-    const void *host = address->any.sa_family == AF_INET6 ? (const void *)&address->in6.sin6_addr
-                                                          : (const void *)&address->in.sin_addr;
-    if (inet_ntop(address->any.sa_family, host, text, sizeof text) == NULL)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    if (address->any.sa_family == AF_INET)
-        return Py_BuildValue("si", text, (int)ntohs(address->in.sin_port));
-    return Py_BuildValue("siII", text, (int)ntohs(address->in6.sin6_port),
-                         (unsigned)ntohl(address->in6.sin6_flowinfo),
-                         (unsigned)address->in6.sin6_scope_id);
-}
-
-static PyObject *make_unix_address(const casync_address *address) {
-    const struct sockaddr_un *un = (const struct sockaddr_un *)(const void *)address->storage.bytes;
-    size_t size = address->size, begin = offsetof(struct sockaddr_un, sun_path);
-    if (size <= begin) return PyUnicode_FromString("");
-    if (un->sun_path[0] == '\0')
-        return PyBytes_FromStringAndSize(un->sun_path, (Py_ssize_t)(size - begin));
-    return PyUnicode_DecodeFSDefaultAndSize(un->sun_path,
-                                            (Py_ssize_t)strnlen(un->sun_path, size - begin));
-}
-
-/* An address of IPv4, IPv6 or a Unix socket as Python's sockets have it, or None. */
-static PyObject *make_address(const casync_address *address) {
-    inet_address inet;
-    if (address->size == 0) Py_RETURN_NONE;
-    if (family_of(address) == AF_UNIX) return make_unix_address(address);
-    memcpy(&inet, address->storage.bytes, sizeof inet);
-    return make_inet_address(&inet);
+    return kept_name(&self->names, self->flags & TRANSPORT_IP4, which);
 }
 
 /* ---- what the stream tells ---- */
@@ -547,7 +477,7 @@ static int export_to_read(PyObject *object, Py_buffer *lent) {
     PyObject *args;
     int result;
     if (PyObject_GetBuffer(object, lent, PyBUF_WRITABLE) == 0) return check_lent_buffer(lent);
-    PyErr_Clear();
+    if (!is_no_buffer()) return -1;
     args = PyTuple_Pack(1, object);
     result =
         args != NULL && PyArg_ParseTuple(args, "w*:recv_into", lent) ? check_lent_buffer(lent) : -1;
@@ -591,7 +521,7 @@ static void on_buffer_updated(casync_stream *stream, size_t size) {
     loop *lp = transport_hold(self);
     Py_buffer lent = lp->reading; /* its release may run the loop, which reads to another one */
     lp->reading.obj = NULL;
-    stream->flags &= ~(uint32_t)CASYNC__STREAM_MORE;
+    stream->more = false;
     PyBuffer_Release(&lent); /* does nothing if there is none */
     if (size > 0) {
         PyObject *count = PyLong_FromSize_t(size), *result = NULL;
@@ -797,7 +727,7 @@ static void transport_lost(transport *self, int64_t error) {
     transport_unlink(self);
     Py_CLEAR(self->protocol);
     feed_close(&self->feed);
-    Py_CLEAR(self->context);
+    transport_clear_context(self);
     Py_CLEAR(self->loop);
     transport_let_go(self, lp);
 }
@@ -927,7 +857,11 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
     self->loop = (loop *)Py_NewRef((PyObject *)lp);
     self->protocol = Py_NewRef(protocol);
     self->extra = Py_XNewRef(extra == Py_None ? NULL : extra);
-    self->context = PyContext_CopyCurrent();
+    self->context = snapshot_context(lp->state);
+    if (self->context != NULL)
+        self->flags |= TRANSPORT_SNAPSHOT;
+    else
+        self->context = PyContext_CopyCurrent();
     if (self->context != NULL)
         *error = kind == TRANSPORT_DATAGRAM ? datagram_open(self, fd) : stream_open(self, fd);
     if (self->context == NULL || *error != 0) {
@@ -940,7 +874,7 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
     self->next = lp->transports;
     if (self->next != NULL) self->next->previous = self;
     lp->transports = self;
-    self->flags = TRANSPORT_OPEN;
+    self->flags |= TRANSPORT_OPEN;
     Py_INCREF(self);
     transport_adopt_reader(self);
     return self;
@@ -990,9 +924,9 @@ static PyObject *transport_start(transport *self, PyObject *waiter) {
    own code talks to that by its methods. */
 static bool has_descriptor(PyObject *file) {
     if (PyObject_AsFileDescriptor(file) >= 0) return true;
-    bool none = PyErr_ExceptionMatches(PyExc_TypeError);
-    PyErr_Clear();
-    return !none;
+    if (clear_exception(PyExc_TypeError)) return false;
+    forget_exception(PyExc_Exception, file); /* parse_fd will raise it */
+    return true;
 }
 
 /* function(self, *args, **kwargs) */
@@ -1008,7 +942,7 @@ static PyObject *call_base_method(PyObject *function, PyObject *self, PyObject *
 /* The open transport that has this watcher, or NULL. */
 static transport *transport_of_watcher(loop *lp, const casync_watcher *watcher) {
     transport *t = watcher == NULL ? NULL : lp->transports;
-    while (t != NULL && &t->stream.watcher != watcher) t = t->next;
+    while (t != NULL && &t->stream.endpoint.watcher != watcher) t = t->next;
     return t;
 }
 
@@ -1054,8 +988,8 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     if (fd >= 0) {
         found = self->closed ? NULL : casync_watcher_find(&self->casync, fd);
         if (found == NULL) Py_RETURN_NONE;
-    } else {
-        PyErr_Clear();
+    } else if (!clear_exception(PyExc_Exception)) {
+        return NULL;
     }
     t = transport_of_watcher(self, found);
     if (t == NULL)
@@ -1066,324 +1000,6 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
     PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", file, t);
     Py_DECREF((PyObject *)t);
     return NULL;
-}
-
-/* ---- writing ---- */
-
-static void release_bytes(void *bytes) { Py_DECREF((PyObject *)bytes); }
-
-static int raise_unwritable(PyObject *data) {
-    PyObject *name = PyObject_GetAttrString((PyObject *)Py_TYPE(data), "__name__");
-    if (name != NULL)
-        PyErr_Format(PyExc_TypeError, "data argument must be a bytes-like object, not %R", name);
-    Py_XDECREF(name);
-    return -1;
-}
-
-/* May it be written now? 0: no, it is dropped, as asyncio does after an error; -1: an exception is
-   set. */
-static int transport_check_write(transport *self, const char *method) {
-    if (self->flags & TRANSPORT_EOF) {
-        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
-        return -1;
-    }
-    if (self->empty_waiter != NULL) {
-        PyErr_Format(PyExc_RuntimeError, "unable to %s; sendfile is in progress", method);
-        return -1;
-    }
-    return 1;
-}
-
-/* Is written data dropped? A socket's protocol may write while close() flushes: sslproto does. */
-static bool transport_drops_writes(const transport *self) {
-    return self->lost_writes > 0 || self->fd < 0 ||
-           (self->kind != TRANSPORT_SOCKET && self->flags & TRANSPORT_CLOSING);
-}
-
-/* Data for a connection that is gone: asyncio warns from the fifth on. */
-static int transport_drop_write(transport *self) {
-    bool warns = self->lost_writes >= 5;
-    transport_count_lost_write(self);
-    if (!warns) return 0;
-    bool pipe = self->kind == TRANSPORT_READ_PIPE || self->kind == TRANSPORT_WRITE_PIPE;
-    const char *module = pipe ? "asyncio.unix_events" : "asyncio.selector_events";
-    const char *message = pipe ? "pipe closed by peer or os.write(pipe, data) raised exception."
-                               : "socket.send() raised exception.";
-    PyObject *warning = import_attribute(module, "logger.warning"), *result = NULL;
-    if (warning != NULL) result = PyObject_CallFunction(warning, "s", message);
-    Py_XDECREF(warning);
-    Py_XDECREF(result);
-    return result == NULL ? -1 : 0;
-}
-
-/* What became of a write of `size` bytes: 0, or -1 with an exception set. After an error the stream
-   itself tells connection_lost. */
-static int transport_written(transport *self, int64_t result, size_t size) {
-    if (result == (int64_t)size) return 0;
-    if (result >= 0 || result == -ENOMEM) {
-        PyErr_NoMemory();
-        if (result >= 0)
-            transport_force_close(self, NULL); /* a part was taken: the rest has a gap before it */
-        return -1;
-    }
-    self->flags |= TRANSPORT_CLOSING;
-    transport_count_lost_write(self);
-    return 0;
-}
-
-/* `bytes` (or NULL) is the bytes object that the memory is of. */
-static int transport_write_memory(transport *self, const void *memory, size_t size,
-                                  PyObject *bytes) {
-    int64_t result;
-    if (bytes == NULL || size < CASYNC_REFERENCE_MIN)
-        return transport_written(self, casync_write(&self->stream, memory, size), size);
-    result = casync_write_ref(&self->stream, memory, size, release_bytes, Py_NewRef(bytes));
-    if (result < 0) Py_DECREF(bytes);
-    return transport_written(self, result, size);
-}
-
-/* Data that the system cannot take, a memoryview with gaps, say: for asyncio an error of the
-   connection. */
-static int transport_write_failed(transport *self) {
-    loop *lp = transport_hold(self);
-    bool pipe = self->kind != TRANSPORT_SOCKET;
-    transport_fatal(self, lp,
-                    pipe ? "Fatal write error on pipe transport"
-                         : "Fatal write error on socket transport");
-    transport_let_go(self, lp);
-    return 0;
-}
-
-static int transport_write_buffer(transport *self, PyObject *data) {
-    Py_buffer view;
-    PyObject *base = PyMemoryView_Check(data) ? PyMemoryView_GET_BASE(data) : NULL;
-    int result;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) return transport_write_failed(self);
-    if (base != NULL && !PyBytes_CheckExact(base)) base = NULL;
-    result = transport_write_memory(self, view.buf, (size_t)view.len, base);
-    PyBuffer_Release(&view);
-    return result;
-}
-
-static int transport_write_bytes(transport *self, PyObject *data) {
-    if (!PyBytes_CheckExact(data)) return transport_write_buffer(self, data);
-    return transport_write_memory(self, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
-                                  data);
-}
-
-/* The end of a method in which TRANSPORT_CALLED was set: None, or NULL if it has failed or the
-   protocol raised what ends the program. */
-static PyObject *transport_return(transport *self, int result) {
-    self->flags &= (uint16_t)~TRANSPORT_CALLED;
-    if (result < 0 || PyErr_Occurred()) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *transport_write(transport *self, PyObject *data) {
-    int result;
-    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
-        raise_unwritable(data);
-        return NULL;
-    }
-    result = transport_check_write(self, "write");
-    if (result < 0) return NULL;
-    if (PyObject_Size(data) == 0) Py_RETURN_NONE;
-    if (PyErr_Occurred()) return NULL;
-    self->flags |= TRANSPORT_CALLED;
-    if (transport_drops_writes(self))
-        result = transport_drop_write(self);
-    else
-        result = PyBytes_Check(data) ? transport_write_bytes(self, data)
-                                     : transport_write_buffer(self, data);
-    return transport_return(self, result);
-}
-
-/* In asyncio's words: since Python 3.12 a socket's transport takes views of the items, others join
-   them. */
-static void raise_unwritable_item(const transport *self, Py_ssize_t index, PyObject *item) {
-    if (PY_VERSION_HEX >= 0x030C0000 && self->kind == TRANSPORT_SOCKET)
-        PyErr_Format(PyExc_TypeError, "memoryview: a bytes-like object is required, not '%.200s'",
-                     Py_TYPE(item)->tp_name);
-    else
-        PyErr_Format(PyExc_TypeError,
-                     "sequence item %zd: expected a bytes-like object, %.80s found", index,
-                     Py_TYPE(item)->tp_name);
-}
-
-/* Exports every item of a tuple: the number exported so far is in *count even on failure. */
-static int export_items(const transport *self, PyObject *items, Py_buffer *views,
-                        casync_span *spans, Py_ssize_t *count, size_t *total) {
-    *total = 0;
-    for (*count = 0; *count < PyTuple_GET_SIZE(items); ++*count) {
-        PyObject *item = PyTuple_GET_ITEM(items, *count);
-        Py_buffer *view = &views[*count];
-        if (!PyObject_CheckBuffer(item)) {
-            raise_unwritable_item(self, *count, item);
-            return -1;
-        }
-        if (PyObject_GetBuffer(item, view, PyBUF_SIMPLE) < 0) return -1;
-        spans[*count].ptr = view->buf;
-        spans[*count].len = (size_t)view->len;
-        *total += (size_t)view->len;
-    }
-    return 0;
-}
-
-static int transport_write_items(transport *self, PyObject *items) {
-    Py_ssize_t size = PyTuple_GET_SIZE(items), count = 0;
-    Py_buffer *views = PyMem_New(Py_buffer, size);
-    casync_span *spans = PyMem_New(casync_span, size);
-    size_t total = 0;
-    int result = -1;
-    if (views == NULL || spans == NULL)
-        PyErr_NoMemory();
-    else if (export_items(self, items, views, spans, &count, &total) == 0) {
-        if (total == 0)
-            result = 0;
-        else if (transport_drops_writes(self))
-            result = transport_drop_write(self);
-        else
-            result =
-                transport_written(self, casync_writev(&self->stream, spans, (size_t)count), total);
-    }
-    while (count > 0) PyBuffer_Release(&views[--count]);
-    PyMem_Free(views);
-    PyMem_Free(spans);
-    return result;
-}
-
-static PyObject *transport_writelines(transport *self, PyObject *lines) {
-    PyObject *items;
-    int result = transport_check_write(self, "writelines");
-    if (result < 0) return NULL;
-    items = copy_sequence(lines);
-    if (items == NULL) return NULL;
-    self->flags |= TRANSPORT_CALLED;
-    result = PyTuple_GET_SIZE(items) == 0 ? 0 : transport_write_items(self, items);
-    Py_DECREF(items);
-    return transport_return(self, result);
-}
-
-static PyObject *transport_write_eof(transport *self, PyObject *Py_UNUSED(ignored)) {
-    int64_t result;
-    if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_EOF)) Py_RETURN_NONE;
-    self->flags |= TRANSPORT_EOF;
-    result = casync_write_eof(&self->stream);
-    if (result < 0) return raise_os_error(result);
-    Py_RETURN_NONE;
-}
-
-static PyObject *transport_can_write_eof(transport *Py_UNUSED(self), PyObject *Py_UNUSED(ignored)) {
-    Py_RETURN_TRUE;
-}
-
-static PyObject *transport_get_write_buffer_size(transport *self, PyObject *Py_UNUSED(ignored)) {
-    return PyLong_FromSize_t(self->fd < 0 ? 0 : self->stream.out.size);
-}
-
-static PyObject *transport_get_write_buffer_limits(transport *self, PyObject *Py_UNUSED(ignored)) {
-    write_limits limits = limits_of(self);
-    if (limits.given != NULL) return Py_NewRef(limits.given);
-    return Py_BuildValue("nn", (Py_ssize_t)limits.low, (Py_ssize_t)limits.high);
-}
-
-/* What is not given follows from the other, as in _FlowControlMixin: (low, high), or NULL with an
-   exception set. */
-static PyObject *complete_limits(PyObject *high, PyObject *low) {
-    PyObject *four = PyLong_FromLong(4), *zero = PyLong_FromLong(0), *limits = NULL;
-    int right = -1;
-    if (high == Py_None && low == Py_None)
-        high = PyLong_FromLong(65536);
-    else
-        high = high == Py_None ? PyNumber_Multiply(four, low) : Py_NewRef(high);
-    if (high != NULL) low = low == Py_None ? PyNumber_FloorDivide(high, four) : Py_NewRef(low);
-    if (high != NULL && low != NULL) right = PyObject_RichCompareBool(high, low, Py_GE);
-    if (right > 0) right = PyObject_RichCompareBool(low, zero, Py_GE);
-    if (right > 0) limits = PyTuple_Pack(2, low, high);
-    if (right == 0)
-        PyErr_Format(PyExc_ValueError, "high (%R) must be >= low (%R) must be >= 0", high, low);
-    Py_XDECREF(four);
-    Py_XDECREF(zero);
-    if (high != NULL) Py_XDECREF(low);
-    Py_XDECREF(high);
-    return limits;
-}
-
-/* set_write_buffer_limits(high=None, low=None) */
-static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"high", "low", NULL};
-    PyObject *high_object = Py_None, *low_object = Py_None, *given;
-    Py_ssize_t high, low;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits", keywords,
-                                     &high_object, &low_object))
-        return -1;
-    given = complete_limits(high_object, low_object);
-    if (given == NULL) return -1;
-    if (parse_limit(PyTuple_GET_ITEM(given, 0), &low) < 0 ||
-        parse_limit(PyTuple_GET_ITEM(given, 1), &high) < 0) {
-        Py_DECREF(given);
-        return -1;
-    }
-    if (self->limits == NULL)
-        self->limits = PyMem_New(write_limits, 1);
-    else
-        Py_DECREF(self->limits->given);
-    if (self->limits == NULL) {
-        Py_DECREF(given);
-        PyErr_NoMemory();
-        return -1;
-    }
-    self->limits->high = (size_t)high;
-    self->limits->low = (size_t)low;
-    self->limits->given = given;
-    return 0;
-}
-
-static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args,
-                                                   PyObject *kwargs) {
-    if (parse_write_limits(self, args, kwargs) < 0) return NULL;
-    self->flags |= TRANSPORT_CALLED;
-    if (self->fd >= 0 && !(self->flags & (TRANSPORT_EMPTYING | TRANSPORT_FLUSHING)))
-        transport_apply_limits(self);
-    return transport_return(self, 0);
-}
-
-/* _make_empty_waiter(): a future that is done when nothing is left to send; for sendfile. */
-static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
-    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    PyObject *waiter;
-    if (self->empty_waiter != NULL)
-        return PyErr_Format(PyExc_RuntimeError, "Empty waiter is already set");
-    if (self->fd < 0) return PyErr_Format(PyExc_RuntimeError, "the transport is closed");
-    waiter = loop_create_future(self->loop, NULL);
-    if (waiter == NULL) return NULL;
-    Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
-    if (self->stream.out.size > 0) {
-        self->flags |= TRANSPORT_EMPTYING;
-        casync_set_write_limits(&self->stream, 0, 0);
-    } else if (wake_waiter(st, waiter, NAME_SET_RESULT, Py_None) < 0) {
-        Py_CLEAR(waiter);
-    }
-    return waiter;
-}
-
-/* _make_lost_waiter(): in the empty waiter's place, once that is done, a future that ends when the
-   connection does. */
-static PyObject *transport_make_lost_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
-    PyObject *waiter;
-    if (self->loop == NULL) return PyErr_Format(PyExc_ConnectionError, LOST_MESSAGE);
-    waiter = loop_create_future(self->loop, NULL);
-    if (waiter != NULL) Py_XSETREF(self->empty_waiter, Py_NewRef(waiter));
-    return waiter;
-}
-
-static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
-    Py_CLEAR(self->empty_waiter);
-    if (self->flags & TRANSPORT_EMPTYING && self->fd >= 0) {
-        self->flags &= (uint16_t)~TRANSPORT_EMPTYING;
-        if (!(self->flags & TRANSPORT_FLUSHING)) transport_apply_limits(self);
-    }
-    Py_RETURN_NONE;
 }
 
 /* ---- reading and ending ---- */
@@ -1443,184 +1059,6 @@ static PyObject *transport_get_protocol(transport *self, PyObject *Py_UNUSED(ign
     return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
 }
 
-/* ---- the socket object and extra information ---- */
-
-/* A socket object for a descriptor, in asyncio's non-blocking mode. */
-static PyObject *make_socket(state *st, int fd) {
-    PyObject *args[4] = {NULL}, *sock, *result;
-    for (int i = 0; i < 4; i++) args[i] = PyLong_FromLong(i < 3 ? -1 : fd);
-    sock = PyObject_CallFunctionObjArgs(st->socket_type, args[0], args[1], args[2], args[3], NULL);
-    for (int i = 0; i < 4; i++) Py_XDECREF(args[i]);
-    if (sock == NULL) return NULL;
-    result = PyObject_CallMethodOneArg(sock, st->names[NAME_SETBLOCKING], Py_False);
-    if (result == NULL) Py_CLEAR(sock);
-    Py_XDECREF(result);
-    return sock;
-}
-
-/* A closed socket object, as that of an accepted connection would be now; NULL without an exception
-   if it is none of those. */
-static PyObject *make_closed_socket(transport *self, state *st) {
-    casync_address own = transport_name(self, OWN_NAME);
-    sa_family_t family = family_of(&own);
-    PyObject *sock, *closed;
-    if (self->kind != TRANSPORT_SOCKET || !is_known_family(family)) return NULL;
-    sock = PyObject_CallFunction(st->socket_type, "iii", (int)family, SOCK_STREAM,
-                                 family == AF_UNIX ? 0 : IPPROTO_TCP);
-    closed = sock == NULL ? NULL : PyObject_CallMethodNoArgs(sock, st->names[NAME_CLOSE]);
-    if (closed == NULL) Py_CLEAR(sock);
-    Py_XDECREF(closed);
-    return sock;
-}
-
-/* The socket object, made if there is none: after the end a closed one, or NULL without an
-   exception. To make one runs code, which may have made one, too, or closed the descriptor: then it
-   has an owner already, or none. */
-static PyObject *transport_socket(transport *self, state *st) {
-    int fd = self->fd;
-    PyObject *made, *detached = NULL;
-    if (self->sock != NULL) return Py_NewRef(self->sock);
-    if (fd < 0) return make_closed_socket(self, st);
-    made = make_socket(st, fd);
-    if (made == NULL) return NULL;
-    if (self->sock == NULL && self->fd == fd) {
-        self->sock = Py_NewRef(made);
-        return made;
-    }
-    detached = PyObject_CallMethod(made, "detach", NULL);
-    Py_DECREF(made);
-    if (detached == NULL) return NULL;
-    Py_DECREF(detached);
-    return Py_XNewRef(self->sock);
-}
-
-/* What sock.getsockname() or getpeername() gave, or None. Of families that are not known here it is
-   asked for now. */
-static PyObject *make_name(transport *self, state *st, int which) {
-    casync_address name = transport_name(self, which);
-    PyObject *sock, *asked;
-    if (name.size == 0 || is_known_family(family_of(&name))) return make_address(&name);
-    sock = transport_socket(self, st);
-    if (sock == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    asked = PyObject_CallMethod(sock, which == OWN_NAME ? "getsockname" : "getpeername", NULL);
-    Py_DECREF(sock);
-    if (asked != NULL || !PyErr_ExceptionMatches(PyExc_OSError)) return asked;
-    PyErr_Clear();
-    Py_RETURN_NONE;
-}
-
-/* "socket", "sockname" or "peername", made now; NULL without an exception for other names. */
-static PyObject *make_extra_info(transport *self, state *st, PyObject *name) {
-    if (PyUnicode_Compare(name, st->names[NAME_PEERNAME]) == 0)
-        return make_name(self, st, PEER_NAME);
-    if (PyUnicode_Compare(name, st->names[NAME_SOCKNAME]) == 0)
-        return make_name(self, st, OWN_NAME);
-    if (PyUnicode_Compare(name, st->names[NAME_SOCKET]) == 0) {
-        PyObject *sock = transport_socket(self, st);
-        PyObject *shown = sock == NULL ? NULL : PyObject_CallOneArg(st->transport_socket, sock);
-        Py_XDECREF(sock);
-        return shown;
-    }
-    return NULL;
-}
-
-/* The same, kept in _extra once it is made. */
-static PyObject *keep_extra_info(transport *self, state *st, PyObject *name) {
-    PyObject *value = make_extra_info(self, st, name), *extra;
-    int result = 0;
-    if (value == NULL) return NULL;
-    if (self->extra == NULL) self->extra = PyDict_New();
-    extra = Py_XNewRef(self->extra); /* it may be replaced meanwhile */
-    if (extra == NULL)
-        result = -1;
-    else if (PyDict_Check(extra))
-        result = PyDict_SetItem(extra, name, value);
-    if (result < 0) Py_CLEAR(value);
-    Py_XDECREF(extra);
-    return value;
-}
-
-/* get_extra_info(name, default=None) */
-static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *value, *extra, *fallback = Py_None;
-    state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name,
-                                     &fallback))
-        return NULL;
-    extra = Py_XNewRef(self->extra);             /* it may be replaced meanwhile */
-    if (extra != NULL && !PyDict_Check(extra)) { /* a program has put that there */
-        value = PyObject_CallMethod(extra, "get", "OO", name, fallback);
-    } else {
-        value = extra == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(extra, name));
-        if (value == NULL && !PyErr_Occurred() && PyUnicode_Check(name))
-            value = keep_extra_info(self, st, name);
-        if (value == NULL && !PyErr_Occurred()) value = Py_NewRef(fallback);
-    }
-    Py_XDECREF(extra);
-    return value;
-}
-
-/* ---- attributes ---- */
-
-static PyObject *transport_get_sock(transport *self, void *Py_UNUSED(closure)) {
-    PyObject *sock;
-    if (self->fd < 0) Py_RETURN_NONE;
-    sock = transport_socket(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
-    return sock == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : sock;
-}
-
-static PyObject *transport_get_sock_fd(transport *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromLong(self->sock_fd);
-}
-
-static PyObject *transport_get_loop(transport *self, void *Py_UNUSED(closure)) {
-    return Py_NewRef(self->loop == NULL ? Py_None : (PyObject *)self->loop);
-}
-
-static PyObject *transport_get_protocol_attribute(transport *self, void *Py_UNUSED(closure)) {
-    return transport_get_protocol(self, NULL);
-}
-
-static PyObject *transport_get_server(transport *self, void *Py_UNUSED(closure)) {
-    return Py_NewRef(self->server == NULL ? Py_None : self->server);
-}
-
-static PyObject *transport_get_flag(transport *self, void *flag) {
-    return PyBool_FromLong(self->flags & (uint16_t)(uintptr_t)flag);
-}
-
-static PyObject *transport_get_conn_lost(transport *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLong(self->lost_writes);
-}
-
-static PyObject *transport_get_limit(transport *self, void *which) {
-    PyObject *limits = transport_get_write_buffer_limits(self, NULL), *limit;
-    if (limits == NULL) return NULL;
-    limit = Py_NewRef(PyTuple_GET_ITEM(limits, (Py_ssize_t)(uintptr_t)which));
-    Py_DECREF(limits);
-    return limit;
-}
-
-/* As asyncio's _SelectorTransport.__repr__, with `size` bytes to send. */
-static PyObject *polling_repr(transport *self, size_t size) {
-    const char *state_text = self->fd < 0                    ? " closed"
-                             : transport_shows_closing(self) ? " closing"
-                                                             : "";
-    bool reads =
-        self->flags & TRANSPORT_STARTED && !(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED));
-    if (self->loop == NULL || !(self->flags & TRANSPORT_OPEN)) /* or its loop is closed */
-        return PyUnicode_FromFormat("<%s%s fd=%d>", Py_TYPE(self)->tp_name, state_text,
-                                    self->sock_fd);
-    return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>",
-                                Py_TYPE(self)->tp_name, state_text, self->sock_fd,
-                                reads ? "polling" : "idle", size > 0 ? "polling" : "idle", size);
-}
-
-static PyObject *transport_repr(transport *self) {
-    return polling_repr(self, self->fd < 0 ? 0 : self->stream.out.size);
-}
-
 /* ---- life ---- */
 
 static int transport_visit_all(loop *lp, visitproc visit, void *arg) {
@@ -1629,7 +1067,8 @@ static int transport_visit_all(loop *lp, visitproc visit, void *arg) {
 }
 
 static int transport_traverse(transport *self, visitproc visit, void *arg) {
-    Py_VISIT(Py_TYPE(self));
+    int result = transport_base_visit(&self->base, visit, arg);
+    if (result != 0) return result;
     Py_VISIT(self->extra);
     Py_VISIT(self->dict);
     Py_VISIT(self->loop);
@@ -1644,6 +1083,7 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
 }
 
 static int transport_clear(transport *self) {
+    transport_base_clear(&self->base);
     Py_CLEAR(self->extra);
     Py_CLEAR(self->dict);
     Py_CLEAR(self->protocol);
@@ -1651,7 +1091,7 @@ static int transport_clear(transport *self) {
     Py_CLEAR(self->sock);
     feed_close(&self->feed);
     if (self->kind == TRANSPORT_DATAGRAM) Py_CLEAR(self->address);
-    Py_CLEAR(self->context);
+    transport_clear_context(self);
     Py_CLEAR(self->exception);
     Py_CLEAR(self->empty_waiter);
     return 0;
@@ -1699,123 +1139,3 @@ static void transport_dealloc(transport *self) {
 static void loop_drop_transports(loop *lp) {
     while (lp->transports != NULL) transport_close_stream(lp->transports);
 }
-
-/* As asyncio's, by position or by name. */
-#define ONE_ARGUMENT_METHOD(function, method, name)                                                \
-    static PyObject *function##_method(transport *self, PyObject *const *args, Py_ssize_t count,   \
-                                       PyObject *keywords) {                                       \
-        PyObject *argument = only_argument(method, name, args, count, keywords);                   \
-        return argument == NULL ? NULL : function(self, argument);                                 \
-    }
-
-ONE_ARGUMENT_METHOD(transport_write, "write", "data")
-ONE_ARGUMENT_METHOD(transport_writelines, "writelines", "list_of_data")
-ONE_ARGUMENT_METHOD(transport_set_protocol, "set_protocol", "protocol")
-
-#define BASE_METHODS                                                                               \
-    {"_start", (PyCFunction)transport_start, METH_O, NULL},                                        \
-        {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,                             \
-         "Is it closing, or closed?"},                                                             \
-        {"close", (PyCFunction)transport_close, METH_NOARGS,                                       \
-         "Send what is buffered, then close."},                                                    \
-        {"set_protocol", FASTCALL(transport_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,   \
-         "set_protocol($self, protocol)\n--\n\nReplace the protocol."},                            \
-    {                                                                                              \
-        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "The protocol."          \
-    }
-
-#define READ_METHODS                                                                               \
-    {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,                           \
-     "Stop calling data_received."},                                                               \
-        {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,                     \
-         "Call data_received again."},                                                             \
-    {                                                                                              \
-        "is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,                              \
-            "Is data_received being called?"                                                       \
-    }
-
-#define WRITE_METHODS                                                                              \
-    {"write", FASTCALL(transport_write_method), METH_FASTCALL | METH_KEYWORDS,                     \
-     "write($self, data)\n--\n\nSend data; never blocks."},                                        \
-        {"writelines", FASTCALL(transport_writelines_method), METH_FASTCALL | METH_KEYWORDS,       \
-         "writelines($self, list_of_data)\n--\n\nSend a list of bytes-like objects."},             \
-        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "True."},             \
-        {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,       \
-         "Bytes still to be sent."},                                                               \
-        {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,   \
-         "(low, high)"},                                                                           \
-        {"set_write_buffer_limits",                                                                \
-         (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,                           \
-         METH_VARARGS | METH_KEYWORDS, "Set when the protocol's writing is paused and resumed."},  \
-    {                                                                                              \
-        "abort", (PyCFunction)transport_abort, METH_NOARGS,                                        \
-            "Close without sending what is buffered."                                              \
-    }
-
-static PyMethodDef socket_transport_methods[] = {
-    BASE_METHODS,
-    READ_METHODS,
-    WRITE_METHODS,
-    {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS,
-     "Close the sending side when all is sent."},
-    {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info,
-     METH_VARARGS | METH_KEYWORDS, "'socket', 'sockname', 'peername'."},
-    {"_tell_eof", (PyCFunction)transport_tell_eof, METH_NOARGS, NULL},
-    {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
-    {"_make_empty_waiter", (PyCFunction)transport_make_empty_waiter, METH_NOARGS, NULL},
-    {"_make_lost_waiter", (PyCFunction)transport_make_lost_waiter, METH_NOARGS, NULL},
-    {"_reset_empty_waiter", (PyCFunction)transport_reset_empty_waiter, METH_NOARGS, NULL},
-    {NULL, NULL, 0, NULL},
-};
-
-#define BASE_GETSETS                                                                               \
-    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},                                       \
-        {"_protocol", (getter)transport_get_protocol_attribute, NULL, NULL, NULL},                 \
-        {"_closing", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_CLOSING},           \
-        {"_paused", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_PAUSED},             \
-        {"_protocol_paused", (getter)transport_get_flag, NULL, NULL,                               \
-         (void *)TRANSPORT_PROTOCOL_PAUSED},                                                       \
-        {"_conn_lost", (getter)transport_get_conn_lost, NULL, NULL, NULL},                         \
-        {"_high_water", (getter)transport_get_limit, NULL, NULL, (void *)1},                       \
-        {"_low_water", (getter)transport_get_limit, NULL, NULL, (void *)0}, {                      \
-        "__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL                   \
-    }
-
-static PyGetSetDef socket_transport_getsets[] = {
-    BASE_GETSETS,
-    {"_sock", (getter)transport_get_sock, NULL, NULL, NULL},
-    {"_sock_fd", (getter)transport_get_sock_fd, NULL, NULL, NULL},
-    {"_server", (getter)transport_get_server, NULL, NULL, NULL},
-    {"_eof", (getter)transport_get_flag, NULL, NULL, (void *)TRANSPORT_EOF},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyMemberDef transport_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(transport, dict), READONLY, NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(transport, weakrefs), READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-#define BASE_SLOTS                                                                                 \
-    {Py_tp_dealloc, transport_dealloc}, {Py_tp_finalize, transport_finalize},                      \
-        {Py_tp_traverse, transport_traverse}, {Py_tp_clear, transport_clear}, {                    \
-        Py_tp_members, transport_members                                                           \
-    }
-
-#define TRANSPORT_SPEC(name, size, slots)                                                          \
-    {                                                                                              \
-        name, size, 0,                                                                             \
-            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots     \
-    }
-
-static PyType_Slot socket_transport_slots[] = {
-    BASE_SLOTS,
-    {Py_tp_doc, "A stream transport over casync_stream."},
-    {Py_tp_repr, transport_repr},
-    {Py_tp_methods, socket_transport_methods},
-    {Py_tp_getset, socket_transport_getsets},
-    {0, NULL},
-};
-
-static PyType_Spec socket_transport_spec =
-    TRANSPORT_SPEC("casync._native.SocketTransport", STREAM_TRANSPORT_SIZE, socket_transport_slots);

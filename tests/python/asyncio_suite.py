@@ -313,7 +313,8 @@ def main() -> int:
         or importlib.util.find_spec("test.test_asyncio") is None
     ):
         print(
-            f"skip test.test_asyncio: not part of {sys.executable} (Debian's python3 comes without it)"
+            f"skip test.test_asyncio: not part of {sys.executable} "
+            "(Debian's python3 comes without it)"
         )
         print("0 passed, 0 failed, 1 skipped")
         return 0

@@ -266,7 +266,8 @@ def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[s
     head = "import asyncio, logging, os, signal, socket, sys, threading\n"
     # On a machine that stalls any callback may be slow: debug mode would log it among what is
     # compared.
-    head += "logging.getLogger('asyncio').addFilter(lambda record: 'Executing' not in str(record.msg))\n"
+    head += "is_fast = lambda record: 'Executing' not in str(record.msg)\n"
+    head += "logging.getLogger('asyncio').addFilter(is_fast)\n"
     head += f"from {loop_module.__name__} import new_event_loop\n"
     return python("-X", "faulthandler", *flags, "-c", head + textwrap.dedent(code))
 

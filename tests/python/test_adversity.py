@@ -406,12 +406,14 @@ PROGRAMS = {
                     await gone.wait()
                     await turns()
             own, other = sorted(made, key=lambda one: one is not transport)
-            print(ended(own) == [client_name, expected, None], ended(other) == [expected, client_name, None])
+            print(ended(own) == [client_name, expected, None])
+            print(ended(other) == [expected, client_name, None])
         async def main():
             await one(socket.AF_INET, ("127.0.0.1", 0))
             await one(socket.AF_INET6, ("::1", 0))
             await one(socket.AF_UNIX, f"\\0casync-{os.getpid()}")
-            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0))
+            transport, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, ("127.0.0.1", 0))
             name = transport.get_extra_info("socket").getsockname()
             transport.close()
             await turns()
@@ -434,8 +436,8 @@ PROGRAMS = {
                 transport, protocol = await loop.create_connection(Closes, sock=ours)
                 transport.close()
                 await turns()
-                found = [transport.get_extra_info(name, 1) for name in ("sockname", "peername", "nothing")]
-                print(found == names)
+                asked = "sockname", "peername", "nothing"
+                print([transport.get_extra_info(name, 1) for name in asked] == names)
                 protocol.other.close()
             loop.run_until_complete(main())
     """,
@@ -443,7 +445,8 @@ PROGRAMS = {
         class Kept(asyncio.Protocol):
             def connection_made(self, transport): self.transport = transport
             def __del__(self):
-                print([self.transport.get_extra_info(name) == expected for name, expected in names.items()])
+                found = {name: self.transport.get_extra_info(name) for name in names}
+                print([found[name] == names[name] for name in names])
         async def connect(family, address):
             with socket.socket(family) as listener:
                 listener.bind(address)
@@ -474,7 +477,8 @@ PROGRAMS = {
                 ours, theirs = pair()
                 transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
                 transport._extra = extra
-                with told(): print(transport.get_extra_info("a", 2), transport.get_extra_info("b", 2))
+                info = transport.get_extra_info
+                with told(): print(info("a", 2), info("b", 2))
                 transport.close()
                 await turns()
                 theirs.close()
@@ -661,7 +665,8 @@ PROGRAMS = {
             server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
             kept = [server, await asyncio.open_connection(*server.sockets[0].getsockname())]
             process = await asyncio.create_subprocess_exec("sleep", "1000")
-            kept += [process, loop.create_task(turns(1000)), loop.run_in_executor(None, print, "executor")]
+            kept += [process, loop.create_task(turns(1000))]
+            kept += [loop.run_in_executor(None, print, "executor")]
             await kept[-1] # its thread may stall longer than all of this takes
             await turns()
             process.kill()
@@ -709,7 +714,8 @@ PROGRAMS = {
         for number in range(3):
             if sys.version_info >= (3, 11):
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                    print(runner.run(asyncio.sleep(0, number)), runner.run(asyncio.sleep(0, -number)))
+                    print(runner.run(asyncio.sleep(0, number)))
+                    print(runner.run(asyncio.sleep(0, -number)))
                 with told(): runner.get_loop()
     """,
 }

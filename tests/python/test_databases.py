@@ -432,7 +432,8 @@ async def test_sqlite(loop: Loop, loop_module: ModuleType, tmp_path: Path) -> No
 
 async def test_sqlite_is_interrupted(loop: Loop, loop_module: ModuleType) -> None:
     runs_on(loop_module)
-    endless = "with recursive n(x) as (select started() union all select x + 1 from n) select count(*) from n"
+    numbers = "with recursive n(x) as (select started() union all select x + 1 from n)"
+    endless = f"{numbers} select count(*) from n"
     started = asyncio.Event()
     async with aiosqlite.connect(":memory:") as connection:
         await connection.create_function(

@@ -159,7 +159,8 @@ def test_multiprocessing_by_fork_and_spawn(loop_module: ModuleType) -> None:
             context = multiprocessing.get_context(method)
             with ProcessPoolExecutor(2, mp_context=context) as pool:
                 loop = asyncio.get_running_loop()
-                powers = await asyncio.gather(*(loop.run_in_executor(pool, pow, 2, n) for n in range(10)))
+                calls = [loop.run_in_executor(pool, pow, 2, n) for n in range(10)]
+                powers = await asyncio.gather(*calls)
                 assert powers == [2**n for n in range(10)]
         if __name__ == "__main__":
             for method in "fork", "spawn":

@@ -140,8 +140,10 @@ async def app(scope, receive, send):
                 # one string: several processes write to one pipe
                 print(f"lifespan ended on {loop_name()}")
                 return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": f"{loop_name()} ".encode(), "more_body": True})
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    name = f"{loop_name()} ".encode()
+    await send({"type": "http.response.body", "body": name, "more_body": True})
     digest, more = hashlib.sha1(), True
     while more:
         message = await receive()
@@ -247,7 +249,8 @@ async def main(*certificate):
         print("stopping", flush=True)
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    options = {{"bind": ["127.0.0.1:0"], "graceful_timeout": 60, "keep_alive_timeout": 60, "errorlog": "-"}}
+    options = {{"bind": ["127.0.0.1:0"], "errorlog": "-"}}
+    options |= {{"graceful_timeout": 60, "keep_alive_timeout": 60}}
     for path in certificate:
         options |= {{"certfile": path, "keyfile": path}}
     await serve(app, Config.from_mapping(options), shutdown_trigger=stopped)
@@ -441,7 +444,8 @@ async def calls(channel, service):
     try:
         await double(b"")
     except grpc.aio.AioRpcError as error:
-        assert (error.code(), error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "nothing to double")
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert error.details() == "nothing to double"
     else:
         raise AssertionError
     numbers = [int(number) async for number in channel.unary_stream("/Service/count")(b"500")]

@@ -22,9 +22,9 @@ EXTENSION = r"""
 
 static casync_future futures[16];
 
-#define NUMBER_AND(type, name, letter)                                                                       \
-    int number;                                                                                              \
-    type name;                                                                                               \
+#define NUMBER_AND(type, name, letter)                                                            \
+    int number;                                                                                   \
+    type name;                                                                                    \
     if (!PyArg_ParseTuple(args, "i" letter, &number, &name)) return NULL
 
 static PyObject *init(PyObject *module, PyObject *args) {
@@ -79,7 +79,9 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, "c_futures", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_c_futures(void) { return casync_import() < 0 ? NULL : PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit_c_futures(void) {
+    return casync_import() < 0 ? NULL : PyModule_Create(&module);
+}
 """
 
 

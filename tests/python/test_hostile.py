@@ -215,13 +215,15 @@ async def tls_main():
     global send
     import trustme
     authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    client = ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
     ours, theirs = socket.socketpair()
     protocol = Buffered if "buffer" in CALLBACK else Stream
     accepted = loop.connect_accepted_socket(protocol, ours, ssl=server)
-    connected = loop.create_connection(asyncio.Protocol, sock=theirs, ssl=client, server_hostname="localhost")
+    connected = loop.create_connection(
+        asyncio.Protocol, sock=theirs, ssl=client, server_hostname="localhost")
     (transport, _), (other, _) = await asyncio.gather(accepted, connected)
     send = other.write
     if CALLBACK in ("data_received", "get_buffer", "buffer_updated"):
@@ -237,7 +239,8 @@ async def tls_main():
 NESTED = {
     "socket": "connection_made data_received get_buffer buffer_updated eof_received pause_writing "
     "resume_writing connection_lost",
-    "pipe": "connection_made data_received eof_received pause_writing resume_writing connection_lost",
+    "pipe": "connection_made data_received eof_received pause_writing resume_writing "
+    "connection_lost",
     "datagram": "connection_made datagram_received error_received pause_writing resume_writing "
     "connection_lost",
     "tls": "connection_made data_received get_buffer buffer_updated eof_received connection_lost",
@@ -355,7 +358,8 @@ PROGRAMS = {
     "a list that grows while its items are written": """
         async def main():
             ours, theirs = socket.socketpair()
-            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
             lines = []
             class Growing:
                 def __buffer__(self, flags):
@@ -371,7 +375,8 @@ PROGRAMS = {
     "a list that shrinks while its items are written": """
         async def main():
             ours, theirs = socket.socketpair()
-            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
             class Shrinking:
                 def __buffer__(self, flags):
                     lines.clear()
@@ -396,7 +401,8 @@ PROGRAMS = {
         async def main():
             global transport
             ours, theirs = socket.socketpair()
-            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
             transport.writelines(Sequence())
             await turns()
         run(main())
@@ -629,7 +635,8 @@ PROGRAMS = {
         async def main():
             global transport
             ours, theirs = socket.socketpair()
-            transport, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, ours)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
             transport.get_extra_info("socket")
             print(transport.get_extra_info(Name("unknown"), "none"))
             transport.abort()
@@ -725,7 +732,8 @@ PROGRAMS = {
             class Protocol(asyncio.DatagramProtocol):
                 def connection_lost(self, error):
                     lost.set()
-            transport, _ = await loop.create_datagram_endpoint(Protocol, local_addr=("127.0.0.1", 0))
+            transport, _ = await loop.create_datagram_endpoint(
+                Protocol, local_addr=("127.0.0.1", 0))
             class Socket(socket.socket):
                 def sendto(self, *args):
                     return getaddrinfo()
@@ -746,7 +754,8 @@ PROGRAMS = {
             def gone(reference):
                 called.append(loop.call_soon(print))
                 called[-1].cancel()
-            references = [weakref.ref(loop.call_soon(int), gone), weakref.ref(loop.call_later(0, int), gone)]
+            references = [weakref.ref(loop.call_soon(int), gone)]
+            references.append(weakref.ref(loop.call_later(0, int), gone))
             ours, theirs = socket.socketpair()
             transport, protocol = await loop.connect_accepted_socket(asyncio.Protocol, ours)
             references.append(weakref.ref(transport, gone))
@@ -809,12 +818,14 @@ import trustme
 async def tls_pair():
     loop = asyncio.get_running_loop()
     authority = trustme.CA()
-    server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    client = ssl.create_default_context()
     authority.issue_cert("localhost").configure_cert(server)
     authority.configure_trust(client)
     ours, theirs = socket.socketpair()
     accepted = loop.connect_accepted_socket(Protocol, ours, ssl=server)
-    connected = loop.create_connection(asyncio.Protocol, sock=theirs, ssl=client, server_hostname="localhost")
+    connected = loop.create_connection(
+        asyncio.Protocol, sock=theirs, ssl=client, server_hostname="localhost")
     (transport, _), (other, _) = await asyncio.gather(accepted, connected)
     return transport, other
 
@@ -897,7 +908,8 @@ TLS_PROGRAMS = {
         async def main():
             transport, other = await tls_pair()
             lines = []
-            for change in lines.clear, lambda: lines.extend([b"y"] * 100 if len(lines) < 1000 else []):
+            def grow(): lines.extend([b"y"] * 100 if len(lines) < 1000 else [])
+            for change in lines.clear, grow:
                 lines[:] = [Changing(change), bytes(5000), Changing(change), b"q"]
                 transport.writelines(lines)
             other.abort()
@@ -1001,13 +1013,15 @@ OWN = {
             _detach = _attach
         async def main():
             loop = asyncio.get_running_loop()
-            server = await asyncio.start_server(lambda *streams: kept.extend(streams), "127.0.0.1", 0)
+            def keep(*streams): kept.extend(streams)
+            server = await asyncio.start_server(keep, "127.0.0.1", 0)
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             await until(lambda: kept)
             for _ in range(3):
                 ours, theirs = socket.socketpair()
                 ours.setblocking(False)
-                transports.append(loop._make_socket_transport(ours, asyncio.Protocol(), server=Server()))
+                protocol, owner = asyncio.Protocol(), Server()
+                transports.append(loop._make_socket_transport(ours, protocol, server=owner))
             await turns()
             print(len(list(server._clients)) if hasattr(server, "close_clients") else 1)
             writer.close()
@@ -1042,7 +1056,8 @@ OWN = {
                 asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
-            waiting = [asyncio.create_task(loop.sock_recv(ours, 1)), asyncio.create_task(reader.read())]
+            waiting = [asyncio.create_task(loop.sock_recv(ours, 1))]
+            waiting.append(asyncio.create_task(reader.read()))
             waiting += [ours, theirs]
             await turns()
             timer = loop.call_later(1000, print, waiting)

@@ -446,7 +446,8 @@ async def test_a_child_on_sockets_and_files(loop: Loop, tmp_path: Path) -> None:
     ours, theirs = unix_pair()
     theirs.setblocking(True)
     with ours, theirs, (tmp_path / "errors").open("wb") as errors:
-        code = "import sys; data = sys.stdin.read(5); print(data.upper(), flush=True); sys.exit(data * 2)"
+        code = "import sys; data = sys.stdin.read(5); "
+        code += "print(data.upper(), flush=True); sys.exit(data * 2)"
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, stdin=theirs, stdout=theirs, stderr=errors
         )

@@ -221,8 +221,8 @@ async def test_a_socket_may_be_written_as_a_pipe(loop: Loop) -> None:
 
 
 async def test_dev_null_can_be_written(loop: Loop) -> None:
-    # noqa: SIM115
-    writer, protocol = await loop.connect_write_pipe(Recorder, open("/dev/null", "wb", 0))
+    file = open("/dev/null", "wb", 0)  # noqa: SIM115
+    writer, protocol = await loop.connect_write_pipe(Recorder, file)
     writer.write(pattern(1_000_000))
     assert writer.get_write_buffer_size() == 0
     writer.close()

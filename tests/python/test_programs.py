@@ -206,7 +206,8 @@ async def app(scope, receive, send):
         more = message.get("more_body", False)
     loop = type(asyncio.get_running_loop()).__module__.split(".")[0]
     body = f"{loop} {scope['method']} {scope['path']} {digest.hexdigest()}".encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 """
 

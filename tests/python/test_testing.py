@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 import casync as package
 import pytest
-
-# noqa: F401 (a fixture)
-from casync.testing import DeadlockError, VirtualTimeLoop, virtual_time_loop
+from casync.testing import (
+    DeadlockError,
+    VirtualTimeLoop,
+    virtual_time_loop,  # noqa: F401 (a fixture)
+)
 from support import Loop, Recorder, pattern, unix_pair
 
 T = TypeVar("T")

@@ -157,7 +157,7 @@ class _Sender:
 
 
 class GenSocket:
-    """A non-blocking socket; the arguments are socket.socket's.
+    """This is a non-blocking socket; its arguments are those of socket.socket.
 
     recv, recv_into, recvfrom, accept, connect, sendto and sendall are waited for with `yield from`;
     send() sends when it is called. The other methods are socket.socket's. Errors are OSErrors, as
@@ -196,7 +196,7 @@ class GenSocket:
 
     @types.coroutine
     def accept(self) -> Generator[Any, Any, tuple[GenSocket, Any]]:
-        """Waits for a connection; gives its GenSocket and the peer's address."""
+        """Waits for a connection; returns its GenSocket and the peer's address."""
         sock, address = yield from self._when_readable(self._socket.accept)
         return GenSocket(fileno=sock.detach()), address
 
@@ -230,7 +230,8 @@ class GenSocket:
         return self._when_readable(self._socket.recv, size, flags)
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> Generator[Any, Any, int]:
-        """As recv(), into a buffer; gives the number of bytes. Size 0: as much as fits."""
+        """Does what recv() does, into a buffer, and returns the number of bytes. If `size` is 0, it
+        takes as much as fits."""
         return self._when_readable(self._socket.recv_into, buffer, size, flags)
 
     def recvfrom(self, size: int, flags: int = 0) -> Generator[Any, Any, tuple[bytes, Any]]:
@@ -259,7 +260,7 @@ class GenSocket:
 
     @types.coroutine
     def sendto(self, data: Any, address: Any) -> Generator[Any, Any, int]:
-        """Sends a datagram; the host may be a name. Gives the number of bytes."""
+        """Sends a datagram; the host may be a name. Returns the number of bytes."""
         address = yield from self._resolve(address)
         self._check_open()
         return (yield from self._sender.send(data, 0, address))
@@ -272,7 +273,7 @@ class GenSocket:
     # -- the end --
 
     def shutdown(self, how: int) -> None:
-        """As socket.shutdown(); the end of the stream comes after all that was sent before."""
+        """Does what socket.shutdown() does; the stream ends after all that was sent before."""
         self._check_open()
         if how == socket.SHUT_RD:
             self._socket.shutdown(how)

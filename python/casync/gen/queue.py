@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Queue(asyncio.Queue[T]):
-    """First in, first out; `maxsize` items at most, if it is above 0."""
+    """What is put first is got first. If `maxsize` is above 0, the queue holds no more items."""
 
     @types.coroutine
     def get(self) -> Generator[Any, Any, T]:

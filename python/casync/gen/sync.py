@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Event(asyncio.Event):
-    """A flag to wait for: set(), clear(), is_set(), `yield from event.wait()`."""
+    """Tasks wait for this flag: set(), clear(), is_set(), `yield from event.wait()`."""
 
     @types.coroutine
     def wait(self) -> Generator[Any, Any, bool]:
@@ -69,7 +69,7 @@ class _WithBlock:
 
 
 class Lock(_WithBlock, asyncio.Lock):
-    """A mutual exclusion lock, first come, first served.
+    """A Lock is held by one task at a time; who comes first gets it first.
 
     with lock as held:
         yield from held
@@ -78,21 +78,22 @@ class Lock(_WithBlock, asyncio.Lock):
 
     @types.coroutine
     def acquire(self) -> Generator[Any, Any, bool]:
-        """Waits until the lock is free, and takes it. Gives True."""
+        """Waits until the lock is free, and takes it. Returns True."""
         return (yield from super().acquire())
 
 
 class Semaphore(_WithBlock, asyncio.Semaphore):
-    """A lock that so many tasks may hold at a time; `with` as for a Lock."""
+    """A Semaphore is a lock that several tasks may hold at a time; `with` works as for a Lock."""
 
     @types.coroutine
     def acquire(self) -> Generator[Any, Any, bool]:
-        """Waits until the counter is above zero, and decrements it. Gives True."""
+        """Waits until the counter is above zero, and decrements it. Returns True."""
         return (yield from super().acquire())
 
 
 class Condition(_WithBlock, asyncio.Condition):
-    """A lock whose holder can wait until another holder notifies; `with` as for a Lock."""
+    """A Condition is a lock whose holder can wait until another holder notifies it; `with` works as
+    for a Lock."""
 
     def __init__(self, lock: asyncio.Lock | None = None) -> None:
         super().__init__(Lock() if lock is None else lock)
@@ -104,5 +105,5 @@ class Condition(_WithBlock, asyncio.Condition):
 
     @types.coroutine
     def wait_for(self, predicate: Any) -> Generator[Any, Any, Any]:
-        """Waits until the predicate, called after each notification, is true. Gives its value."""
+        """Waits until the predicate, called after each notification, is true. Returns its value."""
         return (yield from super().wait_for(predicate))

@@ -74,7 +74,8 @@ def run(main: Generator[Any, Any, T] | Coroutine[Any, Any, T], *, debug: bool | 
 
 
 class Loop:
-    """The running event loop, of casync or any other; its create_task takes generators too."""
+    """This stands for the running event loop, of casync or any other; its create_task takes
+    generators too."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -82,7 +83,7 @@ class Loop:
     def create_task(
         self, awaitable: Generator[Any, Any, T] | Coroutine[Any, Any, T], **options: Any
     ) -> asyncio.Task[T]:
-        """As casync.gen.create_task()."""
+        """Does what casync.gen.create_task() does."""
         return self._loop.create_task(_coroutine("create_task", awaitable), **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -99,7 +100,7 @@ class Loop:
 
 
 def get_running_loop() -> Loop:
-    """The loop that runs the caller; RuntimeError if there is none."""
+    """Returns the loop that runs the caller. Raises RuntimeError if there is none."""
     return Loop(asyncio.get_running_loop())
 
 
@@ -134,7 +135,7 @@ def wait_for(awaitable: Any, timeout: float | None) -> Generator[Any, Any, Any]:
 
 
 def gather(*awaitables: Any, return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
-    """Runs generators (tasks, futures, coroutines) at the same time; gives a list of their results.
+    """Runs generators (tasks, futures, coroutines) at once, and returns a list of their results.
 
     The first error of one is raised, and the others go on; with `return_exceptions`, errors are
     results. One that was cancelled does not cancel the gathering (in asyncio it does): its result

@@ -20,7 +20,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class ClientResponse:
-    """The answer to a ClientRequest, all of it."""
+    """This is the whole answer to a ClientRequest."""
 
     def __init__(self, status: int, reason: str, headers: Headers, body: bytes) -> None:
         self.status = status
@@ -30,16 +30,16 @@ class ClientResponse:
 
     @property
     def content_type(self) -> str | None:
-        """The header of that name."""
+        """Returns the header of that name."""
         return self.headers.get("Content-Type")
 
     @property
     def text(self) -> str:
-        """The body decoded as the Content-Type says, else as UTF-8."""
+        """Returns the body, decoded as the Content-Type says, else as UTF-8."""
         return self.body.decode(charset(self.content_type))
 
     def json(self) -> Any:
-        """The body's JSON value; ValueError if it is none."""
+        """Returns the body's JSON value. Raises ValueError if it is none."""
         return json.loads(self.body)
 
     def __repr__(self) -> str:
@@ -48,7 +48,7 @@ class ClientResponse:
 
 
 class ClientRequest:
-    """A request to be sent with `response = yield from request.send()`.
+    """This request is sent with `response = yield from request.send()`.
 
     The body is `json`, a value to be encoded so, or `data`: bytes, text, a mapping (sent as a form)
     or an iterable of bytes (sent in chunks). `timeout` is in seconds, for all from resolving the

@@ -46,7 +46,7 @@ LINGER = 2.0  # seconds in which a client that is refused can read why
 
 
 class Response:
-    """What a handler returns.
+    """A handler returns a Response.
 
     The body is bytes, text, an iterable of bytes (sent in chunks; closed after that, if it is a
     generator or has another close()), or `json`, a value to be encoded so. Without a `content_type`
@@ -93,7 +93,7 @@ class Response:
 
 
 class HTTPError(Exception):
-    """Raised in a handler: the response is of that status, with the reason as its text."""
+    """If a handler raises this, the response has that status, and the reason as its text."""
 
     def __init__(self, status: int, reason: str = "", headers: Pairs = ()) -> None:
         super().__init__(status, reason or _phrase(status))
@@ -114,7 +114,7 @@ def _phrase(status: int) -> str:
 
 
 class Request:
-    """What a handler gets."""
+    """A handler gets a Request."""
 
     def __init__(self, event: h11.Request) -> None:
         """Errors: HTTPError 400."""
@@ -134,23 +134,23 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The URL's path, decoded."""
+        """Returns the URL's path, decoded."""
         return unquote(self._path)
 
     @property
     def content_type(self) -> str | None:
-        """The header of that name."""
+        """Returns the header of that name."""
         return self.headers.get("Content-Type")
 
     @types.coroutine
     def read(self) -> Generator[Any, Any, bytes]:
-        """The body; b"" if there is none."""
+        """Returns the body; b"" if there is none."""
         return self._body
         yield
 
     @types.coroutine
     def json(self) -> Generator[Any, Any, Any]:
-        """The body's JSON value; if it is none, HTTPError 400."""
+        """Returns the body's JSON value. Raises HTTPError 400 if it is none."""
         try:
             return json.loads((yield from self.read()))
         except (ValueError, RecursionError) as error:  # the latter for what is nested too deep
@@ -161,7 +161,7 @@ class Request:
 
 
 class Router:
-    """Which handler a request is for.
+    """A Router knows which handler a request is for.
 
         @router.get("/users/{name}")
         def user(request):
@@ -192,7 +192,7 @@ class Router:
         return self.route("DELETE", path)
 
     def route(self, method: str, path: str) -> Callable[[H], H]:
-        """A decorator that adds a handler."""
+        """Returns a decorator that adds a handler."""
         if not path.startswith("/"):
             raise ValueError(f"a path begins with a slash: {path!r}")
         pattern = path.split("/")
@@ -209,7 +209,7 @@ class Router:
         return add
 
     def _find(self, request: Request) -> Handler:
-        """The handler for a request, whose path_params are set. Errors: HTTPError 404, 405."""
+        """Finds a request's handler, and sets its path_params. Raises HTTPError 404 or 405."""
         segments = [unquote(segment) for segment in request._path.split("/")]
         allowed: list[str] = []
         for method, pattern, handler in self._routes:
@@ -240,7 +240,7 @@ def _matches(pattern: list[str], segments: list[str]) -> bool:
 
 
 class Server:
-    """An HTTP server.
+    """This is an HTTP server.
 
         app = Server()
 
@@ -308,7 +308,7 @@ class Server:
 
     @property
     def sockets(self) -> tuple[Any, ...]:
-        """The listening sockets: `app.sockets[0].getsockname()`."""
+        """Returns the listening sockets: `app.sockets[0].getsockname()`."""
         return () if self._server is None else tuple(self._server.sockets)
 
     def close(self) -> None:
