@@ -1,8 +1,9 @@
 /* A casync loop inside another loop, here one made of poll(2): casync_loop_fd says when there is
    something to do, casync_loop_timeout how long to wait at most, casync_run_nowait does it.
 
-   Run it from the repository's root:   echo hello | tcc -run examples/foreign_loop.c poll waits for
-   lines on standard input and, for casync, for its timers. It ends after five ticks. */
+   Run it from the repository's root:   echo hello | tcc -run examples/foreign_loop.c
+   poll waits for lines on standard input and, for casync, for its timers. It ends after five ticks.
+   */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <errno.h>

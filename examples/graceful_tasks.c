@@ -2,10 +2,10 @@
    tasks of its connections come to their end. Those that are not done in time are cut short; a
    second signal kills. examples/graceful_shutdown.c is the same by callbacks.
 
-   Run it from the repository's root:   tcc -run examples/graceful_tasks.c [port] [seconds] Ask it:
-   echo question | nc 127.0.0.1 7000 | wc -c A line is a request, answered by 16 MiB after a second.
-   Press Ctrl-C before the answer is there. The default port is 7000, and the time for an end in
-   order 5 seconds. */
+   Run it from the repository's root:   tcc -run examples/graceful_tasks.c [port] [seconds]
+   Ask it:                              echo question | nc 127.0.0.1 7000 | wc -c
+   A line is a request, answered by 16 MiB after a second. Press Ctrl-C before the answer is there.
+   The default port is 7000, and the time for an end in order 5 seconds. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <errno.h>

@@ -1,9 +1,9 @@
 /* Pages fetched over HTTP, all at once: a task for each, within a time limit.
 
-   Something to fetch from:             python3 -m http.server --bind 127.0.0.1 8000 Run it from the
-   repository's root:   tcc -run examples/parallel_fetch.c 2 http://127.0.0.1:8000/ ... The limit is
-   in seconds; hosts are numeric, and the port must be there. It prints how each page went: what
-   failed or took too long does not keep the others from being fetched. */
+   Something to fetch from:             python3 -m http.server --bind 127.0.0.1 8000
+   Run it from the repository's root:   tcc -run examples/parallel_fetch.c 2 http://127.0.0.1:8000/
+   ... The limit is in seconds; hosts are numeric, and the port must be there. It prints how each
+   page went: what failed or took too long does not keep the others from being fetched. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <errno.h>

@@ -1,9 +1,9 @@
 /* A sieve of tasks: each prime is a task that lets through what it does not divide; queues join
    them.
 
-   Run it from the repository's root:   tcc -run examples/prime_sieve.c [count] It prints the first
-   primes, 100 if no other count is given; each of them costs a task, with a stack of its own, and a
-   queue. */
+   Run it from the repository's root:   tcc -run examples/prime_sieve.c [count]
+   It prints the first primes, 100 if no other count is given; each of them costs a task, with a
+   stack of its own, and a queue. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <stdio.h>

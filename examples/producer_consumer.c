@@ -1,8 +1,8 @@
 /* Producers and consumers: tasks that hand jobs to each other through a queue.
 
-   Run it from the repository's root:   tcc -run examples/producer_consumer.c Two producers make ten
-   jobs, three consumers do them; when all are done the queue is shut down, which ends the
-   consumers. */
+   Run it from the repository's root:   tcc -run examples/producer_consumer.c
+   Two producers make ten jobs, three consumers do them; when all are done the queue is shut down,
+   which ends the consumers. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <stdio.h>

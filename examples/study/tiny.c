@@ -1,8 +1,8 @@
 /* asyncio, built from nothing, in C: read it from top to bottom, each part rests on those above it.
 
-   Run it from the repository's root:   tcc -run examples/study/tiny.c What is here: jobs, timers,
-   the loop's turn, futures, tasks, sleep, gather, sockets, periodic work, run. casync.h is this
-   with the care that real programs need; tiny.py is the same in Python.
+   Run it from the repository's root:   tcc -run examples/study/tiny.c
+   What is here: jobs, timers, the loop's turn, futures, tasks, sleep, gather, sockets, periodic
+   work, run. casync.h is this with the care that real programs need; tiny.py is the same in Python.
 
    C has no coroutines. A task here is a struct, which holds what must survive a wait, and a step
    function, which is called again and again and each time goes on where it stopped; it returns
@@ -22,8 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* --- the loop: a ready queue, a list of timers, a table of descriptors
-   ------------------------------ */
+/* --- the loop: a ready queue, a list of timers, a table of descriptors ------------------------ */
 
 /* A callback that waits for its turn, or for a time first. It is the caller's, and in one list at
    most. */
@@ -110,8 +109,7 @@ static int turn(void) {
     return 0;
 }
 
-/* --- futures: a result that is not there yet
-   -------------------------------------------------------- */
+/* --- futures: a result that is not there yet -------------------------------------------------- */
 
 /* A result of 0 or more is a value, less than 0 an error: -errno. */
 typedef struct future {
@@ -144,8 +142,7 @@ static void future_then(future *f, job *j) {
     *end = j;
 }
 
-/* --- tasks: a step function that is driven by the futures it waits for
-   ------------------------------ */
+/* --- tasks: a step function that is driven by the futures it waits for ------------------------ */
 
 #define PENDING INT64_MIN /* what a step returns in order to wait */
 
@@ -219,8 +216,7 @@ static void create_task(task *t, int64_t (*step)(task *)) {
     call_soon(&t->wake_up);
 }
 
-/* --- what tasks await
-   ------------------------------------------------------------------------------- */
+/* --- what tasks await ------------------------------------------------------------------------- */
 
 /* A future with the timer, or the watched descriptor, that makes it done. */
 typedef struct operation {
@@ -298,8 +294,7 @@ static int64_t periodic_step(task *t) {
     END(t, p->result);
 }
 
-/* --- run: the whole life of a loop
-   ------------------------------------------------------------------ */
+/* --- run: the whole life of a loop ------------------------------------------------------------ */
 
 /* Runs a task to its end, then cancels what it left behind. Gives its result. */
 static int64_t run(task *t, int64_t (*step)(task *)) {
@@ -312,8 +307,7 @@ static int64_t run(task *t, int64_t (*step)(task *)) {
     return error ? error : t->future.result;
 }
 
-/* --- a program: a server, three clients and a background task, in one thread
-   ------------------------ */
+/* --- a program: a server, three clients and a background task, in one thread ------------------ */
 
 typedef struct peer { /* the server, a connection of it, or a client */
     task task;

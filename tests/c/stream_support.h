@@ -97,8 +97,10 @@ HELPER int64_t write_text(casync_stream *stream, const char *text) {
 /* The kernel's buffers of this stream become as small as they can be. */
 HELPER void squeeze(casync_stream *stream) {
     int smallest = 1;
-    EQ(setsockopt(stream->endpoint.watcher.fd, SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest), 0);
-    EQ(setsockopt(stream->endpoint.watcher.fd, SOL_SOCKET, SO_RCVBUF, &smallest, sizeof smallest), 0);
+    EQ(setsockopt(stream->endpoint.watcher.fd, SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest),
+       0);
+    EQ(setsockopt(stream->endpoint.watcher.fd, SOL_SOCKET, SO_RCVBUF, &smallest, sizeof smallest),
+       0);
 }
 
 /* Writes until something has to be queued; returns the number of bytes. */

@@ -178,7 +178,7 @@ static void shut_down(void) {
 
 /* Until the loop has been told of a result that it has not looked at. */
 static void wait_posted(void) {
-    while (!casync__atomic_load_job(&loop.posted)) sched_yield();
+    while (!casync__atomic_load_pointer(&loop.posted)) sched_yield();
 }
 
 /* >> calls and results ------------------------------------------------------------------------ */
