@@ -16,8 +16,8 @@ _functions: object  # a capsule: casync.h's functions
 def _future_loop(address: int, /) -> Any: ...
 
 class Loop:
-    """What EventLoop has in C. Its attributes are those of asyncio.BaseEventLoop of the same
-    names.
+    """The part of EventLoop that is written in C. Its attributes mean what those of the same names
+    mean in asyncio.BaseEventLoop.
     """
 
     _asyncio_turns: bool
@@ -151,11 +151,15 @@ class Loop:
 
 @final
 class Handle(asyncio.Handle):
-    """What call_soon returns. (Not a subclass, but isinstance says so.)"""
+    """The handle that call_soon returns. isinstance takes it for an asyncio.Handle, which it does
+    not derive from.
+    """
 
 @final
 class TimerHandle(asyncio.TimerHandle):
-    """What call_later and call_at return. (Not a subclass, but isinstance says so.)"""
+    """The handle that call_later and call_at return. isinstance takes it for an
+    asyncio.TimerHandle, which it does not derive from.
+    """
 
 @final
 class SocketTransport(asyncio.Transport):
@@ -196,30 +200,34 @@ class WritePipeTransport(asyncio.WriteTransport):
 
 @final
 class Method:
-    """A method in C that looks like asyncio's of the same name, and gives way to what replaces
-    that.
+    """A method in C that looks like asyncio's of the same name. If a program replaces that one,
+    its replacement is called.
     """
 
     def __call__(self, *args: Any, **keywords: Any) -> Any: ...
 
 class ReleasedStreamReader(asyncio.StreamReader):
-    """What an adopted StreamReader becomes when a program puts an attribute of its own into it."""
+    """The class of an adopted StreamReader whose methods a program has replaced: its methods are
+    asyncio's again, its attributes are still native.
+    """
 
 @final
 class StreamReader(ReleasedStreamReader):
-    """What an asyncio.StreamReader becomes when a native transport feeds it."""
+    """The class of an adopted StreamReader: an asyncio.StreamReader that a native transport
+    feeds.
+    """
 
 @final
 class Reader:
-    """What an adopted StreamReader keeps in C."""
+    """The attributes of an adopted StreamReader, kept in C."""
 
 @final
 class StreamWriter(asyncio.StreamWriter):
-    """What an asyncio.StreamWriter over a native transport becomes."""
+    """The class of an adopted asyncio.StreamWriter, whose transport is native."""
 
 @final
 class Clients:
-    """The transports of a server: Server._clients."""
+    """The transports of a server, as its attribute Server._clients."""
 
     def add(self, transport: asyncio.BaseTransport, /) -> None: ...
     def discard(self, transport: asyncio.BaseTransport, /) -> None: ...
@@ -229,7 +237,7 @@ class Clients:
 
 @final
 class ReadOperation(Coroutine[Any, Any, bytes]):
-    """What the read methods of such a reader return."""
+    """The awaitable that the read methods of an adopted StreamReader return."""
 
     def send(self, value: None, /) -> Any: ...
     def throw(self, *exception: Any) -> Any: ...
@@ -238,7 +246,7 @@ class ReadOperation(Coroutine[Any, Any, bytes]):
 
 @final
 class DrainOperation(Coroutine[Any, Any, None]):
-    """What drain() of such a writer returns."""
+    """The awaitable that drain() of an adopted StreamWriter returns."""
 
     def send(self, value: None, /) -> Any: ...
     def throw(self, *exception: Any) -> Any: ...
@@ -247,7 +255,7 @@ class DrainOperation(Coroutine[Any, Any, None]):
 
 @final
 class SocketOperation(Coroutine[Any, Any, _T]):
-    """What the loop's sock_* methods return."""
+    """The awaitable that the loop's sock_* methods return."""
 
     def send(self, value: None, /) -> Any: ...
     def throw(self, *exception: Any) -> Any: ...
@@ -255,11 +263,13 @@ class SocketOperation(Coroutine[Any, Any, _T]):
     def __await__(self) -> Generator[Any, Any, _T]: ...
 
 class TLSProtocol:
-    """What tls.SSLProtocol has in C: since Python 3.11, and where asyncio's has what it needs."""
+    """The part of tls.SSLProtocol that is written in C. The module has it since Python 3.11, if
+    asyncio's SSLProtocol has what it needs.
+    """
 
     def data_received(self, data: Any, /) -> None: ...
 
 class TLSTransport:
-    """What its application's transport has in C."""
+    """The part of the application's transport over TLS that is written in C."""
 
     def write(self, data: Any) -> None: ...

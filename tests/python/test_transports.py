@@ -26,7 +26,9 @@ from support import (
     Loop,
     Recorder,
     collect_garbage,
+    ended,
     pattern,
+    python,
     receive_all,
     receive_exactly,
     tcp_pair,
@@ -1125,3 +1127,54 @@ async def test_random_conversations_lose_nothing(loop: Loop, pair: Pair, seed: i
         end.transport.close()
         await end.lost
         assert end.error is None
+
+
+# -- asyncio's base class of transports --
+
+
+def test_the_slots_of_the_base_class_are_not_the_transports(casync: ModuleType) -> None:
+    async def main() -> weakref.ref[Any]:
+        loop = asyncio.get_running_loop()
+        ours, theirs = unix_pair()
+        transport, protocol = await loop.create_connection(Recorder, sock=ours)
+        mixin = asyncio.transports._FlowControlMixin  # type: ignore[attr-defined]
+        for name in mixin.__slots__:
+            getattr(mixin, name).__set__(transport, [transport])
+        with theirs:
+            transport.write(b"hello")
+            assert await receive_exactly(theirs, 5) == b"hello"
+            assert transport.get_protocol() is protocol and transport._loop is loop
+            transport.close()
+            await protocol.lost
+        return weakref.ref(transport)
+
+    reference = casync.run(main())
+    collect_garbage()
+    assert reference() is None
+
+
+LARGER_BASE = """
+import asyncio
+from asyncio import transports
+class Larger(transports._FlowControlMixin):
+    __slots__ = ("more",)
+transports._FlowControlMixin = Larger
+import casync
+async def echo(reader, writer):
+    writer.write(await reader.read(100))
+    writer.close()
+async def main():
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"hello")
+    print(await reader.read(), type(writer.transport).__name__)
+    print(isinstance(writer.transport, (asyncio.Transport, Larger)))
+    print(isinstance(writer.transport, Larger))
+    writer.close()
+casync.run(main())
+"""
+
+
+def test_transports_do_without_a_base_class_that_has_grown(casync: ModuleType) -> None:
+    output = ended(python("-W", "ignore", "-c", LARGER_BASE))
+    assert output == "b'hello' SocketTransport\nTrue\nFalse\n"
