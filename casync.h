@@ -2446,13 +2446,11 @@ CASYNC_API int casync_address_port(const casync_address *address);
 typedef struct casync_endpoint {
     casync_watcher watcher;
     const struct casync__endpoint_kind *kind;
-    casync_job ending;            /* closes it, and tells its protocol, when it has ended */
     casync_link waiting;          /* connect, drain, write_all and finish operations */
     size_t high_water, low_water; /* of what waits to be sent */
     int32_t error;                /* what it ended with */
     uint8_t state;
-    uint8_t fd_flags;    /* whose the descriptor is */
-    bool closes;         /* by itself when it ended */
+    uint8_t options;     /* what it is, once and for all */
     bool reading_paused; /* by its user */
     bool writing_paused; /* the user was told to */
 } casync_endpoint;
@@ -2512,7 +2510,7 @@ typedef struct casync_stream_options {
 typedef struct casync_filter casync_filter;
 
 /* A stream of bytes over a descriptor: TCP, Unix, a pipe. Yours, zeroed at first. It reads either
-   by a protocol with data_received or get_buffer, or by read operations. 352 bytes at most. */
+   by a protocol with data_received or get_buffer, or by read operations. 288 bytes at most. */
 struct casync_stream {
     casync_endpoint endpoint;        /* private, but for the descriptor: endpoint.watcher.fd */
     const casync_protocol *protocol; /* read-only */
@@ -2531,8 +2529,7 @@ struct casync_stream {
     casync_op *reading;                    /* the read that waits */
     struct casync__passed_fds *passed_fds; /* that came and were not asked for yet; or NULL */
     uint8_t read_side, write_side;         /* has either of them ended? */
-    bool is_socket, is_pipe_writer, receives_fds;
-    bool more;        /* the last read was full: more may be there */
+    bool more;                             /* the last read was full: more may be there */
     bool frame_lent;  /* the frame last read is the user's until the next read */
     bool delivering;  /* data_received is called with bytes of the input */
     bool read_by_ops; /* a read operation was begun: what came is for these */
@@ -3364,8 +3361,10 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define CASYNC__ALWAYS_INLINE static inline __attribute__((always_inline))
+#define CASYNC__NEVER_INLINE static __attribute__((noinline))
 #else
 #define CASYNC__ALWAYS_INLINE static inline
+#define CASYNC__NEVER_INLINE static
 #endif
 
 #if defined(__GNUC__)
@@ -3496,12 +3495,22 @@ static inline void casync__list_init(casync_link *list) { list->next = list->pre
 
 static inline bool casync__list_is_empty(const casync_link *list) { return list->next == list; }
 
+/* An operation on the stack of a task that waits for it is in a list, and leaves it before the wait
+   is over, which gcc 12 and later cannot see: -Wdangling-pointer. */
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdangling-pointer"
+#endif
 static inline void casync__list_append(casync_link *list, casync_link *link) {
     link->next = list;
     link->prev = list->prev;
     list->prev->next = link;
     list->prev = link;
 }
+
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#pragma GCC diagnostic pop
+#endif
 
 static inline void casync__list_remove(casync_link *link) {
     link->prev->next = link->next;
@@ -8014,8 +8023,10 @@ static bool casync__is_deadlock(const casync_task *task, const casync_task *awai
 }
 
 /* A future that would never be done for the task: what it awaits in its place, or NULL if there is
-   nothing wrong. Apart from casync__await_begin, which is in every function that waits. */
-static casync_future *casync__refuse_await(const casync_task *task, casync_future *future) {
+   nothing wrong. Apart from casync__await_begin, which is in every function that waits; there gcc -O3
+   would take the operation for a task. */
+CASYNC__NEVER_INLINE casync_future *casync__refuse_await(const casync_task *task,
+                                                         casync_future *future) {
     if (future->state != CASYNC_FUTURE_PENDING) return NULL;
     if (future->loop != casync__task_loop(task)) {
         CASYNC_ASSERT(!future->loop);
@@ -10264,8 +10275,8 @@ static int64_t casync__parse_membership(const char *group, const char *interface
    marks for what waits to be sent, the operations that wait, and the way to the end. What differs
    stands behind a table, whose functions are called when something has to wait, not before.
 
-   An endpoint ends once: casync__endpoint_end notes the error, fails the operations, and queues
-   `ending`, which closes it and then tells its protocol. A close does the same at once, and tells
+   An endpoint ends once: casync__endpoint_end notes the error, fails the operations, and queues the
+   writer's job, which closes it and then tells its protocol. A close does the same at once, and tells
    nobody. A callback may do either, or free the endpoint: so after each call of one a guard tells
    whether to go on.
 
@@ -10273,10 +10284,15 @@ static int64_t casync__parse_membership(const char *group, const char *interface
 
 enum { CASYNC__CLOSED, CASYNC__CONNECTING, CASYNC__OPEN, CASYNC__FINISHING, CASYNC__ENDED };
 
+/* Options. */
 enum {
-    CASYNC__FD_UNSHARED = 1,    /* the library made it: closing it is the end of the file */
-    CASYNC__FD_KEPT = 2,        /* it is the user's again at the end */
-    CASYNC__FD_WAS_BLOCKING = 4 /* and will be again, if it is kept */
+    CASYNC__FD_UNSHARED = 1,     /* the library made it: closing it is the end of the file */
+    CASYNC__FD_KEPT = 2,         /* it is the user's again at the end */
+    CASYNC__FD_WAS_BLOCKING = 4, /* and will be again, if it is kept */
+    CASYNC__CLOSES = 8,          /* by itself when it ended */
+    CASYNC__SOCKET = 16,
+    CASYNC__PIPE_WRITER = 32, /* readable means that the pipe's reader is gone */
+    CASYNC__RECEIVES_FDS = 64
 };
 
 #define CASYNC__HIGH_WATER 65536
@@ -10291,11 +10307,11 @@ typedef struct casync__endpoint_kind {
     /* It is to be finished: ends it when everything is sent, which may be now. */
     void (*flush)(casync_endpoint *endpoint);
     /* It ended: fails operations that are in no list of the endpoint's with `error`, then calls
-       casync__queue_ending, and then forgets what is queued, which may close it. */
+       casync__queue_end, and then forgets what is queued, which may close it. */
     void (*drop)(casync_endpoint *endpoint, int64_t error);
     void (*close)(casync_endpoint *endpoint);
-    /* The job `ending`: closes it, and tells its protocol, which may then use the struct again. */
-    void (*lost)(void *endpoint);
+    /* Closes it, and tells its protocol, which may then use the struct again. */
+    void (*lost)(casync_endpoint *endpoint);
 } casync__endpoint_kind;
 
 /* These take NULL for one that was never opened. */
@@ -10322,16 +10338,13 @@ static int64_t casync__endpoint_begin(casync_loop *loop, casync_endpoint *endpoi
     int64_t result = casync__watcher_register(loop, &endpoint->watcher, fd, watcher_kind);
     if (result < 0) return result;
     endpoint->kind = kind;
-    memset(&endpoint->ending, 0, sizeof endpoint->ending);
-    casync__job_init(loop, &endpoint->ending, kind->lost, endpoint);
-    endpoint->ending.flags = CASYNC__JOB_INTERNAL;
     casync__list_init(&endpoint->waiting);
     endpoint->high_water = casync__high_water(high);
     endpoint->low_water = low ? low : endpoint->high_water / 4;
     endpoint->error = 0;
     endpoint->state = CASYNC__OPEN;
-    endpoint->fd_flags = 0;
-    endpoint->closes = endpoint->reading_paused = endpoint->writing_paused = false;
+    endpoint->options = 0;
+    endpoint->reading_paused = endpoint->writing_paused = false;
     return 0;
 }
 
@@ -10423,10 +10436,12 @@ static void casync__report_loss(casync_loop *loop, const casync__loss *loss, con
     casync_call_exception_handler(loop, &exception);
 }
 
-/* Behind the callbacks of the operations that just failed, which may be in memory that ends with
+/* By the writer's job, which does what the state asks for: connects, flushes, or ends. It comes
+   behind the callbacks of the operations that just failed, which may be in memory that ends with
    the endpoint. */
-static void casync__queue_ending(casync_endpoint *endpoint) {
-    if (endpoint->closes) casync__make_ready(casync__endpoint_loop(endpoint), &endpoint->ending);
+static void casync__queue_end(casync_endpoint *endpoint) {
+    if (endpoint->options & CASYNC__CLOSES)
+        casync__make_ready(casync__endpoint_loop(endpoint), &endpoint->watcher.writer);
 }
 
 /* Nothing more comes or goes. Operations fail with what ended it, but for finish operations, which
@@ -10450,19 +10465,18 @@ static void casync__endpoint_end(casync_endpoint *endpoint, int64_t error) {
 /* Gives the descriptor back to the kernel, or as it was to the user. */
 static void casync__give_fd_back(casync_endpoint *endpoint) {
     int fd = endpoint->watcher.fd;
-    bool kept = endpoint->fd_flags & CASYNC__FD_KEPT;
+    bool kept = endpoint->options & CASYNC__FD_KEPT;
     casync__watcher_unregister(&endpoint->watcher,
-                               !kept && (endpoint->fd_flags & CASYNC__FD_UNSHARED));
+                               !kept && (endpoint->options & CASYNC__FD_UNSHARED));
     if (!kept)
         casync__sys_close(fd);
-    else if (endpoint->fd_flags & CASYNC__FD_WAS_BLOCKING)
+    else if (endpoint->options & CASYNC__FD_WAS_BLOCKING)
         (void)casync__set_blocking(fd, true); /* what fails now never worked */
 }
 
 static void casync__endpoint_close(casync_endpoint *endpoint) {
     casync__endpoint_end(endpoint, -ECONNABORTED);
     casync__guard_object_gone(casync__endpoint_loop(endpoint), endpoint);
-    casync_job_cancel(&endpoint->ending);
     casync__give_fd_back(endpoint);
     endpoint->state = CASYNC__CLOSED;
     casync__ops_done(&endpoint->waiting, -ECONNABORTED);
@@ -10480,7 +10494,7 @@ static void casync__endpoint_close_ended(casync_endpoint *endpoint) {
 
 static int64_t casync__endpoint_abort(casync_endpoint *endpoint) {
     if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
-    endpoint->closes = true;
+    endpoint->options |= CASYNC__CLOSES;
     casync__endpoint_end(endpoint, -ECONNABORTED);
     return 0;
 }
@@ -10490,7 +10504,7 @@ static int64_t casync__finish_start(casync_endpoint *endpoint) {
     if (endpoint->state == CASYNC__FINISHING) return 0;
     if (endpoint->state == CASYNC__CONNECTING) return casync__endpoint_abort(endpoint);
     endpoint->state = CASYNC__FINISHING;
-    endpoint->closes = true;
+    endpoint->options |= CASYNC__CLOSES;
     endpoint->kind->update_reading(endpoint);
     endpoint->kind->flush(endpoint);
     return 0;
@@ -10503,7 +10517,7 @@ static casync_future *casync__finish(casync_endpoint *endpoint, casync_op *op) {
     if (!casync__has_fd(endpoint)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     op->owner = endpoint;
     error = endpoint->error;
-    if (endpoint->state == CASYNC__ENDED && !casync_job_pending(&endpoint->ending)) {
+    if (endpoint->state == CASYNC__ENDED && !casync_job_pending(&endpoint->watcher.writer)) {
         endpoint->kind->close(endpoint);
         return casync__op_done(op, error, NULL);
     }
@@ -10788,7 +10802,7 @@ static inline bool casync__has_read_all(const casync_stream *stream) {
 
 static void casync__update_reading(casync_stream *stream) {
     bool reads = stream->reading || casync__may_deliver(stream) ||
-                 (stream->is_pipe_writer && stream->protocol);
+                 ((stream->endpoint.options & CASYNC__PIPE_WRITER) && stream->protocol);
     if (!casync__is_registered(&stream->endpoint.watcher)) return;
     if (reads && !casync__has_read_all(stream))
         casync__want(&stream->endpoint.watcher, CASYNC__READ);
@@ -11010,7 +11024,7 @@ static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t
 
 /* One read(2). Notes whether it filled the buffer. */
 static int64_t casync__read_descriptor(casync_stream *stream, void *buffer, size_t size) {
-    int64_t count = stream->receives_fds
+    int64_t count = (stream->endpoint.options & CASYNC__RECEIVES_FDS)
                         ? casync__read_with_fds(stream, buffer, size)
                         : casync__sys_read(stream->endpoint.watcher.fd, buffer, size);
     stream->more = false;
@@ -11130,7 +11144,7 @@ static void casync__stream_readable(void *arg) {
     casync__guard guard;
     bool waits;
     int i;
-    if (stream->is_pipe_writer) {
+    if ((stream->endpoint.options & CASYNC__PIPE_WRITER)) {
         casync__stream_end(stream, stream->out.size > 0 ? -EPIPE : 0);
         return;
     }
@@ -11237,7 +11251,8 @@ static void casync__flush(casync_stream *stream) {
     casync__guard guard;
     int64_t result;
     casync__guard_enter(loop, &guard, stream);
-    result = casync_outbuf_flush(&stream->out, stream->endpoint.watcher.fd, stream->is_socket);
+    result = casync_outbuf_flush(&stream->out, stream->endpoint.watcher.fd,
+                                 (stream->endpoint.options & CASYNC__SOCKET) != 0);
     if (!guard.gone && result < 0 && result != -EAGAIN) casync__stream_end(stream, result);
     if (!guard.gone && casync__stream_is_connected(stream))
         casync__resume_writing_if_drained(&stream->endpoint);
@@ -11269,7 +11284,8 @@ static inline int64_t casync__check_write(const casync_stream *stream) {
 static int64_t casync__send_now(casync_stream *stream, const casync_span *spans, size_t count) {
     int64_t sent;
     if (stream->out.size > 0) return 0;
-    sent = casync__write_spans(stream->endpoint.watcher.fd, stream->is_socket, spans,
+    sent = casync__write_spans(stream->endpoint.watcher.fd,
+                               (stream->endpoint.options & CASYNC__SOCKET) != 0, spans,
                                count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
     if (sent == -EAGAIN) return 0;
     if (sent < 0) casync__stream_end(stream, sent);
@@ -11423,7 +11439,7 @@ CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
     int64_t result = casync__check_write(stream);
     if (result < 0)
         return result == -EPIPE && stream->write_side != CASYNC__WRITE_OPEN ? 0 : result;
-    if (!stream->is_socket) return -EOPNOTSUPP;
+    if (!(stream->endpoint.options & CASYNC__SOCKET)) return -EOPNOTSUPP;
     if (!casync__filter_write_eof(stream)) return 0;
     stream->write_side = CASYNC__WRITE_EOF_ASKED;
     if (stream->out.size == 0) casync__all_sent(stream);
@@ -11534,9 +11550,12 @@ static void casync__connected(casync_stream *stream) {
         stream->protocol->connection_made(stream);
 }
 
+/* The writer's job: takes the stream's next step. */
 static void casync__stream_writable(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
-    if (stream->endpoint.state == CASYNC__CONNECTING)
+    if (stream->endpoint.state == CASYNC__ENDED)
+        stream->endpoint.kind->lost(&stream->endpoint);
+    else if (stream->endpoint.state == CASYNC__CONNECTING)
         casync__connected(stream);
     else
         casync__flush(stream);
@@ -11590,7 +11609,7 @@ static void casync__stream_drop(casync_endpoint *endpoint, int64_t error) {
     casync__forget_unix_connect(stream);
     stream->reading = NULL;
     if (op) casync__op_done(op, error, NULL);
-    casync__queue_ending(endpoint);
+    casync__queue_end(endpoint);
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
     casync_outbuf_clear(&unsent); /* last: a release may close the stream */
@@ -11600,13 +11619,13 @@ static void casync__stream_close(casync_endpoint *endpoint) {
     casync_close(casync__stream_of(endpoint));
 }
 
-static void casync__stream_lost(void *arg) {
-    casync_stream *stream = (casync_stream *)arg;
+static void casync__stream_lost(casync_endpoint *endpoint) {
+    casync_stream *stream = casync__stream_of(endpoint);
     const casync_protocol *protocol = stream->protocol;
     struct casync__connection *connection = stream->connection;
-    int64_t error = stream->endpoint.error;
+    int64_t error = endpoint->error;
     stream->connection = NULL;
-    casync__endpoint_close_ended(&stream->endpoint);
+    casync__endpoint_close_ended(endpoint);
     if (protocol && protocol->connection_lost) protocol->connection_lost(stream, error);
     casync__connection_closed(connection);
 }
@@ -11621,8 +11640,7 @@ static const casync__endpoint_kind casync__stream_kind = {
 /* Gives the stream its descriptor and its options. */
 static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, int fd,
                                     const casync_protocol *protocol,
-                                    const casync_stream_options *options, bool is_socket,
-                                    int fd_flags) {
+                                    const casync_stream_options *options, int kind) {
     casync_stream_options defaults;
     int64_t result;
     if (casync__has_fd(&stream->endpoint)) return -EALREADY;
@@ -11634,8 +11652,9 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     if (result < 0) return result;
     casync__job_init(loop, &stream->endpoint.watcher.reader, casync__stream_readable, stream);
     casync__job_init(loop, &stream->endpoint.watcher.writer, casync__stream_writable, stream);
-    stream->endpoint.fd_flags = (uint8_t)(fd_flags | (options->keep_fd ? CASYNC__FD_KEPT : 0));
-    stream->endpoint.closes = protocol != NULL;
+    stream->endpoint.options = (uint8_t)(kind | (options->keep_fd ? CASYNC__FD_KEPT : 0) |
+                                         (options->receive_fds ? CASYNC__RECEIVES_FDS : 0) |
+                                         (protocol ? CASYNC__CLOSES : 0));
     stream->endpoint.reading_paused = options->start_paused;
 
     stream->protocol = protocol;
@@ -11651,17 +11670,15 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     stream->reading = NULL;
     stream->read_side = CASYNC__READ_OPEN;
     stream->write_side = CASYNC__WRITE_OPEN;
-    stream->is_socket = is_socket;
-    stream->receives_fds = options->receive_fds;
-    stream->is_pipe_writer = stream->more = stream->frame_lent = stream->delivering =
-        stream->read_by_ops = stream->end_waits = stream->loss_told = false;
+    stream->more = stream->frame_lent = stream->delivering = stream->read_by_ops =
+        stream->end_waits = stream->loss_told = false;
     return 0;
 }
 
 /* Takes back a begin: the descriptor is the caller's again. */
 static void casync__stream_undo(casync_stream *stream) {
     casync__forget_unix_connect(stream);
-    stream->endpoint.fd_flags |= CASYNC__FD_KEPT;
+    stream->endpoint.options |= CASYNC__FD_KEPT;
     casync__give_fd_back(&stream->endpoint);
     stream->endpoint.state = CASYNC__CLOSED;
 }
@@ -11672,7 +11689,7 @@ static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
     casync__watcher_want(&stream->endpoint.watcher, CASYNC__READ);
     result = loop->backend->submit(loop, &stream->endpoint.watcher);
     if (result == 0) result = casync__is_pipe_writer(stream->endpoint.watcher.fd);
-    if (result > 0) stream->is_pipe_writer = true;
+    if (result > 0) stream->endpoint.options |= CASYNC__PIPE_WRITER;
     return result < 0 ? result : 0;
 }
 
@@ -11681,7 +11698,7 @@ static int64_t casync__prepare_fd(casync_stream *stream, int64_t family,
                                   const casync_stream_options *options) {
     int fd = stream->endpoint.watcher.fd;
     int64_t result = casync__set_blocking(fd, false);
-    if (result > 0) stream->endpoint.fd_flags |= CASYNC__FD_WAS_BLOCKING;
+    if (result > 0) stream->endpoint.options |= CASYNC__FD_WAS_BLOCKING;
     if (result >= 0 && (!options || !options->keep_fd)) result = casync__set_cloexec(fd);
     if (result >= 0 && casync__is_inet(family)) casync__set_tcp_options(fd, options);
     return result;
@@ -11694,14 +11711,15 @@ CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stre
     if (!stream) return -EINVAL;
     if (casync__is_closed(loop)) return -EINVAL;
     if (options && options->accepted) {
-        result =
-            casync__stream_begin(loop, stream, fd, protocol, options, true, CASYNC__FD_UNSHARED);
+        result = casync__stream_begin(loop, stream, fd, protocol, options,
+                                      CASYNC__SOCKET | CASYNC__FD_UNSHARED);
         if (result == 0) casync__update_reading(stream);
         return result;
     }
     family = casync__socket_family(fd);
     if (family < 0 && family != -ENOTSOCK) return family;
-    result = casync__stream_begin(loop, stream, fd, protocol, options, family >= 0, 0);
+    result =
+        casync__stream_begin(loop, stream, fd, protocol, options, family >= 0 ? CASYNC__SOCKET : 0);
     if (result < 0) return result;
     if (family < 0) result = casync__probe(loop, stream);
     if (result == 0) result = casync__prepare_fd(stream, family, options);
@@ -11729,8 +11747,8 @@ static int64_t casync__open_pair(casync_loop *loop, casync_stream *a, casync_str
         casync__sys_close(fds[1]);
         return result;
     }
-    a->endpoint.fd_flags |= CASYNC__FD_UNSHARED;
-    b->endpoint.fd_flags |= CASYNC__FD_UNSHARED;
+    a->endpoint.options |= CASYNC__FD_UNSHARED;
+    b->endpoint.options |= CASYNC__FD_UNSHARED;
     return 0;
 }
 
@@ -11766,8 +11784,8 @@ CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *st
     if (result < 0) return result;
     fd = casync__connect_socket(desc, &address);
     if (fd < 0) return fd;
-    result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options, true,
-                                  CASYNC__FD_UNSHARED);
+    result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
+                                  CASYNC__SOCKET | CASYNC__FD_UNSHARED);
     if (result == 0) {
         stream->endpoint.state = CASYNC__CONNECTING;
         if (!desc->path) casync__set_tcp_options((int)fd, desc->options);
@@ -11893,7 +11911,10 @@ CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_p
     if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
     if (stream->reading) return -EBUSY;
     stream->protocol = protocol;
-    stream->endpoint.closes = protocol || stream->endpoint.state == CASYNC__FINISHING;
+    if (stream->endpoint.state != CASYNC__FINISHING) {
+        stream->endpoint.options &= (uint8_t)~CASYNC__CLOSES;
+        if (protocol) stream->endpoint.options |= CASYNC__CLOSES;
+    }
     casync__stream_update_reading(&stream->endpoint);
     return 0;
 }
@@ -12327,8 +12348,8 @@ static void casync__server_back_off(casync_server *server, int64_t error) {
 static int64_t casync__open_connection(casync_server *server, casync_stream *stream, int fd,
                                        const casync_protocol *protocol) {
     casync_loop *loop = server->watcher.reader.loop;
-    int64_t result = casync__stream_begin(loop, stream, fd, protocol, &server->desc.options, true,
-                                          CASYNC__FD_UNSHARED);
+    int64_t result = casync__stream_begin(loop, stream, fd, protocol, &server->desc.options,
+                                          CASYNC__SOCKET | CASYNC__FD_UNSHARED);
     if (result < 0)
         casync__sys_close(fd);
     else if (server->tcp)
@@ -13168,13 +13189,17 @@ static bool casync__send_batch(casync_datagram *datagram) {
     return count == (int64_t)size || (count < 0 && count != -EAGAIN);
 }
 
-/* The socket is writable, or it is time to try again. */
+/* The socket is writable, or it is time to try again; or it ended. */
 static void casync__datagram_writable(void *arg) {
     casync_datagram *datagram = (casync_datagram *)arg;
     casync_loop *loop = casync__datagram_loop(datagram);
     casync__guard guard;
     bool more = true;
     int i;
+    if (datagram->endpoint.state == CASYNC__ENDED) {
+        datagram->endpoint.kind->lost(&datagram->endpoint);
+        return;
+    }
     casync__guard_enter(loop, &guard, datagram);
     for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone && !loop->breaking; i++)
         more = !casync__list_is_empty(&datagram->out) && casync__send_batch(datagram);
@@ -13606,18 +13631,18 @@ static void casync__datagram_drop(casync_endpoint *endpoint, int64_t error) {
         casync__list_remove(&entry->link);
         casync__free(&casync__endpoint_loop(endpoint)->allocator, entry);
     }
-    casync__queue_ending(endpoint);
+    casync__queue_end(endpoint);
 }
 
 static void casync__datagram_close(casync_endpoint *endpoint) {
     casync_datagram_close(casync__datagram_of(endpoint));
 }
 
-static void casync__datagram_lost(void *arg) {
-    casync_datagram *datagram = (casync_datagram *)arg;
+static void casync__datagram_lost(casync_endpoint *endpoint) {
+    casync_datagram *datagram = casync__datagram_of(endpoint);
     const casync_datagram_protocol *protocol = datagram->protocol;
-    int64_t error = datagram->endpoint.error;
-    casync__endpoint_close_ended(&datagram->endpoint);
+    int64_t error = endpoint->error;
+    casync__endpoint_close_ended(endpoint);
     if (protocol && protocol->connection_lost) protocol->connection_lost(datagram, error);
 }
 
@@ -13637,9 +13662,9 @@ static int64_t casync__datagram_begin(casync_loop *loop, casync_datagram *datagr
     if (result < 0) return result;
     casync__job_init(loop, &datagram->endpoint.watcher.reader, casync__datagram_readable, datagram);
     casync__job_init(loop, &datagram->endpoint.watcher.writer, casync__datagram_writable, datagram);
-    if (!desc->use_fd) datagram->endpoint.fd_flags |= CASYNC__FD_UNSHARED;
-    if (desc->use_fd && desc->keep_fd) datagram->endpoint.fd_flags |= CASYNC__FD_KEPT;
-    datagram->endpoint.closes = true;
+    if (!desc->use_fd) datagram->endpoint.options |= CASYNC__FD_UNSHARED;
+    if (desc->use_fd && desc->keep_fd) datagram->endpoint.options |= CASYNC__FD_KEPT;
+    datagram->endpoint.options |= CASYNC__CLOSES;
     datagram->endpoint.reading_paused = desc->start_paused;
 
     datagram->protocol = desc->protocol;

@@ -14,7 +14,7 @@ TEST(an_idle_loop_stays_under_a_kibibyte) {
 TEST(structs_are_small) {
     EXPECT(sizeof(casync_job) <= 48);
     EXPECT(sizeof(casync_timer) <= 64);
-    EXPECT(sizeof(casync_stream) <= 352);
+    EXPECT(sizeof(casync_stream) <= 288);
     EXPECT(sizeof(casync_future) <= 64);
     EXPECT(sizeof(casync_op) <= 192);
     EXPECT(sizeof(casync_watcher) <= 128);
