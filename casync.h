@@ -1221,9 +1221,9 @@
        128  casync_task
        112  casync_op
        120  casync_watcher
-       352  casync_stream
+       288  casync_stream
        408  casync_server
-       376  casync_datagram
+       320  casync_datagram
        664  casync_loop
 
    >> 18. asyncio's names in casync

@@ -86,7 +86,7 @@ typedef struct transport {
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
-static_assert(STREAM_TRANSPORT_SIZE <= 560, "a connection at rest takes more than README says");
+static_assert(STREAM_TRANSPORT_SIZE <= 488, "a connection at rest takes more than README says");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
