@@ -2580,21 +2580,28 @@ CASYNC_WAITS int64_t casync_connect(casync_loop *loop, casync_stream *stream,
 CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
                                             const casync_connect_desc *desc, int64_t timeout);
 
-/* Reading; one operation at a time a stream, a second is -EBUSY. The forms without _op wait: they
-   are for stackful tasks (else -EPERM). With a protocol that has data_received or get_buffer they
-   are CASYNC_INVALID_STATE. read: 1 to size bytes, as soon as there are any; 0 at the end of the
-   stream. read_exactly: size bytes. At an end before that, op->done are in the buffer; if it is
-   cancelled, they are kept for the next read. read_until: up to and with the delimiter (1 to 64
-   bytes, which must live until then); read_frame: a frame. Both give the bytes in future.ptr,
-   inside the stream's buffer, until the next read, and their number in result (a LENGTH frame
-   without its prefix). When the stream is closed, they stay while there is other work in the ready
-   queue, for 16 turns at most: a task that was to get them still does, also by casync_select and
-   its like, and has them until it waits again. 0 bytes are read at once, as
-   0. Errors: CASYNC_EOF if the stream ended before the first byte (read: 0), CASYNC_INCOMPLETE_READ
-      if it
-   ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the read limit (the bytes stay:
-   read them with casync_read_op), errors of read(2), -ECONNABORTED if this side closed or aborted.
-   A stream without a protocol that ended keeps its descriptor: close it, or finish it. */
+/* Reading, one operation at a time a stream: a second one is -EBUSY. The forms without _op wait,
+   in stackful tasks; elsewhere they return -EPERM. A stream whose protocol has data_received or
+   get_buffer gives its bytes to that: CASYNC_INVALID_STATE.
+
+   - read gives 1 to size bytes, as soon as there are any, and 0 at the end of the stream.
+   - read_exactly gives size bytes. If the stream ends before, op->done of them are in the buffer. If
+     the operation is cancelled, they are kept for the next read.
+   - read_until gives the bytes up to and with the delimiter, which has 1 to 64 bytes and must live
+     until then.
+   - read_frame gives a frame: of a LENGTH frame what follows the prefix.
+
+   Both of the latter give the bytes in future.ptr, inside the stream's buffer, and their number as
+   the result. The bytes are yours until the next read. When the stream is closed, they stay while
+   there is other work in the ready queue, for 16 turns at most: a task that was to get them still
+   does, also by casync_select and its like, and has them until it waits again. To read 0 bytes never
+   waits, and gives 0.
+
+   Errors: CASYNC_EOF if the stream ended before the first byte (read gives 0 then),
+   CASYNC_INCOMPLETE_READ if it ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the
+   read limit (the bytes stay: read them by casync_read_op), -ECONNABORTED if this side closed or
+   aborted, those of read(2). A stream without a protocol that ended keeps its descriptor: close it,
+   or finish it. */
 CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer,
                                          size_t size);
 CASYNC_API casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
