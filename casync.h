@@ -10,8 +10,8 @@
    are documented one by one where they are declared.
 
    CONTENTS: `grep -n '^   >>' casync.h` prints the chapters of the manual with their lines, and
-   `grep -n '^/\* >>' casync.h` the sections of the code. The API and the implementation have the
-   same sections in the same order.
+   `grep -n '^/\* >>' casync.h` the sections of the code. Those of the API come in the same order as
+   the implementation's, which has a few more.
 
        1. a first program
        2. callbacks or tasks
@@ -2585,8 +2585,8 @@ CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *st
    get_buffer gives its bytes to that: CASYNC_INVALID_STATE.
 
    - read gives 1 to size bytes, as soon as there are any, and 0 at the end of the stream.
-   - read_exactly gives size bytes. If the stream ends before, op->done of them are in the buffer. If
-     the operation is cancelled, they are kept for the next read.
+   - read_exactly gives size bytes. If the stream ends before, op->done of them are in the buffer.
+     If the operation is cancelled, they are kept for the next read.
    - read_until gives the bytes up to and with the delimiter, which has 1 to 64 bytes and must live
      until then.
    - read_frame gives a frame: of a LENGTH frame what follows the prefix.
@@ -2594,8 +2594,8 @@ CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *st
    Both of the latter give the bytes in future.ptr, inside the stream's buffer, and their number as
    the result. The bytes are yours until the next read. When the stream is closed, they stay while
    there is other work in the ready queue, for 16 turns at most: a task that was to get them still
-   does, also by casync_select and its like, and has them until it waits again. To read 0 bytes never
-   waits, and gives 0.
+   does, also by casync_select and its like, and has them until it waits again. To read 0 bytes
+   never waits, and gives 0.
 
    Errors: CASYNC_EOF if the stream ended before the first byte (read gives 0 then),
    CASYNC_INCOMPLETE_READ if it ended inside, CASYNC_LIMIT_OVERRUN if there is no frame within the
@@ -3759,14 +3759,12 @@ CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
 
 /* >> process state & fork (implementation) ----------------------------------------------------- */
 
-/* What belongs to the process and not to a loop is one struct: the key by which a thread finds its
-   loop, what the kernel was seen not to have, and the registry of signals. A fork is noticed by a
-   page that the kernel wipes in the child (MADV_WIPEONFORK, madvise(2)): the child's first call
-   that looks finds it so, and makes anew what a fork breaks. (pthread_atfork would tell, but
+/* Everything that belongs to the process and not to a loop is one struct: the key by which a thread
+   finds its loop, what the kernel was seen not to have, the registry of signals. A fork is noticed
+   by a page that the kernel wipes in the child (MADV_WIPEONFORK, madvise(2)): the child's first
+   call that looks finds it so, and makes anew what a fork breaks. (pthread_atfork would tell, but
    crashes under tcc -run.) Costs: one load where a fork matters. */
 
-/* Everything that belongs to the process and not to a loop. Zero is the initial value of all of it,
-   of mutex too (PTHREAD_MUTEX_INITIALIZER is zeros in glibc and musl). */
 typedef struct casync__signal_source {
     casync_link watchers;      /* casync_signal by link; next is NULL before the first */
     struct sigaction previous; /* to put back when the last watcher goes */
@@ -3776,6 +3774,8 @@ typedef struct casync__signal_source {
     int plain_watchers; /* of the watchers, those of loops that block the signal */
 } casync__signal_source;
 
+/* Zero is the initial value of all of it, of mutex too (PTHREAD_MUTEX_INITIALIZER is zeros in glibc
+   and musl). */
 static struct {
     pthread_mutex_t mutex;
     /* atomic: flags that any thread may set, once, and what they say is there */
@@ -5660,7 +5660,7 @@ static inline int64_t casync__await_op(casync_future *future) {
 /* >> backend (implementation) ------------------------------------------------------------------ */
 
 /* A watcher is the readiness of one descriptor; it is what a backend deals in. What cannot be done
-   at once is attempted again when the watcher says ready. Nothing above knows more of the kernel
+   at once is attempted again when the watcher says ready. No other section knows more of waiting
    than that, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is another
    casync__backend, and one that completes operations by itself gets to know them in
    casync__op_begin.
@@ -6588,10 +6588,10 @@ CASYNC__DEFINE void casync_wake(casync_loop *loop) {
 
 /* A pool is a queue of calls with a mutex and a condition variable, where threads wait for work. A
    call is a record of the library's, since both the op and the loop may be gone when its function
-   returns; a copy of the arguments follows it. It belongs to its loop, in the list loop->calls,
-   until it is delivered or abandoned. What it is for is its kind.
-   While it waits it is also in the pool's queue, by its job's link; when its function returned, the
-   job is posted to the loop, where it completes the op.
+   returns; a copy of the arguments follows it, and its kind tells what to do with them. It belongs
+   to its loop, in the list loop->calls, until it is delivered or abandoned. While it waits it is
+   also in the pool's queue, by its job's link; when its function returned, the job is posted to the
+   loop, where it completes the op.
 
    Loop and thread meet at `state`, which the mutex covers: a call that runs when it is abandoned is
    the thread's from then on, and one that has ended is the loop's. Its thread posts it without the
@@ -8030,8 +8030,8 @@ static bool casync__is_deadlock(const casync_task *task, const casync_task *awai
 }
 
 /* A future that would never be done for the task: what it awaits in its place, or NULL if there is
-   nothing wrong. Apart from casync__await_begin, which is in every function that waits; there gcc -O3
-   would take the operation for a task. */
+   nothing wrong. Apart from casync__await_begin, which is in every function that waits, and where
+   gcc -O3 would take an operation for a task. */
 CASYNC__NEVER_INLINE casync_future *casync__refuse_await(const casync_task *task,
                                                          casync_future *future) {
     if (future->state != CASYNC_FUTURE_PENDING) return NULL;
@@ -9668,12 +9668,14 @@ CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
 
 /* >> buffers (implementation) ------------------------------------------------------------------ */
 
-/* A queue of chunks. A copied chunk has its bytes behind its header, at least CASYNC__CHUNK_SIZE of
-   them, and takes further small writes while it has room; a referenced one points to bytes of
-   somebody else. They are a ring: the queue has the last, which has the first behind it. Sending
-   takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies, and allocates once
-   in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one system call unless the
-   vector was taken whole and more is queued. */
+/* OutBuf, the queue of bytes that wait to be sent; and framing, which finds the frames in bytes.
+
+   The queue is one of chunks. A copied chunk has its bytes behind its header, at least
+   CASYNC__CHUNK_SIZE of them, and takes further small writes while it has room; a referenced one
+   points to bytes of somebody else. They are a ring: the queue has the last, which has the first
+   behind it. Sending takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies,
+   and allocates once in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one
+   system call unless the vector was taken whole and more is queued. */
 
 #define CASYNC__CHUNK_SIZE 4024 /* with its header and malloc's, a page */
 #define CASYNC__SPANS_MAX 64
@@ -10283,9 +10285,9 @@ static int64_t casync__parse_membership(const char *group, const char *interface
    stands behind a table, whose functions are called when something has to wait, not before.
 
    An endpoint ends once: casync__endpoint_end notes the error, fails the operations, and queues the
-   writer's job, which closes it and then tells its protocol. A close does the same at once, and tells
-   nobody. A callback may do either, or free the endpoint: so after each call of one a guard tells
-   whether to go on.
+   writer's job, which closes it and then tells its protocol. A close does the same at once, and
+   tells nobody. A callback may do either, or free the endpoint: so after each call of one a guard
+   tells whether to go on.
 
    Costs: no system call and no allocation beside those of its kind. */
 
@@ -10307,14 +10309,14 @@ enum {
 typedef struct casync__endpoint_kind {
     /* Bytes that wait to be sent. */
     size_t (*queued)(const casync_endpoint *endpoint);
-    /* Those that want to read changed: begins, or ends, to watch for it. */
+    /* Whether bytes are wanted may have changed: begins, or ends, to watch for them. */
     void (*update_reading)(casync_endpoint *endpoint);
     /* Tells the protocol that writing is paused, or resumed. */
     void (*tell_writing)(casync_endpoint *endpoint);
     /* It is to be finished: ends it when everything is sent, which may be now. */
     void (*flush)(casync_endpoint *endpoint);
     /* It ended: fails operations that are in no list of the endpoint's with `error`, then calls
-       casync__queue_end, and then forgets what is queued, which may close it. */
+       casync__endpoint_queue_end, and then forgets what is queued, which may close it. */
     void (*drop)(casync_endpoint *endpoint, int64_t error);
     void (*close)(casync_endpoint *endpoint);
     /* Closes it, and tells its protocol, which may then use the struct again. */
@@ -10335,7 +10337,7 @@ static inline casync_loop *casync__endpoint_loop(const casync_endpoint *endpoint
     return endpoint ? endpoint->watcher.reader.loop : NULL;
 }
 
-/* The low-water mark is a quarter of the high one by default. */
+/* The high-water mark, or its default; that of the low one is a quarter of it. */
 static size_t casync__high_water(size_t high) { return high ? high : CASYNC__HIGH_WATER; }
 
 /* Gives the endpoint its descriptor. */
@@ -10355,6 +10357,15 @@ static int64_t casync__endpoint_begin(casync_loop *loop, casync_endpoint *endpoi
     return 0;
 }
 
+/* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher
+   does. */
+static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry, int64_t delay,
+                                   casync_callback callback, void *arg) {
+    casync_timer_ref(retry, !(watcher->flags & CASYNC__WATCHER_UNREFERENCED));
+    retry->job.flags |= CASYNC__JOB_INTERNAL;
+    return casync_call_later(watcher->reader.loop, retry, delay, callback, arg);
+}
+
 /* -- pausing -- */
 
 /* Ends the operations of one kind in a list. */
@@ -10367,44 +10378,37 @@ static void casync__waits_done(casync_link *waiting, int kind, int64_t result) {
     }
 }
 
-/* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher
-   does. */
-static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry, int64_t delay,
-                                   casync_callback callback, void *arg) {
-    casync_timer_ref(retry, !(watcher->flags & CASYNC__WATCHER_UNREFERENCED));
-    retry->job.flags |= CASYNC__JOB_INTERNAL;
-    return casync_call_later(watcher->reader.loop, retry, delay, callback, arg);
-}
-
-static void casync__pause_writing_if_full(casync_endpoint *endpoint) {
+static void casync__endpoint_pause_if_full(casync_endpoint *endpoint) {
     if (endpoint->writing_paused || endpoint->kind->queued(endpoint) <= endpoint->high_water)
         return;
     endpoint->writing_paused = true;
     endpoint->kind->tell_writing(endpoint);
 }
 
-static void casync__resume_writing_if_drained(casync_endpoint *endpoint) {
+static void casync__endpoint_resume_if_drained(casync_endpoint *endpoint) {
     if (!endpoint->writing_paused || endpoint->kind->queued(endpoint) > endpoint->low_water) return;
     endpoint->writing_paused = false;
     casync__waits_done(&endpoint->waiting, CASYNC__OP_DRAIN, 0);
     endpoint->kind->tell_writing(endpoint);
 }
 
-static int64_t casync__set_write_limits(casync_endpoint *endpoint, size_t high, size_t low) {
+static int64_t casync__endpoint_set_write_limits(casync_endpoint *endpoint, size_t high,
+                                                 size_t low) {
     if (!endpoint || low > high) return -EINVAL;
     if (!casync__has_fd(endpoint)) return CASYNC_INVALID_STATE;
     endpoint->high_water = high;
     endpoint->low_water = low;
     if (!casync__is_connected(endpoint)) return 0;
     if (endpoint->kind->queued(endpoint) > high)
-        casync__pause_writing_if_full(endpoint);
+        casync__endpoint_pause_if_full(endpoint);
     else
-        casync__resume_writing_if_drained(endpoint);
+        casync__endpoint_resume_if_drained(endpoint);
     return 0;
 }
 
 /* `refused`: why the user may not write, or 0. What is being finished can still be drained. */
-static casync_future *casync__drain(casync_endpoint *endpoint, casync_op *op, int64_t refused) {
+static casync_future *casync__endpoint_drain(casync_endpoint *endpoint, casync_op *op,
+                                             int64_t refused) {
     if (!op) return &casync__invalid;
     casync__op_begin(casync__endpoint_loop(endpoint), op, CASYNC__OP_DRAIN);
     op->owner = endpoint;
@@ -10414,7 +10418,7 @@ static casync_future *casync__drain(casync_endpoint *endpoint, casync_op *op, in
     return &op->future;
 }
 
-static int64_t casync__set_reading_paused(casync_endpoint *endpoint, bool paused) {
+static int64_t casync__endpoint_set_reading_paused(casync_endpoint *endpoint, bool paused) {
     if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
     endpoint->reading_paused = paused;
     endpoint->kind->update_reading(endpoint);
@@ -10446,7 +10450,7 @@ static void casync__report_loss(casync_loop *loop, const casync__loss *loss, con
 /* By the writer's job, which does what the state asks for: connects, flushes, or ends. It comes
    behind the callbacks of the operations that just failed, which may be in memory that ends with
    the endpoint. */
-static void casync__queue_end(casync_endpoint *endpoint) {
+static void casync__endpoint_queue_end(casync_endpoint *endpoint) {
     if (endpoint->options & CASYNC__CLOSES)
         casync__make_ready(casync__endpoint_loop(endpoint), &endpoint->watcher.writer);
 }
@@ -10470,7 +10474,7 @@ static void casync__endpoint_end(casync_endpoint *endpoint, int64_t error) {
 }
 
 /* Gives the descriptor back to the kernel, or as it was to the user. */
-static void casync__give_fd_back(casync_endpoint *endpoint) {
+static void casync__endpoint_give_fd_back(casync_endpoint *endpoint) {
     int fd = endpoint->watcher.fd;
     bool kept = endpoint->options & CASYNC__FD_KEPT;
     casync__watcher_unregister(&endpoint->watcher,
@@ -10484,7 +10488,7 @@ static void casync__give_fd_back(casync_endpoint *endpoint) {
 static void casync__endpoint_close(casync_endpoint *endpoint) {
     casync__endpoint_end(endpoint, -ECONNABORTED);
     casync__guard_object_gone(casync__endpoint_loop(endpoint), endpoint);
-    casync__give_fd_back(endpoint);
+    casync__endpoint_give_fd_back(endpoint);
     endpoint->state = CASYNC__CLOSED;
     casync__ops_done(&endpoint->waiting, -ECONNABORTED);
 }
@@ -10506,7 +10510,7 @@ static int64_t casync__endpoint_abort(casync_endpoint *endpoint) {
     return 0;
 }
 
-static int64_t casync__finish_start(casync_endpoint *endpoint) {
+static int64_t casync__endpoint_finish_start(casync_endpoint *endpoint) {
     if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
     if (endpoint->state == CASYNC__FINISHING) return 0;
     if (endpoint->state == CASYNC__CONNECTING) return casync__endpoint_abort(endpoint);
@@ -10517,7 +10521,7 @@ static int64_t casync__finish_start(casync_endpoint *endpoint) {
     return 0;
 }
 
-static casync_future *casync__finish(casync_endpoint *endpoint, casync_op *op) {
+static casync_future *casync__endpoint_finish(casync_endpoint *endpoint, casync_op *op) {
     int64_t error;
     if (!op) return &casync__invalid;
     casync__op_begin(casync__endpoint_loop(endpoint), op, CASYNC__OP_FINISH);
@@ -10529,7 +10533,7 @@ static casync_future *casync__finish(casync_endpoint *endpoint, casync_op *op) {
         return casync__op_done(op, error, NULL);
     }
     casync__list_append(&endpoint->waiting, &op->link);
-    (void)casync__finish_start(endpoint); /* if it ended already, its end is on the way */
+    (void)casync__endpoint_finish_start(endpoint); /* if it ended already, its end is on the way */
     return &op->future;
 }
 
@@ -10612,6 +10616,10 @@ static inline bool casync__stream_is_connected(const casync_stream *stream) {
 /* May its user still read? */
 static inline bool casync__may_read(const casync_stream *stream) {
     return stream->endpoint.state == CASYNC__OPEN && !stream->endpoint.reading_paused;
+}
+
+static inline bool casync__stream_is_socket(const casync_stream *stream) {
+    return (stream->endpoint.options & CASYNC__SOCKET) != 0;
 }
 
 static inline void casync__stream_end(casync_stream *stream, int64_t error) {
@@ -11259,10 +11267,10 @@ static void casync__flush(casync_stream *stream) {
     int64_t result;
     casync__guard_enter(loop, &guard, stream);
     result = casync_outbuf_flush(&stream->out, stream->endpoint.watcher.fd,
-                                 (stream->endpoint.options & CASYNC__SOCKET) != 0);
+                                 casync__stream_is_socket(stream));
     if (!guard.gone && result < 0 && result != -EAGAIN) casync__stream_end(stream, result);
     if (!guard.gone && casync__stream_is_connected(stream))
-        casync__resume_writing_if_drained(&stream->endpoint);
+        casync__endpoint_resume_if_drained(&stream->endpoint);
     if (!casync__guard_leave(loop, &guard) || !casync__stream_is_connected(stream)) return;
     if (stream->out.size == 0)
         casync__all_sent(stream);
@@ -11291,8 +11299,7 @@ static inline int64_t casync__check_write(const casync_stream *stream) {
 static int64_t casync__send_now(casync_stream *stream, const casync_span *spans, size_t count) {
     int64_t sent;
     if (stream->out.size > 0) return 0;
-    sent = casync__write_spans(stream->endpoint.watcher.fd,
-                               (stream->endpoint.options & CASYNC__SOCKET) != 0, spans,
+    sent = casync__write_spans(stream->endpoint.watcher.fd, casync__stream_is_socket(stream), spans,
                                count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
     if (sent == -EAGAIN) return 0;
     if (sent < 0) casync__stream_end(stream, sent);
@@ -11302,7 +11309,7 @@ static int64_t casync__send_now(casync_stream *stream, const casync_span *spans,
 /* Bytes were queued: they go when the descriptor is writable. */
 static void casync__queued(casync_stream *stream) {
     casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
-    casync__pause_writing_if_full(&stream->endpoint);
+    casync__endpoint_pause_if_full(&stream->endpoint);
 }
 
 /* Sends spans to the descriptor, past any filter. */
@@ -11425,7 +11432,7 @@ CASYNC__DEFINE int64_t casync_write_all_timeout(casync_stream *stream, const voi
 }
 
 CASYNC__DEFINE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
-    return casync__set_write_limits(casync__stream_endpoint(stream), high, low);
+    return casync__endpoint_set_write_limits(casync__stream_endpoint(stream), high, low);
 }
 
 /* The user is done writing: a filter has a last word. False if that ended the stream. */
@@ -11446,7 +11453,7 @@ CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
     int64_t result = casync__check_write(stream);
     if (result < 0)
         return result == -EPIPE && stream->write_side != CASYNC__WRITE_OPEN ? 0 : result;
-    if (!(stream->endpoint.options & CASYNC__SOCKET)) return -EOPNOTSUPP;
+    if (!casync__stream_is_socket(stream)) return -EOPNOTSUPP;
     if (!casync__filter_write_eof(stream)) return 0;
     stream->write_side = CASYNC__WRITE_EOF_ASKED;
     if (stream->out.size == 0) casync__all_sent(stream);
@@ -11568,17 +11575,9 @@ static void casync__stream_writable(void *arg) {
         casync__flush(stream);
 }
 
-/* -- the life of a stream -- */
-
-static bool casync__options_are_valid(const casync_stream_options *options) {
-    return (!options->framing || casync__framing_is_valid(options->framing)) &&
-           options->low_water <= casync__high_water(options->high_water) &&
-           casync__keepalive_is_valid(options->keepalive);
-}
-
 static void casync__connection_closed(struct casync__connection *connection);
 
-/* -- how an endpoint sees a stream -- */
+/* -- a stream as an endpoint -- */
 
 static inline casync_stream *casync__stream_of(const casync_endpoint *endpoint) {
     return (casync_stream *)(uintptr_t)endpoint;
@@ -11588,7 +11587,7 @@ static size_t casync__stream_queued(const casync_endpoint *endpoint) {
     return casync__stream_of(endpoint)->out.size;
 }
 
-static void casync__stream_update_reading(casync_endpoint *endpoint) {
+static void casync__stream_reading(casync_endpoint *endpoint) {
     casync__update_reading(casync__stream_of(endpoint));
     casync__deliver_soon(casync__stream_of(endpoint));
 }
@@ -11616,7 +11615,7 @@ static void casync__stream_drop(casync_endpoint *endpoint, int64_t error) {
     casync__forget_unix_connect(stream);
     stream->reading = NULL;
     if (op) casync__op_done(op, error, NULL);
-    casync__queue_end(endpoint);
+    casync__endpoint_queue_end(endpoint);
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
     casync_outbuf_clear(&unsent); /* last: a release may close the stream */
@@ -11638,16 +11637,22 @@ static void casync__stream_lost(casync_endpoint *endpoint) {
 }
 
 static const casync__endpoint_kind casync__stream_kind = {
-    casync__stream_queued, casync__stream_update_reading, casync__stream_tell_writing,
-    casync__stream_flush,  casync__stream_drop,           casync__stream_close,
+    casync__stream_queued, casync__stream_reading, casync__stream_tell_writing,
+    casync__stream_flush,  casync__stream_drop,    casync__stream_close,
     casync__stream_lost};
 
 /* -- opening -- */
 
-/* Gives the stream its descriptor and its options. */
+static bool casync__options_are_valid(const casync_stream_options *options) {
+    return (!options->framing || casync__framing_is_valid(options->framing)) &&
+           options->low_water <= casync__high_water(options->high_water) &&
+           casync__keepalive_is_valid(options->keepalive);
+}
+
+/* Gives the stream its descriptor and its options; `what` are those that the caller knows. */
 static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, int fd,
                                     const casync_protocol *protocol,
-                                    const casync_stream_options *options, int kind) {
+                                    const casync_stream_options *options, int what) {
     casync_stream_options defaults;
     int64_t result;
     if (casync__has_fd(&stream->endpoint)) return -EALREADY;
@@ -11659,7 +11664,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     if (result < 0) return result;
     casync__job_init(loop, &stream->endpoint.watcher.reader, casync__stream_readable, stream);
     casync__job_init(loop, &stream->endpoint.watcher.writer, casync__stream_writable, stream);
-    stream->endpoint.options = (uint8_t)(kind | (options->keep_fd ? CASYNC__FD_KEPT : 0) |
+    stream->endpoint.options = (uint8_t)(what | (options->keep_fd ? CASYNC__FD_KEPT : 0) |
                                          (options->receive_fds ? CASYNC__RECEIVES_FDS : 0) |
                                          (protocol ? CASYNC__CLOSES : 0));
     stream->endpoint.reading_paused = options->start_paused;
@@ -11686,7 +11691,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
 static void casync__stream_undo(casync_stream *stream) {
     casync__forget_unix_connect(stream);
     stream->endpoint.options |= CASYNC__FD_KEPT;
-    casync__give_fd_back(&stream->endpoint);
+    casync__endpoint_give_fd_back(&stream->endpoint);
     stream->endpoint.state = CASYNC__CLOSED;
 }
 
@@ -11881,11 +11886,11 @@ CASYNC__DEFINE int64_t casync_abort(casync_stream *stream) {
 }
 
 CASYNC__DEFINE int64_t casync_finish_start(casync_stream *stream) {
-    return casync__finish_start(casync__stream_endpoint(stream));
+    return casync__endpoint_finish_start(casync__stream_endpoint(stream));
 }
 
 CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op *op) {
-    return casync__finish(casync__stream_endpoint(stream), op);
+    return casync__endpoint_finish(casync__stream_endpoint(stream), op);
 }
 
 CASYNC__DEFINE int64_t casync_finish(casync_stream *stream) {
@@ -11922,7 +11927,7 @@ CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_p
         stream->endpoint.options &= (uint8_t)~CASYNC__CLOSES;
         if (protocol) stream->endpoint.options |= CASYNC__CLOSES;
     }
-    casync__stream_update_reading(&stream->endpoint);
+    casync__stream_reading(&stream->endpoint);
     return 0;
 }
 
@@ -12076,15 +12081,15 @@ CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const vo
 }
 
 CASYNC__DEFINE int64_t casync_pause_reading(casync_stream *stream) {
-    return casync__set_reading_paused(casync__stream_endpoint(stream), true);
+    return casync__endpoint_set_reading_paused(casync__stream_endpoint(stream), true);
 }
 
 CASYNC__DEFINE int64_t casync_resume_reading(casync_stream *stream) {
-    return casync__set_reading_paused(casync__stream_endpoint(stream), false);
+    return casync__endpoint_set_reading_paused(casync__stream_endpoint(stream), false);
 }
 
 CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *op) {
-    return casync__drain(casync__stream_endpoint(stream), op, casync__check_write(stream));
+    return casync__endpoint_drain(casync__stream_endpoint(stream), op, casync__check_write(stream));
 }
 
 CASYNC__DEFINE int64_t casync_drain(casync_stream *stream) {
@@ -13139,7 +13144,7 @@ static void casync__datagram_enqueue(casync_datagram *datagram, casync__datagram
     casync__list_append(&datagram->out, &entry->link);
     datagram->queued += entry->size + CASYNC__DATAGRAM_COUNTED;
     casync__datagram_want_write(datagram);
-    casync__pause_writing_if_full(&datagram->endpoint);
+    casync__endpoint_pause_if_full(&datagram->endpoint);
 }
 
 static void casync__datagram_writable(void *arg);
@@ -13210,7 +13215,7 @@ static void casync__datagram_writable(void *arg) {
     casync__guard_enter(loop, &guard, datagram);
     for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone && !loop->breaking; i++)
         more = !casync__list_is_empty(&datagram->out) && casync__send_batch(datagram);
-    if (!guard.gone) casync__resume_writing_if_drained(&datagram->endpoint);
+    if (!guard.gone) casync__endpoint_resume_if_drained(&datagram->endpoint);
     if (!casync__guard_leave(loop, &guard) || !casync__is_open(casync__datagram_endpoint(datagram)))
         return;
     if (!casync__list_is_empty(&datagram->out)) {
@@ -13344,7 +13349,8 @@ CASYNC__DEFINE int64_t casync_datagram_receive(casync_datagram *datagram, void *
 }
 
 CASYNC__DEFINE casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op) {
-    return casync__drain(casync__datagram_endpoint(datagram), op, casync__check_send(datagram));
+    return casync__endpoint_drain(casync__datagram_endpoint(datagram), op,
+                                  casync__check_send(datagram));
 }
 
 CASYNC__DEFINE int64_t casync_datagram_drain(casync_datagram *datagram) {
@@ -13398,11 +13404,11 @@ CASYNC__DEFINE int64_t casync_datagram_abort(casync_datagram *datagram) {
 }
 
 CASYNC__DEFINE int64_t casync_datagram_finish_start(casync_datagram *datagram) {
-    return casync__finish_start(casync__datagram_endpoint(datagram));
+    return casync__endpoint_finish_start(casync__datagram_endpoint(datagram));
 }
 
 CASYNC__DEFINE casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op) {
-    return casync__finish(casync__datagram_endpoint(datagram), op);
+    return casync__endpoint_finish(casync__datagram_endpoint(datagram), op);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
@@ -13427,16 +13433,16 @@ CASYNC__DEFINE int64_t casync_datagram_set_protocol(casync_datagram *datagram,
 }
 
 CASYNC__DEFINE int64_t casync_datagram_pause_reading(casync_datagram *datagram) {
-    return casync__set_reading_paused(casync__datagram_endpoint(datagram), true);
+    return casync__endpoint_set_reading_paused(casync__datagram_endpoint(datagram), true);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_resume_reading(casync_datagram *datagram) {
-    return casync__set_reading_paused(casync__datagram_endpoint(datagram), false);
+    return casync__endpoint_set_reading_paused(casync__datagram_endpoint(datagram), false);
 }
 
 CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
                                                         size_t low) {
-    return casync__set_write_limits(casync__datagram_endpoint(datagram), high, low);
+    return casync__endpoint_set_write_limits(casync__datagram_endpoint(datagram), high, low);
 }
 
 CASYNC__DEFINE void casync_datagram_ref(casync_datagram *datagram, bool referenced) {
@@ -13603,13 +13609,13 @@ static int64_t casync__datagram_adopt(const casync_datagram_desc *desc) {
     return result < 0 ? result : desc->fd;
 }
 
-/* -- how an endpoint sees a datagram socket -- */
+/* -- a datagram socket as an endpoint -- */
 
 static size_t casync__datagram_queued(const casync_endpoint *endpoint) {
     return casync__datagram_of(endpoint)->queued;
 }
 
-static void casync__datagram_reading_changed(casync_endpoint *endpoint) {
+static void casync__datagram_reading(casync_endpoint *endpoint) {
     casync__datagram_update_reading(casync__datagram_of(endpoint));
 }
 
@@ -13638,7 +13644,7 @@ static void casync__datagram_drop(casync_endpoint *endpoint, int64_t error) {
         casync__list_remove(&entry->link);
         casync__free(&casync__endpoint_loop(endpoint)->allocator, entry);
     }
-    casync__queue_end(endpoint);
+    casync__endpoint_queue_end(endpoint);
 }
 
 static void casync__datagram_close(casync_endpoint *endpoint) {
@@ -13654,9 +13660,8 @@ static void casync__datagram_lost(casync_endpoint *endpoint) {
 }
 
 static const casync__endpoint_kind casync__datagram_kind = {
-    casync__datagram_queued,       casync__datagram_reading_changed,
-    casync__datagram_tell_writing, casync__datagram_flush,
-    casync__datagram_drop,         casync__datagram_close,
+    casync__datagram_queued, casync__datagram_reading, casync__datagram_tell_writing,
+    casync__datagram_flush,  casync__datagram_drop,    casync__datagram_close,
     casync__datagram_lost};
 
 static int64_t casync__datagram_begin(casync_loop *loop, casync_datagram *datagram, int fd,
@@ -13720,7 +13725,7 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
         casync__datagram_dequeue(datagram, entry, error);
         if (tell) casync__datagram_error(datagram, error);
     }
-    if (!guard.gone) casync__resume_writing_if_drained(&datagram->endpoint);
+    if (!guard.gone) casync__endpoint_resume_if_drained(&datagram->endpoint);
     if (casync__guard_leave(loop, &guard) && datagram->endpoint.state == CASYNC__FINISHING)
         casync__endpoint_end(&datagram->endpoint, error);
     return false;
@@ -14393,8 +14398,6 @@ CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
 /* -- reporting an overflow -- */
 
 #ifndef CASYNC_NO_STACKFUL
-
-/* -- reporting an overflow -- */
 
 #define CASYNC__FAULT_STACK 65536
 

@@ -2,8 +2,8 @@
    something to do, casync_loop_timeout how long to wait at most, casync_run_nowait does it.
 
    Run it from the repository's root:   echo hello | tcc -run examples/foreign_loop.c
-   poll waits for lines on standard input and, for casync, for its timers. It ends after five ticks.
-   */
+   poll waits for lines on standard input and, for casync, for its timers. It ends
+   after five ticks. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <errno.h>

@@ -2,8 +2,10 @@
 
 Run it from the repository's root, after `pip install './python[gen]'`:
 
-    python examples/gen_http.py          # the server and its client; ends by itself python
-    examples/gen_http.py 8080     # the server alone, until Ctrl-C; try curl localhost:8080/notes/1
+    python examples/gen_http.py          # the server and its client; ends by itself
+    python examples/gen_http.py 8080     # the server alone, until Ctrl-C
+
+(Ask the latter by: curl localhost:8080/notes/1)
 """
 
 import logging

@@ -6,13 +6,13 @@
    while one of them runs. So a function that waits inside the kernel ("blocks") stops everything,
    however much there is:
 
-       blocks                                      what lets the others run
-   sleep(1)                                    a timer (casync_call_later); in a task, casync_sleep
-   read(2) of a pipe or a socket               O_NONBLOCK, and casync_add_reader or a casync_stream
-   pthread_mutex_lock, sem_wait                among tasks casync_lock and casync_semaphore
-   getaddrinfo(3): asks a name server          a thread: casync_run_in_executor read(2) of a file:
-   never "not ready"        the same; O_NONBLOCK has no effect on files (open(2)) computing
-   the same; in C it has a CPU of its own there: page 2 */
+       blocks                                 what lets the others run
+       sleep(1)                               a timer (casync_call_later); in a task, casync_sleep
+       read(2) of a pipe or a socket          O_NONBLOCK, and casync_add_reader or a casync_stream
+       pthread_mutex_lock, sem_wait           among tasks casync_lock and casync_semaphore
+       getaddrinfo(3): asks a name server     a thread: casync_run_in_executor
+       read(2) of a file: never "not ready"   the same; files ignore O_NONBLOCK (open(2))
+       computing                              the same; in C it has a CPU of its own: page 2 */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>

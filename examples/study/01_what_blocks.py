@@ -6,13 +6,14 @@ An event loop is one thread that calls your functions one after the other. Nothi
 one of them runs. So a function that waits inside the operating system ("blocks") stops every other
 task, however many there are:
 
-    blocks                                      its counterpart that only lets the others run
-    time.sleep(1)                               await asyncio.sleep(1) socket.recv(), requests.get()
-    await reader.read(), an asynchronous client socket.getaddrinfo(): asks a name server    await
-    loop.getaddrinfo(): asks in a thread threading.Lock().acquire(), queue.get()     await
-    asyncio.Lock().acquire(), asyncio.Queue().get() file.read(): a disk is never "not ready"
-    await asyncio.to_thread(file.read) sum(range(10**9)): it computes              a thread, or for
-    pure Python a process: pages 2 and 3
+    blocks                                   its counterpart that lets the others run
+    time.sleep(1)                            await asyncio.sleep(1)
+    socket.recv(), requests.get()            await reader.read(), an asynchronous client
+    socket.getaddrinfo(): asks a server      await loop.getaddrinfo(): asks in a thread
+    threading.Lock().acquire()               await asyncio.Lock().acquire()
+    queue.get()                              await asyncio.Queue().get()
+    file.read(): is never "not ready"        await asyncio.to_thread(file.read)
+    sum(range(10**9)): it computes           a thread, or for pure Python a process: pages 2, 3
 
 `async def` does not change that. It is `await` of something that is not ready that lets others run.
 """

@@ -5,8 +5,8 @@
    I/O-bound work waits for others: its time does not depend on your CPU, and any number of waits
    can go on at once. For that a loop is enough, and it is cheaper than threads: a wait costs a
    struct (a casync_timer has 64 bytes), where a thread costs a stack and a place in the kernel's
-   scheduler. CPU-bound work computes: as often at once as there are CPUs, and for that there must
-   be threads.
+   scheduler.
+   CPU-bound work computes: as often at once as there are CPUs, and for that there must be threads.
 
    casync_run_in_executor calls a function in a thread of a pool. A pool has so many threads and no
    more, so that many wait or compute at once; this one has 8. (A loop's own has 4 more than there

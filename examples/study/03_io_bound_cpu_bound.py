@@ -6,10 +6,10 @@ I/O-bound work waits for others: a network, a disk, a child process. Its time do
 your CPU, and any number of waits can go on at once. CPU-bound work computes: at once it can only be
 done as often as there are CPUs, and in Python code only in as many processes (page 2).
 
-    work        threads                       tasks (asyncio)              processes I/O-bound   at
-    once; a stack each         at once; some 2 KiB each     at once; an interpreter each CPU-bound
-    one at a time, by the GIL     one at a time, and the       at once, a CPU each
-                                              loop stands still
+    work        threads                     tasks (asyncio)             processes
+    I/O-bound   at once; a stack each       at once; some 2 KiB each    at once; each an interpreter
+    CPU-bound   one at a time, by the GIL   one at a time, and the      at once, a CPU each
+                                            loop stands still
 
 Modules in C may release the GIL while they compute (hashlib, zlib, numpy): then threads do help.
 """

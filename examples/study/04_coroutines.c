@@ -6,12 +6,13 @@
    it returns. There are two ways out, and casync.h has both:
 
    - stackless: keep the variables in a struct, and the place in it as a number. The function
-   returns at each stop; when it is called again a switch jumps to the place. Costs nothing but the
-   struct, needs no help from the machine, but a stop can only be in that function itself, and
-   locals do not survive one. Python's generators and coroutines are this, too: the struct is their
-   frame. - stackful: give each coroutine a stack of its own, and change the stack pointer to stop
-   it. It may stop anywhere, in any function that it calls, and keeps its locals. Costs a stack
-   each, and some assembly. (casync_generator is one that hands over a value at each stop.)
+     returns at each stop; when it is called again a switch jumps to the place. Costs nothing but
+     the struct, needs no help from the machine, but a stop can only be in that function itself, and
+     locals do not survive one. Python's generators and coroutines are this, too: the struct is
+     their frame.
+   - stackful: give each coroutine a stack of its own, and change the stack pointer to stop it. It
+     may stop anywhere, in any function that it calls, and keeps its locals. Costs a stack each, and
+     some assembly. (casync_generator is one that hands over a value at each stop.)
 
    Here is the first, by hand. `case` labels may stand inside of loops: the switch jumps right into
    them (a trick that Tom Duff found in 1983). */

@@ -7,10 +7,11 @@
    cancelled.
 
    - The callbacks go through the ready queue. set_result calls nobody: whoever calls it cannot be
-   surprised by code that runs inside the call, and a chain of futures does not grow the stack. -
-   The struct is yours: no allocation, no reference counts. So you say when its use ends:
-   casync_future_close, before its memory is used for something else. - An error that nobody asked
-   for is told to the loop's exception handler when the future is closed.
+     surprised by code that runs inside the call, and a chain of futures does not grow the stack.
+   - The struct is yours: no allocation, no reference counts. So you say when its use ends:
+     casync_future_close, before its memory is used for something else.
+   - An error that nobody asked for is told to the loop's exception handler when the future is
+     closed.
 
    tiny.c builds one from nothing. */
 #define CASYNC_IMPLEMENTATION

@@ -6,8 +6,10 @@
    of sleepers cost one timer each; the thread waits once, for the earliest.
 
    - A sleep is at least as long as asked for, never shorter; how much longer depends on what else
-   is to do. - Equal deadlines come in the order in which they were asked for. - A sleep of 0 is a
-   turn for the others. - Who is cancelled in its sleep leaves no timer behind.
+     is to do.
+   - Equal deadlines come in the order in which they were asked for.
+   - A sleep of 0 is a turn for the others.
+   - Who is cancelled in its sleep leaves no timer behind.
 
    Below, `our_sleep` is made of these two, and does what casync_sleep does. The clock is virtual:
    it jumps, so the times are exact and the program takes none (page 12). */

@@ -5,9 +5,9 @@
    Two things go wrong with periodic work:
 
    - Drift. "Work, then wait 20 ms" takes 20 ms and the work's time a round. Wait until start + n *
-   period instead: then the time that the work takes is not added up. A repeating casync_timer does
-   that. - A period that is missed altogether: skip it. Catching up makes a late program later
-   still.
+     period instead: then the time that the work takes is not added up. A repeating casync_timer
+     does that.
+   - A period that is missed altogether: skip it. Catching up makes a late program later still.
 
    And one with background work as such: it must not keep the program alive. casync_run_until_idle
    runs until nothing is left to wait for; a timer that is not referenced does not count

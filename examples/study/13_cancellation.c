@@ -7,17 +7,18 @@
    some list.
 
    - jobs, timers, watchers, signals: cancel or stop takes them out of the list. No call follows;
-   their memory is yours at once. - operations: casync_future_cancel. Who waits for them gets
-   -ECANCELED, and their buffer is yours at once: what would have been read stays where it is, for
-   the next read. - tasks: casync_task_cancel is a request. The await in which the task stands, or
-   its next one, returns -ECANCELED, once. The task cleans up, which may take awaits, and returns.
-   Await it to know that it has. Who does not look at what a wait returns swallows the request, and
-   cannot be cancelled. So gcc and clang warn of a result that nobody looks at; casync_ignore says
-   that it is meant. - the request goes down the chain of awaits to what really waits; casync_shield
-   keeps it from going further down. A timeout is a timer that cancels: casync_wait_for,
-   casync_timeout_begin. - what a thread has begun goes on: one can only stop waiting for it.
-   casync_run_in_executor takes a function, `discard`, that frees what it brings when nobody waits
-   any more. */
+     their memory is yours at once.
+   - operations: casync_future_cancel. Who waits for them gets -ECANCELED, and their buffer is yours
+     at once: what would have been read stays where it is, for the next read.
+   - tasks: casync_task_cancel is a request. The await in which the task stands, or its next one,
+     returns -ECANCELED, once. The task cleans up, which may take awaits, and returns. Await it to
+     know that it has. Who does not look at what a wait returns swallows the request, and cannot be
+     cancelled. So gcc and clang warn of a result that nobody looks at; casync_ignore says that it
+     is meant.
+   - the request goes down the chain of awaits to what really waits; casync_shield keeps it from
+     going further down. A timeout is a timer that cancels: casync_wait_for, casync_timeout_begin.
+   - what a thread has begun goes on: one can only stop waiting for it. casync_run_in_executor takes
+     a function, `discard`, that frees what it brings when nobody waits any more. */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"
 #include <stdio.h>

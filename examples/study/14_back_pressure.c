@@ -7,11 +7,13 @@
    socket makes write(2) wait. casync_write never waits, it queues. So the writer has to listen:
 
    - protocols: pause_writing comes when more than the high-water mark is queued (64 KiB),
-   resume_writing when it has sunk to the low-water mark. Who relays pauses the other side's reading
-   in between. - tasks: casync_drain after each write: it returns at once below the mark.
-   casync_write_all is both, and waits until nothing is queued. - readers: casync_pause_reading
-   holds up the other side, through both kernels' buffers. A task that does not call casync_read
-   does the same. - between tasks: a casync_queue with a maxsize, whose put waits while it is full.
+     resume_writing when it has sunk to the low-water mark. Who relays pauses the other side's
+     reading in between.
+   - tasks: casync_drain after each write: it returns at once below the mark. casync_write_all is
+     both, and waits until nothing is queued.
+   - readers: casync_pause_reading holds up the other side, through both kernels' buffers. A task
+     that does not call casync_read does the same.
+   - between tasks: a casync_queue with a maxsize, whose put waits while it is full.
    - threads: a casync_pool with a queue_limit, which refuses more (-ENOBUFS). */
 #define CASYNC_IMPLEMENTATION
 #include "../../casync.h"

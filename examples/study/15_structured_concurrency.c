@@ -12,10 +12,11 @@
        result = casync_task_group_end(&group, 0);      here all of them have ended
 
    - `end` waits for the last of them. No task outlives it, so what they use may be on the block's
-   own stack, and go after it. In C that is not tidiness: it is what keeps a task out of memory that
-   is gone. - If a task fails, the others and the block's own waits are cancelled; `end` awaits
-   them, and returns that first error. - If the block itself fails, or is cancelled, so are its
-   tasks.
+     own stack, and go after it. In C that is not tidiness: it is what keeps a task out of memory
+     that is gone.
+   - If a task fails, the others and the block's own waits are cancelled; `end` awaits them, and
+     returns that first error.
+   - If the block itself fails, or is cancelled, so are its tasks.
 
    So a function that uses a group inside is, from outside, an ordinary function: it returns a
    result. */

@@ -1,29 +1,28 @@
 """How casync does each of them, under Python.
 
-Run it from the repository's root, after `pip install ./python`:   python3
-examples/study/16_casync.py
+Run it from the repository's root, after `pip install ./python`:
+
+    python3 examples/study/16_casync.py
 
 casync's loop is a SelectorEventLoop in which the organs that pages 6 to 14 built are those of
 casync.h, the same C that 16_casync.c looks into. asyncio's coroutines, tasks, locks and streams
 stay as they are, and so do programs: `python -m casync 13_cancellation.py` runs any page of this
 study on it.
 
-    page                    asyncio                          casync, by section of casync.h 6  ready
-    queue          deque of Handle objects          loop & ready queue: a linked list of jobs 6
-    timers               heapq, O(log n)                  timer wheel: start and stop are O(1) 6
-    select               a selector object, each turn     operations & backend: epoll, skipped while
-    busy 7  future, 8  task      C already (_asyncio)             the same; their call_soon is
-    casync's 9  sleep                future + call_later              the same, on the wheel 10
-    gather, 13, 15       Python, on futures and tasks     the same: cancellation, TaskGroup,
-    timeouts 11 sockets              Python transports                streams & servers, buffers: C
-    transports 14 back-pressure        a bytearray or deque             buffers: OutBuf, small
-    writes copied, large
-                                                             ones referenced, one sendmsg for many
-    2  threads              a byte into a socketpair for     wakeup & threadsafe calls: an eventfd,
-    written
-                            each call                        only if the loop sleeps
-    3  run_in_executor      a ThreadPoolExecutor             the same (C programs have the thread
-    pool) 1  what blocks?         debug mode                       the same; metrics: loop.metrics()
+    page                 asyncio                         casync, by section of casync.h
+    6  ready queue       deque of Handle objects         jobs: a linked list of jobs
+    6  timers            heapq, O(log n)                 timer wheel: start and stop are O(1)
+    6  select            a selector object, each turn    backend: epoll, skipped while busy
+    7  future, 8  task   C already (_asyncio)            the same; their call_soon is casync's
+    9  sleep             future + call_later             the same, on the wheel
+    10 gather, 13, 15    Python, on futures and tasks    the same: cancellation, TaskGroup, timeouts
+    11 sockets           Python transports               streams, buffers: transports in C
+    14 back-pressure     a bytearray or deque            buffers: small writes are copied, large
+                                                         ones referenced; one sendmsg for many
+    2  threads           a byte into a socketpair for    posts: an eventfd, written only if the
+                         each call                       loop sleeps
+    3  run_in_executor   a ThreadPoolExecutor            the same (C programs have the pool's)
+    1  what blocks?      debug mode                      the same; metrics: loop.metrics()
 """
 
 import asyncio

@@ -1,8 +1,9 @@
 """asyncio, built from nothing: read it from top to bottom, each class rests on those above it.
 
-Run it from the repository's root:   python3 examples/study/tiny.py What is here: handles, timers,
-the loop's turn, futures, tasks, sleep, gather, sockets, periodic work, run. What asyncio has beyond
-it: threads, signals, processes, streams, TLS. tiny.c is the same in C.
+Run it from the repository's root:   python3 examples/study/tiny.py
+What is here: handles, timers, the loop's turn, futures, tasks, sleep, gather, sockets, periodic
+work, run. What asyncio has beyond it: threads, signals, processes, streams, TLS. tiny.c is the same
+in C.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ class Handle:
 
 class TimerHandle(Handle):
     """A handle that waits for a time first. Equal times keep the order in which they were asked
-    for.
-    """
+    for."""
 
     def __init__(self, when: float, order: int, callback: Callback, args: tuple[Any, ...]) -> None:
         super().__init__(callback, args)
@@ -60,8 +60,7 @@ class TimerHandle(Handle):
 
 class Loop:
     """Calls callbacks one after the other; when none is ready it waits for the next timer or
-    socket.
-    """
+    socket."""
 
     def __init__(self) -> None:
         self.ready: deque[Handle] = deque()
@@ -97,8 +96,8 @@ class Loop:
 
     def turn(self) -> None:
         """Waits if there is nothing to do; then sockets, then timers, then the queue as it stands:
-        what these callbacks queue belongs to the next turn, so that sockets and timers get
-        theirs."""
+        what these callbacks queue belongs to the next turn, so that sockets and timers get theirs.
+        """
         for key, events in self.selector.select(self.timeout()):
             for event, callback in key.data.items():
                 if events & event:
@@ -140,8 +139,7 @@ class CancelledError(BaseException):
 
 class Future:
     """Pending at first; then it has a result, or an error, for ever. Callbacks go by the ready
-    queue.
-    """
+    queue."""
 
     def __init__(self) -> None:
         self.loop = get_running_loop()
@@ -235,8 +233,7 @@ class Task(Future):
 
     def cancel(self) -> bool:
         """Makes its present await, or its next, raise CancelledError, which it may catch to clean
-        up.
-        """
+        up."""
         if self.done():
             return False
         if self.waits_for is None or not self.waits_for.cancel():
@@ -284,8 +281,8 @@ async def gather(*coroutines: Coroutine[Future, None, Any]) -> list[Any]:
 
 async def every(seconds: float, callback: Callback, *args: Any) -> None:
     """Periodic work, until the task is cancelled, at multiples from the start: so the time that the
-    work takes does not add up. (Page 12 skips periods that were missed; here they are made up
-    for.)"""
+    work takes does not add up. (Page 12 skips periods that were missed; here they are made up for.)
+    """
     loop = get_running_loop()
     when = loop.time()
     while True:

@@ -1,7 +1,8 @@
 """A plugin that makes pytest run a package's tests on a given loop; `package_suites.py` starts it.
 
-The environment says what to do: CASYNC_SUITE_LOOP    the module whose loop every way to get
-asyncio's loop gives CASYNC_SUITE_FILTER  a text that the names of the tests to run contain
+The environment says what to do:
+CASYNC_SUITE_LOOP    the module whose loop every way to get asyncio's loop gives
+CASYNC_SUITE_FILTER  a text that the names of the tests to run contain
 CASYNC_SUITE_TESTS   a file with the tests to run, a node id a line; if it is empty, all
 CASYNC_SUITE_EVENTS  a file that gets one JSON object a line: {"tests": [node id, ...]}, the tests
 there are;

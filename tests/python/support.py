@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 from collections.abc import Awaitable, Callable
@@ -232,6 +233,17 @@ class Contexts:
 def pattern(size: int) -> bytes:
     """Bytes in which a piece that is lost, doubled or moved shows."""
     return b"".join(i.to_bytes(4, "big") for i in range(size // 4 + 1))[:size]
+
+
+def build_extension(name: str, source: str, directory: Path, include: Path) -> Path:
+    """Compiles an extension module that uses casync's C API, in `directory`; returns its file."""
+    file = directory / f"{name}.c"
+    file.write_text(source)
+    output = directory / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+    headers = [f"-I{include}", f"-I{sysconfig.get_path('include')}"]
+    subprocess.run(["gcc", *flags, *headers, "-o", output, file], check=True)
+    return output
 
 
 def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:

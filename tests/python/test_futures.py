@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import importlib.util
-import subprocess
-import sysconfig
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support import REPOSITORY, ended, python
+from support import REPOSITORY, build_extension, ended, python
 from test_leaks import assert_flat
 
 # Futures that Python makes, ends and looks at by their number.
@@ -90,23 +88,7 @@ def c(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     import casync
 
     directory = tmp_path_factory.mktemp("c_futures")
-    source = directory / "c_futures.c"
-    source.write_text(EXTENSION)
-    output = directory / f"c_futures{sysconfig.get_config_var('EXT_SUFFIX')}"
-    headers = [f"-I{casync.get_include()}", f"-I{sysconfig.get_path('include')}"]
-    command = [
-        "gcc",
-        "-shared",
-        "-fPIC",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        *headers,
-        "-o",
-        output,
-        source,
-    ]
-    subprocess.run(command, check=True)
+    output = build_extension("c_futures", EXTENSION, directory, Path(casync.get_include()))
     spec = importlib.util.spec_from_file_location("c_futures", output)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sysconfig
 from pathlib import Path
 from types import ModuleType
 
-from support import ended, python
+from support import build_extension, ended, python
 
 EXTENSION = r"""
 #define CASYNC_IMPORT
@@ -69,28 +67,8 @@ print("done")
 """
 
 
-def build(include: Path, directory: Path) -> None:
-    source = directory / "extension.c"
-    source.write_text(EXTENSION)
-    output = directory / f"extension{sysconfig.get_config_var('EXT_SUFFIX')}"
-    headers = [f"-I{include}", f"-I{sysconfig.get_path('include')}"]
-    command = [
-        "gcc",
-        "-shared",
-        "-fPIC",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        *headers,
-        "-o",
-        output,
-        source,
-    ]
-    subprocess.run(command, check=True)
-
-
 def test_c_code_schedules_on_a_python_loop(casync: ModuleType, tmp_path: Path) -> None:
-    build(Path(casync.get_include()), tmp_path)
+    build_extension("extension", EXTENSION, tmp_path, Path(casync.get_include()))
     assert ended(python("-W", "ignore", "-c", PROGRAM, str(tmp_path))) == "done\n"
 
 
@@ -102,6 +80,6 @@ def test_a_module_built_for_another_version_is_refused(casync: ModuleType, tmp_p
             "#define CASYNC_IMPORT_STAMP 0x", "#define CASYNC_IMPORT_STAMP 1 + 0x"
         )
         (include / path.name).write_text(text)
-    build(include, tmp_path)
+    build_extension("extension", EXTENSION, tmp_path, include)
     output = ended(python("-c", PROGRAM, str(tmp_path)), status=1)
     assert "ImportError: this module was built for casync" in output and "build it again" in output
