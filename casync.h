@@ -5515,9 +5515,8 @@ CASYNC__DEFINE bool casync_future_done(const casync_future *future) {
 
 CASYNC__DEFINE int64_t casync_future_result(casync_future *future) {
     if (!future || future->state == CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
-    if (!future->retrieved)
-        future->retrieved = 1; /* casync__deadlock is every thread's, and
-                                                      only read */
+    if (!future->retrieved) /* casync__deadlock is every thread's, and only read */
+        future->retrieved = 1;
     return future->result;
 }
 
@@ -5986,8 +5985,8 @@ static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
     exception = casync__exception(
         "events of a closed descriptor cannot be ended, and keep the loop busy", result);
     if (!loop->rebuild_failed) casync_call_exception_handler(loop, &exception);
-    loop->rebuild_failed = true; /* until the next of these events, which comes with the next
-                                    poll */
+    /* until the next of these events, which comes with the next poll */
+    loop->rebuild_failed = true;
     return false;
 }
 
@@ -6017,8 +6016,8 @@ static int64_t casync__epoll_reap(casync_loop *loop, int64_t timeout) {
     if (loop->before_wait) loop->before_wait(loop->arg, timeout);
     count = casync__epoll_wait(loop, events, timeout);
     if (loop->after_wait) loop->after_wait(loop->arg, timeout);
-    casync__take_posted(loop); /* what was posted meanwhile comes before the events, as in
-                                  asyncio */
+    /* what was posted meanwhile comes before the events, as in asyncio */
+    casync__take_posted(loop);
     if (count == -EINTR) return 0;
     if (count > 0) loop->events += (uint64_t)count;
     for (i = 0; i < count; i++) {
@@ -6146,8 +6145,8 @@ static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd,
     casync__job_init(loop, job, callback, arg);
     casync__watcher_want(watcher, event);
     loop->empty_polls = 0;
-    result = loop->backend->submit(loop, watcher); /* at once: the caller hears if it cannot be
-                                                      watched */
+    /* at once: the caller hears if it cannot be watched */
+    result = loop->backend->submit(loop, watcher);
     if (result < 0) casync__watcher_unregister(watcher, true);
     return result;
 }
@@ -7480,8 +7479,8 @@ CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
     if (!watcher) return 0;
     loop = watcher->job.loop;
     if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
-    (void)casync__is_forked(loop); /* a child must not change the signalfd that it shares with
-                                      its parent */
+    /* a child must not change the signalfd that it shares with its parent */
+    (void)casync__is_forked(loop);
     CASYNC_ASSERT(casync__in_loop_thread(loop));
     casync__lock_process();
     casync__signal_remove(loop, watcher);
@@ -12629,8 +12628,8 @@ static int64_t casync__make_clients(casync_loop *loop, casync_server *server) {
     if (!clients) return -ENOMEM;
     memset(clients, 0, sizeof *clients);
     clients->loop = loop;
-    casync__lock_process(); /* numbers that no loop uses again: a struct may be older than its
-                               loop */
+    /* numbers that no loop uses again: a struct may be older than its loop */
+    casync__lock_process();
     clients->id = ++casync__process.last_clients_id;
     pthread_mutex_unlock(&casync__process.mutex);
     clients->finish_timeout =
