@@ -1462,6 +1462,7 @@ typedef struct casync_pool casync_pool;
 
 /* >> clock (API) ------------------------------------------------------------------------------- */
 
+/* Times in nanoseconds. */
 #define CASYNC_US(n) ((int64_t)(n)*1000)
 #define CASYNC_MS(n) ((int64_t)(n)*1000000)
 #define CASYNC_SECONDS(n) ((int64_t)(n)*1000000000)
@@ -3012,8 +3013,8 @@ CASYNC_API casync_future *casync_read_frame_op(casync_stream *stream, casync_op 
 CASYNC_WAITS int64_t casync_read_frame_timeout(casync_stream *stream, const casync_framing *framing,
                                                const void **data, int64_t timeout);
 
-/* Stops and restarts a protocol's reading. While it is paused no data_received is called, so that
-   the kernel's buffers hold up the other side.
+/* Stops a protocol's reading; casync_resume_reading restarts it. While it is paused no
+   data_received is called, so that the kernel's buffers hold up the other side.
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the stream is not open. */
 CASYNC_API int64_t casync_pause_reading(casync_stream *stream);
@@ -3298,7 +3299,7 @@ CASYNC_WAITS int64_t casync_server_wait_clients(casync_server *server);
 CASYNC_API casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op);
 CASYNC_WAITS int64_t casync_server_wait_clients_timeout(casync_server *server, int64_t timeout);
 
-/* Stops and restarts accepting.
+/* Stops accepting; casync_server_resume restarts it.
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the server is not open. */
 CASYNC_API int64_t casync_server_pause(casync_server *server);
@@ -3473,7 +3474,8 @@ CASYNC_API casync_future *casync_datagram_drain_op(casync_datagram *datagram, ca
 CASYNC_API int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
                                                     size_t low);
 
-/* Stops and restarts receiving. What came in a batch before the pause is kept.
+/* Stops receiving; casync_datagram_resume_reading restarts it. What came in a batch before the
+   pause is kept.
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the socket is not open. */
 CASYNC_API int64_t casync_datagram_pause_reading(casync_datagram *datagram);
@@ -3530,9 +3532,9 @@ CASYNC_API int64_t casync_datagram_local_address(const casync_datagram *datagram
 CASYNC_API int64_t casync_datagram_peer_address(const casync_datagram *datagram,
                                                 casync_address *address);
 
-/* Joins and leaves a multicast group, "239.1.2.3" or "ff02::1". `interface` is a name or a number;
-   NULL takes the zone of the group ("ff02::1%eth0"), or what the routes say. `source` is the one
-   sender to hear, or NULL for all.
+/* Joins a multicast group, "239.1.2.3" or "ff02::1"; casync_datagram_leave_group leaves it.
+   `interface` is a name or a number; NULL takes the zone of the group ("ff02::1%eth0"), or what the
+   routes say. `source` is the one sender to hear, or NULL for all.
    Returns: 0.
    Errors: CASYNC_NOT_NUMERIC for a name; -EINVAL for an address that is no multicast address;
    -EBADF if the socket is not open; -EADDRINUSE if it has joined already; -EADDRNOTAVAIL if it has
@@ -3721,7 +3723,7 @@ CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop.
    Returns: 0.
-   Errors, of all run functions: -EBUSY inside the same loop's callbacks or while another thread
+   Errors: -EBUSY inside the same loop's callbacks or while another thread
    runs it; -EINVAL if the loop is closed; -ECHILD in a forked child before casync_loop_fork; others
    if the kernel refuses to wait (epoll_wait(2)). */
 CASYNC_API int64_t casync_run_forever(casync_loop *loop);
