@@ -1770,6 +1770,19 @@ CASYNC_API void casync_watcher_keep(casync_watcher *watcher, bool keep);
    Returns: the watcher, or NULL. */
 CASYNC_API casync_watcher *casync_watcher_find(casync_loop *loop, int fd);
 
+/* Asks the kernel whether it still watches the file that was watched. Ask this when no event comes,
+   in a program where other code may close descriptors whose numbers are then used again.
+   Returns: 1, or 0 if it does not: the descriptor was closed. Stop the watcher then, and start it
+   anew.
+   Errors: CASYNC_INVALID_STATE for a watcher that the kernel does not know.
+   Cost: one epoll_ctl. */
+CASYNC_API int64_t casync_watcher_check(casync_watcher *watcher);
+
+/* Tells what a watcher that casync_watcher_find gave is the first member of.
+   Returns: CASYNC_KIND_STREAM, CASYNC_KIND_SERVER or CASYNC_KIND_DATAGRAM of enum casync_kind, else
+   CASYNC_KIND_WATCHER. */
+CASYNC_API int casync_watcher_kind(const casync_watcher *watcher);
+
 /* Sets whether the watcher keeps casync_run_until_idle running. At first it does. */
 CASYNC_API void casync_watcher_ref(casync_watcher *watcher, bool referenced);
 
@@ -2823,6 +2836,10 @@ typedef struct casync_endpoint {
 
 #define CASYNC_NOT_NOW ((void *)-1) /* see get_buffer */
 
+/* The most bytes that a stream reads at once. A copy of them stays below malloc's threshold for
+   mmap, 128 KiB (mallopt(3)). */
+#define CASYNC_READ_SIZE 131008
+
 /* A stream's protocol: the functions by which a stream tells its user what happens, as asyncio's
    Protocol does. Any member may be NULL. The table must outlive its streams. The functions may
    close, abort or finish the stream. */
@@ -3761,6 +3778,10 @@ CASYNC_API void casync_break(casync_loop *loop);
 /* Tells whether a job is queued or a referenced object is active.
    Returns: true if so. */
 CASYNC_API bool casync_loop_alive(const casync_loop *loop);
+
+/* Tells whether the next turn has work that is ready: a job, or a post of another thread.
+   Returns: true if so. */
+CASYNC_API bool casync_loop_ready(casync_loop *loop);
 
 /* Tells which loop this thread is running.
    Returns: the loop, or NULL.
@@ -5522,6 +5543,16 @@ static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
     }
 }
 
+/* What other threads posted, last first; their posts may go on meanwhile. */
+static void casync__walk_posted(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+    casync_job *job = (casync_job *)casync__atomic_load_pointer(&loop->posted);
+    casync_link *before;
+    for (; job; job = before ? casync__job_of(before) : NULL) {
+        before = job->link.prev;
+        if (!(job->flags & CASYNC__JOB_INTERNAL)) visit(CASYNC_KIND_JOB, job, arg);
+    }
+}
+
 static void casync__walk_jobs(const casync_link *list, void (*visit)(int, void *, void *),
                               void *arg) {
     casync_link *link;
@@ -6287,6 +6318,8 @@ typedef struct casync__backend {
     int64_t (*submit)(casync_loop *loop, casync_watcher *watcher);
     /* No event of this watcher may come any more. */
     void (*cancel)(casync_loop *loop, casync_watcher *watcher);
+    /* Is the kernel's interest still in the file that it was asked to watch? */
+    bool (*check)(casync_loop *loop, casync_watcher *watcher);
     /* Waits at most `timeout` and makes ready what is ready. */
     int64_t (*reap)(casync_loop *loop, int64_t timeout);
     /* Ends a wait from any thread or signal handler. */
@@ -6516,6 +6549,14 @@ static void casync__epoll_cancel(casync_loop *loop, casync_watcher *watcher) {
     watcher->armed = 0;
 }
 
+/* The kernel refuses to add the file that it watches already. */
+static bool casync__epoll_check(casync_loop *loop, casync_watcher *watcher) {
+    casync__epoll_event event;
+    event.events = watcher->armed & (EPOLLIN | EPOLLOUT);
+    event.data = loop->fds[watcher->fd].key;
+    return casync__sys_epoll_ctl(loop->backend_fd, EPOLL_CTL_ADD, watcher->fd, &event) == -EEXIST;
+}
+
 /* Registers everything anew in the present instance. */
 static void casync__epoll_register_all(casync_loop *loop) {
     uint32_t fd;
@@ -6622,6 +6663,7 @@ static const casync__backend casync__epoll = {"epoll",
                                               casync__epoll_open,
                                               casync__epoll_submit,
                                               casync__epoll_cancel,
+                                              casync__epoll_check,
                                               casync__epoll_reap,
                                               casync__epoll_wake,
                                               casync__epoll_close,
@@ -6783,6 +6825,19 @@ CASYNC__DEFINE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {
     if (casync__is_closed(loop)) return NULL;
     watcher = casync__watcher_at(loop, fd);
     return watcher && !casync__is_hidden(watcher) ? watcher : NULL;
+}
+
+CASYNC__DEFINE int64_t casync_watcher_check(casync_watcher *watcher) {
+    casync_loop *loop;
+    if (!watcher) return -EINVAL;
+    loop = watcher->reader.loop;
+    if (!watcher->armed) return CASYNC_INVALID_STATE;
+    return loop->backend->check(loop, watcher);
+}
+
+CASYNC__DEFINE int casync_watcher_kind(const casync_watcher *watcher) {
+    int walked = watcher ? casync__watcher_kinds[watcher->kind].walked : -1;
+    return walked < 0 ? CASYNC_KIND_WATCHER : walked;
 }
 
 CASYNC__DEFINE void casync_watcher_ref(casync_watcher *watcher, bool referenced) {
@@ -8133,10 +8188,17 @@ enum {
 
 static casync_loop *casync__task_loop(const casync_task *task) { return task->future.loop; }
 
-/* What a pending task awaits, or NULL; a task that lets the others run for a turn awaits
+/* Until a task is done, its future's result and ptr hold the task's context and what it awaits.
+   Four functions know that: casync__task_awaits, _set_awaits, _context and _set_context. */
+
+/* What a pending task awaits, or NULL: a task that lets all other work run for a turn awaits
    nothing. */
 static casync_future *casync__task_awaits(const casync_task *task) {
     return (casync_future *)task->future.ptr;
+}
+
+static void casync__task_set_awaits(casync_task *task, casync_future *future) {
+    task->future.ptr = future;
 }
 
 /* The task that a task awaits, or NULL. */
@@ -8342,7 +8404,7 @@ static void casync__task_leave(casync_task *task) {
     if (task->open_groups > 0) casync__leave_groups(task);
     casync__task_set_context(task, NULL);
     casync__list_remove(&task->link);
-    task->future.ptr = NULL;
+    casync__task_set_awaits(task, NULL);
 }
 
 /* A request to cancel that nobody heard of turns a success into a cancellation, but hides no
@@ -8532,7 +8594,7 @@ static void casync__task_abandon(casync_future *future) {
     casync_task *task = (casync_task *)(void *)future;
     CASYNC_ASSERT(task->step); /* a stackful task has a stack full of things: cancel it */
     casync_job_cancel(&task->job);
-    if (task->future.ptr) casync__release_awaited((casync_future *)task->future.ptr);
+    if (casync__task_awaits(task)) casync__release_awaited(casync__task_awaits(task));
     casync__task_leave(task);
     task->future.state = CASYNC_FUTURE_CANCELLED;
     task->future.result = -ECANCELED;
@@ -8560,7 +8622,7 @@ static void casync__interrupt(casync_task *task, casync_future *outcome) {
     casync_future *awaited = casync__task_awaits(task);
     casync__list_remove(&task->job.link);
     casync__make_ready(casync__task_loop(task), &task->job);
-    task->future.ptr = outcome;
+    casync__task_set_awaits(task, outcome);
     if (!outcome) task->flags |= CASYNC__TASK_MUST_CANCEL;
     casync__release_awaited(awaited);
 }
@@ -8624,15 +8686,17 @@ CASYNC__NEVER_INLINE casync_future *casync__refuse_await(const casync_task *task
 }
 
 CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future *future) {
-    task->future.ptr = future;
+    casync__task_set_awaits(task, future);
     if (!future) {
         casync__make_ready(casync__task_loop(task), &task->job);
         return true;
     }
     if (future->loop != task->future.loop || casync__is_task(future)) {
         casync_future *refused = casync__refuse_await(task, future);
-        task->future.ptr = refused ? refused : future;
-        if (refused) return false;
+        if (refused) {
+            casync__task_set_awaits(task, refused);
+            return false;
+        }
     }
     if (casync__is_fiber(future)) casync_task_retain((casync_task *)(void *)future);
     if (future->state != CASYNC_FUTURE_PENDING) return false;
@@ -8645,7 +8709,7 @@ CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future 
 CASYNC__ALWAYS_INLINE int64_t casync__await_end(casync_task *task) {
     casync_future *future = casync__task_awaits(task);
     int64_t result = 0;
-    task->future.ptr = NULL;
+    casync__task_set_awaits(task, NULL);
     if (future) {
         result = casync_future_result(future);
         casync__release_awaited(future);
@@ -10537,6 +10601,90 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
     return total;
 }
 
+/* -- input: bytes that were read and not asked for yet -- */
+
+/* A block of memory, the header of which this is. Bytes that a user may still look at are not freed
+   at once but by the queue, when nothing else is queued any more, or after some turns: a task that
+   was to be given a frame finds it, although the stream was closed meanwhile and the frame comes to
+   the task by way of other futures; and so does a callback that closes the stream itself. */
+typedef struct casync__input {
+    casync_job retired; /* frees it */
+    int turns;          /* for which it was kept since */
+    size_t start, end;  /* of what waits, in the bytes that follow */
+    size_t size;        /* of these */
+    size_t scanned;     /* how much of what waits is known to hold no delimiter */
+} casync__input;
+
+#define CASYNC__RETIRED_TURNS 16 /* at most, that a retired input is kept */
+
+static inline size_t casync__input_size(const casync__input *input) {
+    return input ? input->end - input->start : 0;
+}
+
+/* NULL if there is none. */
+static inline uint8_t *casync__input_bytes(casync__input *input) {
+    return input ? (uint8_t *)(input + 1) + input->start : NULL;
+}
+
+static void casync__input_consume(casync__input *input, size_t size) {
+    input->start += size;
+    input->scanned = 0;
+}
+
+/* Moves up to `size` bytes to where they are wanted. */
+static size_t casync__input_take(casync__input *input, uint8_t *buffer, size_t size) {
+    size_t taken = casync__input_size(input);
+    if (taken > size) taken = size;
+    if (taken == 0) return 0;
+    memcpy(buffer, casync__input_bytes(input), taken);
+    casync__input_consume(input, taken);
+    return taken;
+}
+
+/* An input with the bytes of another, or none, and room for `size` in all; NULL if there is no
+   memory. */
+static casync__input *casync__input_copy(const casync_allocator *allocator, casync__input *other,
+                                         size_t size) {
+    casync__input *input = NULL;
+    if (size <= CASYNC__SIZE_MAX - sizeof *input)
+        input = (casync__input *)casync__realloc(allocator, NULL, sizeof *input + size);
+    if (!input) return NULL;
+    input->start = 0;
+    input->end = casync__input_size(other);
+    input->size = size;
+    input->scanned = other ? other->scanned : 0;
+    if (input->end > 0) memcpy(input + 1, casync__input_bytes(other), input->end);
+    return input;
+}
+
+/* Makes room in an input that has it, but not behind its bytes. */
+static void casync__input_compact(casync__input *input) {
+    size_t size = casync__input_size(input);
+    memmove(input + 1, casync__input_bytes(input), size);
+    input->start = 0;
+    input->end = size;
+}
+
+static void casync__input_retired(void *arg) {
+    casync__input *input = (casync__input *)arg;
+    casync_loop *loop = input->retired.loop;
+    if (!loop->closing && !casync__list_is_empty(&loop->ready) &&
+        ++input->turns < CASYNC__RETIRED_TURNS)
+        casync__make_ready(loop, &input->retired);
+    else
+        casync__free(&loop->allocator, input);
+}
+
+/* Frees an input that a user may still look at. */
+static void casync__input_retire(casync_loop *loop, casync__input *input) {
+    if (!input) return;
+    input->turns = 0;
+    memset(&input->retired, 0, sizeof input->retired);
+    casync__job_init(loop, &input->retired, casync__input_retired, input);
+    input->retired.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
+    casync__make_ready(loop, &input->retired);
+}
+
 /* -- framing -- */
 
 #define CASYNC__DELIMITER_MAX 64
@@ -10582,6 +10730,37 @@ static int64_t casync__frame_spans(const casync_framing *framing, const void *da
     spans[1].ptr = data;
     spans[1].len = size;
     return (int64_t)framing->size;
+}
+
+/* Looks for a frame at the beginning of the input. Returns its whole length, with *skip of it in
+   front of the payload; -EAGAIN if there is not enough, CASYNC_LIMIT_OVERRUN if there will not
+   be, for it is longer than the limit. */
+static int64_t casync__framing_find(const casync_framing *framing, casync__input *input,
+                                    size_t limit, size_t *skip) {
+    const uint8_t *data = casync__input_bytes(input);
+    size_t size = casync__input_size(input);
+    uint64_t length;
+    *skip = 0;
+    if (framing->kind == CASYNC_FRAMING_DELIMITER) {
+        size_t scanned = size > 0 ? input->scanned : 0;
+        const uint8_t *found = NULL;
+        if (size > scanned)
+            found = (const uint8_t *)memmem(data + scanned, size - scanned, framing->delimiter,
+                                            framing->size);
+        if (size > 0) input->scanned = size >= framing->size ? size - framing->size + 1 : 0;
+        length = found ? (uint64_t)(found - data) + framing->size : size;
+        if (length > limit || (!found && size == limit)) return CASYNC_LIMIT_OVERRUN;
+        return found ? (int64_t)length : -EAGAIN;
+    }
+    length = framing->size;
+    if (framing->kind == CASYNC_FRAMING_LENGTH) {
+        if (size < framing->size) return -EAGAIN;
+        *skip = framing->size;
+        length = casync__read_prefix(framing, data);
+    }
+    if (length > limit) return CASYNC_LIMIT_OVERRUN;
+    length += *skip;
+    return size >= length ? (int64_t)length : -EAGAIN;
 }
 
 /* >> addresses & sockets (implementation) ------------------------------------------------------ */
@@ -11150,11 +11329,8 @@ static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync_
 enum { CASYNC__READ_OPEN, CASYNC__READ_EOF, CASYNC__READ_TOLD };
 enum { CASYNC__WRITE_OPEN, CASYNC__WRITE_EOF_ASKED, CASYNC__WRITE_EOF_SENT };
 
-#define CASYNC__SCRATCH_SIZE                                                                       \
-    131008 /* who copies it whole stays below malloc's threshold for mmap, 128 KiB */
-#define CASYNC__RETIRED_TURNS 16 /* at most, that bytes are kept of a stream that was closed */
-#define CASYNC__READS_MAX 4      /* of one stream in one turn */
-#define CASYNC__WRITES_MAX 16    /* of the pieces of write_all, the same */
+#define CASYNC__READS_MAX 4   /* of one stream in one turn */
+#define CASYNC__WRITES_MAX 16 /* of the pieces of write_all, the same */
 
 #define CASYNC__READ_LIMIT 65536              /* of a frame, by default */
 #define CASYNC__READ_LIMIT_MAX (SIZE_MAX / 4) /* so that its length with a prefix cannot overflow */
@@ -11209,108 +11385,46 @@ static inline void casync__stream_end(casync_stream *stream, int64_t error) {
 
 /* -- input: bytes that wait to be asked for -- */
 
-/* A block of memory, the header of which this is. What a user may still look at is not freed at
-   once but by the queue, when nothing else is queued any more, or after some turns: so a task that
-   was to be given a frame finds it, though somebody closed the stream meanwhile, and it comes to
-   the task by way of other futures; and so does a callback that closes the stream itself. */
-typedef struct casync__input {
-    casync_job retired; /* frees it */
-    int turns;          /* for which it was kept since */
-    size_t start, end;  /* of what waits, in the bytes that follow */
-    size_t size;        /* of these */
-    size_t scanned;     /* how much of what waits is known to hold no delimiter */
-} casync__input;
-
-static inline size_t casync__input_size(const casync_stream *stream) {
-    return stream->input ? stream->input->end - stream->input->start : 0;
-}
-
-/* NULL if there is none. */
-static inline uint8_t *casync__input_bytes(const casync_stream *stream) {
-    return stream->input ? (uint8_t *)(stream->input + 1) + stream->input->start : NULL;
-}
-
-static void casync__input_consume(casync_stream *stream, size_t size) {
-    stream->input->start += size;
-    stream->input->scanned = 0;
-}
-
 /* May the user look at bytes of the input: of the frame last read, or of that which a callback is
    given? */
-static inline bool casync__input_is_lent(const casync_stream *stream) {
+static inline bool casync__stream_lends(const casync_stream *stream) {
     return stream->frame_lent || stream->delivering;
 }
 
-static void casync__input_retired(void *arg) {
-    casync__input *input = (casync__input *)arg;
-    casync_loop *loop = input->retired.loop;
-    if (!loop->closing && !casync__list_is_empty(&loop->ready) &&
-        ++input->turns < CASYNC__RETIRED_TURNS)
-        casync__make_ready(loop, &input->retired);
-    else
-        casync__free(&loop->allocator, input);
-}
-
-static void casync__input_retire(casync_loop *loop, casync__input *input) {
-    if (!input) return;
-    input->turns = 0;
-    memset(&input->retired, 0, sizeof input->retired);
-    casync__job_init(loop, &input->retired, casync__input_retired, input);
-    input->retired.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
-    casync__make_ready(loop, &input->retired);
-}
-
 /* The memory of an earlier frame, which is the user's no more, unless he has it in a callback. */
-static void casync__lent_free(casync_stream *stream) {
+static void casync__stream_free_lent(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
-    if (casync__input_is_lent(stream))
+    if (casync__stream_lends(stream))
         casync__input_retire(loop, stream->lent);
     else
         casync__free(&loop->allocator, stream->lent);
     stream->lent = NULL;
 }
 
-static void casync__input_free(casync_stream *stream) {
+static void casync__stream_free_input(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
-    if (casync__input_is_lent(stream))
+    if (casync__stream_lends(stream))
         casync__input_retire(loop, stream->input);
     else
         casync__free(&loop->allocator, stream->input);
     stream->input = NULL;
-    casync__lent_free(stream);
-}
-
-/* An input with the bytes of the present one, and room for `size` in all; NULL if there is no
-   memory. */
-static casync__input *casync__input_copy(casync_stream *stream, size_t size) {
-    const casync_allocator *allocator = &casync__stream_loop(stream)->allocator;
-    casync__input *input = NULL;
-    if (size <= CASYNC__SIZE_MAX - sizeof *input)
-        input = (casync__input *)casync__realloc(allocator, NULL, sizeof *input + size);
-    if (!input) return NULL;
-    input->start = 0;
-    input->end = casync__input_size(stream);
-    input->size = size;
-    input->scanned = stream->input ? stream->input->scanned : 0;
-    if (input->end > 0) memcpy(input + 1, casync__input_bytes(stream), input->end);
-    return input;
+    casync__stream_free_lent(stream);
 }
 
 /* Makes room for `size` more bytes behind the input. While the frame last read is the user's, the
    memory it is in stays as it is. */
-static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
+static int64_t casync__stream_reserve_input(casync_stream *stream, size_t size) {
     casync__input *old = stream->input, *input;
-    size_t old_size = old ? old->size : 0, needed = casync__input_size(stream) + size;
+    size_t old_size = old ? old->size : 0, needed = casync__input_size(stream->input) + size;
     bool lend = stream->frame_lent && !stream->lent;
     bool retire = !lend && stream->delivering;
     if (needed <= old_size && !lend && !retire) {
-        memmove(old + 1, casync__input_bytes(stream), needed - size);
-        old->start = 0;
-        old->end = needed - size;
+        casync__input_compact(old);
         return 0;
     }
     if (needed > old_size && needed < old_size * 2) needed = old_size * 2;
-    input = casync__input_copy(stream, needed > old_size ? needed : old_size);
+    input = casync__input_copy(&casync__stream_loop(stream)->allocator, old,
+                               needed > old_size ? needed : old_size);
     if (!input) return -ENOMEM;
     if (lend)
         stream->lent = old;
@@ -11322,53 +11436,12 @@ static int64_t casync__input_reserve(casync_stream *stream, size_t size) {
     return 0;
 }
 
-static int64_t casync__input_append(casync_stream *stream, const uint8_t *data, size_t size) {
-    if (casync__input_reserve(stream, size) < 0) return -ENOMEM;
-    memcpy(casync__input_bytes(stream) + stream->input->end, data, size);
+static int64_t casync__stream_append_input(casync_stream *stream, const uint8_t *data,
+                                           size_t size) {
+    if (casync__stream_reserve_input(stream, size) < 0) return -ENOMEM;
+    memcpy(casync__input_bytes(stream->input) + stream->input->end, data, size);
     stream->input->end += size;
     return 0;
-}
-
-/* Moves up to `size` bytes of the input to where they are wanted. */
-static size_t casync__input_take(casync_stream *stream, uint8_t *buffer, size_t size) {
-    size_t taken = casync__input_size(stream);
-    if (taken > size) taken = size;
-    if (taken == 0) return 0;
-    memcpy(buffer, casync__input_bytes(stream), taken);
-    casync__input_consume(stream, taken);
-    return taken;
-}
-
-/* Looks for a frame at the beginning of the input. Returns its whole length, with *skip of it in
-   front of the payload; -EAGAIN if there is not enough, CASYNC_LIMIT_OVERRUN if there will not
-   be. */
-static int64_t casync__find_frame(casync_stream *stream, const casync_framing *framing,
-                                  size_t *skip) {
-    const uint8_t *data = casync__input_bytes(stream);
-    size_t size = casync__input_size(stream);
-    uint64_t length;
-    *skip = 0;
-    if (framing->kind == CASYNC_FRAMING_DELIMITER) {
-        size_t scanned = size > 0 ? stream->input->scanned : 0;
-        const uint8_t *found = NULL;
-        if (size > scanned)
-            found = (const uint8_t *)memmem(data + scanned, size - scanned, framing->delimiter,
-                                            framing->size);
-        if (size > 0) stream->input->scanned = size >= framing->size ? size - framing->size + 1 : 0;
-        length = found ? (uint64_t)(found - data) + framing->size : size;
-        if (length > stream->read_limit || (!found && size == stream->read_limit))
-            return CASYNC_LIMIT_OVERRUN;
-        return found ? (int64_t)length : -EAGAIN;
-    }
-    length = framing->size;
-    if (framing->kind == CASYNC_FRAMING_LENGTH) {
-        if (size < framing->size) return -EAGAIN;
-        *skip = framing->size;
-        length = casync__read_prefix(framing, data);
-    }
-    if (length > stream->read_limit) return CASYNC_LIMIT_OVERRUN;
-    length += *skip;
-    return size >= length ? (int64_t)length : -EAGAIN;
 }
 
 /* -- reading -- */
@@ -11415,7 +11488,8 @@ static int64_t casync__end_result(const casync_stream *stream, const casync_op *
     if (stream->endpoint.state == CASYNC__ENDED && stream->endpoint.error < 0)
         return stream->endpoint.error;
     if (op->kind == CASYNC__OP_READ) return 0;
-    return op->done > 0 || casync__input_size(stream) > 0 ? CASYNC_INCOMPLETE_READ : CASYNC_EOF;
+    return op->done > 0 || casync__input_size(stream->input) > 0 ? CASYNC_INCOMPLETE_READ
+                                                                 : CASYNC_EOF;
 }
 
 /* Serves the read that waits from the input: its result, or -EAGAIN if that needs more bytes. */
@@ -11423,15 +11497,15 @@ static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void *
     int64_t length;
     size_t skip;
     if (op->kind == CASYNC__OP_READ_FRAME) {
-        length = casync__find_frame(stream, &op->as.framing, &skip);
+        length = casync__framing_find(&op->as.framing, stream->input, stream->read_limit, &skip);
         if (length < 0) return length;
-        *ptr = casync__input_bytes(stream) + skip;
+        *ptr = casync__input_bytes(stream->input) + skip;
         stream->frame_lent = true;
-        casync__input_consume(stream, (size_t)length);
+        casync__input_consume(stream->input, (size_t)length);
         return length - (int64_t)skip;
     }
-    op->done +=
-        casync__input_take(stream, op->as.buffer.data + op->done, op->as.buffer.size - op->done);
+    op->done += casync__input_take(stream->input, op->as.buffer.data + op->done,
+                                   op->as.buffer.size - op->done);
     if (op->done == op->as.buffer.size || (op->kind == CASYNC__OP_READ && op->done > 0))
         return (int64_t)op->done;
     return -EAGAIN;
@@ -11454,10 +11528,10 @@ static void casync__serve_read(casync_stream *stream) {
 /* Copies input into a buffer of a protocol with get_buffer. False if it takes no more for now. */
 static bool casync__deliver_copy(casync_stream *stream, const casync__guard *guard) {
     const casync_protocol *protocol = stream->protocol;
-    casync_buffer buffer = protocol->get_buffer(stream, (int64_t)casync__input_size(stream));
+    casync_buffer buffer = protocol->get_buffer(stream, (int64_t)casync__input_size(stream->input));
     size_t taken;
     if (guard->gone) return false;
-    taken = casync__input_take(stream, (uint8_t *)buffer.ptr, buffer.len);
+    taken = casync__input_take(stream->input, (uint8_t *)buffer.ptr, buffer.len);
     if (protocol->buffer_updated) protocol->buffer_updated(stream, taken);
     if (guard->gone || taken > 0) return !guard->gone;
     if (buffer.ptr == CASYNC_NOT_NOW)
@@ -11473,15 +11547,16 @@ static bool casync__deliver_copy(casync_stream *stream, const casync__guard *gua
 static bool casync__deliver_span(casync_stream *stream) {
     casync_span span;
     size_t skip = 0;
-    int64_t length = (int64_t)casync__input_size(stream);
-    if (stream->framing) length = casync__find_frame(stream, stream->framing, &skip);
+    int64_t length = (int64_t)casync__input_size(stream->input);
+    if (stream->framing)
+        length = casync__framing_find(stream->framing, stream->input, stream->read_limit, &skip);
     if (length < 0) {
         if (length != -EAGAIN) casync__stream_end(stream, length);
         return false;
     }
-    span.ptr = casync__input_bytes(stream) + skip;
+    span.ptr = casync__input_bytes(stream->input) + skip;
     span.len = (size_t)length - skip;
-    casync__input_consume(stream, (size_t)length);
+    casync__input_consume(stream->input, (size_t)length);
     stream->delivering = true;
     stream->protocol->data_received(stream, span);
     return true;
@@ -11509,7 +11584,8 @@ static void casync__deliver_input(casync_stream *stream) {
     /* by a callback that runs the loop */
     bool delivering = stream->delivering, more = true;
     casync__guard_enter(loop, &guard, stream);
-    while (more && !guard.gone && casync__may_deliver(stream) && casync__input_size(stream) > 0) {
+    while (more && !guard.gone && casync__may_deliver(stream) &&
+           casync__input_size(stream->input) > 0) {
         if (stream->protocol->get_buffer)
             more = casync__deliver_copy(stream, &guard);
         else
@@ -11517,7 +11593,7 @@ static void casync__deliver_input(casync_stream *stream) {
         if (!guard.gone) stream->delivering = delivering;
     }
     if (!casync__guard_leave(loop, &guard)) return;
-    if (casync__input_size(stream) == 0) casync__input_free(stream);
+    if (casync__input_size(stream->input) == 0) casync__stream_free_input(stream);
     if (casync__may_deliver(stream) && casync__has_eof_to_tell(stream)) casync__deliver_eof(stream);
 }
 
@@ -11537,12 +11613,12 @@ static void casync__deliver_soon(casync_stream *stream) {
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
     if (stream->endpoint.state != CASYNC__OPEN || size == 0) return;
     if (casync__may_deliver(stream) && !stream->protocol->get_buffer && !stream->framing &&
-        casync__input_size(stream) == 0) {
+        casync__input_size(stream->input) == 0) {
         casync_span span;
         span.ptr = data;
         span.len = size;
         stream->protocol->data_received(stream, span);
-    } else if (casync__input_append(stream, data, size) < 0) {
+    } else if (casync__stream_append_input(stream, data, size) < 0) {
         casync__stream_end(stream, -ENOMEM);
     } else if (casync__protocol_reads(stream)) {
         casync__deliver_input(stream);
@@ -11676,8 +11752,8 @@ static void casync__read_to_scratch(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     int64_t count = -ENOMEM, result = 0;
     if (!loop->scratch)
-        loop->scratch = (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC__SCRATCH_SIZE);
-    if (loop->scratch) count = casync__read_descriptor(stream, loop->scratch, CASYNC__SCRATCH_SIZE);
+        loop->scratch = (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC_READ_SIZE);
+    if (loop->scratch) count = casync__read_descriptor(stream, loop->scratch, CASYNC_READ_SIZE);
     if (count <= 0) {
         casync__read_failed(stream, count);
     } else if (stream->filter && stream->filter->received) {
@@ -11711,7 +11787,7 @@ static void casync__read_once(casync_stream *stream) {
 static bool casync__has_unread(const casync_stream *stream) {
     int unread = 0;
     if (!stream->read_by_ops) return false;
-    if (casync__input_size(stream) > 0) return true;
+    if (casync__input_size(stream->input) > 0) return true;
     return casync__sys_unread(stream->endpoint.watcher.fd, &unread) == 0 && unread > 0;
 }
 
@@ -11768,7 +11844,7 @@ static void casync__read_abandon(casync_op *op) {
     if (!stream || stream->reading != op) return;
     stream->reading = NULL;
     /* What came so far is for the next read. */
-    if (op->done > 0 && casync__input_append(stream, op->as.buffer.data, op->done) < 0)
+    if (op->done > 0 && casync__stream_append_input(stream, op->as.buffer.data, op->done) < 0)
         casync__stream_end(stream, -ENOMEM);
     else
         casync__update_reading(stream);
@@ -12434,7 +12510,7 @@ static void casync__close_stream(casync_stream *stream, bool tells) {
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
     casync__endpoint_close(&stream->endpoint);
-    casync__input_free(stream);
+    casync__stream_free_input(stream);
     casync__drop_passed_fds(stream);
     stream->filter = NULL;
     stream->connection = NULL;
@@ -12535,8 +12611,8 @@ static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
         return casync__op_done(op, -ECONNABORTED, NULL);
     stream->frame_lent = stream->end_waits = false;
     stream->read_by_ops = true;
-    casync__lent_free(stream);
-    if (casync__input_size(stream) == 0) casync__input_free(stream);
+    casync__stream_free_lent(stream);
+    if (casync__input_size(stream->input) == 0) casync__stream_free_input(stream);
     stream->reading = op;
     casync__serve_read(stream);
     if (!stream->reading) return &op->future;
@@ -12758,7 +12834,7 @@ CASYNC__DEFINE int64_t casync_receive_fd(casync_stream *stream) {
 CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
     if (!filter) return -EINVAL;
     if (!casync_stream_is_open(stream) || stream->filter) return CASYNC_INVALID_STATE;
-    if (casync__input_size(stream) > 0) return -EBUSY;
+    if (casync__input_size(stream->input) > 0) return -EBUSY;
     stream->filter = filter;
     filter->stream = stream;
     return 0;
@@ -14829,6 +14905,10 @@ CASYNC__DEFINE void casync_break(casync_loop *loop) {
     loop->stopping = loop->breaking = true;
 }
 
+CASYNC__DEFINE bool casync_loop_ready(casync_loop *loop) {
+    return !casync__is_closed(loop) && casync__has_work(loop);
+}
+
 CASYNC__DEFINE bool casync_loop_alive(const casync_loop *loop) {
     if (casync__is_closed(loop)) return false;
     return loop->active > 0 || casync__has_work((casync_loop *)loop) ||
@@ -14926,9 +15006,9 @@ CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void 
     int kind;
     casync_link *link;
     if (casync__is_closed(loop) || !visit) return;
-    casync__take_posted(loop);
     casync__walk_jobs(&loop->running, visit, arg);
     casync__walk_jobs(&loop->ready, visit, arg);
+    casync__walk_posted(loop, visit, arg);
     casync__walk_timers(loop, visit, arg);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++)
         for (link = loop->hooks[kind].next; link != &loop->hooks[kind]; link = link->next)
