@@ -1,9 +1,9 @@
-"""EventLoop: asyncio's selector loop, whose queue, timers, watchers and streams are casync.h's.
+"""EventLoop is asyncio's selector loop, with the queue, timers, watchers and streams of casync.h.
 
-The native base class (native/loop.c) has what is called often. asyncio's SelectorEventLoop, which
-is different in each version of Python, brings the rest: signals, subprocesses, executors,
-getaddrinfo, happy eyeballs, sendfile, debug mode. This class joins the two. What stands in it for
-asyncio's private parts is in compat.py.
+The native base class (native/loop.c) has the methods that programs call often. asyncio's
+SelectorEventLoop (Lib/asyncio/unix_events.py), which differs in each version of Python, provides
+the others: signals, subprocesses, executors, getaddrinfo, happy eyeballs (RFC 8305), sendfile and
+debug mode. This class joins the two. compat.py has what stands in it for asyncio's private parts.
 """
 
 # Much of this is about asyncio's private names, which typeshed does not have:
@@ -34,10 +34,15 @@ _Observer = Callable[..., Any]
 
 
 class EventLoop(native.Loop, asyncio.SelectorEventLoop):
-    """This is an asyncio event loop over casync.h.
+    """This is an asyncio event loop that runs on casync.h.
 
-    asyncio passes a `selector`; the loop needs none, and closes it. If `metrics` is true, the loop
-    measures the times that metrics() tells, which costs two readings of the clock a turn.
+    `selector` is there because asyncio may pass one: the loop needs none, and closes it. If
+    `metrics` is true, the loop measures the times that metrics() returns. This costs two readings
+    of the clock in each turn.
+
+    The loop belongs to the thread that runs it. Other threads may call only call_soon_threadsafe().
+    The code that makes a loop must close() it. The methods do, and raise, what asyncio documents
+    for its AbstractEventLoop.
     """
 
     # What asyncio keeps in a loop's __dict__. As slots they leave that empty, and then the
@@ -486,12 +491,23 @@ _TURN_METHODS = _turn_methods(EventLoop)
 
 
 def new_event_loop() -> EventLoop:
-    """Returns a new event loop. asyncio.Runner and anyio take this function as a loop_factory."""
+    """Returns a new event loop, which the caller must close.
+
+    asyncio.Runner and anyio take this function as a loop_factory. It does not make the loop the
+    current one. Any thread may call it. Raises OSError if the loop gets no descriptors from the
+    kernel.
+    """
     return EventLoop()
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
-    """Runs a coroutine on a new casync event loop, as asyncio.run() does; returns its result."""
+    """Runs a coroutine on a new casync event loop, and returns its result.
+
+    It does what asyncio.run() does. At the end it cancels the tasks that are left, shuts down
+    asynchronous generators and the default executor, and closes the loop. `debug` sets the loop's
+    debug mode; None leaves the interpreter's default. Raises RuntimeError if a loop runs in this
+    thread already, and the errors of asyncio.Runner.run() (Lib/asyncio/runners.py).
+    """
     if events._get_running_loop() is not None:
         raise RuntimeError("casync.run() cannot be called from a running event loop")
     if sys.version_info >= (3, 11):
