@@ -1,4 +1,4 @@
-"""What client and server share: headers, bodies, and passing messages between h11 and a stream."""
+"""The client and the server share this: headers, bodies, and messages between h11 and a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Pairs = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class MultiDict(Mapping[str, str]):
-    """Names and values, where a name may come more than once: [name] gives its first value."""
+    """A mapping of names to values in which a name may occur more than once. [name] returns its
+    first value.
+    """
 
     def __init__(self, pairs: Pairs = ()) -> None:
         if isinstance(pairs, MultiDict):
@@ -42,12 +44,12 @@ class MultiDict(Mapping[str, str]):
         return len({self._key(name) for name, _ in self._pairs})
 
     def get_all(self, name: str) -> list[str]:
-        """All values of a name, in order."""
+        """Returns all values of a name, in their order."""
         key = self._key(name)
         return [value for other, value in self._pairs if self._key(other) == key]
 
     def pairs(self) -> list[tuple[str, str]]:
-        """All names and values, in order."""
+        """Returns all names and values, in their order."""
         return list(self._pairs)
 
     def __repr__(self) -> str:
@@ -55,9 +57,7 @@ class MultiDict(Mapping[str, str]):
 
 
 class Headers(MultiDict):
-    """A message's headers; names are the same in upper and lower case, values are ISO-8859-1 in
-    transit.
-    """
+    """The headers of a message. The case of a name does not matter. Values travel in ISO-8859-1."""
 
     @staticmethod
     def _key(name: str) -> str:
