@@ -111,8 +111,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     # -- turns: native ones, or asyncio's own --
 
     def _run_once(self) -> None:
-        """Native: runs until stop(), so asyncio's run_forever calls this once. Else it is one
-        turn.
+        """Runs native turns until stop(), so asyncio's run_forever() calls this method once. If the
+        turns are asyncio's own, it runs one turn.
         """
         self._look_for_patches()
         if self._asyncio_turns:
@@ -191,7 +191,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     # -- debug mode, and while observed: asyncio's own handles, in the native queue --
 
     def _run_handle(self, handle: Any) -> None:
-        """What BaseEventLoop._run_once does with a handle."""
+        """Does what BaseEventLoop._run_once does with a handle."""
         try:
             if handle._cancelled:
                 return
@@ -292,7 +292,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         **timeouts: float | None,
     ) -> asyncio.Transport:
-        """As asyncio's, with the native transport underneath."""
+        """Does what asyncio's method does, with the native transport underneath."""
         self._ensure_fd_no_transport(rawsock)
         ssl_protocol = ssl_protocol_class()(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
@@ -353,7 +353,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server_side: bool,
         **options: Any,
     ) -> asyncio.Transport | None:
-        """As asyncio's of 3.14. What is wrong with arguments, asyncio's own says."""
+        """Does what start_tls() of 3.14 does. asyncio's own method reports wrong arguments."""
         if not isinstance(sslcontext, base_events.ssl.SSLContext) or not getattr(
             transport, "_start_tls_compatible", False
         ):
@@ -419,8 +419,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         *timeouts: float | None,
     ) -> None:
-        """As asyncio's, but a connection of which nothing could be made is closed at once, and
-        reported without debug mode, too."""
+        """Does what asyncio's method does. But if no transport could be made of a connection, it
+        closes the connection at once, and reports the error without debug mode too.
+        """
         protocol = transport = waiter = None
         try:
             protocol = protocol_factory()
@@ -459,8 +460,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 self.call_exception_handler(context)
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
-        """As asyncio's, through a second descriptor: the stream keeps watching the first. The
-        connection's end ends it, too."""
+        """Does what asyncio's method does, through a second descriptor, because the stream keeps
+        watching the first. It also ends when the connection ends.
+        """
         reading = transp.is_reading()
         transp.pause_reading()
         try:

@@ -102,7 +102,7 @@ def observe(loop: EventLoop, *observers: Observer) -> Iterator[None]:
 
 
 class _Observation:
-    """What a loop calls in place of its callbacks."""
+    """An observed loop calls this object in place of its callbacks."""
 
     def __init__(self, loop: EventLoop, observers: tuple[Observer, ...]) -> None:
         self._loop = weakref.ref(loop)

@@ -41,7 +41,9 @@ async def _delegate(generator: Any) -> Any:
 
 
 def _coroutine(function: str, awaitable: Any) -> Coroutine[Any, Any, Any]:
-    """A coroutine that does what a generator or coroutine does. `function` is who asks."""
+    """Returns a coroutine that does what a generator or coroutine does. An error message names the
+    caller, `function`.
+    """
     if inspect.iscoroutine(awaitable):
         return awaitable
     if not isinstance(awaitable, types.GeneratorType):
@@ -149,7 +151,7 @@ def gather(*awaitables: Any, return_exceptions: bool = False) -> asyncio.Future[
 
 
 class _Gathering(asyncio.Future[Any]):
-    """What gather() returns."""
+    """gather() returns this future."""
 
     def __init__(self, awaitables: tuple[Any, ...], return_exceptions: bool) -> None:
         super().__init__(loop=asyncio.get_running_loop())

@@ -68,22 +68,22 @@ class Headers(MultiDict):
         return cls((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
 
     def encoded(self) -> list[tuple[bytes, bytes]]:
-        """For h11, which refuses what is no header. UnicodeEncodeError if it cannot be one."""
+        """Returns the headers for h11, which checks them. Raises UnicodeEncodeError."""
         return [
             (str.encode(name, "ascii"), str.encode(value, "latin-1")) for name, value in self._pairs
         ]
 
 
 def charset(content_type: str | None) -> str:
-    """What a Content-Type says about the encoding of text; UTF-8 if nothing."""
+    """Returns the encoding that a Content-Type names, or UTF-8."""
     message = Message()
     message["Content-Type"] = content_type or ""
     return message.get_content_charset("utf-8")
 
 
 def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
-    """A body as bytes (or as the iterable of bytes that it is), and the Content-Type it
-    suggests.
+    """Returns a body as bytes, or as an iterable of bytes if it is one, and the Content-Type that
+    fits it.
     """
     if json_value is not None:
         if body:
@@ -106,7 +106,7 @@ def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
 def next_event(
     connection: h11.Connection, reader: asyncio.StreamReader
 ) -> Generator[Any, Any, Any]:
-    """Waits for h11's next event of the peer. Errors: h11.RemoteProtocolError, OSError."""
+    """Waits for h11's next event. Raises h11.RemoteProtocolError and OSError."""
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data((yield from reader.read(READ_SIZE)))
     return event
@@ -130,7 +130,9 @@ def write(
 
 
 class BodyError(Exception):
-    """An iterable body raised `reason`: so its OSErrors are not mistaken for the connection's."""
+    """send() raises this error if an iterable body raised. So the body's OSErrors differ from the
+    connection's.
+    """
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
@@ -152,9 +154,9 @@ def send(
     head: h11.Request | h11.Response,
     body: Any,
 ) -> Generator[Any, Any, None]:
-    """Sends a message; of an iterable body no more than the peer takes is kept in memory.
+    """Sends a message. It takes the next chunk of an iterable body when the peer has room for it.
 
-    Errors: BodyError, OSError.
+    Raises BodyError and OSError.
     """
     if isinstance(body, bytes):
         write(connection, writer, head, body)

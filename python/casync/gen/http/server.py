@@ -75,8 +75,8 @@ class Response:
             raise ValueError(f"a response of status {status} has no body")
 
     def _head(self, close: bool) -> h11.Response:
-        """For h11. Errors: h11.LocalProtocolError, UnicodeEncodeError if a header is not
-        allowed.
+        """Returns the head for h11. Raises h11.LocalProtocolError or UnicodeEncodeError if a header
+        is not allowed.
         """
         headers = [("Date", formatdate(usegmt=True)), *self.headers.pairs()]
         if self.status not in _WITHOUT_BODY:
@@ -117,7 +117,7 @@ class Request:
     """The server calls a handler with a Request."""
 
     def __init__(self, event: h11.Request) -> None:
-        """Errors: HTTPError 400."""
+        """Raises HTTPError 400."""
         target = event.target.decode("ascii")
         if not target.startswith("/"):  # as proxies get it: http://host/path (RFC 9112, 3.2.2)
             try:
@@ -383,7 +383,7 @@ class _Connection:
 
     @types.coroutine
     def _request_begins(self) -> Generator[Any, Any, bool]:
-        """Waits for the first bytes of a request. False: there will be none."""
+        """Waits for the first bytes of a request. Returns False if none will come."""
         server = self._server
         if server._closing.is_set():
             return False
@@ -403,7 +403,7 @@ class _Connection:
 
     @types.coroutine
     def _exchange(self) -> Generator[Any, Any, bool]:
-        """A request and its response. True: the connection can be used again."""
+        """Serves one request. Returns whether the connection can be used again."""
         try:
             request = yield from wait_for(self._receive(), self._server.request_timeout)
         except asyncio.TimeoutError:
@@ -420,7 +420,7 @@ class _Connection:
 
     @types.coroutine
     def _receive(self) -> Generator[Any, Any, Request]:
-        """Receives a request. Errors: HTTPError 400, 413 and 505, h11.RemoteProtocolError,
+        """Receives a request. Raises HTTPError 400, 413 and 505, h11.RemoteProtocolError and
         OSError.
         """
         event = yield from next_event(self._http, self._reader)
@@ -489,7 +489,7 @@ class _Connection:
         return response
 
     def _body(self, response: Response) -> Any:
-        """What is sent of a response's body."""
+        """Returns the part of a response's body that the server sends."""
         return (
             b"" if self._request is not None and self._request.method == "HEAD" else response.body
         )
@@ -498,8 +498,8 @@ class _Connection:
     def _refuse(self, error: HTTPError) -> Generator[Any, Any, None]:
         """Answers a request that was not received, and ends the connection.
 
-        If that were closed while input is unread, the kernel would send a reset, and the client
-        might lose the answer that it has not read yet (RFC 9112, 9.6).
+        If the server closed the connection while input is unread, the kernel would send a reset,
+        and the client might lose the answer (RFC 9112, 9.6).
         """
         response = error._response()
         yield from send(self._http, self._writer, response._head(close=True), self._body(response))
@@ -519,7 +519,7 @@ _FAILED = Response(500, "Internal Server Error\n")
 
 @contextlib.contextmanager
 def _sigterm_calls(callback: Callable[[], None]) -> Generator[None, None, None]:
-    """While in the block, if nobody else handles SIGTERM and this thread can."""
+    """In the block, SIGTERM calls `callback`, if this is the main thread and nobody handles it."""
     is_ours = threading.current_thread() is threading.main_thread()
     if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
