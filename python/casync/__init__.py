@@ -1,9 +1,12 @@
-"""casync runs asyncio on casync.h, the event loop in one C header:
+"""casync runs asyncio programs on casync.h, an event loop in one C header.
 
     import casync
     casync.run(main())
 
-A program that is not yours runs on it by `python -m casync app.py`.
+`python -m casync app.py` runs a program on casync without changing it. All names mean what they
+mean in asyncio unless their docstrings say otherwise. A loop and its objects belong to the thread
+that runs the loop: other threads call only loop.call_soon_threadsafe() and
+asyncio.run_coroutine_threadsafe().
 """
 
 from __future__ import annotations
@@ -43,28 +46,40 @@ _functions = _native._functions  # a capsule: what casync_import.h imports
 
 
 def get_include() -> str:
-    """Returns the directory of casync.h and casync_import.h, which extension modules include that
-    work on casync's loops.
+    """Returns the directory that holds casync.h and casync_import.h.
+
+    A C extension module that works on casync's loops includes these headers. Any thread may call
+    this function.
     """
     return str(Path(__file__).resolve().parent / "include")
 
 
 def install() -> None:
-    """Makes casync's the event loop of everything that asks asyncio's policy for a new one."""
+    """Makes asyncio create casync's loops, in the whole process.
+
+    After this call, asyncio.run(), asyncio.Runner and asyncio.new_event_loop() make a
+    casync.EventLoop. Call it once, before the program makes its first loop; loops that exist
+    already stay what they are. It sets an event loop policy. Python 3.14 deprecates policies, but
+    this function causes no warning; new programs should call casync.run() instead.
+    """
     from . import policy
 
     policy.set_event_loop_policy(policy.EventLoopPolicy())
 
 
 def is_installed() -> bool:
-    """Returns whether install() was called, and was not undone since."""
+    """Returns whether asyncio's event loop policy is casync's.
+
+    It is so from install() on, until the program sets another policy. Any thread may call this
+    function.
+    """
     policy = sys.modules.get("casync.policy")
     return policy is not None and isinstance(policy.get_event_loop_policy(), policy.EventLoopPolicy)
 
 
 def __getattr__(name: str) -> object:
-    """Imports what few programs need and costs something: the policy (deprecated since 3.14),
-    processes, and the C API.
+    """Imports a name when a program first uses it. Few programs need the policy (deprecated since
+    Python 3.14), the executor and the C API, and each takes time to import.
     """
     if name == "EventLoopPolicy":
         from .policy import EventLoopPolicy

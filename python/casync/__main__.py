@@ -1,5 +1,8 @@
-"""python -m casync app.py [args], or -m module [args]: runs a program on casync's event loop: where
-it asks asyncio for a new loop, and where it makes one of asyncio's own classes.
+"""`python -m casync app.py [args]` runs a program on casync's event loop, and so does
+`python -m casync -m module [args]`.
+
+The program gets a casync.EventLoop when it asks asyncio for a new loop, and also when it makes an
+asyncio.EventLoop or an asyncio.SelectorEventLoop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The native half of the loop (native/*.c). It is an implementation detail of casync.EventLoop."""
+"""The part of the loop that is written in C (native/*.c): an implementation detail of EventLoop."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterator

@@ -1,7 +1,8 @@
-"""What asyncio's own code, and programs, find in a loop in place of asyncio's private parts.
+"""This module replaces private parts of asyncio's loop, for asyncio's own code and for programs
+that use them.
 
-The queue of callbacks and the heap of timers are views of the native ones, and so is the selector.
-In debug mode the handles are asyncio's own. What Python 3.10 lacks is here, too.
+The queue of callbacks, the heap of timers and the selector are views of the native ones. In debug
+mode the handles are asyncio's own. This module also has what Python 3.10 lacks.
 """
 
 # Much of this is about asyncio's private names, which typeshed does not have:
@@ -23,14 +24,19 @@ _T = TypeVar("_T")
 
 
 def warn_of_slow(source: str, duration: float) -> None:
-    """Logs it by asyncio's name for the logger, which programs replace."""
+    """Logs, to asyncio's logger (which programs may replace), that `source` took `duration`
+    seconds.
+    """
     base_events.logger.warning("Executing %s took %.3f seconds", source, duration)
 
 
 class Queue(Sequence[asyncio.Handle]):
-    """`_ready` and `_scheduled` of a loop whose turns are native: a view of the native queue, or of
-    the timers by their time. What else one does to a deque or a list makes the turns asyncio's own,
-    and is done to the loop's real ones."""
+    """A loop whose turns are native has this object as its `_ready` and `_scheduled`.
+
+    It is a view of the native queue, or of the native timers in the order of their times. If a
+    program uses another method of a deque or a list, the loop changes to asyncio's own turns, and
+    the method acts on the loop's real deque or list.
+    """
 
     def __init__(self, loop: EventLoop, name: str) -> None:
         self._loop = loop
@@ -84,8 +90,10 @@ class Queue(Sequence[asyncio.Handle]):
 
 
 class Selector(selectors.BaseSelector):
-    """`_selector`, as asyncio's own code uses it: a view of the native watchers. select() is for
-    turns that are asyncio's own: all native work there is makes one event."""
+    """A loop has this object as its `_selector`: a view of the native watchers.
+
+    select() serves asyncio's own turns. It makes one event of all the native work that is ready.
+    """
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
@@ -101,7 +109,9 @@ class Selector(selectors.BaseSelector):
         return selectors.SelectorKey(file, fd, mask, (reader, writer))
 
     def get_map(self) -> dict[int, selectors.SelectorKey]:
-        """A copy, by descriptor. Transports and servers have no handles here."""
+        """Returns a dict from descriptors to keys, which is a copy. The keys of transports and
+        servers have no handles.
+        """
         keys = {}
         for fd, mask in self._loop._descriptors():
             file, _, reader, writer = self._loop._watched(fd) or (fd, fd, None, None)
@@ -137,8 +147,8 @@ class Selector(selectors.BaseSelector):
 
 
 class TimerHandle(asyncio.TimerHandle):
-    """In debug mode, and observed: asyncio's TimerHandle; a native one stands for it in the timer
-    wheel.
+    """call_at() returns this asyncio.TimerHandle in debug mode and while the loop is observed. A
+    native TimerHandle stands for it in the timer wheel.
     """
 
     __slots__ = ("_native",)
@@ -150,7 +160,7 @@ class TimerHandle(asyncio.TimerHandle):
 
     @_scheduled.setter
     def _scheduled(self, value: bool) -> None:
-        """The native one knows."""
+        """Does nothing: the native handle knows whether it is scheduled."""
 
     def cancel(self) -> None:
         super().cancel()
@@ -158,8 +168,11 @@ class TimerHandle(asyncio.TimerHandle):
 
 
 class SelfPipe(socket.socket):
-    """An end of the pipe by which signals wake the loop. It is younger than the loop: if nobody
-    closes that, the garbage collector may come here first, and must leave it for loop.close()."""
+    """A SelfPipe is one end of the pipe by which signals wake the loop.
+
+    It is younger than the loop. If nobody closes the loop, the garbage collector may reach this
+    object first, and must leave its descriptor for loop.close().
+    """
 
     def __del__(self) -> None:
         pass
@@ -170,7 +183,9 @@ def run_before_311(
     debug: bool | None,
     new_event_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> _T:
-    """asyncio/runners.py of 3.10, which takes its loop from the policy."""
+    """Does what asyncio.run() of Python 3.10 does (Lib/asyncio/runners.py), with a loop that
+    new_event_loop() makes. Raises ValueError if `main` is not a coroutine.
+    """
     if not asyncio.iscoroutine(main):
         raise ValueError(f"a coroutine was expected, got {main!r}")
     loop = new_event_loop()

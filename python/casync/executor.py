@@ -1,10 +1,11 @@
-"""cpu_executor(): where run_in_executor computes.
+"""cpu_executor() makes an executor for functions that compute.
 
-What blocks without computing (a file, a name look-up, a C library that drops the GIL) is fine in
-the loop's own executor, of threads: run_in_executor(None, ...). What computes in Python is not. One
-thread at a time has the GIL, and one that computes gives it up every 5 ms (sys.getswitchinterval)
-when others ask for it: nothing gets faster, and every turn of the loop may come 5 ms later. That
-needs processes, or an interpreter without a GIL.
+The loop's own executor, run_in_executor(None, ...), has threads. It suits a function that blocks
+without computing: one that reads a file, looks up a name, or calls a C library that releases the
+GIL. It does not suit a function that computes in Python. Only one thread at a time holds the GIL,
+and a thread that computes gives it up only every 5 ms (sys.getswitchinterval()) when another
+thread asks for it. So threads make nothing faster, and they may delay each turn of the loop by
+5 ms. Such a function needs another process, or an interpreter without a GIL (PEP 703).
 
     with casync.cpu_executor() as executor:
         result = await loop.run_in_executor(executor, compute, argument)
@@ -20,21 +21,29 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 
 def cpu_executor(workers: int | None = None, *, threads: bool | None = None) -> Executor:
-    """Returns an executor for calls that compute.
+    """Returns an executor for functions that compute.
 
-    It runs `workers` calls at a time, by default as many as this process has CPUs. If `threads` is
-    true, it uses threads instead of processes; by default it does so only if this interpreter runs
-    without a GIL. `with`, or shutdown(), closes it, and waits for the calls that run.
+    The executor runs `workers` calls at the same time, by default one for each CPU that this
+    process may use (os.sched_getaffinity). It uses threads if `threads` is true, and processes if
+    it is false. By default it uses threads only in an interpreter that runs without a GIL. The
+    caller owns the executor: leaving its `with` block, or calling shutdown(), waits for the calls
+    that run and closes it. Any thread may make and use one. Raises ValueError if `workers` is not
+    above 0.
 
-    For processes, the function, its arguments and its result are pickled: the function must be one
-    that a module has by name, and what is large costs a copy each way. A program's main module is
-    imported by each worker, so what it does belongs behind `if __name__ == "__main__"`. Workers
-    start with the first call, by multiprocessing's fork server: a fork of this process would
-    inherit its threads, locks and loop. They ignore Ctrl-C, which is this process's to handle. A
-    worker that dies (by a signal, or for want of memory) makes its calls, and all later ones, raise
-    BrokenExecutor: make a new executor then.
+    Worker processes have these rules (see multiprocessing and concurrent.futures):
 
-    As everywhere with run_in_executor, cancelling what awaits a call does not stop one that runs.
+    - The function, its arguments and its result are pickled, so the function must be one that a
+      module has by name. Large values are copied each way.
+    - Each worker imports the program's main module, so put what that module does behind
+      `if __name__ == "__main__"`.
+    - The first call starts the workers, with multiprocessing's fork server. (A fork of this
+      process would inherit its threads, its locks and its loop.)
+    - Workers ignore SIGINT: Ctrl-C is for this process to handle.
+    - If a worker dies, from a signal or for lack of memory, the executor's calls and all later
+      ones raise BrokenExecutor. Make a new executor then.
+
+    Cancelling a task that awaits a call does not stop a call that runs, as with any executor of
+    run_in_executor().
     """
     if workers is None:
         workers = len(os.sched_getaffinity(0))

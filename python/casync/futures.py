@@ -1,4 +1,7 @@
-"""C futures in Python and the other way round: wrap_future() and chain_future()."""
+"""wrap_future() lets Python await a C future; chain_future() lets C code await a Python awaitable.
+
+A C future is a casync_future (see casync.h).
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,20 @@ from ._extension import native
 
 
 def wrap_future(future: Any) -> asyncio.Future[int]:
-    """Returns an asyncio.Future that ends as a C future (casync.h) does: with its result, with an
-    OSError, or cancelled.
+    """Returns an asyncio.Future that ends as a C future (casync.h) ends.
 
-    `future` is the address of a casync_future of a casync.EventLoop, or of what it is the first
-    member of (an operation, a task): a pointer that cffi made, or an int. Cancelling the
-    asyncio.Future cancels the C future. Call this in the loop's thread. The C future must be there
-    until it is done and the loop has turned once since: C code that wants to close it earlier
-    cancels it first.
+    The asyncio.Future gets the C future's result, an int that is 0 or more. If the C future failed,
+    the asyncio.Future gets an OSError with the error number, or a MemoryError. If the C future was
+    cancelled, so is the asyncio.Future. Cancelling the asyncio.Future cancels the C future.
+
+    `future` is the address of a casync_future of a casync.EventLoop, or of an object whose first
+    member is one (an operation, a task). It is a pointer that cffi made, or an int. Raises
+    TypeError if it is neither, and ValueError if it is NULL, or if that future is closed or belongs
+    to another kind of loop.
+
+    Call this in the loop's thread. The C code owns the C future and its memory. It must keep both
+    until the future is done and the loop has run one more turn. To close the future earlier, the C
+    code cancels it first.
     """
     address = _address_of(future)
     loop = native._future_loop(address)
@@ -47,14 +56,18 @@ def wrap_future(future: Any) -> asyncio.Future[int]:
 
 
 def chain_future(awaitable: Awaitable[int | None], future: Any) -> None:
-    """Lets a C future end as an awaitable does (a coroutine becomes a task), so that C code can
-    await it.
+    """Lets a C future end as a Python awaitable ends, so that C code can await it.
 
-    `future` is given as to wrap_future, but casync_future_init must have made it. What the
-    awaitable returns must be an int >= 0, or None for 0. An OSError that it raises becomes the
-    result -errno, TimeoutError -ETIMEDOUT, MemoryError -ENOMEM. Any other exception or result goes
-    to the loop's exception handler, and the C future's result is -EPROTO. Cancelling either cancels
-    the other.
+    A coroutine becomes a task. The awaitable must return an int that is 0 or more, or None, which
+    counts as 0. If it raises an OSError, the C future's result is -errno; for a TimeoutError it is
+    -ETIMEDOUT, and for a MemoryError -ENOMEM. Any other exception or result goes to the loop's
+    exception handler, and the C future's result is -EPROTO. Cancelling one of the two cancels the
+    other.
+
+    `future` is what wrap_future() takes, and casync_future_init must have initialised it. Raises
+    TypeError and ValueError as wrap_future() does, and TypeError if `awaitable` cannot be awaited.
+    Call this in the loop's thread. The C code owns the C future and its memory. It must
+    keep both until the future is done and the loop has run one more turn.
     """
     address = _address_of(future)
     loop = native._future_loop(address)

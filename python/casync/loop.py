@@ -1,9 +1,9 @@
-"""EventLoop: asyncio's selector loop, whose queue, timers, watchers and streams are casync.h's.
+"""EventLoop is asyncio's selector loop, with the queue, timers, watchers and streams of casync.h.
 
-The native base class (native/loop.c) has what is called often. asyncio's SelectorEventLoop, which
-is different in each version of Python, brings the rest: signals, subprocesses, executors,
-getaddrinfo, happy eyeballs, sendfile, debug mode. This class joins the two. What stands in it for
-asyncio's private parts is in compat.py.
+The native base class (native/loop.c) has the methods that programs call often. asyncio's
+SelectorEventLoop (Lib/asyncio/unix_events.py), which differs in each version of Python, provides
+the others: signals, subprocesses, executors, getaddrinfo, happy eyeballs (RFC 8305), sendfile and
+debug mode. This class joins the two. compat.py has what stands in it for asyncio's private parts.
 """
 
 # Much of this is about asyncio's private names, which typeshed does not have:
@@ -34,10 +34,15 @@ _Observer = Callable[..., Any]
 
 
 class EventLoop(native.Loop, asyncio.SelectorEventLoop):
-    """This is an asyncio event loop over casync.h.
+    """This is an asyncio event loop that runs on casync.h.
 
-    asyncio passes a `selector`; the loop needs none, and closes it. If `metrics` is true, the loop
-    measures the times that metrics() tells, which costs two readings of the clock a turn.
+    `selector` is there because asyncio may pass one: the loop needs none, and closes it. If
+    `metrics` is true, the loop measures the times that metrics() returns. This costs two readings
+    of the clock in each turn.
+
+    The loop belongs to the thread that runs it. Other threads may call only call_soon_threadsafe().
+    The code that makes a loop must close() it. The methods do, and raise, what asyncio documents
+    for its AbstractEventLoop.
     """
 
     # What asyncio keeps in a loop's __dict__. As slots they leave that empty, and then the
@@ -106,8 +111,8 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     # -- turns: native ones, or asyncio's own --
 
     def _run_once(self) -> None:
-        """Native: runs until stop(), so asyncio's run_forever calls this once. Else it is one
-        turn.
+        """Runs native turns until stop(), so asyncio's run_forever() calls this method once. If the
+        turns are asyncio's own, it runs one turn.
         """
         self._look_for_patches()
         if self._asyncio_turns:
@@ -186,7 +191,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
     # -- debug mode, and while observed: asyncio's own handles, in the native queue --
 
     def _run_handle(self, handle: Any) -> None:
-        """What BaseEventLoop._run_once does with a handle."""
+        """Does what BaseEventLoop._run_once does with a handle."""
         try:
             if handle._cancelled:
                 return
@@ -287,7 +292,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         **timeouts: float | None,
     ) -> asyncio.Transport:
-        """As asyncio's, with the native transport underneath."""
+        """Does what asyncio's method does, with the native transport underneath."""
         self._ensure_fd_no_transport(rawsock)
         ssl_protocol = ssl_protocol_class()(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
@@ -348,7 +353,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server_side: bool,
         **options: Any,
     ) -> asyncio.Transport | None:
-        """As asyncio's of 3.14. What is wrong with arguments, asyncio's own says."""
+        """Does what start_tls() of 3.14 does. asyncio's own method reports wrong arguments."""
         if not isinstance(sslcontext, base_events.ssl.SSLContext) or not getattr(
             transport, "_start_tls_compatible", False
         ):
@@ -414,8 +419,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None = None,
         *timeouts: float | None,
     ) -> None:
-        """As asyncio's, but a connection of which nothing could be made is closed at once, and
-        reported without debug mode, too."""
+        """Does what asyncio's method does. But if no transport could be made of a connection, it
+        closes the connection at once, and reports the error without debug mode too.
+        """
         protocol = transport = waiter = None
         try:
             protocol = protocol_factory()
@@ -454,8 +460,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 self.call_exception_handler(context)
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
-        """As asyncio's, through a second descriptor: the stream keeps watching the first. The
-        connection's end ends it, too."""
+        """Does what asyncio's method does, through a second descriptor, because the stream keeps
+        watching the first. It also ends when the connection ends.
+        """
         reading = transp.is_reading()
         transp.pause_reading()
         try:
@@ -486,12 +493,23 @@ _TURN_METHODS = _turn_methods(EventLoop)
 
 
 def new_event_loop() -> EventLoop:
-    """Returns a new event loop. asyncio.Runner and anyio take this function as a loop_factory."""
+    """Returns a new event loop, which the caller must close.
+
+    asyncio.Runner and anyio take this function as a loop_factory. It does not make the loop the
+    current one. Any thread may call it. Raises OSError if the loop gets no descriptors from the
+    kernel.
+    """
     return EventLoop()
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
-    """Runs a coroutine on a new casync event loop, as asyncio.run() does; returns its result."""
+    """Runs a coroutine on a new casync event loop, and returns its result.
+
+    It does what asyncio.run() does. At the end it cancels the tasks that are left, shuts down
+    asynchronous generators and the default executor, and closes the loop. `debug` sets the loop's
+    debug mode; None leaves the interpreter's default. Raises RuntimeError if a loop runs in this
+    thread already, and the errors of asyncio.Runner.run() (Lib/asyncio/runners.py).
+    """
     if events._get_running_loop() is not None:
         raise RuntimeError("casync.run() cannot be called from a running event loop")
     if sys.version_info >= (3, 11):

@@ -1,10 +1,9 @@
-"""EventLoopPolicy, for programs that choose their loop by asyncio's policy; and asyncio's own names
-of that.
+"""EventLoopPolicy is for programs that choose their loop by asyncio's event loop policy.
 
-Python 3.14 deprecates policies, and Python 3.16 has none. In 3.14 the public names warn where they
-are used, and asyncio's own code uses others, with an underscore before them. So does this module:
-install() and `python -m casync` mean there what they mean elsewhere, and warn of nothing that their
-user could change.
+Python 3.14 deprecates policies, and Python 3.16 removes them. In 3.14 the public names of the
+policy cause a warning, and asyncio's own code (Lib/asyncio/events.py) uses the same names with an
+underscore in front. This module uses those too. So install() and `python -m casync` work there as
+elsewhere, without a warning that their user could do nothing about.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from .loop import EventLoop
 
 
 def quiet_name(module: Any, name: str) -> Any:
-    """What a module of asyncio has by that name, or since 3.14 by the same with an underscore."""
+    """Returns what a module of asyncio calls `name`, or, since 3.14, `_name`."""
     return getattr(module, f"_{name}", None) or getattr(module, name)
 
 
@@ -30,6 +29,6 @@ else:
 
 
 class EventLoopPolicy(DefaultEventLoopPolicy):
-    """This policy is asyncio's own, child watchers and all, but makes casync's loops."""
+    """This is asyncio's default policy, with its child watchers, but it makes casync's loops."""
 
     _loop_factory = EventLoop

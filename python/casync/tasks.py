@@ -1,4 +1,4 @@
-"""dump_tasks(): what every task waits for."""
+"""dump_tasks() writes what every task of a loop waits for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Any, TextIO
 def dump_tasks(loop: asyncio.AbstractEventLoop | None = None, file: TextIO | None = None) -> None:
     """Writes to `file`, by default stderr, what every task of a loop waits for.
 
-    The loop is the running one if none is given. Of each task that is not done this writes the name
-    and state, where each of its coroutines stands, the outermost first, and what the innermost
-    awaits. (Task.print_stack() shows the outermost coroutine alone.) It works on any asyncio loop,
-    and also from a signal handler, so that a program that hangs can be asked what it does:
+    For each task that is not done it writes the name, the state, the place where each of the task's
+    coroutines stands (the outermost first), and the object that the innermost one awaits.
+    (Task.print_stack() shows only the outermost coroutine.)
+
+    `loop` may be any asyncio loop; by default it is the running one. Raises RuntimeError if none is
+    given and none runs in this thread. Call this in the loop's thread. A signal handler may call it
+    too, so you can ask a program that hangs what it does:
 
         signal.signal(signal.SIGUSR1, lambda *_: casync.dump_tasks(loop))
     """
@@ -31,7 +34,9 @@ def dump_tasks(loop: asyncio.AbstractEventLoop | None = None, file: TextIO | Non
 
 
 def describe_task(task: asyncio.Task[Any]) -> str:
-    """One task: a line with its name and state, and a line for each coroutine it is in."""
+    """Returns a line with the task's name and state, a line for each of its coroutines, and a line
+    with what it waits for.
+    """
     state = "cancelling" if getattr(task, "cancelling", int)() else "pending"
     lines = [f"{task.get_name()} ({state})"]
     lines += [f"    {place_of(awaitable)}" for awaitable in await_chain(task.get_coro())]
@@ -43,8 +48,8 @@ def describe_task(task: asyncio.Task[Any]) -> str:
 
 
 def await_chain(awaitable: Any) -> Iterator[Any]:
-    """A coroutine (or generator), what it awaits, what that awaits, and so on, as far as it can be
-    seen.
+    """Yields a coroutine or generator, then the one that it awaits, and so on, as far as Python
+    shows them.
     """
     while awaitable is not None and not asyncio.isfuture(awaitable):
         if not (inspect.isawaitable(awaitable) or inspect.isgenerator(awaitable)):

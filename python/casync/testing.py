@@ -1,10 +1,11 @@
-"""A loop for tests, whose time jumps.
+"""VirtualTimeLoop is a loop for tests: its time jumps to the next timer.
 
     from casync.testing import VirtualTimeLoop
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(asyncio.sleep(3600))  # ends at once
 
-With pytest, `from casync.testing import virtual_time_loop` (in conftest.py, say) gives a fixture.
+With pytest, import the fixture: `from casync.testing import virtual_time_loop`, for example in
+conftest.py.
 """
 
 # Some of this is about asyncio's private names, which typeshed does not have:
@@ -24,23 +25,26 @@ from .tasks import dump_tasks
 
 
 class DeadlockError(RuntimeError):
-    """A loop with virtual time raises this where it would have waited for ever: nothing is ready,
-    no timer is set, and nothing from outside is awaited. The message tells what each task waits
-    for."""
+    """A VirtualTimeLoop raises this error instead of waiting for ever.
+
+    It does so when no callback is ready, no timer is set, and the loop awaits nothing from outside.
+    The message says what each task waits for.
+    """
 
 
 class VirtualTimeLoop(EventLoop):
-    """This event loop starts at time 0 and jumps to the next timer when there is nothing to do.
+    """This event loop starts at time 0 and jumps to the next timer when it has nothing to do.
 
-    Time jumps only while nothing from outside is awaited: a descriptor (of a connection, a server,
-    a pipe, a signal handler), a job of run_in_executor, a child. As long as something is, time
-    passes as it does in reality, so real I/O works. With `forced=True` time jumps all the same:
-    timeouts then win against any I/O that is not there already; good for a server under test that
-    is always listening.
+    Time jumps only while the loop awaits nothing from outside. A watched descriptor (of a
+    connection, a server, a pipe or a signal handler), a call in run_in_executor() and a child
+    process are outside. While the loop awaits one of these, time passes as in reality, so real I/O
+    works. With `forced=True` time jumps even then. A timeout then wins against any I/O that has not
+    arrived yet. This suits a test of a server that listens all the time.
 
-    A run that would never end raises DeadlockError. What threads of your own will do through
-    call_soon_threadsafe cannot be known: a loop that only waits for that counts as deadlocked,
-    unless this happens inside `with loop.awaiting_outside():`.
+    A run that would never end raises DeadlockError. The loop cannot know whether another thread of
+    yours will call call_soon_threadsafe(). If it waits only for such a call, it counts as
+    deadlocked, unless it waits inside `with loop.awaiting_outside():`. Like any loop, this one
+    belongs to the thread that runs it.
     """
 
     __slots__ = ("_children", "_outside_count", "_outside_fd")
@@ -54,8 +58,11 @@ class VirtualTimeLoop(EventLoop):
 
     @contextmanager
     def awaiting_outside(self) -> Iterator[None]:
-        """Tells the loop that something from outside is awaited as long as this block lasts: time
-        does not jump (unless it is forced to), and waiting is no deadlock."""
+        """Tells the loop, while this block lasts, that it awaits something from outside.
+
+        Time then does not jump (unless `forced` is true), and waiting is no deadlock. Enter and
+        leave the block in the loop's thread. Blocks may nest.
+        """
         self._begin_outside()
         try:
             yield
@@ -135,8 +142,8 @@ else:
 
     @pytest.fixture
     def virtual_time_loop() -> Iterator[VirtualTimeLoop]:
-        """Gives a test a VirtualTimeLoop, which is the current loop. At the end it is closed, with
-        what is left of its tasks.
+        """Gives a test a VirtualTimeLoop and makes it the current loop. When the test has ended,
+        the fixture cancels the tasks that are left and closes the loop.
         """
         loop = VirtualTimeLoop()
         asyncio.set_event_loop(loop)

@@ -1,4 +1,6 @@
-"""SSLProtocol: asyncio's, whose hot paths are native (native/tls.c)."""
+"""An SSLProtocol that is asyncio's (Lib/asyncio/sslproto.py), but reads and writes in C
+(native/tls.c).
+"""
 
 # This is about asyncio's private names, which typeshed does not have:
 # mypy: disable-error-code="attr-defined, has-type, misc"
@@ -40,10 +42,10 @@ def _is_known() -> bool:
 
 def _make_class() -> type[sslproto.SSLProtocol]:
     class SSLTransport(native.TLSTransport, sslproto._SSLProtocolTransport):
-        """What the application writes to."""
+        """The application writes to this transport."""
 
     class SSLProtocol(native.TLSProtocol, sslproto.SSLProtocol):
-        """asyncio's, driven by native/tls.c."""
+        """asyncio's SSLProtocol, which native/tls.c drives."""
 
         # asyncio's own ways, for what the native ones do not do:
         _python_do_read = sslproto.SSLProtocol._do_read
@@ -85,8 +87,11 @@ _passed_by = (
 
 
 def ssl_protocol_class() -> Any:
-    """The class for a new connection: asyncio's own if a program has patched that or SSLObject, or
-    it is not known."""
+    """Returns the class of SSLProtocol for a new connection.
+
+    It is asyncio's own class if a program has patched that class or SSLObject, or if native/tls.c
+    does not know this version of asyncio.
+    """
     unpatched = all(vars(cls) == before for cls, before in _passed_by)
     return _native if unpatched and sslproto.SSLProtocol is _known else sslproto.SSLProtocol
 
@@ -97,9 +102,12 @@ def take_over_reader(
     ssl_protocol: Any,
     server_side: bool,
 ) -> bytes:
-    """For start_tls: the protocol's StreamReader, if it has one, holds the TLS transport back from
-    now on. What it has read ahead on a server is the client's first words in TLS, and is taken out.
-    (On a client nothing is: servers wait for those.)"""
+    """Connects the protocol's StreamReader, if it has one, to the TLS transport, for start_tls().
+
+    From then on the reader pauses and resumes that transport. On a server, this function removes
+    the bytes that the reader has read ahead, and returns them: they are the client's first TLS
+    bytes. On a client it returns b"", because a server sends nothing before those.
+    """
     reader = getattr(protocol, "_stream_reader", None)
     if not isinstance(protocol, asyncio.StreamReaderProtocol) or reader is None:
         return b""
@@ -118,7 +126,7 @@ def take_over_reader(
 
 
 def give_read_ahead(ssl_protocol: Any, data: bytes) -> None:
-    """Once the protocol has its transport."""
+    """Passes the bytes of take_over_reader() to the SSLProtocol, once that has its transport."""
     if not data:
         return
     if hasattr(ssl_protocol, "data_received"):

@@ -1,4 +1,5 @@
-"""Observers see what a loop calls and how long each call takes. This costs nothing while off.
+"""Observers see what a loop calls and how long each call takes. A loop that nobody observes pays
+nothing for this.
 
     from casync import trace
 
@@ -7,11 +8,11 @@
     with trace.observe(loop, trace.SlowCallbacks(0.05)):  # logs what held up the loop for 50 ms
         ...
 
-A Call is one callback: of call_soon and its like, a step of a task, a watcher of a descriptor, or a
-method of a protocol that a native transport calls. Only calls that are scheduled while the loop is
-observed are seen (and tasks woken meanwhile), and reads of StreamReader that go on natively show as
-the steps of their tasks. While observed, callbacks take the way that they take in debug mode, at a
-cost of a few microseconds each.
+A Call is one callback: a function given to call_soon() or a similar method, a step of a task, the
+callback of a watched descriptor, or a protocol's method that a native transport calls. Observers
+see the calls that are scheduled, and the tasks that are woken, while they observe the loop. They
+see a StreamReader's native reads as steps of the tasks that read. Callbacks of an observed loop
+take the path of debug mode, which costs a few microseconds for each.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ _logger = logging.getLogger("casync")
 
 
 class Call:
-    """A Call is one callback: it has the function, its arguments, and the task if it is a step of
-    one. `start` is a time of time.monotonic_ns(); `duration` is in nanoseconds, and 0 until the
-    callback has returned."""
+    """A Call describes one callback.
+
+    `callback` is the function and `args` are its arguments. `task` is the task if the call is a
+    step of one, else None. `start` is a time of time.monotonic_ns(). `duration` is in nanoseconds;
+    it is 0 until the callback has returned.
+    """
 
     __slots__ = ("args", "callback", "duration", "start", "task")
 
@@ -51,7 +55,9 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Names the function, or the coroutine of the task and the task itself."""
+        """The name of the function; for a step of a task, the names of its coroutine and of the
+        task.
+        """
         if self.task is not None:
             coroutine = self.task.get_coro()
             return f"{getattr(coroutine, '__qualname__', coroutine)} ({self.task.get_name()})"
@@ -62,22 +68,29 @@ class Call:
 
 
 class Observer:
-    """observe() takes objects of this class. Override the methods that you need; what they raise
-    goes to the loop's exception handler. Calls nest where a callback runs code of the loop that
-    calls a protocol."""
+    """observe() takes objects of this class. Override the methods that you need.
+
+    The loop calls them in its thread. If one raises an Exception, that goes to the loop's exception
+    handler. Calls nest if a callback runs code of the loop that calls a protocol.
+    """
 
     def before_call(self, call: Call) -> None:
-        """The loop calls this when a call is about to begin."""
+        """The loop calls this method before it calls the callback."""
 
     def after_call(self, call: Call) -> None:
-        """The loop calls this when a call has returned or raised; its task may be done now."""
+        """The loop calls this method when the callback has returned or raised. If the call was a
+        step of a task, the task may be done now.
+        """
 
 
 @contextmanager
 def observe(loop: EventLoop, *observers: Observer) -> Iterator[None]:
-    """Tells the observers of all calls that the loop makes, beside those that observe it already.
-    Any number may observe, and end in any order. Enter and leave this block in the loop's thread,
-    or while the loop does not run."""
+    """Tells the observers, while this block lasts, of the calls that the loop makes.
+
+    A loop may have any number of observers, and these blocks may end in any order. Enter and leave
+    the block in the loop's thread, or while the loop does not run. Raises TypeError if `loop` is
+    not a casync.EventLoop.
+    """
     _set_observers(loop, (*_observers_of(loop), *observers))
     try:
         yield
@@ -89,7 +102,7 @@ def observe(loop: EventLoop, *observers: Observer) -> Iterator[None]:
 
 
 class _Observation:
-    """What a loop calls in place of its callbacks."""
+    """An observed loop calls this object in place of its callbacks."""
 
     def __init__(self, loop: EventLoop, observers: tuple[Observer, ...]) -> None:
         self._loop = weakref.ref(loop)
@@ -139,8 +152,9 @@ def _set_observers(loop: EventLoop, observers: tuple[Observer, ...]) -> None:
 
 
 class SlowCallbacks(Observer):
-    """Logs calls that take `seconds` or longer, as warnings of the logger "casync". asyncio's debug
-    mode does so, too, but costs more."""
+    """This observer logs each call that takes `seconds` or longer, as a warning of the logger
+    "casync". asyncio's debug mode does this too, but costs more.
+    """
 
     def __init__(self, seconds: float = 0.1) -> None:
         self.seconds = seconds
@@ -151,9 +165,12 @@ class SlowCallbacks(Observer):
 
 
 class ChromeTrace(Observer):
-    """Collects calls, and tasks from their first step that was seen to their end, as trace events.
-    It keeps the last `limit` events, of some 500 bytes each. Their format is the "Trace Event
-    Format" of the Chromium authors."""
+    """This observer collects calls and tasks as trace events.
+
+    A task's event lasts from the first of its steps that was observed to the task's end. The
+    observer keeps the last `limit` events; each takes about 500 bytes. The format is the "Trace
+    Event Format" of the Chromium authors.
+    """
 
     def __init__(self, limit: int = 1_000_000) -> None:
         self._events: deque[dict[str, Any]] = deque(maxlen=limit)
@@ -183,7 +200,7 @@ class ChromeTrace(Observer):
         self._events.append({**event, "tid": threading.get_native_id(), **rest})
 
     def as_json(self) -> str:
-        """Returns what is collected so far, as chrome://tracing and ui.perfetto.dev read it."""
+        """Returns the events so far, as JSON for chrome://tracing and ui.perfetto.dev."""
         return json.dumps({"traceEvents": list(self._events)})
 
 
@@ -191,7 +208,12 @@ class ChromeTrace(Observer):
 def chrome_trace(
     loop: EventLoop, path: str | os.PathLike[str], limit: int = 1_000_000
 ) -> Iterator[None]:
-    """Observes the loop in this block, and writes a Chrome trace to the file at its end."""
+    """Observes the loop while this block lasts, and writes a Chrome trace to the file `path` at its
+    end.
+
+    `limit` is that of ChromeTrace. Enter and leave the block as that of observe(). Raises TypeError
+    as observe() does, and OSError if the file cannot be written.
+    """
     trace = ChromeTrace(limit)
     try:
         with observe(loop, trace):

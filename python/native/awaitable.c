@@ -197,9 +197,11 @@ static void awaitable_dealloc(PyObject *self) {
 }
 
 static PyMethodDef awaitable_methods[] = {
-    {"send", awaitable_send, METH_O, "Does what a coroutine's send() does."},
-    {"throw", (PyCFunction)awaitable_throw, METH_VARARGS, "Does what a coroutine's throw() does."},
-    {"close", (PyCFunction)awaitable_close, METH_NOARGS, "Does what a coroutine's close() does."},
+    {"send", awaitable_send, METH_O, "Does what coroutine.send() does (PEP 492)."},
+    {"throw", (PyCFunction)awaitable_throw, METH_VARARGS,
+     "Does what coroutine.throw() does (PEP 492)."},
+    {"close", (PyCFunction)awaitable_close, METH_NOARGS,
+     "Does what coroutine.close() does (PEP 492)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -396,34 +396,44 @@ ONE_ARGUMENT_METHOD(datagram_set_protocol, "set_protocol", "protocol")
 static PyMethodDef datagram_methods[] = {
     {"_start", (PyCFunction)transport_start, METH_O, NULL},
     {"sendto", (PyCFunction)(void (*)(void))datagram_sendto, METH_VARARGS | METH_KEYWORDS,
-     "sendto(data, addr=None): send a datagram; never blocks."},
+     "sendto($self, data, addr=None)\n--\n\nSends a datagram to `addr`, by default to the "
+     "transport's peer. If the kernel does not take it now, the transport buffers it. Never "
+     "blocks. Raises TypeError if `data` is not bytes-like, and ValueError if the transport "
+     "has a peer and `addr` is another. Errors of the kernel go to the protocol's "
+     "error_received()."},
     {"is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,
-     "Returns whether datagrams are read and given to the protocol."},
+     "Returns whether the transport reads datagrams."},
     {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,
-     "Stops calling the protocol's datagram_received."},
+     "Stops reading, and with it the calls of the protocol's datagram_received()."},
     {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,
-     "Calls the protocol's datagram_received again."},
+     "Starts reading again after pause_reading()."},
     {"close", (PyCFunction)datagram_close, METH_NOARGS,
-     "Sends what is buffered, then closes the transport."},
+     "Closes the transport after what is buffered has been sent. Then the loop calls the "
+     "protocol's connection_lost(None)."},
     {"abort", (PyCFunction)datagram_abort, METH_NOARGS,
-     "Closes the transport, and drops what is buffered."},
+     "Closes the transport at once, and drops what is buffered. The loop then calls "
+     "the protocol's connection_lost(None)."},
     {"_force_close", (PyCFunction)datagram_force_close, METH_O, NULL},
     {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,
      "Returns whether the transport is closing or closed."},
     {"set_protocol", FASTCALL(datagram_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,
-     "set_protocol($self, protocol)\n--\n\nReplaces the protocol."},
-    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "Returns the protocol."},
+     "set_protocol($self, protocol)\n--\n\nGives the transport another protocol."},
+    {"get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS,
+     "Returns the transport's protocol."},
     {"get_write_buffer_size", (PyCFunction)datagram_get_write_buffer_size, METH_NOARGS,
-     "Returns how many bytes are still to be sent."},
+     "Returns the number of bytes that are buffered and not sent yet."},
     {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,
-     "Returns (low, high), the limits in bytes at which writing is resumed and paused."},
+     "Returns (low, high), in bytes: the buffer sizes at which the protocol's "
+     "resume_writing() and pause_writing() are called."},
     {"set_write_buffer_limits", (PyCFunction)(void (*)(void))datagram_set_write_buffer_limits,
      METH_VARARGS | METH_KEYWORDS,
-     "Sets the limits in bytes at which the protocol's writing is paused and resumed."},
+     "Sets the buffer sizes, in bytes, at which the protocol's pause_writing() (above "
+     "`high`) and resume_writing() (at `low` or below) are called. Raises ValueError "
+     "unless high >= low >= 0."},
     {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info,
      METH_VARARGS | METH_KEYWORDS,
-     "Returns what the transport knows by that name, such as 'socket', 'sockname' or "
-     "'peername'; else the default."},
+     "get_extra_info(name, default=None): returns what the transport knows by that name, "
+     "such as 'socket', 'sockname' or 'peername', or else `default`."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -441,7 +451,7 @@ static PyGetSetDef datagram_getsets[] = {
 
 static PyType_Slot datagram_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "This transport sends and receives datagrams by a casync_datagram."},
+    {Py_tp_doc, "This transport sends and receives datagrams through a casync_datagram."},
     {Py_tp_repr, datagram_repr},
     {Py_tp_methods, datagram_methods},
     {Py_tp_getset, datagram_getsets},

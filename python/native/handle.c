@@ -513,23 +513,27 @@ static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyMethodDef handle_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keeps the callback from being called."},
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
+     "Keeps the callback from being called, unless it has run. Call this in the loop's "
+     "thread."},
     {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
-     "Returns whether the call was cancelled."},
+     "Returns whether cancel() was called."},
     {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
-     "Returns the callback's context."},
+     "Returns the contextvars.Context in which the loop runs the callback."},
     {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef timer_methods[] = {
-    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS, "Keeps the callback from being called."},
+    {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
+     "Keeps the callback from being called, unless it has run. Call this in the loop's "
+     "thread."},
     {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
-     "Returns whether the call was cancelled."},
+     "Returns whether cancel() was called."},
     {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,
-     "Returns the callback's context."},
+     "Returns the contextvars.Context in which the loop runs the callback."},
     {"when", (PyCFunction)(void (*)(void))handle_when, METH_NOARGS,
-     "Returns the time of the call, as loop.time() tells time."},
+     "Returns the time at which the call is due, in seconds as loop.time() tells them."},
     {"_run", (PyCFunction)handle_run_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -560,7 +564,8 @@ static PyMemberDef handle_members[] = {
 };
 
 static PyType_Slot handle_slots[] = {
-    {Py_tp_doc, "call_soon and its like return this handle, which can cancel the call."},
+    {Py_tp_doc,
+     "call_soon() and similar methods return this asyncio.Handle, which can cancel the call."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_repr, handle_repr},
     {Py_tp_methods, handle_methods},
@@ -575,7 +580,8 @@ static PyType_Spec handle_spec = {"casync._native.Handle", sizeof(handle), 0,
                                   handle_slots};
 
 static PyType_Slot timer_slots[] = {
-    {Py_tp_doc, "call_later and call_at return this handle, which can cancel the call."},
+    {Py_tp_doc,
+     "call_later() and call_at() return this asyncio.TimerHandle, which can cancel the call."},
     {Py_tp_dealloc, handle_dealloc},
     {Py_tp_repr, handle_repr},
     {Py_tp_richcompare, timer_richcompare},

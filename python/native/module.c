@@ -19,22 +19,37 @@
 
 static PyMethodDef loop_methods[] = {
     {"call_soon", FASTCALL(loop_call_soon), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon($self, callback, *args, context=None)\n--\n\nCalls the callback in the next turn."},
+     "call_soon($self, callback, *args, context=None)\n--\n\nQueues callback(*args) for the "
+     "loop's next turn, and returns an asyncio.Handle, which can cancel the call. The loop "
+     "runs callbacks in the order in which they were queued. It runs this one in `context`, "
+     "by default a copy of the caller's (PEP 567). Call this in the loop's thread; other "
+     "threads use call_soon_threadsafe(). Raises RuntimeError if the loop is closed; in "
+     "debug mode also in another thread (Lib/asyncio/base_events.py)."},
     {"call_soon_threadsafe", FASTCALL(loop_call_soon_threadsafe), METH_FASTCALL | METH_KEYWORDS,
-     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nDoes what call_soon does, "
-     "and may be called from any thread."},
+     "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nDoes what "
+     "call_soon() does, and wakes the loop if it waits. Any thread may call it. Raises "
+     "RuntimeError if the loop is closed."},
     {"call_later", FASTCALL(loop_call_later), METH_FASTCALL | METH_KEYWORDS,
-     "call_later($self, delay, callback, *args, context=None)\n--\n\nCalls the callback after "
-     "a delay in seconds."},
+     "call_later($self, delay, callback, *args, context=None)\n--\n\nCalls callback(*args) "
+     "once, `delay` seconds from now, never earlier, and returns an asyncio.TimerHandle, "
+     "which can cancel the call. Calls that are due at the same time run in the order in "
+     "which they were made. `context` is that of call_soon(). Call this in the loop's "
+     "thread. Raises TypeError if `delay` is not a number, and RuntimeError if the loop is "
+     "closed."},
     {"call_at", FASTCALL(loop_call_at), METH_FASTCALL | METH_KEYWORDS,
-     "call_at($self, when, callback, *args, context=None)\n--\n\nCalls the callback at a "
-     "time of loop.time()."},
+     "call_at($self, when, callback, *args, context=None)\n--\n\nDoes what call_later() "
+     "does, at the time `when`, in seconds as time() tells them."},
     {"time", (PyCFunction)loop_time, METH_NOARGS,
-     "time($self)\n--\n\nReturns the loop's time in seconds."},
+     "time($self)\n--\n\nReturns the loop's time in seconds, as a float. It is "
+     "CLOCK_MONOTONIC, except on a loop with virtual time. Any thread may call it."},
     {"create_future", (PyCFunction)loop_create_future, METH_NOARGS,
-     "create_future($self)\n--\n\nReturns a new future of this loop."},
+     "create_future($self)\n--\n\nReturns a new asyncio.Future of this loop. Call this in "
+     "the loop's thread."},
     {"create_task", FASTCALL(loop_create_task), METH_FASTCALL | METH_KEYWORDS,
-     CREATE_TASK_SIGNATURE "\n--\n\nRuns a coroutine as a task, and returns that."},
+     CREATE_TASK_SIGNATURE
+     "\n--\n\nSchedules a coroutine as a task, and returns the task. Keep a reference to it "
+     "until it is done. Call this in the loop's thread. Raises RuntimeError if the loop is "
+     "closed."},
     {"is_closed", (PyCFunction)loop_is_closed, METH_NOARGS,
      "is_closed($self)\n--\n\nReturns whether the loop was closed."},
     {"is_running", (PyCFunction)loop_is_running, METH_NOARGS,
@@ -42,16 +57,19 @@ static PyMethodDef loop_methods[] = {
     {"get_debug", (PyCFunction)loop_get_debug, METH_NOARGS,
      "get_debug($self)\n--\n\nReturns whether the loop is in debug mode."},
     {"metrics", (PyCFunction)loop_metrics, METH_NOARGS,
-     "metrics($self)\n--\n\nReturns a dict of numbers. Since the loop was made: `turns` counts the "
-     "loop's turns, `polls` those that asked the kernel (all but some of those with callbacks "
-     "ready, once 16 polls in a row found nothing), `events` the descriptors found ready, and "
-     "`callbacks` the callbacks that were run. If the loop was made with metrics=True, three "
-     "values are seconds, else they are 0.0: `idle_time` was spent in waiting, `busy_time` in "
-     "callbacks, and `longest_turn` is the most that one turn's callbacks took, which tells how "
-     "late a callback may have been. At this moment: `ready` counts the callbacks that wait, "
-     "`timers` the timers, `watchers` the watched descriptors, `transports` and `servers` those "
-     "that are open, and `unsent_bytes` the bytes that transports still have to send. The call "
-     "walks over all of these."},
+     "metrics($self)\n--\n\nReturns a dict of numbers.\n\nThese count since the loop was "
+     "made. `turns` is the number of the loop's turns. `polls` is the number of turns that "
+     "asked the kernel; after 16 polls in a row that found nothing, some turns with "
+     "callbacks ready do not. `events` is the number of times that a descriptor was found "
+     "ready. `callbacks` is the number of callbacks that ran.\n\nThese are in seconds. They "
+     "are 0.0 unless the loop was made with metrics=True. `idle_time` was spent waiting, "
+     "`busy_time` in callbacks. `longest_turn` is the longest time that the callbacks of one "
+     "turn took; a callback may have been that late.\n\nThese tell what there is now. "
+     "`ready` is the number of callbacks that wait to run, `timers` that of timers, "
+     "`watchers` that of watched descriptors, `transports` and `servers` those of open ones. "
+     "`unsent_bytes` is the number of bytes that the transports have not sent yet.\n\nThe "
+     "call walks over all of these objects. Call it in the loop's thread. After close() all "
+     "numbers are 0."},
     {"_use_virtual_time", (PyCFunction)loop_use_virtual_time, METH_O, NULL},
     {"_deadlocked", (PyCFunction)loop_was_deadlocked, METH_NOARGS, NULL},
     {"_check_closed", (PyCFunction)loop_check_closed, METH_NOARGS, NULL},
@@ -68,14 +86,14 @@ static PyMethodDef loop_methods[] = {
     {"_write_to_self", (PyCFunction)loop_write_to_self, METH_NOARGS, NULL},
 #if PY_VERSION_HEX < 0x030B0000 /* else they are among sock_methods: see sock.c */
     {"sock_recvfrom", FASTCALL(loop_sock_recvfrom), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recvfrom($self, sock, bufsize)\n--\n\nReceives a datagram, and returns (bytes, "
-     "address)."},
+     "sock_recvfrom($self, sock, bufsize)\n--\n\nWaits for a datagram of at most `bufsize` "
+     "bytes, and returns (bytes, address). Raises OSError."},
     {"sock_recvfrom_into", FASTCALL(loop_sock_recvfrom_into), METH_FASTCALL | METH_KEYWORDS,
-     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceives a datagram into a "
-     "buffer, and returns (size, address)."},
+     "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nWaits for a datagram, writes it "
+     "into `buf`, and returns (size, address). Raises OSError."},
     {"sock_sendto", FASTCALL(loop_sock_sendto), METH_FASTCALL | METH_KEYWORDS,
-     "sock_sendto($self, sock, data, address)\n--\n\nSends a datagram, and returns how many "
-     "bytes were sent."},
+     "sock_sendto($self, sock, data, address)\n--\n\nSends a datagram, and returns the "
+     "number of bytes that were sent. Raises OSError."},
 #endif
     {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL, NULL},
     {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
@@ -99,7 +117,7 @@ static PyMethodDef loop_methods[] = {
 };
 
 static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, "This is the native half of casync.EventLoop."},
+    {Py_tp_doc, "This class is the native half of casync.EventLoop."},
     {Py_tp_new, loop_new},
     {Py_tp_dealloc, loop_dealloc},
     {Py_tp_traverse, loop_traverse},
@@ -373,7 +391,7 @@ static PyMethodDef native_functions[] = {
 static struct PyModuleDef native_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "casync._native",
-    .m_doc = "The hot path of casync.EventLoop, over casync.h.",
+    .m_doc = "This module has the parts of casync.EventLoop that are written in C, over casync.h.",
     .m_size = sizeof(state),
     .m_methods = native_functions,
     .m_slots = native_slots,

@@ -217,7 +217,8 @@ static PyMethodDef read_pipe_methods[] = {
 static PyMethodDef write_pipe_methods[] = {
     BASE_METHODS,
     WRITE_METHODS,
-    {"write_eof", (PyCFunction)transport_close, METH_NOARGS, "Closes the pipe when all is sent."},
+    {"write_eof", (PyCFunction)transport_close, METH_NOARGS,
+     "Closes the pipe after what is buffered has been sent."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -230,7 +231,7 @@ static PyGetSetDef pipe_getsets[] = {
 
 static PyType_Slot read_pipe_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "This transport reads from a pipe by a casync_stream."},
+    {Py_tp_doc, "This transport reads from a pipe through a casync_stream."},
     {Py_tp_repr, read_pipe_repr},
     {Py_tp_methods, read_pipe_methods},
     {Py_tp_getset, pipe_getsets},
@@ -239,7 +240,7 @@ static PyType_Slot read_pipe_slots[] = {
 
 static PyType_Slot write_pipe_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "This transport writes to a pipe by a casync_stream."},
+    {Py_tp_doc, "This transport writes to a pipe through a casync_stream."},
     {Py_tp_repr, write_pipe_repr},
     {Py_tp_methods, write_pipe_methods},
     {Py_tp_getset, pipe_getsets},

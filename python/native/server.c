@@ -250,14 +250,15 @@ static void clients_dealloc(clients *self) {
 }
 
 static PyMethodDef clients_methods[] = {
-    {"add", (PyCFunction)clients_add, METH_O, "Does what a set's add() does."},
-    {"discard", (PyCFunction)clients_discard, METH_O, "Does what a set's discard() does."},
-    {"copy", (PyCFunction)clients_copy, METH_NOARGS, "Returns a list of the transports."},
+    {"add", (PyCFunction)clients_add, METH_O, "Does what set.add() does."},
+    {"discard", (PyCFunction)clients_discard, METH_O, "Does what set.discard() does."},
+    {"copy", (PyCFunction)clients_copy, METH_NOARGS,
+     "Returns a list of the server's open transports."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot clients_slots[] = {
-    {Py_tp_doc, "This set has the transports of a server: it is Server._clients."},
+    {Py_tp_doc, "A server's _clients is this set of the transports of its connections."},
     {Py_tp_dealloc, clients_dealloc},
     {Py_tp_traverse, clients_traverse},
     {Py_tp_clear, clients_clear},

@@ -642,7 +642,7 @@ static int sock_traverse(sock_operation *op, visitproc visit, void *arg) {
 }
 
 static PyType_Slot sock_slots[] = {
-    {Py_tp_doc, "A sock_* method of the loop returns this object, which is awaited."},
+    {Py_tp_doc, "The sock_* methods of the loop return this awaitable."},
     {Py_tp_traverse, sock_traverse},
     AWAITABLE_SLOTS,
     {0, NULL},

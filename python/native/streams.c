@@ -303,7 +303,7 @@ static int operation_traverse(read_operation *op, visitproc visit, void *arg) {
 }
 
 static PyType_Slot operation_slots[] = {
-    {Py_tp_doc, "A read method of a stream returns this object, which is awaited."},
+    {Py_tp_doc, "The read methods of a StreamReader return this awaitable."},
     {Py_tp_traverse, operation_traverse},
     AWAITABLE_SLOTS,
     {0, NULL},
@@ -523,14 +523,14 @@ static int stream_setattro(PyObject *stream, PyObject *name, PyObject *value);
 
 /* One that was released keeps its native half: asyncio's methods work on that by the attributes. */
 static PyType_Slot released_slots[] = {
-    {Py_tp_doc, "This is an asyncio.StreamReader whose attributes are native."},
+    {Py_tp_doc, "This asyncio.StreamReader keeps its attributes in C."},
     {Py_tp_getset, stream_getsets},
     {Py_tp_setattro, stream_setattro},
     {0, NULL},
 };
 
 static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, "This is an asyncio.StreamReader whose read methods are native."},
+    {Py_tp_doc, "This asyncio.StreamReader keeps its attributes in C, and reads in C."},
     {0, NULL},
 };
 
@@ -578,7 +578,7 @@ static void reader_dealloc(reader *self) {
 }
 
 static PyType_Slot reader_slots[] = {
-    {Py_tp_doc, "This object keeps the native state of a StreamReader."},
+    {Py_tp_doc, "This object holds the attributes of a StreamReader in C."},
     {Py_tp_dealloc, reader_dealloc},
     {Py_tp_traverse, reader_traverse},
     {Py_tp_clear, reader_clear},
@@ -753,7 +753,7 @@ static int drain_traverse(drain_operation *self, visitproc visit, void *arg) {
 }
 
 static PyType_Slot drain_slots[] = {
-    {Py_tp_doc, "drain() of a stream returns this object, which is awaited."},
+    {Py_tp_doc, "StreamWriter.drain() returns this awaitable."},
     {Py_tp_traverse, drain_traverse},
     AWAITABLE_SLOTS,
     {0, NULL},
@@ -789,7 +789,7 @@ static int writer_setattro(PyObject *writer, PyObject *name, PyObject *value) {
 }
 
 static PyType_Slot writer_slots[] = {
-    {Py_tp_doc, "This is an asyncio.StreamWriter whose write() and drain() are native."},
+    {Py_tp_doc, "This asyncio.StreamWriter has write() and drain() in C."},
     {Py_tp_setattro, writer_setattro},
     {0, NULL},
 };

@@ -735,7 +735,8 @@ static void tls_dealloc(tls *self) {
 
 static PyMethodDef tls_methods[] = {
     {"data_received", (PyCFunction)tls_data_received, METH_O,
-     "buffer_updated(), for bytes that are elsewhere."},
+     "Takes bytes from the network, decrypts them, and gives the result to the application's "
+     "protocol. The transport below calls it in the loop's thread."},
     {"_write_appdata", (PyCFunction)tls_write_appdata, METH_O, NULL},
     {"_do_read", (PyCFunction)tls_do_read_method, METH_NOARGS, NULL},
     {"_do_write", (PyCFunction)tls_do_write_method, METH_NOARGS, NULL},
@@ -775,8 +776,9 @@ static PyGetSetDef tls_getsets[] = {
 };
 
 static PyType_Slot tls_slots[] = {
-    {Py_tp_doc, "An asyncio.sslproto.SSLProtocol that also derives from this has its hot paths and "
-                "state here."},
+    {Py_tp_doc,
+     "A subclass of this class and of asyncio.sslproto.SSLProtocol keeps its state in C, and "
+     "reads and writes in C."},
     {Py_tp_new, tls_new},
     {Py_tp_dealloc, tls_dealloc},
     {Py_tp_traverse, tls_traverse},
@@ -815,13 +817,14 @@ static PyObject *tls_transport_write(PyObject *self, PyObject *const *args, Py_s
 
 static PyMethodDef tls_transport_methods[] = {
     {"write", FASTCALL(tls_transport_write), METH_FASTCALL | METH_KEYWORDS,
-     "write($self, data)\n--\n\nEncrypts data and sends it. It never blocks."},
+     "write($self, data)\n--\n\nEncrypts `data` and sends it. Never blocks. Raises "
+     "TypeError if `data` is not bytes-like."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot tls_transport_slots[] = {
-    {Py_tp_doc, "An asyncio.sslproto._SSLProtocolTransport that also derives from this has its hot "
-                "paths here."},
+    {Py_tp_doc,
+     "A subclass of this class and of asyncio.sslproto._SSLProtocolTransport writes in C."},
     {Py_tp_methods, tls_transport_methods},
     {0, NULL},
 };

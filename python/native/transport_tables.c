@@ -95,40 +95,50 @@ ONE_ARGUMENT_METHOD(transport_set_protocol, "set_protocol", "protocol")
         {"is_closing", (PyCFunction)transport_is_closing, METH_NOARGS,                             \
          "Returns whether the transport is closing or closed."},                                   \
         {"close", (PyCFunction)transport_close, METH_NOARGS,                                       \
-         "Sends what is buffered, then closes the transport."},                                    \
+         "Closes the transport after what is buffered has been sent. Then the loop calls "         \
+         "the protocol's connection_lost(None)."},                                                 \
         {"set_protocol", FASTCALL(transport_set_protocol_method), METH_FASTCALL | METH_KEYWORDS,   \
-         "set_protocol($self, protocol)\n--\n\nReplaces the protocol."},                           \
+         "set_protocol($self, protocol)\n--\n\nGives the transport another protocol."},            \
     {                                                                                              \
-        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS, "Returns the protocol."  \
+        "get_protocol", (PyCFunction)transport_get_protocol, METH_NOARGS,                          \
+            "Returns the transport's protocol."                                                    \
     }
 
 #define READ_METHODS                                                                               \
     {"pause_reading", (PyCFunction)transport_pause_reading, METH_NOARGS,                           \
-     "Stops calling the protocol's data_received."},                                               \
+     "Stops reading, and with it the calls of the protocol's data_received()."},                   \
         {"resume_reading", (PyCFunction)transport_resume_reading, METH_NOARGS,                     \
-         "Calls the protocol's data_received again."},                                             \
+         "Starts reading again after pause_reading()."},                                           \
     {                                                                                              \
         "is_reading", (PyCFunction)transport_is_reading, METH_NOARGS,                              \
-            "Returns whether data is read and given to the protocol."                              \
+            "Returns whether the transport reads."                                                 \
     }
 
 #define WRITE_METHODS                                                                              \
     {"write", FASTCALL(transport_write_method), METH_FASTCALL | METH_KEYWORDS,                     \
-     "write($self, data)\n--\n\nSends data. It never blocks."},                                    \
+     "write($self, data)\n--\n\nSends `data`. What the kernel does not take now, the "             \
+     "transport buffers. Never blocks. Raises TypeError if `data` is not bytes-like, "             \
+     "and RuntimeError after write_eof() or during a sendfile."},                                  \
         {"writelines", FASTCALL(transport_writelines_method), METH_FASTCALL | METH_KEYWORDS,       \
-         "writelines($self, list_of_data)\n--\n\nSends a list of bytes-like objects."},            \
-        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS, "Returns True."},     \
+         "writelines($self, list_of_data)\n--\n\nDoes what write() does, for each of an "          \
+         "iterable of bytes-like objects."},                                                       \
+        {"can_write_eof", (PyCFunction)transport_can_write_eof, METH_NOARGS,                       \
+         "Returns True: the transport has write_eof()."},                                          \
         {"get_write_buffer_size", (PyCFunction)transport_get_write_buffer_size, METH_NOARGS,       \
-         "Returns how many bytes are still to be sent."},                                          \
+         "Returns the number of bytes that are buffered and not sent yet."},                       \
         {"get_write_buffer_limits", (PyCFunction)transport_get_write_buffer_limits, METH_NOARGS,   \
-         "Returns (low, high), the limits in bytes at which writing is resumed and paused."},      \
+         "Returns (low, high), in bytes: the buffer sizes at which the protocol's "                \
+         "resume_writing() and pause_writing() are called."},                                      \
         {"set_write_buffer_limits",                                                                \
          (PyCFunction)(void (*)(void))transport_set_write_buffer_limits,                           \
          METH_VARARGS | METH_KEYWORDS,                                                             \
-         "Sets the limits in bytes at which the protocol's writing is paused and resumed."},       \
+         "Sets the buffer sizes, in bytes, at which the protocol's pause_writing() (above "        \
+         "`high`) and resume_writing() (at `low` or below) are called. Raises ValueError "         \
+         "unless high >= low >= 0."},                                                              \
     {                                                                                              \
         "abort", (PyCFunction)transport_abort, METH_NOARGS,                                        \
-            "Closes the transport, and drops what is buffered."                                    \
+            "Closes the transport at once, and drops what is buffered. The loop then calls "       \
+            "the protocol's connection_lost(None)."                                                \
     }
 
 static PyMethodDef socket_transport_methods[] = {
@@ -136,11 +146,12 @@ static PyMethodDef socket_transport_methods[] = {
     READ_METHODS,
     WRITE_METHODS,
     {"write_eof", (PyCFunction)transport_write_eof, METH_NOARGS,
-     "Closes the sending side when all is sent."},
+     "Ends the sending direction after what is buffered has been sent; the peer then "
+     "reads the end of the stream. Raises OSError."},
     {"get_extra_info", (PyCFunction)(void (*)(void))transport_get_extra_info,
      METH_VARARGS | METH_KEYWORDS,
-     "Returns what the transport knows by that name, such as 'socket', 'sockname' or "
-     "'peername'; else the default."},
+     "get_extra_info(name, default=None): returns what the transport knows by that "
+     "name, such as 'socket', 'sockname' or 'peername', or else `default`."},
     {"_tell_eof", (PyCFunction)transport_tell_eof, METH_NOARGS, NULL},
     {"_force_close", (PyCFunction)transport_force_close_method, METH_O, NULL},
     {"_make_empty_waiter", (PyCFunction)transport_make_empty_waiter, METH_NOARGS, NULL},
@@ -194,7 +205,7 @@ static PyMemberDef transport_members[] = {
 
 static PyType_Slot socket_transport_slots[] = {
     BASE_SLOTS,
-    {Py_tp_doc, "This transport sends and receives bytes by a casync_stream."},
+    {Py_tp_doc, "This transport sends and receives bytes through a casync_stream."},
     {Py_tp_repr, transport_repr},
     {Py_tp_methods, socket_transport_methods},
     {Py_tp_getset, socket_transport_getsets},

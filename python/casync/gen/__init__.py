@@ -1,5 +1,5 @@
-"""Asynchronous programs written with generators, on casync's event loop: all waiting is `yield
-from`.
+"""casync.gen is for asynchronous programs that are written with generators: they wait with `yield
+from`, on casync's event loop.
 
     from casync import gen
 
@@ -12,17 +12,17 @@ from`.
 
     gen.run(main())
 
-A task is an asyncio.Task, so the two worlds meet on one loop:
+A task is an asyncio.Task, so generators and coroutines run on one loop and can wait for each other:
 
-- In a generator: `yield from future`, `yield from create_task(coroutine)`. What asyncio has and
-  this module lacks is used so.
-- In a coroutine: `await create_task(generator)`, and `await` of whatever this package says to wait
-  for with `yield from`: `await lock.acquire()`.
-- A generator function decorated with the standard library's types.coroutine may do both: its body
-  may `yield from coroutine`, and what it returns may be awaited.
+- A generator waits with `yield from future` or `yield from create_task(coroutine)`. This is how it
+  uses what asyncio has and this module lacks.
+- A coroutine waits with `await create_task(generator)`. It may also await the objects that a
+  generator waits for with `yield from`, as in `await lock.acquire()`.
+- A generator function that is decorated with types.coroutine (standard library) can do both. Its
+  body may `yield from coroutine`, and a caller may await the object that it returns.
 
-A bare `yield` gives up one turn of the loop. Where nothing else is said here, names mean what they
-mean in asyncio. Like asyncio's, these objects belong to one loop and its thread.
+A bare `yield` gives up one turn of the loop. Names mean what they mean in asyncio unless their
+docstrings say otherwise. Each object belongs to one loop and its thread, as in asyncio.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""GenSocket: a socket.socket that is always non-blocking, and whose waiting is `yield from`.
+"""A GenSocket is a non-blocking socket. A generator waits for its operations with `yield from`.
 
-Each operation tries at once, and while the kernel says EAGAIN, waits until the loop finds the
-socket ready and tries again. Sending alone does not wait: what the kernel does not take is queued.
+Each operation calls the kernel at once. If the kernel answers EAGAIN, the operation waits until the
+loop finds the socket ready, and tries again. Only send() does not wait: the GenSocket queues the
+bytes that the kernel does not take.
 """
 
 from __future__ import annotations
@@ -157,11 +158,12 @@ class _Sender:
 
 
 class GenSocket:
-    """This is a non-blocking socket; its arguments are those of socket.socket.
+    """A GenSocket is a non-blocking socket. Its arguments are those of socket.socket.
 
-    recv, recv_into, recvfrom, accept, connect, sendto and sendall are waited for with `yield from`;
-    send() sends when it is called. The other methods are socket.socket's. Errors are OSErrors, as
-    there. Waiting in one task while another closes the socket ends with EBADF.
+    Wait for recv, recv_into, recvfrom, accept, connect, sendto and sendall with `yield from`.
+    send() sends when you call it. The other methods are those of socket.socket. All of them raise
+    OSError, as there. If a task closes the socket while another waits for it, the other gets
+    EBADF. Use a GenSocket in one loop's thread only.
     """
 
     def __init__(
@@ -177,10 +179,10 @@ class GenSocket:
 
     @types.coroutine
     def connect(self, address: Any) -> Generator[Any, Any, None]:
-        """Connects; the host may be a name, which is resolved without blocking the loop.
+        """Connects to `address`. The host may be a name; looking it up does not block the loop.
 
-        A Unix socket whose listener's queue is full raises BlockingIOError: the kernel will not say
-        when to try again.
+        Raises OSError. A Unix socket raises BlockingIOError if its listener's queue is full: the
+        kernel does not say when to try again.
         """
         address = yield from self._resolve(address)
         error = self._socket.connect_ex(address)
@@ -196,7 +198,9 @@ class GenSocket:
 
     @types.coroutine
     def accept(self) -> Generator[Any, Any, tuple[GenSocket, Any]]:
-        """Waits for a connection; returns its GenSocket and the peer's address."""
+        """Waits for a connection, and returns its GenSocket, which the caller must close, and the
+        peer's address.
+        """
         sock, address = yield from self._when_readable(self._socket.accept)
         return GenSocket(fileno=sock.detach()), address
 
@@ -226,41 +230,43 @@ class GenSocket:
                 yield from self._readable.ready()
 
     def recv(self, size: int, flags: int = 0) -> Generator[Any, Any, bytes]:
-        """Waits for data: at most `size` bytes; b"" is the end of the stream."""
+        """Waits for data, and returns at most `size` bytes. b"" means the end of the stream."""
         return self._when_readable(self._socket.recv, size, flags)
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0) -> Generator[Any, Any, int]:
-        """Does what recv() does, into a buffer, and returns the number of bytes. If `size` is 0, it
-        takes as much as fits."""
+        """Waits for data, writes at most `size` bytes into `buffer`, and returns their number. A
+        `size` of 0 means the size of the buffer.
+        """
         return self._when_readable(self._socket.recv_into, buffer, size, flags)
 
     def recvfrom(self, size: int, flags: int = 0) -> Generator[Any, Any, tuple[bytes, Any]]:
-        """Waits for a datagram; gives it and the sender's address. What is beyond `size` is
-        lost.
+        """Waits for a datagram, and returns it and the sender's address. The bytes after the first
+        `size` are lost.
         """
         return self._when_readable(self._socket.recvfrom, size, flags)
 
     # -- sending --
 
     def send(self, data: Any, flags: int = 0) -> asyncio.Future[int]:
-        """Sends now. Nothing needs to be waited for: what the kernel does not take is sent later,
-        in order.
+        """Sends `data` now, without waiting, and returns a future.
 
-        `yield from` what it returns waits until the kernel has all of it, and gives the number of
-        bytes; who sends much should do that, for the queue has no limit. An error at once is
-        raised, one later is what waiting raises.
+        The GenSocket queues the bytes that the kernel does not take, and sends them later, in
+        order. The queue has no limit, so a task that sends much should wait for the future with
+        `yield from`. The future's result is the number of bytes, once the kernel has all of them.
+        An error now is raised by this call; a later one is raised by the future. The caller may
+        change its buffer after the call.
         """
         self._check_open()
         return self._sender.send(data, flags)
 
     @types.coroutine
     def sendall(self, data: Any, flags: int = 0) -> Generator[Any, Any, None]:
-        """Sends, and waits until the kernel has all of it."""
+        """Sends `data`, and waits until the kernel has taken all of it."""
         yield from self.send(data, flags)
 
     @types.coroutine
     def sendto(self, data: Any, address: Any) -> Generator[Any, Any, int]:
-        """Sends a datagram; the host may be a name. Returns the number of bytes."""
+        """Sends a datagram to `address`, whose host may be a name. Returns the number of bytes."""
         address = yield from self._resolve(address)
         self._check_open()
         return (yield from self._sender.send(data, 0, address))
@@ -273,7 +279,7 @@ class GenSocket:
     # -- the end --
 
     def shutdown(self, how: int) -> None:
-        """Does what socket.shutdown() does; the stream ends after all that was sent before."""
+        """Does what socket.shutdown() does. The stream ends after the bytes that are queued."""
         self._check_open()
         if how == socket.SHUT_RD:
             self._socket.shutdown(how)
@@ -281,7 +287,7 @@ class GenSocket:
             self._sender.at_end(lambda: self._socket.shutdown(how))
 
     def close(self) -> None:
-        """Closes the socket. What is still queued is sent first, in the background."""
+        """Closes the socket. The loop still sends the bytes that are queued."""
         self._readable.stop()
         self._writable.stop()
         self._sender.close()
@@ -328,12 +334,12 @@ class GenSocket:
         self._socket.setsockopt(*arguments)
 
     def setblocking(self, flag: bool) -> None:
-        """Accepts what is so already."""
+        """Does nothing, or raises ValueError: a GenSocket is always non-blocking."""
         if flag:
             raise ValueError("a GenSocket never blocks; wait with `yield from`")
 
     def settimeout(self, seconds: float | None) -> None:
-        """Accepts what is so already."""
+        """Does nothing, or raises ValueError: a GenSocket is always non-blocking."""
         if seconds != 0:
             raise ValueError("a GenSocket has no timeout; use casync.gen.wait_for()")
 

@@ -1,5 +1,5 @@
-"""asyncio's locks and events, for `yield from`: subclasses, so coroutines can share them with
-generators.
+"""Locks and events for `yield from`. They are subclasses of asyncio's, so generators and
+coroutines can share one.
 """
 
 # A generator that may also be awaited is, to typeshed, no coroutine:
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Event(asyncio.Event):
-    """Tasks wait for this flag: set(), clear(), is_set(), `yield from event.wait()`."""
+    """An Event is a flag that tasks wait for, with `yield from event.wait()`. set() wakes them."""
 
     @types.coroutine
     def wait(self) -> Generator[Any, Any, bool]:
@@ -69,7 +69,7 @@ class _WithBlock:
 
 
 class Lock(_WithBlock, asyncio.Lock):
-    """A Lock is held by one task at a time; who comes first gets it first.
+    """A Lock is held by one task at a time. The task that has waited longest gets it next.
 
     with lock as held:
         yield from held
@@ -83,7 +83,7 @@ class Lock(_WithBlock, asyncio.Lock):
 
 
 class Semaphore(_WithBlock, asyncio.Semaphore):
-    """A Semaphore is a lock that several tasks may hold at a time; `with` works as for a Lock."""
+    """A Semaphore is a lock that several tasks may hold at once. Use `with` as for a Lock."""
 
     @types.coroutine
     def acquire(self) -> Generator[Any, Any, bool]:
@@ -92,18 +92,21 @@ class Semaphore(_WithBlock, asyncio.Semaphore):
 
 
 class Condition(_WithBlock, asyncio.Condition):
-    """A Condition is a lock whose holder can wait until another holder notifies it; `with` works as
-    for a Lock."""
+    """A Condition is a lock whose holder can wait until another holder notifies it. Use `with` as
+    for a Lock.
+    """
 
     def __init__(self, lock: asyncio.Lock | None = None) -> None:
         super().__init__(Lock() if lock is None else lock)
 
     @types.coroutine
     def wait(self) -> Generator[Any, Any, bool]:
-        """Releases the lock until notify(), and has it again when it returns."""
+        """Releases the lock, waits for notify(), and takes the lock again. Returns True. Raises
+        RuntimeError if the lock is not held.
+        """
         return (yield from super().wait())
 
     @types.coroutine
     def wait_for(self, predicate: Any) -> Generator[Any, Any, Any]:
-        """Waits until the predicate, called after each notification, is true. Returns its value."""
+        """Calls wait() until predicate() is true, and returns the value of predicate()."""
         return (yield from super().wait_for(predicate))

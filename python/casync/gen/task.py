@@ -1,8 +1,9 @@
-"""Running generators: as asyncio tasks, whose coroutine does nothing but delegate to the generator.
+"""This module runs generators as asyncio tasks.
 
-So steps, wakeups, cancellation and names are asyncio's own, and as fast. `await` and `yield from`
-are the same instruction, told apart by a flag on the code object: types.coroutine sets it, and then
-what a generator function returns can be waited for from both kinds of function.
+A task's coroutine only delegates to the generator, so steps, wakeups, cancellation and names are
+asyncio's own, and as fast. `await` and `yield from` are the same instruction; a flag on the code
+object (CO_ITERABLE_COROUTINE, PEP 492) tells them apart. types.coroutine sets the flag. Then both
+kinds of function can wait for the object that the generator function returns.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ async def _delegate(generator: Any) -> Any:
 
 
 def _coroutine(function: str, awaitable: Any) -> Coroutine[Any, Any, Any]:
-    """A coroutine that does what a generator or coroutine does. `function` is who asks."""
+    """Returns a coroutine that does what a generator or coroutine does. An error message names the
+    caller, `function`.
+    """
     if inspect.iscoroutine(awaitable):
         return awaitable
     if not isinstance(awaitable, types.GeneratorType):
@@ -61,10 +64,11 @@ def _ensure_future(function: str, awaitable: Any) -> asyncio.Future[Any]:
 
 
 def run(main: Generator[Any, Any, T] | Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """Runs a generator on a new casync loop and returns its result; what is left is cancelled at
-    the end.
+    """Runs a generator on a new casync loop, and returns its result.
 
-    As asyncio.run(): the entry point of a program, an error where a loop is running already.
+    It does what asyncio.run() does: it is the entry point of a program, and cancels the tasks that
+    are left at the end. Raises RuntimeError if a loop runs in this thread already, and TypeError if
+    `main` is neither a generator nor a coroutine.
     """
     coroutine = _coroutine("run", main)
     try:
@@ -74,8 +78,9 @@ def run(main: Generator[Any, Any, T] | Coroutine[Any, Any, T], *, debug: bool | 
 
 
 class Loop:
-    """This stands for the running event loop, of casync or any other; its create_task takes
-    generators too."""
+    """A Loop stands for a running event loop, of casync or any other. Its create_task() takes
+    generators too. Its other methods are those of the event loop.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -107,27 +112,27 @@ def get_running_loop() -> Loop:
 def create_task(
     awaitable: Generator[Any, Any, T] | Coroutine[Any, Any, T], **options: Any
 ) -> asyncio.Task[T]:
-    """Schedules a generator (or a coroutine) to run beside the caller, from the loop's next turn
-    on.
+    """Schedules a generator or a coroutine as a task, which begins in the loop's next turn.
 
-    `yield from task` and `await task` give its result. Options are those of asyncio.create_task().
-    As there: keep a reference to the task until it is done.
+    `yield from task` and `await task` return its result. `options` are those of
+    asyncio.create_task(). Keep a reference to the task until it is done, as in asyncio. Raises
+    RuntimeError if no loop runs in this thread, and TypeError for any other object.
     """
     return get_running_loop().create_task(awaitable, **options)
 
 
 @types.coroutine
 def sleep(delay: float, result: Any = None) -> Generator[Any, Any, Any]:
-    """Waits for that many seconds; 0 gives up one turn. Returns `result`."""
+    """Waits for `delay` seconds, and returns `result`. A delay of 0 gives up one turn."""
     return (yield from asyncio.sleep(delay, result))
 
 
 @types.coroutine
 def wait_for(awaitable: Any, timeout: float | None) -> Generator[Any, Any, Any]:
-    """Waits for a generator, task, future or coroutine, but not longer than `timeout` seconds.
+    """Waits for a generator, task, future or coroutine for at most `timeout` seconds.
 
-    Then it is cancelled and asyncio.TimeoutError raised (TimeoutError, since Python 3.11). None: no
-    limit.
+    If it is not done then, this function cancels it and raises asyncio.TimeoutError, which is
+    TimeoutError since Python 3.11. A `timeout` of None sets no limit.
     """
     if isinstance(awaitable, types.GeneratorType):
         awaitable = _coroutine("wait_for", awaitable)
@@ -135,18 +140,18 @@ def wait_for(awaitable: Any, timeout: float | None) -> Generator[Any, Any, Any]:
 
 
 def gather(*awaitables: Any, return_exceptions: bool = False) -> asyncio.Future[list[Any]]:
-    """Runs generators (tasks, futures, coroutines) at once, and returns a list of their results.
+    """Runs generators, tasks, futures and coroutines at the same time.
 
-    The first error of one is raised, and the others go on; with `return_exceptions`, errors are
-    results. One that was cancelled does not cancel the gathering (in asyncio it does): its result
-    is its GenCancelledError. If the gathering is cancelled, so are all that it gathers, and it ends
-    after them.
+    Returns a future whose result is the list of their results. If one of them raises, the future
+    raises that error, and the others go on; with `return_exceptions`, the error is a result
+    instead. If one of them is cancelled, its result is a GenCancelledError (in asyncio the whole
+    gather() is cancelled then). Cancelling the future cancels all of them; it ends after them.
     """
     return _Gathering(awaitables, return_exceptions)
 
 
 class _Gathering(asyncio.Future[Any]):
-    """What gather() returns."""
+    """gather() returns this future."""
 
     def __init__(self, awaitables: tuple[Any, ...], return_exceptions: bool) -> None:
         super().__init__(loop=asyncio.get_running_loop())

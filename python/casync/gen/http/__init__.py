@@ -1,4 +1,5 @@
-"""HTTP/1.1 for generators: a client (ClientRequest) and a server (Server). h11 parses.
+"""HTTP/1.1 for generators: a client (ClientRequest) and a server (Server). The package h11 parses
+the messages.
 
 request = ClientRequest("http://localhost:8080/", "POST", json={"one": 1})
 response = yield from request.send()

@@ -20,7 +20,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class ClientResponse:
-    """This is the whole answer to a ClientRequest."""
+    """ClientRequest.send() returns this response, with its whole body."""
 
     def __init__(self, status: int, reason: str, headers: Headers, body: bytes) -> None:
         self.status = status
@@ -30,16 +30,16 @@ class ClientResponse:
 
     @property
     def content_type(self) -> str | None:
-        """Returns the header of that name."""
+        """The value of the header Content-Type, or None."""
         return self.headers.get("Content-Type")
 
     @property
     def text(self) -> str:
-        """Returns the body, decoded as the Content-Type says, else as UTF-8."""
+        """The body as text, decoded as the Content-Type says, or else as UTF-8."""
         return self.body.decode(charset(self.content_type))
 
     def json(self) -> Any:
-        """Returns the body's JSON value. Raises ValueError if it is none."""
+        """Returns the value of the body, which is JSON. Raises ValueError if it is not."""
         return json.loads(self.body)
 
     def __repr__(self) -> str:
@@ -48,12 +48,12 @@ class ClientResponse:
 
 
 class ClientRequest:
-    """This request is sent with `response = yield from request.send()`.
+    """A ClientRequest is an HTTP request. `response = yield from request.send()` sends it.
 
-    The body is `json`, a value to be encoded so, or `data`: bytes, text, a mapping (sent as a form)
-    or an iterable of bytes (sent in chunks). `timeout` is in seconds, for all from resolving the
-    name to the last byte of the response; None waits for ever. `ssl` is the context for https, else
-    the default one. Redirects are not followed.
+    The body is `json`, a value that is encoded as JSON, or `data`: bytes, text, a mapping (sent as
+    a form) or an iterable of bytes (sent in chunks). `timeout` is the limit in seconds from the
+    name look-up to the last byte of the response; None sets no limit. `ssl` is the SSLContext for
+    https; by default it is ssl's default context. Redirects are not followed.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class ClientRequest:
 
     @types.coroutine
     def send(self) -> Generator[Any, Any, ClientResponse]:
-        """Connects, sends the request and waits for the whole response.
+        """Connects, sends the request, and waits for the whole response.
 
-        Errors: OSError, as ConnectionError if the response is not HTTP or ends early;
-        asyncio.TimeoutError; what an iterable body raises.
+        Raises OSError, which is a ConnectionError if the response is not HTTP or ends early,
+        asyncio.TimeoutError, and the errors of an iterable body.
         """
         return (yield from wait_for(self._exchange(), self.timeout))
 

@@ -1,4 +1,4 @@
-"""What client and server share: headers, bodies, and passing messages between h11 and a stream."""
+"""The client and the server share this: headers, bodies, and messages between h11 and a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Pairs = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class MultiDict(Mapping[str, str]):
-    """Names and values, where a name may come more than once: [name] gives its first value."""
+    """A mapping of names to values in which a name may occur more than once. [name] returns its
+    first value.
+    """
 
     def __init__(self, pairs: Pairs = ()) -> None:
         if isinstance(pairs, MultiDict):
@@ -42,12 +44,12 @@ class MultiDict(Mapping[str, str]):
         return len({self._key(name) for name, _ in self._pairs})
 
     def get_all(self, name: str) -> list[str]:
-        """All values of a name, in order."""
+        """Returns all values of a name, in their order."""
         key = self._key(name)
         return [value for other, value in self._pairs if self._key(other) == key]
 
     def pairs(self) -> list[tuple[str, str]]:
-        """All names and values, in order."""
+        """Returns all names and values, in their order."""
         return list(self._pairs)
 
     def __repr__(self) -> str:
@@ -55,9 +57,7 @@ class MultiDict(Mapping[str, str]):
 
 
 class Headers(MultiDict):
-    """A message's headers; names are the same in upper and lower case, values are ISO-8859-1 in
-    transit.
-    """
+    """The headers of a message. The case of a name does not matter. Values travel in ISO-8859-1."""
 
     @staticmethod
     def _key(name: str) -> str:
@@ -68,22 +68,22 @@ class Headers(MultiDict):
         return cls((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
 
     def encoded(self) -> list[tuple[bytes, bytes]]:
-        """For h11, which refuses what is no header. UnicodeEncodeError if it cannot be one."""
+        """Returns the headers for h11, which checks them. Raises UnicodeEncodeError."""
         return [
             (str.encode(name, "ascii"), str.encode(value, "latin-1")) for name, value in self._pairs
         ]
 
 
 def charset(content_type: str | None) -> str:
-    """What a Content-Type says about the encoding of text; UTF-8 if nothing."""
+    """Returns the encoding that a Content-Type names, or UTF-8."""
     message = Message()
     message["Content-Type"] = content_type or ""
     return message.get_content_charset("utf-8")
 
 
 def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
-    """A body as bytes (or as the iterable of bytes that it is), and the Content-Type it
-    suggests.
+    """Returns a body as bytes, or as an iterable of bytes if it is one, and the Content-Type that
+    fits it.
     """
     if json_value is not None:
         if body:
@@ -106,7 +106,7 @@ def encode(body: Any, json_value: Any) -> tuple[Any, str | None]:
 def next_event(
     connection: h11.Connection, reader: asyncio.StreamReader
 ) -> Generator[Any, Any, Any]:
-    """Waits for h11's next event of the peer. Errors: h11.RemoteProtocolError, OSError."""
+    """Waits for h11's next event. Raises h11.RemoteProtocolError and OSError."""
     while (event := connection.next_event()) is h11.NEED_DATA:
         connection.receive_data((yield from reader.read(READ_SIZE)))
     return event
@@ -130,7 +130,9 @@ def write(
 
 
 class BodyError(Exception):
-    """An iterable body raised `reason`: so its OSErrors are not mistaken for the connection's."""
+    """send() raises this error if an iterable body raised. So the body's OSErrors differ from the
+    connection's.
+    """
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
@@ -152,9 +154,9 @@ def send(
     head: h11.Request | h11.Response,
     body: Any,
 ) -> Generator[Any, Any, None]:
-    """Sends a message; of an iterable body no more than the peer takes is kept in memory.
+    """Sends a message. It takes the next chunk of an iterable body when the peer has room for it.
 
-    Errors: BodyError, OSError.
+    Raises BodyError and OSError.
     """
     if isinstance(body, bytes):
         write(connection, writer, head, body)

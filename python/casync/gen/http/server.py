@@ -1,4 +1,4 @@
-"""The HTTP server: a router of generator functions, and a task for each connection."""
+"""The HTTP server routes requests to generator functions, and runs a task for each connection."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ LINGER = 2.0  # seconds in which a client that is refused can read why
 class Response:
     """A handler returns a Response.
 
-    The body is bytes, text, an iterable of bytes (sent in chunks; closed after that, if it is a
-    generator or has another close()), or `json`, a value to be encoded so. Without a `content_type`
-    it follows from the body.
+    The body is bytes, text or an iterable of bytes, or `json`, a value that is encoded as JSON. The
+    server sends an iterable in chunks, and then calls its close() if it has one, as a generator
+    has. Without a `content_type`, the body decides it.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class Response:
             raise ValueError(f"a response of status {status} has no body")
 
     def _head(self, close: bool) -> h11.Response:
-        """For h11. Errors: h11.LocalProtocolError, UnicodeEncodeError if a header is not
-        allowed.
+        """Returns the head for h11. Raises h11.LocalProtocolError or UnicodeEncodeError if a header
+        is not allowed.
         """
         headers = [("Date", formatdate(usegmt=True)), *self.headers.pairs()]
         if self.status not in _WITHOUT_BODY:
@@ -93,7 +93,7 @@ class Response:
 
 
 class HTTPError(Exception):
-    """If a handler raises this, the response has that status, and the reason as its text."""
+    """If a handler raises this error, the client gets its status, and its reason as the text."""
 
     def __init__(self, status: int, reason: str = "", headers: Pairs = ()) -> None:
         super().__init__(status, reason or _phrase(status))
@@ -114,10 +114,10 @@ def _phrase(status: int) -> str:
 
 
 class Request:
-    """A handler gets a Request."""
+    """The server calls a handler with a Request."""
 
     def __init__(self, event: h11.Request) -> None:
-        """Errors: HTTPError 400."""
+        """Raises HTTPError 400."""
         target = event.target.decode("ascii")
         if not target.startswith("/"):  # as proxies get it: http://host/path (RFC 9112, 3.2.2)
             try:
@@ -134,23 +134,23 @@ class Request:
 
     @property
     def path(self) -> str:
-        """Returns the URL's path, decoded."""
+        """The decoded path of the URL."""
         return unquote(self._path)
 
     @property
     def content_type(self) -> str | None:
-        """Returns the header of that name."""
+        """The value of the header Content-Type, or None."""
         return self.headers.get("Content-Type")
 
     @types.coroutine
     def read(self) -> Generator[Any, Any, bytes]:
-        """Returns the body; b"" if there is none."""
+        """Returns the body, or b"" if the request has none."""
         return self._body
         yield
 
     @types.coroutine
     def json(self) -> Generator[Any, Any, Any]:
-        """Returns the body's JSON value. Raises HTTPError 400 if it is none."""
+        """Returns the value of the body, which is JSON. Raises HTTPError 400 if it is not."""
         try:
             return json.loads((yield from self.read()))
         except (ValueError, RecursionError) as error:  # the latter for what is nested too deep
@@ -161,16 +161,16 @@ class Request:
 
 
 class Router:
-    """A Router knows which handler a request is for.
+    """A Router finds the handler of a request.
 
         @router.get("/users/{name}")
         def user(request):
             return Response(body=request.path_params["name"])
             yield
 
-    `{name}` stands for one segment of a path, which is not empty. Routes are tried in the order in
-    which they were added. GET's handlers answer HEAD too. A handler is a generator function, or any
-    other function that returns a Response or what can be waited for.
+    `{name}` stands for one segment of a path, which must not be empty. The router tries routes in
+    the order in which they were added. A handler of GET answers HEAD too. A handler is a generator
+    function, or another function that returns a Response or an awaitable object.
     """
 
     def __init__(self) -> None:
@@ -192,7 +192,9 @@ class Router:
         return self.route("DELETE", path)
 
     def route(self, method: str, path: str) -> Callable[[H], H]:
-        """Returns a decorator that adds a handler."""
+        """Returns a decorator that adds a handler. Raises ValueError if `path` does not begin with
+        a slash, or names a parameter twice.
+        """
         if not path.startswith("/"):
             raise ValueError(f"a path begins with a slash: {path!r}")
         pattern = path.split("/")
@@ -240,7 +242,7 @@ def _matches(pattern: list[str], segments: list[str]) -> bool:
 
 
 class Server:
-    """This is an HTTP server.
+    """A Server is an HTTP server.
 
         app = Server()
 
@@ -251,10 +253,11 @@ class Server:
 
         gen.run(app.run(host="127.0.0.1", port=8080))
 
-    A request is received whole, up to `max_body_size` bytes, before its handler is called: larger
-    ones get 413, malformed ones 400, ones that take longer than `request_timeout` seconds 408, each
-    with the connection closed. A handler that fails is logged (logger "casync.gen.http"), and its
-    client gets 500. A connection without requests is closed after `keep_alive_timeout` seconds.
+    The server receives a whole request before it calls the handler. It answers 413 to a body of
+    more than `max_body_size` bytes, 400 to a malformed request, and 408 to one that takes longer
+    than `request_timeout` seconds, and then closes the connection. If a handler raises, the server
+    logs the error (logger "casync.gen.http"), and the client gets 500. The server closes a
+    connection that has no request for `keep_alive_timeout` seconds.
     """
 
     def __init__(
@@ -281,9 +284,12 @@ class Server:
     def run(
         self, host: str | None = "127.0.0.1", port: int = 8080, *, ssl: tls.SSLContext | None = None
     ) -> Generator[Any, Any, None]:
-        """Serves until close() is called, the task is cancelled (as by Ctrl-C, since Python 3.11)
-        or, unless the program handles that signal, SIGTERM comes; then stops gracefully, see
-        close()."""
+        """Serves until close() is called, the task is cancelled, or SIGTERM comes.
+
+        Then it stops gracefully, as close() says. Since Python 3.11, Ctrl-C cancels the task. If
+        the program handles SIGTERM itself, that signal does not stop the server. Raises the errors
+        of start().
+        """
         yield from self.start(host, port, ssl=ssl)
         with _sigterm_calls(self.close):
             try:
@@ -297,8 +303,11 @@ class Server:
     def start(
         self, host: str | None = "127.0.0.1", port: int = 8080, *, ssl: tls.SSLContext | None = None
     ) -> Generator[Any, Any, None]:
-        """Listens, and returns; requests are served from now on. Host None: on all addresses; port
-        0: one that is free, see `sockets`."""
+        """Begins to listen, and returns. The server serves requests from then on.
+
+        A `host` of None means all addresses. A `port` of 0 means a free one, which `sockets` tells.
+        Raises OSError, and RuntimeError if the server was started before.
+        """
         if self._server is not None:
             raise RuntimeError("this server was started already")
         self._closing = Event()
@@ -308,12 +317,15 @@ class Server:
 
     @property
     def sockets(self) -> tuple[Any, ...]:
-        """Returns the listening sockets: `app.sockets[0].getsockname()`."""
+        """The listening sockets, as in `app.sockets[0].getsockname()`."""
         return () if self._server is None else tuple(self._server.sockets)
 
     def close(self) -> None:
-        """Begins the graceful stop: listening ends, idle connections are closed, requests that are
-        being served are finished. wait_closed() waits for that."""
+        """Begins a graceful stop, and returns.
+
+        The server stops listening, closes idle connections, and answers the requests that it has.
+        wait_closed() waits for the end. Call this in the loop's thread.
+        """
         if self._server is not None:
             self._server.close()
         self._closing.set()
@@ -322,8 +334,10 @@ class Server:
 
     @types.coroutine
     def wait_closed(self) -> Generator[Any, Any, None]:
-        """Waits until the server is closed and its last request is answered; those that take longer
-        than `shutdown_timeout` seconds from then on are cancelled."""
+        """Waits until close() is called and the last request is answered.
+
+        The server cancels requests that take longer than `shutdown_timeout` seconds after close().
+        """
         yield from self._closing.wait()
         if self._connections:
             _, late = yield from asyncio.wait(self._connections, timeout=self.shutdown_timeout)
@@ -369,7 +383,7 @@ class _Connection:
 
     @types.coroutine
     def _request_begins(self) -> Generator[Any, Any, bool]:
-        """Waits for the first bytes of a request. False: there will be none."""
+        """Waits for the first bytes of a request. Returns False if none will come."""
         server = self._server
         if server._closing.is_set():
             return False
@@ -389,7 +403,7 @@ class _Connection:
 
     @types.coroutine
     def _exchange(self) -> Generator[Any, Any, bool]:
-        """A request and its response. True: the connection can be used again."""
+        """Serves one request. Returns whether the connection can be used again."""
         try:
             request = yield from wait_for(self._receive(), self._server.request_timeout)
         except asyncio.TimeoutError:
@@ -406,7 +420,7 @@ class _Connection:
 
     @types.coroutine
     def _receive(self) -> Generator[Any, Any, Request]:
-        """Receives a request. Errors: HTTPError 400, 413 and 505, h11.RemoteProtocolError,
+        """Receives a request. Raises HTTPError 400, 413 and 505, h11.RemoteProtocolError and
         OSError.
         """
         event = yield from next_event(self._http, self._reader)
@@ -475,7 +489,7 @@ class _Connection:
         return response
 
     def _body(self, response: Response) -> Any:
-        """What is sent of a response's body."""
+        """Returns the part of a response's body that the server sends."""
         return (
             b"" if self._request is not None and self._request.method == "HEAD" else response.body
         )
@@ -484,8 +498,8 @@ class _Connection:
     def _refuse(self, error: HTTPError) -> Generator[Any, Any, None]:
         """Answers a request that was not received, and ends the connection.
 
-        If that were closed while input is unread, the kernel would send a reset, and the client
-        might lose the answer that it has not read yet (RFC 9112, 9.6).
+        If the server closed the connection while input is unread, the kernel would send a reset,
+        and the client might lose the answer (RFC 9112, 9.6).
         """
         response = error._response()
         yield from send(self._http, self._writer, response._head(close=True), self._body(response))
@@ -505,7 +519,7 @@ _FAILED = Response(500, "Internal Server Error\n")
 
 @contextlib.contextmanager
 def _sigterm_calls(callback: Callable[[], None]) -> Generator[None, None, None]:
-    """While in the block, if nobody else handles SIGTERM and this thread can."""
+    """In the block, SIGTERM calls `callback`, if this is the main thread and nobody handles it."""
     is_ours = threading.current_thread() is threading.main_thread()
     if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
