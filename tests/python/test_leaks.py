@@ -37,7 +37,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
-from support import Loop, Recorder, collect_garbage, finish, tcp_pair, turns, unix_pair, until
+from support import Loop, Recorder, collect_garbage, echo, finish, tcp_pair, turns, unix_pair, until
 
 WARM_UP = 300  # rounds until caches, pools and free lists have what they need
 
@@ -1001,14 +1001,6 @@ async def drain(loop: Loop) -> Rounds:
                     left -= len(await loop.sock_recv(theirs, 1 << 17))
                 await draining
                 yield
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-    await writer.wait_closed()
 
 
 async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

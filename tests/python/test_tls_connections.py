@@ -26,6 +26,7 @@ from support import (
     Loop,
     Recorder,
     collect_garbage,
+    errors_of,
     pattern,
     turns,
     unix_pair,
@@ -42,12 +43,6 @@ def versions(request: pytest.FixtureRequest) -> Contexts:
     contexts = Contexts()
     contexts.server.maximum_version = ssl.TLSVersion[request.param]
     return contexts
-
-
-def errors_of(loop: Loop) -> list[dict[str, Any]]:
-    errors: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: errors.append(context))
-    return errors
 
 
 async def connect(
