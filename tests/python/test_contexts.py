@@ -8,13 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from support import (
-    Loop,
-    errors_of,
-    run_turns,
-    turns,
-    unix_pair,
-)
+from support import Loop, errors_of, run_turns, turns, unix_pair
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="default")
 

@@ -10,12 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import (
-    Loop,
-    collect_garbage,
-    turns,
-    until,
-)
+from support import Loop, collect_garbage, turns, until
 
 HAS_IPV6 = socket.has_ipv6 and os.path.exists("/proc/net/if_inet6")
 

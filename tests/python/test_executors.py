@@ -13,11 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support import (
-    TIMEOUT,
-    Loop,
-    turns,
-)
+from support import TIMEOUT, Loop, turns
 
 
 def compute_until(path: str) -> int:

@@ -14,16 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import (
-    Contexts,
-    Loop,
-    Recorder,
-    receive_all,
-    run_script,
-    turns,
-    unix_pair,
-    within,
-)
+from support import Contexts, Loop, Recorder, receive_all, run_script, turns, unix_pair, within
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 

@@ -16,14 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import (
-    Loop,
-    finish,
-    pattern,
-    receive_exactly,
-    unix_pair,
-    within,
-)
+from support import Loop, finish, pattern, receive_exactly, unix_pair, within
 
 CAT = "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
 

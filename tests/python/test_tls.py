@@ -1,6 +1,4 @@
-"""TLS over the loop's transports: asyncio's SSLProtocol, which casync drives from C
-(native/tls.c).
-"""
+"""TLS by the functions of asyncio and its streams, on every Python."""
 
 from __future__ import annotations
 
