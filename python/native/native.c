@@ -36,9 +36,9 @@
    - An object that dies gives nobody a reference to itself (loop->dying).
 
    Read on in: private_cpython.c, handle.c, loop.c and loop_life.c, watcher.c, future.c,
-   addresses.c, transport.c and those that begin with transport_, pipe.c, datagram.c, awaitable.c, method.c,
-   streams.c and those that begin with streams_, sock.c, tls.c and tls_tables.c, server.c,
-   module.c. */
+   addresses.c, transport.c and those that begin with transport_, pipe.c, datagram.c,
+   awaitable.c, method.c, streams.c and those that begin with streams_, sock.c, tls.c and
+   tls_tables.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* Streams: asyncio's StreamReader and StreamWriter, fed, read and written natively. Here are the
-   reader and its reads; how both are adopted, and the writer, are in streams_adopt.c, how bytes come
-   in in streams_feed.c.
+   reader and its reads; the writer, and how both are adopted, is in streams_adopt.c. How bytes come
+   in is in streams_feed.c.
 
    Idea: where a transport's protocol is asyncio's own StreamReaderProtocol with asyncio's own
    StreamReader, neither patched nor derived from, bytes go from the socket to the reader without a
