@@ -18,8 +18,8 @@ from casync import gen
 from casync.gen.gensocket import GenSocket
 from casync.gen.http import ClientRequest, ClientResponse, Headers, HTTPError, MultiDict, Server
 from casync.gen.http.server import Request, Response
+from gen_support import Steps, by_yield
 from support import Contexts, Loop, ended, python, start_script
-from test_gen import Steps, by_yield
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n"
 
