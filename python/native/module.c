@@ -162,63 +162,70 @@ static state *find_state(PyTypeObject *type) {
     return module == NULL ? NULL : (state *)PyModule_GetState(module);
 }
 
+/* What is imported of asyncio and its like, and where a state keeps it. */
+static const struct {
+    size_t offset;
+    const char *module, *path;
+} wanted_imports[] = {
+    {offsetof(state, asyncio_handle), "asyncio.events", "Handle"},
+    {offsetof(state, asyncio_timer_handle), "asyncio.events", "TimerHandle"},
+    {offsetof(state, futures), "asyncio.futures", "__dict__"},
+    {offsetof(state, tasks), "asyncio.tasks", "__dict__"},
+    {offsetof(state, events), "asyncio.events", "__dict__"},
+    {offsetof(state, base_call_soon), "asyncio.base_events", "BaseEventLoop.call_soon"},
+    {offsetof(state, base_call_soon_threadsafe), "asyncio.base_events",
+     "BaseEventLoop.call_soon_threadsafe"},
+    {offsetof(state, base_create_task), "asyncio.base_events", "BaseEventLoop.create_task"},
+    {offsetof(state, base_call_later), "asyncio.base_events", "BaseEventLoop.call_later"},
+    {offsetof(state, base_call_at), "asyncio.base_events", "BaseEventLoop.call_at"},
+    {offsetof(state, base_make_socket_transport), "asyncio.selector_events",
+     "BaseSelectorEventLoop._make_socket_transport"},
+    {offsetof(state, base_ensure_fd_no_transport), "asyncio.selector_events",
+     "BaseSelectorEventLoop._ensure_fd_no_transport"},
+    {offsetof(state, base_make_datagram_transport), "asyncio.selector_events",
+     "BaseSelectorEventLoop._make_datagram_transport"},
+    {offsetof(state, base_make_pipe_transport[0]), "asyncio.unix_events",
+     "_UnixSelectorEventLoop._make_read_pipe_transport"},
+    {offsetof(state, base_make_pipe_transport[1]), "asyncio.unix_events",
+     "_UnixSelectorEventLoop._make_write_pipe_transport"},
+    {offsetof(state, asyncio_reader), "asyncio.streams", "StreamReader"},
+    {offsetof(state, asyncio_reader_protocol), "asyncio.streams", "StreamReaderProtocol"},
+    {offsetof(state, reader_functions[READ_SOME]), "asyncio.streams", "StreamReader.read"},
+    {offsetof(state, reader_functions[READ_EXACTLY]), "asyncio.streams",
+     "StreamReader.readexactly"},
+    {offsetof(state, reader_functions[READ_UNTIL]), "asyncio.streams", "StreamReader.readuntil"},
+    {offsetof(state, reader_functions[READ_LINE]), "asyncio.streams", "StreamReader.readline"},
+    {offsetof(state, asyncio_writer), "asyncio.streams", "StreamWriter"},
+    {offsetof(state, writer_write), "asyncio.streams", "StreamWriter.write"},
+    {offsetof(state, writer_drain), "asyncio.streams", "StreamWriter.drain"},
+    {offsetof(state, reader_feed_data), "asyncio.streams", "StreamReader.feed_data"},
+    {offsetof(state, reader_wait_for_data), "asyncio.streams", "StreamReader._wait_for_data"},
+    {offsetof(state, reader_exception), "asyncio.streams", "StreamReader.exception"},
+    {offsetof(state, reader_maybe_resume), "asyncio.streams",
+     "StreamReader._maybe_resume_transport"},
+    {offsetof(state, protocol_drain_helper), "asyncio.streams",
+     "StreamReaderProtocol._drain_helper"},
+    {offsetof(state, protocol_data_received), "asyncio.streams",
+     "StreamReaderProtocol.data_received"},
+    {offsetof(state, incomplete_read_error), "asyncio.exceptions", "IncompleteReadError"},
+    {offsetof(state, limit_overrun_error), "asyncio.exceptions", "LimitOverrunError"},
+    {offsetof(state, asyncio_server), "asyncio.base_events", "Server"},
+    {offsetof(state, format_callback_source), "asyncio.format_helpers", "_format_callback_source"},
+    {offsetof(state, buffered_protocol), "asyncio.protocols", "BufferedProtocol"},
+    {offsetof(state, transport_socket), "asyncio.trsock", "TransportSocket"},
+    {offsetof(state, socket_type), "socket", "socket"},
+    {offsetof(state, socket_recv), "socket", "socket.recv"},
+    {offsetof(state, socket_recv_into), "socket", "socket.recv_into"},
+    {offsetof(state, socket_send), "socket", "socket.send"},
+    {offsetof(state, check_ssl_socket), "asyncio.base_events", "_check_ssl_socket"},
+    {offsetof(state, invalid_state_error), "asyncio.exceptions", "InvalidStateError"},
+};
+
 static int import_asyncio(state *st) {
-    struct {
-        PyObject **slot;
-        const char *module, *path;
-    } wanted[] = {
-        {&st->asyncio_handle, "asyncio.events", "Handle"},
-        {&st->asyncio_timer_handle, "asyncio.events", "TimerHandle"},
-        {&st->futures, "asyncio.futures", "__dict__"},
-        {&st->tasks, "asyncio.tasks", "__dict__"},
-        {&st->events, "asyncio.events", "__dict__"},
-        {&st->base_call_soon, "asyncio.base_events", "BaseEventLoop.call_soon"},
-        {&st->base_call_soon_threadsafe, "asyncio.base_events",
-         "BaseEventLoop.call_soon_threadsafe"},
-        {&st->base_create_task, "asyncio.base_events", "BaseEventLoop.create_task"},
-        {&st->base_call_later, "asyncio.base_events", "BaseEventLoop.call_later"},
-        {&st->base_call_at, "asyncio.base_events", "BaseEventLoop.call_at"},
-        {&st->base_make_socket_transport, "asyncio.selector_events",
-         "BaseSelectorEventLoop._make_socket_transport"},
-        {&st->base_ensure_fd_no_transport, "asyncio.selector_events",
-         "BaseSelectorEventLoop._ensure_fd_no_transport"},
-        {&st->base_make_datagram_transport, "asyncio.selector_events",
-         "BaseSelectorEventLoop._make_datagram_transport"},
-        {&st->base_make_pipe_transport[0], "asyncio.unix_events",
-         "_UnixSelectorEventLoop._make_read_pipe_transport"},
-        {&st->base_make_pipe_transport[1], "asyncio.unix_events",
-         "_UnixSelectorEventLoop._make_write_pipe_transport"},
-        {&st->asyncio_reader, "asyncio.streams", "StreamReader"},
-        {&st->asyncio_reader_protocol, "asyncio.streams", "StreamReaderProtocol"},
-        {&st->reader_functions[READ_SOME], "asyncio.streams", "StreamReader.read"},
-        {&st->reader_functions[READ_EXACTLY], "asyncio.streams", "StreamReader.readexactly"},
-        {&st->reader_functions[READ_UNTIL], "asyncio.streams", "StreamReader.readuntil"},
-        {&st->reader_functions[READ_LINE], "asyncio.streams", "StreamReader.readline"},
-        {&st->asyncio_writer, "asyncio.streams", "StreamWriter"},
-        {&st->writer_write, "asyncio.streams", "StreamWriter.write"},
-        {&st->writer_drain, "asyncio.streams", "StreamWriter.drain"},
-        {&st->reader_feed_data, "asyncio.streams", "StreamReader.feed_data"},
-        {&st->reader_wait_for_data, "asyncio.streams", "StreamReader._wait_for_data"},
-        {&st->reader_exception, "asyncio.streams", "StreamReader.exception"},
-        {&st->reader_maybe_resume, "asyncio.streams", "StreamReader._maybe_resume_transport"},
-        {&st->protocol_drain_helper, "asyncio.streams", "StreamReaderProtocol._drain_helper"},
-        {&st->protocol_data_received, "asyncio.streams", "StreamReaderProtocol.data_received"},
-        {&st->incomplete_read_error, "asyncio.exceptions", "IncompleteReadError"},
-        {&st->limit_overrun_error, "asyncio.exceptions", "LimitOverrunError"},
-        {&st->asyncio_server, "asyncio.base_events", "Server"},
-        {&st->format_callback_source, "asyncio.format_helpers", "_format_callback_source"},
-        {&st->buffered_protocol, "asyncio.protocols", "BufferedProtocol"},
-        {&st->transport_socket, "asyncio.trsock", "TransportSocket"},
-        {&st->socket_type, "socket", "socket"},
-        {&st->socket_recv, "socket", "socket.recv"},
-        {&st->socket_recv_into, "socket", "socket.recv_into"},
-        {&st->socket_send, "socket", "socket.send"},
-        {&st->check_ssl_socket, "asyncio.base_events", "_check_ssl_socket"},
-        {&st->invalid_state_error, "asyncio.exceptions", "InvalidStateError"},
-    };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        *wanted[i].slot = import_attribute(wanted[i].module, wanted[i].path);
-        if (*wanted[i].slot == NULL) return -1;
+    for (size_t i = 0; i < sizeof wanted_imports / sizeof *wanted_imports; i++) {
+        PyObject **slot = (PyObject **)(void *)((char *)st + wanted_imports[i].offset);
+        *slot = import_attribute(wanted_imports[i].module, wanted_imports[i].path);
+        if (*slot == NULL) return -1;
     }
     st->attach_takes_transport =
         PyObject_HasAttrString(st->asyncio_server, "close_clients"); /* both came with 3.13 */

@@ -35,9 +35,10 @@
      casync.h refers to until it is sent are exact bytes objects, whose end runs no code.
    - An object that dies gives nobody a reference to itself (loop->dying).
 
-   Read on in: private_cpython.c, handle.c, loop.c, watcher.c, future.c, addresses.c, transport.c,
-   transport_write.c, transport_info.c, transport_tables.c, pipe.c, datagram.c, awaitable.c,
-   method.c, streams.c, sock.c, tls.c, server.c, module.c. */
+   Read on in: private_cpython.c, handle.c, loop.c and loop_life.c, watcher.c, future.c,
+   addresses.c, transport.c and those that begin with transport_, pipe.c, datagram.c,
+   awaitable.c, method.c, streams.c and those that begin with streams_, sock.c, tls.c and
+   tls_tables.c, server.c, module.c. */
 #include <Python.h>
 #include <structmember.h>
 #include <fcntl.h>
@@ -455,10 +456,14 @@ static PyObject *follow(PyObject *reference) {
 #include "private_cpython.c"
 #include "handle.c"
 #include "loop.c"
+#include "loop_life.c"
 #include "watcher.c"
 #include "future.c"
 #include "addresses.c"
 #include "transport.c"
+#include "transport_call.c"
+#include "transport_events.c"
+#include "transport_life.c"
 #include "transport_write.c"
 #include "transport_info.c"
 #include "transport_tables.c"
@@ -467,7 +472,10 @@ static PyObject *follow(PyObject *reference) {
 #include "awaitable.c"
 #include "method.c"
 #include "streams.c"
+#include "streams_adopt.c"
+#include "streams_feed.c"
 #include "sock.c"
 #include "tls.c"
+#include "tls_tables.c"
 #include "server.c"
 #include "module.c"

@@ -1,4 +1,5 @@
-"""Runs CPython's own asyncio tests (Lib/test/test_asyncio of this interpreter) on casync's loop.
+"""Runs CPython's own asyncio tests (Lib/test/test_asyncio of this interpreter; see
+asyncio_source.py) on casync's loop.
 
     python tests/python/asyncio_suite.py [-k PATTERN] [--module NAME] [--loop casync] [--debug]
 
@@ -28,6 +29,8 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import asyncio_source
 
 HERE = Path(__file__).resolve().parent
 EXPECTED = HERE / "asyncio_expected.txt"
@@ -308,14 +311,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()
-    if (
-        importlib.util.find_spec("test") is None
-        or importlib.util.find_spec("test.test_asyncio") is None
-    ):
-        print(
-            f"skip test.test_asyncio: not part of {sys.executable} "
-            "(Debian's python3 comes without it)"
-        )
+    try:
+        asyncio_source.provide()
+    except asyncio_source.Missing as missing:
+        print(f"skip test.test_asyncio: {missing}")
         print("0 passed, 0 failed, 1 skipped")
         return 0
     runner = Runner(arguments.loop, arguments.debug)

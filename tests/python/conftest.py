@@ -12,6 +12,7 @@ import asyncio
 import gc
 import importlib
 import inspect
+import ssl
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -74,6 +75,14 @@ def loop(loop_module: ModuleType) -> Iterator[Loop]:
 @pytest.fixture(scope="session")
 def contexts() -> Contexts:
     return Contexts()
+
+
+@pytest.fixture(params=["TLSv1_2", "TLSv1_3"])
+def tls_versions(request: pytest.FixtureRequest) -> Contexts:
+    """The same of either version: they differ in what handshake records follow the handshake."""
+    contexts = Contexts()
+    contexts.server.maximum_version = ssl.TLSVersion[request.param]
+    return contexts
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import os
+import platform
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -92,6 +94,13 @@ def open_transports(loop: Any) -> int:
     return sum(
         getattr(transport, "_sock", None) is not None for transport in loop._transports.values()
     )
+
+
+def errors_of(loop: Loop) -> list[dict[str, Any]]:
+    """The contexts that the loop's exception handler gets from now on."""
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    return errors
 
 
 def collect_garbage() -> None:
@@ -197,6 +206,15 @@ class Buffered(asyncio.BufferedProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.error = exc
         self.lost.set_result(None)
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serves a connection: what comes goes back, until the end of the stream."""
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
 
 
 async def receive_exactly(sock: socket.socket, size: int) -> bytes:
@@ -310,3 +328,13 @@ def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
 
 def run_script(loop_module: Any, code: str, *flags: str, status: int | None = 0) -> str:
     return ended(start_script(loop_module, code, *flags), status)
+
+
+def c_command(source: Path, directory: Path) -> list[str]:
+    """How a reader runs a C program: by tcc -run; where tcc is missing, a compiler builds it."""
+    if shutil.which("tcc") and platform.machine() == "x86_64":
+        return ["tcc", f"-I{REPOSITORY}", "-run", str(source)]
+    program = str(directory / source.stem)
+    build = ["cc", f"-I{REPOSITORY}", str(source), "-o", program, "-lpthread"]
+    subprocess.run(build, check=True, timeout=TIMEOUT)
+    return [program]

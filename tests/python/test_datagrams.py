@@ -330,3 +330,46 @@ def test_the_native_loop_makes_native_transports(casync: ModuleType) -> None:
         return type(transport).__name__
 
     assert casync.run(kind()) == "DatagramTransport"
+
+
+async def open_udp(loop: Loop, **options: Any) -> socket.socket:
+    """The socket of an endpoint with these options, which is closed with the test's loop."""
+    transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, **options)
+    loop.call_soon(transport.close)
+    return transport.get_extra_info("socket")
+
+
+async def test_every_option_of_datagram_endpoints(loop: Loop) -> None:
+    local = ("127.0.0.1", 0)
+    sock = await open_udp(loop, local_addr=local, reuse_port=True, allow_broadcast=True)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)
+    sock = await open_udp(loop, local_addr=sock.getsockname(), reuse_port=True)
+    assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST)
+    remote = sock.getsockname()
+    sock = await open_udp(loop, local_addr=local, remote_addr=remote, family=socket.AF_INET)
+    assert sock.getpeername() == remote and sock.getsockname()[0] == "127.0.0.1"
+    sock = await open_udp(
+        loop, remote_addr=remote, proto=socket.IPPROTO_UDP, flags=socket.AI_NUMERICHOST
+    )
+    assert (sock.getpeername(), sock.proto) == (remote, socket.IPPROTO_UDP)
+    mine = socket.socket(type=socket.SOCK_DGRAM)
+    assert (await open_udp(loop, sock=mine)).fileno() == mine.fileno()
+    sock = await open_udp(loop, family=socket.AF_INET)
+    assert sock.family == socket.AF_INET
+    await turns()
+
+
+async def test_options_of_datagram_endpoints_that_exclude_each_other(loop: Loop) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock, socket.socket() as stream:
+        for error, options in [
+            (ValueError, {"sock": sock, "local_addr": ("127.0.0.1", 0)}),
+            (ValueError, {"sock": sock, "reuse_port": True}),
+            (ValueError, {"sock": stream}),
+            (ValueError, {}),
+            (ValueError, {"local_addr": ("127.0.0.1", 0), "remote_addr": ("::1", 1)}),
+            (socket.gaierror, {"remote_addr": ("localhost", 1), "flags": socket.AI_NUMERICHOST}),
+            (TypeError, {"local_addr": 1, "family": socket.AF_UNIX}),
+        ]:
+            with pytest.raises(error):
+                await loop.create_datagram_endpoint(asyncio.DatagramProtocol, **options)

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import traceback
 import types
-from collections.abc import Callable, Coroutine, Generator
 from types import ModuleType
 from typing import Any
 
 import pytest
 from casync import gen
+from gen_support import Steps, by_yield
 from support import Loop, ended, python, run_script
-
-Steps = Generator[Any, Any, Any]
-
-
-def by_yield(test: Callable[..., Steps]) -> Callable[..., Coroutine[Any, Any, None]]:
-    """A test that is a generator function: it runs as a task on its `loop`, of casync or
-    asyncio.
-    """
-
-    @functools.wraps(test)
-    async def run(*arguments: Any, **options: Any) -> None:
-        await gen.create_task(test(*arguments, **options))
-
-    return run
 
 
 def returning(value: Any, turns: int = 1) -> Steps:

@@ -14,13 +14,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import trustme
 from casync import gen
 from casync.gen.gensocket import GenSocket
 from casync.gen.http import ClientRequest, ClientResponse, Headers, HTTPError, MultiDict, Server
 from casync.gen.http.server import Request, Response
-from support import Loop, ended, python, start_script
-from test_gen import Steps, by_yield
+from gen_support import Steps, by_yield
+from support import Contexts, Loop, ended, python, start_script
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n"
 
@@ -959,17 +958,12 @@ def test_many_requests_at_once(loop: Loop) -> Steps:
 
 
 @by_yield
-def test_https(loop: Loop) -> Steps:
-    authority = trustme.CA()
-    server, client = (
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
-        ssl.create_default_context(),
-    )
-    authority.issue_cert("localhost").configure_cert(server)
-    authority.configure_trust(client)
-    served = yield from serving(ssl=server)
+def test_https(loop: Loop, contexts: Contexts) -> Steps:
+    served = yield from serving(ssl=contexts.server)
     url = f"https://localhost:{served.address[1]}/"
-    response = yield from ClientRequest(url, "POST", data=bytes(500_000), ssl=client).send()
+    response = yield from ClientRequest(
+        url, "POST", data=bytes(500_000), ssl=contexts.client
+    ).send()
     assert response.status == 200 and response.body == bytes(500_000)
     loop.set_exception_handler(
         lambda *_: None

@@ -11,15 +11,10 @@ from typing import Any
 import pytest
 from casync import gen
 from casync.gen.gensocket import GenSocket
+from gen_support import Steps, by_yield, pair
 from support import Loop, pattern
-from test_gen import Steps, by_yield
 
 BIG = 1_000_000  # more than the kernel takes at once
-
-
-def pair() -> tuple[GenSocket, GenSocket]:
-    one, two = socket.socketpair()
-    return GenSocket(fileno=one.detach()), GenSocket(fileno=two.detach())
 
 
 def listener(host: str = "127.0.0.1", **options: Any) -> GenSocket:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from casync import gen
+from gen_support import Steps, by_yield
 from support import Loop
-from test_gen import Steps, by_yield
 
 
 def turns(count: int = 5) -> Steps:

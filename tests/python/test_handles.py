@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -191,7 +193,6 @@ def test_repr_names_the_callback_and_its_state(loop: Loop, make: Any, debug: boo
 @every_maker
 @pytest.mark.skipif(not hasattr(asyncio.Handle, "get_context"), reason="new in Python 3.12")
 def test_get_context(loop: Loop, make: Any) -> None:
-    import contextvars
 
     context = contextvars.copy_context()
     assert make(loop, callback, context=context).get_context() is context
@@ -232,3 +233,12 @@ def test_a_closed_loop_takes_no_callback(loop: Loop, make: Any) -> None:
     loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         make(loop, callback)
+
+
+@pytest.mark.parametrize("how", ["call_later", "call_at"])
+def test_a_time_that_is_no_number_is_now(loop: Loop, how: str) -> None:
+    ran: list[str] = []
+    handle = getattr(loop, how)(float("nan"), ran.append, "ran")
+    assert isinstance(handle, asyncio.TimerHandle) and math.isnan(handle.when())
+    run_turns(loop, 2)
+    assert ran == ["ran"]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import sys
 import textwrap
-import threading
 from types import ModuleType
 
 import pytest
@@ -100,98 +97,6 @@ def test_a_closed_loop_stays_closed(loop_module: ModuleType) -> None:
 def test_a_loop_is_made_and_closed_without_being_run(loop_module: ModuleType) -> None:
     for _ in range(100):
         loop_module.new_event_loop().close()
-
-
-def test_executors(loop: Loop) -> None:
-    async def main() -> None:
-        main_thread = threading.get_ident()
-        assert await loop.run_in_executor(None, threading.get_ident) != main_thread
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            assert await loop.run_in_executor(pool, sum, [1, 2, 3]) == 6
-        with pytest.raises(ZeroDivisionError):
-            await loop.run_in_executor(None, lambda: 1 / 0)
-        assert await asyncio.to_thread(max, 1, 2) == 2
-
-    loop.run_until_complete(main())
-
-
-def test_the_default_executor_can_be_set_and_is_shut_down(loop: Loop) -> None:
-    pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="mine")
-    loop.set_default_executor(pool)
-    name = loop.run_until_complete(
-        loop.run_in_executor(None, lambda: threading.current_thread().name)
-    )
-    assert name.startswith("mine")
-    loop.run_until_complete(loop.shutdown_default_executor())
-    with pytest.raises(RuntimeError):
-        pool.submit(int)
-
-
-def test_getaddrinfo_and_getnameinfo(loop: Loop) -> None:
-    async def main() -> None:
-        infos = await loop.getaddrinfo("127.0.0.1", 80, type=1)
-        assert infos[0][4] == ("127.0.0.1", 80)
-        host, _ = await loop.getnameinfo(("127.0.0.1", 80), 1)
-        assert host == "127.0.0.1"
-
-    loop.run_until_complete(main())
-
-
-def test_futures_and_tasks_belong_to_their_loop(loop: Loop) -> None:
-    async def main() -> None:
-        future = loop.create_future()
-        assert future.get_loop() is loop
-        task = loop.create_task(asyncio.sleep(0), name="named")
-        assert task.get_loop() is loop and task.get_name() == "named"
-        await task
-
-    loop.run_until_complete(main())
-
-
-def test_task_factories(loop: Loop) -> None:
-    made: list[object] = []
-
-    def factory(loop: Loop, coroutine: object, **options: object) -> asyncio.Task:
-        made.append(coroutine)
-        return asyncio.Task(coroutine, loop=loop, **options)
-
-    loop.set_task_factory(factory)
-    assert loop.get_task_factory() is factory
-    assert loop.run_until_complete(asyncio.sleep(0, 5)) == 5
-    assert len(made) == 1
-    loop.set_task_factory(None)
-    assert loop.get_task_factory() is None
-
-
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
-def test_eager_tasks(loop: Loop) -> None:
-    loop.set_task_factory(asyncio.eager_task_factory)
-
-    async def main() -> None:
-        task = loop.create_task(asyncio.sleep(0, "not yet"))
-        assert not task.done()
-
-        async def immediate() -> str:
-            return "at once"
-
-        eager = loop.create_task(immediate())
-        assert eager.done() and await eager == "at once"
-        assert await task == "not yet"
-
-    loop.run_until_complete(main())
-
-
-def test_timeouts_and_cancellation(loop: Loop) -> None:
-    async def main() -> None:
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(loop.create_future(), 0.001)
-        task = loop.create_task(asyncio.Event().wait())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    loop.run_until_complete(main())
 
 
 def test_async_generators_are_closed(loop: Loop) -> None:

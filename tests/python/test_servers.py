@@ -1,10 +1,11 @@
-"""Servers, and connections made to them by address."""
+"""Servers, connections made to them by address, and the look-up of addresses."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import errno
+import inspect
 import os
 import socket
 import sys
@@ -465,3 +466,80 @@ async def test_credentials_and_buffers_of_a_socketpair(loop: Loop) -> None:
     assert int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
     theirs.close()
     await protocol.lost
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+async def test_all_errors_of_a_connection(loop: Loop) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = ("localhost", unused.getsockname()[1])
+        with pytest.raises(BaseExceptionGroup) as caught:  # noqa: F821
+            await loop.create_connection(
+                asyncio.Protocol, *address, family=socket.AF_INET, all_errors=True
+            )
+        assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError]
+        with pytest.raises(ConnectionRefusedError):
+            await loop.create_connection(asyncio.Protocol, *address, family=socket.AF_INET)
+
+
+@pytest.mark.skipif(
+    "keep_alive" not in inspect.signature(asyncio.AbstractEventLoop.create_server).parameters,
+    reason="not in this Python",
+)
+async def test_keep_alive_of_servers(loop: Loop) -> None:
+    for wanted in True, False:
+        async with await loop.create_server(
+            asyncio.Protocol, "127.0.0.1", 0, keep_alive=wanted
+        ) as server:
+            sock = server.sockets[0]
+            assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is wanted
+
+
+async def test_reuse_address_and_backlog_of_servers(loop: Loop) -> None:
+    for wanted in True, False:
+        async with await loop.create_server(
+            asyncio.Protocol, ["127.0.0.1"], 0, reuse_address=wanted, backlog=1
+        ) as server:
+            sock = server.sockets[0]
+            assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is wanted
+
+
+async def test_happy_eyeballs_try_the_addresses_in_turn(loop: Loop) -> None:
+    async with await asyncio.start_server(
+        lambda reader, writer: writer.close(), "127.0.0.1", 0
+    ) as server:
+        port = server.sockets[0].getsockname()[1]
+        with socket.socket() as unused:  # bound, but it does not listen
+            unused.bind(("127.0.0.2", 0))
+            infos = [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", unused.getsockname()[1])),
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+            ]
+
+            async def getaddrinfo(*args: Any, **options: Any) -> Any:
+                return infos
+
+            loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
+            for delay, interleave in (None, None), (0.001, None), (1000, 1), (None, 2):
+                transport, _ = await within(
+                    loop.create_connection(
+                        asyncio.Protocol,
+                        "name",
+                        port,
+                        happy_eyeballs_delay=delay,
+                        interleave=interleave,
+                    )
+                )
+                assert transport.get_extra_info("peername") == ("127.0.0.1", port)
+                transport.close()
+                await turns()
+
+
+def test_getaddrinfo_and_getnameinfo(loop: Loop) -> None:
+    async def main() -> None:
+        infos = await loop.getaddrinfo("127.0.0.1", 80, type=1)
+        assert infos[0][4] == ("127.0.0.1", 80)
+        host, _ = await loop.getnameinfo(("127.0.0.1", 80), 1)
+        assert host == "127.0.0.1"
+
+    loop.run_until_complete(main())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 import threading
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from pathlib import Path
@@ -13,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Loop, finish, pattern, within
+from support import Loop, finish, pattern, receive_exactly, unix_pair, within
 
 CAT = "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
 
@@ -177,3 +180,119 @@ async def test_children_inherit_no_blocked_signals(loop: Loop) -> None:
     process = await start(code, stdout=PIPE)
     assert (await process.communicate())[0] == b"set()\n"
     loop.remove_signal_handler(signal.SIGUSR1)
+
+
+async def run_child(code: str, **options: Any) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", textwrap.dedent(code), stdout=PIPE, **options
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output
+
+
+CHILD_OPTIONS: list[Any] = [
+    pytest.param({"cwd": "/"}, "import os; print(os.getcwd())", "/", id="cwd"),
+    pytest.param(
+        {"env": {"NAME": "value"}}, "import os; print(os.environ['NAME'])", "value", id="env"
+    ),
+    pytest.param(
+        {"start_new_session": True},
+        "import os; print(os.getsid(0) == os.getpid())",
+        "True",
+        id="session",
+    ),
+    pytest.param({"umask": 0o27}, "import os; print(oct(os.umask(0)))", "0o27", id="umask"),
+    pytest.param(
+        {"preexec_fn": lambda: os.environ.update(NAME="of preexec_fn") or os.nice(1)},
+        "import os; print(os.nice(0) > 0)",
+        "True",
+        id="preexec_fn",
+    ),
+    pytest.param(
+        {"restore_signals": False},
+        "import signal; print(signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN)",
+        "True",
+        id="restore_signals",
+    ),
+    pytest.param(
+        {"executable": sys.executable}, "print('executable')", "executable", id="executable"
+    ),
+    pytest.param({"close_fds": False}, "print('close_fds')", "close_fds", id="close_fds"),
+    pytest.param({"pipesize": 65536}, "print('pipesize')", "pipesize", id="pipesize"),
+    pytest.param({"bufsize": 0}, "print('bufsize')", "bufsize", id="bufsize"),
+    pytest.param(
+        {"process_group": 0},
+        "import os; print(os.getpgid(0) == os.getpid())",
+        "True",
+        id="process_group",
+        marks=pytest.mark.skipif(sys.version_info < (3, 11), reason="new in Python 3.11"),
+    ),
+]
+
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may")
+
+
+CHILD_OPTIONS += [
+    pytest.param(
+        {"group": 65534}, "import os; print(os.getgid())", "65534", id="group", marks=as_root
+    ),
+    pytest.param(
+        {"extra_groups": [65533]},
+        "import os; print(os.getgroups())",
+        "[65533]",
+        id="extra_groups",
+        marks=as_root,
+    ),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize(("options", "code", "expected"), CHILD_OPTIONS)
+async def test_every_option_of_popen(
+    loop: Loop, options: dict[str, Any], code: str, expected: str
+) -> None:
+    assert (await run_child(code, **options)).decode().strip() == expected
+
+
+@as_root
+async def test_a_child_of_another_user(loop: Loop) -> None:
+    process = await asyncio.create_subprocess_exec("id", "-u", stdout=PIPE, user=65534, cwd="/")
+    assert await process.communicate() == (b"65534\n", None)
+
+
+async def test_options_of_popen_that_asyncio_refuses(loop: Loop) -> None:
+    for options in [
+        {"universal_newlines": True},
+        {"text": True},
+        {"encoding": "utf-8"},
+        {"errors": "strict"},
+        {"shell": True},
+        {"bufsize": 1},
+    ]:
+        with pytest.raises(ValueError):
+            await asyncio.create_subprocess_exec("/bin/true", **options)
+    with pytest.raises(ValueError):
+        await asyncio.create_subprocess_shell("true", shell=False)
+    known = set(inspect.signature(subprocess.Popen).parameters)
+    tested = {"user", *(name for row in CHILD_OPTIONS for name in row.values[0])}
+    refused = {"universal_newlines", "text", "encoding", "errors", "shell"}
+    elsewhere = {"args", "stdin", "stdout", "stderr", "pass_fds"}  # in the other tests
+    windows = {"startupinfo", "creationflags"}
+    assert known <= tested | refused | elsewhere | windows
+
+
+async def test_a_child_on_sockets_and_files(loop: Loop, tmp_path: Path) -> None:
+    ours, theirs = unix_pair()
+    theirs.setblocking(True)
+    with ours, theirs, (tmp_path / "errors").open("wb") as errors:
+        code = "import sys; data = sys.stdin.read(5); "
+        code += "print(data.upper(), flush=True); sys.exit(data * 2)"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, stdin=theirs, stdout=theirs, stderr=errors
+        )
+        await loop.sock_sendall(ours, b"hello")
+        assert await receive_exactly(ours, 6) == b"HELLO\n"
+        assert await process.wait() == 1
+    assert (tmp_path / "errors").read_text() == "hellohello\n"

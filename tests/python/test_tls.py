@@ -1,6 +1,4 @@
-"""TLS over the loop's transports: asyncio's SSLProtocol, which casync drives from C
-(native/tls.c).
-"""
+"""TLS by the functions of asyncio and its streams, on every Python."""
 
 from __future__ import annotations
 
@@ -14,20 +12,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Contexts, Loop, Recorder, pattern, until, within
+from support import Contexts, Loop, Recorder, echo, pattern, until, within
 
 
 @pytest.fixture
 def socket_path(tmp_path: Path) -> Iterator[str]:
     yield str(tmp_path / "socket")
-
-
-async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-    await writer.wait_closed()
 
 
 async def open_echo(contexts: Contexts) -> tuple[Any, asyncio.StreamReader, asyncio.StreamWriter]:

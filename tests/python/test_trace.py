@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from growth import assert_flat
 from support import Recorder, collect_garbage, tcp_pair, turns
-from test_leaks import assert_flat
 
 casync_trace = pytest.importorskip("casync.trace")
 

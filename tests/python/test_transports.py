@@ -27,6 +27,7 @@ from support import (
     Recorder,
     collect_garbage,
     ended,
+    errors_of,
     pattern,
     python,
     receive_all,
@@ -68,12 +69,6 @@ async def fill(transport: Any) -> int:
         transport.write(bytes(MEBI))
         written += MEBI
     return written
-
-
-def errors_of(loop: Loop) -> list[dict[str, Any]]:
-    errors: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: errors.append(context))
-    return errors
 
 
 async def test_a_protocol_hears_all_in_order(loop: Loop, pair: Pair) -> None:

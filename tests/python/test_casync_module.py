@@ -1,4 +1,4 @@
-"""The package casync: how a program gets its loop."""
+"""The module casync: new_event_loop, run, install, the policy, `python -m casync`, type hints."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, TIMEOUT, ended, printed
-from test_study import c_command
+from support import REPOSITORY, TIMEOUT, c_command, ended, printed
 
 PAGE = 16 << 20  # bytes that graceful_tasks.c answers with
 

@@ -8,9 +8,8 @@ from types import ModuleType
 
 import pytest
 from casync import gen
+from gen_support import Steps, by_yield, pair
 from support import REPOSITORY, Loop, ended, python
-from test_gen import Steps, by_yield
-from test_gen_sockets import pair
 
 EXPECTED = {
     "gen_chat": [

@@ -7,15 +7,13 @@ times") are not compared.
 
 from __future__ import annotations
 
-import platform
 import re
-import shutil
 import subprocess
 import textwrap
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, TIMEOUT, ended, python
+from support import REPOSITORY, c_command, ended, python
 
 STUDY = REPOSITORY / "examples" / "study"
 PYTHON_PAGES = sorted(STUDY.glob("*.py"))
@@ -34,16 +32,6 @@ def promised(page: Path) -> str:
     assert found, f"{page.name} does not end in a comment that begins with 'Prints:'"
     text = text.removesuffix("*/\n")
     return textwrap.dedent(re.sub("^#", "", text, flags=re.MULTILINE))
-
-
-def c_command(source: Path, directory: Path) -> list[str]:
-    """How a reader runs a C program: by tcc -run; where tcc is missing, a compiler builds it."""
-    if shutil.which("tcc") and platform.machine() == "x86_64":
-        return ["tcc", f"-I{REPOSITORY}", "-run", str(source)]
-    program = str(directory / source.stem)
-    build = ["cc", f"-I{REPOSITORY}", str(source), "-o", program, "-lpthread"]
-    subprocess.run(build, check=True, timeout=TIMEOUT)
-    return [program]
 
 
 def run_c(source: Path, directory: Path) -> str:

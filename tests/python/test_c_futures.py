@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from growth import assert_flat
 from support import REPOSITORY, build_extension, ended, python
-from test_leaks import assert_flat
 
 # Futures that Python makes, ends and looks at by their number.
 EXTENSION = r"""

@@ -20,10 +20,9 @@ import aiohttp
 import anyio
 import httpx
 import pytest
-import trustme
 import websockets
 from aiohttp import web
-from support import TIMEOUT, Loop, ended, finish, pattern, printed, python, within
+from support import TIMEOUT, Contexts, Loop, ended, finish, pattern, printed, python, within
 
 BIG = pattern(3_000_000)
 PATIENT = {"open_timeout": TIMEOUT, "close_timeout": TIMEOUT}  # websockets' own are 10 s
@@ -109,17 +108,10 @@ async def test_aiohttp_websockets(loop: Loop) -> None:
                 assert await socket.receive_str() == text.upper()
 
 
-async def test_aiohttp_over_tls(loop: Loop) -> None:
-    authority = trustme.CA()
-    server, client = (
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
-        ssl.create_default_context(),
-    )
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(client)
-    connector = aiohttp.TCPConnector(ssl=client)
+async def test_aiohttp_over_tls(loop: Loop, contexts: Contexts) -> None:
+    connector = aiohttp.TCPConnector(ssl=contexts.client)
     async with (
-        aiohttp_server(server) as url,
+        aiohttp_server(contexts.server) as url,
         aiohttp.ClientSession(url, connector=connector) as session,
     ):
         async with session.post("/digest", data=io.BytesIO(BIG)) as response:

@@ -1,0 +1,66 @@
+"""Tasks that a loop makes: whose they are, factories, eager tasks, cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+from support import Loop
+
+
+def test_futures_and_tasks_belong_to_their_loop(loop: Loop) -> None:
+    async def main() -> None:
+        future = loop.create_future()
+        assert future.get_loop() is loop
+        task = loop.create_task(asyncio.sleep(0), name="named")
+        assert task.get_loop() is loop and task.get_name() == "named"
+        await task
+
+    loop.run_until_complete(main())
+
+
+def test_task_factories(loop: Loop) -> None:
+    made: list[object] = []
+
+    def factory(loop: Loop, coroutine: object, **options: object) -> asyncio.Task:
+        made.append(coroutine)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop.set_task_factory(factory)
+    assert loop.get_task_factory() is factory
+    assert loop.run_until_complete(asyncio.sleep(0, 5)) == 5
+    assert len(made) == 1
+    loop.set_task_factory(None)
+    assert loop.get_task_factory() is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="new in Python 3.12")
+def test_eager_tasks(loop: Loop) -> None:
+    loop.set_task_factory(asyncio.eager_task_factory)
+
+    async def main() -> None:
+        task = loop.create_task(asyncio.sleep(0, "not yet"))
+        assert not task.done()
+
+        async def immediate() -> str:
+            return "at once"
+
+        eager = loop.create_task(immediate())
+        assert eager.done() and await eager == "at once"
+        assert await task == "not yet"
+
+    loop.run_until_complete(main())
+
+
+def test_timeouts_and_cancellation(loop: Loop) -> None:
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(loop.create_future(), 0.001)
+        task = loop.create_task(asyncio.Event().wait())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    loop.run_until_complete(main())
