@@ -83,7 +83,7 @@ static void loop_check_deadlock(loop *self, int64_t timeout) {
    longer.) */
 static void loop_run_signal_handlers(loop *self) {
     if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
-    if (self->error != NULL || self->stopping || casync__has_work(&self->casync))
+    if (self->error != NULL || self->stopping || casync_loop_ready(&self->casync))
         casync_wake(&self->casync);
 }
 
@@ -305,6 +305,11 @@ static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline
     return Py_NewRef((PyObject *)h);
 }
 
+/* The deadline `delay` after `now`, which is not negative. */
+static int64_t deadline_after(int64_t now, int64_t delay) {
+    return delay > CASYNC_FOREVER - now ? CASYNC_FOREVER : now + delay;
+}
+
 static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t count,
                                  PyObject *keywords) {
     PyObject *context;
@@ -319,8 +324,7 @@ static PyObject *loop_call_later(loop *self, PyObject *const *args, Py_ssize_t c
     if (self->closed) return raise_closed();
     now = casync_time(&self->casync);
     return loop_call_at_deadline(self, (double)now / 1e9 + delay,
-                                 casync__add_time(now, nanoseconds_of(delay)), args, count,
-                                 context);
+                                 deadline_after(now, nanoseconds_of(delay)), args, count, context);
 }
 
 static PyObject *loop_call_at(loop *self, PyObject *const *args, Py_ssize_t count,
@@ -554,7 +558,7 @@ static PyObject *loop_poll(loop *self, PyObject *timeout) {
     casync_timer_stop(&timer);
     if (polled == NULL) return NULL;
     Py_DECREF(polled);
-    return PyBool_FromLong(casync__has_work(&self->casync));
+    return PyBool_FromLong(casync_loop_ready(&self->casync));
 }
 
 /* _run_ready(): runs the native work that there is. */

@@ -147,17 +147,6 @@ typedef struct {
     int result;
 } visiting;
 
-/* casync_walk() for the collector, which may come at any time and so must find all, and change
-   nothing: that one takes over what other threads have posted, among which is no handle. */
-static void loop_visit_objects(loop *self, visiting *v) {
-    casync_loop *casync = &self->casync;
-    if (casync__is_closed(casync)) return;
-    casync__walk_jobs(&casync->running, loop_visit_object, v);
-    casync__walk_jobs(&casync->ready, loop_visit_object, v);
-    casync__walk_timers(casync, loop_visit_object, v);
-    casync__walk_watchers(casync, loop_visit_object, v);
-}
-
 static int loop_traverse(loop *self, visitproc visit, void *arg) {
     visiting v = {visit, arg, 0};
     Py_VISIT(Py_TYPE(self));
@@ -168,7 +157,7 @@ static int loop_traverse(loop *self, visitproc visit, void *arg) {
         int result = handle_visit(handle_of_job(casync__job_of(link)), visit, arg);
         if (result != 0) return result;
     }
-    loop_visit_objects(self, &v);
+    casync_walk(&self->casync, loop_visit_object, &v);
     return v.result ? v.result : transport_visit_all(self, visit, arg);
 }
 

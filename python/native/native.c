@@ -7,7 +7,8 @@
    differently in each version) is inherited there: casync/loop.py.
 
    Invariants: whoever touches a casync_loop holds the GIL, which is dropped around the waiting
-   system call alone (loop.c), so other threads may queue calls directly. Nothing here is global:
+   system call alone (loop.c), so other threads may queue calls directly. The glue calls casync.h's
+   public functions; of what is private there it uses lists alone. Nothing here is global:
    each interpreter's module has a `state`. No exception stays set while casync.h runs: one that
    must end the run waits in loop->error.
 
@@ -57,7 +58,7 @@
 /* Reads of BULK_BEGIN bytes or more make those that follow go to a bytes object of BULK_SIZE (as
    long as casync.h's own buffer: below malloc's threshold for mmap), until one brings less than
    BULK_END. */
-#define BULK_SIZE CASYNC__SCRATCH_SIZE
+#define BULK_SIZE CASYNC_READ_SIZE
 #define BULK_BEGIN 65536
 #define BULK_END 32768
 

@@ -25,7 +25,7 @@ static void on_accepted(casync_server *server, int fd, const casync_address *pee
 
 /* The serving around a watcher, or NULL if it is none of this file's. */
 static serving *serving_of(casync_watcher *watcher) {
-    if (watcher == NULL || watcher->kind != CASYNC__WATCHER_SERVER) return NULL;
+    if (casync_watcher_kind(watcher) != CASYNC_KIND_SERVER) return NULL;
     if (((casync_server *)(void *)watcher)->desc.accepted != on_accepted) return NULL;
     return (serving *)(void *)watcher;
 }

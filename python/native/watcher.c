@@ -244,23 +244,16 @@ static void watch_renew(watch *self) {
         watch_stop(self, writing);
 }
 
-/* Asks the kernel, which refuses to add the file that it watches already. */
 static void watch_ask(watch *self) {
-    casync_loop *casync = &self->loop->casync;
-    int fd = self->watcher.fd;
-    casync__epoll_event event;
-    event.events = self->watcher.armed;
-    event.data = casync->fds[fd].key;
     watch_trust(self);
-    if (casync__sys_epoll_ctl(casync->backend_fd, EPOLL_CTL_ADD, fd, &event) != -EEXIST)
-        watch_renew(self);
+    if (casync_watcher_check(&self->watcher) != 1) watch_renew(self);
 }
 
 /* Before each poll while there are doubts: one that would wait is made one that does not, and if
    that finds nothing the kernel is asked. */
 static void loop_settle_doubts(void *arg) {
     loop *self = (loop *)arg;
-    bool idle = !casync__has_work(&self->casync), all = idle && self->polled_in_vain;
+    bool idle = !casync_loop_ready(&self->casync), all = idle && self->polled_in_vain;
     while (!casync__list_is_empty(&self->doubted)) {
         watch *oldest = casync__container(self->doubted.next, watch, doubt);
         if (!all && (uint32_t)self->casync.turns - oldest->doubted < DOUBT_TURNS) break;
