@@ -8,7 +8,8 @@
 
    Invariants: whoever touches a casync_loop holds the GIL, which is dropped around the waiting
    system call alone (loop.c), so other threads may queue calls directly. The glue calls casync.h's
-   public functions; of what is private there it uses lists alone. Nothing here is global:
+   public functions; of what is private there it uses lists, and is_drained asks what the kernel
+   watches. Nothing here is global:
    each interpreter's module has a `state`. No exception stays set while casync.h runs: one that
    must end the run waits in loop->error.
 
