@@ -1555,12 +1555,12 @@ CASYNC_API void casync_call_exception_handler(casync_loop *loop, const casync_ex
 
 /* The timers of a loop. The implementation explains it. Private. */
 typedef struct casync_wheel {
-    uint64_t elapsed;                 /* every timer in the wheel is due after this time */
-    uint64_t next_deadline;           /* lower bound of the earliest deadline in the wheel */
-    uint32_t occupied;                /* bit l is set: level l holds timers */
-    bool next_is_exact;               /* next_deadline is that timer's deadline itself */
-    struct casync__level *levels[11]; /* NULL until first used */
-    casync_link past;                 /* timers started when already due, for the next turn */
+    uint64_t elapsed;                       /* every timer in the wheel is due after this time */
+    uint64_t next_deadline;                 /* lower bound of the earliest deadline in the wheel */
+    uint32_t occupied;                      /* bit l is set: level l holds timers */
+    bool next_is_exact;                     /* next_deadline is that timer's deadline itself */
+    struct casync__wheel_level *levels[11]; /* NULL until first used */
+    casync_link past;                       /* timers started when already due, for the next turn */
 } casync_wheel;
 
 /* A timer: asyncio's TimerHandle. It is yours, zeroed before its first use. 64 bytes. */
@@ -2322,7 +2322,7 @@ typedef struct casync_task_group {
     size_t error_count;                  /* read-only */
     size_t children;                     /* read-only: how many are not done */
     casync_future ended;                 /* private, as is the rest */
-    struct casync__group *record;
+    struct casync__group_record *record;
     casync_task *parent;
     int64_t result;
     bool ending, aborting, parent_cancelled;
@@ -2664,7 +2664,7 @@ typedef struct casync_queue {
     casync_link getters, putters, joining;
     casync_allocator allocator;
     int (*compare)(const void *a, const void *b);
-    struct casync__queue_slot *slots;
+    struct casync__queue_entry *entries;
     size_t first, count, capacity;
     uint64_t sequence;
 } casync_queue;
@@ -2742,8 +2742,8 @@ typedef void (*casync_release)(void *arg);
    your own. */
 typedef struct casync_outbuf {
     const casync_allocator *allocator;
-    struct casync__out_chunk *last; /* private */
-    size_t size;                    /* read-only: bytes in the queue */
+    struct casync__outbuf_chunk *last; /* private */
+    size_t size;                       /* read-only: bytes in the queue */
 } casync_outbuf;
 
 /* Fewer bytes than this are copied and released at once when they are given by reference. */
@@ -2900,23 +2900,24 @@ struct casync_stream {
     casync_outbuf out;               /* read-only */
     casync_filter *filter;           /* read-only */
     /* private from here on */
-    struct casync__connection *connection; /* if a server allocated it, else NULL */
-    struct casync__unix_connect *retried;  /* a connect that is tried again, or NULL */
+    struct casync__connection *connection;        /* if a server allocated it, else NULL */
+    struct casync__stream_connect_retry *retried; /* a connect that is tried again, or NULL */
     struct casync__input *input; /* bytes read and not yet asked for, frames in the making; or
                                     NULL */
     struct casync__input *lent;  /* an earlier input, in which the frame last read still is; or
                                     NULL */
     size_t read_limit;
     const casync_framing *framing;
-    casync_op *reading;                    /* the read that waits */
-    struct casync__passed_fds *passed_fds; /* that came and were not asked for yet; or NULL */
-    uint8_t read_side, write_side;         /* has either of them ended? */
-    bool more;                             /* the last read was full: more may be there */
-    bool frame_lent;  /* the frame last read is the user's until the next read */
-    bool delivering;  /* data_received is called with bytes of the input */
-    bool read_by_ops; /* a read operation was begun: what came is for these */
-    bool end_waits;   /* the peer's end is told when they have read what came before */
-    bool loss_told;   /* the caller of close hears by an error that bytes are lost */
+    casync_op *reading; /* the read that waits */
+    struct casync__stream_passed_fds
+        *passed_fds;               /* that came and were not asked for yet; or NULL */
+    uint8_t read_side, write_side; /* has either of them ended? */
+    bool more;                     /* the last read was full: more may be there */
+    bool frame_lent;               /* the frame last read is the user's until the next read */
+    bool delivering;               /* data_received is called with bytes of the input */
+    bool read_by_ops;              /* a read operation was begun: what came is for these */
+    bool end_waits;                /* the peer's end is told when they have read what came before */
+    bool loss_told;                /* the caller of close hears by an error that bytes are lost */
 };
 
 /* Makes a stream of a connected descriptor, which is made non-blocking and close-on-exec. protocol
@@ -3670,7 +3671,7 @@ struct casync_loop {
     void *arg, *exception_arg;
     /* private from here on */
     bool stopping, breaking, closing, guest, signal_handlers, no_overflow_report, locked, measures;
-    bool told_not_a_task;       /* that a function which waits was called where nothing can */
+    bool told_await_forbidden;  /* that a function which waits was called where nothing can */
     uint32_t empty_polls;       /* polls in a row that found nothing, since something was watched
                                    anew */
     uint32_t skipped_polls;     /* turns since the last poll */
@@ -3683,12 +3684,12 @@ struct casync_loop {
     casync_link ready;                    /* jobs for the next turn */
     casync_link running;                  /* jobs of this turn that have not run yet */
     casync_link free_jobs;                /* the pool behind a NULL job or timer */
-    struct casync__chunk *job_chunks;
+    struct casync__job_slab *job_slabs;
     casync_link hooks[3];
     casync_wheel wheel;
     const struct casync__backend *backend;
     int backend_fd, wakeup_fd;
-    struct casync__slot *fds; /* what watches which descriptor, by number */
+    struct casync__fd_row *fds; /* what watches which descriptor, by number */
     uint32_t fds_size, fds_active;
     casync_link changed; /* watchers whose interest the kernel does not know yet */
     void *posted;        /* casync_job: from other threads, last first */
@@ -3702,13 +3703,13 @@ struct casync_loop {
     casync_link groups;            /* open task groups */
     struct casync__stacks *stacks; /* of stackful tasks; NULL before the first */
     size_t stack_size;
-    casync_task *outer_task;               /* what loop->outer was running */
-    struct casync__exceptions *exceptions; /* of C++, in the thread that runs the loop; NULL if
+    casync_task *outer_task;                   /* what loop->outer was running */
+    struct casync__cpp_exceptions *exceptions; /* of C++, in the thread that runs the loop; NULL if
                                               it has none */
 
-    struct casync__guard *guards; /* objects whose callback is running */
-    uint8_t *scratch;             /* where streams read to; shared by all of the loop's */
-    uint8_t *datagram_area;       /* the same for datagrams */
+    struct casync__weakref *weakrefs; /* objects whose callback is running */
+    uint8_t *scratch;                 /* where streams read to; shared by all of the loop's */
+    uint8_t *datagram_area;           /* the same for datagrams */
     struct casync__signals *signals;
     casync_link calls;             /* what it waits for in pools of threads */
     struct casync__pool *executor; /* the default pool, or NULL */
@@ -3904,6 +3905,50 @@ CASYNC_API int64_t casync_report_overflow(void);
 #if defined(CASYNC_IMPLEMENTATION) && !defined(CASYNC_IMPLEMENTATION_DONE)
 #define CASYNC_IMPLEMENTATION_DONE
 
+/* Glossary. A private name is casync__NOUN_rest. The noun is a word of its section's banner, or
+   one of the words below. Each word means one thing in the whole implementation.
+
+     atomic      a load, store or exchange of one word that threads see in one order
+     await       a task's wait for one future, and whether it may wait where it stands
+     barrier     asyncio.Barrier
+     bit         the place of a one in a word
+     clients     what a server knows of its connections; it outlives the server
+     completion  the futures of casync_as_completed, one by one as they are done
+     condition   asyncio.Condition
+     connection  the record of one stream that a server made, with the user's memory behind it
+     container   the struct of which a given member is a part (Linux's container_of)
+     context     the context variables of a task (Python's contextvars)
+     cpp         what C++'s runtime keeps for a thread, exchanged with each switch of tasks
+     epoll       the backend by epoll(7)
+     exception   a report to the loop's exception handler; never a C++ exception
+     executor    the loop's default thread pool (asyncio's run_in_executor)
+     fault       SIGSEGV or SIGBUS, and the report that a task overflowed its stack
+     fiber       a stackful task, with its stack and what it needs to be switched to
+     framing     how frames are told apart in a stream of bytes
+     gather      asyncio.gather
+     generator   a coroutine that gives values one by one
+     group       a task group, or its record
+     hook        a callback of each turn, before or after the poll or when idle
+     input       bytes of a stream that were read from the descriptor and not yet asked for
+     line        one line of text for people, in a report or in a dump
+     linkage     whether the library's functions are external, or static with CASYNC_STATIC
+     list        a doubly linked ring of links that are members of what is listed
+     lock        asyncio.Lock
+     mailbox     the place in a loop for the functions that other threads post without a job
+     memory      what the allocator or the kernel gives
+     once        work that is done once, by the first task that needs it
+     op          an operation: casync_op
+     outbuf      the queue of bytes that wait to be sent, a ring of chunks
+     queue       asyncio.Queue; the loop's ready queue is called ready
+     rwlock      a lock for many readers or one writer
+     shield      asyncio.shield
+     span        a pointer and a length, as in the kernel's iovec
+     sys         the seam to the kernel: one function for each system call
+     timeout     a time limit that cancels its task (asyncio.timeout)
+     turn        one round of the loop: poll, queue what is ready and due, run the queue
+     wait        a task's wait for several futures (casync_wait, casync_gather, ...), and its set
+     weakref     a note on the C stack that learns when a callback closes its object */
+
 /* >> config & compiler (implementation) -------------------------------------------------------- */
 
 /* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans; and
@@ -3964,28 +4009,28 @@ extern "C" {
 #endif
 
 #ifdef CASYNC_STATIC
-#define CASYNC__DEFINE CASYNC_API
+#define CASYNC__LINKAGE CASYNC_API
 #else
-#define CASYNC__DEFINE
+#define CASYNC__LINKAGE
 #endif
 
 #if defined(__GNUC__)
-#define CASYNC__ALWAYS_INLINE static inline __attribute__((always_inline))
-#define CASYNC__NEVER_INLINE static __attribute__((noinline))
+#define CASYNC__COMPILER_INLINE static inline __attribute__((always_inline))
+#define CASYNC__COMPILER_NOINLINE static __attribute__((noinline))
 #else
-#define CASYNC__ALWAYS_INLINE static inline
-#define CASYNC__NEVER_INLINE static
+#define CASYNC__COMPILER_INLINE static inline
+#define CASYNC__COMPILER_NOINLINE static
 #endif
 
 #if defined(__GNUC__)
-#define CASYNC__PREFETCH(address) __builtin_prefetch(address)
+#define CASYNC__COMPILER_PREFETCH(address) __builtin_prefetch(address)
 #else
-#define CASYNC__PREFETCH(address) ((void)(address))
+#define CASYNC__COMPILER_PREFETCH(address) ((void)(address))
 #endif
 
 /* Where a thread may be preempted in the middle of something: tests let other threads run here. */
-#ifndef CASYNC__TEST_YIELD
-#define CASYNC__TEST_YIELD(point) ((void)0)
+#ifndef CASYNC__THREAD_PREEMPT
+#define CASYNC__THREAD_PREEMPT(point) ((void)0)
 #endif
 
 #define casync__container(pointer, type, member)                                                   \
@@ -4030,8 +4075,8 @@ static inline bool casync__atomic_replace_pointer(void **p, void *expected, void
 static inline void casync__atomic_store_pointer(void **p, void *value) {
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
 }
-static inline int casync__lowest_bit(uint64_t bits) { return __builtin_ctzll(bits); }
-static inline int casync__highest_bit(uint64_t bits) { return 63 - __builtin_clzll(bits); }
+static inline int casync__bit_lowest(uint64_t bits) { return __builtin_ctzll(bits); }
+static inline int casync__bit_highest(uint64_t bits) { return 63 - __builtin_clzll(bits); }
 
 #elif defined(__TINYC__) && defined(__x86_64__)
 
@@ -4086,12 +4131,12 @@ static inline bool casync__atomic_replace_pointer(void **p, void *expected, void
 static inline void casync__atomic_store_pointer(void **p, void *value) {
     *(void *volatile *)p = value;
 }
-static inline int casync__lowest_bit(uint64_t bits) {
+static inline int casync__bit_lowest(uint64_t bits) {
     uint64_t index;
     __asm__("bsfq %1, %0" : "=r"(index) : "r"(bits));
     return (int)index;
 }
-static inline int casync__highest_bit(uint64_t bits) {
+static inline int casync__bit_highest(uint64_t bits) {
     uint64_t index;
     __asm__("bsrq %1, %0" : "=r"(index) : "r"(bits));
     return (int)index;
@@ -4138,22 +4183,22 @@ static inline void casync__list_move(casync_link *list, casync_link *from) {
     casync__list_init(from);
 }
 
-static void *casync__default_allocate(void *user, void *ptr, size_t size) {
+static void *casync__memory_default(void *user, void *ptr, size_t size) {
     (void)user;
     if (size > 0) return CASYNC_REALLOC(ptr, size);
     CASYNC_FREE(ptr);
     return NULL;
 }
 
-static void *casync__realloc(const casync_allocator *allocator, void *ptr, size_t size) {
+static void *casync__memory_realloc(const casync_allocator *allocator, void *ptr, size_t size) {
     return allocator->function(allocator->user, ptr, size);
 }
 
-static void casync__free(const casync_allocator *allocator, void *ptr) {
+static void casync__memory_free(const casync_allocator *allocator, void *ptr) {
     if (ptr) (void)allocator->function(allocator->user, ptr, 0);
 }
 
-CASYNC__DEFINE const char *casync_strerror(int64_t error) {
+CASYNC__LINKAGE const char *casync_strerror(int64_t error) {
     switch (error) {
     case CASYNC_EOF:
         return "end of stream";
@@ -4204,18 +4249,18 @@ typedef char casync__epoll_event_has_the_kernels_size[sizeof(casync__epoll_event
    takes. */
 #define CASYNC__SYS_EPOLL_PWAIT2 441
 /* pwritev2(2) without SIGPIPE, Linux 6.18. */
-#define CASYNC__RWF_NOSIGNAL 0x100
+#define CASYNC__SYS_RWF_NOSIGNAL 0x100
 /* madvise(2): zero the page in children, Linux 4.14; make the page fault, Linux 6.13. */
-#define CASYNC__MADV_WIPEONFORK 18
-#define CASYNC__MADV_GUARD_INSTALL 102
+#define CASYNC__SYS_MADV_WIPEONFORK 18
+#define CASYNC__SYS_MADV_GUARD_INSTALL 102
 
-typedef struct casync__kernel_timespec {
+typedef struct casync__sys_timespec {
     int64_t seconds, nanoseconds;
-} casync__kernel_timespec;
+} casync__sys_timespec;
 
 static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, int count,
                                         int64_t timeout) {
-    casync__kernel_timespec time;
+    casync__sys_timespec time;
     time.seconds = timeout / 1000000000;
     time.nanoseconds = timeout % 1000000000;
     return syscall(CASYNC__SYS_EPOLL_PWAIT2, epfd, events, count,
@@ -4223,15 +4268,15 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
 }
 
 /* The address of new memory, or -1. It counts when it is used, not before. */
-static inline int64_t casync__map(size_t size) {
+static inline int64_t casync__memory_map(size_t size) {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? -1 : (int64_t)(uintptr_t)memory;
 }
 
 /* X(name, parameters, arguments, call) */
-#define CASYNC__SYSCALLS(X)                                                                        \
-    X(map, (size_t size), (size), casync__map(size))                                               \
+#define CASYNC__SYS_CALLS(X)                                                                       \
+    X(map, (size_t size), (size), casync__memory_map(size))                                        \
     X(unmap, (void *address, size_t size), (address, size), munmap(address, size))                 \
     X(mprotect, (void *address, size_t size, int rights), (address, size, rights),                 \
       mprotect(address, size, rights))                                                             \
@@ -4250,9 +4295,9 @@ static inline int64_t casync__map(size_t size) {
       (signum, action, old), sigaction(signum, action, old))                                       \
     X(sigaltstack, (const stack_t *stack, stack_t *old), (stack, old), sigaltstack(stack, old))    \
     X(thread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old),              \
-      casync__from_pthread(pthread_sigmask(how, set, old)))                                        \
+      casync__thread_result(pthread_sigmask(how, set, old)))                                       \
     X(thread_create, (pthread_t * thread, void *(*run)(void *), void *arg), (thread, run, arg),    \
-      casync__from_pthread(pthread_create(thread, NULL, run, arg)))                                \
+      casync__thread_result(pthread_create(thread, NULL, run, arg)))                               \
     X(thread_name, (const char *name), (name),                                                     \
       prctl(PR_SET_NAME, (unsigned long)(uintptr_t)name, 0, 0, 0))                                 \
     X(sigtimedwait, (const sigset_t *set, const struct timespec *timeout), (set, timeout),         \
@@ -4309,7 +4354,7 @@ static inline int64_t casync__map(size_t size) {
     X(unlink, (const char *path), (path), unlink(path))
 
 /* These wait, or must not be repeated: close(2) frees the descriptor even when it says EINTR. */
-#define CASYNC__SYSCALLS_ONCE(X)                                                                   \
+#define CASYNC__SYS_CALLS_ONCE(X)                                                                  \
     X(epoll_pwait2, (int epfd, casync__epoll_event *events, int count, int64_t timeout),           \
       (epfd, events, count, timeout), casync__epoll_pwait2(epfd, events, count, timeout))          \
     X(epoll_wait, (int epfd, casync__epoll_event *events, int count, int milliseconds),            \
@@ -4317,47 +4362,46 @@ static inline int64_t casync__map(size_t size) {
       epoll_wait(epfd, (struct epoll_event *)(void *)events, count, milliseconds))                 \
     X(close, (int fd), (fd), close(fd))
 
-static inline int casync__from_pthread(int error) {
+static inline int casync__thread_result(int error) {
     if (error) errno = error;
     return error ? -1 : 0;
 }
 
 #ifdef CASYNC_SYSCALL_TABLE
-#define CASYNC__DEFINE_CALL(name, parameters, body)                                                \
-    static int64_t casync__direct_##name parameters body
-#define CASYNC__TABLE_MEMBER(name, parameters, arguments, call) int64_t(*name) parameters;
-#define CASYNC__TABLE_ENTRY(name, parameters, arguments, call) casync__direct_##name,
-#define CASYNC__TABLE_CALL(name, parameters, arguments, call)                                      \
+#define CASYNC__SYS_DEFINE(name, parameters, body)                                                 \
+    static int64_t casync__sys_direct_##name parameters body
+#define CASYNC__SYS_MEMBER(name, parameters, arguments, call) int64_t(*name) parameters;
+#define CASYNC__SYS_ROW(name, parameters, arguments, call) casync__sys_direct_##name,
+#define CASYNC__SYS_FUNCTION(name, parameters, arguments, call)                                    \
     static inline int64_t casync__sys_##name parameters { return casync_syscalls.name arguments; }
 #else
-#define CASYNC__DEFINE_CALL(name, parameters, body)                                                \
+#define CASYNC__SYS_DEFINE(name, parameters, body)                                                 \
     static inline int64_t casync__sys_##name parameters body
 #endif
 
-#define CASYNC__REPEATED(name, parameters, arguments, call)                                        \
-    CASYNC__DEFINE_CALL(name, parameters, {                                                        \
+#define CASYNC__SYS_REPEATED(name, parameters, arguments, call)                                    \
+    CASYNC__SYS_DEFINE(name, parameters, {                                                         \
         int64_t result;                                                                            \
         do result = call;                                                                          \
         while (result < 0 && errno == EINTR);                                                      \
         return result < 0 ? -errno : result;                                                       \
     })
-#define CASYNC__CALLED_ONCE(name, parameters, arguments, call)                                     \
-    CASYNC__DEFINE_CALL(name, parameters, {                                                        \
+#define CASYNC__SYS_ONCE(name, parameters, arguments, call)                                        \
+    CASYNC__SYS_DEFINE(name, parameters, {                                                         \
         int64_t result = call;                                                                     \
         return result < 0 ? -errno : result;                                                       \
     })
 
-CASYNC__SYSCALLS(CASYNC__REPEATED)
-CASYNC__SYSCALLS_ONCE(CASYNC__CALLED_ONCE)
+CASYNC__SYS_CALLS(CASYNC__SYS_REPEATED)
+CASYNC__SYS_CALLS_ONCE(CASYNC__SYS_ONCE)
 
 #ifdef CASYNC_SYSCALL_TABLE
 static struct {
-    CASYNC__SYSCALLS(CASYNC__TABLE_MEMBER)
-    CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_MEMBER)
-} casync_syscalls = {CASYNC__SYSCALLS(CASYNC__TABLE_ENTRY)
-                         CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_ENTRY)};
-CASYNC__SYSCALLS(CASYNC__TABLE_CALL)
-CASYNC__SYSCALLS_ONCE(CASYNC__TABLE_CALL)
+    CASYNC__SYS_CALLS(CASYNC__SYS_MEMBER)
+    CASYNC__SYS_CALLS_ONCE(CASYNC__SYS_MEMBER)
+} casync_syscalls = {CASYNC__SYS_CALLS(CASYNC__SYS_ROW) CASYNC__SYS_CALLS_ONCE(CASYNC__SYS_ROW)};
+CASYNC__SYS_CALLS(CASYNC__SYS_FUNCTION)
+CASYNC__SYS_CALLS_ONCE(CASYNC__SYS_FUNCTION)
 #endif
 
 /* >> process state & fork (implementation) ----------------------------------------------------- */
@@ -4407,7 +4451,7 @@ static struct {
 /* Puts a fresh descriptor where an inherited one is, or should be: fork copies the table of
    descriptors before the memory, so one that another thread was just opening may be known and yet
    missing. */
-static void casync__replace_fd(int64_t fresh, int fd) {
+static void casync__fd_replace(int64_t fresh, int fd) {
     if (fresh < 0 || fresh == fd) return;
     casync__sys_dup3((int)fresh, fd);
     casync__sys_close((int)fresh);
@@ -4418,23 +4462,23 @@ static void casync__replace_fd(int64_t fresh, int fd) {
    signal_start. */
 static void casync__signals_after_fork(void) {
     if (!casync__process.has_signal_fds) return;
-    casync__replace_fd(casync__sys_signalfd(-1, &casync__process.signalfd_mask),
+    casync__fd_replace(casync__sys_signalfd(-1, &casync__process.signalfd_mask),
                        casync__process.signalfd);
-    casync__replace_fd(casync__sys_eventfd(), (int)casync__process.handled_fd);
+    casync__fd_replace(casync__sys_eventfd(), (int)casync__process.handled_fd);
     (void)casync__atomic_take64(&casync__process.handled);
 }
 
 /* What the fork page says: 0 in a forked child, until its first call is through with what a fork
    changes. */
-enum { CASYNC__FORKED = 0, CASYNC__FORK_NOTICED = 1, CASYNC__FORK_BEING_NOTICED = 2 };
+enum { CASYNC__FORK_UNNOTICED = 0, CASYNC__FORK_NOTICED = 1, CASYNC__FORK_BEING_NOTICED = 2 };
 
 /* The first call in a forked child finds the page wiped. */
-static void casync__notice_fork(void) {
+static void casync__fork_notice(void) {
     uint32_t *page;
     if (!casync__atomic_load(&casync__process.has_fork_page)) return;
     page = casync__process.fork_page;
     while (casync__atomic_load(page) != CASYNC__FORK_NOTICED) {
-        if (!casync__atomic_replace(page, CASYNC__FORKED, CASYNC__FORK_BEING_NOTICED)) {
+        if (!casync__atomic_replace(page, CASYNC__FORK_UNNOTICED, CASYNC__FORK_BEING_NOTICED)) {
             sched_yield(); /* another thread of the child came first */
             continue;
         }
@@ -4446,16 +4490,16 @@ static void casync__notice_fork(void) {
     }
 }
 
-static void casync__lock_process(void) {
-    casync__notice_fork();
+static void casync__process_lock(void) {
+    casync__fork_notice();
     pthread_mutex_lock(&casync__process.mutex);
 }
 
-static int64_t casync__make_fork_page(void) {
+static int64_t casync__fork_page_make(void) {
     int64_t address = casync__sys_map((size_t)sysconf(_SC_PAGESIZE)), result;
     uint32_t *page = (uint32_t *)(uintptr_t)address;
     if (address < 0) return address;
-    result = casync__sys_madvise(page, (size_t)sysconf(_SC_PAGESIZE), CASYNC__MADV_WIPEONFORK);
+    result = casync__sys_madvise(page, (size_t)sysconf(_SC_PAGESIZE), CASYNC__SYS_MADV_WIPEONFORK);
     if (result < 0) {
         munmap(page, (size_t)sysconf(_SC_PAGESIZE));
         return result;
@@ -4468,17 +4512,17 @@ static int64_t casync__make_fork_page(void) {
 
 static int64_t casync__process_init(void) {
     int64_t result = 0;
-    casync__lock_process();
+    casync__process_lock();
     if (!casync__process.has_key) {
         result = -pthread_key_create(&casync__process.running_loop, NULL);
         casync__atomic_store(&casync__process.has_key, result == 0);
     }
-    if (result == 0 && !casync__process.fork_page) result = casync__make_fork_page();
+    if (result == 0 && !casync__process.fork_page) result = casync__fork_page_make();
     pthread_mutex_unlock(&casync__process.mutex);
     return result;
 }
 
-CASYNC__DEFINE casync_loop *casync_get_running_loop(void) {
+CASYNC__LINKAGE casync_loop *casync_get_running_loop(void) {
     if (!casync__atomic_load(&casync__process.has_key)) return NULL;
     return (casync_loop *)pthread_getspecific(casync__process.running_loop);
 }
@@ -4489,16 +4533,16 @@ CASYNC__DEFINE casync_loop *casync_get_running_loop(void) {
    pointer and the registers that a function call preserves (casync__fiber_resume and _suspend); the
    rounding mode of floating point is not exchanged. A fiber, the task with what it needs to be
    switched to, sits at the top of its stack. Stacks come from slabs of 32, by size, and go to a
-   pool when their task ends; when many are idle, a slab is given back.
+   bin when their task ends; when many are idle, a slab is given back.
 
    Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13)
    costs no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that,
-   so beyond CASYNC__MPROTECT_GUARDS a stack has a pattern at its end instead, which is looked at
+   so beyond CASYNC__STACK_GUARDS_MAX a stack has a pattern at its end instead, which is looked at
    when the task waits: then it is too late for anything but to abort.
 
    Costs: a switch is no system call and no allocation; where C++'s runtime is in the process, it
    moves two words more each way, else one predicted branch tells that it is not. A stack from the
-   pool costs nothing; a new one a guard (one system call), and every 32nd an mmap. */
+   bin costs nothing; a new one a guard (one system call), and every 32nd an mmap. */
 
 #ifndef CASYNC_NO_STACKFUL
 
@@ -4506,28 +4550,28 @@ CASYNC__DEFINE casync_loop *casync_get_running_loop(void) {
    goes elsewhere. Their interfaces: sanitizer/common_interface_defs.h, tsan_interface.h;
    valgrind.h, whose requests are an instruction sequence that does nothing on a real processor. */
 #if defined(__SANITIZE_ADDRESS__)
-#define CASYNC__ASAN
+#define CASYNC__COMPILER_ASAN
 #elif defined(__SANITIZE_THREAD__)
-#define CASYNC__TSAN
+#define CASYNC__COMPILER_TSAN
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
-#define CASYNC__ASAN
+#define CASYNC__COMPILER_ASAN
 #elif __has_feature(thread_sanitizer)
-#define CASYNC__TSAN
+#define CASYNC__COMPILER_TSAN
 #endif
 #endif
 
-#if defined(CASYNC__ASAN) || defined(CASYNC__TSAN)
-#define CASYNC__SANITIZED true
+#if defined(CASYNC__COMPILER_ASAN) || defined(CASYNC__COMPILER_TSAN)
+#define CASYNC__COMPILER_SANITIZED true
 #else
-#define CASYNC__SANITIZED false
+#define CASYNC__COMPILER_SANITIZED false
 #endif
 
-#if defined(CASYNC__ASAN)
+#if defined(CASYNC__COMPILER_ASAN)
 void __sanitizer_start_switch_fiber(void **fake_stack_save, const void *bottom, size_t size);
 void __sanitizer_finish_switch_fiber(void *fake_stack_save, const void **bottom, size_t *size);
 void __asan_unpoison_memory_region(void const volatile *address, size_t size);
-#elif defined(CASYNC__TSAN)
+#elif defined(CASYNC__COMPILER_TSAN)
 void *__tsan_get_current_fiber(void);
 void *__tsan_create_fiber(unsigned flags);
 void __tsan_destroy_fiber(void *fiber);
@@ -4539,25 +4583,25 @@ void __tsan_switch_to_fiber(void *fiber, unsigned flags);
    one word more). Each task has its own. The name is there if C++'s runtime is in the process,
    though this be compiled as C.
 */
-typedef struct casync__exceptions {
+typedef struct casync__cpp_exceptions {
     void *caught;
     unsigned uncaught;
 #if defined(__arm__)
     void *propagating;
 #endif
-} casync__exceptions;
+} casync__cpp_exceptions;
 
 #if defined(__GNUC__)
-extern void *casync__cxa_get_globals(void) __asm__("__cxa_get_globals") __attribute__((weak));
-static casync__exceptions *casync__thread_exceptions(void) {
-    return casync__cxa_get_globals ? (casync__exceptions *)casync__cxa_get_globals() : NULL;
+extern void *casync__cpp_get_globals(void) __asm__("__cxa_get_globals") __attribute__((weak));
+static casync__cpp_exceptions *casync__cpp_thread_exceptions(void) {
+    return casync__cpp_get_globals ? (casync__cpp_exceptions *)casync__cpp_get_globals() : NULL;
 }
 #else
-static casync__exceptions *casync__thread_exceptions(void) { return NULL; }
+static casync__cpp_exceptions *casync__cpp_thread_exceptions(void) { return NULL; }
 #endif
 
-static inline void casync__exchange_exceptions(casync__exceptions *a, casync__exceptions *b) {
-    casync__exceptions other = *a;
+static inline void casync__cpp_exchange(casync__cpp_exceptions *a, casync__cpp_exceptions *b) {
+    casync__cpp_exceptions other = *a;
     *a = *b;
     *b = other;
 }
@@ -4569,20 +4613,20 @@ typedef struct casync__fiber {
     casync_coroutine coroutine;
     void *arg;
     const char *name;
-    struct casync__slab *slab;
+    struct casync__stack_slab *slab;
     char *stack; /* its lowest address; the fiber is at the other end */
     casync_loop *loop;
     int64_t result;
-    casync__exceptions exceptions; /* of the task, while it does not run; else the loop's */
+    casync__cpp_exceptions exceptions; /* of the task, while it does not run; else the loop's */
     uint32_t references;
     bool finished;
-    uint8_t guard;        /* how an overflow is found: CASYNC__GUARD_ */
+    uint8_t guard;        /* how an overflow is found: CASYNC__STACK_GUARD_ */
     uint64_t valgrind_id; /* of the stack */
-#if defined(CASYNC__ASAN)
+#if defined(CASYNC__COMPILER_ASAN)
     void *fake_stack, *loop_fake_stack;
     const void *loop_stack;
     size_t loop_stack_size;
-#elif defined(CASYNC__TSAN)
+#elif defined(CASYNC__COMPILER_TSAN)
     void *tsan_fiber, *tsan_loop;
 #endif
 } casync__fiber;
@@ -4599,141 +4643,142 @@ static inline casync__fiber *casync__fiber_of(casync_task *task) {
 /* -- stacks -- */
 
 #define CASYNC__STACKS_IN_SLAB 32
-#define CASYNC__IDLE_STACKS                                                                        \
+#define CASYNC__STACKS_IDLE_MAX                                                                    \
     1024 /* beyond these, a slab of idle stacks is given back each time the loop sleeps */
 #define CASYNC__STACK_DEFAULT ((size_t)64 * 1024)
 #define CASYNC__STACK_SMALLEST ((size_t)16 * 1024)
 #define CASYNC__STACK_SIZES 17 /* powers of two from the smallest: up to 1 GiB */
-#define CASYNC__MPROTECT_GUARDS 16000
-#define CASYNC__MADV_UNKNOWN 9999 /* -EINVAL */
-enum { CASYNC__GUARD_PATTERN, CASYNC__GUARD_INSTALLED, CASYNC__GUARD_MPROTECT };
+#define CASYNC__STACK_GUARDS_MAX 16000
+#define CASYNC__SYS_MADV_UNKNOWN 9999 /* -EINVAL */
+enum { CASYNC__STACK_GUARD_PATTERN, CASYNC__STACK_GUARD_INSTALLED, CASYNC__STACK_GUARD_MPROTECT };
 static const uint64_t casync__stack_pattern[2] = {UINT64_C(0x5ca1ab1ec0ffee5a),
                                                   UINT64_C(0xa5eeff0ce1ba1ac5)};
 
-typedef struct casync__slab {
-    casync_link link; /* in its pool's list */
+typedef struct casync__stack_slab {
+    casync_link link; /* in its bin's list */
     casync_link idle; /* in the list of those without a task */
-    struct casync__stack_pool *pool;
+    struct casync__stack_bin *bin;
     char *memory;
     uint32_t made; /* stacks used so far: the first ones of the slab */
     uint32_t live; /* of these, those of tasks */
-} casync__slab;
+} casync__stack_slab;
 
 /* Stacks of one size. */
-typedef struct casync__stack_pool {
+typedef struct casync__stack_bin {
     size_t size;       /* of a stack, without its guard */
     casync_link idle;  /* casync_task by link */
     casync_link slabs; /* only the last may have stacks that were not used yet */
-} casync__stack_pool;
+} casync__stack_bin;
 
 struct casync__stacks {
     const casync_allocator *allocator;
     size_t smallest;        /* size of a stack: a page, or CASYNC__STACK_SMALLEST */
     size_t idle_count;      /* stacks without a task */
-    casync_link idle_slabs; /* casync__slab by idle: those all of whose stacks are */
-    casync__stack_pool pools[CASYNC__STACK_SIZES];
+    casync_link idle_slabs; /* casync__stack_slab by idle: those all of whose stacks are */
+    casync__stack_bin bins[CASYNC__STACK_SIZES];
 };
 
-static size_t casync__page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+static size_t casync__memory_page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
 /* Addresses that fault, at the end of a stack: a function whose frame is larger would step over
    them. A page more than a power of two: else the parts of all stacks that are in use would share
    few lines of the caches. Where addresses are scarce it is that page alone. */
-static size_t casync__guard_size(void) {
-    return casync__page_size() + (sizeof(void *) > 4 ? CASYNC__STACK_DEFAULT : 0);
+static size_t casync__stack_guard_size(void) {
+    return casync__memory_page_size() + (sizeof(void *) > 4 ? CASYNC__STACK_DEFAULT : 0);
 }
 
-static struct casync__stacks *casync__make_stacks(const casync_allocator *allocator) {
+static struct casync__stacks *casync__stacks_make(const casync_allocator *allocator) {
     size_t size = CASYNC__STACK_SMALLEST;
     int i;
     struct casync__stacks *stacks =
-        (struct casync__stacks *)casync__realloc(allocator, NULL, sizeof *stacks);
+        (struct casync__stacks *)casync__memory_realloc(allocator, NULL, sizeof *stacks);
     if (!stacks) return NULL;
     stacks->allocator = allocator;
-    stacks->smallest = casync__page_size();
+    stacks->smallest = casync__memory_page_size();
     stacks->idle_count = 0;
     casync__list_init(&stacks->idle_slabs);
     /* qemu-user takes any advice and follows none of this kind: so there are no guards to be had by
        it. */
-    if (casync__sys_madvise(NULL, 0, CASYNC__MADV_UNKNOWN) == 0)
+    if (casync__sys_madvise(NULL, 0, CASYNC__SYS_MADV_UNKNOWN) == 0)
         casync__atomic_store(&casync__process.no_guard_install, 1);
     for (i = 0; i < CASYNC__STACK_SIZES; i++, size *= 2) {
-        stacks->pools[i].size = size;
-        casync__list_init(&stacks->pools[i].idle);
-        casync__list_init(&stacks->pools[i].slabs);
+        stacks->bins[i].size = size;
+        casync__list_init(&stacks->bins[i].idle);
+        casync__list_init(&stacks->bins[i].slabs);
     }
     return stacks;
 }
 
-/* The pool for stacks of at least this size, or NULL. */
-static casync__stack_pool *casync__pool_for(struct casync__stacks *stacks, size_t size) {
+/* The bin for stacks of at least this size, or NULL. */
+static casync__stack_bin *casync__stack_bin_for(struct casync__stacks *stacks, size_t size) {
     int i;
     if (size == 0) size = CASYNC__STACK_DEFAULT;
     if (size < stacks->smallest) size = stacks->smallest;
     for (i = 0; i < CASYNC__STACK_SIZES; i++)
-        if (stacks->pools[i].size >= size) return &stacks->pools[i];
+        if (stacks->bins[i].size >= size) return &stacks->bins[i];
     return NULL;
 }
 
-static size_t casync__stack_distance(const casync__stack_pool *pool) {
-    return pool->size + casync__guard_size();
+static size_t casync__stack_distance(const casync__stack_bin *bin) {
+    return bin->size + casync__stack_guard_size();
 }
 
 /* A slab of stacks that are large is the stack alone. */
-static uint32_t casync__stacks_in_slab(const casync__stack_pool *pool) {
-    return pool->size > CASYNC__STACK_DEFAULT * 16 ? 1 : CASYNC__STACKS_IN_SLAB;
+static uint32_t casync__stacks_in_slab(const casync__stack_bin *bin) {
+    return bin->size > CASYNC__STACK_DEFAULT * 16 ? 1 : CASYNC__STACKS_IN_SLAB;
 }
 
-static size_t casync__slab_size(const casync__stack_pool *pool) {
-    return casync__stacks_in_slab(pool) * casync__stack_distance(pool);
+static size_t casync__stack_slab_size(const casync__stack_bin *bin) {
+    return casync__stacks_in_slab(bin) * casync__stack_distance(bin);
 }
 
-static int64_t casync__make_slab(struct casync__stacks *stacks, casync__stack_pool *pool) {
+static int64_t casync__stack_slab_make(struct casync__stacks *stacks, casync__stack_bin *bin) {
     int64_t address;
-    casync__slab *slab = (casync__slab *)casync__realloc(stacks->allocator, NULL, sizeof *slab);
+    casync__stack_slab *slab =
+        (casync__stack_slab *)casync__memory_realloc(stacks->allocator, NULL, sizeof *slab);
     if (!slab) return -ENOMEM;
-    address = casync__sys_map(casync__slab_size(pool));
+    address = casync__sys_map(casync__stack_slab_size(bin));
     if (address < 0) {
-        casync__free(stacks->allocator, slab);
+        casync__memory_free(stacks->allocator, slab);
         return address;
     }
     memset(slab, 0, sizeof *slab);
-    slab->pool = pool;
+    slab->bin = bin;
     slab->memory = (char *)(uintptr_t)address;
     /* A huge page for a stack's first page is too much of a good thing. */
-    (void)casync__sys_madvise(slab->memory, casync__slab_size(pool), MADV_NOHUGEPAGE);
-    casync__list_append(&pool->slabs, &slab->link);
+    (void)casync__sys_madvise(slab->memory, casync__stack_slab_size(bin), MADV_NOHUGEPAGE);
+    casync__list_append(&bin->slabs, &slab->link);
     return 0;
 }
 
 /* Makes the addresses at the end of a stack such that fault. */
-static uint8_t casync__install_guard(char *guard) {
-    size_t size = casync__guard_size();
+static uint8_t casync__stack_guard_install(char *guard) {
+    size_t size = casync__stack_guard_size();
     if (!casync__atomic_load(&casync__process.no_guard_install)) {
-        if (casync__sys_madvise(guard, size, CASYNC__MADV_GUARD_INSTALL) == 0)
-            return CASYNC__GUARD_INSTALLED;
+        if (casync__sys_madvise(guard, size, CASYNC__SYS_MADV_GUARD_INSTALL) == 0)
+            return CASYNC__STACK_GUARD_INSTALLED;
         casync__atomic_store(&casync__process.no_guard_install, 1);
     }
-    if (casync__atomic_add(&casync__process.mprotect_guards, 1) < CASYNC__MPROTECT_GUARDS &&
+    if (casync__atomic_add(&casync__process.mprotect_guards, 1) < CASYNC__STACK_GUARDS_MAX &&
         casync__sys_mprotect(guard, size, PROT_NONE) == 0)
-        return CASYNC__GUARD_MPROTECT;
+        return CASYNC__STACK_GUARD_MPROTECT;
     casync__atomic_add(&casync__process.mprotect_guards, UINT32_MAX);
-    return CASYNC__GUARD_PATTERN;
+    return CASYNC__STACK_GUARD_PATTERN;
 }
 
 /* Where the guard of a slab's stack is, and where its fiber: each some lines below its top, another
    number for each of 16, for the same reason as in stack_distance. */
-static char *casync__stack_guard(const casync__slab *slab, uint32_t number) {
-    return slab->memory + number * casync__stack_distance(slab->pool);
+static char *casync__stack_guard(const casync__stack_slab *slab, uint32_t number) {
+    return slab->memory + number * casync__stack_distance(slab->bin);
 }
-static casync__fiber *casync__fiber_at(const casync__slab *slab, uint32_t number) {
-    char *top = casync__stack_guard(slab, number) + casync__stack_distance(slab->pool);
+static casync__fiber *casync__fiber_at(const casync__stack_slab *slab, uint32_t number) {
+    char *top = casync__stack_guard(slab, number) + casync__stack_distance(slab->bin);
     return (casync__fiber *)(void *)((uintptr_t)(top - sizeof(casync__fiber) - number % 16 * 64) /
                                      64 * 64);
 }
 
 /* valgrind's request `code` with two arguments; 0 without valgrind. */
-static uint64_t casync__valgrind(uint64_t code, const void *first, const void *second) {
+static uint64_t casync__stack_valgrind(uint64_t code, const void *first, const void *second) {
     uint64_t result = 0;
 #if defined(__x86_64__) && defined(__GNUC__)
     volatile uint64_t request[6] = {0, 0, 0, 0, 0, 0};
@@ -4750,113 +4795,115 @@ static uint64_t casync__valgrind(uint64_t code, const void *first, const void *s
 #endif
     return result;
 }
-#define CASYNC__VALGRIND_STACK_REGISTER 0x1501
-#define CASYNC__VALGRIND_STACK_DEREGISTER 0x1502
-#define CASYNC__VALGRIND_MAKE_DEFINED 0x4d430002
+#define CASYNC__STACK_VALGRIND_REGISTER 0x1501
+#define CASYNC__STACK_VALGRIND_DEREGISTER 0x1502
+#define CASYNC__STACK_VALGRIND_MAKE_DEFINED 0x4d430002
 
 static void casync__stack_made(casync__fiber *fiber) {
-    fiber->valgrind_id = casync__valgrind(CASYNC__VALGRIND_STACK_REGISTER, fiber->stack, fiber);
-#if defined(CASYNC__TSAN)
+    fiber->valgrind_id =
+        casync__stack_valgrind(CASYNC__STACK_VALGRIND_REGISTER, fiber->stack, fiber);
+#if defined(CASYNC__COMPILER_TSAN)
     fiber->tsan_fiber = __tsan_create_fiber(0);
 #endif
 }
 
 static void casync__stack_gone(casync__fiber *fiber) {
-    casync__valgrind(CASYNC__VALGRIND_STACK_DEREGISTER, (const void *)(uintptr_t)fiber->valgrind_id,
-                     NULL);
-#if defined(CASYNC__TSAN)
+    casync__stack_valgrind(CASYNC__STACK_VALGRIND_DEREGISTER,
+                           (const void *)(uintptr_t)fiber->valgrind_id, NULL);
+#if defined(CASYNC__COMPILER_TSAN)
     __tsan_destroy_fiber(fiber->tsan_fiber);
 #endif
 }
 
 /* The first use of the next stack of a slab. */
-static casync__fiber *casync__make_fiber(casync__slab *slab) {
+static casync__fiber *casync__fiber_make(casync__stack_slab *slab) {
     uint32_t number = slab->made++;
     casync__fiber *fiber = casync__fiber_at(slab, number);
     memset(fiber, 0, sizeof *fiber);
     fiber->slab = slab;
-    fiber->stack = casync__stack_guard(slab, number) + casync__guard_size();
-    fiber->guard = casync__install_guard(casync__stack_guard(slab, number));
-    if (fiber->guard == CASYNC__GUARD_PATTERN)
+    fiber->stack = casync__stack_guard(slab, number) + casync__stack_guard_size();
+    fiber->guard = casync__stack_guard_install(casync__stack_guard(slab, number));
+    if (fiber->guard == CASYNC__STACK_GUARD_PATTERN)
         memcpy(fiber->stack, casync__stack_pattern, sizeof casync__stack_pattern);
     casync__stack_made(fiber);
     return fiber;
 }
 
-/* A stack from the pool, or a new one. */
-static int64_t casync__take_fiber(struct casync__stacks *stacks, casync__stack_pool *pool,
+/* A stack from the bin, or a new one. */
+static int64_t casync__fiber_take(struct casync__stacks *stacks, casync__stack_bin *bin,
                                   casync__fiber **fiber) {
-    casync__slab *slab = casync__container(pool->slabs.prev, casync__slab, link);
+    casync__stack_slab *slab = casync__container(bin->slabs.prev, casync__stack_slab, link);
     int64_t result;
-    if (!casync__list_is_empty(&pool->idle)) {
-        *fiber = casync__container(pool->idle.next, casync__fiber, task.link);
+    if (!casync__list_is_empty(&bin->idle)) {
+        *fiber = casync__container(bin->idle.next, casync__fiber, task.link);
         casync__list_remove(&(*fiber)->task.link);
         stacks->idle_count--;
     } else {
-        if (casync__list_is_empty(&pool->slabs) || slab->made == casync__stacks_in_slab(pool)) {
-            result = casync__make_slab(stacks, pool);
+        if (casync__list_is_empty(&bin->slabs) || slab->made == casync__stacks_in_slab(bin)) {
+            result = casync__stack_slab_make(stacks, bin);
             if (result < 0) return result;
-            slab = casync__container(pool->slabs.prev, casync__slab, link);
+            slab = casync__container(bin->slabs.prev, casync__stack_slab, link);
         }
-        *fiber = casync__make_fiber(slab);
+        *fiber = casync__fiber_make(slab);
     }
     slab = (*fiber)->slab;
     if (slab->live++ == 0 && slab->idle.next) casync__list_remove(&slab->idle);
     return 0;
 }
 
-static void casync__free_slab(struct casync__stacks *stacks, casync__slab *slab) {
+static void casync__stack_slab_free(struct casync__stacks *stacks, casync__stack_slab *slab) {
     uint32_t number;
     for (number = 0; number < slab->made; number++) {
         casync__fiber *fiber = casync__fiber_at(slab, number);
-        if (fiber->guard == CASYNC__GUARD_MPROTECT)
+        if (fiber->guard == CASYNC__STACK_GUARD_MPROTECT)
             casync__atomic_add(&casync__process.mprotect_guards, UINT32_MAX);
         casync__stack_gone(fiber);
     }
     casync__list_remove(&slab->link);
-    casync__sys_unmap(slab->memory, casync__slab_size(slab->pool));
-    casync__free(stacks->allocator, slab);
+    casync__sys_unmap(slab->memory, casync__stack_slab_size(slab->bin));
+    casync__memory_free(stacks->allocator, slab);
 }
 
 /* A stack whose task has ended and has no reference left. */
-static void casync__return_fiber(struct casync__stacks *stacks, casync__fiber *fiber) {
-    casync__slab *slab = fiber->slab;
-    casync__list_append(slab->pool->idle.next, &fiber->task.link); /* last used, first taken */
+static void casync__fiber_return(struct casync__stacks *stacks, casync__fiber *fiber) {
+    casync__stack_slab *slab = fiber->slab;
+    casync__list_append(slab->bin->idle.next, &fiber->task.link); /* last used, first taken */
     stacks->idle_count++;
     if (--slab->live == 0) casync__list_append(&stacks->idle_slabs, &slab->idle);
 }
 
 /* Gives a slab back if many stacks are idle. Those that come and go in numbers stay. */
-static void casync__trim_stacks(struct casync__stacks *stacks) {
-    casync__slab *slab;
+static void casync__stacks_trim(struct casync__stacks *stacks) {
+    casync__stack_slab *slab;
     uint32_t number;
-    if (stacks->idle_count <= CASYNC__IDLE_STACKS || casync__list_is_empty(&stacks->idle_slabs))
+    if (stacks->idle_count <= CASYNC__STACKS_IDLE_MAX || casync__list_is_empty(&stacks->idle_slabs))
         return;
-    slab = casync__container(stacks->idle_slabs.next, casync__slab, idle);
+    slab = casync__container(stacks->idle_slabs.next, casync__stack_slab, idle);
     casync__list_remove(&slab->idle);
     for (number = 0; number < slab->made; number++)
         casync__list_remove(&casync__fiber_at(slab, number)->task.link);
     stacks->idle_count -= slab->made;
-    casync__free_slab(stacks, slab);
+    casync__stack_slab_free(stacks, slab);
 }
 
-static void casync__free_stacks(struct casync__stacks *stacks) {
+static void casync__stacks_free(struct casync__stacks *stacks) {
     int i;
     for (i = 0; stacks && i < CASYNC__STACK_SIZES; i++) {
-        casync_link *slabs = &stacks->pools[i].slabs;
+        casync_link *slabs = &stacks->bins[i].slabs;
         while (!casync__list_is_empty(slabs))
-            casync__free_slab(stacks, casync__container(slabs->next, casync__slab, link));
+            casync__stack_slab_free(stacks,
+                                    casync__container(slabs->next, casync__stack_slab, link));
     }
-    if (stacks) casync__free(stacks->allocator, stacks);
+    if (stacks) casync__memory_free(stacks->allocator, stacks);
 }
 
 /* A stack without a guard: has its task gone beyond its end? What lies there is ruined by now. */
-static void casync__check_stack(const casync__fiber *fiber) {
-    if (fiber->guard != CASYNC__GUARD_PATTERN ||
+static void casync__stack_check(const casync__fiber *fiber) {
+    if (fiber->guard != CASYNC__STACK_GUARD_PATTERN ||
         memcmp(fiber->stack, casync__stack_pattern, sizeof casync__stack_pattern) == 0)
         return;
     fprintf(stderr, "casync: task %s used more than its stack of %zu bytes\n",
-            casync_task_name(&fiber->task), fiber->slab->pool->size);
+            casync_task_name(&fiber->task), fiber->slab->bin->size);
     abort();
 }
 
@@ -4872,34 +4919,36 @@ static void casync__check_stack(const casync__fiber *fiber) {
 /* Registers of floating point and vectors, which casync__switch clobbers: those that the compiler
    has. */
 #if defined(__TINYC__) /* keeps nothing in registers from one statement to the next */
-#define CASYNC__X86_VECTORS
-#define CASYNC__X86_64_VECTORS
+#define CASYNC__SWITCH_X86_VECTORS
+#define CASYNC__SWITCH_X86_64_VECTORS
 #else
-#define CASYNC__X86_VECTORS                                                                        \
+#define CASYNC__SWITCH_X86_VECTORS                                                                 \
     , "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",                                  \
-        "st(7)" CASYNC__SSE_REGISTERS CASYNC__AVX512_MASKS
-#define CASYNC__X86_64_VECTORS                                                                     \
-    , "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15" CASYNC__AVX512_VECTORS
+        "st(7)" CASYNC__SWITCH_SSE_REGISTERS CASYNC__SWITCH_AVX512_MASKS
+#define CASYNC__SWITCH_X86_64_VECTORS                                                              \
+    , "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14",                                 \
+        "xmm15" CASYNC__SWITCH_AVX512_VECTORS
 #endif
 #if defined(__SSE__) /* else gcc refuses their names */
-#define CASYNC__SSE_REGISTERS , "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7"
+#define CASYNC__SWITCH_SSE_REGISTERS                                                               \
+    , "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7"
 #else
-#define CASYNC__SSE_REGISTERS
+#define CASYNC__SWITCH_SSE_REGISTERS
 #endif
 #if defined(__AVX512F__)
-#define CASYNC__AVX512_MASKS , "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
-#define CASYNC__AVX512_VECTORS                                                                     \
+#define CASYNC__SWITCH_AVX512_MASKS , "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+#define CASYNC__SWITCH_AVX512_VECTORS                                                              \
     , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25",    \
         "xmm26", "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
 #else
-#define CASYNC__AVX512_MASKS
-#define CASYNC__AVX512_VECTORS
+#define CASYNC__SWITCH_AVX512_MASKS
+#define CASYNC__SWITCH_AVX512_VECTORS
 #endif
 
-#if !defined(CASYNC__UCONTEXT) && defined(__x86_64__) && !defined(__ILP32__)
+#if !defined(CASYNC__SWITCH_UCONTEXT) && defined(__x86_64__) && !defined(__ILP32__)
 
 /* Below the red zone. The bytes before the end are endbr64, for indirect branch tracking. */
-CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+CASYNC__COMPILER_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     __asm__ __volatile__("leaq -128(%%rsp), %%rsp\n\t"
                          "leaq 1f(%%rip), %%rax\n\t"
                          "pushq %%rax\n\t"
@@ -4925,24 +4974,24 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
                          : "+S"(from), "+d"(to), "+D"(fiber)
                          :
                          : "rax", "rcx", "r8", "r9", "r10", "r11", "memory",
-                           "cc" CASYNC__X86_VECTORS CASYNC__X86_64_VECTORS);
+                           "cc" CASYNC__SWITCH_X86_VECTORS CASYNC__SWITCH_X86_64_VECTORS);
 }
-#define CASYNC__FRAME_WORDS 8 /* the last one is a return address, of 0 */
-#define CASYNC__FRAME_JUMP 6
+#define CASYNC__SWITCH_WORDS 8 /* the last one is a return address, of 0 */
+#define CASYNC__SWITCH_JUMP 6
 
 /* A shadow stack (CET) knows where each return goes to, and does not know of other stacks. The
    instruction is rdssp, which does nothing where there is none. */
-static bool casync__has_shadow_stack(void) {
+static bool casync__stack_has_shadow(void) {
     uint64_t pointer = 0;
     __asm__ __volatile__(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a"(pointer));
     return pointer != 0;
 }
 
-#elif !defined(CASYNC__UCONTEXT) && defined(__i386__)
+#elif !defined(CASYNC__SWITCH_UCONTEXT) && defined(__i386__)
 
 /* The address of 1 comes by a call that returns, as position independent code must; the bytes there
    are endbr32. 4(%esp) is where fiber_main looks for its argument. */
-CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+CASYNC__COMPILER_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     __asm__ __volatile__("leal -8(%%esp), %%esp\n\t"
                          "pushl %%ebp\n\t"
                          "pushl %%ebx\n\t"
@@ -4971,97 +5020,99 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
                          "leal 8(%%esp), %%esp\n\t"
                          : "+c"(from), "+d"(to), "+a"(fiber)
                          :
-                         : "memory", "cc" CASYNC__X86_VECTORS);
+                         : "memory", "cc" CASYNC__SWITCH_X86_VECTORS);
 }
-#define CASYNC__FRAME_WORDS                                                                        \
+#define CASYNC__SWITCH_WORDS                                                                       \
     10 /* with a return address of 0, and the argument at a multiple of 16 */
-#define CASYNC__FRAME_JUMP 0
-#define CASYNC__NO_SHADOW_STACK
+#define CASYNC__SWITCH_JUMP 0
+#define CASYNC__STACK_NO_SHADOW
 
-#elif !defined(CASYNC__UCONTEXT) && defined(__aarch64__) && !defined(__ILP32__)
+#elif !defined(CASYNC__SWITCH_UCONTEXT) && defined(__aarch64__) && !defined(__ILP32__)
 
 #if defined(__ARM_FEATURE_SVE)
-#define CASYNC__SVE_PREDICATES                                                                     \
+#define CASYNC__SWITCH_SVE_PREDICATES                                                              \
     , "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13",      \
         "p14", "p15"
 #else
-#define CASYNC__SVE_PREDICATES
+#define CASYNC__SWITCH_SVE_PREDICATES
 #endif
 
 /* hint #36 is bti j, for branch target identification, which lets br x16 go to the begin of a
    function, too. x18 is a temporary on Linux. */
-CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+CASYNC__COMPILER_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     register casync__fiber *x0 __asm__("x0") = fiber;
     register void **x1 __asm__("x1") = from;
     register void *x2 __asm__("x2") = to;
-    __asm__ __volatile__(
-        "adr x16, 1f\n\t"
-        "stp x19, x20, [sp, #-112]!\n\t"
-        "stp x21, x22, [sp, #16]\n\t"
-        "stp x23, x24, [sp, #32]\n\t"
-        "stp x25, x26, [sp, #48]\n\t"
-        "stp x27, x28, [sp, #64]\n\t"
-        "stp x29, x30, [sp, #80]\n\t"
-        "str x16, [sp, #96]\n\t"
-        "mov x17, sp\n\t"
-        "str x17, [x1]\n\t"
-        "mov sp, x2\n\t"
-        "ldp x21, x22, [sp, #16]\n\t"
-        "ldp x23, x24, [sp, #32]\n\t"
-        "ldp x25, x26, [sp, #48]\n\t"
-        "ldp x27, x28, [sp, #64]\n\t"
-        "ldp x29, x30, [sp, #80]\n\t"
-        "ldr x16, [sp, #96]\n\t"
-        "ldp x19, x20, [sp], #112\n\t"
-        "br x16\n"
-        "1:\n\t"
-        "hint #36\n\t"
-        : "+r"(x0), "+r"(x1), "+r"(x2)
-        :
-        : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16",
-          "x17", "x18", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11",
-          "v12", "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24",
-          "v25", "v26", "v27", "v28", "v29", "v30", "v31", "memory", "cc" CASYNC__SVE_PREDICATES);
+    __asm__ __volatile__("adr x16, 1f\n\t"
+                         "stp x19, x20, [sp, #-112]!\n\t"
+                         "stp x21, x22, [sp, #16]\n\t"
+                         "stp x23, x24, [sp, #32]\n\t"
+                         "stp x25, x26, [sp, #48]\n\t"
+                         "stp x27, x28, [sp, #64]\n\t"
+                         "stp x29, x30, [sp, #80]\n\t"
+                         "str x16, [sp, #96]\n\t"
+                         "mov x17, sp\n\t"
+                         "str x17, [x1]\n\t"
+                         "mov sp, x2\n\t"
+                         "ldp x21, x22, [sp, #16]\n\t"
+                         "ldp x23, x24, [sp, #32]\n\t"
+                         "ldp x25, x26, [sp, #48]\n\t"
+                         "ldp x27, x28, [sp, #64]\n\t"
+                         "ldp x29, x30, [sp, #80]\n\t"
+                         "ldr x16, [sp, #96]\n\t"
+                         "ldp x19, x20, [sp], #112\n\t"
+                         "br x16\n"
+                         "1:\n\t"
+                         "hint #36\n\t"
+                         : "+r"(x0), "+r"(x1), "+r"(x2)
+                         :
+                         : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13",
+                           "x14", "x15", "x16", "x17", "x18", "v0", "v1", "v2", "v3", "v4", "v5",
+                           "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16",
+                           "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26",
+                           "v27", "v28", "v29", "v30", "v31", "memory",
+                           "cc" CASYNC__SWITCH_SVE_PREDICATES);
 }
-#define CASYNC__FRAME_WORDS 14
-#define CASYNC__FRAME_JUMP 12
+#define CASYNC__SWITCH_WORDS 14
+#define CASYNC__SWITCH_JUMP 12
 
 /* As on x86-64; here it is the guarded control stack. The instruction is chkfeat, which clears the
    bits of x16 whose features are on, and does nothing where it is not known. */
-static bool casync__has_shadow_stack(void) {
+static bool casync__stack_has_shadow(void) {
     register uint64_t x16 __asm__("x16") = 1;
     __asm__ __volatile__("hint #40" : "+r"(x16));
     return x16 == 0;
 }
 
-#elif !defined(CASYNC__UCONTEXT) && defined(__arm__) && (!defined(__thumb__) || defined(__thumb2__))
+#elif !defined(CASYNC__SWITCH_UCONTEXT) && defined(__arm__) &&                                     \
+    (!defined(__thumb__) || defined(__thumb2__))
 
 #if defined(__thumb__)
-#define CASYNC__THUMB_ADDRESS "orr r12, r12, #1\n\t"
+#define CASYNC__SWITCH_THUMB_ADDRESS "orr r12, r12, #1\n\t"
 #else
-#define CASYNC__THUMB_ADDRESS
+#define CASYNC__SWITCH_THUMB_ADDRESS
 #endif
 #if defined(__SOFTFP__)
-#define CASYNC__ARM_VECTORS
+#define CASYNC__SWITCH_ARM_VECTORS
 #else
-#define CASYNC__ARM_VECTORS                                                                        \
+#define CASYNC__SWITCH_ARM_VECTORS                                                                 \
     , "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13",      \
-        "d14", "d15" CASYNC__ARM_UPPER_VECTORS
+        "d14", "d15" CASYNC__SWITCH_ARM_UPPER_VECTORS
 #endif
 #if defined(__ARM_NEON) || !defined(__clang__) /* else clang warns that it has none of them */
-#define CASYNC__ARM_UPPER_VECTORS                                                                  \
+#define CASYNC__SWITCH_ARM_UPPER_VECTORS                                                           \
     , "d16", "d17", "d18", "d19", "d20", "d21", "d22", "d23", "d24", "d25", "d26", "d27", "d28",   \
         "d29", "d30", "d31"
 #else
-#define CASYNC__ARM_UPPER_VECTORS
+#define CASYNC__SWITCH_ARM_UPPER_VECTORS
 #endif
 
 /* bx goes on in Thumb's instructions if the address is odd. */
-CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+CASYNC__COMPILER_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     register casync__fiber *r0 __asm__("r0") = fiber;
     register void **r1 __asm__("r1") = from;
     register void *r2 __asm__("r2") = to;
-    __asm__ __volatile__("adr r12, 1f\n\t" CASYNC__THUMB_ADDRESS "push {r4-r12, lr}\n\t"
+    __asm__ __volatile__("adr r12, 1f\n\t" CASYNC__SWITCH_THUMB_ADDRESS "push {r4-r12, lr}\n\t"
                          "mov r12, sp\n\t"
                          "str r12, [r1]\n\t"
                          "mov sp, r2\n\t"
@@ -5070,34 +5121,34 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
                          "1:\n\t"
                          : "+r"(r0), "+r"(r1), "+r"(r2)
                          :
-                         : "r3", "r12", "memory", "cc" CASYNC__ARM_VECTORS);
+                         : "r3", "r12", "memory", "cc" CASYNC__SWITCH_ARM_VECTORS);
 }
-#define CASYNC__FRAME_WORDS 10
-#define CASYNC__FRAME_JUMP 8
-#define CASYNC__NO_SHADOW_STACK
+#define CASYNC__SWITCH_WORDS 10
+#define CASYNC__SWITCH_JUMP 8
+#define CASYNC__STACK_NO_SHADOW
 
-#elif !defined(CASYNC__UCONTEXT) && defined(__riscv) && __riscv_xlen == 64
+#elif !defined(CASYNC__SWITCH_UCONTEXT) && defined(__riscv) && __riscv_xlen == 64
 
 #if defined(__riscv_flen)
-#define CASYNC__RISCV_FLOATS                                                                       \
+#define CASYNC__SWITCH_RISCV_FLOATS                                                                \
     , "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "ft8", "ft9", "ft10", "ft11", "fs0", \
         "fs1", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "fa0",      \
         "fa1", "fa2", "fa3", "fa4", "fa5", "fa6", "fa7"
 #else
-#define CASYNC__RISCV_FLOATS
+#define CASYNC__SWITCH_RISCV_FLOATS
 #endif
 #if defined(__riscv_vector)
-#define CASYNC__RISCV_VECTORS                                                                      \
+#define CASYNC__SWITCH_RISCV_VECTORS                                                               \
     , "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13",      \
         "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", \
         "v27", "v28", "v29", "v30", "v31"
 #else
-#define CASYNC__RISCV_VECTORS
+#define CASYNC__SWITCH_RISCV_VECTORS
 #endif
 
 /* A jump by t2 needs no landing pad (Zicfilp), and is no return to the predictor, as one by t0
    would be. */
-CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
+CASYNC__COMPILER_INLINE void casync__switch(void **from, void *to, casync__fiber *fiber) {
     register casync__fiber *a0 __asm__("a0") = fiber;
     register void **a1 __asm__("a1") = from;
     register void *a2 __asm__("a2") = to;
@@ -5139,11 +5190,11 @@ CASYNC__ALWAYS_INLINE void casync__switch(void **from, void *to, casync__fiber *
                          : "+r"(a0), "+r"(a1), "+r"(a2)
                          :
                          : "a3", "a4", "a5", "a6", "a7", "t0", "t1", "t2", "t3", "t4", "t5", "t6",
-                           "memory" CASYNC__RISCV_FLOATS CASYNC__RISCV_VECTORS);
+                           "memory" CASYNC__SWITCH_RISCV_FLOATS CASYNC__SWITCH_RISCV_VECTORS);
 }
-#define CASYNC__FRAME_WORDS 14
-#define CASYNC__FRAME_JUMP 13
-#define CASYNC__NO_SHADOW_STACK
+#define CASYNC__SWITCH_WORDS 14
+#define CASYNC__SWITCH_JUMP 13
+#define CASYNC__STACK_NO_SHADOW
 
 #elif defined(__GLIBC__)
 
@@ -5160,24 +5211,24 @@ static void casync__switch(void **from, void *to, casync__fiber *fiber) {
     swapcontext(&here, (ucontext_t *)to);
 }
 
-#define CASYNC__NO_SHADOW_STACK
+#define CASYNC__STACK_NO_SHADOW
 
 #else
 #error                                                                                             \
     "casync.h: no stackful tasks on this processor or C library; do without: -DCASYNC_NO_STACKFUL"
 #endif
 
-#if defined(CASYNC__NO_SHADOW_STACK)
-static bool casync__has_shadow_stack(void) { return false; }
+#if defined(CASYNC__STACK_NO_SHADOW)
+static bool casync__stack_has_shadow(void) { return false; }
 #endif
 
 /* What the tools are told: before the stack pointer goes to a task, and when it is back; before it
    goes back to the loop, and when it is in the task (again). */
-static inline void casync__before_resume(casync__fiber *fiber) {
-#if defined(CASYNC__ASAN)
+static inline void casync__fiber_before_resume(casync__fiber *fiber) {
+#if defined(CASYNC__COMPILER_ASAN)
     __sanitizer_start_switch_fiber(&fiber->loop_fake_stack, fiber->stack,
                                    (size_t)((char *)fiber - fiber->stack));
-#elif defined(CASYNC__TSAN)
+#elif defined(CASYNC__COMPILER_TSAN)
     fiber->tsan_loop = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(fiber->tsan_fiber, 0);
 #else
@@ -5185,27 +5236,27 @@ static inline void casync__before_resume(casync__fiber *fiber) {
 #endif
 }
 
-static inline void casync__after_resume(casync__fiber *fiber) {
-#if defined(CASYNC__ASAN)
+static inline void casync__fiber_after_resume(casync__fiber *fiber) {
+#if defined(CASYNC__COMPILER_ASAN)
     __sanitizer_finish_switch_fiber(fiber->loop_fake_stack, NULL, NULL);
 #else
     (void)fiber;
 #endif
 }
 
-static inline void casync__before_suspend(casync__fiber *fiber) {
-#if defined(CASYNC__ASAN)
+static inline void casync__fiber_before_suspend(casync__fiber *fiber) {
+#if defined(CASYNC__COMPILER_ASAN)
     __sanitizer_start_switch_fiber(fiber->finished ? NULL : &fiber->fake_stack, fiber->loop_stack,
                                    fiber->loop_stack_size);
-#elif defined(CASYNC__TSAN)
+#elif defined(CASYNC__COMPILER_TSAN)
     __tsan_switch_to_fiber(fiber->tsan_loop, 0);
 #else
     (void)fiber;
 #endif
 }
 
-static inline void casync__after_suspend(casync__fiber *fiber) {
-#if defined(CASYNC__ASAN)
+static inline void casync__fiber_after_suspend(casync__fiber *fiber) {
+#if defined(CASYNC__COMPILER_ASAN)
     __sanitizer_finish_switch_fiber(fiber->fake_stack, &fiber->loop_stack, &fiber->loop_stack_size);
 #else
     (void)fiber;
@@ -5213,41 +5264,41 @@ static inline void casync__after_suspend(casync__fiber *fiber) {
 }
 
 /* Runs a stackful task until it waits (false) or ends. `exceptions` are those of the thread. */
-CASYNC__ALWAYS_INLINE bool casync__fiber_resume(casync__fiber *fiber,
-                                                casync__exceptions *exceptions, int64_t *result) {
-    if (exceptions) casync__exchange_exceptions(exceptions, &fiber->exceptions);
-    casync__before_resume(fiber);
+CASYNC__COMPILER_INLINE bool
+casync__fiber_resume(casync__fiber *fiber, casync__cpp_exceptions *exceptions, int64_t *result) {
+    if (exceptions) casync__cpp_exchange(exceptions, &fiber->exceptions);
+    casync__fiber_before_resume(fiber);
     casync__switch(&fiber->loop_stack_pointer, fiber->stack_pointer, fiber);
-    casync__after_resume(fiber);
-    if (exceptions) casync__exchange_exceptions(exceptions, &fiber->exceptions);
-    casync__check_stack(fiber);
+    casync__fiber_after_resume(fiber);
+    if (exceptions) casync__cpp_exchange(exceptions, &fiber->exceptions);
+    casync__stack_check(fiber);
     if (fiber->finished) *result = fiber->result;
     return fiber->finished;
 }
 
 /* Back to the loop, from the running task. */
-CASYNC__ALWAYS_INLINE void casync__fiber_suspend(casync__fiber *fiber) {
-    casync__before_suspend(fiber);
+CASYNC__COMPILER_INLINE void casync__fiber_suspend(casync__fiber *fiber) {
+    casync__fiber_before_suspend(fiber);
     casync__switch(&fiber->stack_pointer, fiber->loop_stack_pointer, fiber);
-    casync__after_suspend(fiber);
+    casync__fiber_after_suspend(fiber);
 }
 
 /* The bottom of every task's stack. */
 static void casync__fiber_main(casync__fiber *fiber) {
-    casync__after_suspend(fiber);
+    casync__fiber_after_suspend(fiber);
     fiber->result = fiber->coroutine(fiber->loop, fiber->arg);
     fiber->finished = true;
     casync__fiber_suspend(fiber);
     abort(); /* nobody lets a task run that has ended */
 }
 
-#if defined(CASYNC__FRAME_WORDS)
+#if defined(CASYNC__SWITCH_WORDS)
 /* Lays out a stack as casync__switch leaves it. What fiber_main finds in place of its caller's
    registers and return address is 0, where debuggers and exceptions see the end of the stack. */
-static void *casync__first_frame(casync__fiber *fiber) {
-    void **frame = (void **)(void *)fiber - CASYNC__FRAME_WORDS;
-    memset(frame, 0, CASYNC__FRAME_WORDS * sizeof(void *));
-    frame[CASYNC__FRAME_JUMP] = (void *)(uintptr_t)casync__fiber_main;
+static void *casync__fiber_lay_out(casync__fiber *fiber) {
+    void **frame = (void **)(void *)fiber - CASYNC__SWITCH_WORDS;
+    memset(frame, 0, CASYNC__SWITCH_WORDS * sizeof(void *));
+    frame[CASYNC__SWITCH_JUMP] = (void *)(uintptr_t)casync__fiber_main;
     return frame;
 }
 #else
@@ -5256,7 +5307,7 @@ static void casync__fiber_enter(void) {
     casync__fiber_main(casync__fiber_of(casync_current_task()));
 }
 
-static void *casync__first_frame(casync__fiber *fiber) {
+static void *casync__fiber_lay_out(casync__fiber *fiber) {
     ucontext_t *context =
         (ucontext_t *)(void *)((uintptr_t)((char *)fiber - sizeof(ucontext_t)) / 64 * 64);
     getcontext(context);
@@ -5271,13 +5322,13 @@ static void *casync__first_frame(casync__fiber *fiber) {
 /* While one stackful task runs, what the next job will touch comes into the cache, if it is such a
    task's: its fiber, and the part of its stack that is in use, right below. With more tasks than
    the cache holds this halves the time of an await. */
-#define CASYNC__STACK_LINES 5
-#define CASYNC__FIBER_LINES 4
-static inline void casync__prefetch_fiber(const casync_link *next_job) {
+#define CASYNC__STACK_PREFETCHED 5
+#define CASYNC__FIBER_PREFETCHED 4
+static inline void casync__fiber_prefetch(const casync_link *next_job) {
     const char *address = (const char *)next_job;
     int line;
-    for (line = -CASYNC__STACK_LINES; line < CASYNC__FIBER_LINES; line++)
-        CASYNC__PREFETCH(address + line * 64);
+    for (line = -CASYNC__STACK_PREFETCHED; line < CASYNC__FIBER_PREFETCHED; line++)
+        CASYNC__COMPILER_PREFETCH(address + line * 64);
 }
 
 #else /* CASYNC_NO_STACKFUL */
@@ -5286,18 +5337,18 @@ typedef struct casync__fiber {
     casync_task task;
 } casync__fiber;
 
-static struct casync__exceptions *casync__thread_exceptions(void) { return NULL; }
+static struct casync__cpp_exceptions *casync__cpp_thread_exceptions(void) { return NULL; }
 
 static casync__fiber *casync__fiber_of(casync_task *task) { return (casync__fiber *)(void *)task; }
-static bool casync__fiber_resume(casync__fiber *fiber, struct casync__exceptions *exceptions,
+static bool casync__fiber_resume(casync__fiber *fiber, struct casync__cpp_exceptions *exceptions,
                                  int64_t *result) {
     return (void)fiber, (void)exceptions, (void)result, true;
 }
 static void casync__fiber_suspend(casync__fiber *fiber) { (void)fiber; }
-static void casync__prefetch_fiber(const casync_link *next_job) { (void)next_job; }
+static void casync__fiber_prefetch(const casync_link *next_job) { (void)next_job; }
 
-static void casync__trim_stacks(struct casync__stacks *stacks) { (void)stacks; }
-static void casync__free_stacks(struct casync__stacks *stacks) { (void)stacks; }
+static void casync__stacks_trim(struct casync__stacks *stacks) { (void)stacks; }
+static void casync__stacks_free(struct casync__stacks *stacks) { (void)stacks; }
 
 #endif
 
@@ -5308,38 +5359,38 @@ static void casync__free_stacks(struct casync__stacks *stacks) { (void)stacks; }
    wait if there are timers. A manual or virtual clock is loop->now itself. */
 
 /* Also a loop that was never made, and none. */
-static inline bool casync__is_closed(const casync_loop *loop) {
+static inline bool casync__loop_is_closed(const casync_loop *loop) {
     return !loop || loop->state == CASYNC_LOOP_CLOSED;
 }
 
 /* Not in the table of system calls: the vdso answers, and cannot fail for a clock that exists. */
-static inline int64_t casync__monotonic(void) {
+static inline int64_t casync__clock_monotonic(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-CASYNC__DEFINE int64_t casync_time(const casync_loop *loop) {
+CASYNC__LINKAGE int64_t casync_time(const casync_loop *loop) {
     if (!loop) return 0;
-    return loop->clock == CASYNC_CLOCK_MONOTONIC ? casync__monotonic() : loop->now;
+    return loop->clock == CASYNC_CLOCK_MONOTONIC ? casync__clock_monotonic() : loop->now;
 }
 
-CASYNC__DEFINE int64_t casync_now(const casync_loop *loop) {
+CASYNC__LINKAGE int64_t casync_now(const casync_loop *loop) {
     if (!loop) return 0;
     return loop->now;
 }
 
 /* a + b for a >= 0, where too much is for ever. */
-static inline int64_t casync__add_time(int64_t a, int64_t b) {
+static inline int64_t casync__clock_add(int64_t a, int64_t b) {
     if (b < 0) return a + b < 0 ? 0 : a + b;
     return a > CASYNC_FOREVER - b ? CASYNC_FOREVER : a + b;
 }
 
-CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanoseconds) {
-    if (casync__is_closed(loop)) return -EINVAL;
+CASYNC__LINKAGE int64_t casync_clock_advance(casync_loop *loop, int64_t nanoseconds) {
+    if (casync__loop_is_closed(loop)) return -EINVAL;
     if (nanoseconds < 0) return -EINVAL;
     if (loop->clock == CASYNC_CLOCK_MONOTONIC) return -EPERM;
-    loop->now = casync__add_time(loop->now, nanoseconds);
+    loop->now = casync__clock_add(loop->now, nanoseconds);
     return 0;
 }
 
@@ -5351,13 +5402,13 @@ CASYNC__DEFINE int64_t casync_clock_advance(casync_loop *loop, int64_t nanosecon
    form a chain of their own (by link.prev), which the loop takes whole.
 
    Costs: queueing a job is no system call and no allocation (a NULL job takes one from a free list
-   that grows by a chunk of 31). The job of a task lets the task go on, see the turn. */
+   that grows by a slab of 31). The job of a task lets the task go on, see the turn. */
 
 enum {
-    CASYNC__JOB_POOLED = 1,   /* goes back to the pool before it is called */
+    CASYNC__JOB_LENT = 1,     /* goes back to the pool before it is called */
     CASYNC__JOB_TIMER = 2,    /* is the head of a casync_timer */
     CASYNC__JOB_POSTED = 4,   /* came from another thread: job->posted is to be reset */
-    CASYNC__JOB_PREPARED = 7, /* any of these: casync__prepare_call has something to do */
+    CASYNC__JOB_PREPARED = 7, /* any of these: casync__job_prepare has something to do */
     CASYNC__JOB_UNREFERENCED = 8,
     CASYNC__JOB_INTERNAL = 16, /* not the user's: casync_walk passes over it */
     CASYNC__JOB_FINALLY = 32,  /* called even when the loop is closed, to free what it has */
@@ -5365,44 +5416,44 @@ enum {
                                   casync__task_run */
 };
 
-#define CASYNC__CHUNK_JOBS 31
+#define CASYNC__JOBS_IN_SLAB 31
 
-typedef struct casync__chunk {
-    struct casync__chunk *next;
-    casync_timer jobs[CASYNC__CHUNK_JOBS]; /* a timer is a job with more at its end: one pool for
+typedef struct casync__job_slab {
+    struct casync__job_slab *next;
+    casync_timer jobs[CASYNC__JOBS_IN_SLAB]; /* a timer is a job with more at its end: one pool for
                                               both */
-} casync__chunk;
+} casync__job_slab;
 
 /* An object whose callback is running; gone is set if the callback closes it. On the C stack. */
-typedef struct casync__guard {
-    struct casync__guard *outer;
+typedef struct casync__weakref {
+    struct casync__weakref *outer;
     void *object;
     bool gone;
-} casync__guard;
+} casync__weakref;
 
 /* Has this process been forked since the loop was made, or made anew? */
-static bool casync__is_forked(const casync_loop *loop) {
-    casync__notice_fork();
+static bool casync__loop_is_forked(const casync_loop *loop) {
+    casync__fork_notice();
     return loop->fork_generation != casync__process.fork_generation;
 }
 
-static void casync__guard_enter(casync_loop *loop, casync__guard *guard, void *object) {
-    guard->outer = loop->guards;
-    guard->object = object;
-    guard->gone = false;
-    loop->guards = guard;
+static void casync__weakref_begin(casync_loop *loop, casync__weakref *weak, void *object) {
+    weak->outer = loop->weakrefs;
+    weak->object = object;
+    weak->gone = false;
+    loop->weakrefs = weak;
 }
 
 /* Is the object still there? */
-static bool casync__guard_leave(casync_loop *loop, casync__guard *guard) {
-    loop->guards = guard->outer;
-    return !guard->gone;
+static bool casync__weakref_end(casync_loop *loop, casync__weakref *weak) {
+    loop->weakrefs = weak->outer;
+    return !weak->gone;
 }
 
-static void casync__guard_object_gone(casync_loop *loop, void *object) {
-    casync__guard *guard;
-    for (guard = loop->guards; guard; guard = guard->outer)
-        if (guard->object == object) guard->gone = true;
+static void casync__weakref_object_gone(casync_loop *loop, void *object) {
+    casync__weakref *weak;
+    for (weak = loop->weakrefs; weak; weak = weak->outer)
+        if (weak->object == object) weak->gone = true;
 }
 
 static inline casync_job *casync__job_of(casync_link *link) {
@@ -5411,14 +5462,14 @@ static inline casync_job *casync__job_of(casync_link *link) {
 
 /* For assertions. A loop that is not run has no thread; one may be run inside another's
    callback. */
-static inline bool casync__in_loop_thread(const casync_loop *loop) {
+static inline bool casync__loop_in_thread(const casync_loop *loop) {
     const casync_loop *running = casync_get_running_loop();
     while (running && running != loop) running = running->outer;
     return loop->state != CASYNC_LOOP_RUNNING || running == loop || loop->locked;
 }
 
 /* Puts a job of the library's own into the ready queue, if it is not there. */
-static inline void casync__make_ready(casync_loop *loop, casync_job *job) {
+static inline void casync__job_make_ready(casync_loop *loop, casync_job *job) {
     if (!job->link.next) casync__list_append(&loop->ready, &job->link);
 }
 
@@ -5429,38 +5480,39 @@ static inline void casync__job_init(casync_loop *loop, casync_job *job, casync_c
     job->loop = loop;
 }
 
-static bool casync__grow_pool(casync_loop *loop) {
+static bool casync__job_slab_add(casync_loop *loop) {
     int i;
-    casync__chunk *chunk = (casync__chunk *)casync__realloc(&loop->allocator, NULL, sizeof *chunk);
-    if (!chunk) return false;
-    chunk->next = loop->job_chunks;
-    loop->job_chunks = chunk;
-    for (i = 0; i < CASYNC__CHUNK_JOBS; i++)
-        casync__list_append(&loop->free_jobs, &chunk->jobs[i].job.link);
+    casync__job_slab *slab =
+        (casync__job_slab *)casync__memory_realloc(&loop->allocator, NULL, sizeof *slab);
+    if (!slab) return false;
+    slab->next = loop->job_slabs;
+    loop->job_slabs = slab;
+    for (i = 0; i < CASYNC__JOBS_IN_SLAB; i++)
+        casync__list_append(&loop->free_jobs, &slab->jobs[i].job.link);
     return true;
 }
 
-static inline casync_timer *casync__lend_job(casync_loop *loop) {
+static inline casync_timer *casync__job_lend(casync_loop *loop) {
     casync_timer *timer;
-    if (casync__list_is_empty(&loop->free_jobs) && !casync__grow_pool(loop)) return NULL;
+    if (casync__list_is_empty(&loop->free_jobs) && !casync__job_slab_add(loop)) return NULL;
     timer = (casync_timer *)(void *)casync__job_of(loop->free_jobs.next);
     casync__list_remove(&timer->job.link);
-    timer->job.flags = CASYNC__JOB_POOLED;
+    timer->job.flags = CASYNC__JOB_LENT;
     timer->job.posted = 0;
     return timer;
 }
 
 /* Last used, first lent: what is in the cache is used again. */
-static inline void casync__return_job(casync_loop *loop, casync_job *job) {
+static inline void casync__job_return(casync_loop *loop, casync_job *job) {
     casync__list_append(loop->free_jobs.next, &job->link);
 }
 
 /* Puts a call at the end of a list, whose jobs are called some day. */
-static inline int64_t casync__queue_call(casync_loop *loop, casync_link *list, casync_job *job,
-                                         casync_callback callback, void *arg) {
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
+static inline int64_t casync__job_enqueue(casync_loop *loop, casync_link *list, casync_job *job,
+                                          casync_callback callback, void *arg) {
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
     if (!job) {
-        casync_timer *lent = casync__lend_job(loop);
+        casync_timer *lent = casync__job_lend(loop);
         if (!lent) return -ENOMEM;
         job = &lent->job;
     } else if (job->link.next || casync__atomic_load(&job->posted)) {
@@ -5471,28 +5523,28 @@ static inline int64_t casync__queue_call(casync_loop *loop, casync_link *list, c
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_call_soon(casync_loop *loop, casync_job *job,
-                                        casync_callback callback, void *arg) {
-    if (casync__is_closed(loop) || !callback) return -EINVAL;
-    return casync__queue_call(loop, &loop->ready, job, callback, arg);
+CASYNC__LINKAGE int64_t casync_call_soon(casync_loop *loop, casync_job *job,
+                                         casync_callback callback, void *arg) {
+    if (casync__loop_is_closed(loop) || !callback) return -EINVAL;
+    return casync__job_enqueue(loop, &loop->ready, job, callback, arg);
 }
 
-CASYNC__DEFINE bool casync_job_pending(const casync_job *job) {
+CASYNC__LINKAGE bool casync_job_pending(const casync_job *job) {
     if (!job) return false;
     return job->link.next != NULL;
 }
 
 /* A job leaves the queue, to be called or not: what is lent goes back. */
-static void casync__release_job(casync_loop *loop, casync_job *job) {
+static void casync__job_release(casync_loop *loop, casync_job *job) {
     if (job->flags & CASYNC__JOB_POSTED) {
         job->flags &= ~(uint32_t)CASYNC__JOB_POSTED;
         /* a barrier: see casync_call_soon_threadsafe */
         (void)casync__atomic_exchange(&job->posted, 0);
     }
-    if (job->flags & CASYNC__JOB_POOLED) casync__return_job(loop, job);
+    if (job->flags & CASYNC__JOB_LENT) casync__job_return(loop, job);
 }
 
-static void casync__push_posted(casync_loop *loop, casync_job *job) {
+static void casync__post_push(casync_loop *loop, casync_job *job) {
     casync_job *last;
     do {
         last = (casync_job *)casync__atomic_load_pointer(&loop->posted);
@@ -5501,7 +5553,7 @@ static void casync__push_posted(casync_loop *loop, casync_job *job) {
 }
 
 /* Takes the chain, first come first served. */
-static void casync__take_posted_chain(casync_loop *loop) {
+static void casync__posts_take_chain(casync_loop *loop) {
     casync_job *job = (casync_job *)casync__atomic_take_pointer(&loop->posted);
     casync_link *first = &loop->ready;
     while (job) {
@@ -5515,36 +5567,36 @@ static void casync__take_posted_chain(casync_loop *loop) {
 }
 
 /* Moves what other threads posted to the ready queue. */
-static inline void casync__take_posted(casync_loop *loop) {
-    if (casync__atomic_load_pointer(&loop->posted)) casync__take_posted_chain(loop);
+static inline void casync__posts_take(casync_loop *loop) {
+    if (casync__atomic_load_pointer(&loop->posted)) casync__posts_take_chain(loop);
 }
 
-CASYNC__DEFINE int64_t casync_job_cancel(casync_job *job) {
+CASYNC__LINKAGE int64_t casync_job_cancel(casync_job *job) {
     if (!job) return 0;
     if (job->flags & CASYNC__JOB_TIMER) return casync_timer_stop((casync_timer *)(void *)job);
     if (!job->link.next && job->loop && casync__atomic_load(&job->posted))
-        casync__take_posted(job->loop);
+        casync__posts_take(job->loop);
     if (!job->link.next) return 0;
-    CASYNC_ASSERT(casync__in_loop_thread(job->loop));
+    CASYNC_ASSERT(casync__loop_in_thread(job->loop));
     casync__list_remove(&job->link);
-    casync__release_job(job->loop, job);
+    casync__job_release(job->loop, job);
     return 1;
 }
 
 /* Takes every job off a list, so that its struct may be used with another loop. */
-static void casync__drop_jobs(casync_loop *loop, casync_link *list) {
+static void casync__jobs_drop(casync_loop *loop, casync_link *list) {
     while (!casync__list_is_empty(list)) {
         casync_job *job = casync__job_of(list->next);
         casync_callback callback = job->flags & CASYNC__JOB_FINALLY ? job->callback : NULL;
         void *arg = job->arg;
         casync__list_remove(&job->link);
-        casync__release_job(loop, job);
+        casync__job_release(loop, job);
         if (callback) callback(arg);
     }
 }
 
 /* What other threads posted, last first; their posts may go on meanwhile. */
-static void casync__walk_posted(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+static void casync__posts_walk(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
     casync_job *job = (casync_job *)casync__atomic_load_pointer(&loop->posted);
     casync_link *before;
     for (; job; job = before ? casync__job_of(before) : NULL) {
@@ -5553,7 +5605,7 @@ static void casync__walk_posted(casync_loop *loop, void (*visit)(int, void *, vo
     }
 }
 
-static void casync__walk_jobs(const casync_link *list, void (*visit)(int, void *, void *),
+static void casync__jobs_walk(const casync_link *list, void (*visit)(int, void *, void *),
                               void *arg) {
     casync_link *link;
     for (link = list->next; link != list; link = link->next) {
@@ -5563,16 +5615,16 @@ static void casync__walk_jobs(const casync_link *list, void (*visit)(int, void *
     }
 }
 
-static bool casync__has_work(casync_loop *loop) {
+static bool casync__loop_has_work(casync_loop *loop) {
     return !casync__list_is_empty(&loop->ready) ||
            casync__atomic_load_pointer(&loop->posted) != NULL;
 }
 
-static bool casync__is_virtual(const casync_loop *loop) {
+static bool casync__clock_is_virtual(const casync_loop *loop) {
     return loop->clock == CASYNC_CLOCK_VIRTUAL || loop->clock == CASYNC_CLOCK_VIRTUAL_FORCED;
 }
 
-static casync_exception casync__exception(const char *message, int64_t error) {
+static casync_exception casync__exception_make(const char *message, int64_t error) {
     casync_exception exception;
     memset(&exception, 0, sizeof exception);
     exception.message = message;
@@ -5580,8 +5632,8 @@ static casync_exception casync__exception(const char *message, int64_t error) {
     return exception;
 }
 
-CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop,
-                                                  const casync_exception *exception) {
+CASYNC__LINKAGE void casync_call_exception_handler(casync_loop *loop,
+                                                   const casync_exception *exception) {
     if (!loop || !exception || !loop->exception_handler) return;
     loop->exception_handler(loop, exception, loop->exception_arg);
 }
@@ -5608,36 +5660,36 @@ CASYNC__DEFINE void casync_call_exception_handler(casync_loop *loop,
    Costs: start, stop and rearm are O(1): two or three cache lines, no system call. A level is 1
    KiB, allocated with all those below when first used, so that moving down cannot fail. */
 
-typedef struct casync__level {
+typedef struct casync__wheel_level {
     uint64_t occupied; /* bit s is set: slots[s] is not empty */
     casync_link slots[64];
-} casync__level;
+} casync__wheel_level;
 
 /* A slot with more timers is crowded: it is not searched for its earliest (its beginning is a good
    enough bound), and not sorted before it was spread over the levels below. */
-#define CASYNC__CROWD 32
+#define CASYNC__WHEEL_CROWD 32
 
 static inline casync_timer *casync__timer_of(casync_link *link) {
     return (casync_timer *)(void *)casync__job_of(link);
 }
 
 /* The span of a slot of that level, in nanoseconds. */
-static inline uint64_t casync__slot_span(int level) { return (uint64_t)1 << (6 * level); }
+static inline uint64_t casync__wheel_slot_span(int level) { return (uint64_t)1 << (6 * level); }
 
-static inline int casync__level_of(uint64_t elapsed, uint64_t deadline) {
-    return casync__highest_bit(elapsed ^ deadline) / 6;
+static inline int casync__wheel_level_of(uint64_t elapsed, uint64_t deadline) {
+    return casync__bit_highest(elapsed ^ deadline) / 6;
 }
 
-static inline int casync__slot_of(uint64_t deadline, int level) {
-    return (int)(deadline / casync__slot_span(level) % 64);
+static inline int casync__wheel_slot_of(uint64_t deadline, int level) {
+    return (int)(deadline / casync__wheel_slot_span(level) % 64);
 }
 
 static int64_t casync__wheel_add_levels(casync_loop *loop, int top) {
     int level, slot;
     for (level = 0; level <= top; level++) {
-        casync__level *made;
+        casync__wheel_level *made;
         if (loop->wheel.levels[level]) continue;
-        made = (casync__level *)casync__realloc(&loop->allocator, NULL, sizeof *made);
+        made = (casync__wheel_level *)casync__memory_realloc(&loop->allocator, NULL, sizeof *made);
         if (!made) return -ENOMEM;
         made->occupied = 0;
         for (slot = 0; slot < 64; slot++) casync__list_init(&made->slots[slot]);
@@ -5649,7 +5701,8 @@ static int64_t casync__wheel_add_levels(casync_loop *loop, int top) {
 /* Puts a timer in by its deadline. The levels up to its own must be there. */
 static inline void casync__wheel_insert(casync_wheel *wheel, casync_timer *timer) {
     uint64_t deadline = (uint64_t)timer->deadline;
-    int level = casync__level_of(wheel->elapsed, deadline), slot = casync__slot_of(deadline, level);
+    int level = casync__wheel_level_of(wheel->elapsed, deadline),
+        slot = casync__wheel_slot_of(deadline, level);
     casync__list_append(&wheel->levels[level]->slots[slot], &timer->job.link);
     wheel->levels[level]->occupied |= (uint64_t)1 << slot;
     wheel->occupied |= 1u << level;
@@ -5667,7 +5720,7 @@ static inline int64_t casync__wheel_add(casync_loop *loop, casync_timer *timer) 
         casync__list_append(&wheel->past, &timer->job.link);
         return 0;
     }
-    level = casync__level_of(wheel->elapsed, deadline);
+    level = casync__wheel_level_of(wheel->elapsed, deadline);
     if (!wheel->levels[level] && casync__wheel_add_levels(loop, level) < 0) return -ENOMEM;
     casync__wheel_insert(wheel, timer);
     if (deadline < wheel->next_deadline) {
@@ -5685,8 +5738,8 @@ static inline void casync__wheel_remove(casync_loop *loop, casync_timer *timer) 
     if (deadline <= wheel->elapsed) return;
     if (deadline == wheel->next_deadline) wheel->next_is_exact = false;
     if (casync__list_is_empty(prev)) { /* prev is the slot itself, and its last timer went */
-        int level = casync__level_of(wheel->elapsed, deadline);
-        wheel->levels[level]->occupied &= ~((uint64_t)1 << casync__slot_of(deadline, level));
+        int level = casync__wheel_level_of(wheel->elapsed, deadline);
+        wheel->levels[level]->occupied &= ~((uint64_t)1 << casync__wheel_slot_of(deadline, level));
         if (!wheel->levels[level]->occupied) wheel->occupied &= ~(1u << level);
         if (!wheel->occupied) wheel->next_deadline = UINT64_MAX;
     }
@@ -5696,9 +5749,9 @@ static inline void casync__wheel_remove(casync_loop *loop, casync_timer *timer) 
 static casync_link *casync__wheel_first(casync_wheel *wheel, int *level, uint64_t *begins) {
     int slot;
     uint64_t span;
-    *level = casync__lowest_bit(wheel->occupied);
-    slot = casync__lowest_bit(wheel->levels[*level]->occupied);
-    span = casync__slot_span(*level);
+    *level = casync__bit_lowest(wheel->occupied);
+    slot = casync__bit_lowest(wheel->levels[*level]->occupied);
+    span = casync__wheel_slot_span(*level);
     *begins = wheel->elapsed / span / 64 * 64 * span + (uint64_t)slot * span;
     return &wheel->levels[*level]->slots[slot];
 }
@@ -5714,7 +5767,7 @@ static int64_t casync__wheel_next(casync_wheel *wheel, bool exact) {
     if (wheel->next_is_exact) return (int64_t)wheel->next_deadline;
     slot = casync__wheel_first(wheel, &level, &begins);
     for (link = slot->next; link != slot; link = link->next) {
-        if (++searched > CASYNC__CROWD && !exact) return (int64_t)begins;
+        if (++searched > CASYNC__WHEEL_CROWD && !exact) return (int64_t)begins;
         if ((uint64_t)casync__timer_of(link)->deadline < earliest)
             earliest = (uint64_t)casync__timer_of(link)->deadline;
     }
@@ -5724,7 +5777,7 @@ static int64_t casync__wheel_next(casync_wheel *wheel, bool exact) {
 }
 
 /* Merges two chains (linked by next, ended by NULL), a before b among equals. */
-static casync_link *casync__merge(casync_link *a, casync_link *b) {
+static casync_link *casync__timers_merge(casync_link *a, casync_link *b) {
     casync_link head, *last = &head;
     while (a && b) {
         casync_link **first =
@@ -5736,7 +5789,7 @@ static casync_link *casync__merge(casync_link *a, casync_link *b) {
     return head.next;
 }
 
-static bool casync__is_sorted(const casync_link *list) {
+static bool casync__timers_are_sorted(const casync_link *list) {
     casync_link *link;
     for (link = list->next; link->next != list; link = link->next)
         if (casync__timer_of(link->next)->deadline < casync__timer_of(link)->deadline) return false;
@@ -5745,24 +5798,24 @@ static bool casync__is_sorted(const casync_link *list) {
 
 /* Stable bottom-up merge sort: runs[i] is a sorted chain of 2^i timers, older than those in
    runs[i-1]. */
-static void casync__sort_by_deadline(casync_link *list) {
+static void casync__timers_sort(casync_link *list) {
     casync_link *runs[64], *chain = list->next, *sorted = NULL;
     int i, used = 0;
-    if (casync__list_is_empty(list) || casync__is_sorted(list)) return;
+    if (casync__list_is_empty(list) || casync__timers_are_sorted(list)) return;
     list->prev->next = NULL;
     while (chain) {
         casync_link *run = chain;
         chain = chain->next;
         run->next = NULL;
         for (i = 0; i < used && runs[i]; i++) {
-            run = casync__merge(runs[i], run);
+            run = casync__timers_merge(runs[i], run);
             runs[i] = NULL;
         }
         if (i == used) used++;
         runs[i] = run;
     }
     for (i = 0; i < used; i++)
-        if (runs[i]) sorted = casync__merge(runs[i], sorted);
+        if (runs[i]) sorted = casync__timers_merge(runs[i], sorted);
     casync__list_init(list);
     while (sorted) {
         casync_link *next = sorted->next;
@@ -5771,11 +5824,11 @@ static void casync__sort_by_deadline(casync_link *list) {
     }
 }
 
-static bool casync__is_crowded(const casync_link *slot) {
+static bool casync__wheel_slot_is_crowded(const casync_link *slot) {
     const casync_link *link = slot->next;
     int count = 0;
-    while (link != slot && ++count <= CASYNC__CROWD) link = link->next;
-    return count > CASYNC__CROWD;
+    while (link != slot && ++count <= CASYNC__WHEEL_CROWD) link = link->next;
+    return count > CASYNC__WHEEL_CROWD;
 }
 
 /* Puts timers in again after `elapsed` moved; those that it reached go to `due`. */
@@ -5791,8 +5844,8 @@ static void casync__wheel_insert_all(casync_wheel *wheel, casync_link *timers, c
 }
 
 /* Splits a slot: timers due by now to `due`, in order; the others to `later`. */
-static void casync__split_slot(casync_link *slot, int64_t now, casync_link *due,
-                               casync_link *later) {
+static void casync__wheel_slot_split(casync_link *slot, int64_t now, casync_link *due,
+                                     casync_link *later) {
     casync_link batch;
     casync__list_init(&batch);
     while (!casync__list_is_empty(slot)) {
@@ -5800,7 +5853,7 @@ static void casync__split_slot(casync_link *slot, int64_t now, casync_link *due,
         casync__list_remove(&timer->job.link);
         casync__list_append(timer->deadline <= now ? &batch : later, &timer->job.link);
     }
-    casync__sort_by_deadline(&batch);
+    casync__timers_sort(&batch);
     casync__list_move(due, &batch);
 }
 
@@ -5809,7 +5862,7 @@ static void casync__wheel_advance(casync_loop *loop, int64_t now) {
     casync_wheel *wheel = &loop->wheel;
     casync_link slot, later;
     if (casync__list_is_empty(&wheel->past) && (uint64_t)now < wheel->next_deadline) return;
-    casync__sort_by_deadline(&wheel->past);
+    casync__timers_sort(&wheel->past);
     casync__list_move(&loop->ready, &wheel->past);
     casync__list_init(&slot);
     casync__list_init(&later);
@@ -5821,11 +5874,11 @@ static void casync__wheel_advance(casync_loop *loop, int64_t now) {
         casync__list_move(&slot, first);
         wheel->levels[level]->occupied &= wheel->levels[level]->occupied - 1;
         if (!wheel->levels[level]->occupied) wheel->occupied &= ~(1u << level);
-        if (level > 0 && casync__is_crowded(&slot)) {
+        if (level > 0 && casync__wheel_slot_is_crowded(&slot)) {
             wheel->elapsed = begins;
             casync__wheel_insert_all(wheel, &slot, &loop->ready);
         } else {
-            casync__split_slot(&slot, now, &loop->ready, &later);
+            casync__wheel_slot_split(&slot, now, &loop->ready, &later);
         }
     }
     if ((uint64_t)now > wheel->elapsed) wheel->elapsed = (uint64_t)now;
@@ -5838,23 +5891,23 @@ static void casync__wheel_advance(casync_loop *loop, int64_t now) {
 static void casync__wheel_close(casync_loop *loop) {
     casync_wheel *wheel = &loop->wheel;
     int level, slot;
-    casync__drop_jobs(loop, &wheel->past);
+    casync__jobs_drop(loop, &wheel->past);
     for (level = 0; level < 11; level++) {
         if (!wheel->levels[level]) continue;
         for (slot = 0; slot < 64; slot++)
-            casync__drop_jobs(loop, &wheel->levels[level]->slots[slot]);
-        casync__free(&loop->allocator, wheel->levels[level]);
+            casync__jobs_drop(loop, &wheel->levels[level]->slots[slot]);
+        casync__memory_free(&loop->allocator, wheel->levels[level]);
         wheel->levels[level] = NULL;
     }
     wheel->occupied = 0;
 }
 
-static void casync__walk_timers(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+static void casync__timers_walk(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
     int level, slot;
-    casync__walk_jobs(&loop->wheel.past, visit, arg);
+    casync__jobs_walk(&loop->wheel.past, visit, arg);
     for (level = 0; level < 11; level++)
         for (slot = 0; slot < 64 && loop->wheel.levels[level]; slot++)
-            casync__walk_jobs(&loop->wheel.levels[level]->slots[slot], visit, arg);
+            casync__jobs_walk(&loop->wheel.levels[level]->slots[slot], visit, arg);
 }
 
 static inline int casync__timer_weight(const casync_timer *timer) {
@@ -5874,17 +5927,17 @@ static int64_t casync__timer_arm(casync_loop *loop, casync_timer *timer, int64_t
 
 /* A timer leaves the ready queue to be called: a repeating one is started again first. Its next
    deadline is the first of its series that lies ahead. */
-static void casync__timer_prepare_call(casync_loop *loop, casync_timer *timer) {
+static void casync__timer_prepare(casync_loop *loop, casync_timer *timer) {
     int64_t next;
     loop->active -= casync__timer_weight(timer);
     if (timer->repeat == 0) return;
-    next = casync__add_time(timer->deadline, timer->repeat);
+    next = casync__clock_add(timer->deadline, timer->repeat);
     if (next <= loop->now) {
         int64_t missed = (loop->now - timer->deadline) / timer->repeat;
-        next = casync__add_time(timer->deadline + missed * timer->repeat, timer->repeat);
+        next = casync__clock_add(timer->deadline + missed * timer->repeat, timer->repeat);
     }
     if (casync__timer_arm(loop, timer, next) < 0) {
-        casync_exception exception = casync__exception(
+        casync_exception exception = casync__exception_make(
             "a repeating timer ends: no memory for a level of the wheel", -ENOMEM);
         casync_call_exception_handler(loop, &exception);
     }
@@ -5893,11 +5946,11 @@ static void casync__timer_prepare_call(casync_loop *loop, casync_timer *timer) {
 static int64_t casync__timer_start_at(casync_loop *loop, casync_timer *timer, int64_t when,
                                       int64_t repeat, casync_callback callback, void *arg) {
     casync_timer *lent = NULL;
-    if (!timer) timer = lent = casync__lend_job(loop);
+    if (!timer) timer = lent = casync__job_lend(loop);
     if (!timer) return -ENOMEM;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
     if (casync__timer_arm(loop, timer, when) < 0) {
-        if (lent) casync__return_job(loop, &lent->job);
+        if (lent) casync__job_return(loop, &lent->job);
         return -ENOMEM;
     }
     casync__job_init(loop, &timer->job, callback, arg);
@@ -5910,49 +5963,49 @@ static int64_t casync__timer_start_at(casync_loop *loop, casync_timer *timer, in
 static int64_t casync__wheel_prepare(casync_loop *loop, int64_t when) {
     uint64_t key = when < 0 ? 0 : (uint64_t)when;
     if (key <= loop->wheel.elapsed) return 0;
-    return casync__wheel_add_levels(loop, casync__level_of(loop->wheel.elapsed, key));
+    return casync__wheel_add_levels(loop, casync__wheel_level_of(loop->wheel.elapsed, key));
 }
 
-CASYNC__DEFINE int64_t casync_call_at(casync_loop *loop, casync_timer *timer, int64_t when,
-                                      casync_callback callback, void *arg) {
-    if (casync__is_closed(loop) || !callback) return -EINVAL;
+CASYNC__LINKAGE int64_t casync_call_at(casync_loop *loop, casync_timer *timer, int64_t when,
+                                       casync_callback callback, void *arg) {
+    if (casync__loop_is_closed(loop) || !callback) return -EINVAL;
     if (timer && timer->job.link.next) return -EALREADY;
     return casync__timer_start_at(loop, timer, when, 0, callback, arg);
 }
 
-CASYNC__DEFINE int64_t casync_call_later(casync_loop *loop, casync_timer *timer, int64_t delay,
-                                         casync_callback callback, void *arg) {
-    return casync_call_at(loop, timer, casync__add_time(casync_time(loop), delay), callback, arg);
+CASYNC__LINKAGE int64_t casync_call_later(casync_loop *loop, casync_timer *timer, int64_t delay,
+                                          casync_callback callback, void *arg) {
+    return casync_call_at(loop, timer, casync__clock_add(casync_time(loop), delay), callback, arg);
 }
 
-CASYNC__DEFINE int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay,
-                                          int64_t repeat, casync_callback callback, void *arg) {
+CASYNC__LINKAGE int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay,
+                                           int64_t repeat, casync_callback callback, void *arg) {
     int64_t when;
-    if (casync__is_closed(loop) || !timer || !callback || repeat < 0) return -EINVAL;
-    when = casync__add_time(casync_time(loop), delay);
+    if (casync__loop_is_closed(loop) || !timer || !callback || repeat < 0) return -EINVAL;
+    when = casync__clock_add(casync_time(loop), delay);
     if (casync__wheel_prepare(loop, when) < 0) return -ENOMEM;
     casync_timer_stop(timer);
     return casync__timer_start_at(loop, timer, when, repeat, callback, arg);
 }
 
-CASYNC__DEFINE int64_t casync_timer_stop(casync_timer *timer) {
+CASYNC__LINKAGE int64_t casync_timer_stop(casync_timer *timer) {
     if (!timer) return 0;
     if (!timer->job.link.next) return 0;
-    CASYNC_ASSERT(casync__in_loop_thread(timer->job.loop));
+    CASYNC_ASSERT(casync__loop_in_thread(timer->job.loop));
     casync__wheel_remove(timer->job.loop, timer);
     timer->job.loop->active -= casync__timer_weight(timer);
-    casync__release_job(timer->job.loop, &timer->job);
+    casync__job_release(timer->job.loop, &timer->job);
     return 1;
 }
 
-CASYNC__DEFINE int64_t casync_timer_again(casync_timer *timer) {
+CASYNC__LINKAGE int64_t casync_timer_again(casync_timer *timer) {
     if (!timer) return -EINVAL;
     if (!timer->job.loop || timer->repeat <= 0) return -EINVAL;
     return casync_timer_start(timer->job.loop, timer, timer->repeat, timer->repeat,
                               timer->job.callback, timer->job.arg);
 }
 
-CASYNC__DEFINE int64_t casync_timer_remaining(const casync_timer *timer) {
+CASYNC__LINKAGE int64_t casync_timer_remaining(const casync_timer *timer) {
     int64_t left;
     if (!timer) return CASYNC_INVALID_STATE;
     if (!timer->job.link.next) return CASYNC_INVALID_STATE;
@@ -5960,7 +6013,7 @@ CASYNC__DEFINE int64_t casync_timer_remaining(const casync_timer *timer) {
     return left < 0 ? 0 : left;
 }
 
-CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
+CASYNC__LINKAGE void casync_timer_ref(casync_timer *timer, bool referenced) {
     int before;
     if (!timer) return;
     before = casync__timer_weight(timer);
@@ -5985,8 +6038,8 @@ CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
     X(TIMER, casync__future_cancel_now, casync__timer_op_abandon, false)                           \
     X(TASK, casync__task_future_cancel, casync__task_abandon, true)                                \
     X(FIBER, casync__task_future_cancel, casync__task_abandon, true) /* a stackful task */         \
-    X(GATHER, casync__gather_cancel, casync__set_abandon, false)                                   \
-    X(SET, casync__wait_cancel, casync__set_abandon, false)                                        \
+    X(GATHER, casync__gather_cancel, casync__wait_set_abandon, false)                              \
+    X(WAIT, casync__wait_cancel, casync__wait_set_abandon, false)                                  \
     X(SHIELD, casync__future_cancel_now, casync__shield_abandon, false)                            \
     X(GROUP, casync__group_cancel, casync__future_abandon_nothing, false)
 
@@ -5994,7 +6047,7 @@ CASYNC__DEFINE void casync_timer_ref(casync_timer *timer, bool referenced) {
 #define CASYNC__FUTURE_DECLARE(kind, cancel, abandon, is_task)                                     \
     static int64_t cancel(casync_future *future);                                                  \
     static void abandon(casync_future *future);
-#define CASYNC__FUTURE_ENTRY(kind, cancel, abandon, is_task) {cancel, abandon, is_task},
+#define CASYNC__FUTURE_ROW(kind, cancel, abandon, is_task) {cancel, abandon, is_task},
 
 enum { CASYNC__FUTURE_KINDS(CASYNC__FUTURE_ENUM) CASYNC__FUTURE_KIND_COUNT };
 CASYNC__FUTURE_KINDS(CASYNC__FUTURE_DECLARE)
@@ -6007,16 +6060,16 @@ typedef struct casync__future_kind {
 
 /* By kind. */
 static const casync__future_kind casync__future_kinds[CASYNC__FUTURE_KIND_COUNT] = {
-    CASYNC__FUTURE_KINDS(CASYNC__FUTURE_ENTRY)};
+    CASYNC__FUTURE_KINDS(CASYNC__FUTURE_ROW)};
 
 /* What an operation gives that has no place for a future of its own. Never written. */
-static casync_future casync__invalid = {
+static casync_future casync__future_invalid = {
     {NULL, NULL}, NULL, -EINVAL, NULL, CASYNC_FUTURE_FAILED, 1, CASYNC__FUTURE_PLAIN};
 
-static inline bool casync__is_task(const casync_future *future) {
+static inline bool casync__future_is_task(const casync_future *future) {
     return casync__future_kinds[future->kind].is_task;
 }
-static inline bool casync__is_fiber(const casync_future *future) {
+static inline bool casync__future_is_fiber(const casync_future *future) {
     return future->kind == CASYNC__FUTURE_FIBER;
 }
 
@@ -6033,13 +6086,13 @@ static void casync__future_reset(casync_loop *loop, casync_future *future, int k
     future->kind = (uint8_t)kind;
 }
 
-CASYNC__DEFINE int64_t casync_future_init(casync_loop *loop, casync_future *future) {
-    if (casync__is_closed(loop) || !future) return -EINVAL;
+CASYNC__LINKAGE int64_t casync_future_init(casync_loop *loop, casync_future *future) {
+    if (casync__loop_is_closed(loop) || !future) return -EINVAL;
     casync__future_reset(loop, future, CASYNC__FUTURE_PLAIN);
     return 0;
 }
 
-static void casync__interrupt(casync_task *task, casync_future *outcome);
+static void casync__task_interrupt(casync_task *task, casync_future *outcome);
 
 /* Tells those who wait for a future that is about to go: tasks, and what the library itself waits
    with. */
@@ -6047,33 +6100,33 @@ static void casync__future_drop_callbacks(casync_loop *loop, casync_future *futu
     while (!casync__list_is_empty(&future->callbacks)) {
         casync_job *job = casync__job_of(future->callbacks.next);
         if (job->flags & CASYNC__JOB_TASK) {
-            casync__interrupt((casync_task *)job->arg, NULL);
+            casync__task_interrupt((casync_task *)job->arg, NULL);
             continue;
         }
         casync__list_remove(&job->link);
         if ((job->flags & CASYNC__JOB_INTERNAL) && !(job->flags & CASYNC__JOB_FINALLY))
             job->callback(job->arg);
         else
-            casync__release_job(loop, job);
+            casync__job_release(loop, job);
     }
 }
 
-CASYNC__DEFINE void casync_future_close(casync_future *future) {
+CASYNC__LINKAGE void casync_future_close(casync_future *future) {
     casync_loop *loop = future ? future->loop : NULL;
     bool pending;
     if (!loop) return;
     pending = future->state == CASYNC_FUTURE_PENDING;
-    if (casync__is_closed(loop)) {
+    if (casync__loop_is_closed(loop)) {
         future->loop = NULL;
         return;
     }
     if (future->state == CASYNC_FUTURE_FAILED && !future->retrieved) {
-        casync_exception exception =
-            casync__exception("a future failed and nobody retrieved its error", future->result);
+        casync_exception exception = casync__exception_make(
+            "a future failed and nobody retrieved its error", future->result);
         exception.future = future;
         casync_call_exception_handler(loop, &exception);
     }
-    if (pending && casync__is_task(future)) {
+    if (pending && casync__future_is_task(future)) {
         casync__future_abandon(future); /* first: a pending task's result holds something else */
         pending = false;
     }
@@ -6091,7 +6144,7 @@ static void casync__future_end(casync_future *future, int state, int64_t result,
     future->result = result;
     future->ptr = ptr;
     if (!future->loop) return;
-    CASYNC_ASSERT(casync__in_loop_thread(future->loop));
+    CASYNC_ASSERT(casync__loop_in_thread(future->loop));
     casync__list_move(&future->loop->ready, &future->callbacks);
 }
 
@@ -6100,7 +6153,7 @@ static void casync__future_set_result(casync_future *future, int64_t result, voi
     casync__future_end(future, result < 0 ? CASYNC_FUTURE_FAILED : CASYNC_FUTURE_DONE, result, ptr);
 }
 
-CASYNC__DEFINE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
+CASYNC__LINKAGE int64_t casync_future_set_result(casync_future *future, int64_t result, void *ptr) {
     if (!future) return -EINVAL;
     if (!future->loop) return CASYNC_INVALID_STATE;
     if (future->state != CASYNC_FUTURE_PENDING || future->kind != CASYNC__FUTURE_PLAIN)
@@ -6115,30 +6168,30 @@ static int64_t casync__future_cancel_now(casync_future *future) {
     return 1;
 }
 
-CASYNC__DEFINE int64_t casync_future_cancel(casync_future *future) {
+CASYNC__LINKAGE int64_t casync_future_cancel(casync_future *future) {
     if (!future || !future->loop) return 0;
     if (future->state != CASYNC_FUTURE_PENDING) return 0;
     return casync__future_kinds[future->kind].cancel(future);
 }
 
-CASYNC__DEFINE bool casync_future_done(const casync_future *future) {
+CASYNC__LINKAGE bool casync_future_done(const casync_future *future) {
     if (!future) return false;
     return future->state != CASYNC_FUTURE_PENDING;
 }
 
-CASYNC__DEFINE int64_t casync_future_result(casync_future *future) {
+CASYNC__LINKAGE int64_t casync_future_result(casync_future *future) {
     if (!future || future->state == CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
-    if (!future->retrieved) /* casync__deadlock is every thread's, and only read */
+    if (!future->retrieved) /* casync__future_deadlock is every thread's, and only read */
         future->retrieved = 1;
     return future->result;
 }
 
-CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, casync_job *job,
-                                                       casync_callback callback, void *arg) {
+CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, casync_job *job,
+                                                        casync_callback callback, void *arg) {
     bool pending = future && future->state == CASYNC_FUTURE_PENDING;
-    if (!future || casync__is_closed(future->loop) || !callback) return -EINVAL;
-    return casync__queue_call(future->loop, pending ? &future->callbacks : &future->loop->ready,
-                              job, callback, arg);
+    if (!future || casync__loop_is_closed(future->loop) || !callback) return -EINVAL;
+    return casync__job_enqueue(future->loop, pending ? &future->callbacks : &future->loop->ready,
+                               job, callback, arg);
 }
 
 /* >> operations (implementation) --------------------------------------------------------------- */
@@ -6167,25 +6220,25 @@ CASYNC__DEFINE int64_t casync_future_add_done_callback(casync_future *future, ca
     X(PUT, OBJECT, "put to queue", casync__op_abandon_nothing)                                     \
     X(GET, OBJECT, "get from queue", casync__op_abandon_nothing)                                   \
     X(JOIN, OBJECT, "join of queue", casync__op_abandon_nothing)                                   \
-    X(READ, DESCRIPTOR, "read", casync__read_abandon)                                              \
-    X(READ_EXACTLY, DESCRIPTOR, "read_exactly", casync__read_abandon)                              \
-    X(READ_FRAME, DESCRIPTOR, "read_until", casync__read_abandon)                                  \
-    X(CONNECT, DESCRIPTOR, "connect", casync__connect_abandon)                                     \
+    X(READ, DESCRIPTOR, "read", casync__stream_read_abandon)                                       \
+    X(READ_EXACTLY, DESCRIPTOR, "read_exactly", casync__stream_read_abandon)                       \
+    X(READ_FRAME, DESCRIPTOR, "read_until", casync__stream_read_abandon)                           \
+    X(CONNECT, DESCRIPTOR, "connect", casync__stream_connect_abandon)                              \
     X(DRAIN, DESCRIPTOR, "drain", casync__op_abandon_nothing)                                      \
     X(WRITE_ALL, DESCRIPTOR, "write_all", casync__op_abandon_nothing)                              \
-    X(FINISH, DESCRIPTOR, "finish", casync__finish_abandon)                                        \
-    X(ACCEPT, DESCRIPTOR, "accept", casync__accept_abandon)                                        \
+    X(FINISH, DESCRIPTOR, "finish", casync__endpoint_finish_abandon)                               \
+    X(ACCEPT, DESCRIPTOR, "accept", casync__server_accept_abandon)                                 \
     X(SERVER_JOIN, DESCRIPTOR, "server", casync__op_abandon_nothing)                               \
     X(WAIT_CLIENTS, OBJECT, "clients of server", casync__op_abandon_nothing)                       \
-    X(RECEIVE, DESCRIPTOR, "receive", casync__receive_abandon)                                     \
-    X(SEND, DESCRIPTOR, "send", casync__send_abandon)
+    X(RECEIVE, DESCRIPTOR, "receive", casync__datagram_receive_abandon)                            \
+    X(SEND, DESCRIPTOR, "send", casync__datagram_send_abandon)
 
 #define CASYNC__OP_ENUM(kind, owner, name, abandon) CASYNC__OP_##kind,
 #define CASYNC__OP_DECLARE(kind, owner, name, abandon) static void abandon(casync_op *op);
-#define CASYNC__OP_ENTRY(kind, owner, name, abandon) {CASYNC__OWNER_##owner, name, abandon},
+#define CASYNC__OP_ROW(kind, owner, name, abandon) {CASYNC__OP_OWNER_##owner, name, abandon},
 
 /* An owner with a descriptor begins with a casync_watcher. */
-enum { CASYNC__OWNER_NONE, CASYNC__OWNER_OBJECT, CASYNC__OWNER_DESCRIPTOR };
+enum { CASYNC__OP_OWNER_NONE, CASYNC__OP_OWNER_OBJECT, CASYNC__OP_OWNER_DESCRIPTOR };
 
 enum { CASYNC__OP_KINDS(CASYNC__OP_ENUM) CASYNC__OP_KIND_COUNT };
 CASYNC__OP_KINDS(CASYNC__OP_DECLARE)
@@ -6198,7 +6251,7 @@ typedef struct casync__op_kind {
 
 /* By kind. */
 static const casync__op_kind casync__op_kinds[CASYNC__OP_KIND_COUNT] = {
-    CASYNC__OP_KINDS(CASYNC__OP_ENTRY)};
+    CASYNC__OP_KINDS(CASYNC__OP_ROW)};
 
 static void casync__op_abandon_nothing(casync_op *op) { (void)op; }
 
@@ -6229,7 +6282,7 @@ static casync_future *casync__op_started(casync_op *op, int64_t result) {
 
 /* An operation on nothing, or without a place for its future. */
 static casync_future *casync__op_invalid(casync_op *op) {
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     casync__op_begin(NULL, op, CASYNC__OP_EVENT);
     return casync__op_done(op, -EINVAL, NULL);
 }
@@ -6242,19 +6295,19 @@ static void casync__ops_done(casync_link *list, int64_t result) {
 
 /* The stackful task that runs now, and so may wait; or NULL. Without a loop (a lock has none, nor
    has a stream that was never opened) it is that of this thread's. */
-static inline casync_task *casync__waiting_task(const casync_loop *loop) {
+static inline casync_task *casync__fiber_current(const casync_loop *loop) {
     if (!loop) loop = casync_get_running_loop();
     return loop && loop->task && !loop->task->step ? loop->task : NULL;
 }
 
-static int64_t casync__not_a_task(casync_loop *loop, const char *function);
-CASYNC__ALWAYS_INLINE int64_t casync__await(casync_task *task, casync_future *future);
+static int64_t casync__await_forbidden(casync_loop *loop, const char *function);
+CASYNC__COMPILER_INLINE int64_t casync__await(casync_task *task, casync_future *future);
 
 /* May `function` wait, which was called in no other task than one of this loop? Else its user
    hears of it. */
-static inline bool casync__can_wait(casync_loop *loop, const char *function) {
-    if (casync__waiting_task(loop)) return true;
-    (void)casync__not_a_task(loop, function);
+static inline bool casync__await_is_allowed(casync_loop *loop, const char *function) {
+    if (casync__fiber_current(loop)) return true;
+    (void)casync__await_forbidden(loop, function);
     return false;
 }
 
@@ -6264,10 +6317,11 @@ static inline int64_t casync__await_op(casync_future *future) {
 }
 
 /* The result of `wait`, where the task that calls a function may wait; -EPERM elsewhere. */
-#define CASYNC__IF_WAITING(loop, wait) (casync__can_wait(loop, __func__) ? (wait) : -EPERM)
+#define CASYNC__AWAIT_IF_ALLOWED(loop, wait)                                                       \
+    (casync__await_is_allowed(loop, __func__) ? (wait) : -EPERM)
 
 /* The result of the operation that `start` begins. */
-#define CASYNC__WAIT(loop, start) CASYNC__IF_WAITING(loop, casync__await_op(start))
+#define CASYNC__AWAIT_OP(loop, start) CASYNC__AWAIT_IF_ALLOWED(loop, casync__await_op(start))
 
 /* >> backend (implementation) ------------------------------------------------------------------ */
 
@@ -6291,9 +6345,9 @@ static inline int64_t casync__await_op(casync_future *future) {
 
 /* What a watcher may want: bits of a byte. END, that the peer sends no more, is EPOLLRDHUP to the
    kernel. */
-enum { CASYNC__READ = EPOLLIN, CASYNC__WRITE = EPOLLOUT, CASYNC__END = 2 };
-#define CASYNC__EVENTS_MAX 512
-#define CASYNC__REFUSED_RETRY CASYNC_MS(100)
+enum { CASYNC__FD_READ = EPOLLIN, CASYNC__FD_WRITE = EPOLLOUT, CASYNC__FD_END = 2 };
+#define CASYNC__EPOLL_EVENTS_MAX 512
+#define CASYNC__BACKEND_REFUSED_RETRY CASYNC_MS(100)
 #define CASYNC__FDS_MIN 16u
 enum {
     CASYNC__WATCHER_REGISTERED = 1,
@@ -6301,15 +6355,15 @@ enum {
     CASYNC__WATCHER_REFUSED = 4,
     CASYNC__WATCHER_KEPT = 8
 };
-#define CASYNC__WAKEUP_DATA UINT64_MAX
+#define CASYNC__EPOLL_WAKEUP_DATA UINT64_MAX
 
-typedef struct casync__slot {
+typedef struct casync__fd_row {
     casync_watcher *watcher;
     uint64_t key; /* the data of its events: generation in the upper half, descriptor in the
                      lower */
-} casync__slot;
+} casync__fd_row;
 
-#define CASYNC__GENERATION ((uint64_t)1 << 32)
+#define CASYNC__FD_GENERATION ((uint64_t)1 << 32)
 
 typedef struct casync__backend {
     const char *name;
@@ -6344,7 +6398,7 @@ typedef struct casync__backend {
 #define CASYNC__WATCHER_ENUM(kind, walked, refused) CASYNC__WATCHER_##kind,
 #define CASYNC__WATCHER_DECLARE(kind, walked, refused)                                             \
     static bool refused(casync_watcher *watcher, int64_t error);
-#define CASYNC__WATCHER_ENTRY(kind, walked, refused) {walked, refused},
+#define CASYNC__WATCHER_ROW(kind, walked, refused) {walked, refused},
 
 enum { CASYNC__WATCHER_KINDS(CASYNC__WATCHER_ENUM) CASYNC__WATCHER_KIND_COUNT };
 CASYNC__WATCHER_KINDS(CASYNC__WATCHER_DECLARE)
@@ -6356,17 +6410,17 @@ typedef struct casync__watcher_kind {
 
 /* By kind. */
 static const casync__watcher_kind casync__watcher_kinds[CASYNC__WATCHER_KIND_COUNT] = {
-    CASYNC__WATCHER_KINDS(CASYNC__WATCHER_ENTRY)};
+    CASYNC__WATCHER_KINDS(CASYNC__WATCHER_ROW)};
 
 static inline casync_watcher *casync__watcher_of(casync_link *changed) {
     return casync__container(changed, casync_watcher, changed);
 }
 
-static void casync__mark_changed(casync_loop *loop, casync_watcher *watcher) {
+static void casync__watcher_mark_changed(casync_loop *loop, casync_watcher *watcher) {
     if (!watcher->changed.next) casync__list_append(&loop->changed, &watcher->changed);
 }
 
-static inline bool casync__is_resting(const casync_watcher *watcher) {
+static inline bool casync__watcher_is_resting(const casync_watcher *watcher) {
     return (watcher->flags & CASYNC__WATCHER_KEPT) && !watcher->wanted;
 }
 
@@ -6374,59 +6428,60 @@ static casync_watcher *casync__watcher_at(const casync_loop *loop, int fd) {
     return fd >= 0 && (uint32_t)fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
 }
 
-static int64_t casync__grow_fds(casync_loop *loop, int fd) {
+static int64_t casync__fds_grow(casync_loop *loop, int fd) {
     uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN, i;
-    casync__slot *slots;
+    casync__fd_row *rows;
     while (size <= (uint32_t)fd) size *= 2;
-    slots = (casync__slot *)casync__realloc(&loop->allocator, loop->fds, size * sizeof *slots);
-    if (!slots) return -ENOMEM;
+    rows =
+        (casync__fd_row *)casync__memory_realloc(&loop->allocator, loop->fds, size * sizeof *rows);
+    if (!rows) return -ENOMEM;
     for (i = loop->fds_size; i < size; i++) {
-        slots[i].watcher = NULL;
-        slots[i].key = i;
+        rows[i].watcher = NULL;
+        rows[i].key = i;
     }
-    loop->fds = slots;
+    loop->fds = rows;
     loop->fds_size = size;
     return 0;
 }
 
-static inline bool casync__is_registered(const casync_watcher *watcher) {
+static inline bool casync__watcher_is_registered(const casync_watcher *watcher) {
     return (watcher->flags & CASYNC__WATCHER_REGISTERED) != 0;
 }
 
 /* Keeps the counts of what is awaited when a watcher begins (sign 1) or ends (-1) to want
    something. */
-static void casync__count_watcher(casync_watcher *watcher, int sign) {
+static void casync__watcher_count(casync_watcher *watcher, int sign) {
     casync_loop *loop = watcher->reader.loop;
     if (watcher->kind != CASYNC__WATCHER_INTERNAL) loop->fds_active += (uint32_t)sign;
     if (!(watcher->flags & CASYNC__WATCHER_UNREFERENCED)) loop->active += sign;
 }
 
-static void casync__watcher_want(casync_watcher *watcher, int events) {
+static void casync__watcher_set_wanted(casync_watcher *watcher, int events) {
     bool wanted = watcher->wanted != 0;
     watcher->wanted = (uint8_t)events;
-    if (wanted != (events != 0)) casync__count_watcher(watcher, events ? 1 : -1);
+    if (wanted != (events != 0)) casync__watcher_count(watcher, events ? 1 : -1);
 }
 
-static void casync__want(casync_watcher *watcher, int event) {
+static void casync__watcher_start(casync_watcher *watcher, int event) {
     casync_loop *loop = watcher->reader.loop;
     if (watcher->wanted & event) return;
-    casync__watcher_want(watcher, watcher->wanted | event);
+    casync__watcher_set_wanted(watcher, watcher->wanted | event);
     loop->empty_polls = 0; /* what the kernel is asked is new */
-    if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
+    if (watcher->wanted != watcher->armed) casync__watcher_mark_changed(loop, watcher);
 }
 
 /* Reading that lapses is not told to the kernel before an event shows that it matters; writing is:
    a socket is nearly always writable. */
-static void casync__unwant(casync_watcher *watcher, int event) {
+static void casync__watcher_stop(casync_watcher *watcher, int event) {
     if (!(watcher->wanted & event)) return;
-    casync__watcher_want(watcher, watcher->wanted & ~event);
-    casync_job_cancel(event == CASYNC__WRITE ? &watcher->writer : &watcher->reader);
-    if (event == CASYNC__WRITE) casync__mark_changed(watcher->reader.loop, watcher);
+    casync__watcher_set_wanted(watcher, watcher->wanted & ~event);
+    casync_job_cancel(event == CASYNC__FD_WRITE ? &watcher->writer : &watcher->reader);
+    if (event == CASYNC__FD_WRITE) casync__watcher_mark_changed(watcher->reader.loop, watcher);
 }
 
 /* The descriptor will be closed soon: no job of the watcher runs any more. */
 static void casync__watcher_quiet(casync_watcher *watcher) {
-    casync__watcher_want(watcher, 0);
+    casync__watcher_set_wanted(watcher, 0);
     casync_job_cancel(&watcher->reader);
     casync_job_cancel(&watcher->writer);
     if (watcher->changed.next) casync__list_remove(&watcher->changed);
@@ -6436,30 +6491,30 @@ static void casync__watcher_quiet(casync_watcher *watcher) {
    closes it now, so the kernel forgets it without being told. */
 static void casync__watcher_unregister(casync_watcher *watcher, bool closing) {
     casync_loop *loop = watcher->reader.loop;
-    if (!casync__is_registered(watcher)) return;
+    if (!casync__watcher_is_registered(watcher)) return;
     casync__watcher_quiet(watcher);
     if (watcher->armed && !closing) loop->backend->cancel(loop, watcher);
     watcher->armed = 0;
     watcher->flags &= CASYNC__WATCHER_UNREFERENCED;
     loop->fds[watcher->fd].watcher = NULL;
     /* events on their way are stale from here on */
-    loop->fds[watcher->fd].key += CASYNC__GENERATION;
+    loop->fds[watcher->fd].key += CASYNC__FD_GENERATION;
 }
 
 /* Gives the descriptor to the watcher. */
 static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watcher, int fd,
                                         int kind) {
     casync_watcher *before;
-    if (casync__is_closed(loop)) return -EINVAL;
+    if (casync__loop_is_closed(loop)) return -EINVAL;
     if (fd < 0) return -EBADF;
-    if (casync__is_forked(loop)) return -ECHILD;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    if (casync__loop_is_forked(loop)) return -ECHILD;
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
     if ((uint32_t)fd >= loop->fds_size) { /* no table for a number that is no descriptor */
         if (casync__sys_fcntl(fd, F_GETFD, 0) < 0) return -EBADF;
-        if (casync__grow_fds(loop, fd) < 0) return -ENOMEM;
+        if (casync__fds_grow(loop, fd) < 0) return -ENOMEM;
     }
     before = loop->fds[fd].watcher;
-    if (before && !casync__is_resting(before)) return -EEXIST;
+    if (before && !casync__watcher_is_resting(before)) return -EEXIST;
     if (before) casync__watcher_unregister(before, false);
     loop->fds[fd].watcher = watcher;
     watcher->fd = fd;
@@ -6476,17 +6531,17 @@ static int64_t casync__watcher_register(casync_loop *loop, casync_watcher *watch
 static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watcher,
                                          uint32_t events) {
     /* Its descriptor may be closed, and the kernel deaf: what comes after this one is stale. */
-    if (casync__is_resting(watcher)) {
+    if (casync__watcher_is_resting(watcher)) {
         casync__watcher_unregister(watcher, false);
         return;
     }
-    if ((events & ~(uint32_t)EPOLLOUT) && (watcher->wanted & CASYNC__READ))
-        casync__make_ready(loop, &watcher->reader);
-    else if ((events & ~(uint32_t)(EPOLLOUT | EPOLLIN)) && (watcher->wanted & CASYNC__END))
-        casync__make_ready(loop, &watcher->reader);
-    if ((events & ~(uint32_t)EPOLLIN) && (watcher->wanted & CASYNC__WRITE))
-        casync__make_ready(loop, &watcher->writer);
-    if (watcher->wanted != watcher->armed) casync__mark_changed(loop, watcher);
+    if ((events & ~(uint32_t)EPOLLOUT) && (watcher->wanted & CASYNC__FD_READ))
+        casync__job_make_ready(loop, &watcher->reader);
+    else if ((events & ~(uint32_t)(EPOLLOUT | EPOLLIN)) && (watcher->wanted & CASYNC__FD_END))
+        casync__job_make_ready(loop, &watcher->reader);
+    if ((events & ~(uint32_t)EPOLLIN) && (watcher->wanted & CASYNC__FD_WRITE))
+        casync__job_make_ready(loop, &watcher->writer);
+    if (watcher->wanted != watcher->armed) casync__watcher_mark_changed(loop, watcher);
 }
 
 /* The registration of the wakeup eventfd is edge-triggered: each write is an event, and nobody
@@ -6494,7 +6549,7 @@ static inline void casync__watcher_ready(casync_loop *loop, casync_watcher *watc
 static int64_t casync__epoll_add_wakeup(casync_loop *loop, int epfd) {
     casync__epoll_event event;
     event.events = EPOLLIN | EPOLLET;
-    event.data = CASYNC__WAKEUP_DATA;
+    event.data = CASYNC__EPOLL_WAKEUP_DATA;
     return casync__sys_epoll_ctl(epfd, EPOLL_CTL_ADD, loop->wakeup_fd, &event);
 }
 
@@ -6526,9 +6581,9 @@ static int64_t casync__epoll_submit(casync_loop *loop, casync_watcher *watcher) 
              : watcher->wanted == 0 ? EPOLL_CTL_DEL
                                     : EPOLL_CTL_MOD;
     if (watcher->wanted == watcher->armed) return 0;
-    if (casync__is_forked(loop)) return -ECHILD;
+    if (casync__loop_is_forked(loop)) return -ECHILD;
     event.events = watcher->wanted & (EPOLLIN | EPOLLOUT);
-    if (watcher->wanted & CASYNC__END) event.events |= EPOLLRDHUP;
+    if (watcher->wanted & CASYNC__FD_END) event.events |= EPOLLRDHUP;
     event.data = loop->fds[watcher->fd].key;
     result = casync__sys_epoll_ctl(loop->backend_fd, op, watcher->fd, &event);
     /* The descriptor was closed and its number used again behind our back, or it is still
@@ -6564,7 +6619,7 @@ static void casync__epoll_register_all(casync_loop *loop) {
         casync_watcher *watcher = loop->fds[fd].watcher;
         if (!watcher) continue;
         watcher->armed = 0;
-        if (watcher->wanted) casync__mark_changed(loop, watcher);
+        if (watcher->wanted) casync__watcher_mark_changed(loop, watcher);
     }
 }
 
@@ -6605,7 +6660,7 @@ static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
         loop->rebuild_failed = false;
         return true;
     }
-    exception = casync__exception(
+    exception = casync__exception_make(
         "events of a closed descriptor cannot be ended, and keep the loop busy", result);
     if (!loop->rebuild_failed) casync_call_exception_handler(loop, &exception);
     /* until the next of these events, which comes with the next poll */
@@ -6615,39 +6670,40 @@ static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
 
 /* The kernel does not know the call, or a sandbox that does not lets nobody make it
    (seccomp(2)). */
-static bool casync__is_refused(int64_t result) { return result == -ENOSYS || result == -EPERM; }
+static bool casync__sys_is_refused(int64_t result) { return result == -ENOSYS || result == -EPERM; }
 
 static int64_t casync__epoll_wait(casync_loop *loop, casync__epoll_event *events, int64_t timeout) {
     int64_t count = -ENOSYS;
     int milliseconds;
     if (timeout > 0 && timeout != CASYNC_FOREVER &&
         !casync__atomic_load(&casync__process.no_epoll_pwait2)) {
-        count = casync__sys_epoll_pwait2(loop->backend_fd, events, CASYNC__EVENTS_MAX, timeout);
-        if (!casync__is_refused(count)) return count;
+        count =
+            casync__sys_epoll_pwait2(loop->backend_fd, events, CASYNC__EPOLL_EVENTS_MAX, timeout);
+        if (!casync__sys_is_refused(count)) return count;
         casync__atomic_store(&casync__process.no_epoll_pwait2, 1);
     }
     /* Rounded up: never early. */
     milliseconds = timeout == CASYNC_FOREVER           ? -1
                    : timeout >= CASYNC_MS(INT_MAX - 1) ? INT_MAX
                                                        : (int)((timeout + 999999) / 1000000);
-    return casync__sys_epoll_wait(loop->backend_fd, events, CASYNC__EVENTS_MAX, milliseconds);
+    return casync__sys_epoll_wait(loop->backend_fd, events, CASYNC__EPOLL_EVENTS_MAX, milliseconds);
 }
 
 static int64_t casync__epoll_reap(casync_loop *loop, int64_t timeout) {
-    casync__epoll_event events[CASYNC__EVENTS_MAX];
+    casync__epoll_event events[CASYNC__EPOLL_EVENTS_MAX];
     int64_t count, i;
     if (loop->before_wait) loop->before_wait(loop->arg, timeout);
     count = casync__epoll_wait(loop, events, timeout);
     if (loop->after_wait) loop->after_wait(loop->arg, timeout);
     /* what was posted meanwhile comes before the events, as in asyncio */
-    casync__take_posted(loop);
+    casync__posts_take(loop);
     if (count == -EINTR) return 0;
     if (count > 0) loop->events += (uint64_t)count;
     for (i = 0; i < count; i++) {
         uint32_t fd = (uint32_t)events[i].data;
         if (fd < loop->fds_size && loop->fds[fd].key == events[i].data)
             casync__watcher_ready(loop, loop->fds[fd].watcher, events[i].events);
-        else if (events[i].data != CASYNC__WAKEUP_DATA && casync__epoll_stale(loop, fd))
+        else if (events[i].data != CASYNC__EPOLL_WAKEUP_DATA && casync__epoll_stale(loop, fd))
             return 0;
     }
     return count < 0 ? count : 0;
@@ -6686,18 +6742,19 @@ static bool casync__watcher_refused(casync_watcher *watcher, int64_t error) {
 /* The kernel refused an interest, which is in the list of those to be tried again. Want of memory
    passes; any other refusal lasts (ENOSPC, EPERM, EBADF), and fails who waits. What nobody waits
    for by an operation is reported once. */
-static void casync__interest_refused(casync_loop *loop, casync_watcher *watcher, int64_t error) {
+static void casync__watcher_interest_refused(casync_loop *loop, casync_watcher *watcher,
+                                             int64_t error) {
     bool passes = error == -ENOMEM || error == -ECHILD,
          reported = watcher->flags & CASYNC__WATCHER_REFUSED;
     casync_exception exception =
-        casync__exception("the kernel refuses to watch a descriptor", error);
+        casync__exception_make("the kernel refuses to watch a descriptor", error);
     watcher->flags |= CASYNC__WATCHER_REFUSED;
     if (!passes && casync__watcher_kinds[watcher->kind].refused(watcher, error)) return;
     if (!reported) casync_call_exception_handler(loop, &exception);
 }
 
 /* Tells the kernel of the interests that changed. What it refuses is tried again at each poll. */
-static void casync__flush_changes(casync_loop *loop) {
+static void casync__backend_flush(casync_loop *loop) {
     casync_link refused;
     casync__list_init(&refused);
     while (!casync__list_is_empty(&loop->changed)) {
@@ -6707,35 +6764,36 @@ static void casync__flush_changes(casync_loop *loop) {
         watcher->flags &= result < 0 ? UINT8_MAX : (uint8_t)~CASYNC__WATCHER_REFUSED;
         if (result == 0) continue;
         casync__list_append(&refused, &watcher->changed);
-        casync__interest_refused(loop, watcher, result);
+        casync__watcher_interest_refused(loop, watcher, result);
     }
     casync__list_move(&loop->changed, &refused);
 }
 
 /* Waits no longer than until what the kernel refused is to be tried again. */
-static int64_t casync__bound_wait(const casync_loop *loop, int64_t timeout) {
+static int64_t casync__backend_bound_wait(const casync_loop *loop, int64_t timeout) {
     bool refused = !casync__list_is_empty(&loop->changed);
-    return refused && timeout > CASYNC__REFUSED_RETRY ? CASYNC__REFUSED_RETRY : timeout;
+    return refused && timeout > CASYNC__BACKEND_REFUSED_RETRY ? CASYNC__BACKEND_REFUSED_RETRY
+                                                              : timeout;
 }
 
 /* A post or wake that comes before `sleeping` is set is seen here; one that comes after writes the
    eventfd. */
-static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
+static int64_t casync__backend_poll(casync_loop *loop, int64_t timeout) {
     int64_t result, began = 0;
     bool waits = timeout > 0;
-    if (!casync__list_is_empty(&loop->changed)) casync__flush_changes(loop);
+    if (!casync__list_is_empty(&loop->changed)) casync__backend_flush(loop);
     if (waits) {
-        timeout = casync__has_work(loop) ? 0 : casync__bound_wait(loop, timeout);
-        if (loop->stacks) casync__trim_stacks(loop->stacks);
+        timeout = casync__loop_has_work(loop) ? 0 : casync__backend_bound_wait(loop, timeout);
+        if (loop->stacks) casync__stacks_trim(loop->stacks);
         casync__atomic_exchange(&loop->sleeping, 1);
         if (loop->stopping || casync__atomic_load_pointer(&loop->posted) ||
             casync__atomic_load(&loop->woken))
             timeout = 0;
     }
     loop->polls++;
-    if (waits && loop->measures) began = casync__monotonic();
+    if (waits && loop->measures) began = casync__clock_monotonic();
     result = loop->backend->reap(loop, timeout);
-    if (waits && loop->measures) loop->idle_time += casync__monotonic() - began;
+    if (waits && loop->measures) loop->idle_time += casync__clock_monotonic() - began;
     casync__atomic_store(&loop->sleeping, 0);
     if (waits) casync__atomic_store(&loop->woken, 0);
     return result;
@@ -6751,23 +6809,23 @@ static int64_t casync__poll(casync_loop *loop, int64_t timeout) {
    descriptor number, doubled when needed. Those that wait for a descriptor by an operation share a
    record, which is its watcher. */
 
-static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd, int event,
-                             casync_callback callback, void *arg) {
+static int64_t casync__watcher_add(casync_loop *loop, casync_watcher *watcher, int fd, int event,
+                                   casync_callback callback, void *arg) {
     casync_job *job;
     int64_t result;
-    if (casync__is_closed(loop) || !watcher || !callback) return -EINVAL;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
-    job = event == CASYNC__READ ? &watcher->reader : &watcher->writer;
-    if (casync__is_registered(watcher)) {
+    if (casync__loop_is_closed(loop) || !watcher || !callback) return -EINVAL;
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
+    job = event == CASYNC__FD_READ ? &watcher->reader : &watcher->writer;
+    if (casync__watcher_is_registered(watcher)) {
         if (watcher->fd != fd || watcher->reader.loop != loop) return -EBUSY;
         casync__job_init(loop, job, callback, arg);
-        casync__want(watcher, event);
+        casync__watcher_start(watcher, event);
         return 0;
     }
     result = casync__watcher_register(loop, watcher, fd, CASYNC__WATCHER_USER);
     if (result < 0) return result;
     casync__job_init(loop, job, callback, arg);
-    casync__watcher_want(watcher, event);
+    casync__watcher_set_wanted(watcher, event);
     loop->empty_polls = 0;
     /* at once: the caller hears if it cannot be watched */
     result = loop->backend->submit(loop, watcher);
@@ -6775,39 +6833,39 @@ static int64_t casync__watch(casync_loop *loop, casync_watcher *watcher, int fd,
     return result;
 }
 
-static int64_t casync__unwatch(casync_watcher *watcher, int event) {
-    if (!casync__is_registered(watcher) || !(watcher->wanted & event)) return 0;
-    CASYNC_ASSERT(casync__in_loop_thread(watcher->reader.loop));
-    casync__unwant(watcher, event);
+static int64_t casync__watcher_remove(casync_watcher *watcher, int event) {
+    if (!casync__watcher_is_registered(watcher) || !(watcher->wanted & event)) return 0;
+    CASYNC_ASSERT(casync__loop_in_thread(watcher->reader.loop));
+    casync__watcher_stop(watcher, event);
     if (!watcher->wanted && !(watcher->flags & CASYNC__WATCHER_KEPT))
         casync__watcher_unregister(watcher, false);
     return 1;
 }
 
-CASYNC__DEFINE int64_t casync_add_reader(casync_loop *loop, casync_watcher *watcher, int fd,
-                                         casync_callback callback, void *arg) {
-    return casync__watch(loop, watcher, fd, CASYNC__READ, callback, arg);
+CASYNC__LINKAGE int64_t casync_add_reader(casync_loop *loop, casync_watcher *watcher, int fd,
+                                          casync_callback callback, void *arg) {
+    return casync__watcher_add(loop, watcher, fd, CASYNC__FD_READ, callback, arg);
 }
 
-CASYNC__DEFINE int64_t casync_add_writer(casync_loop *loop, casync_watcher *watcher, int fd,
-                                         casync_callback callback, void *arg) {
-    return casync__watch(loop, watcher, fd, CASYNC__WRITE, callback, arg);
+CASYNC__LINKAGE int64_t casync_add_writer(casync_loop *loop, casync_watcher *watcher, int fd,
+                                          casync_callback callback, void *arg) {
+    return casync__watcher_add(loop, watcher, fd, CASYNC__FD_WRITE, callback, arg);
 }
 
-CASYNC__DEFINE int64_t casync_remove_reader(casync_watcher *watcher) {
+CASYNC__LINKAGE int64_t casync_remove_reader(casync_watcher *watcher) {
     if (!watcher) return 0;
-    return casync__unwatch(watcher, CASYNC__READ);
+    return casync__watcher_remove(watcher, CASYNC__FD_READ);
 }
 
-CASYNC__DEFINE int64_t casync_remove_writer(casync_watcher *watcher) {
+CASYNC__LINKAGE int64_t casync_remove_writer(casync_watcher *watcher) {
     if (!watcher) return 0;
-    return casync__unwatch(watcher, CASYNC__WRITE);
+    return casync__watcher_remove(watcher, CASYNC__FD_WRITE);
 }
 
-CASYNC__DEFINE void casync_watcher_keep(casync_watcher *watcher, bool keep) {
+CASYNC__LINKAGE void casync_watcher_keep(casync_watcher *watcher, bool keep) {
     if (!watcher) return;
-    if (!casync__is_registered(watcher)) return;
-    CASYNC_ASSERT(casync__in_loop_thread(watcher->reader.loop));
+    if (!casync__watcher_is_registered(watcher)) return;
+    CASYNC_ASSERT(casync__loop_in_thread(watcher->reader.loop));
     watcher->flags &= (uint8_t)~CASYNC__WATCHER_KEPT;
     if (keep)
         watcher->flags |= CASYNC__WATCHER_KEPT;
@@ -6816,18 +6874,18 @@ CASYNC__DEFINE void casync_watcher_keep(casync_watcher *watcher, bool keep) {
 }
 
 /* Is the watcher one that the library has for itself, or at rest? */
-static bool casync__is_hidden(const casync_watcher *watcher) {
-    return casync__watcher_kinds[watcher->kind].walked < 0 || casync__is_resting(watcher);
+static bool casync__watcher_is_hidden(const casync_watcher *watcher) {
+    return casync__watcher_kinds[watcher->kind].walked < 0 || casync__watcher_is_resting(watcher);
 }
 
-CASYNC__DEFINE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {
+CASYNC__LINKAGE casync_watcher *casync_watcher_find(casync_loop *loop, int fd) {
     casync_watcher *watcher;
-    if (casync__is_closed(loop)) return NULL;
+    if (casync__loop_is_closed(loop)) return NULL;
     watcher = casync__watcher_at(loop, fd);
-    return watcher && !casync__is_hidden(watcher) ? watcher : NULL;
+    return watcher && !casync__watcher_is_hidden(watcher) ? watcher : NULL;
 }
 
-CASYNC__DEFINE int64_t casync_watcher_check(casync_watcher *watcher) {
+CASYNC__LINKAGE int64_t casync_watcher_check(casync_watcher *watcher) {
     casync_loop *loop;
     if (!watcher) return -EINVAL;
     loop = watcher->reader.loop;
@@ -6835,22 +6893,22 @@ CASYNC__DEFINE int64_t casync_watcher_check(casync_watcher *watcher) {
     return loop->backend->check(loop, watcher);
 }
 
-CASYNC__DEFINE int casync_watcher_kind(const casync_watcher *watcher) {
+CASYNC__LINKAGE int casync_watcher_kind(const casync_watcher *watcher) {
     int walked = watcher ? casync__watcher_kinds[watcher->kind].walked : -1;
     return walked < 0 ? CASYNC_KIND_WATCHER : walked;
 }
 
-CASYNC__DEFINE void casync_watcher_ref(casync_watcher *watcher, bool referenced) {
+CASYNC__LINKAGE void casync_watcher_ref(casync_watcher *watcher, bool referenced) {
     bool counted;
     if (!watcher) return;
-    counted = casync__is_registered(watcher) && watcher->wanted;
-    if (counted) casync__count_watcher(watcher, -1);
+    counted = casync__watcher_is_registered(watcher) && watcher->wanted;
+    if (counted) casync__watcher_count(watcher, -1);
     watcher->flags &= (uint8_t)~CASYNC__WATCHER_UNREFERENCED;
     if (!referenced) watcher->flags |= CASYNC__WATCHER_UNREFERENCED;
-    if (counted) casync__count_watcher(watcher, 1);
+    if (counted) casync__watcher_count(watcher, 1);
 }
 
-static bool casync__has_open_streams(casync_loop *loop) {
+static bool casync__loop_has_endpoints(casync_loop *loop) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++)
         if (loop->fds[fd].watcher && loop->fds[fd].watcher->kind >= CASYNC__WATCHER_STREAM)
@@ -6865,19 +6923,20 @@ static void casync__watchers_close(casync_loop *loop) {
         casync_watcher *watcher = loop->fds[fd].watcher;
         if (!watcher) continue;
         casync__watcher_unregister(watcher, true);
-        if (watcher->kind == CASYNC__WATCHER_FD_WAITS) casync__free(&loop->allocator, watcher);
+        if (watcher->kind == CASYNC__WATCHER_FD_WAITS)
+            casync__memory_free(&loop->allocator, watcher);
     }
-    casync__free(&loop->allocator, loop->fds);
+    casync__memory_free(&loop->allocator, loop->fds);
     loop->fds = NULL;
     loop->fds_size = 0;
 }
 
-static void casync__walk_watchers(casync_loop *loop, void (*visit)(int, void *, void *),
+static void casync__watchers_walk(casync_loop *loop, void (*visit)(int, void *, void *),
                                   void *arg) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
-        if (!watcher || casync__is_hidden(watcher)) continue;
+        if (!watcher || casync__watcher_is_hidden(watcher)) continue;
         /* The watcher is the first member of a stream, of a server and of a datagram. */
         visit(casync__watcher_kinds[watcher->kind].walked, watcher, arg);
     }
@@ -6896,7 +6955,8 @@ static void casync__fd_waits_update(casync__fd_waits *waits) {
     casync_loop *loop = waits->watcher.reader.loop;
     if (casync__list_is_empty(&waits->readers)) casync_remove_reader(&waits->watcher);
     if (casync__list_is_empty(&waits->writers)) casync_remove_writer(&waits->watcher);
-    if (!casync__is_registered(&waits->watcher)) casync__free(&loop->allocator, waits);
+    if (!casync__watcher_is_registered(&waits->watcher))
+        casync__memory_free(&loop->allocator, waits);
 }
 
 static void casync__fd_abandon(casync_op *op) {
@@ -6924,12 +6984,12 @@ static bool casync__fd_waits_refused(casync_watcher *watcher, int64_t error) {
 }
 
 /* The record of the descriptor, or a new one that does not watch yet. */
-static casync__fd_waits *casync__get_fd_waits(casync_loop *loop, int fd) {
+static casync__fd_waits *casync__fd_waits_get(casync_loop *loop, int fd) {
     casync_watcher *watcher = casync__watcher_at(loop, fd);
     casync__fd_waits *waits;
     if (watcher && watcher->kind == CASYNC__WATCHER_FD_WAITS)
         return casync__container(watcher, casync__fd_waits, watcher);
-    waits = (casync__fd_waits *)casync__realloc(&loop->allocator, NULL, sizeof *waits);
+    waits = (casync__fd_waits *)casync__memory_realloc(&loop->allocator, NULL, sizeof *waits);
     if (!waits) return NULL;
     memset(waits, 0, sizeof *waits);
     casync__list_init(&waits->readers);
@@ -6940,14 +7000,15 @@ static casync__fd_waits *casync__get_fd_waits(casync_loop *loop, int fd) {
 static casync_future *casync__fd_op_begin(casync_loop *loop, casync_op *op, int fd, bool writes) {
     casync__fd_waits *waits;
     int64_t result;
-    if (casync__is_closed(loop) || !op) return casync__op_invalid(op);
+    if (casync__loop_is_closed(loop) || !op) return casync__op_invalid(op);
     casync__op_begin(loop, op, writes ? CASYNC__OP_WRITABLE : CASYNC__OP_READABLE);
-    waits = casync__get_fd_waits(loop, fd);
+    waits = casync__fd_waits_get(loop, fd);
     if (!waits) return casync__op_done(op, -ENOMEM, NULL);
     result = writes ? casync_add_writer(loop, &waits->watcher, fd, casync__fd_writable, waits)
                     : casync_add_reader(loop, &waits->watcher, fd, casync__fd_readable, waits);
     if (result < 0) {
-        if (!casync__is_registered(&waits->watcher)) casync__free(&loop->allocator, waits);
+        if (!casync__watcher_is_registered(&waits->watcher))
+            casync__memory_free(&loop->allocator, waits);
         return casync__op_done(op, result, NULL);
     }
     waits->watcher.kind = CASYNC__WATCHER_FD_WAITS;
@@ -6956,24 +7017,24 @@ static casync_future *casync__fd_op_begin(casync_loop *loop, casync_op *op, int 
     return &op->future;
 }
 
-CASYNC__DEFINE casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd) {
+CASYNC__LINKAGE casync_future *casync_wait_readable_op(casync_loop *loop, casync_op *op, int fd) {
     return casync__fd_op_begin(loop, op, fd, false);
 }
 
-CASYNC__DEFINE int64_t casync_wait_readable(int fd) {
+CASYNC__LINKAGE int64_t casync_wait_readable(int fd) {
     casync_loop *loop = casync_get_running_loop();
     casync_op op;
-    return CASYNC__WAIT(loop, casync_wait_readable_op(loop, &op, fd));
+    return CASYNC__AWAIT_OP(loop, casync_wait_readable_op(loop, &op, fd));
 }
 
-CASYNC__DEFINE casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd) {
+CASYNC__LINKAGE casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *op, int fd) {
     return casync__fd_op_begin(loop, op, fd, true);
 }
 
-CASYNC__DEFINE int64_t casync_wait_writable(int fd) {
+CASYNC__LINKAGE int64_t casync_wait_writable(int fd) {
     casync_loop *loop = casync_get_running_loop();
     casync_op op;
-    return CASYNC__WAIT(loop, casync_wait_writable_op(loop, &op, fd));
+    return CASYNC__AWAIT_OP(loop, casync_wait_writable_op(loop, &op, fd));
 }
 
 /* >> posts (implementation) -------------------------------------------------------------------- */
@@ -6997,49 +7058,50 @@ CASYNC__DEFINE int64_t casync_wait_writable(int fd) {
    mutex and 1 KiB for every 60 of them; one more in the loop, before a job is called; and one
    system call a sleep. */
 
-#define CASYNC__BATCH_CALLS 60
+#define CASYNC__POST_BATCH_SIZE 60
 /* In `reserved`, more than were ever reserved: a batch that its opener is about to put into the
    chain, with a call of its own, and one that the loop has closed. */
-#define CASYNC__BATCH_OPENING (UINT32_MAX / 4)
-#define CASYNC__BATCH_CLOSED (UINT32_MAX / 2)
+#define CASYNC__POST_BATCH_OPENING (UINT32_MAX / 4)
+#define CASYNC__POST_BATCH_CLOSED (UINT32_MAX / 2)
 
-typedef struct casync__batch {
+typedef struct casync__post_batch {
     casync_job job;
-    struct casync__batch *next; /* in the list of the free ones */
+    struct casync__post_batch *next; /* in the list of the free ones */
     uint32_t reserved, count, called;
     uint32_t fork_generation;
     struct {
         void *callback; /* NULL until published; cast, as only data pointers are loaded
                            atomically */
         void *arg;
-    } calls[CASYNC__BATCH_CALLS];
-} casync__batch;
+    } posts[CASYNC__POST_BATCH_SIZE];
+} casync__post_batch;
 
 typedef struct casync__mailbox {
-    pthread_mutex_t mutex; /* who opens a batch holds it */
-    void *open;            /* the batch that calls are added to, or NULL */
-    void *free;            /* casync__batch: those that came back from the loop */
-    casync__batch *taken;  /* of these, what the threads have taken over; with the mutex */
+    pthread_mutex_t mutex;     /* who opens a batch holds it */
+    void *open;                /* the batch that calls are added to, or NULL */
+    void *free;                /* casync__post_batch: those that came back from the loop */
+    casync__post_batch *taken; /* of these, what the threads have taken over; with the mutex */
 } casync__mailbox;
 
-static void casync__wake_sleeper(casync_loop *loop) {
+static void casync__loop_wake(casync_loop *loop) {
     if (casync__atomic_load(&loop->sleeping) && casync__atomic_exchange(&loop->sleeping, 0))
         loop->backend->wake(loop);
 }
 
-static void casync__post(casync_loop *loop, casync_job *job) {
-    casync__push_posted(loop, job);
-    casync__wake_sleeper(loop);
+static void casync__post_job(casync_loop *loop, casync_job *job) {
+    casync__post_push(loop, job);
+    casync__loop_wake(loop);
 }
 
 /* The loop's mailbox, made by the first thread that needs it. NULL: no memory. */
-static casync__mailbox *casync__get_mailbox(casync_loop *loop) {
+static casync__mailbox *casync__mailbox_get(casync_loop *loop) {
     casync__mailbox *mailbox = (casync__mailbox *)casync__atomic_load_pointer(&loop->mailbox);
     if (mailbox) return mailbox;
-    casync__lock_process();
+    casync__process_lock();
     mailbox = (casync__mailbox *)loop->mailbox;
     if (!mailbox)
-        mailbox = (casync__mailbox *)casync__realloc(&loop->allocator, NULL, sizeof *mailbox);
+        mailbox =
+            (casync__mailbox *)casync__memory_realloc(&loop->allocator, NULL, sizeof *mailbox);
     if (mailbox && !loop->mailbox) {
         memset(mailbox, 0, sizeof *mailbox);
         pthread_mutex_init(&mailbox->mutex, NULL);
@@ -7050,47 +7112,47 @@ static casync__mailbox *casync__get_mailbox(casync_loop *loop) {
 }
 
 /* The loop alone puts batches here, and who holds the mutex takes all: no ABA problem. */
-static void casync__return_batch(casync_loop *loop, casync__batch *batch) {
+static void casync__post_batch_return(casync_loop *loop, casync__post_batch *batch) {
     casync__mailbox *mailbox = (casync__mailbox *)loop->mailbox;
     void *first;
     do {
         first = casync__atomic_load_pointer(&mailbox->free);
-        batch->next = (casync__batch *)first;
+        batch->next = (casync__post_batch *)first;
     } while (!casync__atomic_replace_pointer(&mailbox->free, first, batch));
 }
 
-static bool casync__add_call(casync_loop *loop, casync__batch *batch, casync_callback callback,
-                             void *arg) {
+static bool casync__post_batch_add(casync_loop *loop, casync__post_batch *batch,
+                                   casync_callback callback, void *arg) {
     uint32_t i;
     if (!batch || casync__atomic_load_pointer(&loop->posted) != &batch->job) return false;
-    CASYNC__TEST_YIELD("reserve");
+    CASYNC__THREAD_PREEMPT("reserve");
     i = casync__atomic_add(&batch->reserved, 1);
-    if (i >= CASYNC__BATCH_CALLS) return false;
-    CASYNC__TEST_YIELD("publish");
-    batch->calls[i].arg = arg;
-    casync__atomic_store_pointer(&batch->calls[i].callback, (void *)(uintptr_t)callback);
+    if (i >= CASYNC__POST_BATCH_SIZE) return false;
+    CASYNC__THREAD_PREEMPT("publish");
+    batch->posts[i].arg = arg;
+    casync__atomic_store_pointer(&batch->posts[i].callback, (void *)(uintptr_t)callback);
     return true;
 }
 
 /* The batch is in the chain. Those who tried to join it before count in `reserved`; the loop may
    have closed it already. */
-static void casync__open_to_others(casync__batch *batch) {
+static void casync__post_batch_open_to_others(casync__post_batch *batch) {
     uint32_t reserved;
     do reserved = casync__atomic_load(&batch->reserved);
-    while (reserved < CASYNC__BATCH_CLOSED &&
+    while (reserved < CASYNC__POST_BATCH_CLOSED &&
            !casync__atomic_replace(&batch->reserved, reserved, 1));
 }
 
 /* The loop closes the batch: how many calls are in it? */
-static uint32_t casync__close_batch(casync__batch *batch) {
-    uint32_t reserved = casync__atomic_exchange(&batch->reserved, CASYNC__BATCH_CLOSED);
-    if (reserved >= CASYNC__BATCH_OPENING) return 1;
-    return reserved < CASYNC__BATCH_CALLS ? reserved : CASYNC__BATCH_CALLS;
+static uint32_t casync__post_batch_close(casync__post_batch *batch) {
+    uint32_t reserved = casync__atomic_exchange(&batch->reserved, CASYNC__POST_BATCH_CLOSED);
+    if (reserved >= CASYNC__POST_BATCH_OPENING) return 1;
+    return reserved < CASYNC__POST_BATCH_SIZE ? reserved : CASYNC__POST_BATCH_SIZE;
 }
 
 /* Lets another thread run that is in the middle of something. sched_yield does not give way to a
    thread of lower real-time priority (sched(7)), sleeping does. */
-static void casync__give_way(int *rounds) {
+static void casync__thread_give_way(int *rounds) {
     struct timespec pause = {0, 50000};
     if (++*rounds < 100)
         sched_yield();
@@ -7099,96 +7161,97 @@ static void casync__give_way(int *rounds) {
 }
 
 /* Takes the next call out of a closed batch. false if there is none. */
-static bool casync__next_call(casync_loop *loop, casync__batch *batch, casync_callback *callback,
-                              void **arg) {
+static bool casync__post_batch_next(casync_loop *loop, casync__post_batch *batch,
+                                    casync_callback *callback, void **arg) {
     int rounds = 0;
     while (batch->called < batch->count) {
         uint32_t i = batch->called;
         *callback =
-            (casync_callback)(uintptr_t)casync__atomic_load_pointer(&batch->calls[i].callback);
+            (casync_callback)(uintptr_t)casync__atomic_load_pointer(&batch->posts[i].callback);
         /* In a forked child the thread that would publish it is not there. */
         if (*callback || batch->fork_generation != loop->fork_generation) batch->called++;
         if (*callback) {
-            *arg = batch->calls[i].arg;
+            *arg = batch->posts[i].arg;
             return true;
         }
-        casync__give_way(&rounds);
+        casync__thread_give_way(&rounds);
     }
     return false;
 }
 
-static void casync__run_batch(void *arg) {
-    casync__batch *batch = (casync__batch *)arg;
+static void casync__post_batch_run(void *arg) {
+    casync__post_batch *batch = (casync__post_batch *)arg;
     casync_loop *loop = batch->job.loop;
     casync_callback callback;
-    if (batch->count == 0) batch->count = casync__close_batch(batch);
-    while (!loop->breaking && !loop->closing && casync__next_call(loop, batch, &callback, &arg))
+    if (batch->count == 0) batch->count = casync__post_batch_close(batch);
+    while (!loop->breaking && !loop->closing &&
+           casync__post_batch_next(loop, batch, &callback, &arg))
         callback(arg);
     if (batch->called == batch->count || loop->closing)
-        casync__return_batch(loop, batch);
+        casync__post_batch_return(loop, batch);
     else /* after a break: the rest is the first that the next turn runs */
         casync__list_append(loop->running.next, &batch->job.link);
 }
 
 /* A batch with its first call, posted. With the mutex. */
-static int64_t casync__open_batch(casync_loop *loop, casync__mailbox *mailbox,
-                                  casync_callback callback, void *arg) {
-    casync__batch *batch = mailbox->taken;
-    if (!batch) batch = (casync__batch *)casync__atomic_take_pointer(&mailbox->free);
+static int64_t casync__post_batch_open(casync_loop *loop, casync__mailbox *mailbox,
+                                       casync_callback callback, void *arg) {
+    casync__post_batch *batch = mailbox->taken;
+    if (!batch) batch = (casync__post_batch *)casync__atomic_take_pointer(&mailbox->free);
     if (batch)
         mailbox->taken = batch->next;
     else
-        batch = (casync__batch *)casync__realloc(&loop->allocator, NULL, sizeof *batch);
+        batch = (casync__post_batch *)casync__memory_realloc(&loop->allocator, NULL, sizeof *batch);
     if (!batch) return -ENOMEM;
-    memset(batch->calls, 0, sizeof batch->calls);
+    memset(batch->posts, 0, sizeof batch->posts);
     memset(&batch->job, 0, sizeof batch->job);
-    casync__job_init(loop, &batch->job, casync__run_batch, batch);
+    casync__job_init(loop, &batch->job, casync__post_batch_run, batch);
     batch->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
     batch->fork_generation = loop->fork_generation;
     batch->count = batch->called = 0;
-    batch->calls[0].callback = (void *)(uintptr_t)callback;
-    batch->calls[0].arg = arg;
-    casync__atomic_store(&batch->reserved, CASYNC__BATCH_OPENING);
+    batch->posts[0].callback = (void *)(uintptr_t)callback;
+    batch->posts[0].arg = arg;
+    casync__atomic_store(&batch->reserved, CASYNC__POST_BATCH_OPENING);
     casync__atomic_store_pointer(&mailbox->open, batch);
-    CASYNC__TEST_YIELD("push");
-    casync__push_posted(loop, &batch->job);
-    CASYNC__TEST_YIELD("pushed");
-    casync__open_to_others(batch);
+    CASYNC__THREAD_PREEMPT("push");
+    casync__post_push(loop, &batch->job);
+    CASYNC__THREAD_PREEMPT("pushed");
+    casync__post_batch_open_to_others(batch);
     return 0;
 }
 
-static int64_t casync__post_call(casync_loop *loop, casync_callback callback, void *arg) {
+static int64_t casync__post_function(casync_loop *loop, casync_callback callback, void *arg) {
     int64_t result = 0;
-    casync__mailbox *mailbox = casync__get_mailbox(loop);
+    casync__mailbox *mailbox = casync__mailbox_get(loop);
     if (!mailbox) return -ENOMEM;
     /* A batch in the chain: who put it there has woken the loop, or is about to. */
-    if (casync__add_call(loop, (casync__batch *)casync__atomic_load_pointer(&mailbox->open),
-                         callback, arg))
+    if (casync__post_batch_add(
+            loop, (casync__post_batch *)casync__atomic_load_pointer(&mailbox->open), callback, arg))
         return 0;
-    CASYNC__TEST_YIELD("lock");
+    CASYNC__THREAD_PREEMPT("lock");
     pthread_mutex_lock(&mailbox->mutex);
-    if (!casync__add_call(loop, (casync__batch *)mailbox->open, callback, arg))
-        result = casync__open_batch(loop, mailbox, callback, arg);
+    if (!casync__post_batch_add(loop, (casync__post_batch *)mailbox->open, callback, arg))
+        result = casync__post_batch_open(loop, mailbox, callback, arg);
     pthread_mutex_unlock(&mailbox->mutex);
-    casync__wake_sleeper(loop);
+    casync__loop_wake(loop);
     return result;
 }
 
-static void casync__free_batches(casync_loop *loop, void *first) {
+static void casync__post_batches_free(casync_loop *loop, void *first) {
     while (first) {
-        casync__batch *batch = (casync__batch *)first;
+        casync__post_batch *batch = (casync__post_batch *)first;
         first = batch->next;
-        casync__free(&loop->allocator, batch);
+        casync__memory_free(&loop->allocator, batch);
     }
 }
 
 static void casync__mailbox_close(casync_loop *loop) {
     casync__mailbox *mailbox = (casync__mailbox *)loop->mailbox;
     if (!mailbox) return;
-    casync__free_batches(loop, mailbox->free);
-    casync__free_batches(loop, mailbox->taken);
+    casync__post_batches_free(loop, mailbox->free);
+    casync__post_batches_free(loop, mailbox->taken);
     pthread_mutex_destroy(&mailbox->mutex);
-    casync__free(&loop->allocator, mailbox);
+    casync__memory_free(&loop->allocator, mailbox);
     loop->mailbox = NULL;
 }
 
@@ -7201,23 +7264,23 @@ static void casync__mailbox_fork(casync_loop *loop) {
     mailbox->open = mailbox->taken = NULL;
 }
 
-CASYNC__DEFINE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job,
-                                                   casync_callback callback, void *arg) {
+CASYNC__LINKAGE int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job,
+                                                    casync_callback callback, void *arg) {
     if (!loop || !loop->backend || !callback) return -EINVAL;
-    if (!job) return casync__post_call(loop, callback, arg);
+    if (!job) return casync__post_function(loop, callback, arg);
     /* An exchange on both sides, and no look before it: whichever comes second sees what the other
        wrote, so a call that is still to come sees all that came before a post which found it
        there. */
     if (casync__atomic_exchange(&job->posted, 1)) return -EALREADY;
     casync__job_init(loop, job, callback, arg);
-    casync__post(loop, job);
+    casync__post_job(loop, job);
     return 0;
 }
 
-CASYNC__DEFINE void casync_wake(casync_loop *loop) {
+CASYNC__LINKAGE void casync_wake(casync_loop *loop) {
     if (!loop || !loop->backend) return;
     casync__atomic_exchange(&loop->woken, 1);
-    casync__wake_sleeper(loop);
+    casync__loop_wake(loop);
 }
 
 /* >> calls & thread pool (implementation) ------------------------------------------------------ */
@@ -7275,7 +7338,7 @@ typedef struct casync__pool {
 typedef struct casync__call casync__call;
 
 /* Where a call waits: for a thread, or for the end of all threads. */
-enum { CASYNC__LANE_WORK, CASYNC__LANE_END };
+enum { CASYNC__CALL_LANE_WORK, CASYNC__CALL_LANE_END };
 
 typedef struct casync__call_kind {
     int lane;
@@ -7307,12 +7370,12 @@ static void casync__pool_unref(casync__pool *pool) {
     if (casync__atomic_add(&pool->references, UINT32_MAX) != 1) return;
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
-    casync__free(&allocator, pool);
+    casync__memory_free(&allocator, pool);
 }
 
 /* The parent's threads may have held the mutex, and left the queue half changed. */
 static void casync__pool_after_fork(casync__pool *pool) {
-    casync__lock_process();
+    casync__process_lock();
     if (pool->fork_generation != casync__process.fork_generation) {
         pthread_mutex_init(&pool->mutex, NULL);
         pthread_cond_init(&pool->work, NULL);
@@ -7326,7 +7389,7 @@ static void casync__pool_after_fork(casync__pool *pool) {
 }
 
 static void casync__pool_lock(casync__pool *pool) {
-    casync__notice_fork();
+    casync__fork_notice();
     if (casync__atomic_load(&pool->fork_generation) != casync__process.fork_generation)
         casync__pool_after_fork(pool);
     pthread_mutex_lock(&pool->mutex);
@@ -7348,7 +7411,7 @@ static void casync__call_end(casync__call *call, int state, int64_t result) {
 static void casync__call_post(casync__call *call) {
     casync_loop *loop = call->job.loop;
     casync__atomic_store(&call->job.posted, 1);
-    casync__post(loop, &call->job);
+    casync__post_job(loop, &call->job);
     casync__atomic_add(&loop->posting, UINT32_MAX); /* after this the loop may be gone */
 }
 
@@ -7390,7 +7453,7 @@ static void casync__call_run(casync__pool *pool, casync__call *call) {
         pthread_mutex_unlock(&pool->mutex);
         call->result = result;
         if (call->kind->discard) call->kind->discard(call);
-        casync__free(&pool->allocator, call);
+        casync__memory_free(&pool->allocator, call);
         pthread_mutex_lock(&pool->mutex);
         pool->running--;
     }
@@ -7465,9 +7528,9 @@ static int64_t casync__pool_make(casync__pool **handle, const casync_pool_desc *
     casync__pool *pool;
     if (size < 0 || size > CASYNC__POOL_SIZE_MAX || desc->queue_limit < 0) return -EINVAL;
     if (size == 0) size = processors > 0 && processors < 28 ? (int)processors + 4 : 32;
-    if (!allocator.function) allocator.function = casync__default_allocate;
-    pool = (casync__pool *)casync__realloc(&allocator, NULL,
-                                           sizeof *pool + (size_t)size * sizeof(pthread_t));
+    if (!allocator.function) allocator.function = casync__memory_default;
+    pool = (casync__pool *)casync__memory_realloc(&allocator, NULL,
+                                                  sizeof *pool + (size_t)size * sizeof(pthread_t));
     if (!pool) return -ENOMEM;
     memset(pool, 0, sizeof *pool);
     pthread_mutex_init(&pool->mutex, NULL);
@@ -7518,7 +7581,7 @@ static void casync__call_leave(casync__call *call) {
 
 static void casync__call_free(casync__call *call) {
     casync__pool *pool = call->pool;
-    casync__free(&pool->allocator, call);
+    casync__memory_free(&pool->allocator, call);
     casync__pool_unref(pool);
 }
 
@@ -7537,10 +7600,10 @@ static void casync__call_done(void *arg) {
 }
 
 /* In a forked child the threads that were about to post are not there. */
-static void casync__wait_posting(casync_loop *loop) {
+static void casync__calls_wait_posting(casync_loop *loop) {
     int rounds = 0;
-    while (!casync__is_forked(loop) && casync__atomic_load(&loop->posting))
-        casync__give_way(&rounds);
+    while (!casync__loop_is_forked(loop) && casync__atomic_load(&loop->posting))
+        casync__thread_give_way(&rounds);
 }
 
 /* Nobody wants the result any more. */
@@ -7554,7 +7617,7 @@ static void casync__call_abandon(casync__call *call) {
     state = call->state;
     if (state == CASYNC__CALL_QUEUED && !forked) {
         casync__list_remove(&call->job.link);
-        if (call->kind->lane == CASYNC__LANE_WORK) pool->queued--;
+        if (call->kind->lane == CASYNC__CALL_LANE_WORK) pool->queued--;
     }
     if (state == CASYNC__CALL_RUNNING) call->state = CASYNC__CALL_ABANDONED;
     pthread_mutex_unlock(&pool->mutex);
@@ -7563,7 +7626,7 @@ static void casync__call_abandon(casync__call *call) {
         return;
     }
     if (state >= CASYNC__CALL_DONE) {
-        casync__wait_posting(call->job.loop);
+        casync__calls_wait_posting(call->job.loop);
         casync_job_cancel(&call->job);
     }
     if (call->kind->discard && state != CASYNC__CALL_RUNNING) call->kind->discard(call);
@@ -7579,7 +7642,7 @@ static void casync__calls_close(casync_loop *loop) {
     while (!casync__list_is_empty(&loop->calls))
         casync__call_abandon(casync__container(loop->calls.next, casync__call, link));
     casync__pool_close(&loop->executor);
-    casync__wait_posting(loop);
+    casync__calls_wait_posting(loop);
 }
 
 /* In a forked child: what the parent's threads have posted is delivered; for the rest nobody is
@@ -7587,7 +7650,7 @@ static void casync__calls_close(casync_loop *loop) {
 static void casync__calls_fork(casync_loop *loop) {
     casync_link *link, *next;
     loop->posting = 0;
-    casync__take_posted(loop);
+    casync__posts_take(loop);
     for (link = loop->calls.next; link != &loop->calls; link = next) {
         casync__call *call = casync__container(link, casync__call, link);
         casync_op *op = call->op;
@@ -7605,7 +7668,7 @@ static casync__call *casync__call_make(casync_op *op, casync__pool *pool,
                                        const casync__call_kind *kind, const void *arguments,
                                        size_t size) {
     casync__call *call =
-        (casync__call *)casync__realloc(&pool->allocator, NULL, sizeof *call + size);
+        (casync__call *)casync__memory_realloc(&pool->allocator, NULL, sizeof *call + size);
     if (!call) return NULL;
     memset(call, 0, sizeof *call);
     memcpy(casync__call_arguments(call), arguments, size);
@@ -7624,7 +7687,7 @@ static casync__call *casync__call_make(casync_op *op, casync__pool *pool,
    not wake up to wait for it; the call's reference keeps the pool. */
 static int64_t casync__call_start(casync_op *op, casync__pool *pool, const casync__call_kind *kind,
                                   const void *arguments, size_t size) {
-    bool ends = kind->lane == CASYNC__LANE_END;
+    bool ends = kind->lane == CASYNC__CALL_LANE_END;
     casync__call *call;
     int64_t result;
     if (!pool) return CASYNC_INVALID_STATE;
@@ -7647,10 +7710,10 @@ static int64_t casync__call_start(casync_op *op, casync__pool *pool, const casyn
     return 0;
 }
 
-static int64_t casync__check_call(casync_loop *loop) {
-    if (casync__is_closed(loop)) return -EINVAL;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
-    return casync__is_forked(loop) ? -ECHILD : 0;
+static int64_t casync__call_check(casync_loop *loop) {
+    if (casync__loop_is_closed(loop)) return -EINVAL;
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
+    return casync__loop_is_forked(loop) ? -ECHILD : 0;
 }
 
 /* -- kinds of calls -- */
@@ -7677,25 +7740,26 @@ static void casync__executor_discard(casync__call *call) {
 }
 
 static const casync__call_kind casync__executor_call = {
-    CASYNC__LANE_WORK, casync__executor_run, casync__executor_deliver, casync__executor_discard};
+    CASYNC__CALL_LANE_WORK, casync__executor_run, casync__executor_deliver,
+    casync__executor_discard};
 
 /* The argument is the handle of the pool, which is closed when its threads have ended, unless
    somebody did so meanwhile. */
-static void casync__shutdown_deliver(casync__call *call) {
+static void casync__pool_shutdown_deliver(casync__call *call) {
     casync__pool **handle = *(casync__pool ***)casync__call_arguments(call);
     if (*handle == call->pool) casync__pool_close(handle);
     casync__op_done(call->op, call->result, NULL);
 }
 
-static const casync__call_kind casync__shutdown_call = {CASYNC__LANE_END, NULL,
-                                                        casync__shutdown_deliver, NULL};
+static const casync__call_kind casync__pool_shutdown_call = {CASYNC__CALL_LANE_END, NULL,
+                                                             casync__pool_shutdown_deliver, NULL};
 
-static int64_t casync__shut_down_pool(casync_op *op, casync__pool **handle) {
-    return casync__call_start(op, *handle, &casync__shutdown_call, &handle, sizeof handle);
+static int64_t casync__pool_shutdown_start(casync_op *op, casync__pool **handle) {
+    return casync__call_start(op, *handle, &casync__pool_shutdown_call, &handle, sizeof handle);
 }
 
 /* The default pool is there after this, unless it was shut down. */
-static int64_t casync__make_executor(casync_loop *loop) {
+static int64_t casync__executor_make(casync_loop *loop) {
     casync_pool_desc desc;
     if (loop->executor || loop->executor_shut_down) return 0;
     memset(&desc, 0, sizeof desc);
@@ -7703,7 +7767,7 @@ static int64_t casync__make_executor(casync_loop *loop) {
     return casync__pool_make(&loop->executor, &desc);
 }
 
-CASYNC__DEFINE int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc) {
+CASYNC__LINKAGE int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc) {
     casync_pool_desc defaults;
     int64_t result = casync__process_init();
     if (!pool) return -EINVAL;
@@ -7712,71 +7776,71 @@ CASYNC__DEFINE int64_t casync_pool_init(casync_pool *pool, const casync_pool_des
     return result < 0 ? result : casync__pool_make(&pool->shared, desc ? desc : &defaults);
 }
 
-CASYNC__DEFINE void casync_pool_close(casync_pool *pool) {
+CASYNC__LINKAGE void casync_pool_close(casync_pool *pool) {
     if (!pool) return;
     casync__pool_close(&pool->shared);
 }
 
-CASYNC__DEFINE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool,
-                                                      casync_op *op) {
-    int64_t result = casync__check_call(loop);
-    if (!op) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool,
+                                                       casync_op *op) {
+    int64_t result = casync__call_check(loop);
+    if (!op) return &casync__future_invalid;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
     if (result == 0 && !pool) result = -EINVAL;
-    if (result == 0) result = casync__shut_down_pool(op, &pool->shared);
+    if (result == 0) result = casync__pool_shutdown_start(op, &pool->shared);
     return casync__op_started(op, result);
 }
 
-CASYNC__DEFINE int64_t casync_pool_shutdown(casync_pool *pool) {
+CASYNC__LINKAGE int64_t casync_pool_shutdown(casync_pool *pool) {
     casync_loop *loop = casync_get_running_loop();
     casync_op op;
-    return CASYNC__WAIT(loop, casync_pool_shutdown_op(loop, pool, &op));
+    return CASYNC__AWAIT_OP(loop, casync_pool_shutdown_op(loop, pool, &op));
 }
 
-CASYNC__DEFINE casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool,
-                                                        casync_op *op,
-                                                        casync_pool_function function, void *arg,
-                                                        casync_pool_discard discard) {
+CASYNC__LINKAGE casync_future *casync_run_in_executor_op(casync_loop *loop, casync_pool *pool,
+                                                         casync_op *op,
+                                                         casync_pool_function function, void *arg,
+                                                         casync_pool_discard discard) {
     casync__executor_arguments arguments;
-    int64_t result = function ? casync__check_call(loop) : -EINVAL;
-    if (!op) return &casync__invalid;
+    int64_t result = function ? casync__call_check(loop) : -EINVAL;
+    if (!op) return &casync__future_invalid;
     arguments.function = function;
     arguments.arg = arg;
     arguments.discard = discard;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
-    if (result == 0 && !pool) result = casync__make_executor(loop);
+    if (result == 0 && !pool) result = casync__executor_make(loop);
     if (result == 0)
         result = casync__call_start(op, pool ? pool->shared : loop->executor,
                                     &casync__executor_call, &arguments, sizeof arguments);
     return casync__op_started(op, result);
 }
 
-CASYNC__DEFINE int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function,
-                                              void *arg, casync_pool_discard discard, void **ptr) {
+CASYNC__LINKAGE int64_t casync_run_in_executor(casync_pool *pool, casync_pool_function function,
+                                               void *arg, casync_pool_discard discard, void **ptr) {
     casync_loop *loop = casync_get_running_loop();
     casync_op op;
     int64_t result;
-    if (!casync__can_wait(loop, __func__)) return -EPERM;
+    if (!casync__await_is_allowed(loop, __func__)) return -EPERM;
     result = casync__await_op(casync_run_in_executor_op(loop, pool, &op, function, arg, discard));
     if (ptr) *ptr = op.future.ptr;
     return result;
 }
 
-CASYNC__DEFINE casync_future *casync_shutdown_default_executor_op(casync_loop *loop,
-                                                                  casync_op *op) {
-    int64_t result = casync__check_call(loop);
-    if (!op) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_shutdown_default_executor_op(casync_loop *loop,
+                                                                   casync_op *op) {
+    int64_t result = casync__call_check(loop);
+    if (!op) return &casync__future_invalid;
     casync__op_begin(loop, op, CASYNC__OP_CALL);
-    if (result == 0 && loop->executor) result = casync__shut_down_pool(op, &loop->executor);
+    if (result == 0 && loop->executor) result = casync__pool_shutdown_start(op, &loop->executor);
     if (result == 0) loop->executor_shut_down = true;
     if (result == 0 && !loop->executor) return casync__op_done(op, 0, NULL);
     return casync__op_started(op, result);
 }
 
-CASYNC__DEFINE int64_t casync_shutdown_default_executor(void) {
+CASYNC__LINKAGE int64_t casync_shutdown_default_executor(void) {
     casync_loop *loop = casync_get_running_loop();
     casync_op op;
-    return CASYNC__WAIT(loop, casync_shutdown_default_executor_op(loop, &op));
+    return CASYNC__AWAIT_OP(loop, casync_shutdown_default_executor_op(loop, &op));
 }
 
 /* >> signals (implementation) ------------------------------------------------------------------ */
@@ -7828,7 +7892,7 @@ static void casync__signal_handler(int signum, siginfo_t *info, void *context) {
 
 /* Tells the handler what to call after it: what was there before, unless a plain loop watches the
    signal. */
-static void casync__chain_handler(casync__signal_source *source) {
+static void casync__signal_chain_handler(casync__signal_source *source) {
     const struct sigaction *previous = &source->previous;
     void *handler = (void *)(uintptr_t)previous->sa_handler; /* a union with sa_sigaction */
     bool chains = source->plain_watchers == 0 && !casync__list_is_empty(&source->watchers) &&
@@ -7839,7 +7903,7 @@ static void casync__chain_handler(casync__signal_source *source) {
 }
 
 /* A watcher's job: the user's callback, in its loop. */
-static void casync__signal_call(void *arg) {
+static void casync__signal_fire(void *arg) {
     casync_signal *watcher = (casync_signal *)arg;
     casync_callback callback = watcher->callback;
     void *callback_arg = watcher->arg;
@@ -7849,23 +7913,23 @@ static void casync__signal_call(void *arg) {
 
 static void casync__signal_deliver(int signum) {
     casync_link *list = &casync__process.signals[signum].watchers, *link;
-    casync__lock_process();
+    casync__process_lock();
     for (link = list->next; link && link != list; link = link->next) {
         casync_signal *watcher = casync__signal_of(link);
         if (!casync__atomic_exchange(&watcher->job.posted, 1))
-            casync__post(watcher->job.loop, &watcher->job);
+            casync__post_job(watcher->job.loop, &watcher->job);
     }
     pthread_mutex_unlock(&casync__process.mutex);
 }
 
-static void casync__read_signalfd(void *loop) {
+static void casync__signal_read_signalfd(void *loop) {
     struct signalfd_siginfo info;
     (void)loop;
     while (casync__sys_read(casync__process.signalfd, &info, sizeof info) == (int64_t)sizeof info)
         casync__signal_deliver((int)info.ssi_signo);
 }
 
-static void casync__read_handled(void *loop) {
+static void casync__signal_read_handled(void *loop) {
     uint64_t count, handled;
     (void)loop;
     /* The bits are taken after the descriptor is read: a signal in between wakes once more, for
@@ -7873,7 +7937,7 @@ static void casync__read_handled(void *loop) {
     (void)casync__sys_read((int)casync__process.handled_fd, &count, sizeof count);
     handled = casync__atomic_take64(&casync__process.handled);
     while (handled) {
-        casync__signal_deliver(casync__lowest_bit(handled) + 1);
+        casync__signal_deliver(casync__bit_lowest(handled) + 1);
         handled &= handled - 1;
     }
 }
@@ -7896,13 +7960,13 @@ static int64_t casync__signal_fds_open(void) {
 }
 
 /* Watches a descriptor of the library's own, which keeps no loop running. */
-static int64_t casync__watch_internal(casync_loop *loop, casync_watcher *watcher, int fd,
-                                      casync_callback callback) {
+static int64_t casync__watcher_add_internal(casync_loop *loop, casync_watcher *watcher, int fd,
+                                            casync_callback callback) {
     int64_t result = casync__watcher_register(loop, watcher, fd, CASYNC__WATCHER_INTERNAL);
     if (result < 0) return result;
     watcher->flags |= CASYNC__WATCHER_UNREFERENCED;
     casync__job_init(loop, &watcher->reader, callback, loop);
-    casync__watcher_want(watcher, CASYNC__READ);
+    casync__watcher_set_wanted(watcher, CASYNC__FD_READ);
     result = loop->backend->submit(loop, watcher);
     if (result < 0) casync__watcher_unregister(watcher, true);
     return result;
@@ -7913,18 +7977,19 @@ static int64_t casync__signals_open(casync_loop *loop) {
     casync__signals *signals;
     int64_t result = casync__signal_fds_open();
     if (result < 0 || loop->signals) return result;
-    signals = (casync__signals *)casync__realloc(&loop->allocator, NULL, sizeof *signals);
+    signals = (casync__signals *)casync__memory_realloc(&loop->allocator, NULL, sizeof *signals);
     if (!signals) return -ENOMEM;
     memset(signals, 0, sizeof *signals);
     sigemptyset(&signals->blocked);
-    result = casync__watch_internal(loop, &signals->signalfd_watcher, casync__process.signalfd,
-                                    casync__read_signalfd);
+    result = casync__watcher_add_internal(loop, &signals->signalfd_watcher,
+                                          casync__process.signalfd, casync__signal_read_signalfd);
     if (result == 0)
-        result = casync__watch_internal(loop, &signals->handled_watcher,
-                                        (int)casync__process.handled_fd, casync__read_handled);
+        result = casync__watcher_add_internal(loop, &signals->handled_watcher,
+                                              (int)casync__process.handled_fd,
+                                              casync__signal_read_handled);
     if (result < 0) {
         casync__watcher_unregister(&signals->signalfd_watcher, false);
-        casync__free(&loop->allocator, signals);
+        casync__memory_free(&loop->allocator, signals);
         return result;
     }
     loop->signals = signals;
@@ -7935,13 +8000,13 @@ static void casync__signals_release(casync_loop *loop) {
     if (!loop->signals || loop->signals->watchers > 0) return;
     casync__watcher_unregister(&loop->signals->signalfd_watcher, false);
     casync__watcher_unregister(&loop->signals->handled_watcher, false);
-    casync__free(&loop->allocator, loop->signals);
+    casync__memory_free(&loop->allocator, loop->signals);
     loop->signals = NULL;
 }
 
 /* Does this /proc/self/fdinfo file belong to a signalfd that takes the signal? proc(5):
    "sigmask:". */
-static bool casync__fdinfo_takes(const char *name, int signum) {
+static bool casync__signal_fdinfo_takes(const char *name, int signum) {
     char path[64], line[128];
     unsigned long long mask = 0;
     bool found = false;
@@ -7963,12 +8028,12 @@ static bool casync__signal_is_taken(int signum) {
     if (!directory) return false;
     while (!taken && (entry = readdir(directory)) != NULL)
         taken = entry->d_name[0] != '.' && atoi(entry->d_name) != casync__process.signalfd &&
-                casync__fdinfo_takes(entry->d_name, signum);
+                casync__signal_fdinfo_takes(entry->d_name, signum);
     closedir(directory);
     return taken;
 }
 
-static int64_t casync__set_signalfd(int signum, bool on) {
+static int64_t casync__signal_set_signalfd(int signum, bool on) {
     sigset_t mask = casync__process.signalfd_mask;
     int64_t result;
     if (on)
@@ -7982,7 +8047,8 @@ static int64_t casync__set_signalfd(int signum, bool on) {
 
 /* A guest's handler keeps the flags of the one before: whether system calls of the host are
    interrupted, and on which stack handlers run, is the host's affair. */
-static int64_t casync__install_handler(casync__signal_source *source, int signum, bool guest) {
+static int64_t casync__signal_install_handler(casync__signal_source *source, int signum,
+                                              bool guest) {
     struct sigaction action;
     int64_t result;
     if (casync__signal_is_taken(signum)) return -EBUSY;
@@ -8002,7 +8068,7 @@ static int64_t casync__install_handler(casync__signal_source *source, int signum
 /* What a signal that is still pending would do once unblocked, nobody asked for any more: it is
    dropped. Then mask and action can be put back; not over a handler that somebody installed
    since. */
-static void casync__uninstall_handler(casync__signal_source *source, int signum) {
+static void casync__signal_uninstall_handler(casync__signal_source *source, int signum) {
     struct timespec none = {0, 0};
     struct sigaction current;
     uint64_t handled;
@@ -8019,7 +8085,7 @@ static void casync__uninstall_handler(casync__signal_source *source, int signum)
 }
 
 /* Blocks the signal in this thread, which is the loop's, if it is not blocked. */
-static void casync__block_signal(casync_loop *loop, int signum) {
+static void casync__signal_block(casync_loop *loop, int signum) {
     sigset_t set, old;
     sigemptyset(&set);
     sigaddset(&set, signum);
@@ -8027,7 +8093,7 @@ static void casync__block_signal(casync_loop *loop, int signum) {
     if (!sigismember(&old, signum)) sigaddset(&loop->signals->blocked, signum);
 }
 
-static void casync__unblock_signal(casync_loop *loop, int signum) {
+static void casync__signal_unblock(casync_loop *loop, int signum) {
     sigset_t set;
     if (!sigismember(&loop->signals->blocked, signum)) return;
     sigdelset(&loop->signals->blocked, signum);
@@ -8043,26 +8109,27 @@ static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
     if (result < 0) return result;
     if (!source->watchers.next) casync__list_init(&source->watchers);
     if (casync__list_is_empty(&source->watchers))
-        result = casync__install_handler(source, watcher->signum, loop->guest);
+        result = casync__signal_install_handler(source, watcher->signum, loop->guest);
     if (result < 0) return result;
     if (!loop->signal_handlers) {
-        casync__block_signal(loop, watcher->signum);
-        if (source->plain_watchers == 0) result = casync__set_signalfd(watcher->signum, true);
+        casync__signal_block(loop, watcher->signum);
+        if (source->plain_watchers == 0)
+            result = casync__signal_set_signalfd(watcher->signum, true);
         if (result < 0) {
-            casync__unblock_signal(loop, watcher->signum);
+            casync__signal_unblock(loop, watcher->signum);
             if (casync__list_is_empty(&source->watchers))
-                casync__uninstall_handler(source, watcher->signum);
+                casync__signal_uninstall_handler(source, watcher->signum);
             return result;
         }
         source->plain_watchers++;
     }
     casync__list_append(&source->watchers, &watcher->link);
-    casync__chain_handler(source);
+    casync__signal_chain_handler(source);
     loop->signals->watchers++;
     return 0;
 }
 
-static bool casync__loop_watches_signal(casync_loop *loop, int signum) {
+static bool casync__signal_is_watched(casync_loop *loop, int signum) {
     casync_link *list = &casync__process.signals[signum].watchers, *link;
     for (link = list->next; link != list; link = link->next)
         if (casync__signal_of(link)->job.loop == loop) return true;
@@ -8074,29 +8141,29 @@ static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
     casync__list_remove(&watcher->link);
     loop->signals->watchers--;
     if (!loop->signal_handlers && --source->plain_watchers == 0)
-        casync__set_signalfd(watcher->signum, false);
-    casync__chain_handler(source);
+        casync__signal_set_signalfd(watcher->signum, false);
+    casync__signal_chain_handler(source);
     if (casync__list_is_empty(&source->watchers))
-        casync__uninstall_handler(source, watcher->signum);
-    if (!casync__loop_watches_signal(loop, watcher->signum))
-        casync__unblock_signal(loop, watcher->signum);
+        casync__signal_uninstall_handler(source, watcher->signum);
+    if (!casync__signal_is_watched(loop, watcher->signum))
+        casync__signal_unblock(loop, watcher->signum);
 }
 
-CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum,
-                                           int flags, casync_callback callback, void *arg) {
+CASYNC__LINKAGE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum,
+                                            int flags, casync_callback callback, void *arg) {
     casync_signal before;
     int64_t result;
-    if (casync__is_closed(loop) || !watcher || !callback || (flags & ~CASYNC_SIGNAL_ONCE))
+    if (casync__loop_is_closed(loop) || !watcher || !callback || (flags & ~CASYNC_SIGNAL_ONCE))
         return -EINVAL;
     if (signum < 1 || signum > 64 || signum == SIGKILL || signum == SIGSTOP) return -EINVAL;
     if (watcher->flags & CASYNC__SIGNAL_STARTED) return -EALREADY;
-    if (casync__is_forked(loop)) return -ECHILD;
+    if (casync__loop_is_forked(loop)) return -ECHILD;
     before = *watcher;
-    casync__job_init(loop, &watcher->job, casync__signal_call, watcher);
+    casync__job_init(loop, &watcher->job, casync__signal_fire, watcher);
     watcher->callback = callback;
     watcher->arg = arg;
     watcher->signum = signum;
-    casync__lock_process();
+    casync__process_lock();
     result = casync__signal_add(loop, watcher);
     pthread_mutex_unlock(&casync__process.mutex);
     if (result < 0) {
@@ -8111,15 +8178,15 @@ CASYNC__DEFINE int64_t casync_signal_start(casync_loop *loop, casync_signal *wat
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
+CASYNC__LINKAGE int64_t casync_signal_stop(casync_signal *watcher) {
     casync_loop *loop;
     if (!watcher) return 0;
     loop = watcher->job.loop;
     if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
     /* a child must not change the signalfd that it shares with its parent */
-    (void)casync__is_forked(loop);
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
-    casync__lock_process();
+    (void)casync__loop_is_forked(loop);
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
+    casync__process_lock();
     casync__signal_remove(loop, watcher);
     pthread_mutex_unlock(&casync__process.mutex);
     casync_job_cancel(&watcher->job);
@@ -8129,7 +8196,7 @@ CASYNC__DEFINE int64_t casync_signal_stop(casync_signal *watcher) {
     return 1;
 }
 
-CASYNC__DEFINE void casync_signal_ref(casync_signal *watcher, bool referenced) {
+CASYNC__LINKAGE void casync_signal_ref(casync_signal *watcher, bool referenced) {
     bool started;
     if (!watcher) return;
     started = (watcher->flags & CASYNC__SIGNAL_STARTED) != 0;
@@ -8140,10 +8207,10 @@ CASYNC__DEFINE void casync_signal_ref(casync_signal *watcher, bool referenced) {
 }
 
 /* The first watcher of the loop in the registry, or NULL. Only this thread can remove it. */
-static casync_signal *casync__first_signal(casync_loop *loop) {
+static casync_signal *casync__signal_first(casync_loop *loop) {
     casync_signal *found = NULL;
     int signum;
-    casync__lock_process();
+    casync__process_lock();
     for (signum = 1; signum <= 64 && loop->signals && !found; signum++) {
         casync_link *list = &casync__process.signals[signum].watchers, *link;
         for (link = list->next; link && link != list && !found; link = link->next)
@@ -8155,12 +8222,12 @@ static casync_signal *casync__first_signal(casync_loop *loop) {
 
 static void casync__signals_close(casync_loop *loop) {
     casync_signal *watcher;
-    while ((watcher = casync__first_signal(loop)) != NULL) casync_signal_stop(watcher);
+    while ((watcher = casync__signal_first(loop)) != NULL) casync_signal_stop(watcher);
 }
 
-static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+static void casync__signals_walk(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
     int signum;
-    casync__lock_process();
+    casync__process_lock();
     for (signum = 1; signum <= 64 && loop->signals; signum++) {
         casync_link *list = &casync__process.signals[signum].watchers, *link;
         for (link = list->next; link && link != list; link = link->next)
@@ -8178,7 +8245,7 @@ static void casync__walk_signals(casync_loop *loop, void (*visit)(int, void *, v
    needs only then: its context, and what it awaits.
 
    Costs: await and wake of a pending future are no system call and no allocation, and two switches
-   for a stackful task. Spawn takes a stack from the pool (see stacks & switch). */
+   for a stackful task. Spawn takes a stack from the bin (see stacks & switch). */
 
 enum {
     CASYNC__TASK_STARTED = 1,
@@ -8202,23 +8269,23 @@ static void casync__task_set_awaits(casync_task *task, casync_future *future) {
 }
 
 /* The task that a task awaits, or NULL. */
-static casync_task *casync__awaited_task(const casync_task *task) {
+static casync_task *casync__task_awaited(const casync_task *task) {
     casync_future *awaited = casync__task_awaits(task);
-    return awaited && casync__is_task(awaited) && !casync_future_done(awaited)
+    return awaited && casync__future_is_task(awaited) && !casync_future_done(awaited)
                ? (casync_task *)(void *)awaited
                : NULL;
 }
 
 /* -- context: an array that tasks share until one of them changes it -- */
 
-typedef struct casync__context_entry {
+typedef struct casync__context_binding {
     const void *key; /* a casync_context_var; or a task, whose name this is */
     void *value;
-} casync__context_entry;
+} casync__context_binding;
 
 typedef struct casync__context {
     uint32_t references, count;
-    casync__context_entry entries[1]; /* count of them */
+    casync__context_binding bindings[1]; /* count of them */
 } casync__context;
 
 static casync__context *casync__task_context(const casync_task *task) {
@@ -8230,41 +8297,41 @@ static void casync__task_set_context(casync_task *task, casync__context *context
     casync__context *previous = casync__task_context(task);
     task->future.result = (int64_t)(intptr_t)context;
     if (previous && --previous->references == 0)
-        casync__free(&casync__task_loop(task)->allocator, previous);
+        casync__memory_free(&casync__task_loop(task)->allocator, previous);
 }
 
-static casync__context_entry *casync__context_find(casync__context *context, const void *key) {
+static casync__context_binding *casync__context_find(casync__context *context, const void *key) {
     uint32_t i;
     for (i = 0; context && i < context->count; i++)
-        if (context->entries[i].key == key) return &context->entries[i];
+        if (context->bindings[i].key == key) return &context->bindings[i];
     return NULL;
 }
 
-/* A copy without `key`, with room for one entry more. NULL: no memory. */
+/* A copy without `key`, with room for one binding more. NULL: no memory. */
 static casync__context *casync__context_copy(casync_loop *loop, casync__context *context,
                                              const void *key) {
     uint32_t i, count = context ? context->count : 0;
-    casync__context *copy = (casync__context *)casync__realloc(
-        &loop->allocator, NULL, sizeof(casync__context) + count * sizeof(casync__context_entry));
+    casync__context *copy = (casync__context *)casync__memory_realloc(
+        &loop->allocator, NULL, sizeof(casync__context) + count * sizeof(casync__context_binding));
     if (!copy) return NULL;
     copy->references = 1;
     copy->count = 0;
     for (i = 0; i < count; i++)
-        if (context->entries[i].key != key) copy->entries[copy->count++] = context->entries[i];
+        if (context->bindings[i].key != key) copy->bindings[copy->count++] = context->bindings[i];
     return copy;
 }
 
 static int64_t casync__context_set(casync_task *task, const void *key, void *value) {
     casync__context *context = casync__task_context(task), *copy;
-    casync__context_entry *entry = casync__context_find(context, key);
-    if (entry && context->references == 1) {
-        entry->value = value;
+    casync__context_binding *binding = casync__context_find(context, key);
+    if (binding && context->references == 1) {
+        binding->value = value;
         return 0;
     }
     copy = casync__context_copy(casync__task_loop(task), context, key);
     if (!copy) return -ENOMEM;
-    copy->entries[copy->count].key = key;
-    copy->entries[copy->count++].value = value;
+    copy->bindings[copy->count].key = key;
+    copy->bindings[copy->count++].value = value;
     casync__task_set_context(task, copy);
     return 0;
 }
@@ -8283,15 +8350,15 @@ static int64_t casync__context_inherit(casync_task *task, const casync_task *mak
     return 0;
 }
 
-CASYNC__DEFINE void *casync_context_get(const casync_context_var *var) {
+CASYNC__LINKAGE void *casync_context_get(const casync_context_var *var) {
     casync_task *task = casync_current_task();
-    casync__context_entry *entry =
+    casync__context_binding *binding =
         task ? casync__context_find(casync__task_context(task), var) : NULL;
     if (!var) return NULL;
-    return entry ? entry->value : var->default_value;
+    return binding ? binding->value : var->default_value;
 }
 
-CASYNC__DEFINE int64_t casync_context_set(const casync_context_var *var, void *value) {
+CASYNC__LINKAGE int64_t casync_context_set(const casync_context_var *var, void *value) {
     casync_task *task = casync_current_task();
     if (!var) return -EINVAL;
     return task ? casync__context_set(task, var, value) : -EPERM;
@@ -8299,14 +8366,14 @@ CASYNC__DEFINE int64_t casync_context_set(const casync_context_var *var, void *v
 
 /* -- names -- */
 
-#define CASYNC__LINE 512
+#define CASYNC__LINE_SIZE 512
 
 /* Adds to a line what there is room for. */
-static void casync__append(char line[CASYNC__LINE], const char *format, ...) {
+static void casync__line_append(char line[CASYNC__LINE_SIZE], const char *format, ...) {
     size_t length = strlen(line);
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(line + length, CASYNC__LINE - length, format, arguments);
+    vsnprintf(line + length, CASYNC__LINE_SIZE - length, format, arguments);
     va_end(arguments);
 }
 
@@ -8335,25 +8402,25 @@ static void *casync__fiber_function(const casync_task *task) { return (void)task
 #endif
 
 /* NULL if it was given none. */
-static const char *casync__given_name(const casync_task *task) {
-    casync__context_entry *entry = NULL;
-    if (casync__is_fiber(&task->future)) return casync__fiber_name(task);
+static const char *casync__task_given_name(const casync_task *task) {
+    casync__context_binding *binding = NULL;
+    if (casync__future_is_fiber(&task->future)) return casync__fiber_name(task);
     if (task->future.state == CASYNC_FUTURE_PENDING)
-        entry = casync__context_find(casync__task_context(task), task);
-    return entry ? (const char *)entry->value : NULL;
+        binding = casync__context_find(casync__task_context(task), task);
+    return binding ? (const char *)binding->value : NULL;
 }
 
 static void *casync__task_function(const casync_task *task) {
-    if (casync__is_fiber(&task->future)) return casync__fiber_function(task);
+    if (casync__future_is_fiber(&task->future)) return casync__fiber_function(task);
     return (void *)(uintptr_t)task->step;
 }
 
-CASYNC__DEFINE const char *casync_task_name(const casync_task *task) {
-    const char *name = task ? casync__given_name(task) : NULL;
+CASYNC__LINKAGE const char *casync_task_name(const casync_task *task) {
+    const char *name = task ? casync__task_given_name(task) : NULL;
     return name ? name : "task";
 }
 
-CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name) {
+CASYNC__LINKAGE int64_t casync_task_set_name(casync_task *task, const char *name) {
     union {
         const char *name;
         void *value;
@@ -8361,7 +8428,7 @@ CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name)
     if (!task || !task->future.loop) return -EINVAL;
     cast.name = name;
     if (task->future.state != CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
-    if (casync__is_fiber(&task->future)) {
+    if (casync__future_is_fiber(&task->future)) {
         casync__fiber_set_name(task, name);
         return 0;
     }
@@ -8369,23 +8436,23 @@ CASYNC__DEFINE int64_t casync_task_set_name(casync_task *task, const char *name)
 }
 
 /* A task by its name, or if it has none by its function. */
-static void casync__append_task(char line[CASYNC__LINE], const casync_task *task) {
-    const char *name = casync__given_name(task);
+static void casync__line_append_task(char line[CASYNC__LINE_SIZE], const casync_task *task) {
+    const char *name = casync__task_given_name(task);
     if (name)
-        casync__append(line, "task %s", name);
+        casync__line_append(line, "task %s", name);
     else
-        casync__append(line, "task of function %p", casync__task_function(task));
+        casync__line_append(line, "task of function %p", casync__task_function(task));
 }
 
 /* -- the life of a task -- */
 
-static void casync__leave_groups(casync_task *task);
-static bool casync__waits_for_child(const casync_task *parent, const casync_task *child);
+static void casync__groups_leave(casync_task *task);
+static bool casync__group_awaits_child(const casync_task *parent, const casync_task *child);
 
 /* What a task awaits must not go before it has seen the result: it holds a reference to other
    tasks. */
-static void casync__release_awaited(casync_future *future) {
-    if (casync__is_fiber(future)) casync_task_release((casync_task *)(void *)future);
+static void casync__await_release(casync_future *future) {
+    if (casync__future_is_fiber(future)) casync_task_release((casync_task *)(void *)future);
 }
 
 /* Puts a fresh task into the loop. Its future was made by casync__future_reset. */
@@ -8395,13 +8462,13 @@ static int64_t casync__task_begin(casync_loop *loop, casync_task *task) {
     casync__job_init(loop, &task->job, NULL, task);
     task->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_TASK;
     casync__list_append(&loop->tasks, &task->link);
-    casync__make_ready(loop, &task->job);
+    casync__job_make_ready(loop, &task->job);
     return 0;
 }
 
 /* The task will not run any more: what it has beside its future goes. */
 static void casync__task_leave(casync_task *task) {
-    if (task->open_groups > 0) casync__leave_groups(task);
+    if (task->open_groups > 0) casync__groups_leave(task);
     casync__task_set_context(task, NULL);
     casync__list_remove(&task->link);
     casync__task_set_awaits(task, NULL);
@@ -8417,11 +8484,11 @@ static void casync__task_end(casync_task *task, int64_t result) {
                              : CASYNC_FUTURE_DONE;
     casync__task_leave(task);
     casync__future_end(&task->future, state, cancelled ? -ECANCELED : result, NULL);
-    if (casync__is_fiber(&task->future)) casync_task_release(task);
+    if (casync__future_is_fiber(&task->future)) casync_task_release(task);
 }
 
 /* Lets the task run until it waits or ends. */
-CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task) {
+CASYNC__COMPILER_INLINE void casync__task_run(casync_loop *loop, casync_task *task) {
     casync_task *outer = loop->task;
     int64_t result = -ECANCELED;
     bool ended = true;
@@ -8431,7 +8498,7 @@ CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task
         if (task->step) {
             ended = (result = task->step(task)) != CASYNC_WAITING;
         } else {
-            casync__prefetch_fiber(loop->running.next);
+            casync__fiber_prefetch(loop->running.next);
             ended = casync__fiber_resume(casync__fiber_of(task), loop->exceptions, &result);
         }
         loop->task = outer;
@@ -8439,9 +8506,9 @@ CASYNC__ALWAYS_INLINE void casync__task_run(casync_loop *loop, casync_task *task
     if (ended) casync__task_end(task, result);
 }
 
-CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step) {
+CASYNC__LINKAGE int64_t casync_task_start(casync_loop *loop, casync_task *task, casync_step step) {
     int64_t result;
-    if (casync__is_closed(loop) || !task || !step) return -EINVAL;
+    if (casync__loop_is_closed(loop) || !task || !step) return -EINVAL;
     memset(task, 0, sizeof *task);
     casync__future_reset(loop, &task->future, CASYNC__FUTURE_TASK);
     task->step = step;
@@ -8454,18 +8521,19 @@ CASYNC__DEFINE int64_t casync_task_start(casync_loop *loop, casync_task *task, c
 
 #ifndef CASYNC_NO_STACKFUL
 
-CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
-                                         casync_task **task) {
-    casync__stack_pool *pool;
+CASYNC__LINKAGE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
+                                          casync_task **task) {
+    casync__stack_bin *bin;
     casync__fiber *fiber;
     int64_t result;
-    if (casync__is_closed(loop) || !desc || !desc->coroutine || !task) return -EINVAL;
-    if (casync__has_shadow_stack()) return -ENOSYS;
-    if (!loop->stacks) loop->stacks = casync__make_stacks(&loop->allocator);
+    if (casync__loop_is_closed(loop) || !desc || !desc->coroutine || !task) return -EINVAL;
+    if (casync__stack_has_shadow()) return -ENOSYS;
+    if (!loop->stacks) loop->stacks = casync__stacks_make(&loop->allocator);
     if (!loop->stacks) return -ENOMEM;
-    pool = casync__pool_for(loop->stacks, desc->stack_size ? desc->stack_size : loop->stack_size);
-    if (!pool) return -EINVAL;
-    result = casync__take_fiber(loop->stacks, pool, &fiber);
+    bin =
+        casync__stack_bin_for(loop->stacks, desc->stack_size ? desc->stack_size : loop->stack_size);
+    if (!bin) return -EINVAL;
+    result = casync__fiber_take(loop->stacks, bin, &fiber);
     if (result < 0) return result;
     memset(&fiber->task, 0, sizeof fiber->task);
     casync__future_reset(loop, &fiber->task.future, CASYNC__FUTURE_FIBER);
@@ -8476,56 +8544,58 @@ CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_de
     fiber->finished = false;
     fiber->references = 2;
     memset(&fiber->exceptions, 0, sizeof fiber->exceptions);
-#if defined(CASYNC__ASAN)
+#if defined(CASYNC__COMPILER_ASAN)
     fiber->fake_stack = NULL;
     __asan_unpoison_memory_region(fiber->stack, (size_t)((char *)fiber - fiber->stack));
 #endif
-    fiber->stack_pointer = casync__first_frame(fiber);
+    fiber->stack_pointer = casync__fiber_lay_out(fiber);
     result = casync__task_begin(loop, &fiber->task);
     if (result < 0)
-        casync__return_fiber(loop->stacks, fiber);
+        casync__fiber_return(loop->stacks, fiber);
     else
         *task = &fiber->task;
     return result;
 }
 
-CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) {
-    if (task && casync__is_fiber(&task->future)) casync__fiber_of(task)->references++;
+CASYNC__LINKAGE casync_task *casync_task_retain(casync_task *task) {
+    if (task && casync__future_is_fiber(&task->future)) casync__fiber_of(task)->references++;
     return task;
 }
 
-CASYNC__DEFINE void casync_task_release(casync_task *task) {
+CASYNC__LINKAGE void casync_task_release(casync_task *task) {
     casync__fiber *fiber = casync__fiber_of(task);
-    if (!task || !casync__is_fiber(&task->future) || --fiber->references > 0) return;
+    if (!task || !casync__future_is_fiber(&task->future) || --fiber->references > 0) return;
     casync_future_close(&fiber->task.future);
-    casync__return_fiber(fiber->loop->stacks, fiber);
+    casync__fiber_return(fiber->loop->stacks, fiber);
 }
 
-CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
+CASYNC__LINKAGE size_t casync_task_stack_used(const casync_task *task) {
     const casync__fiber *fiber = (const casync__fiber *)(const void *)task;
-    size_t page = casync__page_size(), size, unused = 0;
+    size_t page = casync__memory_page_size(), size, unused = 0;
     unsigned char resident;
     const unsigned char *used; /* what lies below is no part of the stack at present: valgrind
                                   minds */
-    if (!task || !casync__is_fiber(&task->future)) return 0;
-    size = fiber->slab->pool->size;
+    if (!task || !casync__future_is_fiber(&task->future)) return 0;
+    size = fiber->slab->bin->size;
     used = task == fiber->loop->task ? &resident : (const unsigned char *)fiber->stack_pointer;
-    (void)casync__valgrind(CASYNC__VALGRIND_MAKE_DEFINED, fiber->stack,
-                           (const void *)(uintptr_t)(used - (const unsigned char *)fiber->stack));
+    (void)casync__stack_valgrind(
+        CASYNC__STACK_VALGRIND_MAKE_DEFINED, fiber->stack,
+        (const void *)(uintptr_t)(used - (const unsigned char *)fiber->stack));
     while (unused < size && casync__sys_mincore(fiber->stack + unused, page, &resident) == 0 &&
            !(resident & 1))
         unused += page;
-    if (fiber->guard == CASYNC__GUARD_PATTERN && unused == 0) unused = sizeof casync__stack_pattern;
+    if (fiber->guard == CASYNC__STACK_GUARD_PATTERN && unused == 0)
+        unused = sizeof casync__stack_pattern;
     while (unused < size && fiber->stack[unused] == 0) unused++;
     return size - unused;
 }
 
 /* The first stackful task from number *number on, in this slab and those after it, that has ended
    and whose handle was not released; NULL if there is none. */
-static casync_task *casync__find_unreleased(const casync_link *slabs, casync_link **link,
-                                            uint32_t *number) {
+static casync_task *casync__fiber_find_unreleased(const casync_link *slabs, casync_link **link,
+                                                  uint32_t *number) {
     for (; *link != slabs; *link = (*link)->next, *number = 0) {
-        const casync__slab *slab = casync__container(*link, casync__slab, link);
+        const casync__stack_slab *slab = casync__container(*link, casync__stack_slab, link);
         while (*number < slab->made) {
             casync__fiber *fiber = casync__fiber_at(slab, (*number)++);
             if (fiber->references > 0 && casync_future_done(&fiber->task.future))
@@ -8535,37 +8605,39 @@ static casync_task *casync__find_unreleased(const casync_link *slabs, casync_lin
     return NULL;
 }
 
-static void casync__each_unreleased(casync_loop *loop, void (*visit)(casync_task *task, void *arg),
-                                    void *arg) {
+static void casync__fibers_each_unreleased(casync_loop *loop,
+                                           void (*visit)(casync_task *task, void *arg), void *arg) {
     int i;
     for (i = 0; loop->stacks && i < CASYNC__STACK_SIZES; i++) {
-        casync_link *slabs = &loop->stacks->pools[i].slabs, *link = slabs->next;
+        casync_link *slabs = &loop->stacks->bins[i].slabs, *link = slabs->next;
         uint32_t number = 0;
         casync_task *task;
-        while ((task = casync__find_unreleased(slabs, &link, &number)) != NULL) visit(task, arg);
+        while ((task = casync__fiber_find_unreleased(slabs, &link, &number)) != NULL)
+            visit(task, arg);
     }
 }
 
 #else /* CASYNC_NO_STACKFUL */
 
-CASYNC__DEFINE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
-                                         casync_task **task) {
+CASYNC__LINKAGE int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
+                                          casync_task **task) {
     return (void)loop, (void)desc, (void)task, -ENOSYS;
 }
-CASYNC__DEFINE casync_task *casync_task_retain(casync_task *task) { return task; }
-CASYNC__DEFINE void casync_task_release(casync_task *task) { (void)task; }
-CASYNC__DEFINE size_t casync_task_stack_used(const casync_task *task) {
+CASYNC__LINKAGE casync_task *casync_task_retain(casync_task *task) { return task; }
+CASYNC__LINKAGE void casync_task_release(casync_task *task) { (void)task; }
+CASYNC__LINKAGE size_t casync_task_stack_used(const casync_task *task) {
     return (void)task, (size_t)0;
 }
 
-static void casync__each_unreleased(casync_loop *loop, void (*visit)(casync_task *task, void *arg),
-                                    void *arg) {
+static void casync__fibers_each_unreleased(casync_loop *loop,
+                                           void (*visit)(casync_task *task, void *arg), void *arg) {
     (void)loop, (void)visit, (void)arg;
 }
 
 #endif
 
-CASYNC__DEFINE casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine, void *arg) {
+CASYNC__LINKAGE casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine,
+                                          void *arg) {
     casync_task_desc desc;
     casync_task *task;
     memset(&desc, 0, sizeof desc);
@@ -8574,8 +8646,8 @@ CASYNC__DEFINE casync_task *casync_spawn(casync_loop *loop, casync_coroutine cor
     return casync_spawn_with(loop, &desc, &task) < 0 ? NULL : task;
 }
 
-CASYNC__DEFINE int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine,
-                                             void *arg) {
+CASYNC__LINKAGE int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine,
+                                              void *arg) {
     casync_task_desc desc;
     casync_task *task;
     int64_t result;
@@ -8594,7 +8666,7 @@ static void casync__task_abandon(casync_future *future) {
     casync_task *task = (casync_task *)(void *)future;
     CASYNC_ASSERT(task->step); /* a stackful task has a stack full of things: cancel it */
     casync_job_cancel(&task->job);
-    if (casync__task_awaits(task)) casync__release_awaited(casync__task_awaits(task));
+    if (casync__task_awaits(task)) casync__await_release(casync__task_awaits(task));
     casync__task_leave(task);
     task->future.state = CASYNC_FUTURE_CANCELLED;
     task->future.result = -ECANCELED;
@@ -8602,46 +8674,46 @@ static void casync__task_abandon(casync_future *future) {
 
 /* A task of the circle in which the chain of those that await each other ends, or NULL: nothing but
    an interruption would ever end that. */
-static casync_task *casync__find_deadlock(casync_task *task) {
+static casync_task *casync__task_find_deadlock(casync_task *task) {
     casync_task *slow = task, *fast = task;
     do {
-        slow = casync__awaited_task(slow);
-        fast = casync__awaited_task(fast);
-        if (fast) fast = casync__awaited_task(fast);
+        slow = casync__task_awaited(slow);
+        fast = casync__task_awaited(fast);
+        if (fast) fast = casync__task_awaited(fast);
     } while (fast && fast != slow);
     return fast;
 }
 
 /* What the await of a task finds which waits for it: as if it had awaited this. */
-static casync_future casync__deadlock = {
+static casync_future casync__future_deadlock = {
     {NULL, NULL}, NULL, -EDEADLK, NULL, CASYNC_FUTURE_FAILED, 1, CASYNC__FUTURE_PLAIN};
 
 /* Ends the task's await without regard to what it awaits: it returns the outcome's result, or
    -ECANCELED. */
-static void casync__interrupt(casync_task *task, casync_future *outcome) {
+static void casync__task_interrupt(casync_task *task, casync_future *outcome) {
     casync_future *awaited = casync__task_awaits(task);
     casync__list_remove(&task->job.link);
-    casync__make_ready(casync__task_loop(task), &task->job);
+    casync__job_make_ready(casync__task_loop(task), &task->job);
     casync__task_set_awaits(task, outcome);
     if (!outcome) task->flags |= CASYNC__TASK_MUST_CANCEL;
-    casync__release_awaited(awaited);
+    casync__await_release(awaited);
 }
 
 /* A chain of tasks that await each other is followed to what its last one awaits, or until it would
    go in a circle. */
-CASYNC__DEFINE int64_t casync_task_cancel(casync_task *task) {
+CASYNC__LINKAGE int64_t casync_task_cancel(casync_task *task) {
     casync_task *asked = task, *next, *deadlocked;
     if (!task || !task->future.loop || task->future.state != CASYNC_FUTURE_PENDING) return 0;
-    deadlocked = casync__find_deadlock(task);
+    deadlocked = casync__task_find_deadlock(task);
     for (;; task = next) {
         casync_future *awaited = casync__task_awaits(task);
         bool circle;
-        next = casync__awaited_task(task);
-        circle = next && (task == deadlocked || casync__waits_for_child(next, asked));
+        next = casync__task_awaited(task);
+        circle = next && (task == deadlocked || casync__group_awaits_child(next, asked));
         if (task->cancel_requests < UINT16_MAX) task->cancel_requests++;
         if (next && !circle) continue;
         if (circle)
-            casync__interrupt(task, NULL);
+            casync__task_interrupt(task, NULL);
         else if (!awaited || casync_future_cancel(awaited) == 0)
             task->flags |= CASYNC__TASK_MUST_CANCEL;
         return 1;
@@ -8652,14 +8724,14 @@ static int64_t casync__task_future_cancel(casync_future *future) {
     return casync_task_cancel((casync_task *)(void *)future);
 }
 
-CASYNC__DEFINE int64_t casync_task_uncancel(casync_task *task) {
+CASYNC__LINKAGE int64_t casync_task_uncancel(casync_task *task) {
     if (!task) return 0;
     if (task->cancel_requests > 0) task->cancel_requests--;
     if (task->cancel_requests == 0) task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
     return task->cancel_requests;
 }
 
-CASYNC__DEFINE casync_task *casync_current_task(void) {
+CASYNC__LINKAGE casync_task *casync_current_task(void) {
     casync_loop *loop = casync_get_running_loop();
     return loop ? loop->task : NULL;
 }
@@ -8668,37 +8740,39 @@ CASYNC__DEFINE casync_task *casync_current_task(void) {
 
 /* Does a task wait for itself if it awaits the other: that one, or an end of a group with it as a
    child? */
-static bool casync__is_deadlock(const casync_task *task, const casync_task *awaited) {
-    return awaited == task || (awaited->open_groups > 0 && casync__waits_for_child(awaited, task));
+static bool casync__await_is_deadlock(const casync_task *task, const casync_task *awaited) {
+    return awaited == task ||
+           (awaited->open_groups > 0 && casync__group_awaits_child(awaited, task));
 }
 
 /* A future that would never be done for the task: what it awaits in its place, or NULL if there is
    nothing wrong. Apart from casync__await_begin, which is in every function that waits, and where
    gcc -O3 would take an operation for a task. */
-CASYNC__NEVER_INLINE casync_future *casync__refuse_await(const casync_task *task,
-                                                         casync_future *future) {
+CASYNC__COMPILER_NOINLINE casync_future *casync__await_refuse(const casync_task *task,
+                                                              casync_future *future) {
     if (future->state != CASYNC_FUTURE_PENDING) return NULL;
     if (future->loop != casync__task_loop(task)) {
         CASYNC_ASSERT(!future->loop);
-        return &casync__invalid;
+        return &casync__future_invalid;
     }
-    return casync__is_deadlock(task, (casync_task *)(void *)future) ? &casync__deadlock : NULL;
+    return casync__await_is_deadlock(task, (casync_task *)(void *)future) ? &casync__future_deadlock
+                                                                          : NULL;
 }
 
-CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future *future) {
+CASYNC__COMPILER_INLINE bool casync__await_begin(casync_task *task, casync_future *future) {
     casync__task_set_awaits(task, future);
     if (!future) {
-        casync__make_ready(casync__task_loop(task), &task->job);
+        casync__job_make_ready(casync__task_loop(task), &task->job);
         return true;
     }
-    if (future->loop != task->future.loop || casync__is_task(future)) {
-        casync_future *refused = casync__refuse_await(task, future);
+    if (future->loop != task->future.loop || casync__future_is_task(future)) {
+        casync_future *refused = casync__await_refuse(task, future);
         if (refused) {
             casync__task_set_awaits(task, refused);
             return false;
         }
     }
-    if (casync__is_fiber(future)) casync_task_retain((casync_task *)(void *)future);
+    if (casync__future_is_fiber(future)) casync_task_retain((casync_task *)(void *)future);
     if (future->state != CASYNC_FUTURE_PENDING) return false;
     casync__list_append(&future->callbacks, &task->job.link);
     if ((task->flags & CASYNC__TASK_MUST_CANCEL) && casync_future_cancel(future))
@@ -8706,13 +8780,13 @@ CASYNC__ALWAYS_INLINE bool casync__await_begin(casync_task *task, casync_future 
     return true;
 }
 
-CASYNC__ALWAYS_INLINE int64_t casync__await_end(casync_task *task) {
+CASYNC__COMPILER_INLINE int64_t casync__await_end(casync_task *task) {
     casync_future *future = casync__task_awaits(task);
     int64_t result = 0;
     casync__task_set_awaits(task, NULL);
     if (future) {
         result = casync_future_result(future);
-        casync__release_awaited(future);
+        casync__await_release(future);
     } else if (task->flags & CASYNC__TASK_MUST_CANCEL) {
         task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
         result = -ECANCELED;
@@ -8720,56 +8794,56 @@ CASYNC__ALWAYS_INLINE int64_t casync__await_end(casync_task *task) {
     return result;
 }
 
-CASYNC__DEFINE bool casync_await_begin(casync_task *task, casync_future *future) {
+CASYNC__LINKAGE bool casync_await_begin(casync_task *task, casync_future *future) {
     if (!task || !task->future.loop) return false;
     return casync__await_begin(task, future);
 }
 
-CASYNC__DEFINE int64_t casync_await_end(casync_task *task) {
+CASYNC__LINKAGE int64_t casync_await_end(casync_task *task) {
     if (!task) return -EINVAL;
     return casync__await_end(task);
 }
 
 /* A function that waits was called where nothing can: -EPERM, and once a loop its user hears
    where. */
-static int64_t casync__not_a_task(casync_loop *loop, const char *function) {
+static int64_t casync__await_forbidden(casync_loop *loop, const char *function) {
     casync_loop *running = casync_get_running_loop();
     casync_exception exception;
-    char message[CASYNC__LINE] = "";
+    char message[CASYNC__LINE_SIZE] = "";
     if (!loop) loop = running;
-    if (casync__is_closed(loop) || loop->told_not_a_task) return -EPERM;
-    casync__append(message, "%s waits, which only a stackful task of the loop can: it was called ",
-                   function);
+    if (casync__loop_is_closed(loop) || loop->told_await_forbidden) return -EPERM;
+    casync__line_append(
+        message, "%s waits, which only a stackful task of the loop can: it was called ", function);
     if (running != loop)
-        casync__append(message, running ? "in another loop" : "where no loop runs");
+        casync__line_append(message, running ? "in another loop" : "where no loop runs");
     else if (!running->task)
-        casync__append(message, "in a callback");
+        casync__line_append(message, "in a callback");
     else
-        casync__append(message, "in the stackless ");
-    if (running == loop && running->task) casync__append_task(message, running->task);
-    exception = casync__exception(message, -EPERM);
-    loop->told_not_a_task = true;
+        casync__line_append(message, "in the stackless ");
+    if (running == loop && running->task) casync__line_append_task(message, running->task);
+    exception = casync__exception_make(message, -EPERM);
+    loop->told_await_forbidden = true;
     casync_call_exception_handler(loop, &exception);
     return -EPERM;
 }
 
-CASYNC__ALWAYS_INLINE int64_t casync__await(casync_task *task, casync_future *future) {
+CASYNC__COMPILER_INLINE int64_t casync__await(casync_task *task, casync_future *future) {
     if (casync__await_begin(task, future)) casync__fiber_suspend(casync__fiber_of(task));
     return casync__await_end(task);
 }
 
-CASYNC__DEFINE int64_t casync_await(casync_future *future) {
-    casync_task *task = future ? casync__waiting_task(future->loop) : NULL;
+CASYNC__LINKAGE int64_t casync_await(casync_future *future) {
+    casync_task *task = future ? casync__fiber_current(future->loop) : NULL;
     if (!future) return -EINVAL;
-    if (!task) return casync__not_a_task(future->loop, __func__);
+    if (!task) return casync__await_forbidden(future->loop, __func__);
     return casync__await(task, future);
 }
 
-CASYNC__DEFINE int64_t casync_join(casync_task *task) {
+CASYNC__LINKAGE int64_t casync_join(casync_task *task) {
     int64_t result;
     if (!task || !task->future.loop) return -EINVAL;
-    if (!casync__waiting_task(task->future.loop))
-        return casync__not_a_task(task->future.loop, __func__);
+    if (!casync__fiber_current(task->future.loop))
+        return casync__await_forbidden(task->future.loop, __func__);
     if (task == task->future.loop->task) return -EDEADLK;
     result = casync_await(&task->future);
     casync_task_release(task);
@@ -8784,7 +8858,7 @@ static void casync__timer_op_done(void *op) {
 
 /* In a loop that is closed, or without a place for its future. */
 static casync_future *casync__timer_op_invalid(casync_timer_op *op) {
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     memset(op, 0, sizeof *op);
     casync__future_reset(NULL, &op->future, CASYNC__FUTURE_TIMER);
     casync__future_set_result(&op->future, -EINVAL, NULL);
@@ -8795,10 +8869,10 @@ static void casync__timer_op_abandon(casync_future *future) {
     casync_timer_stop(&((casync_timer_op *)(void *)future)->timer);
 }
 
-CASYNC__DEFINE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op,
-                                              int64_t delay) {
+CASYNC__LINKAGE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op,
+                                               int64_t delay) {
     int64_t result;
-    if (!op || casync__is_closed(loop)) return casync__timer_op_invalid(op);
+    if (!op || casync__loop_is_closed(loop)) return casync__timer_op_invalid(op);
     memset(op, 0, sizeof *op);
     casync__future_reset(loop, &op->future, CASYNC__FUTURE_TIMER);
     result = casync_call_later(loop, &op->timer, delay, casync__timer_op_done, op);
@@ -8807,36 +8881,37 @@ CASYNC__DEFINE casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_sleep(int64_t delay) {
+CASYNC__LINKAGE int64_t casync_sleep(int64_t delay) {
     casync_loop *loop = casync_get_running_loop();
-    casync_task *task = casync__waiting_task(loop);
+    casync_task *task = casync__fiber_current(loop);
     casync_timer_op op;
-    if (!task) return casync__not_a_task(loop, __func__);
+    if (!task) return casync__await_forbidden(loop, __func__);
     return casync__await(task, delay > 0 ? casync_sleep_op(loop, &op, delay) : NULL);
 }
 
 /* -- the end of a loop -- */
 
 /* Is there a stackful task that has not ended? */
-static bool casync__has_fibers(const casync_loop *loop) {
+static bool casync__loop_has_fibers(const casync_loop *loop) {
     const casync_link *link;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
-        if (casync__is_fiber(&casync__container(link, casync_task, link)->future)) return true;
+        if (casync__future_is_fiber(&casync__container(link, casync_task, link)->future))
+            return true;
     return false;
 }
 
-static void casync__forget_fiber(casync_task *task, void *arg) {
+static void casync__fiber_forget(casync_task *task, void *arg) {
     (void)arg;
     casync_future_close(&task->future);
 }
 
 /* The loop ends, and with it the memory of tasks whose handles nobody released; not what they had
    to say. */
-static void casync__forget_fibers(casync_loop *loop) {
-    casync__each_unreleased(loop, casync__forget_fiber, NULL);
+static void casync__fibers_forget(casync_loop *loop) {
+    casync__fibers_each_unreleased(loop, casync__fiber_forget, NULL);
 }
 
-static void casync__walk_tasks(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+static void casync__tasks_walk(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
     casync_link *link;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next)
         visit(CASYNC_KIND_TASK, casync__container(link, casync_task, link), arg);
@@ -8871,30 +8946,30 @@ static void casync__tasks_close(casync_loop *loop) {
    Costs: no system call. An allocation for each group and each of its children; else none, but for
    the wheel's when a timer is the first of its level. */
 
-static void casync__set_detach(casync_wait_set *set) {
+static void casync__wait_set_detach(casync_wait_set *set) {
     size_t i;
     for (i = 0; i < set->count; i++) casync_job_cancel(&set->waiters[i].job);
     casync_timer_stop(&set->timer);
 }
 
-static void casync__set_abandon(casync_future *future) {
-    casync__set_detach((casync_wait_set *)(void *)future);
+static void casync__wait_set_abandon(casync_future *future) {
+    casync__wait_set_detach((casync_wait_set *)(void *)future);
 }
 
-static void casync__set_done(casync_wait_set *set, int64_t result) {
-    casync__set_detach(set);
+static void casync__wait_set_done(casync_wait_set *set, int64_t result) {
+    casync__wait_set_detach(set);
     casync__future_set_result(&set->future, result, NULL);
 }
 
 /* Begins to wait: callback(waiter) for each future when it is done. */
-static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int kind,
-                                 casync_waiter *waiters, size_t count, int mode,
-                                 casync_callback callback) {
+static int64_t casync__wait_set_begin(casync_loop *loop, casync_wait_set *set, int kind,
+                                      casync_waiter *waiters, size_t count, int mode,
+                                      casync_callback callback) {
     size_t i;
     if (!set) return -EINVAL;
     memset(set, 0, sizeof *set);
     casync__future_reset(loop, &set->future, kind);
-    if (casync__is_closed(loop) || (count > 0 && !waiters)) {
+    if (casync__loop_is_closed(loop) || (count > 0 && !waiters)) {
         casync__future_set_result(&set->future, -EINVAL, NULL);
         return -EINVAL;
     }
@@ -8907,7 +8982,7 @@ static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int ki
         result = casync_future_add_done_callback(waiters[i].future, &waiters[i].job, callback,
                                                  &waiters[i]);
         if (result < 0) {
-            casync__set_done(set, result);
+            casync__wait_set_done(set, result);
             return result;
         }
         waiters[i].job.flags = CASYNC__JOB_INTERNAL;
@@ -8916,7 +8991,7 @@ static int64_t casync__set_begin(casync_loop *loop, casync_wait_set *set, int ki
     return 0;
 }
 
-static void casync__set_cancel_all(casync_wait_set *set, bool *any) {
+static void casync__wait_set_cancel_all(casync_wait_set *set, bool *any) {
     size_t i;
     for (i = 0; i < set->count; i++)
         if (casync_future_cancel(set->waiters[i].future)) *any = true;
@@ -8930,11 +9005,11 @@ static void casync__gather_one_done(void *arg) {
     int64_t result = casync_future_result(waiter->future);
     set->pending--;
     if (result < 0 && set->mode == CASYNC_FIRST_ERROR && !set->cancelled)
-        casync__set_done(set, result);
+        casync__wait_set_done(set, result);
     else if (set->pending == 0 && set->cancelled)
         casync__future_end(&set->future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
     else if (set->pending == 0)
-        casync__set_done(set, 0);
+        casync__wait_set_done(set, 0);
 }
 
 /* The gather is cancelled when all that it waits for have been told, and are done. */
@@ -8942,41 +9017,41 @@ static int64_t casync__gather_cancel(casync_future *future) {
     casync_wait_set *set = (casync_wait_set *)(void *)future;
     bool any = false;
     if (set->cancelling) { /* by way of others it waits for itself: let go */
-        casync__set_detach(set);
+        casync__wait_set_detach(set);
         casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
         return 1;
     }
     set->cancelling = true;
-    casync__set_cancel_all(set, &any);
+    casync__wait_set_cancel_all(set, &any);
     set->cancelling = false;
     if (any) set->cancelled = true;
     return any;
 }
 
-CASYNC__DEFINE casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set,
-                                               casync_waiter *waiters, size_t count, int mode) {
-    int64_t result = casync__set_begin(loop, set, CASYNC__FUTURE_GATHER, waiters, count, mode,
-                                       casync__gather_one_done);
+CASYNC__LINKAGE casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *set,
+                                                casync_waiter *waiters, size_t count, int mode) {
+    int64_t result = casync__wait_set_begin(loop, set, CASYNC__FUTURE_GATHER, waiters, count, mode,
+                                            casync__gather_one_done);
     bool known = mode == CASYNC_FIRST_ERROR || mode == CASYNC_RETURN_ERRORS;
-    if (!set) return &casync__invalid;
+    if (!set) return &casync__future_invalid;
     if (result == 0 && !known)
-        casync__set_done(set, -EINVAL);
+        casync__wait_set_done(set, -EINVAL);
     else if (result == 0 && count == 0)
-        casync__set_done(set, 0);
+        casync__wait_set_done(set, 0);
     return &set->future;
 }
 
-CASYNC__DEFINE int64_t casync_gather(casync_waiter *waiters, size_t count, int mode) {
+CASYNC__LINKAGE int64_t casync_gather(casync_waiter *waiters, size_t count, int mode) {
     casync_loop *loop = casync_get_running_loop();
-    casync_task *task = casync__waiting_task(loop);
+    casync_task *task = casync__fiber_current(loop);
     casync_wait_set set;
-    if (!task) return casync__not_a_task(loop, __func__);
+    if (!task) return casync__await_forbidden(loop, __func__);
     return casync__await(task, casync_gather_op(loop, &set, waiters, count, mode));
 }
 
 /* -- wait and select -- */
 
-static int64_t casync__set_count_done(const casync_wait_set *set) {
+static int64_t casync__wait_set_count_done(const casync_wait_set *set) {
     int64_t done = 0;
     size_t i;
     for (i = 0; i < set->count; i++) done += casync_future_done(set->waiters[i].future);
@@ -8987,15 +9062,16 @@ static int64_t casync__set_count_done(const casync_wait_set *set) {
    lost. */
 static int64_t casync__wait_cancel(casync_future *future) {
     casync_wait_set *set = (casync_wait_set *)(void *)future;
-    int64_t done = casync__set_count_done(set);
+    int64_t done = casync__wait_set_count_done(set);
     if (done == (int64_t)set->count || (done > 0 && set->mode == CASYNC_FIRST_COMPLETED)) return 0;
-    casync__set_detach(set);
+    casync__wait_set_detach(set);
     casync__future_end(future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
     return 1;
 }
 
-static void casync__wait_is_over(void *set) {
-    casync__set_done((casync_wait_set *)set, casync__set_count_done((casync_wait_set *)set));
+static void casync__wait_end(void *set) {
+    casync__wait_set_done((casync_wait_set *)set,
+                          casync__wait_set_count_done((casync_wait_set *)set));
 }
 
 static void casync__wait_one_done(void *arg) {
@@ -9005,31 +9081,31 @@ static void casync__wait_one_done(void *arg) {
     set->pending--;
     if (set->pending == 0 || set->mode == CASYNC_FIRST_COMPLETED ||
         (failed && set->mode == CASYNC_FIRST_EXCEPTION))
-        casync__wait_is_over(set);
+        casync__wait_end(set);
 }
 
-CASYNC__DEFINE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set,
-                                             casync_waiter *waiters, size_t count, int mode,
-                                             int64_t timeout) {
-    int64_t result = casync__set_begin(loop, set, CASYNC__FUTURE_SET, waiters, count, mode,
-                                       casync__wait_one_done);
-    if (!set) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set,
+                                              casync_waiter *waiters, size_t count, int mode,
+                                              int64_t timeout) {
+    int64_t result = casync__wait_set_begin(loop, set, CASYNC__FUTURE_WAIT, waiters, count, mode,
+                                            casync__wait_one_done);
+    if (!set) return &casync__future_invalid;
     if (result == 0 && (count == 0 || mode < CASYNC_ALL_COMPLETED || mode > CASYNC_FIRST_EXCEPTION))
         result = -EINVAL;
     if (result == 0 && timeout != CASYNC_FOREVER) {
-        result = casync_call_later(loop, &set->timer, timeout, casync__wait_is_over, set);
+        result = casync_call_later(loop, &set->timer, timeout, casync__wait_end, set);
         set->timer.job.flags |= CASYNC__JOB_INTERNAL;
     }
-    if (result < 0) casync__set_done(set, result);
+    if (result < 0) casync__wait_set_done(set, result);
     return &set->future;
 }
 
-CASYNC__DEFINE int64_t casync_wait(casync_waiter *waiters, size_t count, int mode,
-                                   int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_wait(casync_waiter *waiters, size_t count, int mode,
+                                    int64_t timeout) {
     casync_loop *loop = casync_get_running_loop();
-    casync_task *task = casync__waiting_task(loop);
+    casync_task *task = casync__fiber_current(loop);
     casync_wait_set set;
-    if (!task) return casync__not_a_task(loop, __func__);
+    if (!task) return casync__await_forbidden(loop, __func__);
     return casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout));
 }
 
@@ -9044,11 +9120,11 @@ static void casync__await_end_of(casync_task *task, casync_future *future) {
     if (asked || task->cancel_requests > requests) task->flags |= CASYNC__TASK_MUST_CANCEL;
 }
 
-CASYNC__DEFINE int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout) {
-    casync_task *task = casync__waiting_task(casync_get_running_loop());
+CASYNC__LINKAGE int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout) {
+    casync_task *task = casync__fiber_current(casync_get_running_loop());
     size_t i;
     int64_t result;
-    if (!task) return casync__not_a_task(NULL, __func__);
+    if (!task) return casync__await_forbidden(NULL, __func__);
     result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, timeout);
     if (result == -EINVAL) return result; /* it waited for none */
     for (i = 0; i < count; i++) casync_future_cancel(waiters[i].future);
@@ -9083,50 +9159,50 @@ static void casync__completion_arrived(void *arg) {
     casync__completion_answer(completion);
 }
 
-CASYNC__DEFINE int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
-                                           casync_waiter *waiters, size_t count) {
+CASYNC__LINKAGE int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
+                                            casync_waiter *waiters, size_t count) {
     if (!completion) return -EINVAL;
     memset(completion, 0, sizeof *completion);
     casync__list_init(&completion->done);
-    return casync__set_begin(loop, &completion->set, CASYNC__FUTURE_PLAIN, waiters, count, 0,
-                             casync__completion_arrived);
+    return casync__wait_set_begin(loop, &completion->set, CASYNC__FUTURE_PLAIN, waiters, count, 0,
+                                  casync__completion_arrived);
 }
 
-CASYNC__DEFINE casync_future *casync_completion_next_op(casync_completion *completion) {
+CASYNC__LINKAGE casync_future *casync_completion_next_op(casync_completion *completion) {
     casync_wait_set *set;
-    if (!completion) return &casync__invalid;
+    if (!completion) return &casync__future_invalid;
     set = &completion->set;
-    if (!completion->done.next) return &casync__invalid; /* never begun */
+    if (!completion->done.next) return &casync__future_invalid; /* never begun */
     casync__future_reset(set->future.loop, &set->future, CASYNC__FUTURE_PLAIN);
     completion->waiting = true;
     casync__completion_answer(completion);
     return &set->future;
 }
 
-CASYNC__DEFINE int64_t casync_completion_next(casync_completion *completion,
-                                              casync_future **future) {
+CASYNC__LINKAGE int64_t casync_completion_next(casync_completion *completion,
+                                               casync_future **future) {
     casync_future *next;
     casync_task *task;
     int64_t result;
     if (!completion || !future) return -EINVAL;
     next = &completion->set.future;
-    task = casync__waiting_task(next->loop);
-    if (!task) return casync__not_a_task(next->loop, __func__);
+    task = casync__fiber_current(next->loop);
+    if (!task) return casync__await_forbidden(next->loop, __func__);
     if (completion->waiting && !casync_future_done(next)) return -EBUSY;
     result = casync__await(task, casync_completion_next_op(completion));
     if (result == 1) *future = (casync_future *)next->ptr;
     return result;
 }
 
-CASYNC__DEFINE void casync_completion_stop(casync_completion *completion) {
+CASYNC__LINKAGE void casync_completion_stop(casync_completion *completion) {
     if (!completion) return;
-    casync__set_detach(&completion->set);
+    casync__wait_set_detach(&completion->set);
     completion->set.pending = completion->set.count = 0;
 }
 
 /* -- shield -- */
 
-static void casync__shielded_done(void *arg) {
+static void casync__shield_done(void *arg) {
     casync_shielded *shield = (casync_shielded *)arg;
     const casync_future *inner = shield->inner;
     if (inner->state == CASYNC_FUTURE_CANCELLED)
@@ -9139,24 +9215,24 @@ static void casync__shield_abandon(casync_future *future) {
     casync_job_cancel(&((casync_shielded *)(void *)future)->job);
 }
 
-CASYNC__DEFINE casync_future *casync_shield_op(casync_shielded *shield, casync_future *future) {
+CASYNC__LINKAGE casync_future *casync_shield_op(casync_shielded *shield, casync_future *future) {
     int64_t result;
-    if (!shield) return &casync__invalid;
+    if (!shield) return &casync__future_invalid;
     memset(shield, 0, sizeof *shield);
     casync__future_reset(future ? future->loop : NULL, &shield->future, CASYNC__FUTURE_SHIELD);
     shield->inner = future;
-    result = casync_future_add_done_callback(future, &shield->job, casync__shielded_done, shield);
+    result = casync_future_add_done_callback(future, &shield->job, casync__shield_done, shield);
     shield->job.flags = CASYNC__JOB_INTERNAL;
     if (result < 0) casync__future_set_result(&shield->future, result, NULL);
     return &shield->future;
 }
 
-CASYNC__DEFINE int64_t casync_shield(casync_future *future) {
+CASYNC__LINKAGE int64_t casync_shield(casync_future *future) {
     casync_task *task;
     casync_shielded shield;
     if (!future) return -EINVAL;
-    task = casync__waiting_task(future->loop);
-    if (!task) return casync__not_a_task(future->loop, __func__);
+    task = casync__fiber_current(future->loop);
+    if (!task) return casync__await_forbidden(future->loop, __func__);
     if (casync_future_done(future)) return casync_future_result(future);
     return casync__await(task, casync_shield_op(&shield, future));
 }
@@ -9169,7 +9245,7 @@ static void casync__timeout_fires(void *arg) {
     casync_task_cancel(timeout->task);
 }
 
-CASYNC__DEFINE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay) {
+CASYNC__LINKAGE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay) {
     int64_t result;
     if (!timeout) return -EINVAL;
     memset(timeout, 0, sizeof *timeout);
@@ -9182,13 +9258,13 @@ CASYNC__DEFINE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t del
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay) {
+CASYNC__LINKAGE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay) {
     casync_loop *loop;
     int64_t when, result;
     if (!timeout) return -EINVAL;
     if (!timeout->active || timeout->expired) return CASYNC_INVALID_STATE;
     loop = casync__task_loop(timeout->task);
-    when = casync__add_time(casync_time(loop), delay);
+    when = casync__clock_add(casync_time(loop), delay);
     if (delay != CASYNC_FOREVER && casync__wheel_prepare(loop, when) < 0) return -ENOMEM;
     casync_job_cancel(&timeout->timer.job);
     if (delay == CASYNC_FOREVER) return 0;
@@ -9201,7 +9277,7 @@ CASYNC__DEFINE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t result) {
+CASYNC__LINKAGE int64_t casync_timeout_end(casync_timeout *timeout, int64_t result) {
     if (!timeout) return result;
     if (!timeout->active) return result;
     timeout->active = false;
@@ -9212,18 +9288,18 @@ CASYNC__DEFINE int64_t casync_timeout_end(casync_timeout *timeout, int64_t resul
     return result;
 }
 
-CASYNC__DEFINE bool casync_timeout_expired(const casync_timeout *timeout) {
+CASYNC__LINKAGE bool casync_timeout_expired(const casync_timeout *timeout) {
     if (!timeout) return false;
     return timeout->expired;
 }
 
-CASYNC__DEFINE int64_t casync_wait_for(casync_future *future, int64_t delay) {
+CASYNC__LINKAGE int64_t casync_wait_for(casync_future *future, int64_t delay) {
     casync_task *task;
     casync_timeout timeout;
     int64_t result;
     if (!future) return -EINVAL;
-    task = casync__waiting_task(future->loop);
-    if (!task) return casync__not_a_task(future->loop, __func__);
+    task = casync__fiber_current(future->loop);
+    if (!task) return casync__await_forbidden(future->loop, __func__);
     if (delay <= 0 && !casync_future_done(future)) { /* not even a turn */
         uint16_t requests = task->cancel_requests;
         casync_future_cancel(future);
@@ -9238,55 +9314,55 @@ CASYNC__DEFINE int64_t casync_wait_for(casync_future *future, int64_t delay) {
 /* -- task groups -- */
 
 /* What must outlive a parent that forgets its group. */
-typedef struct casync__group {
+typedef struct casync__group_record {
     casync_link link;         /* in loop->groups */
-    casync_link members;      /* casync__member by link: children that are not done */
+    casync_link members;      /* casync__group_member by link: children that are not done */
     casync_task_group *group; /* NULL: the parent is gone */
     casync_task *parent;
     casync_loop *loop;
-} casync__group;
+} casync__group_record;
 
-typedef struct casync__member {
+typedef struct casync__group_member {
     casync_job job;
     casync_link link;
     casync_task *task;
-    casync__group *record;
-} casync__member;
+    casync__group_record *record;
+} casync__group_member;
 
-static void casync__group_error(casync_task_group *group, int64_t error) {
+static void casync__group_add_error(casync_task_group *group, int64_t error) {
     if (group->error_count < CASYNC_GROUP_ERRORS) group->errors[group->error_count] = error;
     group->error_count++;
 }
 
-static void casync__cancel_members(casync__group *record) {
+static void casync__group_cancel_members(casync__group_record *record) {
     casync_link *link;
     for (link = record->members.next; link != &record->members; link = link->next)
-        casync_task_cancel(casync__container(link, casync__member, link)->task);
+        casync_task_cancel(casync__container(link, casync__group_member, link)->task);
 }
 
 static void casync__group_abort(casync_task_group *group) {
     group->aborting = true;
-    casync__cancel_members(group->record);
+    casync__group_cancel_members(group->record);
 }
 
-static void casync__free_group(casync__group *record) {
+static void casync__group_record_free(casync__group_record *record) {
     casync__list_remove(&record->link);
-    casync__free(&record->loop->allocator, record);
+    casync__memory_free(&record->loop->allocator, record);
 }
 
 static void casync__groups_close(casync_loop *loop) {
     while (!casync__list_is_empty(&loop->groups))
-        casync__free_group(casync__container(loop->groups.next, casync__group, link));
+        casync__group_record_free(casync__container(loop->groups.next, casync__group_record, link));
 }
 
 /* All children are done, and the parent waits for that: what comes of the group? */
 static void casync__group_finish(casync_task_group *group) {
     int64_t result = group->result;
     group->parent->open_groups--;
-    casync__free_group(group->record);
+    casync__group_record_free(group->record);
     if (group->parent_cancelled && casync_task_uncancel(group->parent) == 0 && result == -ECANCELED)
         result = 0;
-    if (result < 0 && result != -ECANCELED) casync__group_error(group, result);
+    if (result < 0 && result != -ECANCELED) casync__group_add_error(group, result);
     if (group->error_count > 0) {
         result = group->errors[0];
         /* The error goes first; a request that somebody else made is heard by the next await. */
@@ -9296,73 +9372,75 @@ static void casync__group_finish(casync_task_group *group) {
 }
 
 /* A task ends, or is closed, and has open groups: their children are orphans. */
-static void casync__leave_groups(casync_task *task) {
+static void casync__groups_leave(casync_task *task) {
     casync_loop *loop = casync__task_loop(task);
-    casync_exception exception = casync__exception(
+    casync_exception exception = casync__exception_make(
         "a task ended inside of its task group: call casync_task_group_end", CASYNC_INVALID_STATE);
     casync_link *link = loop->groups.next;
     if (loop->closing) return;
     exception.future = &task->future;
     casync_call_exception_handler(loop, &exception);
     while (link != &loop->groups) {
-        casync__group *record = casync__container(link, casync__group, link);
+        casync__group_record *record = casync__container(link, casync__group_record, link);
         link = link->next;
         if (record->parent != task || !record->group) continue;
         record->group = NULL;
-        casync__cancel_members(record);
-        if (casync__list_is_empty(&record->members)) casync__free_group(record);
+        casync__group_cancel_members(record);
+        if (casync__list_is_empty(&record->members)) casync__group_record_free(record);
     }
 }
 
 /* What the group learns of a child that is done. */
-static void casync__child_done(casync_task_group *group, casync_future *child) {
+static void casync__group_child_done(casync_task_group *group, casync_future *child) {
     group->children--;
     if (child->state != CASYNC_FUTURE_FAILED) return;
-    casync__group_error(group, child->result);
+    casync__group_add_error(group, child->result);
     if (group->aborting) return;
     casync__group_abort(group);
     group->parent_cancelled = !group->ending;
     if (!group->ending) casync_task_cancel(group->parent);
 }
 
-static void casync__member_done(void *arg) {
-    casync__member *member = (casync__member *)arg;
-    casync__group *record = member->record;
+static void casync__group_member_done(void *arg) {
+    casync__group_member *member = (casync__group_member *)arg;
+    casync__group_record *record = member->record;
     casync_future *future = &member->task->future;
     if (future->loop->closing) { /* parent and group may be gone */
-        casync__free(&future->loop->allocator, member);
+        casync__memory_free(&future->loop->allocator, member);
         return;
     }
     casync__list_remove(&member->link);
     if (record->group) {
         future->retrieved = 1;
-        casync__child_done(record->group, future);
+        casync__group_child_done(record->group, future);
     }
-    if (casync__is_fiber(future))
+    if (casync__future_is_fiber(future))
         casync_task_release(member->task);
     else
         casync_future_close(future);
-    casync__free(&record->loop->allocator, member);
+    casync__memory_free(&record->loop->allocator, member);
     if (!record->group && casync__list_is_empty(&record->members))
-        casync__free_group(record);
+        casync__group_record_free(record);
     else if (record->group && record->group->ending && record->group->children == 0)
         casync__group_finish(record->group);
 }
 
 /* What the group knows of a task that is its child, or NULL. */
-static casync__group *casync__group_of(const casync_task *task) {
+static casync__group_record *casync__group_record_of(const casync_task *task) {
     const casync_link *link, *callbacks = &task->future.callbacks;
     for (link = callbacks->next; link && link != callbacks; link = link->next) {
         const casync_job *job = casync__job_of((casync_link *)(uintptr_t)link);
-        if (job->callback == casync__member_done) return ((casync__member *)job->arg)->record;
+        if (job->callback == casync__group_member_done)
+            return ((casync__group_member *)job->arg)->record;
     }
     return NULL;
 }
 
 /* Does the task wait, at the end of a group, for this child, or for one that waits for it so? */
-static bool casync__waits_for_child(const casync_task *parent, const casync_task *child) {
-    const casync__group *record;
-    while ((record = casync__group_of(child)) != NULL && record->group && record->group->ending) {
+static bool casync__group_awaits_child(const casync_task *parent, const casync_task *child) {
+    const casync__group_record *record;
+    while ((record = casync__group_record_of(child)) != NULL && record->group &&
+           record->group->ending) {
         if (record->parent == parent) return true;
         child = record->parent;
     }
@@ -9371,31 +9449,31 @@ static bool casync__waits_for_child(const casync_task *parent, const casync_task
 
 /* A task began to wait for its children. Those that await it would wait for ever, and so would
    their children; and so would those that await an ancestor which waits for it. */
-static void casync__interrupt_deadlocked(casync_task *parent) {
-    const casync__group *record = NULL;
+static void casync__group_interrupt_deadlocked(casync_task *parent) {
+    const casync__group_record *record = NULL;
     do {
         casync_link *callbacks = &parent->future.callbacks, *link = callbacks->next;
         while (link != callbacks) {
             casync_job *job = casync__job_of(link);
             link = link->next;
             if ((job->flags & CASYNC__JOB_TASK) &&
-                casync__waits_for_child(parent, (casync_task *)job->arg))
-                casync__interrupt((casync_task *)job->arg, &casync__deadlock);
+                casync__group_awaits_child(parent, (casync_task *)job->arg))
+                casync__task_interrupt((casync_task *)job->arg, &casync__future_deadlock);
         }
-        record = casync__group_of(parent);
+        record = casync__group_record_of(parent);
         parent = record ? record->parent : NULL;
     } while (record && record->group && record->group->ending);
 }
 
-CASYNC__DEFINE int64_t casync_task_group_begin(casync_task_group *group) {
+CASYNC__LINKAGE int64_t casync_task_group_begin(casync_task_group *group) {
     casync_task *parent = casync_current_task();
     casync_loop *loop = parent ? casync__task_loop(parent) : NULL;
-    casync__group *record;
+    casync__group_record *record;
     if (!group) return -EINVAL;
     memset(group, 0, sizeof *group);
     if (!parent) return -EPERM;
     if (parent->open_groups == UINT8_MAX) return -ENOMEM;
-    record = (casync__group *)casync__realloc(&loop->allocator, NULL, sizeof *record);
+    record = (casync__group_record *)casync__memory_realloc(&loop->allocator, NULL, sizeof *record);
     if (!record) return -ENOMEM;
     parent->open_groups++;
     casync__list_append(&loop->groups, &record->link);
@@ -9414,11 +9492,11 @@ static bool casync__group_is_open(const casync_task_group *group) {
     return group->parent && !group->aborting && !casync_future_done(&group->ended);
 }
 
-static casync__member *casync__add_member(casync_task_group *group) {
+static casync__group_member *casync__group_member_add(casync_task_group *group) {
     casync_loop *loop = group->ended.loop;
-    casync__member *member;
+    casync__group_member *member;
     if (!casync__group_is_open(group)) return NULL;
-    member = (casync__member *)casync__realloc(&loop->allocator, NULL, sizeof *member);
+    member = (casync__group_member *)casync__memory_realloc(&loop->allocator, NULL, sizeof *member);
     if (!member) return NULL;
     memset(member, 0, sizeof *member);
     member->record = group->record;
@@ -9427,38 +9505,38 @@ static casync__member *casync__add_member(casync_task_group *group) {
     return member;
 }
 
-static void casync__group_watch(casync__member *member, casync_task *task) {
+static void casync__group_member_watch(casync__group_member *member, casync_task *task) {
     casync_loop *loop = casync__task_loop(task);
     member->task = task;
-    casync__job_init(loop, &member->job, casync__member_done, member);
+    casync__job_init(loop, &member->job, casync__group_member_done, member);
     member->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
     casync__list_append(&task->future.callbacks, &member->job.link);
 }
 
-static void casync__drop_member(casync__member *member) {
+static void casync__group_member_drop(casync__group_member *member) {
     casync__list_remove(&member->link);
     member->record->group->children--;
-    casync__free(&member->record->loop->allocator, member);
+    casync__memory_free(&member->record->loop->allocator, member);
 }
 
-CASYNC__DEFINE int64_t casync_task_group_spawn_with(casync_task_group *group,
-                                                    const casync_task_desc *desc,
-                                                    casync_task **task) {
-    casync__member *member;
+CASYNC__LINKAGE int64_t casync_task_group_spawn_with(casync_task_group *group,
+                                                     const casync_task_desc *desc,
+                                                     casync_task **task) {
+    casync__group_member *member;
     int64_t result;
     if (!group) return -EINVAL;
-    member = casync__add_member(group);
+    member = casync__group_member_add(group);
     if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
     result = casync_spawn_with(casync__task_loop(group->parent), desc, task);
     if (result < 0)
-        casync__drop_member(member);
+        casync__group_member_drop(member);
     else
-        casync__group_watch(member, *task);
+        casync__group_member_watch(member, *task);
     return result;
 }
 
-CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group,
-                                                    casync_coroutine coroutine, void *arg) {
+CASYNC__LINKAGE casync_task *casync_task_group_spawn(casync_task_group *group,
+                                                     casync_coroutine coroutine, void *arg) {
     casync_task_desc desc;
     casync_task *task;
     if (!group) return NULL;
@@ -9468,18 +9546,18 @@ CASYNC__DEFINE casync_task *casync_task_group_spawn(casync_task_group *group,
     return casync_task_group_spawn_with(group, &desc, &task) < 0 ? NULL : task;
 }
 
-CASYNC__DEFINE int64_t casync_task_group_start(casync_task_group *group, casync_task *task,
-                                               casync_step step) {
-    casync__member *member;
+CASYNC__LINKAGE int64_t casync_task_group_start(casync_task_group *group, casync_task *task,
+                                                casync_step step) {
+    casync__group_member *member;
     int64_t result;
     if (!group) return -EINVAL;
-    member = casync__add_member(group);
+    member = casync__group_member_add(group);
     if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
     result = casync_task_start(casync__task_loop(group->parent), task, step);
     if (result < 0)
-        casync__drop_member(member);
+        casync__group_member_drop(member);
     else
-        casync__group_watch(member, task);
+        casync__group_member_watch(member, task);
     return result;
 }
 
@@ -9493,8 +9571,8 @@ static int64_t casync__group_cancel(casync_future *future) {
     return 1;
 }
 
-CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result) {
-    if (!group) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result) {
+    if (!group) return &casync__future_invalid;
     if (group->ending) return &group->ended;
     if (!group->parent) { /* it never began */
         casync__future_reset(casync_get_running_loop(), &group->ended, CASYNC__FUTURE_GROUP);
@@ -9505,15 +9583,15 @@ CASYNC__DEFINE casync_future *casync_task_group_end_op(casync_task_group *group,
     group->ending = true;
     group->result = result;
     if (result < 0 && !group->aborting) casync__group_abort(group);
-    casync__interrupt_deadlocked(group->parent);
+    casync__group_interrupt_deadlocked(group->parent);
     if (group->children == 0) casync__group_finish(group);
     return &group->ended;
 }
 
-CASYNC__DEFINE int64_t casync_task_group_end(casync_task_group *group, int64_t result) {
-    casync_task *task = casync__waiting_task(NULL);
+CASYNC__LINKAGE int64_t casync_task_group_end(casync_task_group *group, int64_t result) {
+    casync_task *task = casync__fiber_current(NULL);
     if (!group) return -EINVAL;
-    if (!task) return casync__not_a_task(NULL, __func__);
+    if (!task) return casync__await_forbidden(NULL, __func__);
     if (task != group->parent) return -EPERM;
     return casync__await(task, casync_task_group_end_op(group, result));
 }
@@ -9529,8 +9607,8 @@ static int64_t casync__generator_main(casync_loop *loop, void *arg) {
     return result < 0 ? result : 0;
 }
 
-CASYNC__DEFINE int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
-                                              casync_coroutine coroutine, void *arg) {
+CASYNC__LINKAGE int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
+                                               casync_coroutine coroutine, void *arg) {
     casync_task_desc desc;
     if (!generator || !coroutine) return -EINVAL;
     memset(&desc, 0, sizeof desc);
@@ -9553,18 +9631,18 @@ static void casync__generator_cancel(casync_generator *generator, casync_task *t
     casync__future_set_result(&generator->given, 0, NULL);
 }
 
-CASYNC__DEFINE int64_t casync_generator_yield(casync_generator *generator, void *value) {
-    casync_task *task = casync__waiting_task(casync_get_running_loop());
+CASYNC__LINKAGE int64_t casync_generator_yield(casync_generator *generator, void *value) {
+    casync_task *task = casync__fiber_current(casync_get_running_loop());
     if (!generator) return -EINVAL;
-    if (!task) return casync__not_a_task(generator->asked.loop, __func__);
+    if (!task) return casync__await_forbidden(generator->asked.loop, __func__);
     if (task != generator->task) return -EPERM;
     casync__future_reset(casync__task_loop(task), &generator->asked, CASYNC__FUTURE_PLAIN);
     casync__future_set_result(&generator->given, 1, value);
     return casync_await(&generator->asked);
 }
 
-CASYNC__DEFINE casync_future *casync_generator_next_op(casync_generator *generator) {
-    if (!generator) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_generator_next_op(casync_generator *generator) {
+    if (!generator) return &casync__future_invalid;
     casync__future_reset(generator->asked.loop, &generator->given, CASYNC__FUTURE_PLAIN);
     if (!generator->task)
         casync__future_set_result(&generator->given, CASYNC_INVALID_STATE, NULL);
@@ -9575,15 +9653,15 @@ CASYNC__DEFINE casync_future *casync_generator_next_op(casync_generator *generat
     return &generator->given;
 }
 
-CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void **value) {
+CASYNC__LINKAGE int64_t casync_generator_next(casync_generator *generator, void **value) {
     casync_task *task; /* close, which another task may call, forgets it and joins it */
     casync_task *consumer;
     int64_t result;
     if (!generator || !value) return -EINVAL;
     task = generator->task;
-    consumer = casync__waiting_task(generator->asked.loop);
+    consumer = casync__fiber_current(generator->asked.loop);
     if (!task) return CASYNC_INVALID_STATE;
-    if (!consumer) return casync__not_a_task(generator->asked.loop, __func__);
+    if (!consumer) return casync__await_forbidden(generator->asked.loop, __func__);
     if (generator->busy) return -EBUSY;
     generator->busy = true;
     result = casync__await(consumer, casync_generator_next_op(generator));
@@ -9593,14 +9671,14 @@ CASYNC__DEFINE int64_t casync_generator_next(casync_generator *generator, void *
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
+CASYNC__LINKAGE int64_t casync_generator_close(casync_generator *generator) {
     casync_task *task;
     int64_t result;
     if (!generator) return 0;
     task = generator->task;
     if (!task) return 0;
-    if (!casync__waiting_task(casync__task_loop(task)))
-        return casync__not_a_task(casync__task_loop(task), __func__);
+    if (!casync__fiber_current(casync__task_loop(task)))
+        return casync__await_forbidden(casync__task_loop(task), __func__);
     generator->task = NULL;
     casync__generator_cancel(generator, task);
     result = casync_join(task);
@@ -9617,16 +9695,16 @@ CASYNC__DEFINE int64_t casync_generator_close(casync_generator *generator) {
    cancelled task would have to undo. A cancelled operation just leaves its list; where that lets
    others go on, its kind has an `abandon`.
 
-   No system call. No allocation but for a queue's slots: an operation is its caller's memory, or in
+   No system call. No allocation but for queue entries: an operation is its caller's memory, or in
    the waiting form on the task's stack; where that is called often it tries first, and makes an
    operation only if it has to wait. */
 
-static casync_op *casync__first_waiting(const casync_link *waiting) {
+static casync_op *casync__ops_first(const casync_link *waiting) {
     if (!waiting->next || casync__list_is_empty(waiting)) return NULL;
     return casync__container(waiting->next, casync_op, link);
 }
 
-static void casync__append_waiting(casync_link *waiting, casync_op *op) {
+static void casync__ops_append(casync_link *waiting, casync_op *op) {
     if (!waiting->next) casync__list_init(waiting); /* zeroed until now */
     casync__list_append(waiting, &op->link);
 }
@@ -9639,7 +9717,7 @@ static casync_future *casync__sync_op(casync_op *op, int kind, void *object, cas
     op->owner = object;
     if (result == -EAGAIN && !op->future.loop) result = -EPERM;
     if (result != -EAGAIN) return casync__op_done(op, result, NULL);
-    casync__append_waiting(waiting, op);
+    casync__ops_append(waiting, op);
     return &op->future;
 }
 
@@ -9654,30 +9732,30 @@ static int64_t casync__await_for(casync_future *future, int64_t timeout) {
 
 /* -- event -- */
 
-CASYNC__DEFINE void casync_event_set(casync_event *event) {
+CASYNC__LINKAGE void casync_event_set(casync_event *event) {
     if (!event) return;
     event->set = true;
     casync__ops_done(&event->waiting, 0);
 }
 
-CASYNC__DEFINE void casync_event_clear(casync_event *event) {
+CASYNC__LINKAGE void casync_event_clear(casync_event *event) {
     if (!event) return;
     event->set = false;
 }
 
-CASYNC__DEFINE bool casync_event_is_set(const casync_event *event) {
+CASYNC__LINKAGE bool casync_event_is_set(const casync_event *event) {
     if (!event) return false;
     return event->set;
 }
 
-CASYNC__DEFINE casync_future *casync_event_wait_op(casync_event *event, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_event_wait_op(casync_event *event, casync_op *op) {
     if (!event || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_EVENT, event, &event->waiting, event->set ? 0 : -EAGAIN);
 }
 
-CASYNC__DEFINE int64_t casync_event_wait(casync_event *event) {
+CASYNC__LINKAGE int64_t casync_event_wait(casync_event *event) {
     casync_op op;
-    return CASYNC__WAIT(NULL, casync_event_wait_op(event, &op));
+    return CASYNC__AWAIT_OP(NULL, casync_event_wait_op(event, &op));
 }
 
 /* -- lock -- */
@@ -9696,17 +9774,17 @@ static void casync__lock_granted(casync_op *op) {
     casync__future_end(&op->future, CASYNC_FUTURE_CANCELLED, -ECANCELED, NULL);
 }
 
-CASYNC__DEFINE int64_t casync_lock_try_acquire(casync_lock *lock) {
+CASYNC__LINKAGE int64_t casync_lock_try_acquire(casync_lock *lock) {
     if (!lock) return -EINVAL;
     if (lock->locked) return -EAGAIN;
     lock->locked = true;
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_lock_release(casync_lock *lock) {
+CASYNC__LINKAGE int64_t casync_lock_release(casync_lock *lock) {
     casync_op *next;
     if (!lock) return -EINVAL;
-    next = casync__first_waiting(&lock->waiting);
+    next = casync__ops_first(&lock->waiting);
     if (!lock->locked) return CASYNC_INVALID_STATE;
     if (next)
         casync__lock_granted(next);
@@ -9715,38 +9793,39 @@ CASYNC__DEFINE int64_t casync_lock_release(casync_lock *lock) {
     return 0;
 }
 
-CASYNC__DEFINE bool casync_lock_locked(const casync_lock *lock) {
+CASYNC__LINKAGE bool casync_lock_locked(const casync_lock *lock) {
     if (!lock) return false;
     return lock->locked;
 }
 
-CASYNC__DEFINE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op) {
     if (!lock || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_LOCK, lock, &lock->waiting,
                            casync_lock_try_acquire(lock));
 }
 
-CASYNC__DEFINE int64_t casync_lock_acquire(casync_lock *lock) {
-    int64_t result = CASYNC__IF_WAITING(NULL, casync_lock_try_acquire(lock));
+CASYNC__LINKAGE int64_t casync_lock_acquire(casync_lock *lock) {
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(NULL, casync_lock_try_acquire(lock));
     casync_op op;
     return result == -EAGAIN ? casync__await_op(casync_lock_acquire_op(lock, &op)) : result;
 }
 
-CASYNC__DEFINE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_lock_acquire_timeout(casync_lock *lock, int64_t timeout) {
     casync_op op;
-    return CASYNC__IF_WAITING(NULL, casync__await_for(casync_lock_acquire_op(lock, &op), timeout));
+    return CASYNC__AWAIT_IF_ALLOWED(NULL,
+                                    casync__await_for(casync_lock_acquire_op(lock, &op), timeout));
 }
 
 /* -- rwlock -- */
 
-CASYNC__DEFINE int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock) {
+CASYNC__LINKAGE int64_t casync_rwlock_try_acquire_read(casync_rwlock *rwlock) {
     if (!rwlock) return -EINVAL;
-    if (rwlock->writing || casync__first_waiting(&rwlock->waiting)) return -EAGAIN;
+    if (rwlock->writing || casync__ops_first(&rwlock->waiting)) return -EAGAIN;
     rwlock->readers++;
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock) {
+CASYNC__LINKAGE int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock) {
     if (!rwlock) return -EINVAL;
     if (rwlock->writing || rwlock->readers > 0) return -EAGAIN;
     rwlock->writing = true;
@@ -9756,7 +9835,7 @@ CASYNC__DEFINE int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock) {
 /* Hands the lock to those at the head of the line who can have it now. */
 static void casync__rwlock_hand_over(casync_rwlock *rwlock) {
     casync_op *op;
-    while (!rwlock->writing && (op = casync__first_waiting(&rwlock->waiting)) != NULL) {
+    while (!rwlock->writing && (op = casync__ops_first(&rwlock->waiting)) != NULL) {
         bool writer = op->kind == CASYNC__OP_WRITE_LOCK;
         if (writer && rwlock->readers > 0) return;
         rwlock->writing = writer;
@@ -9770,7 +9849,7 @@ static void casync__rwlock_abandon(casync_op *op) {
     casync__rwlock_hand_over((casync_rwlock *)op->owner);
 }
 
-CASYNC__DEFINE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
+CASYNC__LINKAGE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
     if (!rwlock) return -EINVAL;
     if (rwlock->writing)
         rwlock->writing = false;
@@ -9782,27 +9861,28 @@ CASYNC__DEFINE int64_t casync_rwlock_release(casync_rwlock *rwlock) {
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_rwlock_acquire_read_op(casync_rwlock *rwlock, casync_op *op) {
     if (!rwlock || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_READ_LOCK, rwlock, &rwlock->waiting,
                            casync_rwlock_try_acquire_read(rwlock));
 }
 
-CASYNC__DEFINE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_rwlock_acquire_write_op(casync_rwlock *rwlock,
+                                                              casync_op *op) {
     if (!rwlock || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_WRITE_LOCK, rwlock, &rwlock->waiting,
                            casync_rwlock_try_acquire_write(rwlock));
 }
 
-CASYNC__DEFINE int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock) {
-    int64_t result = CASYNC__IF_WAITING(NULL, casync_rwlock_try_acquire_read(rwlock));
+CASYNC__LINKAGE int64_t casync_rwlock_acquire_read(casync_rwlock *rwlock) {
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(NULL, casync_rwlock_try_acquire_read(rwlock));
     casync_op op;
     return result == -EAGAIN ? casync__await_op(casync_rwlock_acquire_read_op(rwlock, &op))
                              : result;
 }
 
-CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
-    int64_t result = CASYNC__IF_WAITING(NULL, casync_rwlock_try_acquire_write(rwlock));
+CASYNC__LINKAGE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(NULL, casync_rwlock_try_acquire_write(rwlock));
     casync_op op;
     return result == -EAGAIN ? casync__await_op(casync_rwlock_acquire_write_op(rwlock, &op))
                              : result;
@@ -9810,7 +9890,7 @@ CASYNC__DEFINE int64_t casync_rwlock_acquire_write(casync_rwlock *rwlock) {
 
 /* -- condition -- */
 
-CASYNC__DEFINE void casync_condition_init(casync_condition *condition, casync_lock *lock) {
+CASYNC__LINKAGE void casync_condition_init(casync_condition *condition, casync_lock *lock) {
     if (!condition) return;
     memset(condition, 0, sizeof *condition);
     condition->lock = lock;
@@ -9823,13 +9903,13 @@ static void casync__condition_reacquire(casync_op *op, int phase) {
     if (casync_lock_try_acquire(lock) == 0)
         casync__lock_granted(op);
     else
-        casync__append_waiting(&lock->waiting, op);
+        casync__ops_append(&lock->waiting, op);
 }
 
 static int64_t casync__condition_wake(casync_condition *condition, int64_t n) {
     int64_t woken = 0;
     casync_op *op;
-    while (woken < n && (op = casync__first_waiting(&condition->waiting)) != NULL) {
+    while (woken < n && (op = casync__ops_first(&condition->waiting)) != NULL) {
         casync__condition_reacquire(op, CASYNC__CONDITION_NOTIFIED);
         woken++;
     }
@@ -9853,7 +9933,8 @@ static void casync__condition_abandon(casync_op *op) {
         casync__condition_wake((casync_condition *)op->owner, 1);
 }
 
-CASYNC__DEFINE casync_future *casync_condition_wait_op(casync_condition *condition, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_condition_wait_op(casync_condition *condition,
+                                                        casync_op *op) {
     casync_lock *lock;
     casync_future *future;
     if (!condition || !op) return casync__op_invalid(op);
@@ -9866,26 +9947,26 @@ CASYNC__DEFINE casync_future *casync_condition_wait_op(casync_condition *conditi
     return future;
 }
 
-CASYNC__DEFINE int64_t casync_condition_wait(casync_condition *condition) {
+CASYNC__LINKAGE int64_t casync_condition_wait(casync_condition *condition) {
     casync_op op;
-    return CASYNC__WAIT(NULL, casync_condition_wait_op(condition, &op));
+    return CASYNC__AWAIT_OP(NULL, casync_condition_wait_op(condition, &op));
 }
 
-CASYNC__DEFINE int64_t casync_condition_notify(casync_condition *condition, int64_t n) {
+CASYNC__LINKAGE int64_t casync_condition_notify(casync_condition *condition, int64_t n) {
     if (!condition) return -EINVAL;
     if (n < 0) return -EINVAL;
     if (!condition->lock || !condition->lock->locked) return CASYNC_INVALID_STATE;
     return casync__condition_wake(condition, n);
 }
 
-CASYNC__DEFINE int64_t casync_condition_notify_all(casync_condition *condition) {
+CASYNC__LINKAGE int64_t casync_condition_notify_all(casync_condition *condition) {
     return casync_condition_notify(condition, INT64_MAX);
 }
 
 /* -- semaphore -- */
 
-CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value,
-                                             int64_t bound) {
+CASYNC__LINKAGE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_t value,
+                                              int64_t bound) {
     if (!semaphore) return -EINVAL;
     if (value < 0 || bound < 0 || (bound > 0 && value > bound)) return -EINVAL;
     memset(semaphore, 0, sizeof *semaphore);
@@ -9894,24 +9975,24 @@ CASYNC__DEFINE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64_
     return 0;
 }
 
-CASYNC__DEFINE bool casync_semaphore_locked(const casync_semaphore *semaphore) {
+CASYNC__LINKAGE bool casync_semaphore_locked(const casync_semaphore *semaphore) {
     if (!semaphore) return false;
     return semaphore->value == 0;
 }
 
-CASYNC__DEFINE int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore) {
+CASYNC__LINKAGE int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore) {
     if (!semaphore) return -EINVAL;
     if (semaphore->value == 0) return -EAGAIN;
     semaphore->value--;
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
+CASYNC__LINKAGE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
     int64_t bound;
     casync_op *next;
     if (!semaphore) return -EINVAL;
     bound = semaphore->bound > 0 ? semaphore->bound : INT64_MAX;
-    next = casync__first_waiting(&semaphore->waiting);
+    next = casync__ops_first(&semaphore->waiting);
     if (semaphore->value == bound) return CASYNC_INVALID_STATE;
     if (next)
         casync__op_done(next, 0, NULL);
@@ -9920,15 +10001,15 @@ CASYNC__DEFINE int64_t casync_semaphore_release(casync_semaphore *semaphore) {
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore,
-                                                          casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_semaphore_acquire_op(casync_semaphore *semaphore,
+                                                           casync_op *op) {
     if (!semaphore || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_SEMAPHORE, semaphore, &semaphore->waiting,
                            casync_semaphore_try_acquire(semaphore));
 }
 
-CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
-    int64_t result = CASYNC__IF_WAITING(NULL, casync_semaphore_try_acquire(semaphore));
+CASYNC__LINKAGE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(NULL, casync_semaphore_try_acquire(semaphore));
     casync_op op;
     return result == -EAGAIN ? casync__await_op(casync_semaphore_acquire_op(semaphore, &op))
                              : result;
@@ -9936,7 +10017,7 @@ CASYNC__DEFINE int64_t casync_semaphore_acquire(casync_semaphore *semaphore) {
 
 /* -- barrier -- */
 
-CASYNC__DEFINE int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties) {
+CASYNC__LINKAGE int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties) {
     if (!barrier) return -EINVAL;
     if (parties < 1) return -EINVAL;
     memset(barrier, 0, sizeof *barrier);
@@ -9954,12 +10035,11 @@ static int64_t casync__barrier_arrive(casync_barrier *barrier) {
     if (barrier->parties == 0) return CASYNC_INVALID_STATE;
     if (barrier->n_waiting + 1 < barrier->parties) return -EAGAIN;
     barrier->n_waiting = 0;
-    while ((op = casync__first_waiting(&barrier->waiting)) != NULL)
-        casync__op_done(op, index++, NULL);
+    while ((op = casync__ops_first(&barrier->waiting)) != NULL) casync__op_done(op, index++, NULL);
     return index;
 }
 
-CASYNC__DEFINE casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op) {
     casync_future *future;
     if (!barrier || !op) return casync__op_invalid(op);
     future = casync__sync_op(op, CASYNC__OP_BARRIER, barrier, &barrier->waiting,
@@ -9968,9 +10048,9 @@ CASYNC__DEFINE casync_future *casync_barrier_wait_op(casync_barrier *barrier, ca
     return future;
 }
 
-CASYNC__DEFINE int64_t casync_barrier_wait(casync_barrier *barrier) {
+CASYNC__LINKAGE int64_t casync_barrier_wait(casync_barrier *barrier) {
     casync_op op;
-    return CASYNC__WAIT(NULL, casync_barrier_wait_op(barrier, &op));
+    return CASYNC__AWAIT_OP(NULL, casync_barrier_wait_op(barrier, &op));
 }
 
 static void casync__barrier_break(casync_barrier *barrier, bool for_good) {
@@ -9979,41 +10059,41 @@ static void casync__barrier_break(casync_barrier *barrier, bool for_good) {
     casync__ops_done(&barrier->waiting, CASYNC_BROKEN_BARRIER);
 }
 
-CASYNC__DEFINE void casync_barrier_reset(casync_barrier *barrier) {
+CASYNC__LINKAGE void casync_barrier_reset(casync_barrier *barrier) {
     if (!barrier) return;
     casync__barrier_break(barrier, false);
 }
 
-CASYNC__DEFINE void casync_barrier_abort(casync_barrier *barrier) {
+CASYNC__LINKAGE void casync_barrier_abort(casync_barrier *barrier) {
     if (!barrier) return;
     casync__barrier_break(barrier, true);
 }
 
 /* -- wait group -- */
 
-CASYNC__DEFINE int64_t casync_wait_group_add(casync_wait_group *group, int64_t n) {
+CASYNC__LINKAGE int64_t casync_wait_group_add(casync_wait_group *group, int64_t n) {
     if (!group) return -EINVAL;
     if (n < 0 || n > INT64_MAX - group->count) return -EINVAL;
     group->count += n;
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_wait_group_done(casync_wait_group *group) {
+CASYNC__LINKAGE int64_t casync_wait_group_done(casync_wait_group *group) {
     if (!group) return -EINVAL;
     if (group->count == 0) return CASYNC_INVALID_STATE;
     if (--group->count == 0) casync__ops_done(&group->waiting, 0);
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_wait_group_wait_op(casync_wait_group *group, casync_op *op) {
     if (!group || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_WAIT_GROUP, group, &group->waiting,
                            group->count == 0 ? 0 : -EAGAIN);
 }
 
-CASYNC__DEFINE int64_t casync_wait_group_wait(casync_wait_group *group) {
+CASYNC__LINKAGE int64_t casync_wait_group_wait(casync_wait_group *group) {
     casync_op op;
-    return CASYNC__WAIT(NULL, casync_wait_group_wait_op(group, &op));
+    return CASYNC__AWAIT_OP(NULL, casync_wait_group_wait_op(group, &op));
 }
 
 /* -- once -- */
@@ -10025,20 +10105,20 @@ static int64_t casync__once_try(casync_once *once) {
     return 1;
 }
 
-CASYNC__DEFINE casync_future *casync_once_begin_op(casync_once *once, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_once_begin_op(casync_once *once, casync_op *op) {
     if (!once || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_ONCE, once, &once->waiting, casync__once_try(once));
 }
 
-CASYNC__DEFINE int64_t casync_once_begin(casync_once *once) {
+CASYNC__LINKAGE int64_t casync_once_begin(casync_once *once) {
     casync_op op;
-    return CASYNC__WAIT(NULL, casync_once_begin_op(once, &op));
+    return CASYNC__AWAIT_OP(NULL, casync_once_begin_op(once, &op));
 }
 
-CASYNC__DEFINE int64_t casync_once_end(casync_once *once, int64_t result) {
+CASYNC__LINKAGE int64_t casync_once_end(casync_once *once, int64_t result) {
     casync_op *next;
     if (!once) return -EINVAL;
-    next = casync__first_waiting(&once->waiting);
+    next = casync__ops_first(&once->waiting);
     if (!once->doing) return CASYNC_INVALID_STATE;
     if (result < 0 && next) {
         casync__op_done(next, 1, NULL);
@@ -10050,7 +10130,7 @@ CASYNC__DEFINE int64_t casync_once_end(casync_once *once, int64_t result) {
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg) {
+CASYNC__LINKAGE int64_t casync_once_call(casync_once *once, casync_coroutine coroutine, void *arg) {
     int64_t result;
     if (!once || !coroutine) return -EINVAL;
     result = casync_once_begin(once);
@@ -10062,87 +10142,89 @@ CASYNC__DEFINE int64_t casync_once_call(casync_once *once, casync_coroutine coro
 
 /* -- queue -- */
 
-/* The items are in a ring of slots, from `first` on; a priority queue's are a heap, for which first
+/* The items are a ring of entries, from `first` on; a priority queue's are a heap, for which first
    stays 0. Somebody waits to get only while there are no items, and to put only while there are
    maxsize. While a put waits, its item is in future.ptr. */
 
 #define CASYNC__QUEUE_MIN 16u
 
-typedef struct casync__queue_slot {
+typedef struct casync__queue_entry {
     void *item;
     uint64_t sequence; /* orders equals in a priority queue */
-} casync__queue_slot;
+} casync__queue_entry;
 
-static casync__queue_slot *casync__queue_at(const casync_queue *queue, size_t i) {
+static casync__queue_entry *casync__queue_at(const casync_queue *queue, size_t i) {
     i += queue->first;
-    return &queue->slots[i < queue->capacity ? i : i - queue->capacity];
+    return &queue->entries[i < queue->capacity ? i : i - queue->capacity];
 }
 
 /* Moves the items to a larger ring. */
 static int64_t casync__queue_reserve(casync_queue *queue, uint64_t capacity) {
-    casync__queue_slot *slots;
+    casync__queue_entry *entries;
     size_t i;
     if (!queue->allocator.function) {
         const casync_loop *loop = casync_get_running_loop();
         if (!loop) return -EPERM;
         queue->allocator = loop->allocator;
     }
-    if (capacity > PTRDIFF_MAX / sizeof *slots) return -ENOMEM;
-    slots = (casync__queue_slot *)casync__realloc(&queue->allocator, NULL,
-                                                  (size_t)capacity * sizeof *slots);
-    if (!slots) return -ENOMEM;
-    for (i = 0; i < queue->count; i++) slots[i] = *casync__queue_at(queue, i);
-    casync__free(&queue->allocator, queue->slots);
-    queue->slots = slots;
+    if (capacity > PTRDIFF_MAX / sizeof *entries) return -ENOMEM;
+    entries = (casync__queue_entry *)casync__memory_realloc(&queue->allocator, NULL,
+                                                            (size_t)capacity * sizeof *entries);
+    if (!entries) return -ENOMEM;
+    for (i = 0; i < queue->count; i++) entries[i] = *casync__queue_at(queue, i);
+    casync__memory_free(&queue->allocator, queue->entries);
+    queue->entries = entries;
     queue->capacity = (size_t)capacity;
     queue->first = 0;
     return 0;
 }
 
-static bool casync__slot_is_before(const casync_queue *queue, const casync__queue_slot *a,
-                                   const casync__queue_slot *b) {
+static bool casync__queue_entry_is_before(const casync_queue *queue, const casync__queue_entry *a,
+                                          const casync__queue_entry *b) {
     int order = queue->compare(a->item, b->item);
     return order < 0 || (order == 0 && a->sequence < b->sequence);
 }
 
-/* Puts the slot into the heap, at i or above: parents that come after it move down. */
-static void casync__heap_up(casync_queue *queue, size_t i, casync__queue_slot slot) {
-    while (i > 0 && casync__slot_is_before(queue, &slot, &queue->slots[(i - 1) / 2])) {
-        queue->slots[i] = queue->slots[(i - 1) / 2];
+/* Puts the entry into the heap, at i or above: parents that come after it move down. */
+static void casync__queue_heap_up(casync_queue *queue, size_t i, casync__queue_entry entry) {
+    while (i > 0 && casync__queue_entry_is_before(queue, &entry, &queue->entries[(i - 1) / 2])) {
+        queue->entries[i] = queue->entries[(i - 1) / 2];
         i = (i - 1) / 2;
     }
-    queue->slots[i] = slot;
+    queue->entries[i] = entry;
 }
 
-/* Puts the slot into the heap, at i or below: children that come before it move up. */
-static void casync__heap_down(casync_queue *queue, size_t i, casync__queue_slot slot) {
+/* Puts the entry into the heap, at i or below: children that come before it move up. */
+static void casync__queue_heap_down(casync_queue *queue, size_t i, casync__queue_entry entry) {
     for (;;) {
         size_t child = 2 * i + 1;
         if (child + 1 < queue->count &&
-            casync__slot_is_before(queue, &queue->slots[child + 1], &queue->slots[child]))
+            casync__queue_entry_is_before(queue, &queue->entries[child + 1],
+                                          &queue->entries[child]))
             child++;
-        if (child >= queue->count || !casync__slot_is_before(queue, &queue->slots[child], &slot))
+        if (child >= queue->count ||
+            !casync__queue_entry_is_before(queue, &queue->entries[child], &entry))
             break;
-        queue->slots[i] = queue->slots[child];
+        queue->entries[i] = queue->entries[child];
         i = child;
     }
-    queue->slots[i] = slot;
+    queue->entries[i] = entry;
 }
 
 /* There is room, or the queue has no limit. */
 static int64_t casync__queue_insert(casync_queue *queue, void *item) {
-    casync__queue_slot slot;
+    casync__queue_entry entry;
     if (queue->count == queue->capacity) {
         int64_t result =
             casync__queue_reserve(queue, queue->count > 0 ? 2 * queue->count : CASYNC__QUEUE_MIN);
         if (result < 0) return result;
     }
-    slot.item = item;
-    slot.sequence = queue->sequence++;
+    entry.item = item;
+    entry.sequence = queue->sequence++;
     if (queue->order == CASYNC_QUEUE_PRIORITY)
-        casync__heap_up(queue, queue->count, slot);
+        casync__queue_heap_up(queue, queue->count, entry);
     else
-        *casync__queue_at(queue, queue->count) = slot;
+        *casync__queue_at(queue, queue->count) = entry;
     queue->count++;
     return 0;
 }
@@ -10152,18 +10234,18 @@ static void *casync__queue_take(casync_queue *queue) {
     void *item;
     queue->count--;
     if (queue->order == CASYNC_QUEUE_LIFO) return casync__queue_at(queue, queue->count)->item;
-    item = queue->slots[queue->first].item;
+    item = queue->entries[queue->first].item;
     if (queue->order == CASYNC_QUEUE_PRIORITY)
-        casync__heap_down(queue, 0, queue->slots[queue->count]);
+        casync__queue_heap_down(queue, 0, queue->entries[queue->count]);
     else if (++queue->first == queue->capacity)
         queue->first = 0;
     return item;
 }
 
-CASYNC__DEFINE int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
-                                         const casync_queue_desc *desc) {
+CASYNC__LINKAGE int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
+                                          const casync_queue_desc *desc) {
     int64_t result = 0;
-    if (casync__is_closed(loop) || !queue) return -EINVAL;
+    if (casync__loop_is_closed(loop) || !queue) return -EINVAL;
     memset(queue, 0, sizeof *queue);
     queue->allocator = loop->allocator;
     if (!desc) return 0;
@@ -10179,26 +10261,26 @@ CASYNC__DEFINE int64_t casync_queue_init(casync_loop *loop, casync_queue *queue,
     return 0;
 }
 
-CASYNC__DEFINE size_t casync_queue_qsize(const casync_queue *queue) {
+CASYNC__LINKAGE size_t casync_queue_qsize(const casync_queue *queue) {
     if (!queue) return 0;
     return queue->count;
 }
 
-CASYNC__DEFINE bool casync_queue_empty(const casync_queue *queue) {
+CASYNC__LINKAGE bool casync_queue_empty(const casync_queue *queue) {
     if (!queue) return true;
     return queue->count == 0;
 }
 
-CASYNC__DEFINE bool casync_queue_full(const casync_queue *queue) {
+CASYNC__LINKAGE bool casync_queue_full(const casync_queue *queue) {
     if (!queue) return false;
     return queue->maxsize > 0 && queue->count >= (size_t)queue->maxsize;
 }
 
-CASYNC__DEFINE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) {
+CASYNC__LINKAGE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) {
     casync_op *getter;
     int64_t result;
     if (!queue) return -EINVAL;
-    getter = casync__first_waiting(&queue->getters);
+    getter = casync__ops_first(&queue->getters);
     result = 0;
     if (queue->is_shutdown) return CASYNC_QUEUE_SHUT_DOWN;
     if (casync_queue_full(queue)) return -EAGAIN;
@@ -10210,10 +10292,10 @@ CASYNC__DEFINE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) 
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_queue_get_nowait(casync_queue *queue, void **item) {
+CASYNC__LINKAGE int64_t casync_queue_get_nowait(casync_queue *queue, void **item) {
     casync_op *putter;
     if (!queue || !item) return -EINVAL;
-    putter = casync__first_waiting(&queue->putters);
+    putter = casync__ops_first(&queue->putters);
     if (queue->count == 0) return queue->is_shutdown ? CASYNC_QUEUE_SHUT_DOWN : -EAGAIN;
     *item = casync__queue_take(queue);
     if (putter) {
@@ -10223,7 +10305,7 @@ CASYNC__DEFINE int64_t casync_queue_get_nowait(casync_queue *queue, void **item)
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item) {
+CASYNC__LINKAGE casync_future *casync_queue_put_op(casync_queue *queue, casync_op *op, void *item) {
     casync_future *future;
     if (!queue || !op) return casync__op_invalid(op);
     future = casync__sync_op(op, CASYNC__OP_PUT, queue, &queue->putters,
@@ -10232,7 +10314,7 @@ CASYNC__DEFINE casync_future *casync_queue_put_op(casync_queue *queue, casync_op
     return future;
 }
 
-CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op) {
     void *item = NULL;
     int64_t result;
     casync_future *future;
@@ -10243,20 +10325,20 @@ CASYNC__DEFINE casync_future *casync_queue_get_op(casync_queue *queue, casync_op
     return future;
 }
 
-CASYNC__DEFINE int64_t casync_queue_put(casync_queue *queue, void *item) {
-    int64_t result = CASYNC__IF_WAITING(NULL, casync_queue_put_nowait(queue, item));
+CASYNC__LINKAGE int64_t casync_queue_put(casync_queue *queue, void *item) {
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(NULL, casync_queue_put_nowait(queue, item));
     casync_op op;
     return result == -EAGAIN ? casync__await_op(casync_queue_put_op(queue, &op, item)) : result;
 }
 
-CASYNC__DEFINE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_queue_put_timeout(casync_queue *queue, void *item, int64_t timeout) {
     casync_op op;
-    return CASYNC__IF_WAITING(NULL,
-                              casync__await_for(casync_queue_put_op(queue, &op, item), timeout));
+    return CASYNC__AWAIT_IF_ALLOWED(
+        NULL, casync__await_for(casync_queue_put_op(queue, &op, item), timeout));
 }
 
-CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
-    int64_t result = CASYNC__IF_WAITING(NULL, casync_queue_get_nowait(queue, item));
+CASYNC__LINKAGE int64_t casync_queue_get(casync_queue *queue, void **item) {
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(NULL, casync_queue_get_nowait(queue, item));
     casync_op op;
     if (!item) return -EINVAL;
     if (result != -EAGAIN) return result;
@@ -10265,34 +10347,36 @@ CASYNC__DEFINE int64_t casync_queue_get(casync_queue *queue, void **item) {
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_queue_get_timeout(casync_queue *queue, void **item,
+                                                 int64_t timeout) {
     casync_op op;
     int64_t result;
     if (!item) return -EINVAL;
-    result = CASYNC__IF_WAITING(NULL, casync__await_for(casync_queue_get_op(queue, &op), timeout));
+    result =
+        CASYNC__AWAIT_IF_ALLOWED(NULL, casync__await_for(casync_queue_get_op(queue, &op), timeout));
     if (result >= 0) *item = op.future.ptr;
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_queue_task_done(casync_queue *queue) {
+CASYNC__LINKAGE int64_t casync_queue_task_done(casync_queue *queue) {
     if (!queue) return -EINVAL;
     if (queue->unfinished == 0) return CASYNC_INVALID_STATE;
     if (--queue->unfinished == 0) casync__ops_done(&queue->joining, 0);
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op) {
     if (!queue || !op) return casync__op_invalid(op);
     return casync__sync_op(op, CASYNC__OP_JOIN, queue, &queue->joining,
                            queue->unfinished == 0 ? 0 : -EAGAIN);
 }
 
-CASYNC__DEFINE int64_t casync_queue_join(casync_queue *queue) {
+CASYNC__LINKAGE int64_t casync_queue_join(casync_queue *queue) {
     casync_op op;
-    return CASYNC__WAIT(NULL, casync_queue_join_op(queue, &op));
+    return CASYNC__AWAIT_OP(NULL, casync_queue_join_op(queue, &op));
 }
 
-CASYNC__DEFINE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
+CASYNC__LINKAGE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
     if (!queue) return;
     queue->is_shutdown = true;
     casync__ops_done(&queue->getters, CASYNC_QUEUE_SHUT_DOWN);
@@ -10302,11 +10386,11 @@ CASYNC__DEFINE void casync_queue_shutdown(casync_queue *queue, bool immediate) {
     queue->first = 0;
 }
 
-CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
+CASYNC__LINKAGE void casync_queue_close(casync_queue *queue) {
     if (!queue) return;
     casync_queue_shutdown(queue, true);
-    casync__free(&queue->allocator, queue->slots);
-    queue->slots = NULL;
+    casync__memory_free(&queue->allocator, queue->entries);
+    queue->entries = NULL;
     queue->capacity = 0;
     casync__ops_done(&queue->joining, CASYNC_QUEUE_SHUT_DOWN);
 }
@@ -10316,23 +10400,23 @@ CASYNC__DEFINE void casync_queue_close(casync_queue *queue) {
 /* OutBuf, the queue of bytes that wait to be sent; and framing, which finds the frames in bytes.
 
    The queue is one of chunks. A copied chunk has its bytes behind its header, at least
-   CASYNC__CHUNK_SIZE of them, and takes further small writes while it has room; a referenced one
+   CASYNC__OUTBUF_ROOM of them, and takes further small writes while it has room; a referenced one
    points to bytes of somebody else. They are a ring: the queue has the last, which has the first
    behind it. Sending takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies,
    and allocates once in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one
    system call unless the vector was taken whole and more is queued. */
 
-#define CASYNC__CHUNK_SIZE 4024 /* with its header and malloc's, a page */
+#define CASYNC__OUTBUF_ROOM 4024 /* with its header and malloc's, a page */
 #define CASYNC__SPANS_MAX 64
 
-typedef struct casync__out_chunk {
-    struct casync__out_chunk *next;
+typedef struct casync__outbuf_chunk {
+    struct casync__outbuf_chunk *next;
     const uint8_t *data; /* what is left of it */
     size_t size, room;   /* bytes left; bytes that can be appended behind them */
     casync_release release;
     void *arg;
     int passed_fd; /* a descriptor that goes with the first byte, or -1 */
-} casync__out_chunk;
+} casync__outbuf_chunk;
 
 /* Spans go to the kernel as they are. */
 typedef char
@@ -10341,39 +10425,40 @@ typedef char
                                  ? 1
                                  : -1];
 
-static inline struct iovec *casync__iovec(const casync_span *spans) {
+static inline struct iovec *casync__span_iovec(const casync_span *spans) {
     return (struct iovec *)(void *)spans;
 }
 
-#define CASYNC__SIZE_MAX                                                                           \
+#define CASYNC__BUFFER_SIZE_MAX                                                                    \
     ((size_t)PTRDIFF_MAX) /* of anything that is sent: what write(2) could say it wrote */
 
-/* SIZE_MAX if that is more than CASYNC__SIZE_MAX. */
+/* SIZE_MAX if that is more than CASYNC__BUFFER_SIZE_MAX. */
 static size_t casync__spans_size(const casync_span *spans, size_t count) {
     size_t i, size = 0;
     for (i = 0; i < count; i++) {
-        if (spans[i].len > CASYNC__SIZE_MAX - size) return SIZE_MAX;
+        if (spans[i].len > CASYNC__BUFFER_SIZE_MAX - size) return SIZE_MAX;
         size += spans[i].len;
     }
     return size;
 }
 
-CASYNC__DEFINE void casync_outbuf_init(casync_outbuf *out, const casync_allocator *allocator) {
-    static const casync_allocator default_allocator = {casync__default_allocate, NULL};
+CASYNC__LINKAGE void casync_outbuf_init(casync_outbuf *out, const casync_allocator *allocator) {
+    static const casync_allocator default_allocator = {casync__memory_default, NULL};
     if (!out) return;
     memset(out, 0, sizeof *out);
     out->allocator = allocator ? allocator : &default_allocator;
 }
 
-static inline casync__out_chunk *casync__outbuf_first(const casync_outbuf *out) {
+static inline casync__outbuf_chunk *casync__outbuf_first(const casync_outbuf *out) {
     return out->last ? out->last->next : NULL;
 }
 
-static casync__out_chunk *casync__outbuf_add_chunk(casync_outbuf *out, size_t room) {
-    casync__out_chunk *chunk = NULL;
+static casync__outbuf_chunk *casync__outbuf_add_chunk(casync_outbuf *out, size_t room) {
+    casync__outbuf_chunk *chunk = NULL;
     if (!out->allocator) casync_outbuf_init(out, NULL); /* zeroed until now */
-    if (room <= CASYNC__SIZE_MAX - sizeof *chunk)
-        chunk = (casync__out_chunk *)casync__realloc(out->allocator, NULL, sizeof *chunk + room);
+    if (room <= CASYNC__BUFFER_SIZE_MAX - sizeof *chunk)
+        chunk = (casync__outbuf_chunk *)casync__memory_realloc(out->allocator, NULL,
+                                                               sizeof *chunk + room);
     if (!chunk) return NULL;
     memset(chunk, 0, sizeof *chunk);
     chunk->data = (const uint8_t *)(chunk + 1);
@@ -10388,7 +10473,7 @@ static casync__out_chunk *casync__outbuf_add_chunk(casync_outbuf *out, size_t ro
     return chunk;
 }
 
-static void casync__outbuf_fill(casync_outbuf *out, casync__out_chunk *chunk, const void *data,
+static void casync__outbuf_fill(casync_outbuf *out, casync__outbuf_chunk *chunk, const void *data,
                                 size_t size) {
     if (size == 0) return;
     memcpy((uint8_t *)chunk->data + chunk->size, data, size);
@@ -10400,13 +10485,13 @@ static void casync__outbuf_fill(casync_outbuf *out, casync__out_chunk *chunk, co
 /* Appends what comes after the first `skip` bytes of the spans. */
 static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span *spans,
                                            size_t count, size_t skip) {
-    casync__out_chunk *chunk = out->last;
+    casync__outbuf_chunk *chunk = out->last;
     size_t i, total = casync__spans_size(spans, count) - skip, room = chunk ? chunk->room : 0;
-    if (total > CASYNC__SIZE_MAX - out->size) return -ENOMEM;
+    if (total > CASYNC__BUFFER_SIZE_MAX - out->size) return -ENOMEM;
     if (total > room) {
         size_t missing = total - room;
-        if (!casync__outbuf_add_chunk(out,
-                                      missing > CASYNC__CHUNK_SIZE ? missing : CASYNC__CHUNK_SIZE))
+        if (!casync__outbuf_add_chunk(out, missing > CASYNC__OUTBUF_ROOM ? missing
+                                                                         : CASYNC__OUTBUF_ROOM))
             return -ENOMEM;
         if (!chunk) chunk = out->last;
     }
@@ -10429,17 +10514,17 @@ static int64_t casync__outbuf_append_after(casync_outbuf *out, const casync_span
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans,
-                                            size_t count) {
+CASYNC__LINKAGE int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *spans,
+                                             size_t count) {
     if (!out || (count > 0 && !spans)) return -EINVAL;
-    if (casync__spans_size(spans, count) > CASYNC__SIZE_MAX) return -EINVAL;
+    if (casync__spans_size(spans, count) > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     return casync__outbuf_append_after(out, spans, count, 0);
 }
 
-CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
-                                                casync_release release, void *arg) {
-    casync__out_chunk *chunk;
-    if (!out || (size > 0 && !data) || size > CASYNC__SIZE_MAX) return -EINVAL;
+CASYNC__LINKAGE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
+                                                 casync_release release, void *arg) {
+    casync__outbuf_chunk *chunk;
+    if (!out || (size > 0 && !data) || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     if (size < CASYNC_REFERENCE_MIN) {
         casync_span span;
         span.ptr = data;
@@ -10448,7 +10533,7 @@ CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *
         if (release) release(arg);
         return 0;
     }
-    chunk = size <= CASYNC__SIZE_MAX - out->size ? casync__outbuf_add_chunk(out, 0) : NULL;
+    chunk = size <= CASYNC__BUFFER_SIZE_MAX - out->size ? casync__outbuf_add_chunk(out, 0) : NULL;
     if (!chunk) return -ENOMEM;
     chunk->data = (const uint8_t *)data;
     chunk->size = size;
@@ -10460,9 +10545,9 @@ CASYNC__DEFINE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *
 
 /* What goes out as one vector: chunks up to one that passes a descriptor, which must come first in
    its own, for the receiver gets it with that byte (unix(7)). */
-CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans,
-                                         size_t count) {
-    const casync__out_chunk *chunk;
+CASYNC__LINKAGE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *spans,
+                                          size_t count) {
+    const casync__outbuf_chunk *chunk;
     size_t used;
     if (!out || !spans) return 0;
     chunk = casync__outbuf_first(out);
@@ -10478,8 +10563,8 @@ CASYNC__DEFINE size_t casync_outbuf_peek(const casync_outbuf *out, casync_span *
 
 /* Takes the chunks that these bytes fill out of the queue, and shortens the one behind them.
    Returns the first of a chain, or NULL. */
-static casync__out_chunk *casync__outbuf_take(casync_outbuf *out, size_t size) {
-    casync__out_chunk *first = casync__outbuf_first(out), *chunk = first, *last_taken = NULL;
+static casync__outbuf_chunk *casync__outbuf_take(casync_outbuf *out, size_t size) {
+    casync__outbuf_chunk *first = casync__outbuf_first(out), *chunk = first, *last_taken = NULL;
     while (chunk && size >= chunk->size) {
         size -= chunk->size;
         out->size -= chunk->size;
@@ -10503,24 +10588,24 @@ static casync__out_chunk *casync__outbuf_take(casync_outbuf *out, size_t size) {
 }
 
 /* They are out of the queue before the first release is called, which may use it. */
-CASYNC__DEFINE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
+CASYNC__LINKAGE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
     const casync_allocator *allocator;
-    casync__out_chunk *chunk;
+    casync__outbuf_chunk *chunk;
     if (!out) return;
     allocator = out->allocator;
     chunk = casync__outbuf_take(out, size);
     while (chunk) {
-        casync__out_chunk *next = chunk->next;
+        casync__outbuf_chunk *next = chunk->next;
         casync_release release = chunk->release;
         void *arg = chunk->arg;
         if (chunk->passed_fd >= 0) casync__sys_close(chunk->passed_fd);
-        casync__free(allocator, chunk);
+        casync__memory_free(allocator, chunk);
         if (release) release(arg);
         chunk = next;
     }
 }
 
-CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) {
+CASYNC__LINKAGE void casync_outbuf_clear(casync_outbuf *out) {
     if (!out) return;
     casync_outbuf_consume(out, out->size);
 }
@@ -10528,14 +10613,15 @@ CASYNC__DEFINE void casync_outbuf_clear(casync_outbuf *out) {
 /* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag
    of pwritev2 prevents it; before, the signal is blocked, and taken if it was not pending
    already. */
-static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, size_t count) {
+static int64_t casync__spans_write_without_sigpipe(int fd, const casync_span *spans, size_t count) {
     struct timespec none = {0, 0};
     sigset_t pipe_signal, old, pending;
     int64_t written;
     bool refused = false;
     if (!casync__atomic_load(&casync__process.no_rwf_nosignal)) {
-        written = casync__sys_pwritev2(fd, casync__iovec(spans), (int)count, CASYNC__RWF_NOSIGNAL);
-        if (written != -EOPNOTSUPP && written != -EINVAL && !casync__is_refused(written))
+        written = casync__sys_pwritev2(fd, casync__span_iovec(spans), (int)count,
+                                       CASYNC__SYS_RWF_NOSIGNAL);
+        if (written != -EOPNOTSUPP && written != -EINVAL && !casync__sys_is_refused(written))
             return written;
         refused = true;
     }
@@ -10545,7 +10631,7 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     casync__sys_sigpending(&pending);
     written = casync__sys_thread_sigmask(SIG_BLOCK, &pipe_signal, &old);
     if (written < 0) return written;
-    written = casync__sys_writev(fd, casync__iovec(spans), (int)count);
+    written = casync__sys_writev(fd, casync__span_iovec(spans), (int)count);
     if (written == -EPIPE && !sigismember(&pending, SIGPIPE))
         casync__sys_sigtimedwait(&pipe_signal, &none);
     casync__sys_thread_sigmask(SIG_SETMASK, &old, NULL);
@@ -10554,14 +10640,15 @@ static int64_t casync__write_without_sigpipe(int fd, const casync_span *spans, s
     return written;
 }
 
-static int64_t casync__send_with_fd(int fd, const casync_span *spans, size_t count, int passed_fd) {
+static int64_t casync__spans_send_with_fd(int fd, const casync_span *spans, size_t count,
+                                          int passed_fd) {
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
     struct msghdr message;
     memset(&message, 0, sizeof message);
-    message.msg_iov = casync__iovec(spans);
+    message.msg_iov = casync__span_iovec(spans);
     message.msg_iovlen = count;
     if (passed_fd >= 0) {
         memset(&control, 0, sizeof control);
@@ -10575,14 +10662,14 @@ static int64_t casync__send_with_fd(int fd, const casync_span *spans, size_t cou
     return casync__sys_sendmsg(fd, &message);
 }
 
-static inline int64_t casync__write_spans(int fd, bool is_socket, const casync_span *spans,
+static inline int64_t casync__spans_write(int fd, bool is_socket, const casync_span *spans,
                                           size_t count) {
-    if (!is_socket) return casync__write_without_sigpipe(fd, spans, count);
+    if (!is_socket) return casync__spans_write_without_sigpipe(fd, spans, count);
     if (count == 1) return casync__sys_send(fd, spans[0].ptr, spans[0].len);
-    return casync__send_with_fd(fd, spans, count, -1);
+    return casync__spans_send_with_fd(fd, spans, count, -1);
 }
 
-CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket) {
+CASYNC__LINKAGE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket) {
     casync_span spans[CASYNC__SPANS_MAX];
     int64_t total = 0;
     if (!out) return -EINVAL;
@@ -10590,8 +10677,8 @@ CASYNC__DEFINE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_s
         size_t count = casync_outbuf_peek(out, spans, CASYNC__SPANS_MAX),
                size = casync__spans_size(spans, count);
         int passed_fd = casync__outbuf_first(out)->passed_fd;
-        int64_t written = passed_fd >= 0 ? casync__send_with_fd(fd, spans, count, passed_fd)
-                                         : casync__write_spans(fd, is_socket, spans, count);
+        int64_t written = passed_fd >= 0 ? casync__spans_send_with_fd(fd, spans, count, passed_fd)
+                                         : casync__spans_write(fd, is_socket, spans, count);
         /* an error comes again with the next flush */
         if (written < 0) return total > 0 ? total : written;
         total += written;
@@ -10615,7 +10702,7 @@ typedef struct casync__input {
     size_t scanned;     /* how much of what waits is known to hold no delimiter */
 } casync__input;
 
-#define CASYNC__RETIRED_TURNS 16 /* at most, that a retired input is kept */
+#define CASYNC__INPUT_RETIRED_TURNS 16 /* at most, that a retired input is kept */
 
 static inline size_t casync__input_size(const casync__input *input) {
     return input ? input->end - input->start : 0;
@@ -10646,8 +10733,8 @@ static size_t casync__input_take(casync__input *input, uint8_t *buffer, size_t s
 static casync__input *casync__input_copy(const casync_allocator *allocator, casync__input *other,
                                          size_t size) {
     casync__input *input = NULL;
-    if (size <= CASYNC__SIZE_MAX - sizeof *input)
-        input = (casync__input *)casync__realloc(allocator, NULL, sizeof *input + size);
+    if (size <= CASYNC__BUFFER_SIZE_MAX - sizeof *input)
+        input = (casync__input *)casync__memory_realloc(allocator, NULL, sizeof *input + size);
     if (!input) return NULL;
     input->start = 0;
     input->end = casync__input_size(other);
@@ -10669,10 +10756,10 @@ static void casync__input_retired(void *arg) {
     casync__input *input = (casync__input *)arg;
     casync_loop *loop = input->retired.loop;
     if (!loop->closing && !casync__list_is_empty(&loop->ready) &&
-        ++input->turns < CASYNC__RETIRED_TURNS)
-        casync__make_ready(loop, &input->retired);
+        ++input->turns < CASYNC__INPUT_RETIRED_TURNS)
+        casync__job_make_ready(loop, &input->retired);
     else
-        casync__free(&loop->allocator, input);
+        casync__memory_free(&loop->allocator, input);
 }
 
 /* Frees an input that a user may still look at. */
@@ -10682,19 +10769,20 @@ static void casync__input_retire(casync_loop *loop, casync__input *input) {
     memset(&input->retired, 0, sizeof input->retired);
     casync__job_init(loop, &input->retired, casync__input_retired, input);
     input->retired.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
-    casync__make_ready(loop, &input->retired);
+    casync__job_make_ready(loop, &input->retired);
 }
 
 /* -- framing -- */
 
-#define CASYNC__DELIMITER_MAX 64
+#define CASYNC__FRAMING_DELIMITER_MAX 64
 
 static bool casync__framing_is_valid(const casync_framing *framing) {
     switch (framing->kind) {
     case CASYNC_FRAMING_FIXED:
         return framing->size > 0;
     case CASYNC_FRAMING_DELIMITER:
-        return framing->delimiter && framing->size > 0 && framing->size <= CASYNC__DELIMITER_MAX;
+        return framing->delimiter && framing->size > 0 &&
+               framing->size <= CASYNC__FRAMING_DELIMITER_MAX;
     case CASYNC_FRAMING_LENGTH:
         return framing->size == 1 || framing->size == 2 || framing->size == 4 || framing->size == 8;
     default:
@@ -10703,28 +10791,29 @@ static bool casync__framing_is_valid(const casync_framing *framing) {
 }
 
 /* Byte i of a length prefix counts this many bits up. */
-static inline unsigned casync__prefix_bit(const casync_framing *framing, size_t i) {
+static inline unsigned casync__framing_prefix_bit(const casync_framing *framing, size_t i) {
     return 8 * (unsigned)(framing->little_endian ? i : framing->size - 1 - i);
 }
 
-static uint64_t casync__read_prefix(const casync_framing *framing, const uint8_t *data) {
+static uint64_t casync__framing_read_prefix(const casync_framing *framing, const uint8_t *data) {
     uint64_t length = 0;
     size_t i;
     for (i = 0; i < framing->size; i++)
-        length |= (uint64_t)data[i] << casync__prefix_bit(framing, i);
+        length |= (uint64_t)data[i] << casync__framing_prefix_bit(framing, i);
     return length;
 }
 
 /* A LENGTH framing's prefix, as spans[0] before the payload: its size, or an error. */
-static int64_t casync__frame_spans(const casync_framing *framing, const void *data, size_t size,
-                                   uint8_t prefix[8], casync_span spans[2]) {
+static int64_t casync__framing_spans(const casync_framing *framing, const void *data, size_t size,
+                                     uint8_t prefix[8], casync_span spans[2]) {
     size_t i;
     if (!framing || framing->kind != CASYNC_FRAMING_LENGTH || !casync__framing_is_valid(framing) ||
-        size > CASYNC__SIZE_MAX - sizeof(uint64_t))
+        size > CASYNC__BUFFER_SIZE_MAX - sizeof(uint64_t))
         return -EINVAL;
     if (framing->size < 8 && size / ((uint64_t)1 << (8 * framing->size)) > 0) return -EMSGSIZE;
     for (i = 0; i < framing->size; i++)
-        prefix[i] = (uint8_t)((uint64_t)size / ((uint64_t)1 << casync__prefix_bit(framing, i)));
+        prefix[i] =
+            (uint8_t)((uint64_t)size / ((uint64_t)1 << casync__framing_prefix_bit(framing, i)));
     spans[0].ptr = prefix;
     spans[0].len = framing->size;
     spans[1].ptr = data;
@@ -10756,7 +10845,7 @@ static int64_t casync__framing_find(const casync_framing *framing, casync__input
     if (framing->kind == CASYNC_FRAMING_LENGTH) {
         if (size < framing->size) return -EAGAIN;
         *skip = framing->size;
-        length = casync__read_prefix(framing, data);
+        length = casync__framing_read_prefix(framing, data);
     }
     if (length > limit) return CASYNC_LIMIT_OVERRUN;
     length += *skip;
@@ -10769,17 +10858,17 @@ static int64_t casync__framing_find(const casync_framing *framing, casync__input
    streams, servers and datagram sockets are made with. Costs: parsing and printing are no system
    call, but for the name of an interface; an option is one. */
 
-static inline struct sockaddr *casync__sockaddr(const casync_address *address) {
+static inline struct sockaddr *casync__address_sockaddr(const casync_address *address) {
     return (struct sockaddr *)(void *)address->storage.bytes;
 }
 
-typedef int64_t (*casync__get_address)(int fd, struct sockaddr *address, socklen_t *size);
+typedef int64_t (*casync__address_getter)(int fd, struct sockaddr *address, socklen_t *size);
 
-static int64_t casync__address_of(int fd, casync__get_address get, casync_address *address) {
+static int64_t casync__address_of(int fd, casync__address_getter get, casync_address *address) {
     socklen_t size = sizeof address->storage;
     int64_t result;
     if (!address) return -EINVAL;
-    result = get(fd, casync__sockaddr(address), &size);
+    result = get(fd, casync__address_sockaddr(address), &size);
     address->size = result < 0 ? 0 : size;
     return result;
 }
@@ -10792,12 +10881,12 @@ static int64_t casync__socket_family(int fd) {
     return result < 0 ? result : family;
 }
 
-static inline bool casync__is_inet(int64_t family) {
+static inline bool casync__address_is_inet(int64_t family) {
     return family == AF_INET || family == AF_INET6;
 }
 
 /* 1 if the descriptor blocked before, else 0; or an error. */
-static int64_t casync__set_blocking(int fd, bool blocking) {
+static int64_t casync__fd_set_blocking(int fd, bool blocking) {
     int64_t status = casync__sys_fcntl(fd, F_GETFL, 0), result = 0;
     bool blocked = status >= 0 && !(status & O_NONBLOCK);
     if (status < 0) return status;
@@ -10806,30 +10895,32 @@ static int64_t casync__set_blocking(int fd, bool blocking) {
 }
 
 /* Descriptors of the library's are closed in what is exec'd. */
-static int64_t casync__set_cloexec(int fd) { return casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC); }
+static int64_t casync__fd_set_cloexec(int fd) { return casync__sys_fcntl(fd, F_SETFD, FD_CLOEXEC); }
 
-static int64_t casync__set_int(int fd, int level, int name, int value) {
+static int64_t casync__socket_set_int(int fd, int level, int name, int value) {
     return casync__sys_setsockopt(fd, level, name, &value, sizeof value);
 }
 
-#define CASYNC__KEEPALIVE_MAX 32767 /* seconds: MAX_TCP_KEEPIDLE of Linux's include/net/tcp.h */
+#define CASYNC__SOCKET_KEEPALIVE_MAX                                                               \
+    32767 /* seconds: MAX_TCP_KEEPIDLE of Linux's include/net/tcp.h */
 
-static bool casync__keepalive_is_valid(int seconds) {
-    return seconds >= 0 && seconds <= CASYNC__KEEPALIVE_MAX;
+static bool casync__socket_keepalive_is_valid(int seconds) {
+    return seconds >= 0 && seconds <= CASYNC__SOCKET_KEEPALIVE_MAX;
 }
 
 /* The time first, which means nothing while probes are off: so a refusal changes nothing. */
-static int64_t casync__set_keepalive_fd(int fd, int seconds) {
+static int64_t casync__socket_set_keepalive(int fd, int seconds) {
     int64_t result = 0;
-    if (!casync__keepalive_is_valid(seconds)) return -EINVAL;
-    if (seconds > 0) result = casync__set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
-    return result < 0 ? result : casync__set_int(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
+    if (!casync__socket_keepalive_is_valid(seconds)) return -EINVAL;
+    if (seconds > 0) result = casync__socket_set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds);
+    return result < 0 ? result : casync__socket_set_int(fd, SOL_SOCKET, SO_KEEPALIVE, seconds > 0);
 }
 
 /* For what these refuse a stream works all the same. */
-static void casync__set_tcp_options(int fd, const casync_stream_options *options) {
-    if (!options || !options->nagle) (void)casync__set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    if (options && options->keepalive > 0) (void)casync__set_keepalive_fd(fd, options->keepalive);
+static void casync__socket_set_tcp_options(int fd, const casync_stream_options *options) {
+    if (!options || !options->nagle) (void)casync__socket_set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (options && options->keepalive > 0)
+        (void)casync__socket_set_keepalive(fd, options->keepalive);
 }
 
 /* The error that the kernel has for a socket, or 0. */
@@ -10841,7 +10932,7 @@ static int64_t casync__socket_error(int fd) {
 }
 
 /* Is this the end of a pipe that is written to? 1, 0, or an error. */
-static int64_t casync__is_pipe_writer(int fd) {
+static int64_t casync__fd_is_pipe_writer(int fd) {
     struct stat status;
     int64_t result = casync__sys_fstat(fd, &status);
     if (result < 0 || !S_ISFIFO(status.st_mode)) return result;
@@ -10852,7 +10943,7 @@ static int64_t casync__is_pipe_writer(int fd) {
 /* -- addresses -- */
 
 /* The number of a network interface, given by name or as that number: digits alone. */
-static int64_t casync__interface_index(const char *name) {
+static int64_t casync__address_interface_index(const char *name) {
     int64_t index = if_nametoindex(name);
     const char *digit;
     if (index > 0) return index;
@@ -10861,7 +10952,7 @@ static int64_t casync__interface_index(const char *name) {
     return *digit || index == 0 || index > UINT32_MAX ? -EINVAL : index;
 }
 
-static int64_t casync__parse_ipv6(const char *host, int port, casync_address *address) {
+static int64_t casync__address_parse_ipv6(const char *host, int port, casync_address *address) {
     struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)address->storage.bytes;
     const char *zone = strchr(host, '%');
     size_t size = zone ? (size_t)(zone - host) : strlen(host);
@@ -10873,7 +10964,7 @@ static int64_t casync__parse_ipv6(const char *host, int port, casync_address *ad
     in6->sin6_port = htons((uint16_t)port);
     if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1) return -EINVAL;
     if (zone) {
-        int64_t index = casync__interface_index(zone + 1);
+        int64_t index = casync__address_interface_index(zone + 1);
         if (index < 0) return index;
         in6->sin6_scope_id = (uint32_t)index;
     }
@@ -10881,18 +10972,18 @@ static int64_t casync__parse_ipv6(const char *host, int port, casync_address *ad
     return 0;
 }
 
-static int64_t casync__parse_host(const char *host, int port, casync_address *address) {
+static int64_t casync__address_parse_host(const char *host, int port, casync_address *address) {
     struct sockaddr_in *in = (struct sockaddr_in *)(void *)address->storage.bytes;
     memset(address, 0, sizeof *address);
     if (port < 0 || port > 65535) return -EINVAL;
-    if (strchr(host, ':')) return casync__parse_ipv6(host, port, address);
+    if (strchr(host, ':')) return casync__address_parse_ipv6(host, port, address);
     in->sin_family = AF_INET;
     in->sin_port = htons((uint16_t)port);
     address->size = sizeof *in;
     return inet_pton(AF_INET, host, &in->sin_addr) == 1 ? 0 : CASYNC_NOT_NUMERIC;
 }
 
-static int64_t casync__parse_path(const char *path, casync_address *address) {
+static int64_t casync__address_parse_path(const char *path, casync_address *address) {
     struct sockaddr_un *un = (struct sockaddr_un *)(void *)address->storage.bytes;
     size_t size = strlen(path);
     memset(address, 0, sizeof *address);
@@ -10907,36 +10998,36 @@ static int64_t casync__parse_path(const char *path, casync_address *address) {
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_address_from_host(casync_address *address, const char *host,
-                                                int port) {
+CASYNC__LINKAGE int64_t casync_address_from_host(casync_address *address, const char *host,
+                                                 int port) {
     casync_address parsed;
     int64_t result;
     if (!address || !host) return -EINVAL;
-    result = casync__parse_host(host, port, &parsed);
+    result = casync__address_parse_host(host, port, &parsed);
     if (result == 0) *address = parsed;
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_address_from_path(casync_address *address, const char *path) {
+CASYNC__LINKAGE int64_t casync_address_from_path(casync_address *address, const char *path) {
     casync_address parsed;
     int64_t result;
     if (!address || !path) return -EINVAL;
-    result = casync__parse_path(path, &parsed);
+    result = casync__address_parse_path(path, &parsed);
     if (result == 0) *address = parsed;
     return result;
 }
 
-CASYNC__DEFINE int casync_address_port(const casync_address *address) {
+CASYNC__LINKAGE int casync_address_port(const casync_address *address) {
     if (!address) return 0;
     const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
     const struct sockaddr_in6 *in6 =
         (const struct sockaddr_in6 *)(const void *)address->storage.bytes;
-    if (casync__sockaddr(address)->sa_family == AF_INET) return ntohs(in->sin_port);
-    return casync__sockaddr(address)->sa_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
+    if (casync__address_sockaddr(address)->sa_family == AF_INET) return ntohs(in->sin_port);
+    return casync__address_sockaddr(address)->sa_family == AF_INET6 ? ntohs(in6->sin6_port) : 0;
 }
 
-CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
-                                               char text[CASYNC_ADDRESS_TEXT]) {
+CASYNC__LINKAGE const char *casync_address_text(const casync_address *address,
+                                                char text[CASYNC_ADDRESS_TEXT]) {
     if (!address || !text) return "";
     const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)address->storage.bytes;
     const struct sockaddr_in6 *in6 =
@@ -10946,7 +11037,7 @@ CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
     char host[INET6_ADDRSTRLEN] = "", zone[16] = "";
     text[0] = 0;
     switch (address->size < sizeof(sa_family_t) ? AF_UNSPEC
-                                                : casync__sockaddr(address)->sa_family) {
+                                                : casync__address_sockaddr(address)->sa_family) {
     case AF_INET:
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
         snprintf(text, CASYNC_ADDRESS_TEXT, "%s:%d", host, casync_address_port(address));
@@ -10969,15 +11060,16 @@ CASYNC__DEFINE const char *casync_address_text(const casync_address *address,
     return text;
 }
 
-static int64_t casync__bind_to(int fd, const char *host, int port) {
+static int64_t casync__socket_bind_to(int fd, const char *host, int port) {
     casync_address address;
-    int64_t result = casync__parse_host(host, port, &address);
-    return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(&address), address.size);
+    int64_t result = casync__address_parse_host(host, port, &address);
+    return result < 0 ? result
+                      : casync__sys_bind(fd, casync__address_sockaddr(&address), address.size);
 }
 
 /* A socket file that nobody listens at any more is in the way of bind(2); what is no socket
    stays. */
-static void casync__remove_socket_file(const char *path) {
+static void casync__socket_remove_file(const char *path) {
     struct stat status;
     if (path[0] != '@' && casync__sys_lstat(path, &status) == 0 && S_ISSOCK(status.st_mode))
         (void)casync__sys_unlink(path);
@@ -10987,52 +11079,53 @@ static void casync__remove_socket_file(const char *path) {
 
 /* Sets an option that has one number for each version of IP. A socket for IPv6 may send by IPv4
    too, unless it is for IPv6 alone, which the kernel may tell by an error. */
-static int64_t casync__set_ip(int fd, int name4, int name6, int value) {
+static int64_t casync__socket_set_ip(int fd, int name4, int name6, int value) {
     int64_t family = casync__socket_family(fd), result;
-    if (family == AF_INET) return casync__set_int(fd, IPPROTO_IP, name4, value);
+    if (family == AF_INET) return casync__socket_set_int(fd, IPPROTO_IP, name4, value);
     if (family != AF_INET6) return family < 0 ? family : -EOPNOTSUPP;
-    result = casync__set_int(fd, IPPROTO_IPV6, name6, value);
-    if (result == 0) (void)casync__set_int(fd, IPPROTO_IP, name4, value);
+    result = casync__socket_set_int(fd, IPPROTO_IPV6, name6, value);
+    if (result == 0) (void)casync__socket_set_int(fd, IPPROTO_IP, name4, value);
     return result;
 }
 
-static int64_t casync__set_multicast_interface4(int fd, int index) {
+static int64_t casync__socket_set_multicast_interface4(int fd, int index) {
     struct ip_mreqn request;
     memset(&request, 0, sizeof request);
     request.imr_ifindex = index;
     return casync__sys_setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof request);
 }
 
-static int64_t casync__set_multicast_interface(int fd, const char *interface) {
+static int64_t casync__socket_set_multicast_interface(int fd, const char *interface) {
     int64_t family = casync__socket_family(fd), index, result;
-    index = interface ? casync__interface_index(interface) : 0;
+    index = interface ? casync__address_interface_index(interface) : 0;
     if (index < 0) return index;
-    if (family == AF_INET) return casync__set_multicast_interface4(fd, (int)index);
+    if (family == AF_INET) return casync__socket_set_multicast_interface4(fd, (int)index);
     if (family != AF_INET6) return family < 0 ? family : -EOPNOTSUPP;
-    result = casync__set_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index);
-    if (result == 0) (void)casync__set_multicast_interface4(fd, (int)index);
+    result = casync__socket_set_int(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, (int)index);
+    if (result == 0) (void)casync__socket_set_multicast_interface4(fd, (int)index);
     return result;
 }
 
 /* A group, and the interface and source of a membership: RFC 3678's, the same for both versions of
    IP. */
-static int64_t casync__parse_membership(const char *group, const char *interface,
-                                        const char *source, struct group_source_req *request) {
+static int64_t casync__address_parse_membership(const char *group, const char *interface,
+                                                const char *source,
+                                                struct group_source_req *request) {
     casync_address address;
-    int64_t result = casync__parse_host(group, 0, &address);
+    int64_t result = casync__address_parse_host(group, 0, &address);
     memset(request, 0, sizeof *request);
     if (result < 0) return result;
     memcpy(&request->gsr_group, address.storage.bytes, address.size);
-    if (casync__sockaddr(&address)->sa_family == AF_INET6)
+    if (casync__address_sockaddr(&address)->sa_family == AF_INET6)
         request->gsr_interface =
             ((struct sockaddr_in6 *)(void *)&request->gsr_group)->sin6_scope_id;
     if (interface) {
-        result = casync__interface_index(interface);
+        result = casync__address_interface_index(interface);
         if (result < 0) return result;
         request->gsr_interface = (uint32_t)result;
     }
     if (!source) return 0;
-    result = casync__parse_host(source, 0, &address);
+    result = casync__address_parse_host(source, 0, &address);
     if (result < 0) return result;
     memcpy(&request->gsr_source, address.storage.bytes, address.size);
     return request->gsr_source.ss_family == request->gsr_group.ss_family ? 0 : -EINVAL;
@@ -11046,25 +11139,31 @@ static int64_t casync__parse_membership(const char *group, const char *interface
 
    An endpoint ends once: casync__endpoint_end notes the error, fails the operations, and queues the
    writer's job, which closes it and then tells its protocol. A close does the same at once, and
-   tells nobody. A callback may do either, or free the endpoint: so after each call of one a guard
+   tells nobody. A callback may do either, or free the endpoint: so after each call of one a weakref
    tells whether to go on.
 
    Costs: no system call and no allocation beside those of its kind. */
 
-enum { CASYNC__CLOSED, CASYNC__CONNECTING, CASYNC__OPEN, CASYNC__FINISHING, CASYNC__ENDED };
+enum {
+    CASYNC__ENDPOINT_CLOSED,
+    CASYNC__ENDPOINT_CONNECTING,
+    CASYNC__ENDPOINT_OPEN,
+    CASYNC__ENDPOINT_FINISHING,
+    CASYNC__ENDPOINT_ENDED
+};
 
 /* Options. */
 enum {
-    CASYNC__FD_UNSHARED = 1,     /* the library made it: closing it is the end of the file */
-    CASYNC__FD_KEPT = 2,         /* it is the user's again at the end */
-    CASYNC__FD_WAS_BLOCKING = 4, /* and will be again, if it is kept */
-    CASYNC__CLOSES = 8,          /* by itself when it ended */
-    CASYNC__SOCKET = 16,
-    CASYNC__PIPE_WRITER = 32, /* readable means that the pipe's reader is gone */
-    CASYNC__RECEIVES_FDS = 64
+    CASYNC__ENDPOINT_FD_UNSHARED = 1, /* the library made it: closing it is the end of the file */
+    CASYNC__ENDPOINT_FD_KEPT = 2,     /* it is the user's again at the end */
+    CASYNC__ENDPOINT_FD_WAS_BLOCKING = 4, /* and will be again, if it is kept */
+    CASYNC__ENDPOINT_CLOSES_ITSELF = 8,   /* by itself when it ended */
+    CASYNC__ENDPOINT_IS_SOCKET = 16,
+    CASYNC__ENDPOINT_IS_PIPE_WRITER = 32, /* readable means that the pipe's reader is gone */
+    CASYNC__ENDPOINT_RECEIVES_FDS = 64
 };
 
-#define CASYNC__HIGH_WATER 65536
+#define CASYNC__ENDPOINT_HIGH_WATER 65536
 
 typedef struct casync__endpoint_kind {
     /* Bytes that wait to be sent. */
@@ -11076,7 +11175,7 @@ typedef struct casync__endpoint_kind {
     /* It is to be finished: ends it when everything is sent, which may be now. */
     void (*flush)(casync_endpoint *endpoint);
     /* It ended: fails operations that are in no list of the endpoint's with `error`, then calls
-       casync__endpoint_queue_end, and then forgets what is queued, which may close it. */
+       casync__endpoint_end_soon, and then forgets what is queued, which may close it. */
     void (*drop)(casync_endpoint *endpoint, int64_t error);
     void (*close)(casync_endpoint *endpoint);
     /* Closes it, and tells its protocol, which may then use the struct again. */
@@ -11084,21 +11183,25 @@ typedef struct casync__endpoint_kind {
 } casync__endpoint_kind;
 
 /* These take NULL for one that was never opened. */
-static inline bool casync__has_fd(const casync_endpoint *endpoint) {
-    return endpoint && endpoint->state != CASYNC__CLOSED;
+static inline bool casync__endpoint_has_fd(const casync_endpoint *endpoint) {
+    return endpoint && endpoint->state != CASYNC__ENDPOINT_CLOSED;
 }
-static inline bool casync__is_open(const casync_endpoint *endpoint) {
-    return endpoint && endpoint->state != CASYNC__CLOSED && endpoint->state != CASYNC__ENDED;
+static inline bool casync__endpoint_is_open(const casync_endpoint *endpoint) {
+    return endpoint && endpoint->state != CASYNC__ENDPOINT_CLOSED &&
+           endpoint->state != CASYNC__ENDPOINT_ENDED;
 }
-static inline bool casync__is_connected(const casync_endpoint *endpoint) {
-    return endpoint && (endpoint->state == CASYNC__OPEN || endpoint->state == CASYNC__FINISHING);
+static inline bool casync__endpoint_is_connected(const casync_endpoint *endpoint) {
+    return endpoint && (endpoint->state == CASYNC__ENDPOINT_OPEN ||
+                        endpoint->state == CASYNC__ENDPOINT_FINISHING);
 }
 static inline casync_loop *casync__endpoint_loop(const casync_endpoint *endpoint) {
     return endpoint ? endpoint->watcher.reader.loop : NULL;
 }
 
 /* The high-water mark, or its default; that of the low one is a quarter of it. */
-static size_t casync__high_water(size_t high) { return high ? high : CASYNC__HIGH_WATER; }
+static size_t casync__endpoint_high_water(size_t high) {
+    return high ? high : CASYNC__ENDPOINT_HIGH_WATER;
+}
 
 /* Gives the endpoint its descriptor. */
 static int64_t casync__endpoint_begin(casync_loop *loop, casync_endpoint *endpoint, int fd,
@@ -11108,10 +11211,10 @@ static int64_t casync__endpoint_begin(casync_loop *loop, casync_endpoint *endpoi
     if (result < 0) return result;
     endpoint->kind = kind;
     casync__list_init(&endpoint->waiting);
-    endpoint->high_water = casync__high_water(high);
+    endpoint->high_water = casync__endpoint_high_water(high);
     endpoint->low_water = low ? low : endpoint->high_water / 4;
     endpoint->error = 0;
-    endpoint->state = CASYNC__OPEN;
+    endpoint->state = CASYNC__ENDPOINT_OPEN;
     endpoint->options = 0;
     endpoint->reading_paused = endpoint->writing_paused = false;
     return 0;
@@ -11119,8 +11222,8 @@ static int64_t casync__endpoint_begin(casync_loop *loop, casync_endpoint *endpoi
 
 /* Tries again what the kernel will not tell of. The timer keeps the loop running if the watcher
    does. */
-static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry, int64_t delay,
-                                   casync_callback callback, void *arg) {
+static int64_t casync__watcher_retry_later(casync_watcher *watcher, casync_timer *retry,
+                                           int64_t delay, casync_callback callback, void *arg) {
     casync_timer_ref(retry, !(watcher->flags & CASYNC__WATCHER_UNREFERENCED));
     retry->job.flags |= CASYNC__JOB_INTERNAL;
     return casync_call_later(watcher->reader.loop, retry, delay, callback, arg);
@@ -11129,7 +11232,7 @@ static int64_t casync__retry_later(casync_watcher *watcher, casync_timer *retry,
 /* -- pausing -- */
 
 /* Ends the operations of one kind in a list. */
-static void casync__waits_done(casync_link *waiting, int kind, int64_t result) {
+static void casync__ops_done_of_kind(casync_link *waiting, int kind, int64_t result) {
     casync_link *link = waiting->next;
     while (link != waiting) {
         casync_op *op = casync__container(link, casync_op, link);
@@ -11148,17 +11251,17 @@ static void casync__endpoint_pause_if_full(casync_endpoint *endpoint) {
 static void casync__endpoint_resume_if_drained(casync_endpoint *endpoint) {
     if (!endpoint->writing_paused || endpoint->kind->queued(endpoint) > endpoint->low_water) return;
     endpoint->writing_paused = false;
-    casync__waits_done(&endpoint->waiting, CASYNC__OP_DRAIN, 0);
+    casync__ops_done_of_kind(&endpoint->waiting, CASYNC__OP_DRAIN, 0);
     endpoint->kind->tell_writing(endpoint);
 }
 
 static int64_t casync__endpoint_set_write_limits(casync_endpoint *endpoint, size_t high,
                                                  size_t low) {
     if (!endpoint || low > high) return -EINVAL;
-    if (!casync__has_fd(endpoint)) return CASYNC_INVALID_STATE;
+    if (!casync__endpoint_has_fd(endpoint)) return CASYNC_INVALID_STATE;
     endpoint->high_water = high;
     endpoint->low_water = low;
-    if (!casync__is_connected(endpoint)) return 0;
+    if (!casync__endpoint_is_connected(endpoint)) return 0;
     if (endpoint->kind->queued(endpoint) > high)
         casync__endpoint_pause_if_full(endpoint);
     else
@@ -11169,17 +11272,17 @@ static int64_t casync__endpoint_set_write_limits(casync_endpoint *endpoint, size
 /* `refused`: why the user may not write, or 0. What is being finished can still be drained. */
 static casync_future *casync__endpoint_drain(casync_endpoint *endpoint, casync_op *op,
                                              int64_t refused) {
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__endpoint_loop(endpoint), op, CASYNC__OP_DRAIN);
     op->owner = endpoint;
-    if (!casync__is_connected(endpoint)) return casync__op_done(op, refused, NULL);
+    if (!casync__endpoint_is_connected(endpoint)) return casync__op_done(op, refused, NULL);
     if (!endpoint->writing_paused) return casync__op_done(op, 0, NULL);
     casync__list_append(&endpoint->waiting, &op->link);
     return &op->future;
 }
 
 static int64_t casync__endpoint_set_reading_paused(casync_endpoint *endpoint, bool paused) {
-    if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
+    if (!casync__endpoint_is_open(endpoint)) return CASYNC_INVALID_STATE;
     endpoint->reading_paused = paused;
     endpoint->kind->update_reading(endpoint);
     return 0;
@@ -11188,19 +11291,20 @@ static int64_t casync__endpoint_set_reading_paused(casync_endpoint *endpoint, bo
 /* -- the end -- */
 
 /* Bytes that nobody will send any more, and who was to get them. */
-typedef struct casync__loss {
+typedef struct casync__endpoint_loss {
     size_t size;
     casync_address peer; /* of size 0 if it has none */
-} casync__loss;
+} casync__endpoint_loss;
 
-static void casync__measure_loss(casync__loss *loss, size_t size, int fd) {
+static void casync__endpoint_loss_measure(casync__endpoint_loss *loss, size_t size, int fd) {
     loss->size = size;
     loss->peer.size = 0;
     if (size > 0) (void)casync__address_of(fd, casync__sys_getpeername, &loss->peer);
 }
 
-static void casync__report_loss(casync_loop *loop, const casync__loss *loss, const char *message) {
-    casync_exception exception = casync__exception(message, -ECONNABORTED);
+static void casync__endpoint_loss_report(casync_loop *loop, const casync__endpoint_loss *loss,
+                                         const char *message) {
+    casync_exception exception = casync__exception_make(message, -ECONNABORTED);
     if (loss->size == 0) return;
     exception.unsent = loss->size;
     if (loss->peer.size > 0) exception.peer = &loss->peer;
@@ -11210,9 +11314,9 @@ static void casync__report_loss(casync_loop *loop, const casync__loss *loss, con
 /* By the writer's job, which does what the state asks for: connects, flushes, or ends. It comes
    behind the callbacks of the operations that just failed, which may be in memory that ends with
    the endpoint. */
-static void casync__endpoint_queue_end(casync_endpoint *endpoint) {
-    if (endpoint->options & CASYNC__CLOSES)
-        casync__make_ready(casync__endpoint_loop(endpoint), &endpoint->watcher.writer);
+static void casync__endpoint_end_soon(casync_endpoint *endpoint) {
+    if (endpoint->options & CASYNC__ENDPOINT_CLOSES_ITSELF)
+        casync__job_make_ready(casync__endpoint_loop(endpoint), &endpoint->watcher.writer);
 }
 
 /* Nothing more comes or goes. Operations fail with what ended it, but for finish operations, which
@@ -11220,9 +11324,9 @@ static void casync__endpoint_queue_end(casync_endpoint *endpoint) {
 static void casync__endpoint_end(casync_endpoint *endpoint, int64_t error) {
     int64_t reason = error < 0 ? error : -ECONNABORTED;
     casync_link *link;
-    if (!casync__is_open(endpoint)) return;
-    CASYNC_ASSERT(casync__in_loop_thread(casync__endpoint_loop(endpoint)));
-    endpoint->state = CASYNC__ENDED;
+    if (!casync__endpoint_is_open(endpoint)) return;
+    CASYNC_ASSERT(casync__loop_in_thread(casync__endpoint_loop(endpoint)));
+    endpoint->state = CASYNC__ENDPOINT_ENDED;
     endpoint->error = error < INT32_MIN ? INT32_MIN : (int32_t)error;
     casync__watcher_quiet(&endpoint->watcher);
     for (link = endpoint->waiting.next; link != &endpoint->waiting;) {
@@ -11236,20 +11340,20 @@ static void casync__endpoint_end(casync_endpoint *endpoint, int64_t error) {
 /* Gives the descriptor back to the kernel, or as it was to the user. */
 static void casync__endpoint_give_fd_back(casync_endpoint *endpoint) {
     int fd = endpoint->watcher.fd;
-    bool kept = endpoint->options & CASYNC__FD_KEPT;
+    bool kept = endpoint->options & CASYNC__ENDPOINT_FD_KEPT;
     casync__watcher_unregister(&endpoint->watcher,
-                               !kept && (endpoint->options & CASYNC__FD_UNSHARED));
+                               !kept && (endpoint->options & CASYNC__ENDPOINT_FD_UNSHARED));
     if (!kept)
         casync__sys_close(fd);
-    else if (endpoint->options & CASYNC__FD_WAS_BLOCKING)
-        (void)casync__set_blocking(fd, true); /* what fails now never worked */
+    else if (endpoint->options & CASYNC__ENDPOINT_FD_WAS_BLOCKING)
+        (void)casync__fd_set_blocking(fd, true); /* what fails now never worked */
 }
 
 static void casync__endpoint_close(casync_endpoint *endpoint) {
     casync__endpoint_end(endpoint, -ECONNABORTED);
-    casync__guard_object_gone(casync__endpoint_loop(endpoint), endpoint);
+    casync__weakref_object_gone(casync__endpoint_loop(endpoint), endpoint);
     casync__endpoint_give_fd_back(endpoint);
-    endpoint->state = CASYNC__CLOSED;
+    endpoint->state = CASYNC__ENDPOINT_CLOSED;
     casync__ops_done(&endpoint->waiting, -ECONNABORTED);
 }
 
@@ -11264,18 +11368,18 @@ static void casync__endpoint_close_ended(casync_endpoint *endpoint) {
 }
 
 static int64_t casync__endpoint_abort(casync_endpoint *endpoint) {
-    if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
-    endpoint->options |= CASYNC__CLOSES;
+    if (!casync__endpoint_is_open(endpoint)) return CASYNC_INVALID_STATE;
+    endpoint->options |= CASYNC__ENDPOINT_CLOSES_ITSELF;
     casync__endpoint_end(endpoint, -ECONNABORTED);
     return 0;
 }
 
 static int64_t casync__endpoint_finish_start(casync_endpoint *endpoint) {
-    if (!casync__is_open(endpoint)) return CASYNC_INVALID_STATE;
-    if (endpoint->state == CASYNC__FINISHING) return 0;
-    if (endpoint->state == CASYNC__CONNECTING) return casync__endpoint_abort(endpoint);
-    endpoint->state = CASYNC__FINISHING;
-    endpoint->options |= CASYNC__CLOSES;
+    if (!casync__endpoint_is_open(endpoint)) return CASYNC_INVALID_STATE;
+    if (endpoint->state == CASYNC__ENDPOINT_FINISHING) return 0;
+    if (endpoint->state == CASYNC__ENDPOINT_CONNECTING) return casync__endpoint_abort(endpoint);
+    endpoint->state = CASYNC__ENDPOINT_FINISHING;
+    endpoint->options |= CASYNC__ENDPOINT_CLOSES_ITSELF;
     endpoint->kind->update_reading(endpoint);
     endpoint->kind->flush(endpoint);
     return 0;
@@ -11283,12 +11387,13 @@ static int64_t casync__endpoint_finish_start(casync_endpoint *endpoint) {
 
 static casync_future *casync__endpoint_finish(casync_endpoint *endpoint, casync_op *op) {
     int64_t error;
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__endpoint_loop(endpoint), op, CASYNC__OP_FINISH);
-    if (!casync__has_fd(endpoint)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (!casync__endpoint_has_fd(endpoint)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     op->owner = endpoint;
     error = endpoint->error;
-    if (endpoint->state == CASYNC__ENDED && !casync_job_pending(&endpoint->watcher.writer)) {
+    if (endpoint->state == CASYNC__ENDPOINT_ENDED &&
+        !casync_job_pending(&endpoint->watcher.writer)) {
         endpoint->kind->close(endpoint);
         return casync__op_done(op, error, NULL);
     }
@@ -11297,14 +11402,14 @@ static casync_future *casync__endpoint_finish(casync_endpoint *endpoint, casync_
     return &op->future;
 }
 
-static void casync__finish_abandon(casync_op *op) {
+static void casync__endpoint_finish_abandon(casync_op *op) {
     casync_endpoint *endpoint = (casync_endpoint *)op->owner;
     endpoint->kind->close(endpoint);
 }
 
-static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync__get_address get,
+static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync__address_getter get,
                                         casync_address *address) {
-    if (!casync__has_fd(endpoint)) return -EBADF;
+    if (!casync__endpoint_has_fd(endpoint)) return -EBADF;
     return casync__address_of(endpoint->watcher.fd, get, address);
 }
 
@@ -11326,34 +11431,36 @@ static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync_
    has no memory but its struct. */
 
 /* How far each side is: the end came, and the protocol was told; the end is asked for, and sent. */
-enum { CASYNC__READ_OPEN, CASYNC__READ_EOF, CASYNC__READ_TOLD };
-enum { CASYNC__WRITE_OPEN, CASYNC__WRITE_EOF_ASKED, CASYNC__WRITE_EOF_SENT };
+enum { CASYNC__STREAM_READ_OPEN, CASYNC__STREAM_READ_EOF, CASYNC__STREAM_READ_TOLD };
+enum { CASYNC__STREAM_WRITE_OPEN, CASYNC__STREAM_WRITE_EOF_ASKED, CASYNC__STREAM_WRITE_EOF_SENT };
 
-#define CASYNC__READS_MAX 4   /* of one stream in one turn */
-#define CASYNC__WRITES_MAX 16 /* of the pieces of write_all, the same */
+#define CASYNC__STREAM_READS_MAX 4   /* of one stream in one turn */
+#define CASYNC__STREAM_WRITES_MAX 16 /* of the pieces of write_all, the same */
 
-#define CASYNC__READ_LIMIT 65536              /* of a frame, by default */
-#define CASYNC__READ_LIMIT_MAX (SIZE_MAX / 4) /* so that its length with a prefix cannot overflow */
-#define CASYNC__PASSED_FDS_MAX 16             /* taken with one read */
-#define CASYNC__PASSED_FDS_WAITING 256
-#define CASYNC__UNIX_CONNECT_RETRY CASYNC_MS(1) /* at first; then twice as long each time, up to */
-#define CASYNC__UNIX_CONNECT_RETRY_MAX CASYNC_MS(50)
+#define CASYNC__STREAM_READ_LIMIT 65536 /* of a frame, by default */
+#define CASYNC__STREAM_READ_LIMIT_MAX                                                              \
+    (SIZE_MAX / 4)                       /* so that its length with a prefix cannot overflow */
+#define CASYNC__STREAM_PASSED_FDS_MAX 16 /* taken with one read */
+#define CASYNC__STREAM_PASSED_FDS_WAITING 256
+#define CASYNC__STREAM_CONNECT_RETRY_MIN                                                           \
+    CASYNC_MS(1) /* at first; then twice as long each time, up to */
+#define CASYNC__STREAM_CONNECT_RETRY_MAX CASYNC_MS(50)
 
 /* Descriptors that came: a ring. A peer that sends more than its reader takes must not run the
    process out of them. */
-typedef struct casync__passed_fds {
+typedef struct casync__stream_passed_fds {
     uint32_t first, count;
-    int fds[CASYNC__PASSED_FDS_WAITING];
-} casync__passed_fds;
+    int fds[CASYNC__STREAM_PASSED_FDS_WAITING];
+} casync__stream_passed_fds;
 
 /* A Unix socket whose listener has no place for it: connect(2) says EAGAIN and nobody tells when
    there is one (unix(7)), so it is tried again. */
-typedef struct casync__unix_connect {
+typedef struct casync__stream_connect_retry {
     casync_timer timer;
     casync_address address;
     casync_stream *stream;
     int64_t delay;
-} casync__unix_connect;
+} casync__stream_connect_retry;
 
 /* All of these take no stream for one that is not open. */
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
@@ -11367,16 +11474,16 @@ static inline casync_endpoint *casync__stream_endpoint(const casync_stream *stre
 
 /* Open, connected and not ended. */
 static inline bool casync__stream_is_connected(const casync_stream *stream) {
-    return casync__is_connected(casync__stream_endpoint(stream));
+    return casync__endpoint_is_connected(casync__stream_endpoint(stream));
 }
 
 /* May its user still read? */
-static inline bool casync__may_read(const casync_stream *stream) {
-    return stream->endpoint.state == CASYNC__OPEN && !stream->endpoint.reading_paused;
+static inline bool casync__stream_may_read(const casync_stream *stream) {
+    return stream->endpoint.state == CASYNC__ENDPOINT_OPEN && !stream->endpoint.reading_paused;
 }
 
 static inline bool casync__stream_is_socket(const casync_stream *stream) {
-    return (stream->endpoint.options & CASYNC__SOCKET) != 0;
+    return (stream->endpoint.options & CASYNC__ENDPOINT_IS_SOCKET) != 0;
 }
 
 static inline void casync__stream_end(casync_stream *stream, int64_t error) {
@@ -11397,7 +11504,7 @@ static void casync__stream_free_lent(casync_stream *stream) {
     if (casync__stream_lends(stream))
         casync__input_retire(loop, stream->lent);
     else
-        casync__free(&loop->allocator, stream->lent);
+        casync__memory_free(&loop->allocator, stream->lent);
     stream->lent = NULL;
 }
 
@@ -11406,7 +11513,7 @@ static void casync__stream_free_input(casync_stream *stream) {
     if (casync__stream_lends(stream))
         casync__input_retire(loop, stream->input);
     else
-        casync__free(&loop->allocator, stream->input);
+        casync__memory_free(&loop->allocator, stream->input);
     stream->input = NULL;
     casync__stream_free_lent(stream);
 }
@@ -11431,7 +11538,7 @@ static int64_t casync__stream_reserve_input(casync_stream *stream, size_t size) 
     else if (retire)
         casync__input_retire(casync__stream_loop(stream), old);
     else
-        casync__free(&casync__stream_loop(stream)->allocator, old);
+        casync__memory_free(&casync__stream_loop(stream)->allocator, old);
     stream->input = input;
     return 0;
 }
@@ -11446,46 +11553,47 @@ static int64_t casync__stream_append_input(casync_stream *stream, const uint8_t 
 
 /* -- reading -- */
 
-static inline bool casync__protocol_reads(const casync_stream *stream) {
+static inline bool casync__stream_protocol_reads(const casync_stream *stream) {
     return stream->protocol && (stream->protocol->data_received || stream->protocol->get_buffer);
 }
 
 /* Shall the protocol be given bytes now? */
-static inline bool casync__may_deliver(const casync_stream *stream) {
-    return casync__protocol_reads(stream) && casync__may_read(stream);
+static inline bool casync__stream_may_deliver(const casync_stream *stream) {
+    return casync__stream_protocol_reads(stream) && casync__stream_may_read(stream);
 }
 
 /* Does a protocol that does not read hear of the peer's end? As asyncio's base protocol it does,
    and what nobody ever read is dropped then. While an operation reads, that is told first. */
-static bool casync__hears_end(const casync_stream *stream) {
+static bool casync__stream_hears_end(const casync_stream *stream) {
     const casync_protocol *protocol = stream->protocol;
     return protocol && (protocol->connection_lost || protocol->eof_received) &&
-           !casync__protocol_reads(stream) && casync__may_read(stream) && !stream->filter &&
-           !stream->end_waits && stream->read_side == CASYNC__READ_OPEN;
+           !casync__stream_protocol_reads(stream) && casync__stream_may_read(stream) &&
+           !stream->filter && !stream->end_waits && stream->read_side == CASYNC__STREAM_READ_OPEN;
 }
 
 /* Will no more bytes come? */
-static inline bool casync__has_read_all(const casync_stream *stream) {
-    return stream->read_side != CASYNC__READ_OPEN || stream->endpoint.state == CASYNC__ENDED;
+static inline bool casync__stream_has_read_all(const casync_stream *stream) {
+    return stream->read_side != CASYNC__STREAM_READ_OPEN ||
+           stream->endpoint.state == CASYNC__ENDPOINT_ENDED;
 }
 
-static void casync__update_reading(casync_stream *stream) {
-    bool reads = stream->reading || casync__may_deliver(stream) ||
-                 ((stream->endpoint.options & CASYNC__PIPE_WRITER) && stream->protocol);
-    if (!casync__is_registered(&stream->endpoint.watcher)) return;
-    if (reads && !casync__has_read_all(stream))
-        casync__want(&stream->endpoint.watcher, CASYNC__READ);
+static void casync__stream_update_reading(casync_stream *stream) {
+    bool reads = stream->reading || casync__stream_may_deliver(stream) ||
+                 ((stream->endpoint.options & CASYNC__ENDPOINT_IS_PIPE_WRITER) && stream->protocol);
+    if (!casync__watcher_is_registered(&stream->endpoint.watcher)) return;
+    if (reads && !casync__stream_has_read_all(stream))
+        casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_READ);
     else
-        casync__unwant(&stream->endpoint.watcher, CASYNC__READ);
-    if (casync__hears_end(stream))
-        casync__want(&stream->endpoint.watcher, CASYNC__END);
+        casync__watcher_stop(&stream->endpoint.watcher, CASYNC__FD_READ);
+    if (casync__stream_hears_end(stream))
+        casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_END);
     else
-        casync__unwant(&stream->endpoint.watcher, CASYNC__END);
+        casync__watcher_stop(&stream->endpoint.watcher, CASYNC__FD_END);
 }
 
 /* What an operation gets when the stream ended after `done` of its bytes. */
-static int64_t casync__end_result(const casync_stream *stream, const casync_op *op) {
-    if (stream->endpoint.state == CASYNC__ENDED && stream->endpoint.error < 0)
+static int64_t casync__stream_end_result(const casync_stream *stream, const casync_op *op) {
+    if (stream->endpoint.state == CASYNC__ENDPOINT_ENDED && stream->endpoint.error < 0)
         return stream->endpoint.error;
     if (op->kind == CASYNC__OP_READ) return 0;
     return op->done > 0 || casync__input_size(stream->input) > 0 ? CASYNC_INCOMPLETE_READ
@@ -11493,7 +11601,7 @@ static int64_t casync__end_result(const casync_stream *stream, const casync_op *
 }
 
 /* Serves the read that waits from the input: its result, or -EAGAIN if that needs more bytes. */
-static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void **ptr) {
+static int64_t casync__stream_attempt_read(casync_stream *stream, casync_op *op, void **ptr) {
     int64_t length;
     size_t skip;
     if (op->kind == CASYNC__OP_READ_FRAME) {
@@ -11512,31 +11620,32 @@ static int64_t casync__attempt_read(casync_stream *stream, casync_op *op, void *
 }
 
 /* Ends the read that waits if it can be served, or if the stream has no more to come. */
-static void casync__serve_read(casync_stream *stream) {
+static void casync__stream_serve_read(casync_stream *stream) {
     casync_op *op = stream->reading;
     void *ptr = NULL;
     int64_t result;
     if (!op) return;
-    result = casync__attempt_read(stream, op, &ptr);
-    if (result == -EAGAIN && casync__has_read_all(stream)) result = casync__end_result(stream, op);
+    result = casync__stream_attempt_read(stream, op, &ptr);
+    if (result == -EAGAIN && casync__stream_has_read_all(stream))
+        result = casync__stream_end_result(stream, op);
     if (result == -EAGAIN) return;
     stream->reading = NULL;
-    casync__update_reading(stream);
+    casync__stream_update_reading(stream);
     casync__op_done(op, result, ptr);
 }
 
 /* Copies input into a buffer of a protocol with get_buffer. False if it takes no more for now. */
-static bool casync__deliver_copy(casync_stream *stream, const casync__guard *guard) {
+static bool casync__stream_deliver_copy(casync_stream *stream, const casync__weakref *weak) {
     const casync_protocol *protocol = stream->protocol;
     casync_buffer buffer = protocol->get_buffer(stream, (int64_t)casync__input_size(stream->input));
     size_t taken;
-    if (guard->gone) return false;
+    if (weak->gone) return false;
     taken = casync__input_take(stream->input, (uint8_t *)buffer.ptr, buffer.len);
     if (protocol->buffer_updated) protocol->buffer_updated(stream, taken);
-    if (guard->gone || taken > 0) return !guard->gone;
+    if (weak->gone || taken > 0) return !weak->gone;
     if (buffer.ptr == CASYNC_NOT_NOW)
-        casync__make_ready(casync__stream_loop(stream),
-                           &stream->endpoint.watcher.reader); /* not now: in the next turn */
+        casync__job_make_ready(casync__stream_loop(stream),
+                               &stream->endpoint.watcher.reader); /* not now: in the next turn */
     else
         casync__stream_end(stream, -ENOBUFS);
     return false;
@@ -11544,7 +11653,7 @@ static bool casync__deliver_copy(casync_stream *stream, const casync__guard *gua
 
 /* Gives a protocol with data_received the next frame, or all there is. False if that is no whole
    frame. */
-static bool casync__deliver_span(casync_stream *stream) {
+static bool casync__stream_deliver_span(casync_stream *stream) {
     casync_span span;
     size_t skip = 0;
     int64_t length = (int64_t)casync__input_size(stream->input);
@@ -11563,56 +11672,58 @@ static bool casync__deliver_span(casync_stream *stream) {
 }
 
 /* Tells the protocol of the end, once it had all that came before. */
-static void casync__deliver_eof(casync_stream *stream) {
+static void casync__stream_deliver_eof(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__guard guard;
+    casync__weakref weak;
     bool keep = false;
-    stream->read_side = CASYNC__READ_TOLD;
-    casync__guard_enter(loop, &guard, stream);
+    stream->read_side = CASYNC__STREAM_READ_TOLD;
+    casync__weakref_begin(loop, &weak, stream);
     if (stream->protocol->eof_received) keep = stream->protocol->eof_received(stream);
-    if (casync__guard_leave(loop, &guard) && !keep) casync_finish_start(stream);
+    if (casync__weakref_end(loop, &weak) && !keep) casync_finish_start(stream);
 }
 
-static inline bool casync__has_eof_to_tell(const casync_stream *stream) {
-    return stream->read_side == CASYNC__READ_EOF;
+static inline bool casync__stream_has_eof_to_tell(const casync_stream *stream) {
+    return stream->read_side == CASYNC__STREAM_READ_EOF;
 }
 
 /* Gives the protocol what it may have of the input. */
-static void casync__deliver_input(casync_stream *stream) {
+static void casync__stream_deliver_input(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__guard guard;
+    casync__weakref weak;
     /* by a callback that runs the loop */
     bool delivering = stream->delivering, more = true;
-    casync__guard_enter(loop, &guard, stream);
-    while (more && !guard.gone && casync__may_deliver(stream) &&
+    casync__weakref_begin(loop, &weak, stream);
+    while (more && !weak.gone && casync__stream_may_deliver(stream) &&
            casync__input_size(stream->input) > 0) {
         if (stream->protocol->get_buffer)
-            more = casync__deliver_copy(stream, &guard);
+            more = casync__stream_deliver_copy(stream, &weak);
         else
-            more = casync__deliver_span(stream);
-        if (!guard.gone) stream->delivering = delivering;
+            more = casync__stream_deliver_span(stream);
+        if (!weak.gone) stream->delivering = delivering;
     }
-    if (!casync__guard_leave(loop, &guard)) return;
+    if (!casync__weakref_end(loop, &weak)) return;
     if (casync__input_size(stream->input) == 0) casync__stream_free_input(stream);
-    if (casync__may_deliver(stream) && casync__has_eof_to_tell(stream)) casync__deliver_eof(stream);
+    if (casync__stream_may_deliver(stream) && casync__stream_has_eof_to_tell(stream))
+        casync__stream_deliver_eof(stream);
 }
 
 /* Did bytes, or the end, wait for the protocol? */
-static inline bool casync__has_input(const casync_stream *stream) {
-    return casync__protocol_reads(stream) && (stream->input || casync__has_eof_to_tell(stream));
+static inline bool casync__stream_has_input(const casync_stream *stream) {
+    return casync__stream_protocol_reads(stream) &&
+           (stream->input || casync__stream_has_eof_to_tell(stream));
 }
 
 /* By the queue, so that the protocol is not called inside its own call. */
-static void casync__deliver_soon(casync_stream *stream) {
-    if (casync__has_input(stream) && casync__may_deliver(stream))
-        casync__make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
+static void casync__stream_deliver_soon(casync_stream *stream) {
+    if (casync__stream_has_input(stream) && casync__stream_may_deliver(stream))
+        casync__job_make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
 }
 
 /* Bytes for the stream's user. To a protocol without frames they go as they are; all others get
    them from the input, where they also wait while reading is paused. */
 static void casync__stream_receive(casync_stream *stream, const uint8_t *data, size_t size) {
-    if (stream->endpoint.state != CASYNC__OPEN || size == 0) return;
-    if (casync__may_deliver(stream) && !stream->protocol->get_buffer && !stream->framing &&
+    if (stream->endpoint.state != CASYNC__ENDPOINT_OPEN || size == 0) return;
+    if (casync__stream_may_deliver(stream) && !stream->protocol->get_buffer && !stream->framing &&
         casync__input_size(stream->input) == 0) {
         casync_span span;
         span.ptr = data;
@@ -11620,33 +11731,34 @@ static void casync__stream_receive(casync_stream *stream, const uint8_t *data, s
         stream->protocol->data_received(stream, span);
     } else if (casync__stream_append_input(stream, data, size) < 0) {
         casync__stream_end(stream, -ENOMEM);
-    } else if (casync__protocol_reads(stream)) {
-        casync__deliver_input(stream);
+    } else if (casync__stream_protocol_reads(stream)) {
+        casync__stream_deliver_input(stream);
     } else {
-        casync__serve_read(stream);
+        casync__stream_serve_read(stream);
     }
 }
 
 /* The other side will send no more. */
 static void casync__stream_received_eof(casync_stream *stream) {
-    stream->read_side = CASYNC__READ_EOF;
-    casync__unwant(&stream->endpoint.watcher, CASYNC__READ);
-    if (casync__protocol_reads(stream))
-        casync__deliver_input(stream);
+    stream->read_side = CASYNC__STREAM_READ_EOF;
+    casync__watcher_stop(&stream->endpoint.watcher, CASYNC__FD_READ);
+    if (casync__stream_protocol_reads(stream))
+        casync__stream_deliver_input(stream);
     else
-        casync__serve_read(stream);
+        casync__stream_serve_read(stream);
 }
 
-static int64_t casync__queue_fd(casync_stream *stream, int fd) {
+static int64_t casync__stream_keep_fd(casync_stream *stream, int fd) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__passed_fds *passed = stream->passed_fds;
+    casync__stream_passed_fds *passed = stream->passed_fds;
     if (!passed) {
-        passed = (casync__passed_fds *)casync__realloc(&loop->allocator, NULL, sizeof *passed);
+        passed = (casync__stream_passed_fds *)casync__memory_realloc(&loop->allocator, NULL,
+                                                                     sizeof *passed);
         if (passed) passed->first = passed->count = 0;
     }
     stream->passed_fds = passed;
-    if (passed && passed->count < CASYNC__PASSED_FDS_WAITING) {
-        passed->fds[(passed->first + passed->count++) % CASYNC__PASSED_FDS_WAITING] = fd;
+    if (passed && passed->count < CASYNC__STREAM_PASSED_FDS_WAITING) {
+        passed->fds[(passed->first + passed->count++) % CASYNC__STREAM_PASSED_FDS_WAITING] = fd;
         return 0;
     }
     casync__sys_close(fd);
@@ -11656,7 +11768,7 @@ static int64_t casync__queue_fd(casync_stream *stream, int fd) {
 /* Keeps the descriptors of a message. If any is lost, the stream cannot go on: -EMSGSIZE, -ENOBUFS,
    -ENOMEM.
 */
-static int64_t casync__take_fds(casync_stream *stream, struct msghdr *message) {
+static int64_t casync__stream_take_fds(casync_stream *stream, struct msghdr *message) {
     int64_t result = message->msg_flags & MSG_CTRUNC ? -EMSGSIZE : 0;
     struct cmsghdr *header;
     for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
@@ -11666,17 +11778,17 @@ static int64_t casync__take_fds(casync_stream *stream, struct msghdr *message) {
             int fd;
             int64_t queued;
             memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
-            queued = casync__queue_fd(stream, fd);
+            queued = casync__stream_keep_fd(stream, fd);
             if (queued < 0) result = queued;
         }
     }
     return result;
 }
 
-static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t size) {
+static int64_t casync__stream_read_with_fds(casync_stream *stream, void *buffer, size_t size) {
     union {
         struct cmsghdr header;
-        char bytes[CMSG_SPACE(CASYNC__PASSED_FDS_MAX * sizeof(int))];
+        char bytes[CMSG_SPACE(CASYNC__STREAM_PASSED_FDS_MAX * sizeof(int))];
     } control;
     struct iovec iov;
     struct msghdr message;
@@ -11690,14 +11802,14 @@ static int64_t casync__read_with_fds(casync_stream *stream, void *buffer, size_t
     message.msg_controllen = sizeof control;
     count = casync__sys_recvmsg(stream->endpoint.watcher.fd, &message);
     if (count < 0) return count;
-    result = casync__take_fds(stream, &message);
+    result = casync__stream_take_fds(stream, &message);
     return result < 0 ? result : count;
 }
 
 /* One read(2). Notes whether it filled the buffer. */
-static int64_t casync__read_descriptor(casync_stream *stream, void *buffer, size_t size) {
-    int64_t count = (stream->endpoint.options & CASYNC__RECEIVES_FDS)
-                        ? casync__read_with_fds(stream, buffer, size)
+static int64_t casync__stream_read_fd(casync_stream *stream, void *buffer, size_t size) {
+    int64_t count = (stream->endpoint.options & CASYNC__ENDPOINT_RECEIVES_FDS)
+                        ? casync__stream_read_with_fds(stream, buffer, size)
                         : casync__sys_read(stream->endpoint.watcher.fd, buffer, size);
     stream->more = false;
     if (count > 0 && (size_t)count == size) stream->more = true;
@@ -11705,14 +11817,14 @@ static int64_t casync__read_descriptor(casync_stream *stream, void *buffer, size
 }
 
 /* The end, or an error, of the descriptor. */
-static void casync__read_failed(casync_stream *stream, int64_t result) {
+static void casync__stream_read_failed(casync_stream *stream, int64_t result) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__guard guard;
+    casync__weakref weak;
     if (result == -EAGAIN) return;
     if (result == 0 && stream->filter && stream->filter->received_eof) {
-        casync__guard_enter(loop, &guard, stream);
+        casync__weakref_begin(loop, &weak, stream);
         result = stream->filter->received_eof(stream->filter);
-        if (!casync__guard_leave(loop, &guard) || !casync__stream_is_connected(stream)) return;
+        if (!casync__weakref_end(loop, &weak) || !casync__stream_is_connected(stream)) return;
     }
     if (result < 0)
         casync__stream_end(stream, result);
@@ -11720,50 +11832,51 @@ static void casync__read_failed(casync_stream *stream, int64_t result) {
         casync__stream_received_eof(stream);
 }
 
-static void casync__read_for_op(casync_stream *stream, casync_op *op) {
-    int64_t count = casync__read_descriptor(stream, op->as.buffer.data + op->done,
-                                            op->as.buffer.size - op->done);
+static void casync__stream_read_for_op(casync_stream *stream, casync_op *op) {
+    int64_t count = casync__stream_read_fd(stream, op->as.buffer.data + op->done,
+                                           op->as.buffer.size - op->done);
     if (count > 0) {
         op->done += (size_t)count;
-        casync__serve_read(stream);
+        casync__stream_serve_read(stream);
     } else {
-        casync__read_failed(stream, count);
+        casync__stream_read_failed(stream, count);
     }
 }
 
-static void casync__read_for_buffered(casync_stream *stream) {
+static void casync__stream_read_for_buffered(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     const casync_protocol *protocol = stream->protocol;
-    casync__guard guard;
+    casync__weakref weak;
     casync_buffer buffer;
     int64_t count = -ENOBUFS;
-    casync__guard_enter(loop, &guard, stream);
+    casync__weakref_begin(loop, &weak, stream);
     buffer = protocol->get_buffer(stream, -1);
     if (buffer.ptr == CASYNC_NOT_NOW) count = -EAGAIN;
-    if (!guard.gone && buffer.len > 0)
-        count = casync__read_descriptor(stream, buffer.ptr, buffer.len);
-    if (!guard.gone && protocol->buffer_updated)
+    if (!weak.gone && buffer.len > 0)
+        count = casync__stream_read_fd(stream, buffer.ptr, buffer.len);
+    if (!weak.gone && protocol->buffer_updated)
         protocol->buffer_updated(stream, count > 0 ? (size_t)count : 0);
-    if (!casync__guard_leave(loop, &guard)) return;
-    if (count <= 0 && casync__stream_is_connected(stream)) casync__read_failed(stream, count);
+    if (!casync__weakref_end(loop, &weak)) return;
+    if (count <= 0 && casync__stream_is_connected(stream))
+        casync__stream_read_failed(stream, count);
 }
 
-static void casync__read_to_scratch(casync_stream *stream) {
+static void casync__stream_read_to_scratch(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     int64_t count = -ENOMEM, result = 0;
     if (!loop->scratch)
-        loop->scratch = (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC_READ_SIZE);
-    if (loop->scratch) count = casync__read_descriptor(stream, loop->scratch, CASYNC_READ_SIZE);
+        loop->scratch = (uint8_t *)casync__memory_realloc(&loop->allocator, NULL, CASYNC_READ_SIZE);
+    if (loop->scratch) count = casync__stream_read_fd(stream, loop->scratch, CASYNC_READ_SIZE);
     if (count <= 0) {
-        casync__read_failed(stream, count);
+        casync__stream_read_failed(stream, count);
     } else if (stream->filter && stream->filter->received) {
-        casync__guard guard;
+        casync__weakref weak;
         casync_span raw;
         raw.ptr = loop->scratch;
         raw.len = (size_t)count;
-        casync__guard_enter(loop, &guard, stream);
+        casync__weakref_begin(loop, &weak, stream);
         result = stream->filter->received(stream->filter, raw);
-        if (!casync__guard_leave(loop, &guard)) return;
+        if (!casync__weakref_end(loop, &weak)) return;
         if (result == CASYNC_EOF)
             casync__stream_received_eof(stream);
         else if (result < 0)
@@ -11773,18 +11886,18 @@ static void casync__read_to_scratch(casync_stream *stream) {
     }
 }
 
-static void casync__read_once(casync_stream *stream) {
+static void casync__stream_read_once(casync_stream *stream) {
     casync_op *op = stream->reading;
     if (!stream->filter && op && op->kind != CASYNC__OP_READ_FRAME)
-        casync__read_for_op(stream, op);
+        casync__stream_read_for_op(stream, op);
     else if (!stream->filter && stream->protocol && stream->protocol->get_buffer)
-        casync__read_for_buffered(stream);
+        casync__stream_read_for_buffered(stream);
     else
-        casync__read_to_scratch(stream);
+        casync__stream_read_to_scratch(stream);
 }
 
 /* Are there bytes that read operations, once begun, have not read yet? */
-static bool casync__has_unread(const casync_stream *stream) {
+static bool casync__stream_has_unread(const casync_stream *stream) {
     int unread = 0;
     if (!stream->read_by_ops) return false;
     if (casync__input_size(stream->input) > 0) return true;
@@ -11792,20 +11905,20 @@ static bool casync__has_unread(const casync_stream *stream) {
 }
 
 /* The peer's end, for a protocol that does not read. */
-static void casync__peer_ended(casync_stream *stream) {
+static void casync__stream_peer_ended(casync_stream *stream) {
     int64_t error = casync__socket_error(stream->endpoint.watcher.fd);
     if (error < 0) {
         casync__stream_end(stream, error);
         return;
     }
-    if (casync__has_unread(stream)) {
+    if (casync__stream_has_unread(stream)) {
         stream->end_waits = true;
-        casync__update_reading(stream);
+        casync__stream_update_reading(stream);
         return;
     }
-    stream->read_side = CASYNC__READ_EOF;
-    casync__unwant(&stream->endpoint.watcher, CASYNC__END);
-    casync__deliver_eof(stream);
+    stream->read_side = CASYNC__STREAM_READ_EOF;
+    casync__watcher_stop(&stream->endpoint.watcher, CASYNC__FD_END);
+    casync__stream_deliver_eof(stream);
 }
 
 /* The watcher says readable. Full reads are repeated, but not without end: other streams wait
@@ -11813,33 +11926,33 @@ static void casync__peer_ended(casync_stream *stream) {
 static void casync__stream_readable(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
     casync_loop *loop = casync__stream_loop(stream);
-    casync__guard guard;
+    casync__weakref weak;
     bool waits;
     int i;
-    if ((stream->endpoint.options & CASYNC__PIPE_WRITER)) {
+    if ((stream->endpoint.options & CASYNC__ENDPOINT_IS_PIPE_WRITER)) {
         casync__stream_end(stream, stream->out.size > 0 ? -EPIPE : 0);
         return;
     }
-    if ((stream->endpoint.watcher.wanted & (CASYNC__END | CASYNC__READ)) == CASYNC__END) {
-        casync__peer_ended(stream);
+    if ((stream->endpoint.watcher.wanted & (CASYNC__FD_END | CASYNC__FD_READ)) == CASYNC__FD_END) {
+        casync__stream_peer_ended(stream);
         return;
     }
-    casync__guard_enter(loop, &guard, stream);
+    casync__weakref_begin(loop, &weak, stream);
     /* what a pause left */
-    if (casync__has_input(stream)) casync__deliver_input(stream);
+    if (casync__stream_has_input(stream)) casync__stream_deliver_input(stream);
     /* and comes first */
-    waits = !guard.gone && casync__has_input(stream) && stream->protocol->get_buffer;
-    for (i = 0; i < CASYNC__READS_MAX && !waits && !guard.gone &&
-                (stream->endpoint.watcher.wanted & CASYNC__READ);
+    waits = !weak.gone && casync__stream_has_input(stream) && stream->protocol->get_buffer;
+    for (i = 0; i < CASYNC__STREAM_READS_MAX && !waits && !weak.gone &&
+                (stream->endpoint.watcher.wanted & CASYNC__FD_READ);
          i++) {
-        casync__read_once(stream);
-        if (guard.gone || !stream->more) break;
+        casync__stream_read_once(stream);
+        if (weak.gone || !stream->more) break;
     }
-    casync__guard_leave(loop, &guard);
+    casync__weakref_end(loop, &weak);
 }
 
 /* A read waits in no list. */
-static void casync__read_abandon(casync_op *op) {
+static void casync__stream_read_abandon(casync_op *op) {
     casync_stream *stream = (casync_stream *)op->owner;
     if (!stream || stream->reading != op) return;
     stream->reading = NULL;
@@ -11847,20 +11960,20 @@ static void casync__read_abandon(casync_op *op) {
     if (op->done > 0 && casync__stream_append_input(stream, op->as.buffer.data, op->done) < 0)
         casync__stream_end(stream, -ENOMEM);
     else
-        casync__update_reading(stream);
+        casync__stream_update_reading(stream);
 }
 
 /* -- writing -- */
 
-static void casync__send_eof(casync_stream *stream) {
+static void casync__stream_send_eof(casync_stream *stream) {
     int64_t result = casync__sys_shutdown(stream->endpoint.watcher.fd, SHUT_WR);
-    stream->write_side = CASYNC__WRITE_EOF_SENT;
+    stream->write_side = CASYNC__STREAM_WRITE_EOF_SENT;
     /* ENOTCONN: the other side reset the connection, which reading will tell. */
     if (result < 0 && result != -ENOTCONN) casync__stream_end(stream, result);
 }
 
 /* The first write_all that waits, or NULL. */
-static casync_op *casync__first_write_all(casync_stream *stream) {
+static casync_op *casync__stream_first_write_all(casync_stream *stream) {
     casync_link *link;
     for (link = stream->endpoint.waiting.next; link != &stream->endpoint.waiting;
          link = link->next) {
@@ -11872,16 +11985,16 @@ static casync_op *casync__first_write_all(casync_stream *stream) {
 
 /* Writes the next piece of an operation; what is queued of it at a time is no more than the
    high-water mark. False if the stream ended with that, and the operation with it. */
-static bool casync__feed_piece(casync_stream *stream, casync_op *op) {
+static bool casync__stream_feed_piece(casync_stream *stream, casync_op *op) {
     casync_loop *loop = casync__stream_loop(stream);
     size_t piece = stream->endpoint.high_water > CASYNC_REFERENCE_MIN ? stream->endpoint.high_water
                                                                       : CASYNC_REFERENCE_MIN;
-    casync__guard guard;
+    casync__weakref weak;
     int64_t result;
     if (piece > op->as.buffer.size - op->done) piece = op->as.buffer.size - op->done;
-    casync__guard_enter(loop, &guard, stream);
+    casync__weakref_begin(loop, &weak, stream);
     result = casync_write(stream, op->as.buffer.data + op->done, piece);
-    if (!casync__guard_leave(loop, &guard) || !casync__stream_is_connected(stream))
+    if (!casync__weakref_end(loop, &weak) || !casync__stream_is_connected(stream))
         return false; /* it ended with it */
     if (result >= 0) op->done += (size_t)result;
     if (result < 0) casync__op_done(op, result, NULL); /* no memory */
@@ -11890,17 +12003,17 @@ static bool casync__feed_piece(casync_stream *stream, casync_op *op) {
 
 /* Nothing is queued: write_all operations go on. True if they are through, and nothing is queued
    still. */
-static bool casync__feed(casync_stream *stream) {
+static bool casync__stream_feed(casync_stream *stream) {
     casync_op *op;
     int pieces = 0;
-    while ((op = casync__first_write_all(stream)) != NULL) {
+    while ((op = casync__stream_first_write_all(stream)) != NULL) {
         if (op->done == op->as.buffer.size) {
             casync__op_done(op, (int64_t)op->as.buffer.size, NULL);
-        } else if (pieces++ == CASYNC__WRITES_MAX) {
+        } else if (pieces++ == CASYNC__STREAM_WRITES_MAX) {
             /* in the next turn: others want theirs */
-            casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
+            casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_WRITE);
             return false;
-        } else if (!casync__feed_piece(stream, op)) {
+        } else if (!casync__stream_feed_piece(stream, op)) {
             return false;
         }
         if (stream->out.size > 0) return false;
@@ -11909,54 +12022,55 @@ static bool casync__feed(casync_stream *stream) {
 }
 
 /* Everything queued is sent: now the end of the stream can be. */
-static void casync__all_sent(casync_stream *stream) {
-    casync__unwant(&stream->endpoint.watcher, CASYNC__WRITE);
-    if (!casync__feed(stream)) return;
-    if (stream->endpoint.state == CASYNC__FINISHING)
+static void casync__stream_all_sent(casync_stream *stream) {
+    casync__watcher_stop(&stream->endpoint.watcher, CASYNC__FD_WRITE);
+    if (!casync__stream_feed(stream)) return;
+    if (stream->endpoint.state == CASYNC__ENDPOINT_FINISHING)
         casync__stream_end(stream, 0);
-    else if (stream->write_side == CASYNC__WRITE_EOF_ASKED)
-        casync__send_eof(stream);
+    else if (stream->write_side == CASYNC__STREAM_WRITE_EOF_ASKED)
+        casync__stream_send_eof(stream);
 }
 
-static void casync__flush(casync_stream *stream) {
+static void casync__stream_flush_out(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__guard guard;
+    casync__weakref weak;
     int64_t result;
-    casync__guard_enter(loop, &guard, stream);
+    casync__weakref_begin(loop, &weak, stream);
     result = casync_outbuf_flush(&stream->out, stream->endpoint.watcher.fd,
                                  casync__stream_is_socket(stream));
-    if (!guard.gone && result < 0 && result != -EAGAIN) casync__stream_end(stream, result);
-    if (!guard.gone && casync__stream_is_connected(stream))
+    if (!weak.gone && result < 0 && result != -EAGAIN) casync__stream_end(stream, result);
+    if (!weak.gone && casync__stream_is_connected(stream))
         casync__endpoint_resume_if_drained(&stream->endpoint);
-    if (!casync__guard_leave(loop, &guard) || !casync__stream_is_connected(stream)) return;
+    if (!casync__weakref_end(loop, &weak) || !casync__stream_is_connected(stream)) return;
     if (stream->out.size == 0)
-        casync__all_sent(stream);
+        casync__stream_all_sent(stream);
     else
-        casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
+        casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_WRITE);
 }
 
 /* Why the user may not write. */
-static int64_t casync__refuse_write(const casync_stream *stream) {
-    if (!casync__has_fd(casync__stream_endpoint(stream)) ||
-        stream->endpoint.state == CASYNC__CONNECTING)
+static int64_t casync__stream_refuse_write(const casync_stream *stream) {
+    if (!casync__endpoint_has_fd(casync__stream_endpoint(stream)) ||
+        stream->endpoint.state == CASYNC__ENDPOINT_CONNECTING)
         return CASYNC_INVALID_STATE;
-    return stream->endpoint.state == CASYNC__ENDED && stream->endpoint.error < 0
+    return stream->endpoint.state == CASYNC__ENDPOINT_ENDED && stream->endpoint.error < 0
                ? stream->endpoint.error
                : -EPIPE;
 }
 
 /* May the user write? */
-static inline int64_t casync__check_write(const casync_stream *stream) {
-    bool may = stream && stream->endpoint.state == CASYNC__OPEN &&
-               stream->write_side == CASYNC__WRITE_OPEN;
-    return may ? 0 : casync__refuse_write(stream);
+static inline int64_t casync__stream_check_write(const casync_stream *stream) {
+    bool may = stream && stream->endpoint.state == CASYNC__ENDPOINT_OPEN &&
+               stream->write_side == CASYNC__STREAM_WRITE_OPEN;
+    return may ? 0 : casync__stream_refuse_write(stream);
 }
 
 /* What the descriptor takes at once: 0 if nothing, or if bytes before these still wait. */
-static int64_t casync__send_now(casync_stream *stream, const casync_span *spans, size_t count) {
+static int64_t casync__stream_send_now(casync_stream *stream, const casync_span *spans,
+                                       size_t count) {
     int64_t sent;
     if (stream->out.size > 0) return 0;
-    sent = casync__write_spans(stream->endpoint.watcher.fd, casync__stream_is_socket(stream), spans,
+    sent = casync__spans_write(stream->endpoint.watcher.fd, casync__stream_is_socket(stream), spans,
                                count < CASYNC__SPANS_MAX ? count : CASYNC__SPANS_MAX);
     if (sent == -EAGAIN) return 0;
     if (sent < 0) casync__stream_end(stream, sent);
@@ -11964,8 +12078,8 @@ static int64_t casync__send_now(casync_stream *stream, const casync_span *spans,
 }
 
 /* Bytes were queued: they go when the descriptor is writable. */
-static void casync__queued(casync_stream *stream) {
-    casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
+static void casync__stream_out_queued(casync_stream *stream) {
+    casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_WRITE);
     casync__endpoint_pause_if_full(&stream->endpoint);
 }
 
@@ -11975,42 +12089,42 @@ static inline int64_t casync__stream_send(casync_stream *stream, const casync_sp
     size_t size = casync__spans_size(spans, count);
     int64_t total = (int64_t)size, sent;
     if (size == 0) return 0;
-    if (size > CASYNC__SIZE_MAX) return -EINVAL;
-    sent = casync__send_now(stream, spans, count);
+    if (size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
+    sent = casync__stream_send_now(stream, spans, count);
     if (sent < 0 || sent == total) return sent;
     if (casync__outbuf_append_after(&stream->out, spans, count, (size_t)sent) < 0)
         return sent > 0 ? sent : -ENOMEM;
-    casync__queued(stream);
+    casync__stream_out_queued(stream);
     return total;
 }
 
 /* Through the filter, if there is one. */
-CASYNC__DEFINE int64_t casync_writev(casync_stream *stream, const casync_span *spans,
-                                     size_t count) {
+CASYNC__LINKAGE int64_t casync_writev(casync_stream *stream, const casync_span *spans,
+                                      size_t count) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__guard guard;
-    int64_t total, result = casync__check_write(stream);
+    casync__weakref weak;
+    int64_t total, result = casync__stream_check_write(stream);
     if (result < 0) return result;
     if (!spans && count > 0) return -EINVAL;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
     if (!stream->filter || !stream->filter->write) return casync__stream_send(stream, spans, count);
     total = (int64_t)casync__spans_size(spans, count);
-    if (total < 0 || (size_t)total > CASYNC__SIZE_MAX) return -EINVAL;
-    casync__guard_enter(loop, &guard, stream);
+    if (total < 0 || (size_t)total > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
+    casync__weakref_begin(loop, &weak, stream);
     result = stream->filter->write(stream->filter, spans, count);
-    if (casync__guard_leave(loop, &guard) && result < 0) casync__stream_end(stream, result);
+    if (casync__weakref_end(loop, &weak) && result < 0) casync__stream_end(stream, result);
     return result < 0 ? result : total;
 }
 
-CASYNC__DEFINE int64_t casync_write(casync_stream *stream, const void *data, size_t size) {
+CASYNC__LINKAGE int64_t casync_write(casync_stream *stream, const void *data, size_t size) {
     casync_span span;
     span.ptr = data;
     span.len = size;
     return casync_writev(stream, &span, 1);
 }
 
-CASYNC__DEFINE int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
-                                        casync_release release, void *arg) {
+CASYNC__LINKAGE int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
+                                         casync_release release, void *arg) {
     casync_span span;
     int64_t sent;
     span.ptr = data;
@@ -12020,9 +12134,9 @@ CASYNC__DEFINE int64_t casync_write_ref(casync_stream *stream, const void *data,
         if (sent == (int64_t)size && release) release(arg);
         return sent;
     }
-    sent = casync__check_write(stream);
-    if (sent == 0 && size > CASYNC__SIZE_MAX) sent = -EINVAL;
-    if (sent == 0) sent = casync__send_now(stream, &span, 1);
+    sent = casync__stream_check_write(stream);
+    if (sent == 0 && size > CASYNC__BUFFER_SIZE_MAX) sent = -EINVAL;
+    if (sent == 0) sent = casync__stream_send_now(stream, &span, 1);
     if (sent < 0) return sent;
     if (sent == (int64_t)size) {
         if (release) release(arg);
@@ -12031,28 +12145,28 @@ CASYNC__DEFINE int64_t casync_write_ref(casync_stream *stream, const void *data,
     if (casync_outbuf_append_ref(&stream->out, (const uint8_t *)data + sent, size - (size_t)sent,
                                  release, arg) < 0)
         return sent > 0 ? sent : -ENOMEM;
-    casync__queued(stream);
+    casync__stream_out_queued(stream);
     return (int64_t)size;
 }
 
-CASYNC__DEFINE int64_t casync_try_write(casync_stream *stream, const void *data, size_t size) {
+CASYNC__LINKAGE int64_t casync_try_write(casync_stream *stream, const void *data, size_t size) {
     casync_span span;
-    int64_t sent = casync__check_write(stream);
+    int64_t sent = casync__stream_check_write(stream);
     if (sent < 0 || size == 0) return sent;
-    if (size > CASYNC__SIZE_MAX) return -EINVAL;
+    if (size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     if (stream->filter && stream->filter->write) return -EOPNOTSUPP;
     span.ptr = data;
     span.len = size;
-    sent = casync__send_now(stream, &span, 1);
+    sent = casync__stream_send_now(stream, &span, 1);
     return sent == 0 ? -EAGAIN : sent;
 }
 
 /* A part of a frame is worth nothing: what follows would be read as the rest of it. */
-CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing,
-                                          const void *data, size_t size) {
+CASYNC__LINKAGE int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing,
+                                           const void *data, size_t size) {
     uint8_t bytes[8];
     casync_span spans[2];
-    int64_t prefix = casync__frame_spans(framing, data, size, bytes, spans), result;
+    int64_t prefix = casync__framing_spans(framing, data, size, bytes, spans), result;
     if (prefix < 0) return prefix;
     result = casync_writev(stream, spans, 2);
     if (result < 0 || result - prefix == (int64_t)size) return result < 0 ? result : (int64_t)size;
@@ -12060,93 +12174,95 @@ CASYNC__DEFINE int64_t casync_write_frame(casync_stream *stream, const casync_fr
     return -ENOMEM;
 }
 
-CASYNC__DEFINE casync_future *casync_write_all_op(casync_stream *stream, casync_op *op,
-                                                  const void *data, size_t size) {
-    int64_t state = casync__check_write(stream);
-    if (!op) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_write_all_op(casync_stream *stream, casync_op *op,
+                                                   const void *data, size_t size) {
+    int64_t state = casync__stream_check_write(stream);
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_WRITE_ALL);
-    if (state == 0 && ((!data && size > 0) || size > CASYNC__SIZE_MAX)) state = -EINVAL;
+    if (state == 0 && ((!data && size > 0) || size > CASYNC__BUFFER_SIZE_MAX)) state = -EINVAL;
     if (state < 0) return casync__op_done(op, state, NULL);
     op->owner = stream;
     op->as.buffer.data = (uint8_t *)(uintptr_t)data;
     op->as.buffer.size = size;
     casync__list_append(&stream->endpoint.waiting, &op->link);
-    if (stream->out.size == 0) (void)casync__feed(stream);
+    if (stream->out.size == 0) (void)casync__stream_feed(stream);
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_write_all(casync_stream *stream, const void *data, size_t size) {
+CASYNC__LINKAGE int64_t casync_write_all(casync_stream *stream, const void *data, size_t size) {
     casync_op op;
-    return CASYNC__WAIT(casync__stream_loop(stream), casync_write_all_op(stream, &op, data, size));
+    return CASYNC__AWAIT_OP(casync__stream_loop(stream),
+                            casync_write_all_op(stream, &op, data, size));
 }
 
-CASYNC__DEFINE int64_t casync_write_all_timeout(casync_stream *stream, const void *data,
-                                                size_t size, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_write_all_timeout(casync_stream *stream, const void *data,
+                                                 size_t size, int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__stream_loop(stream), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__stream_loop(stream),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0 ? result : casync_timeout_end(&scope, casync_write_all(stream, data, size));
 }
 
-CASYNC__DEFINE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
+CASYNC__LINKAGE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
     return casync__endpoint_set_write_limits(casync__stream_endpoint(stream), high, low);
 }
 
 /* The user is done writing: a filter has a last word. False if that ended the stream. */
-static bool casync__filter_write_eof(casync_stream *stream) {
+static bool casync__stream_filter_write_eof(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__guard guard;
+    casync__weakref weak;
     int64_t result;
     if (!stream->filter || !stream->filter->write_eof) return true;
-    if (stream->write_side != CASYNC__WRITE_OPEN) return true;
-    casync__guard_enter(loop, &guard, stream);
+    if (stream->write_side != CASYNC__STREAM_WRITE_OPEN) return true;
+    casync__weakref_begin(loop, &weak, stream);
     result = stream->filter->write_eof(stream->filter);
-    if (!casync__guard_leave(loop, &guard)) return false;
+    if (!casync__weakref_end(loop, &weak)) return false;
     if (result < 0) casync__stream_end(stream, result);
     return casync__stream_is_connected(stream);
 }
 
-CASYNC__DEFINE int64_t casync_write_eof(casync_stream *stream) {
-    int64_t result = casync__check_write(stream);
+CASYNC__LINKAGE int64_t casync_write_eof(casync_stream *stream) {
+    int64_t result = casync__stream_check_write(stream);
     if (result < 0)
-        return result == -EPIPE && stream->write_side != CASYNC__WRITE_OPEN ? 0 : result;
+        return result == -EPIPE && stream->write_side != CASYNC__STREAM_WRITE_OPEN ? 0 : result;
     if (!casync__stream_is_socket(stream)) return -EOPNOTSUPP;
-    if (!casync__filter_write_eof(stream)) return 0;
-    stream->write_side = CASYNC__WRITE_EOF_ASKED;
-    if (stream->out.size == 0) casync__all_sent(stream);
+    if (!casync__stream_filter_write_eof(stream)) return 0;
+    stream->write_side = CASYNC__STREAM_WRITE_EOF_ASKED;
+    if (stream->out.size == 0) casync__stream_all_sent(stream);
     return 0;
 }
 
 /* -- connecting -- */
 
-static void casync__forget_unix_connect(casync_stream *stream) {
+static void casync__stream_connect_forget(casync_stream *stream) {
     if (!stream->retried) return;
     casync_timer_stop(&stream->retried->timer);
     casync__stream_loop(stream)->fds_active--;
-    casync__free(&casync__stream_loop(stream)->allocator, stream->retried);
+    casync__memory_free(&casync__stream_loop(stream)->allocator, stream->retried);
     stream->retried = NULL;
 }
 
 /* A socket, bound to where the desc says. */
-static int64_t casync__connect_socket(const casync_connect_desc *desc,
-                                      const casync_address *address) {
-    int64_t fd = casync__sys_socket(casync__sockaddr(address)->sa_family), result = 0;
+static int64_t casync__stream_connect_socket(const casync_connect_desc *desc,
+                                             const casync_address *address) {
+    int64_t fd = casync__sys_socket(casync__address_sockaddr(address)->sa_family), result = 0;
     if (fd < 0) return fd;
-    if (desc->local_host) result = casync__bind_to((int)fd, desc->local_host, desc->local_port);
+    if (desc->local_host)
+        result = casync__socket_bind_to((int)fd, desc->local_host, desc->local_port);
     if (result == 0) return fd;
     casync__sys_close((int)fd);
     return result;
 }
 
 /* The operation that waits for the connection, or NULL. */
-static casync_op *casync__connect_waiting(casync_stream *stream) {
+static casync_op *casync__stream_connect_waiting(casync_stream *stream) {
     return casync__list_is_empty(&stream->endpoint.waiting)
                ? NULL
                : casync__container(stream->endpoint.waiting.next, casync_op, link);
 }
 
-static void casync__connect_failed(casync_stream *stream, int64_t error) {
-    casync_op *op = casync__connect_waiting(stream);
+static void casync__stream_connect_failed(casync_stream *stream, int64_t error) {
+    casync_op *op = casync__stream_connect_waiting(stream);
     if (!op) {
         casync__stream_end(stream, error);
         return;
@@ -12156,21 +12272,22 @@ static void casync__connect_failed(casync_stream *stream, int64_t error) {
     casync__op_done(op, error, NULL);
 }
 
-static int64_t casync__connect_to(casync_stream *stream, const casync_address *address);
+static int64_t casync__stream_connect_to(casync_stream *stream, const casync_address *address);
 
-static void casync__unix_connect_again(void *arg) {
-    casync__unix_connect *retried = (casync__unix_connect *)arg;
+static void casync__stream_connect_again(void *arg) {
+    casync__stream_connect_retry *retried = (casync__stream_connect_retry *)arg;
     casync_stream *stream = retried->stream;
-    int64_t result = casync__connect_to(stream, &retried->address);
-    if (result < 0) casync__connect_failed(stream, result);
+    int64_t result = casync__stream_connect_to(stream, &retried->address);
+    if (result < 0) casync__stream_connect_failed(stream, result);
 }
 
 /* The listener has no place: waits a while. */
-static int64_t casync__connect_later(casync_stream *stream, const casync_address *address) {
+static int64_t casync__stream_connect_later(casync_stream *stream, const casync_address *address) {
     casync_loop *loop = casync__stream_loop(stream);
-    casync__unix_connect *retried = stream->retried;
+    casync__stream_connect_retry *retried = stream->retried;
     if (!retried) {
-        retried = (casync__unix_connect *)casync__realloc(&loop->allocator, NULL, sizeof *retried);
+        retried = (casync__stream_connect_retry *)casync__memory_realloc(&loop->allocator, NULL,
+                                                                         sizeof *retried);
         if (!retried) return -ENOMEM;
         memset(retried, 0, sizeof *retried);
         retried->address = *address;
@@ -12178,44 +12295,44 @@ static int64_t casync__connect_later(casync_stream *stream, const casync_address
         stream->retried = retried;
         loop->fds_active++; /* who listens is outside: virtual time must not jump */
     }
-    retried->delay = retried->delay == 0 ? CASYNC__UNIX_CONNECT_RETRY : retried->delay * 2;
-    if (retried->delay > CASYNC__UNIX_CONNECT_RETRY_MAX)
-        retried->delay = CASYNC__UNIX_CONNECT_RETRY_MAX;
-    return casync__retry_later(&stream->endpoint.watcher, &retried->timer, retried->delay,
-                               casync__unix_connect_again, retried);
+    retried->delay = retried->delay == 0 ? CASYNC__STREAM_CONNECT_RETRY_MIN : retried->delay * 2;
+    if (retried->delay > CASYNC__STREAM_CONNECT_RETRY_MAX)
+        retried->delay = CASYNC__STREAM_CONNECT_RETRY_MAX;
+    return casync__watcher_retry_later(&stream->endpoint.watcher, &retried->timer, retried->delay,
+                                       casync__stream_connect_again, retried);
 }
 
 /* Connects, now or soon: then the socket is writable. */
-static int64_t casync__connect_to(casync_stream *stream, const casync_address *address) {
-    int64_t result =
-        casync__sys_connect(stream->endpoint.watcher.fd, casync__sockaddr(address), address->size);
-    if (result == -EAGAIN && casync__sockaddr(address)->sa_family == AF_UNIX)
-        return casync__connect_later(stream, address);
+static int64_t casync__stream_connect_to(casync_stream *stream, const casync_address *address) {
+    int64_t result = casync__sys_connect(stream->endpoint.watcher.fd,
+                                         casync__address_sockaddr(address), address->size);
+    if (result == -EAGAIN && casync__address_sockaddr(address)->sa_family == AF_UNIX)
+        return casync__stream_connect_later(stream, address);
     if (result < 0 && result != -EINPROGRESS) return result;
-    casync__forget_unix_connect(stream); /* the address may be in it */
-    casync__want(&stream->endpoint.watcher, CASYNC__WRITE);
+    casync__stream_connect_forget(stream); /* the address may be in it */
+    casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_WRITE);
     return 0;
 }
 
 static bool casync__stream_refused(casync_watcher *watcher, int64_t error) {
     casync_stream *stream = (casync_stream *)(void *)watcher;
-    if (stream->endpoint.state == CASYNC__CONNECTING)
-        casync__connect_failed(stream, error);
+    if (stream->endpoint.state == CASYNC__ENDPOINT_CONNECTING)
+        casync__stream_connect_failed(stream, error);
     else
         casync__stream_end(stream, error);
     return true;
 }
 
-static void casync__connected(casync_stream *stream) {
-    casync_op *op = casync__connect_waiting(stream);
+static void casync__stream_connected(casync_stream *stream) {
+    casync_op *op = casync__stream_connect_waiting(stream);
     int64_t error = casync__socket_error(stream->endpoint.watcher.fd);
     if (error < 0) {
-        casync__connect_failed(stream, error);
+        casync__stream_connect_failed(stream, error);
         return;
     }
-    stream->endpoint.state = CASYNC__OPEN;
-    casync__unwant(&stream->endpoint.watcher, CASYNC__WRITE);
-    casync__update_reading(stream);
+    stream->endpoint.state = CASYNC__ENDPOINT_OPEN;
+    casync__watcher_stop(&stream->endpoint.watcher, CASYNC__FD_WRITE);
+    casync__stream_update_reading(stream);
     if (op) casync__op_done(op, 0, NULL);
     if (stream->protocol && stream->protocol->connection_made)
         stream->protocol->connection_made(stream);
@@ -12224,12 +12341,12 @@ static void casync__connected(casync_stream *stream) {
 /* The writer's job: takes the stream's next step. */
 static void casync__stream_writable(void *arg) {
     casync_stream *stream = (casync_stream *)arg;
-    if (stream->endpoint.state == CASYNC__ENDED)
+    if (stream->endpoint.state == CASYNC__ENDPOINT_ENDED)
         stream->endpoint.kind->lost(&stream->endpoint);
-    else if (stream->endpoint.state == CASYNC__CONNECTING)
-        casync__connected(stream);
+    else if (stream->endpoint.state == CASYNC__ENDPOINT_CONNECTING)
+        casync__stream_connected(stream);
     else
-        casync__flush(stream);
+        casync__stream_flush_out(stream);
 }
 
 static void casync__connection_closed(struct casync__connection *connection);
@@ -12245,8 +12362,8 @@ static size_t casync__stream_queued(const casync_endpoint *endpoint) {
 }
 
 static void casync__stream_reading(casync_endpoint *endpoint) {
-    casync__update_reading(casync__stream_of(endpoint));
-    casync__deliver_soon(casync__stream_of(endpoint));
+    casync__stream_update_reading(casync__stream_of(endpoint));
+    casync__stream_deliver_soon(casync__stream_of(endpoint));
 }
 
 static void casync__stream_tell_writing(casync_endpoint *endpoint) {
@@ -12260,7 +12377,8 @@ static void casync__stream_tell_writing(casync_endpoint *endpoint) {
 
 static void casync__stream_flush(casync_endpoint *endpoint) {
     casync_stream *stream = casync__stream_of(endpoint);
-    if (casync__filter_write_eof(stream) && stream->out.size == 0) casync__all_sent(stream);
+    if (casync__stream_filter_write_eof(stream) && stream->out.size == 0)
+        casync__stream_all_sent(stream);
 }
 
 static void casync__stream_drop(casync_endpoint *endpoint, int64_t error) {
@@ -12269,10 +12387,10 @@ static void casync__stream_drop(casync_endpoint *endpoint, int64_t error) {
     casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
     casync_outbuf unsent = stream->out;
     casync_op *op = stream->reading;
-    casync__forget_unix_connect(stream);
+    casync__stream_connect_forget(stream);
     stream->reading = NULL;
     if (op) casync__op_done(op, error, NULL);
-    casync__endpoint_queue_end(endpoint);
+    casync__endpoint_end_soon(endpoint);
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
     casync_outbuf_clear(&unsent); /* last: a release may close the stream */
@@ -12300,10 +12418,10 @@ static const casync__endpoint_kind casync__stream_kind = {
 
 /* -- opening -- */
 
-static bool casync__options_are_valid(const casync_stream_options *options) {
+static bool casync__stream_options_are_valid(const casync_stream_options *options) {
     return (!options->framing || casync__framing_is_valid(options->framing)) &&
-           options->low_water <= casync__high_water(options->high_water) &&
-           casync__keepalive_is_valid(options->keepalive);
+           options->low_water <= casync__endpoint_high_water(options->high_water) &&
+           casync__socket_keepalive_is_valid(options->keepalive);
 }
 
 /* Gives the stream its descriptor and its options; `what` are those that the caller knows. */
@@ -12312,18 +12430,19 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
                                     const casync_stream_options *options, int what) {
     casync_stream_options defaults;
     int64_t result;
-    if (casync__has_fd(&stream->endpoint)) return -EALREADY;
+    if (casync__endpoint_has_fd(&stream->endpoint)) return -EALREADY;
     memset(&defaults, 0, sizeof defaults);
     if (!options) options = &defaults;
-    if (!casync__options_are_valid(options)) return -EINVAL;
+    if (!casync__stream_options_are_valid(options)) return -EINVAL;
     result = casync__endpoint_begin(loop, &stream->endpoint, fd, CASYNC__WATCHER_STREAM,
                                     &casync__stream_kind, options->high_water, options->low_water);
     if (result < 0) return result;
     casync__job_init(loop, &stream->endpoint.watcher.reader, casync__stream_readable, stream);
     casync__job_init(loop, &stream->endpoint.watcher.writer, casync__stream_writable, stream);
-    stream->endpoint.options = (uint8_t)(what | (options->keep_fd ? CASYNC__FD_KEPT : 0) |
-                                         (options->receive_fds ? CASYNC__RECEIVES_FDS : 0) |
-                                         (protocol ? CASYNC__CLOSES : 0));
+    stream->endpoint.options =
+        (uint8_t)(what | (options->keep_fd ? CASYNC__ENDPOINT_FD_KEPT : 0) |
+                  (options->receive_fds ? CASYNC__ENDPOINT_RECEIVES_FDS : 0) |
+                  (protocol ? CASYNC__ENDPOINT_CLOSES_ITSELF : 0));
     stream->endpoint.reading_paused = options->start_paused;
 
     stream->protocol = protocol;
@@ -12333,12 +12452,13 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     stream->connection = NULL;
     stream->retried = NULL;
     stream->passed_fds = NULL;
-    stream->read_limit = options->read_limit ? options->read_limit : CASYNC__READ_LIMIT;
-    if (stream->read_limit > CASYNC__READ_LIMIT_MAX) stream->read_limit = CASYNC__READ_LIMIT_MAX;
+    stream->read_limit = options->read_limit ? options->read_limit : CASYNC__STREAM_READ_LIMIT;
+    if (stream->read_limit > CASYNC__STREAM_READ_LIMIT_MAX)
+        stream->read_limit = CASYNC__STREAM_READ_LIMIT_MAX;
     stream->framing = options->framing;
     stream->reading = NULL;
-    stream->read_side = CASYNC__READ_OPEN;
-    stream->write_side = CASYNC__WRITE_OPEN;
+    stream->read_side = CASYNC__STREAM_READ_OPEN;
+    stream->write_side = CASYNC__STREAM_WRITE_OPEN;
     stream->more = stream->frame_lent = stream->delivering = stream->read_by_ops =
         stream->end_waits = stream->loss_told = false;
     return 0;
@@ -12346,64 +12466,64 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
 
 /* Takes back a begin: the descriptor is the caller's again. */
 static void casync__stream_undo(casync_stream *stream) {
-    casync__forget_unix_connect(stream);
-    stream->endpoint.options |= CASYNC__FD_KEPT;
+    casync__stream_connect_forget(stream);
+    stream->endpoint.options |= CASYNC__ENDPOINT_FD_KEPT;
     casync__endpoint_give_fd_back(&stream->endpoint);
-    stream->endpoint.state = CASYNC__CLOSED;
+    stream->endpoint.state = CASYNC__ENDPOINT_CLOSED;
 }
 
 /* What is no socket is registered at once: epoll tells a regular file. */
-static int64_t casync__probe(casync_loop *loop, casync_stream *stream) {
+static int64_t casync__stream_probe(casync_loop *loop, casync_stream *stream) {
     int64_t result;
-    casync__watcher_want(&stream->endpoint.watcher, CASYNC__READ);
+    casync__watcher_set_wanted(&stream->endpoint.watcher, CASYNC__FD_READ);
     result = loop->backend->submit(loop, &stream->endpoint.watcher);
-    if (result == 0) result = casync__is_pipe_writer(stream->endpoint.watcher.fd);
-    if (result > 0) stream->endpoint.options |= CASYNC__PIPE_WRITER;
+    if (result == 0) result = casync__fd_is_pipe_writer(stream->endpoint.watcher.fd);
+    if (result > 0) stream->endpoint.options |= CASYNC__ENDPOINT_IS_PIPE_WRITER;
     return result < 0 ? result : 0;
 }
 
 /* Makes a descriptor of the user's such as the library needs it. */
-static int64_t casync__prepare_fd(casync_stream *stream, int64_t family,
-                                  const casync_stream_options *options) {
+static int64_t casync__stream_prepare_fd(casync_stream *stream, int64_t family,
+                                         const casync_stream_options *options) {
     int fd = stream->endpoint.watcher.fd;
-    int64_t result = casync__set_blocking(fd, false);
-    if (result > 0) stream->endpoint.options |= CASYNC__FD_WAS_BLOCKING;
-    if (result >= 0 && (!options || !options->keep_fd)) result = casync__set_cloexec(fd);
-    if (result >= 0 && casync__is_inet(family)) casync__set_tcp_options(fd, options);
+    int64_t result = casync__fd_set_blocking(fd, false);
+    if (result > 0) stream->endpoint.options |= CASYNC__ENDPOINT_FD_WAS_BLOCKING;
+    if (result >= 0 && (!options || !options->keep_fd)) result = casync__fd_set_cloexec(fd);
+    if (result >= 0 && casync__address_is_inet(family)) casync__socket_set_tcp_options(fd, options);
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_stream_open(casync_loop *loop, casync_stream *stream, int fd,
-                                          const casync_protocol *protocol,
-                                          const casync_stream_options *options) {
+CASYNC__LINKAGE int64_t casync_stream_open(casync_loop *loop, casync_stream *stream, int fd,
+                                           const casync_protocol *protocol,
+                                           const casync_stream_options *options) {
     int64_t family, result;
     if (!stream) return -EINVAL;
-    if (casync__is_closed(loop)) return -EINVAL;
+    if (casync__loop_is_closed(loop)) return -EINVAL;
     if (options && options->accepted) {
         result = casync__stream_begin(loop, stream, fd, protocol, options,
-                                      CASYNC__SOCKET | CASYNC__FD_UNSHARED);
-        if (result == 0) casync__update_reading(stream);
+                                      CASYNC__ENDPOINT_IS_SOCKET | CASYNC__ENDPOINT_FD_UNSHARED);
+        if (result == 0) casync__stream_update_reading(stream);
         return result;
     }
     family = casync__socket_family(fd);
     if (family < 0 && family != -ENOTSOCK) return family;
-    result =
-        casync__stream_begin(loop, stream, fd, protocol, options, family >= 0 ? CASYNC__SOCKET : 0);
+    result = casync__stream_begin(loop, stream, fd, protocol, options,
+                                  family >= 0 ? CASYNC__ENDPOINT_IS_SOCKET : 0);
     if (result < 0) return result;
-    if (family < 0) result = casync__probe(loop, stream);
-    if (result == 0) result = casync__prepare_fd(stream, family, options);
+    if (family < 0) result = casync__stream_probe(loop, stream);
+    if (result == 0) result = casync__stream_prepare_fd(stream, family, options);
     if (result < 0) {
         casync__stream_undo(stream);
         return result;
     }
-    casync__update_reading(stream);
+    casync__stream_update_reading(stream);
     return 0;
 }
 
 /* Opens both ends of a pair that the library made, or none. */
-static int64_t casync__open_pair(casync_loop *loop, casync_stream *a, casync_stream *b,
-                                 const int fds[2], const casync_protocol *protocol,
-                                 const casync_stream_options *options) {
+static int64_t casync__stream_open_pair(casync_loop *loop, casync_stream *a, casync_stream *b,
+                                        const int fds[2], const casync_protocol *protocol,
+                                        const casync_stream_options *options) {
     int64_t result = casync_stream_open(loop, a, fds[0], protocol, options);
     if (result < 0) {
         casync__sys_close(fds[0]);
@@ -12416,59 +12536,60 @@ static int64_t casync__open_pair(casync_loop *loop, casync_stream *a, casync_str
         casync__sys_close(fds[1]);
         return result;
     }
-    a->endpoint.options |= CASYNC__FD_UNSHARED;
-    b->endpoint.options |= CASYNC__FD_UNSHARED;
+    a->endpoint.options |= CASYNC__ENDPOINT_FD_UNSHARED;
+    b->endpoint.options |= CASYNC__ENDPOINT_FD_UNSHARED;
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, casync_stream *b,
-                                         const casync_protocol *protocol,
-                                         const casync_stream_options *options) {
+CASYNC__LINKAGE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, casync_stream *b,
+                                          const casync_protocol *protocol,
+                                          const casync_stream_options *options) {
     int fds[2];
     int64_t result;
-    if (casync__is_closed(loop) || !a || !b) return -EINVAL;
+    if (casync__loop_is_closed(loop) || !a || !b) return -EINVAL;
     result = casync__sys_socketpair(fds);
-    return result < 0 ? result : casync__open_pair(loop, a, b, fds, protocol, options);
+    return result < 0 ? result : casync__stream_open_pair(loop, a, b, fds, protocol, options);
 }
 
-CASYNC__DEFINE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
-                                   const casync_protocol *protocol,
-                                   const casync_stream_options *options) {
+CASYNC__LINKAGE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
+                                    const casync_protocol *protocol,
+                                    const casync_stream_options *options) {
     int fds[2];
     int64_t result;
-    if (casync__is_closed(loop) || !reader || !writer) return -EINVAL;
+    if (casync__loop_is_closed(loop) || !reader || !writer) return -EINVAL;
     result = casync__sys_pipe(fds);
-    return result < 0 ? result : casync__open_pair(loop, reader, writer, fds, protocol, options);
+    return result < 0 ? result
+                      : casync__stream_open_pair(loop, reader, writer, fds, protocol, options);
 }
 
-CASYNC__DEFINE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
-                                            const casync_connect_desc *desc) {
+CASYNC__LINKAGE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
+                                             const casync_connect_desc *desc) {
     casync_address address;
     int64_t fd, result;
-    if (casync__is_closed(loop) || !stream || !desc) return -EINVAL;
-    if (casync__has_fd(casync__stream_endpoint(stream))) return -EALREADY;
-    result = desc->path
-                 ? casync__parse_path(desc->path, &address)
-                 : casync__parse_host(desc->host ? desc->host : "127.0.0.1", desc->port, &address);
+    if (casync__loop_is_closed(loop) || !stream || !desc) return -EINVAL;
+    if (casync__endpoint_has_fd(casync__stream_endpoint(stream))) return -EALREADY;
+    result = desc->path ? casync__address_parse_path(desc->path, &address)
+                        : casync__address_parse_host(desc->host ? desc->host : "127.0.0.1",
+                                                     desc->port, &address);
     if (result < 0) return result;
-    fd = casync__connect_socket(desc, &address);
+    fd = casync__stream_connect_socket(desc, &address);
     if (fd < 0) return fd;
     result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
-                                  CASYNC__SOCKET | CASYNC__FD_UNSHARED);
+                                  CASYNC__ENDPOINT_IS_SOCKET | CASYNC__ENDPOINT_FD_UNSHARED);
     if (result == 0) {
-        stream->endpoint.state = CASYNC__CONNECTING;
-        if (!desc->path) casync__set_tcp_options((int)fd, desc->options);
-        result = casync__connect_to(stream, &address);
+        stream->endpoint.state = CASYNC__ENDPOINT_CONNECTING;
+        if (!desc->path) casync__socket_set_tcp_options((int)fd, desc->options);
+        result = casync__stream_connect_to(stream, &address);
         if (result < 0) casync__stream_undo(stream);
     }
     if (result < 0) casync__sys_close((int)fd);
     return result;
 }
 
-CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream,
-                                                casync_op *op, const casync_connect_desc *desc) {
+CASYNC__LINKAGE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream,
+                                                 casync_op *op, const casync_connect_desc *desc) {
     int64_t result;
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     casync__op_begin(loop, op, CASYNC__OP_CONNECT);
     op->owner = stream;
     result = casync_connect_start(loop, stream, desc);
@@ -12477,91 +12598,91 @@ CASYNC__DEFINE casync_future *casync_connect_op(casync_loop *loop, casync_stream
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_connect(casync_loop *loop, casync_stream *stream,
-                                      const casync_connect_desc *desc) {
+CASYNC__LINKAGE int64_t casync_connect(casync_loop *loop, casync_stream *stream,
+                                       const casync_connect_desc *desc) {
     casync_op op;
-    return CASYNC__WAIT(loop, casync_connect_op(loop, stream, &op, desc));
+    return CASYNC__AWAIT_OP(loop, casync_connect_op(loop, stream, &op, desc));
 }
 
-CASYNC__DEFINE int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
-                                              const casync_connect_desc *desc, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_connect_timeout(casync_loop *loop, casync_stream *stream,
+                                               const casync_connect_desc *desc, int64_t timeout) {
     casync_timeout scope;
-    int64_t result = CASYNC__IF_WAITING(loop, casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(loop, casync_timeout_begin(&scope, timeout));
     return result < 0 ? result : casync_timeout_end(&scope, casync_connect(loop, stream, desc));
 }
 
 /* Closes what nobody asked for. */
-static void casync__drop_passed_fds(casync_stream *stream) {
+static void casync__stream_drop_passed_fds(casync_stream *stream) {
     int64_t fd;
     while ((fd = casync_receive_fd(stream)) >= 0) casync__sys_close((int)fd);
-    casync__free(&casync__stream_loop(stream)->allocator, stream->passed_fds);
+    casync__memory_free(&casync__stream_loop(stream)->allocator, stream->passed_fds);
     stream->passed_fds = NULL;
 }
 
-static void casync__close_stream(casync_stream *stream, bool tells) {
+static void casync__stream_close_with(casync_stream *stream, bool tells) {
     casync_loop *loop = casync__stream_loop(stream);
     casync_filter *filter = stream->filter;
     struct casync__connection *connection = stream->connection;
     casync_allocator allocator = loop->allocator; /* a release may close the loop, too */
     casync_outbuf unsent = stream->out;
-    casync__guard guard;
-    casync__loss loss;
-    casync__measure_loss(&loss, tells ? unsent.size : 0, stream->endpoint.watcher.fd);
+    casync__weakref weak;
+    casync__endpoint_loss loss;
+    casync__endpoint_loss_measure(&loss, tells ? unsent.size : 0, stream->endpoint.watcher.fd);
     unsent.allocator = &allocator;
     casync_outbuf_init(&stream->out, &loop->allocator);
     casync__endpoint_close(&stream->endpoint);
     casync__stream_free_input(stream);
-    casync__drop_passed_fds(stream);
+    casync__stream_drop_passed_fds(stream);
     stream->filter = NULL;
     stream->connection = NULL;
     if (filter && filter->close) filter->close(filter);
     casync__connection_closed(connection);
     /* Last, as these may use the stream's struct again, and a release may close the loop. */
-    casync__guard_enter(loop, &guard, loop);
+    casync__weakref_begin(loop, &weak, loop);
     casync_outbuf_clear(&unsent);
-    if (guard.gone) return;
-    casync__guard_leave(loop, &guard);
-    casync__report_loss(loop, &loss, "a stream was closed before all was sent");
+    if (weak.gone) return;
+    casync__weakref_end(loop, &weak);
+    casync__endpoint_loss_report(loop, &loss, "a stream was closed before all was sent");
 }
 
-CASYNC__DEFINE void casync_close(casync_stream *stream) {
-    if (!casync__has_fd(casync__stream_endpoint(stream))) return;
-    casync__close_stream(stream, !stream->loss_told);
+CASYNC__LINKAGE void casync_close(casync_stream *stream) {
+    if (!casync__endpoint_has_fd(casync__stream_endpoint(stream))) return;
+    casync__stream_close_with(stream, !stream->loss_told);
 }
 
-CASYNC__DEFINE void casync_close_reset(casync_stream *stream) {
+CASYNC__LINKAGE void casync_close_reset(casync_stream *stream) {
     struct linger reset = {1, 0};
-    if (!casync__has_fd(casync__stream_endpoint(stream))) return;
+    if (!casync__endpoint_has_fd(casync__stream_endpoint(stream))) return;
     /* what is no socket has nothing to be reset */
     (void)casync__sys_setsockopt(stream->endpoint.watcher.fd, SOL_SOCKET, SO_LINGER, &reset,
                                  sizeof reset);
-    casync__close_stream(stream, false);
+    casync__stream_close_with(stream, false);
 }
 
-CASYNC__DEFINE int64_t casync_abort(casync_stream *stream) {
+CASYNC__LINKAGE int64_t casync_abort(casync_stream *stream) {
     return casync__endpoint_abort(casync__stream_endpoint(stream));
 }
 
-CASYNC__DEFINE int64_t casync_finish_start(casync_stream *stream) {
+CASYNC__LINKAGE int64_t casync_finish_start(casync_stream *stream) {
     return casync__endpoint_finish_start(casync__stream_endpoint(stream));
 }
 
-CASYNC__DEFINE casync_future *casync_finish_op(casync_stream *stream, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_finish_op(casync_stream *stream, casync_op *op) {
     return casync__endpoint_finish(casync__stream_endpoint(stream), op);
 }
 
-CASYNC__DEFINE int64_t casync_finish(casync_stream *stream) {
+CASYNC__LINKAGE int64_t casync_finish(casync_stream *stream) {
     casync_op op;
-    return CASYNC__WAIT(casync__stream_loop(stream), casync_finish_op(stream, &op));
+    return CASYNC__AWAIT_OP(casync__stream_loop(stream), casync_finish_op(stream, &op));
 }
 
 /* When time is up the caller hears by that error, and need not by a report, that bytes are lost. */
-CASYNC__DEFINE int64_t casync_finish_timeout(casync_stream *stream, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_finish_timeout(casync_stream *stream, int64_t timeout) {
     casync_op op;
     casync_waiter waiter;
     int64_t result;
-    if (!casync__waiting_task(casync__stream_loop(stream)))
-        return casync__not_a_task(casync__stream_loop(stream), __func__);
+    if (!casync__fiber_current(casync__stream_loop(stream)))
+        return casync__await_forbidden(casync__stream_loop(stream), __func__);
     memset(&waiter, 0, sizeof waiter);
     waiter.future = casync_finish_op(stream, &op);
     if (casync_future_done(waiter.future)) return casync_future_result(waiter.future);
@@ -12572,117 +12693,123 @@ CASYNC__DEFINE int64_t casync_finish_timeout(casync_stream *stream, int64_t time
     return result == 0 ? -ETIMEDOUT : result;
 }
 
-CASYNC__DEFINE bool casync_stream_is_open(const casync_stream *stream) {
-    return casync__is_open(casync__stream_endpoint(stream));
+CASYNC__LINKAGE bool casync_stream_is_open(const casync_stream *stream) {
+    return casync__endpoint_is_open(casync__stream_endpoint(stream));
 }
 
-CASYNC__DEFINE int64_t casync_set_protocol(casync_stream *stream, const casync_protocol *protocol) {
+CASYNC__LINKAGE int64_t casync_set_protocol(casync_stream *stream,
+                                            const casync_protocol *protocol) {
     if (!casync_stream_is_open(stream)) return CASYNC_INVALID_STATE;
     if (stream->reading) return -EBUSY;
     stream->protocol = protocol;
-    if (stream->endpoint.state != CASYNC__FINISHING) {
-        stream->endpoint.options &= (uint8_t)~CASYNC__CLOSES;
-        if (protocol) stream->endpoint.options |= CASYNC__CLOSES;
+    if (stream->endpoint.state != CASYNC__ENDPOINT_FINISHING) {
+        stream->endpoint.options &= (uint8_t)~CASYNC__ENDPOINT_CLOSES_ITSELF;
+        if (protocol) stream->endpoint.options |= CASYNC__ENDPOINT_CLOSES_ITSELF;
     }
     casync__stream_reading(&stream->endpoint);
     return 0;
 }
 
-CASYNC__DEFINE void casync_stream_ref(casync_stream *stream, bool referenced) {
+CASYNC__LINKAGE void casync_stream_ref(casync_stream *stream, bool referenced) {
     if (!stream) return;
     casync_watcher_ref(&stream->endpoint.watcher, referenced);
 }
 
 /* The stream goes with it, and may free op. */
-static void casync__connect_abandon(casync_op *op) { casync_close((casync_stream *)op->owner); }
+static void casync__stream_connect_abandon(casync_op *op) {
+    casync_close((casync_stream *)op->owner);
+}
 
 /* -- reading and writing by operations -- */
 
-static bool casync__reads_by_ops(const casync_stream *stream) {
-    return casync__has_fd(casync__stream_endpoint(stream)) &&
-           stream->endpoint.state != CASYNC__CONNECTING && !casync__protocol_reads(stream);
+static bool casync__stream_reads_by_ops(const casync_stream *stream) {
+    return casync__endpoint_has_fd(casync__stream_endpoint(stream)) &&
+           stream->endpoint.state != CASYNC__ENDPOINT_CONNECTING &&
+           !casync__stream_protocol_reads(stream);
 }
 
-static casync_future *casync__start_read(casync_stream *stream, casync_op *op) {
+static casync_future *casync__stream_start_read(casync_stream *stream, casync_op *op) {
     op->owner = stream;
-    if (!casync__reads_by_ops(stream)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
+    if (!casync__stream_reads_by_ops(stream))
+        return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
-    if (stream->endpoint.state == CASYNC__FINISHING)
+    if (stream->endpoint.state == CASYNC__ENDPOINT_FINISHING)
         return casync__op_done(op, -ECONNABORTED, NULL);
     stream->frame_lent = stream->end_waits = false;
     stream->read_by_ops = true;
     casync__stream_free_lent(stream);
     if (casync__input_size(stream->input) == 0) casync__stream_free_input(stream);
     stream->reading = op;
-    casync__serve_read(stream);
+    casync__stream_serve_read(stream);
     if (!stream->reading) return &op->future;
-    casync__update_reading(stream);
+    casync__stream_update_reading(stream);
     /* By the queue, not here: the loop's scratch may be in use by a callback that is running. */
     if (stream->more)
-        casync__make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
+        casync__job_make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
     return &op->future;
 }
 
-static casync_future *casync__start_read_to(casync_stream *stream, casync_op *op, int kind,
-                                            void *buffer, size_t size) {
-    if (!op) return &casync__invalid;
+static casync_future *casync__stream_start_read_to(casync_stream *stream, casync_op *op, int kind,
+                                                   void *buffer, size_t size) {
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__stream_loop(stream), op, kind);
     if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
-    if (size == 0 && casync__reads_by_ops(stream)) /* as asyncio's readexactly(0): nothing to
+    if (size == 0 && casync__stream_reads_by_ops(stream)) /* as asyncio's readexactly(0): nothing to
                                                       wait for */
         return casync__op_done(
-            op, stream->endpoint.state == CASYNC__ENDED ? stream->endpoint.error : 0, NULL);
+            op, stream->endpoint.state == CASYNC__ENDPOINT_ENDED ? stream->endpoint.error : 0,
+            NULL);
     op->as.buffer.data = (uint8_t *)buffer;
     op->as.buffer.size = size;
-    return casync__start_read(stream, op);
+    return casync__stream_start_read(stream, op);
 }
 
-CASYNC__DEFINE casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer,
-                                             size_t size) {
-    return casync__start_read_to(stream, op, CASYNC__OP_READ, buffer, size);
+CASYNC__LINKAGE casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer,
+                                              size_t size) {
+    return casync__stream_start_read_to(stream, op, CASYNC__OP_READ, buffer, size);
 }
 
-CASYNC__DEFINE int64_t casync_read(casync_stream *stream, void *buffer, size_t size) {
+CASYNC__LINKAGE int64_t casync_read(casync_stream *stream, void *buffer, size_t size) {
     casync_op op;
-    return CASYNC__WAIT(casync__stream_loop(stream), casync_read_op(stream, &op, buffer, size));
+    return CASYNC__AWAIT_OP(casync__stream_loop(stream), casync_read_op(stream, &op, buffer, size));
 }
 
-CASYNC__DEFINE int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size,
-                                           int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_read_timeout(casync_stream *stream, void *buffer, size_t size,
+                                            int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__stream_loop(stream), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__stream_loop(stream),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0 ? result : casync_timeout_end(&scope, casync_read(stream, buffer, size));
 }
 
-CASYNC__DEFINE casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op,
-                                                     void *buffer, size_t size) {
-    return casync__start_read_to(stream, op, CASYNC__OP_READ_EXACTLY, buffer, size);
+CASYNC__LINKAGE casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op,
+                                                      void *buffer, size_t size) {
+    return casync__stream_start_read_to(stream, op, CASYNC__OP_READ_EXACTLY, buffer, size);
 }
 
-CASYNC__DEFINE int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size) {
+CASYNC__LINKAGE int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size) {
     casync_op op;
-    return CASYNC__WAIT(casync__stream_loop(stream),
-                        casync_read_exactly_op(stream, &op, buffer, size));
+    return CASYNC__AWAIT_OP(casync__stream_loop(stream),
+                            casync_read_exactly_op(stream, &op, buffer, size));
 }
 
-CASYNC__DEFINE int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer, size_t size,
-                                                   int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_read_exactly_timeout(casync_stream *stream, void *buffer,
+                                                    size_t size, int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__stream_loop(stream), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__stream_loop(stream),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0 ? result
                       : casync_timeout_end(&scope, casync_read_exactly(stream, buffer, size));
 }
 
-CASYNC__DEFINE casync_future *casync_read_frame_op(casync_stream *stream, casync_op *op,
-                                                   const casync_framing *framing) {
-    if (!op) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_read_frame_op(casync_stream *stream, casync_op *op,
+                                                    const casync_framing *framing) {
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_READ_FRAME);
     if (!framing || !casync__framing_is_valid(framing)) return casync__op_done(op, -EINVAL, NULL);
     op->as.framing = *framing;
     if (stream && stream->input) stream->input->scanned = 0; /* that was another delimiter's */
-    return casync__start_read(stream, op);
+    return casync__stream_start_read(stream, op);
 }
 
 static int64_t casync__await_data(casync_future *future, const void **data) {
@@ -12691,27 +12818,28 @@ static int64_t casync__await_data(casync_future *future, const void **data) {
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing,
-                                         const void **data) {
+CASYNC__LINKAGE int64_t casync_read_frame(casync_stream *stream, const casync_framing *framing,
+                                          const void **data) {
     casync_op op;
-    return CASYNC__IF_WAITING(casync__stream_loop(stream),
-                              casync__await_data(casync_read_frame_op(stream, &op, framing), data));
+    return CASYNC__AWAIT_IF_ALLOWED(
+        casync__stream_loop(stream),
+        casync__await_data(casync_read_frame_op(stream, &op, framing), data));
 }
 
-CASYNC__DEFINE int64_t casync_read_frame_timeout(casync_stream *stream,
-                                                 const casync_framing *framing, const void **data,
-                                                 int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_read_frame_timeout(casync_stream *stream,
+                                                  const casync_framing *framing, const void **data,
+                                                  int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__stream_loop(stream), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__stream_loop(stream),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0 ? result
                       : casync_timeout_end(&scope, casync_read_frame(stream, framing, data));
 }
 
-CASYNC__DEFINE casync_future *casync_read_until_op(casync_stream *stream, casync_op *op,
-                                                   const void *delimiter, size_t size) {
+CASYNC__LINKAGE casync_future *casync_read_until_op(casync_stream *stream, casync_op *op,
+                                                    const void *delimiter, size_t size) {
     casync_framing framing;
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     memset(&framing, 0, sizeof framing);
     framing.kind = CASYNC_FRAMING_DELIMITER;
     framing.delimiter = delimiter;
@@ -12719,58 +12847,59 @@ CASYNC__DEFINE casync_future *casync_read_until_op(casync_stream *stream, casync
     return casync_read_frame_op(stream, op, &framing);
 }
 
-CASYNC__DEFINE int64_t casync_read_until(casync_stream *stream, const void *delimiter, size_t size,
-                                         const void **data) {
+CASYNC__LINKAGE int64_t casync_read_until(casync_stream *stream, const void *delimiter, size_t size,
+                                          const void **data) {
     casync_op op;
-    return CASYNC__IF_WAITING(
+    return CASYNC__AWAIT_IF_ALLOWED(
         casync__stream_loop(stream),
         casync__await_data(casync_read_until_op(stream, &op, delimiter, size), data));
 }
 
-CASYNC__DEFINE int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter,
-                                                 size_t size, const void **data, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_read_until_timeout(casync_stream *stream, const void *delimiter,
+                                                  size_t size, const void **data, int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__stream_loop(stream), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__stream_loop(stream),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0
                ? result
                : casync_timeout_end(&scope, casync_read_until(stream, delimiter, size, data));
 }
 
-CASYNC__DEFINE int64_t casync_pause_reading(casync_stream *stream) {
+CASYNC__LINKAGE int64_t casync_pause_reading(casync_stream *stream) {
     return casync__endpoint_set_reading_paused(casync__stream_endpoint(stream), true);
 }
 
-CASYNC__DEFINE int64_t casync_resume_reading(casync_stream *stream) {
+CASYNC__LINKAGE int64_t casync_resume_reading(casync_stream *stream) {
     return casync__endpoint_set_reading_paused(casync__stream_endpoint(stream), false);
 }
 
-CASYNC__DEFINE casync_future *casync_drain_op(casync_stream *stream, casync_op *op) {
-    return casync__endpoint_drain(casync__stream_endpoint(stream), op, casync__check_write(stream));
+CASYNC__LINKAGE casync_future *casync_drain_op(casync_stream *stream, casync_op *op) {
+    return casync__endpoint_drain(casync__stream_endpoint(stream), op,
+                                  casync__stream_check_write(stream));
 }
 
-CASYNC__DEFINE int64_t casync_drain(casync_stream *stream) {
+CASYNC__LINKAGE int64_t casync_drain(casync_stream *stream) {
     casync_op op;
-    return CASYNC__WAIT(casync__stream_loop(stream), casync_drain_op(stream, &op));
+    return CASYNC__AWAIT_OP(casync__stream_loop(stream), casync_drain_op(stream, &op));
 }
 
-CASYNC__DEFINE int64_t casync_drain_timeout(casync_stream *stream, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_drain_timeout(casync_stream *stream, int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__stream_loop(stream), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__stream_loop(stream),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0 ? result : casync_timeout_end(&scope, casync_drain(stream));
 }
 
 /* -- descriptors over Unix sockets -- */
 
 /* A chunk of its own for the bytes that a descriptor goes with. */
-static int64_t casync__queue_with_fd(casync_stream *stream, int fd, const casync_span *spans,
-                                     size_t count) {
-    casync__out_chunk *chunk;
+static int64_t casync__stream_write_with_fd(casync_stream *stream, int fd, const casync_span *spans,
+                                            size_t count) {
+    casync__outbuf_chunk *chunk;
     size_t i, size = casync__spans_size(spans, count);
     int64_t copy = casync__sys_fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return copy;
-    chunk = size <= CASYNC__SIZE_MAX - stream->out.size
+    chunk = size <= CASYNC__BUFFER_SIZE_MAX - stream->out.size
                 ? casync__outbuf_add_chunk(&stream->out, size)
                 : NULL;
     if (!chunk) {
@@ -12780,58 +12909,58 @@ static int64_t casync__queue_with_fd(casync_stream *stream, int fd, const casync
     chunk->passed_fd = (int)copy;
     for (i = 0; i < count; i++)
         casync__outbuf_fill(&stream->out, chunk, spans[i].ptr, spans[i].len);
-    if (casync__outbuf_first(&stream->out) == chunk) casync__flush(stream);
+    if (casync__outbuf_first(&stream->out) == chunk) casync__stream_flush_out(stream);
     if (!casync__stream_is_connected(stream))
         return stream->endpoint.error < 0 ? stream->endpoint.error : -ECONNABORTED;
-    if (stream->out.size > 0) casync__queued(stream);
+    if (stream->out.size > 0) casync__stream_out_queued(stream);
     return 0;
 }
 
 /* Can descriptors be passed over it, and bytes written? */
-static int64_t casync__check_send_fd(const casync_stream *stream) {
-    int64_t family, result = casync__check_write(stream);
+static int64_t casync__stream_check_send_fd(const casync_stream *stream) {
+    int64_t family, result = casync__stream_check_write(stream);
     if (result < 0) return result;
     family = casync__socket_family(stream->endpoint.watcher.fd);
     if (family < 0 && family != -ENOTSOCK) return family;
     return stream->filter || family != AF_UNIX ? -EOPNOTSUPP : 0;
 }
 
-CASYNC__DEFINE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data,
-                                      size_t size) {
-    int64_t result = casync__check_send_fd(stream);
+CASYNC__LINKAGE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data,
+                                       size_t size) {
+    int64_t result = casync__stream_check_send_fd(stream);
     casync_span span;
     if (result < 0) return result;
-    if (size == 0 || size > CASYNC__SIZE_MAX) return -EINVAL;
+    if (size == 0 || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     span.ptr = data;
     span.len = size;
-    result = casync__queue_with_fd(stream, fd, &span, 1);
+    result = casync__stream_write_with_fd(stream, fd, &span, 1);
     return result < 0 ? result : (int64_t)size;
 }
 
-CASYNC__DEFINE int64_t casync_send_fd_frame(casync_stream *stream, int fd,
-                                            const casync_framing *framing, const void *data,
-                                            size_t size) {
+CASYNC__LINKAGE int64_t casync_send_fd_frame(casync_stream *stream, int fd,
+                                             const casync_framing *framing, const void *data,
+                                             size_t size) {
     uint8_t bytes[8];
     casync_span spans[2];
-    int64_t result = casync__check_send_fd(stream);
-    if (result == 0) result = casync__frame_spans(framing, data, size, bytes, spans);
-    if (result >= 0) result = casync__queue_with_fd(stream, fd, spans, 2);
+    int64_t result = casync__stream_check_send_fd(stream);
+    if (result == 0) result = casync__framing_spans(framing, data, size, bytes, spans);
+    if (result >= 0) result = casync__stream_write_with_fd(stream, fd, spans, 2);
     return result < 0 ? result : (int64_t)size;
 }
 
-CASYNC__DEFINE int64_t casync_receive_fd(casync_stream *stream) {
-    casync__passed_fds *passed = stream ? stream->passed_fds : NULL;
+CASYNC__LINKAGE int64_t casync_receive_fd(casync_stream *stream) {
+    casync__stream_passed_fds *passed = stream ? stream->passed_fds : NULL;
     int fd;
     if (!passed || passed->count == 0) return -EAGAIN;
     fd = passed->fds[passed->first];
-    passed->first = (passed->first + 1) % CASYNC__PASSED_FDS_WAITING;
+    passed->first = (passed->first + 1) % CASYNC__STREAM_PASSED_FDS_WAITING;
     passed->count--;
     return fd;
 }
 
 /* -- filters -- */
 
-CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
+CASYNC__LINKAGE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
     if (!filter) return -EINVAL;
     if (!casync_stream_is_open(stream) || stream->filter) return CASYNC_INVALID_STATE;
     if (casync__input_size(stream->input) > 0) return -EBUSY;
@@ -12840,24 +12969,25 @@ CASYNC__DEFINE int64_t casync_set_filter(casync_stream *stream, casync_filter *f
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size) {
+CASYNC__LINKAGE int64_t casync_filter_receive(casync_filter *filter, const void *data,
+                                              size_t size) {
     casync_stream *stream;
     casync_loop *loop;
-    casync__guard guard;
+    casync__weakref weak;
     if (!filter || !filter->stream) return -EINVAL;
     stream = filter->stream;
     loop = casync__stream_loop(stream);
     if (!casync__stream_is_connected(stream)) return -ECONNABORTED;
-    casync__guard_enter(loop, &guard, stream);
+    casync__weakref_begin(loop, &weak, stream);
     casync__stream_receive(stream, (const uint8_t *)data, size);
-    return casync__guard_leave(loop, &guard) && casync__stream_is_connected(stream) ? 0
-                                                                                    : -ECONNABORTED;
+    return casync__weakref_end(loop, &weak) && casync__stream_is_connected(stream) ? 0
+                                                                                   : -ECONNABORTED;
 }
 
-CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size) {
+CASYNC__LINKAGE int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size) {
     casync_stream *stream;
     casync_loop *loop;
-    casync__guard guard;
+    casync__weakref weak;
     casync_span span;
     int64_t sent;
     if (!filter || !filter->stream) return -EINVAL;
@@ -12866,31 +12996,31 @@ CASYNC__DEFINE int64_t casync_filter_send(casync_filter *filter, const void *dat
     span.ptr = data;
     span.len = size;
     if (!casync__stream_is_connected(stream)) return -ECONNABORTED;
-    casync__guard_enter(loop, &guard, stream);
+    casync__weakref_begin(loop, &weak, stream);
     sent = casync__stream_send(stream, &span, 1);
-    if (!casync__guard_leave(loop, &guard)) return -ECONNABORTED;
+    if (!casync__weakref_end(loop, &weak)) return -ECONNABORTED;
     if (sent < 0) return sent;
     return sent == (int64_t)size ? 0 : -ENOMEM;
 }
 
-CASYNC__DEFINE int64_t casync_local_address(const casync_stream *stream, casync_address *address) {
+CASYNC__LINKAGE int64_t casync_local_address(const casync_stream *stream, casync_address *address) {
     return casync__endpoint_address(casync__stream_endpoint(stream), casync__sys_getsockname,
                                     address);
 }
 
-CASYNC__DEFINE int64_t casync_peer_address(const casync_stream *stream, casync_address *address) {
+CASYNC__LINKAGE int64_t casync_peer_address(const casync_stream *stream, casync_address *address) {
     return casync__endpoint_address(casync__stream_endpoint(stream), casync__sys_getpeername,
                                     address);
 }
 
-CASYNC__DEFINE int64_t casync_set_nodelay(casync_stream *stream, bool on) {
+CASYNC__LINKAGE int64_t casync_set_nodelay(casync_stream *stream, bool on) {
     if (!casync_stream_is_open(stream)) return -EBADF;
-    return casync__set_int(stream->endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY, on);
+    return casync__socket_set_int(stream->endpoint.watcher.fd, IPPROTO_TCP, TCP_NODELAY, on);
 }
 
-CASYNC__DEFINE int64_t casync_set_keepalive(casync_stream *stream, int seconds) {
+CASYNC__LINKAGE int64_t casync_set_keepalive(casync_stream *stream, int seconds) {
     if (!casync_stream_is_open(stream)) return -EBADF;
-    return casync__set_keepalive_fd(stream->endpoint.watcher.fd, seconds);
+    return casync__socket_set_keepalive(stream->endpoint.watcher.fd, seconds);
 }
 
 /* >> servers (implementation) ------------------------------------------------------------------ */
@@ -12903,9 +13033,9 @@ CASYNC__DEFINE int64_t casync_set_keepalive(casync_stream *stream, int seconds) 
 
    Costs: a connection is one accept4, one setsockopt (TCP), one epoll_ctl and one close. */
 
-#define CASYNC__ACCEPTS_MAX 32 /* of one server in one turn */
-#define CASYNC__ACCEPT_RETRY CASYNC_MS(100)
-#define CASYNC__FINISH_TIMEOUT                                                                     \
+#define CASYNC__SERVER_ACCEPTS_MAX 32 /* of one server in one turn */
+#define CASYNC__SERVER_ACCEPT_RETRY CASYNC_MS(100)
+#define CASYNC__CONNECTION_FINISH_TIMEOUT                                                          \
     CASYNC_SECONDS(30) /* by default, for a connection whose task is done */
 
 /* What a server knows of its connections. It outlives the server's struct, which may go when it is
@@ -12943,8 +13073,8 @@ static inline bool casync__server_is_open(const casync_server *server) {
     return server && server->open;
 }
 
-static void casync__report_server(casync_server *server, const char *message, int64_t error) {
-    casync_exception exception = casync__exception(message, error);
+static void casync__server_report(casync_server *server, const char *message, int64_t error) {
+    casync_exception exception = casync__exception_make(message, error);
     exception.server = server;
     casync_call_exception_handler(server->watcher.reader.loop, &exception);
 }
@@ -12955,12 +13085,12 @@ static void casync__clients_changed(casync__clients *clients) {
     casync__ops_done(&clients->waiting, 0);
     if (clients->server_is_open) return;
     casync__list_remove(&clients->link);
-    casync__free(&clients->loop->allocator, clients);
+    casync__memory_free(&clients->loop->allocator, clients);
 }
 
-static void casync__free_connection(void *arg) {
+static void casync__connection_free(void *arg) {
     casync__connection *connection = (casync__connection *)arg;
-    casync__free(&connection->job.loop->allocator, connection);
+    casync__memory_free(&connection->job.loop->allocator, connection);
 }
 
 /* The connection's stream is closed, or its task is done. When both are, it leaves its server, and
@@ -12974,9 +13104,9 @@ static void casync__connection_left(casync__connection *connection) {
     casync_timer_stop(&connection->limit);
     if (connection->finishing) loop->finishing--;
     casync__list_remove(&connection->link);
-    casync__job_init(loop, &connection->job, casync__free_connection, connection);
+    casync__job_init(loop, &connection->job, casync__connection_free, connection);
     connection->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
-    casync__make_ready(loop, &connection->job);
+    casync__job_make_ready(loop, &connection->job);
     casync__clients_changed(clients);
 }
 
@@ -12996,9 +13126,9 @@ static bool casync__server_wants(const casync_server *server) {
            !casync__list_is_empty(&server->waiting);
 }
 
-static void casync__accept_abandon(casync_op *op) {
+static void casync__server_accept_abandon(casync_op *op) {
     casync_server *server = (casync_server *)op->owner;
-    if (!casync__server_wants(server)) casync__unwant(&server->watcher, CASYNC__READ);
+    if (!casync__server_wants(server)) casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
 }
 
 static void casync__server_retry(void *arg) { (void)casync_server_resume((casync_server *)arg); }
@@ -13006,23 +13136,25 @@ static void casync__server_retry(void *arg) { (void)casync_server_resume((casync
 /* Accepting fails for want of something that may come back: going on at once would spin. */
 static void casync__server_back_off(casync_server *server, int64_t error) {
     casync_watcher *watcher = &server->watcher;
-    casync__unwant(watcher, CASYNC__READ);
-    if (casync__retry_later(watcher, &server->retry, CASYNC__ACCEPT_RETRY, casync__server_retry,
-                            server) < 0)
-        casync__want(watcher, CASYNC__READ); /* no memory for the timer: spinning is what is left */
-    casync__report_server(server, "cannot accept connections, trying again in 100 ms", error);
+    casync__watcher_stop(watcher, CASYNC__FD_READ);
+    if (casync__watcher_retry_later(watcher, &server->retry, CASYNC__SERVER_ACCEPT_RETRY,
+                                    casync__server_retry, server) < 0)
+        casync__watcher_start(
+            watcher, CASYNC__FD_READ); /* no memory for the timer: spinning is what is left */
+    casync__server_report(server, "cannot accept connections, trying again in 100 ms", error);
 }
 
 /* Opens the stream of a connection; its descriptor is closed if that fails. */
-static int64_t casync__open_connection(casync_server *server, casync_stream *stream, int fd,
+static int64_t casync__connection_open(casync_server *server, casync_stream *stream, int fd,
                                        const casync_protocol *protocol) {
     casync_loop *loop = server->watcher.reader.loop;
-    int64_t result = casync__stream_begin(loop, stream, fd, protocol, &server->desc.options,
-                                          CASYNC__SOCKET | CASYNC__FD_UNSHARED);
+    int64_t result =
+        casync__stream_begin(loop, stream, fd, protocol, &server->desc.options,
+                             CASYNC__ENDPOINT_IS_SOCKET | CASYNC__ENDPOINT_FD_UNSHARED);
     if (result < 0)
         casync__sys_close(fd);
     else if (server->tcp)
-        casync__set_tcp_options(fd, &server->desc.options);
+        casync__socket_set_tcp_options(fd, &server->desc.options);
     return result;
 }
 
@@ -13033,7 +13165,7 @@ static uint8_t *casync__connection_memory(casync__connection *connection) {
 }
 
 /* Reports what is wrong with a connection: its stream, if that is still there, and its peer. */
-static void casync__report_connection(const casync__connection *connection,
+static void casync__connection_report(const casync__connection *connection,
                                       casync_exception *exception) {
     casync_address peer;
     peer.size = connection->peer_size;
@@ -13045,21 +13177,21 @@ static void casync__report_connection(const casync__connection *connection,
 }
 
 /* It took too long to send what the task left. */
-static void casync__finish_too_long(void *arg) {
+static void casync__connection_finish_too_long(void *arg) {
     casync__connection *connection = (casync__connection *)arg;
     casync_stream *stream = connection->stream;
     casync_loop *loop = casync__stream_loop(stream);
-    casync_exception exception =
-        casync__exception("a connection could not be finished in time and is aborted", -ETIMEDOUT);
-    casync__guard guard;
+    casync_exception exception = casync__exception_make(
+        "a connection could not be finished in time and is aborted", -ETIMEDOUT);
+    casync__weakref weak;
     exception.unsent = stream->out.size;
-    casync__guard_enter(loop, &guard, stream);
-    casync__report_connection(connection, &exception);
-    if (casync__guard_leave(loop, &guard)) (void)casync_abort(stream);
+    casync__weakref_begin(loop, &weak, stream);
+    casync__connection_report(connection, &exception);
+    if (casync__weakref_end(loop, &weak)) (void)casync_abort(stream);
 }
 
 /* What its task wrote is sent, and then it is closed. */
-static void casync__finish_connection(casync__connection *connection) {
+static void casync__connection_finish(casync__connection *connection) {
     casync_loop *loop = connection->clients->loop;
     casync_stream *stream = connection->stream;
     int64_t limit = connection->clients->finish_timeout;
@@ -13067,28 +13199,30 @@ static void casync__finish_connection(casync__connection *connection) {
     loop->finishing++;
     (void)casync_finish_start(stream);
     if (limit < 0 || !casync_stream_is_open(stream)) return;
-    if (casync_call_later(loop, &connection->limit, limit, casync__finish_too_long, connection) < 0)
-        casync__finish_too_long(connection); /* no memory for the timer */
+    if (casync_call_later(loop, &connection->limit, limit, casync__connection_finish_too_long,
+                          connection) < 0)
+        casync__connection_finish_too_long(connection); /* no memory for the timer */
     else
         connection->limit.job.flags |= CASYNC__JOB_INTERNAL;
 }
 
 /* Was the connection closed, aborted or finished by this side? */
-static bool casync__was_ended_here(const casync__connection *connection) {
-    return connection->closed || connection->stream->endpoint.state == CASYNC__FINISHING ||
-           connection->stream->endpoint.state == CASYNC__ENDED;
+static bool casync__connection_was_ended_here(const casync__connection *connection) {
+    return connection->closed || connection->stream->endpoint.state == CASYNC__ENDPOINT_FINISHING ||
+           connection->stream->endpoint.state == CASYNC__ENDPOINT_ENDED;
 }
 
 /* The task's failure, for the exception handler. */
-static void casync__report_served(casync__connection *connection, casync_future *future) {
+static void casync__connection_report_served(casync__connection *connection,
+                                             casync_future *future) {
     casync_exception exception =
-        casync__exception("the task of a connection failed", future->result);
-    bool told = future->result == -ECONNABORTED && casync__was_ended_here(connection);
+        casync__exception_make("the task of a connection failed", future->result);
+    bool told = future->result == -ECONNABORTED && casync__connection_was_ended_here(connection);
     if (future->state != CASYNC_FUTURE_FAILED || future->retrieved) return;
     future->retrieved = 1;
     if (told) return; /* as was asked for */
     exception.future = future;
-    casync__report_connection(connection, &exception);
+    casync__connection_report(connection, &exception);
 }
 
 /* The task that served a connection is done. One that failed is not worth sending what it left. */
@@ -13096,9 +13230,9 @@ static void casync__connection_served(void *arg) {
     casync__connection *connection = (casync__connection *)arg;
     casync_task *task = connection->task;
     bool failed = task->future.state == CASYNC_FUTURE_FAILED;
-    casync__report_served(connection, &task->future);
+    casync__connection_report_served(connection, &task->future);
     connection->task = NULL;
-    if (casync__is_fiber(&task->future))
+    if (casync__future_is_fiber(&task->future))
         casync_task_release(task);
     else
         casync_future_close(&task->future);
@@ -13109,10 +13243,10 @@ static void casync__connection_served(void *arg) {
     else if (failed)
         (void)casync_abort(connection->stream);
     else
-        casync__finish_connection(connection);
+        casync__connection_finish(connection);
 }
 
-static int64_t casync__serve(casync_server *server, casync__connection *connection) {
+static int64_t casync__connection_serve(casync_server *server, casync__connection *connection) {
     casync_loop *loop = connection->clients->loop;
     casync_task_desc desc;
     int64_t result;
@@ -13133,19 +13267,19 @@ static int64_t casync__serve(casync_server *server, casync__connection *connecti
     return 0;
 }
 
-static void casync__tell_connection(casync_server *server, casync_stream *stream) {
+static void casync__connection_tell(casync_server *server, casync_stream *stream) {
     casync_loop *loop = server->watcher.reader.loop;
-    casync__guard guard;
-    casync__guard_enter(loop, &guard, stream);
+    casync__weakref weak;
+    casync__weakref_begin(loop, &weak, stream);
     if (stream->protocol->connection_made) stream->protocol->connection_made(stream);
-    if (casync__guard_leave(loop, &guard)) casync__update_reading(stream);
+    if (casync__weakref_end(loop, &weak)) casync__stream_update_reading(stream);
 }
 
 /* Allocates a connection, and tells its protocol or starts its task. */
-static int64_t casync__make_connection(casync_server *server, int fd, const casync_address *peer) {
+static int64_t casync__connection_make(casync_server *server, int fd, const casync_address *peer) {
     casync_loop *loop = server->watcher.reader.loop;
     size_t size = server->desc.conn_size ? server->desc.conn_size : sizeof(casync_stream);
-    casync__connection *connection = (casync__connection *)casync__realloc(
+    casync__connection *connection = (casync__connection *)casync__memory_realloc(
         &loop->allocator, NULL, CASYNC__CONNECTION_SIZE + size);
     int64_t result;
     if (!connection) {
@@ -13160,18 +13294,18 @@ static int64_t casync__make_connection(casync_server *server, int fd, const casy
     }
     connection->stream = (casync_stream *)(void *)(casync__connection_memory(connection) +
                                                    server->desc.stream_offset);
-    result = casync__open_connection(server, connection->stream, fd, server->desc.protocol);
+    result = casync__connection_open(server, connection->stream, fd, server->desc.protocol);
     if (result == 0 && !server->desc.protocol) {
-        result = casync__serve(server, connection);
+        result = casync__connection_serve(server, connection);
         if (result < 0) casync_close(connection->stream);
     }
     if (result < 0) {
-        casync__free(&loop->allocator, connection);
+        casync__memory_free(&loop->allocator, connection);
         return result;
     }
     connection->stream->connection = connection;
     casync__list_append(&server->clients->connections, &connection->link);
-    if (server->desc.protocol) casync__tell_connection(server, connection->stream);
+    if (server->desc.protocol) casync__connection_tell(server, connection->stream);
     return 0;
 }
 
@@ -13179,11 +13313,11 @@ static int64_t casync__make_connection(casync_server *server, int fd, const casy
 static int64_t casync__server_take(casync_server *server, int fd, const casync_address *peer) {
     if (!casync__list_is_empty(&server->waiting)) {
         casync_op *op = casync__container(server->waiting.next, casync_op, link);
-        casync__op_done(op, casync__open_connection(server, op->as.accepted, fd, NULL), NULL);
+        casync__op_done(op, casync__connection_open(server, op->as.accepted, fd, NULL), NULL);
         return 0;
     }
-    if (casync__server_allocates(server)) return casync__make_connection(server, fd, peer);
-    if (server->tcp) casync__set_tcp_options(fd, &server->desc.options);
+    if (casync__server_allocates(server)) return casync__connection_make(server, fd, peer);
+    if (server->tcp) casync__socket_set_tcp_options(fd, &server->desc.options);
     server->desc.accepted(server, fd, peer);
     return 0;
 }
@@ -13191,7 +13325,7 @@ static int64_t casync__server_take(casync_server *server, int fd, const casync_a
 /* These say that a connection broke before it was accepted (accept(2)): there may be others. EPERM
    may also mean that a sandbox refuses the call, so a turn in which nothing else comes backs
    off. */
-static bool casync__is_lost_connection(int64_t error) {
+static bool casync__server_accept_was_lost(int64_t error) {
     switch (error) {
     case -ECONNABORTED:
     case -EPROTO:
@@ -13212,86 +13346,92 @@ static bool casync__is_lost_connection(int64_t error) {
 static void casync__server_readable(void *arg) {
     casync_server *server = (casync_server *)arg;
     casync_loop *loop = server->watcher.reader.loop;
-    casync__guard guard;
+    casync__weakref weak;
     int i, lost = 0;
-    casync__guard_enter(loop, &guard, server);
-    for (i = 0; i < CASYNC__ACCEPTS_MAX && !guard.gone && (server->watcher.wanted & CASYNC__READ);
+    casync__weakref_begin(loop, &weak, server);
+    for (i = 0;
+         i < CASYNC__SERVER_ACCEPTS_MAX && !weak.gone && (server->watcher.wanted & CASYNC__FD_READ);
          i++) {
         casync_address peer;
         socklen_t size = sizeof peer.storage;
-        int64_t fd = casync__sys_accept(server->watcher.fd, casync__sockaddr(&peer), &size), result;
+        int64_t fd = casync__sys_accept(server->watcher.fd, casync__address_sockaddr(&peer), &size),
+                result;
         if (fd == -EAGAIN) break;
-        if (casync__is_lost_connection(fd) && ++lost < CASYNC__ACCEPTS_MAX) continue;
+        if (casync__server_accept_was_lost(fd) && ++lost < CASYNC__SERVER_ACCEPTS_MAX) continue;
         if (fd < 0) {
             casync__server_back_off(server, fd);
             break;
         }
         peer.size = size;
         result = casync__server_take(server, (int)fd, &peer);
-        if (guard.gone) break;
-        if (result < 0) casync__report_server(server, "a connection was dropped", result);
-        if (!guard.gone && !casync__server_wants(server))
-            casync__unwant(&server->watcher, CASYNC__READ);
+        if (weak.gone) break;
+        if (result < 0) casync__server_report(server, "a connection was dropped", result);
+        if (!weak.gone && !casync__server_wants(server))
+            casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
     }
-    casync__guard_leave(loop, &guard);
+    casync__weakref_end(loop, &weak);
 }
 
-static int64_t casync__listen_address(const casync_listen_desc *desc, casync_address *address) {
-    if (desc->path) return casync__parse_path(desc->path, address);
-    return casync__parse_host(desc->host ? desc->host : "::", desc->port, address);
+static int64_t casync__server_listen_address(const casync_listen_desc *desc,
+                                             casync_address *address) {
+    if (desc->path) return casync__address_parse_path(desc->path, address);
+    return casync__address_parse_host(desc->host ? desc->host : "::", desc->port, address);
 }
 
-static int64_t casync__bind_socket(int fd, const casync_listen_desc *desc,
+static int64_t casync__server_bind(int fd, const casync_listen_desc *desc,
                                    const casync_address *address) {
     int64_t result = 0;
-    int family = casync__sockaddr(address)->sa_family;
-    if (family != AF_UNIX) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (result == 0 && desc->reuse_port) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    int family = casync__address_sockaddr(address)->sa_family;
+    if (family != AF_UNIX) result = casync__socket_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result == 0 && desc->reuse_port)
+        result = casync__socket_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (result == 0 && family == AF_INET6)
-        result = casync__set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
-    if (result == 0 && desc->path) casync__remove_socket_file(desc->path);
-    return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(address), address->size);
+        result = casync__socket_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
+    if (result == 0 && desc->path) casync__socket_remove_file(desc->path);
+    return result < 0 ? result
+                      : casync__sys_bind(fd, casync__address_sockaddr(address), address->size);
 }
 
 /* A socket bound to where the desc says. */
-static int64_t casync__listen_socket(const casync_listen_desc *desc) {
+static int64_t casync__server_listen_socket(const casync_listen_desc *desc) {
     casync_address address;
-    int64_t fd, result = casync__listen_address(desc, &address);
+    int64_t fd, result = casync__server_listen_address(desc, &address);
     if (result < 0) return result;
-    fd = casync__sys_socket(casync__sockaddr(&address)->sa_family);
+    fd = casync__sys_socket(casync__address_sockaddr(&address)->sa_family);
     if (fd == -EAFNOSUPPORT && !desc->host && !desc->path) { /* a kernel without IPv6 */
-        casync__parse_host("0.0.0.0", desc->port, &address);
+        casync__address_parse_host("0.0.0.0", desc->port, &address);
         fd = casync__sys_socket(AF_INET);
     }
     if (fd < 0) return fd;
-    result = casync__bind_socket((int)fd, desc, &address);
+    result = casync__server_bind((int)fd, desc, &address);
     if (result == 0) return fd;
     casync__sys_close((int)fd);
     return result;
 }
 
-static bool casync__listen_desc_is_valid(const casync_listen_desc *desc) {
+static bool casync__server_desc_is_valid(const casync_listen_desc *desc) {
     size_t conn_size = desc->conn_size ? desc->conn_size : sizeof(casync_stream);
     size_t first = desc->step ? sizeof(casync_task) : 0; /* where the stream may begin */
     int ways = !!desc->protocol + !!desc->accepted + !!desc->task + !!desc->step;
-    return ways <= 1 && conn_size >= sizeof(casync_stream) && conn_size <= CASYNC__SIZE_MAX / 2 &&
+    return ways <= 1 && conn_size >= sizeof(casync_stream) &&
+           conn_size <= CASYNC__BUFFER_SIZE_MAX / 2 &&
            desc->stream_offset <= conn_size - sizeof(casync_stream) &&
            desc->stream_offset >= first && desc->stream_offset % sizeof(void *) == 0 &&
-           casync__options_are_valid(&desc->options);
+           casync__stream_options_are_valid(&desc->options);
 }
 
-static int64_t casync__make_clients(casync_loop *loop, casync_server *server) {
+static int64_t casync__clients_make(casync_loop *loop, casync_server *server) {
     casync__clients *clients =
-        (casync__clients *)casync__realloc(&loop->allocator, NULL, sizeof *clients);
+        (casync__clients *)casync__memory_realloc(&loop->allocator, NULL, sizeof *clients);
     if (!clients) return -ENOMEM;
     memset(clients, 0, sizeof *clients);
     clients->loop = loop;
     /* numbers that no loop uses again: a struct may be older than its loop */
-    casync__lock_process();
+    casync__process_lock();
     clients->id = ++casync__process.last_clients_id;
     pthread_mutex_unlock(&casync__process.mutex);
-    clients->finish_timeout =
-        server->desc.finish_timeout == 0 ? CASYNC__FINISH_TIMEOUT : server->desc.finish_timeout;
+    clients->finish_timeout = server->desc.finish_timeout == 0 ? CASYNC__CONNECTION_FINISH_TIMEOUT
+                                                               : server->desc.finish_timeout;
     clients->server_is_open = true;
     casync__list_init(&clients->connections);
     casync__list_init(&clients->waiting);
@@ -13310,14 +13450,14 @@ static int64_t casync__server_begin(casync_loop *loop, casync_server *server, in
     if (result < 0) return result;
     server->desc = *desc;
     server->user = desc->user;
-    server->tcp = casync__is_inet(family);
+    server->tcp = casync__address_is_inet(family);
     casync__list_init(&server->waiting);
     casync__list_init(&server->joining);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
     if (!casync__server_allocates(server)) {
         server->clients = NULL;
         server->clients_id = 0;
-    } else if (casync__make_clients(loop, server) < 0) {
+    } else if (casync__clients_make(loop, server) < 0) {
         casync__watcher_unregister(&server->watcher, true);
         return -ENOMEM;
     }
@@ -13325,57 +13465,57 @@ static int64_t casync__server_begin(casync_loop *loop, casync_server *server, in
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_listen(casync_loop *loop, casync_server *server,
-                                     const casync_listen_desc *desc) {
+CASYNC__LINKAGE int64_t casync_listen(casync_loop *loop, casync_server *server,
+                                      const casync_listen_desc *desc) {
     int64_t fd, result;
-    if (casync__is_closed(loop) || !server || !desc) return -EINVAL;
+    if (casync__loop_is_closed(loop) || !server || !desc) return -EINVAL;
     if (server->open) return -EALREADY;
-    if (!casync__listen_desc_is_valid(desc)) return -EINVAL;
-    fd = desc->use_fd ? desc->fd : casync__listen_socket(desc);
+    if (!casync__server_desc_is_valid(desc)) return -EINVAL;
+    fd = desc->use_fd ? desc->fd : casync__server_listen_socket(desc);
     if (fd < 0) return desc->use_fd ? -EBADF : fd;
     result = casync__sys_listen((int)fd, desc->backlog > 0 ? desc->backlog : 100);
-    if (result == 0) result = casync__set_blocking((int)fd, false);
-    if (result >= 0 && desc->use_fd && !desc->keep_fd) result = casync__set_cloexec((int)fd);
+    if (result == 0) result = casync__fd_set_blocking((int)fd, false);
+    if (result >= 0 && desc->use_fd && !desc->keep_fd) result = casync__fd_set_cloexec((int)fd);
     if (result >= 0) result = casync__server_begin(loop, server, (int)fd, desc);
     if (result < 0) {
         if (!desc->use_fd) casync__sys_close((int)fd);
         return result;
     }
     if (!desc->start_paused && casync__server_wants(server))
-        casync__want(&server->watcher, CASYNC__READ);
+        casync__watcher_start(&server->watcher, CASYNC__FD_READ);
     return 0;
 }
 
-CASYNC__DEFINE casync_future *casync_accept_op(casync_server *server, casync_op *op,
-                                               casync_stream *stream) {
-    if (!op) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_accept_op(casync_server *server, casync_op *op,
+                                                casync_stream *stream) {
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__server_loop(server), op, CASYNC__OP_ACCEPT);
     if (!casync__server_is_open(server)) return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (!stream) return casync__op_done(op, -EINVAL, NULL);
-    if (casync__has_fd(casync__stream_endpoint(stream)))
+    if (casync__endpoint_has_fd(casync__stream_endpoint(stream)))
         return casync__op_done(op, -EALREADY, NULL);
     op->owner = server;
     op->as.accepted = stream;
     casync__list_append(&server->waiting, &op->link);
-    if (!server->retry.job.link.next) casync__want(&server->watcher, CASYNC__READ);
+    if (!server->retry.job.link.next) casync__watcher_start(&server->watcher, CASYNC__FD_READ);
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_accept(casync_server *server, casync_stream *stream) {
+CASYNC__LINKAGE int64_t casync_accept(casync_server *server, casync_stream *stream) {
     casync_op op;
-    return CASYNC__WAIT(casync__server_loop(server), casync_accept_op(server, &op, stream));
+    return CASYNC__AWAIT_OP(casync__server_loop(server), casync_accept_op(server, &op, stream));
 }
 
-CASYNC__DEFINE int64_t casync_accept_timeout(casync_server *server, casync_stream *stream,
-                                             int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_accept_timeout(casync_server *server, casync_stream *stream,
+                                              int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__server_loop(server), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__server_loop(server),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0 ? result : casync_timeout_end(&scope, casync_accept(server, stream));
 }
 
-CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
-    if (!op) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_server_join_op(casync_server *server, casync_op *op) {
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__server_loop(server), op, CASYNC__OP_SERVER_JOIN);
     if (!casync__server_is_open(server)) return casync__op_done(op, server ? 0 : -EINVAL, NULL);
     op->owner = server;
@@ -13383,14 +13523,14 @@ CASYNC__DEFINE casync_future *casync_server_join_op(casync_server *server, casyn
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_server_join(casync_server *server) {
+CASYNC__LINKAGE int64_t casync_server_join(casync_server *server) {
     casync_op op;
-    return CASYNC__WAIT(casync__server_loop(server), casync_server_join_op(server, &op));
+    return CASYNC__AWAIT_OP(casync__server_loop(server), casync_server_join_op(server, &op));
 }
 
-static casync__clients *casync__find_clients(casync_loop *loop, uint64_t id) {
+static casync__clients *casync__clients_find(casync_loop *loop, uint64_t id) {
     casync_link *link;
-    if (casync__is_closed(loop)) return NULL;
+    if (casync__loop_is_closed(loop)) return NULL;
     for (link = loop->clients.next; link != &loop->clients; link = link->next)
         if (casync__container(link, casync__clients, link)->id == id)
             return casync__container(link, casync__clients, link);
@@ -13400,12 +13540,12 @@ static casync__clients *casync__find_clients(casync_loop *loop, uint64_t id) {
 /* What is left of the server's connections, or NULL: a closed server has but a number to find them
    by. */
 static casync__clients *casync__clients_of(const casync_server *server) {
-    return server ? casync__find_clients(server->watcher.reader.loop, server->clients_id) : NULL;
+    return server ? casync__clients_find(server->watcher.reader.loop, server->clients_id) : NULL;
 }
 
-CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op) {
     casync__clients *clients = casync__clients_of(server);
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     casync__op_begin(casync__server_loop(server), op, CASYNC__OP_WAIT_CLIENTS);
     if (!clients || casync__list_is_empty(&clients->connections))
         return casync__op_done(op, server ? 0 : -EINVAL, NULL);
@@ -13414,15 +13554,16 @@ CASYNC__DEFINE casync_future *casync_server_wait_clients_op(casync_server *serve
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_server_wait_clients(casync_server *server) {
+CASYNC__LINKAGE int64_t casync_server_wait_clients(casync_server *server) {
     casync_op op;
-    return CASYNC__WAIT(casync__server_loop(server), casync_server_wait_clients_op(server, &op));
+    return CASYNC__AWAIT_OP(casync__server_loop(server),
+                            casync_server_wait_clients_op(server, &op));
 }
 
-CASYNC__DEFINE int64_t casync_server_wait_clients_timeout(casync_server *server, int64_t timeout) {
+CASYNC__LINKAGE int64_t casync_server_wait_clients_timeout(casync_server *server, int64_t timeout) {
     casync_timeout scope;
-    int64_t result =
-        CASYNC__IF_WAITING(casync__server_loop(server), casync_timeout_begin(&scope, timeout));
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__server_loop(server),
+                                              casync_timeout_begin(&scope, timeout));
     return result < 0 ? result : casync_timeout_end(&scope, casync_server_wait_clients(server));
 }
 
@@ -13431,25 +13572,25 @@ static bool casync__server_refused(casync_watcher *watcher, int64_t error) {
     return false;
 }
 
-CASYNC__DEFINE int64_t casync_server_pause(casync_server *server) {
+CASYNC__LINKAGE int64_t casync_server_pause(casync_server *server) {
     if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
     casync_timer_stop(&server->retry);
-    casync__unwant(&server->watcher, CASYNC__READ);
+    casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_server_resume(casync_server *server) {
+CASYNC__LINKAGE int64_t casync_server_resume(casync_server *server) {
     if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
     casync_timer_stop(&server->retry);
-    if (casync__server_wants(server)) casync__want(&server->watcher, CASYNC__READ);
+    if (casync__server_wants(server)) casync__watcher_start(&server->watcher, CASYNC__FD_READ);
     return 0;
 }
 
-CASYNC__DEFINE void casync_server_close(casync_server *server) {
+CASYNC__LINKAGE void casync_server_close(casync_server *server) {
     casync__clients *clients;
     if (!casync__server_is_open(server)) return;
     clients = server->clients;
-    casync__guard_object_gone(casync__server_loop(server), server);
+    casync__weakref_object_gone(casync__server_loop(server), server);
     server->open = false;
     server->clients = NULL;
     casync_timer_stop(&server->retry);
@@ -13464,7 +13605,7 @@ CASYNC__DEFINE void casync_server_close(casync_server *server) {
 
 /* Each goes to the end of the list before it is told, which may end it, others, or the server,
    whose struct may go. */
-static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(casync_stream *)) {
+static int64_t casync__clients_for_each(casync_server *server, int64_t (*act)(casync_stream *)) {
     casync_loop *loop = casync__server_loop(server);
     casync__clients *clients = casync__clients_of(server);
     casync_link *link;
@@ -13475,7 +13616,7 @@ static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(cas
     id = clients->id;
     for (link = clients->connections.next; link != &clients->connections; link = link->next)
         count++;
-    for (; count > 0 && (clients = casync__find_clients(loop, id)) != NULL; count--) {
+    for (; count > 0 && (clients = casync__clients_find(loop, id)) != NULL; count--) {
         casync__connection *connection;
         if (casync__list_is_empty(&clients->connections)) break;
         connection = casync__container(clients->connections.next, casync__connection, link);
@@ -13486,21 +13627,22 @@ static int64_t casync__for_each_client(casync_server *server, int64_t (*act)(cas
     return told;
 }
 
-CASYNC__DEFINE int64_t casync_server_abort_clients(casync_server *server) {
-    return casync__for_each_client(server, casync_abort);
+CASYNC__LINKAGE int64_t casync_server_abort_clients(casync_server *server) {
+    return casync__clients_for_each(server, casync_abort);
 }
 
-CASYNC__DEFINE int64_t casync_server_finish_clients(casync_server *server) {
-    return casync__for_each_client(server, casync_finish_start);
+CASYNC__LINKAGE int64_t casync_server_finish_clients(casync_server *server) {
+    return casync__clients_for_each(server, casync_finish_start);
 }
 
-CASYNC__DEFINE void casync_server_ref(casync_server *server, bool referenced) {
+CASYNC__LINKAGE void casync_server_ref(casync_server *server, bool referenced) {
     if (!server) return;
     casync_watcher_ref(&server->watcher, referenced);
     casync_timer_ref(&server->retry, referenced);
 }
 
-CASYNC__DEFINE int64_t casync_server_address(const casync_server *server, casync_address *address) {
+CASYNC__LINKAGE int64_t casync_server_address(const casync_server *server,
+                                              casync_address *address) {
     if (!casync__server_is_open(server)) return -EBADF;
     return casync__address_of(server->watcher.fd, casync__sys_getsockname, address);
 }
@@ -13510,7 +13652,7 @@ CASYNC__DEFINE int64_t casync_server_address(const casync_server *server, casync
 /* As a stream is, but each send and each receive is whole or fails by itself, and only its user
    ends the socket. Received datagrams come as batches, through an area that all sockets of the loop
    share: one slot each, of which the kernel touches what it fills. Those that cannot be sent at
-   once wait in `out`, in order, each in an entry of its own with its address. A callback may end
+   once wait in `out`, in order, each in a packet of its own with its address. A callback may end
    the reading that it is part of: then the rest of its batch waits in `in`.
 
    Costs: receiving is one recvmmsg for up to 16 datagrams, sending one sendto each, or for what was
@@ -13530,14 +13672,14 @@ CASYNC__DEFINE int64_t casync_server_address(const casync_server *server, casync
 #define CASYNC__DATAGRAM_RETRY CASYNC_MS(1)
 
 /* A datagram in a queue. The bytes follow it, but for those of an operation. */
-typedef struct casync__datagram_entry {
+typedef struct casync__datagram_packet {
     casync_link link;
     casync_op *op; /* the send operation it belongs to, or NULL */
     const uint8_t *data;
     size_t size;
     int64_t error; /* in `in`: this came in its place, or 0 */
     casync_address address;
-} casync__datagram_entry;
+} casync__datagram_packet;
 
 static inline casync_loop *casync__datagram_loop(const casync_datagram *datagram) {
     return datagram ? datagram->endpoint.watcher.reader.loop : NULL;
@@ -13551,35 +13693,36 @@ static inline casync_datagram *casync__datagram_of(const casync_endpoint *endpoi
     return (casync_datagram *)(uintptr_t)endpoint;
 }
 
-static inline casync__datagram_entry *casync__first_entry(const casync_link *list) {
+static inline casync__datagram_packet *casync__datagram_packet_first(const casync_link *list) {
     return casync__list_is_empty(list)
                ? NULL
-               : casync__container(list->next, casync__datagram_entry, link);
+               : casync__container(list->next, casync__datagram_packet, link);
 }
 
-/* Makes an entry with a copy of the spans. */
-static casync__datagram_entry *casync__make_entry(casync_loop *loop, const casync_span *spans,
-                                                  size_t count, const casync_address *address) {
+/* Makes a packet with a copy of the spans. */
+static casync__datagram_packet *casync__datagram_packet_make(casync_loop *loop,
+                                                             const casync_span *spans, size_t count,
+                                                             const casync_address *address) {
     size_t i, size = casync__spans_size(spans, count);
-    casync__datagram_entry *entry =
-        (casync__datagram_entry *)casync__realloc(&loop->allocator, NULL, sizeof *entry + size);
+    casync__datagram_packet *packet = (casync__datagram_packet *)casync__memory_realloc(
+        &loop->allocator, NULL, sizeof *packet + size);
     uint8_t *bytes;
-    if (!entry) return NULL;
-    memset(entry, 0, sizeof *entry);
-    entry->data = bytes = (uint8_t *)(entry + 1);
-    entry->size = size;
-    if (address) entry->address = *address;
+    if (!packet) return NULL;
+    memset(packet, 0, sizeof *packet);
+    packet->data = bytes = (uint8_t *)(packet + 1);
+    packet->size = size;
+    if (address) packet->address = *address;
     for (i = 0; i < count; i++) {
         if (spans[i].len > 0) memcpy(bytes, spans[i].ptr, spans[i].len);
         bytes += spans[i].len;
     }
-    return entry;
+    return packet;
 }
 
 /* An error that no call returned. As in asyncio, a protocol that does not want to hear of it need
    not. */
 static void casync__datagram_error(casync_datagram *datagram, int64_t error) {
-    casync_exception exception = casync__exception("a datagram failed", error);
+    casync_exception exception = casync__exception_make("a datagram failed", error);
     exception.datagram = datagram;
     if (!datagram->protocol)
         casync_call_exception_handler(casync__datagram_loop(datagram), &exception);
@@ -13596,7 +13739,7 @@ static inline bool casync__datagram_protocol_reads(const casync_datagram_protoco
 /* Shall the protocol be given datagrams now? */
 static inline bool casync__datagram_delivers(const casync_datagram *datagram) {
     return casync__datagram_protocol_reads(datagram->protocol) &&
-           datagram->endpoint.state == CASYNC__OPEN && !datagram->endpoint.reading_paused;
+           datagram->endpoint.state == CASYNC__ENDPOINT_OPEN && !datagram->endpoint.reading_paused;
 }
 
 static inline bool casync__datagram_wants(const casync_datagram *datagram) {
@@ -13604,59 +13747,60 @@ static inline bool casync__datagram_wants(const casync_datagram *datagram) {
 }
 
 static void casync__datagram_update_reading(casync_datagram *datagram) {
-    if (!casync__is_open(casync__datagram_endpoint(datagram))) return;
+    if (!casync__endpoint_is_open(casync__datagram_endpoint(datagram))) return;
     if (!casync__datagram_wants(datagram)) {
-        casync__unwant(&datagram->endpoint.watcher, CASYNC__READ);
+        casync__watcher_stop(&datagram->endpoint.watcher, CASYNC__FD_READ);
         return;
     }
-    casync__want(&datagram->endpoint.watcher, CASYNC__READ);
+    casync__watcher_start(&datagram->endpoint.watcher, CASYNC__FD_READ);
     if (!casync__list_is_empty(&datagram->in)) /* by the queue: no callback inside its own call */
-        casync__make_ready(casync__datagram_loop(datagram), &datagram->endpoint.watcher.reader);
+        casync__job_make_ready(casync__datagram_loop(datagram), &datagram->endpoint.watcher.reader);
 }
 
 /* The area of the loop, where batches are received. */
-static int64_t casync__make_datagram_area(casync_loop *loop) {
+static int64_t casync__datagram_area_make(casync_loop *loop) {
     if (!loop->datagram_area)
         loop->datagram_area =
-            (uint8_t *)casync__realloc(&loop->allocator, NULL, CASYNC__DATAGRAM_AREA);
+            (uint8_t *)casync__memory_realloc(&loop->allocator, NULL, CASYNC__DATAGRAM_AREA);
     return loop->datagram_area ? 0 : -ENOMEM;
 }
 
 /* Gives a datagram, or the error in its place, to the operation that waits. */
-static void casync__datagram_serve(casync_datagram *datagram, const casync__datagram_entry *entry) {
+static void casync__datagram_serve(casync_datagram *datagram,
+                                   const casync__datagram_packet *packet) {
     casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
-    int64_t error = entry->error < 0                   ? entry->error
-                    : entry->size > op->as.buffer.size ? -EMSGSIZE
-                                                       : 0;
-    op->done = entry->size < op->as.buffer.size ? entry->size : op->as.buffer.size;
-    if (op->done > 0) memcpy(op->as.buffer.data, entry->data, op->done);
-    if (op->as.buffer.from) *op->as.buffer.from = entry->address;
+    int64_t error = packet->error < 0                   ? packet->error
+                    : packet->size > op->as.buffer.size ? -EMSGSIZE
+                                                        : 0;
+    op->done = packet->size < op->as.buffer.size ? packet->size : op->as.buffer.size;
+    if (op->done > 0) memcpy(op->as.buffer.data, packet->data, op->done);
+    if (op->as.buffer.from) *op->as.buffer.from = packet->address;
     casync__op_done(op, error < 0 ? error : (int64_t)op->done, NULL);
 }
 
 /* Hands out what a batch left, as far as it is wanted. */
-static void casync__datagram_deliver_kept(casync_datagram *datagram, const casync__guard *guard) {
+static void casync__datagram_deliver_kept(casync_datagram *datagram, const casync__weakref *weak) {
     casync_loop *loop = casync__datagram_loop(datagram);
-    casync__datagram_entry *entry;
-    while (!guard->gone && !loop->breaking && casync__datagram_wants(datagram) &&
-           (entry = casync__first_entry(&datagram->in)) != NULL) {
-        casync__list_remove(&entry->link);
+    casync__datagram_packet *packet;
+    while (!weak->gone && !loop->breaking && casync__datagram_wants(datagram) &&
+           (packet = casync__datagram_packet_first(&datagram->in)) != NULL) {
+        casync__list_remove(&packet->link);
         if (!casync__list_is_empty(&datagram->receiving)) {
-            casync__datagram_serve(datagram, entry);
-        } else if (entry->error < 0) {
-            casync__datagram_error(datagram, entry->error);
+            casync__datagram_serve(datagram, packet);
+        } else if (packet->error < 0) {
+            casync__datagram_error(datagram, packet->error);
         } else {
             casync_span span;
-            span.ptr = entry->data;
-            span.len = entry->size;
-            datagram->protocol->datagram_received(datagram, span, &entry->address);
+            span.ptr = packet->data;
+            span.len = packet->size;
+            datagram->protocol->datagram_received(datagram, span, &packet->address);
         }
-        casync__free(&loop->allocator, entry);
+        casync__memory_free(&loop->allocator, packet);
     }
 }
 
 /* Receives one datagram into the buffer of the operation that waits. */
-static bool casync__receive_for_op(casync_datagram *datagram) {
+static bool casync__datagram_receive_for_op(casync_datagram *datagram) {
     casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
     struct iovec bytes;
     struct msghdr message;
@@ -13683,7 +13827,7 @@ static bool casync__receive_for_op(casync_datagram *datagram) {
 static void casync__datagram_take(casync_datagram *datagram, casync_span data,
                                   const casync_address *from, int64_t error) {
     casync_loop *loop = casync__datagram_loop(datagram);
-    casync__datagram_entry *entry;
+    casync__datagram_packet *packet;
     if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in) &&
         !loop->breaking) {
         if (error < 0)
@@ -13692,29 +13836,29 @@ static void casync__datagram_take(casync_datagram *datagram, casync_span data,
             datagram->protocol->datagram_received(datagram, data, from);
         return;
     }
-    if (datagram->endpoint.state != CASYNC__OPEN) return;
-    entry = casync__make_entry(loop, &data, 1, from);
-    if (!entry) {
+    if (datagram->endpoint.state != CASYNC__ENDPOINT_OPEN) return;
+    packet = casync__datagram_packet_make(loop, &data, 1, from);
+    if (!packet) {
         casync__datagram_error(datagram, -ENOMEM);
         return;
     }
-    entry->error = error;
-    casync__list_append(&datagram->in, &entry->link);
+    packet->error = error;
+    casync__list_append(&datagram->in, &packet->link);
 }
 
 /* Where batches are refused, one at a time. */
-static int64_t casync__receive_messages(int fd, struct mmsghdr *messages, unsigned size) {
+static int64_t casync__datagram_receive_messages(int fd, struct mmsghdr *messages, unsigned size) {
     int64_t result = casync__sys_recvmmsg(fd, messages, size);
-    if (!casync__is_refused(result)) return result;
+    if (!casync__sys_is_refused(result)) return result;
     result = casync__sys_recvmsg(fd, &messages[0].msg_hdr);
     if (result < 0) return result;
     messages[0].msg_len = (unsigned)result;
     return 1;
 }
 
-static int64_t casync__send_messages(int fd, struct mmsghdr *messages, unsigned size) {
+static int64_t casync__datagram_send_messages(int fd, struct mmsghdr *messages, unsigned size) {
     int64_t result = casync__sys_sendmmsg(fd, messages, size);
-    if (!casync__is_refused(result)) return result;
+    if (!casync__sys_is_refused(result)) return result;
     result = casync__sys_sendmsg(fd, &messages[0].msg_hdr);
     return result < 0 ? result : 1;
 }
@@ -13722,7 +13866,7 @@ static int64_t casync__send_messages(int fd, struct mmsghdr *messages, unsigned 
 /* Receives as many datagrams as one call gives. False if there are no more for now. The area is
    this batch's until it is delivered: a callback may run the loop inside of itself, by a host that
    allows that, and another socket there makes an area of its own. */
-static bool casync__receive_batch(casync_datagram *datagram, const casync__guard *guard) {
+static bool casync__datagram_receive_batch(casync_datagram *datagram, const casync__weakref *weak) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
     struct iovec bytes[CASYNC__DATAGRAM_BATCH];
     casync_address from[CASYNC__DATAGRAM_BATCH];
@@ -13730,7 +13874,7 @@ static bool casync__receive_batch(casync_datagram *datagram, const casync__guard
     casync_loop *loop = casync__datagram_loop(datagram);
     uint8_t *area;
     int64_t count;
-    if (casync__make_datagram_area(loop) < 0) {
+    if (casync__datagram_area_make(loop) < 0) {
         casync__datagram_error(datagram, -ENOMEM);
         return false;
     }
@@ -13746,9 +13890,10 @@ static bool casync__receive_batch(casync_datagram *datagram, const casync__guard
         messages[i].msg_hdr.msg_name = from[i].storage.bytes;
         messages[i].msg_hdr.msg_namelen = sizeof from[i].storage;
     }
-    count = casync__receive_messages(datagram->endpoint.watcher.fd, messages, (unsigned)size);
+    count =
+        casync__datagram_receive_messages(datagram->endpoint.watcher.fd, messages, (unsigned)size);
     if (count < 0 && count != -EAGAIN) casync__datagram_error(datagram, count);
-    for (i = 0; (int64_t)i < count && !guard->gone; i++) {
+    for (i = 0; (int64_t)i < count && !weak->gone; i++) {
         casync_span data;
         data.ptr = bytes[i].iov_base;
         data.len = messages[i].msg_len;
@@ -13757,7 +13902,7 @@ static bool casync__receive_batch(casync_datagram *datagram, const casync__guard
                               messages[i].msg_hdr.msg_flags & MSG_TRUNC ? -EMSGSIZE : 0);
     }
     if (loop->datagram_area)
-        casync__free(&loop->allocator, area);
+        casync__memory_free(&loop->allocator, area);
     else
         loop->datagram_area = area;
     return count == (int64_t)size;
@@ -13766,40 +13911,42 @@ static bool casync__receive_batch(casync_datagram *datagram, const casync__guard
 static void casync__datagram_readable(void *arg) {
     casync_datagram *datagram = (casync_datagram *)arg;
     casync_loop *loop = casync__datagram_loop(datagram);
-    casync__guard guard;
+    casync__weakref weak;
     bool more = true;
     int i;
-    casync__guard_enter(loop, &guard, datagram);
-    casync__datagram_deliver_kept(datagram, &guard);
-    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone; i++) {
+    casync__weakref_begin(loop, &weak, datagram);
+    casync__datagram_deliver_kept(datagram, &weak);
+    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !weak.gone; i++) {
         if (!casync__datagram_wants(datagram) || !casync__list_is_empty(&datagram->in) ||
             loop->breaking)
             break;
-        more = casync__list_is_empty(&datagram->receiving) ? casync__receive_batch(datagram, &guard)
-                                                           : casync__receive_for_op(datagram);
+        more = casync__list_is_empty(&datagram->receiving)
+                   ? casync__datagram_receive_batch(datagram, &weak)
+                   : casync__datagram_receive_for_op(datagram);
     }
-    if (casync__guard_leave(loop, &guard)) casync__datagram_update_reading(datagram);
+    if (casync__weakref_end(loop, &weak)) casync__datagram_update_reading(datagram);
 }
 
 /* -- sending -- */
 
 /* Ends the wait of a datagram: it is sent, dropped, or failed. */
-static void casync__datagram_dequeue(casync_datagram *datagram, casync__datagram_entry *entry,
+static void casync__datagram_dequeue(casync_datagram *datagram, casync__datagram_packet *packet,
                                      int64_t result) {
-    casync_op *op = entry->op;
-    casync__list_remove(&entry->link);
-    datagram->queued -= entry->size + CASYNC__DATAGRAM_COUNTED;
-    casync__free(&casync__datagram_loop(datagram)->allocator, entry);
+    casync_op *op = packet->op;
+    casync__list_remove(&packet->link);
+    datagram->queued -= packet->size + CASYNC__DATAGRAM_COUNTED;
+    casync__memory_free(&casync__datagram_loop(datagram)->allocator, packet);
     if (op) casync__op_done(op, result, NULL);
 }
 
 static void casync__datagram_want_write(casync_datagram *datagram) {
-    if (!datagram->retry.job.link.next) casync__want(&datagram->endpoint.watcher, CASYNC__WRITE);
+    if (!datagram->retry.job.link.next)
+        casync__watcher_start(&datagram->endpoint.watcher, CASYNC__FD_WRITE);
 }
 
-static void casync__datagram_enqueue(casync_datagram *datagram, casync__datagram_entry *entry) {
-    casync__list_append(&datagram->out, &entry->link);
-    datagram->queued += entry->size + CASYNC__DATAGRAM_COUNTED;
+static void casync__datagram_enqueue(casync_datagram *datagram, casync__datagram_packet *packet) {
+    casync__list_append(&datagram->out, &packet->link);
+    datagram->queued += packet->size + CASYNC__DATAGRAM_COUNTED;
     casync__datagram_want_write(datagram);
     casync__endpoint_pause_if_full(&datagram->endpoint);
 }
@@ -13810,19 +13957,22 @@ static void casync__datagram_writable(void *arg);
    (unix(7); epoll knows of no receiver), so waiting for that would spin: the next attempt comes a
    little later. */
 static void casync__datagram_back_off(casync_datagram *datagram) {
-    const casync__datagram_entry *entry = casync__first_entry(&datagram->out);
-    if (entry->address.size == 0 || casync__sockaddr(&entry->address)->sa_family != AF_UNIX) return;
-    if (casync__retry_later(&datagram->endpoint.watcher, &datagram->retry, CASYNC__DATAGRAM_RETRY,
-                            casync__datagram_writable, datagram) == 0)
-        casync__unwant(&datagram->endpoint.watcher,
-                       CASYNC__WRITE); /* else spinning is what is left */
+    const casync__datagram_packet *packet = casync__datagram_packet_first(&datagram->out);
+    if (packet->address.size == 0 ||
+        casync__address_sockaddr(&packet->address)->sa_family != AF_UNIX)
+        return;
+    if (casync__watcher_retry_later(&datagram->endpoint.watcher, &datagram->retry,
+                                    CASYNC__DATAGRAM_RETRY, casync__datagram_writable,
+                                    datagram) == 0)
+        casync__watcher_stop(&datagram->endpoint.watcher,
+                             CASYNC__FD_WRITE); /* else spinning is what is left */
 }
 
 /* Sends the first datagrams of the queue. False if the kernel took less than all it was given: then
    it tells of the rest, or of an error in it, when the socket is writable next. (An error that ICMP
    told is lost if it comes in the middle of a batch, see sendmmsg(2), BUGS; the datagram it hit is
    sent again.) */
-static bool casync__send_batch(casync_datagram *datagram) {
+static bool casync__datagram_send_batch(casync_datagram *datagram) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
     struct iovec bytes[CASYNC__DATAGRAM_BATCH];
     casync_link *link;
@@ -13831,26 +13981,26 @@ static bool casync__send_batch(casync_datagram *datagram) {
     memset(messages, 0, sizeof messages);
     for (link = datagram->out.next; link != &datagram->out && size < CASYNC__DATAGRAM_BATCH;
          link = link->next) {
-        casync__datagram_entry *entry = casync__container(link, casync__datagram_entry, link);
-        bytes[size].iov_base = (void *)(uintptr_t)entry->data;
-        bytes[size].iov_len = entry->size;
+        casync__datagram_packet *packet = casync__container(link, casync__datagram_packet, link);
+        bytes[size].iov_base = (void *)(uintptr_t)packet->data;
+        bytes[size].iov_len = packet->size;
         messages[size].msg_hdr.msg_iov = &bytes[size];
         messages[size].msg_hdr.msg_iovlen = 1;
-        if (entry->address.size > 0) {
-            messages[size].msg_hdr.msg_name = entry->address.storage.bytes;
-            messages[size].msg_hdr.msg_namelen = entry->address.size;
+        if (packet->address.size > 0) {
+            messages[size].msg_hdr.msg_name = packet->address.storage.bytes;
+            messages[size].msg_hdr.msg_namelen = packet->address.size;
         }
         size++;
     }
-    count = casync__send_messages(datagram->endpoint.watcher.fd, messages, size);
+    count = casync__datagram_send_messages(datagram->endpoint.watcher.fd, messages, size);
     for (i = 0; i < count; i++) {
-        casync__datagram_entry *entry = casync__first_entry(&datagram->out);
-        casync__datagram_dequeue(datagram, entry, (int64_t)entry->size);
+        casync__datagram_packet *packet = casync__datagram_packet_first(&datagram->out);
+        casync__datagram_dequeue(datagram, packet, (int64_t)packet->size);
     }
     if (count == -EAGAIN) {
         casync__datagram_back_off(datagram);
     } else if (count < 0) {
-        casync__datagram_entry *failed = casync__first_entry(&datagram->out);
+        casync__datagram_packet *failed = casync__datagram_packet_first(&datagram->out);
         bool tell = !failed->op;
         casync__datagram_dequeue(datagram, failed, count);
         if (tell) casync__datagram_error(datagram, count);
@@ -13862,84 +14012,85 @@ static bool casync__send_batch(casync_datagram *datagram) {
 static void casync__datagram_writable(void *arg) {
     casync_datagram *datagram = (casync_datagram *)arg;
     casync_loop *loop = casync__datagram_loop(datagram);
-    casync__guard guard;
+    casync__weakref weak;
     bool more = true;
     int i;
-    if (datagram->endpoint.state == CASYNC__ENDED) {
+    if (datagram->endpoint.state == CASYNC__ENDPOINT_ENDED) {
         datagram->endpoint.kind->lost(&datagram->endpoint);
         return;
     }
-    casync__guard_enter(loop, &guard, datagram);
-    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !guard.gone && !loop->breaking; i++)
-        more = !casync__list_is_empty(&datagram->out) && casync__send_batch(datagram);
-    if (!guard.gone) casync__endpoint_resume_if_drained(&datagram->endpoint);
-    if (!casync__guard_leave(loop, &guard) || !casync__is_open(casync__datagram_endpoint(datagram)))
+    casync__weakref_begin(loop, &weak, datagram);
+    for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !weak.gone && !loop->breaking; i++)
+        more = !casync__list_is_empty(&datagram->out) && casync__datagram_send_batch(datagram);
+    if (!weak.gone) casync__endpoint_resume_if_drained(&datagram->endpoint);
+    if (!casync__weakref_end(loop, &weak) ||
+        !casync__endpoint_is_open(casync__datagram_endpoint(datagram)))
         return;
     if (!casync__list_is_empty(&datagram->out)) {
         casync__datagram_want_write(datagram);
     } else {
-        casync__unwant(&datagram->endpoint.watcher, CASYNC__WRITE);
-        if (datagram->endpoint.state == CASYNC__FINISHING)
+        casync__watcher_stop(&datagram->endpoint.watcher, CASYNC__FD_WRITE);
+        if (datagram->endpoint.state == CASYNC__ENDPOINT_FINISHING)
             casync__endpoint_end(&datagram->endpoint, 0);
     }
 }
 
 /* May the user send? */
-static int64_t casync__check_send(const casync_datagram *datagram) {
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return CASYNC_INVALID_STATE;
-    return datagram->endpoint.state != CASYNC__OPEN ? -EPIPE : 0;
+static int64_t casync__datagram_check_send(const casync_datagram *datagram) {
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return CASYNC_INVALID_STATE;
+    return datagram->endpoint.state != CASYNC__ENDPOINT_OPEN ? -EPIPE : 0;
 }
 
 /* What the kernel says to it now; -EAGAIN also if others wait before it. */
 static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync_span *spans,
                                          size_t count, const casync_address *address) {
     struct msghdr message;
-    int64_t result = casync__check_send(datagram);
+    int64_t result = casync__datagram_check_send(datagram);
     if (result < 0) return result;
-    CASYNC_ASSERT(casync__in_loop_thread(casync__datagram_loop(datagram)));
+    CASYNC_ASSERT(casync__loop_in_thread(casync__datagram_loop(datagram)));
     if (!spans && count > 0) return -EINVAL;
-    if (casync__spans_size(spans, count) > CASYNC__SIZE_MAX) return -EMSGSIZE;
+    if (casync__spans_size(spans, count) > CASYNC__BUFFER_SIZE_MAX) return -EMSGSIZE;
     if (!casync__list_is_empty(&datagram->out)) return -EAGAIN;
     if (count == 1)
         return casync__sys_sendto(datagram->endpoint.watcher.fd, spans[0].ptr, spans[0].len,
-                                  address ? casync__sockaddr(address) : NULL,
+                                  address ? casync__address_sockaddr(address) : NULL,
                                   address ? address->size : 0);
     memset(&message, 0, sizeof message);
-    message.msg_iov = casync__iovec(spans);
+    message.msg_iov = casync__span_iovec(spans);
     message.msg_iovlen = count;
     if (address) {
-        message.msg_name = casync__sockaddr(address);
+        message.msg_name = casync__address_sockaddr(address);
         message.msg_namelen = address->size;
     }
     return casync__sys_sendmsg(datagram->endpoint.watcher.fd, &message);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans,
-                                              size_t count, const casync_address *address) {
+CASYNC__LINKAGE int64_t casync_datagram_writev(casync_datagram *datagram, const casync_span *spans,
+                                               size_t count, const casync_address *address) {
     int64_t result = casync__datagram_send_now(datagram, spans, count, address);
-    casync__datagram_entry *entry;
+    casync__datagram_packet *packet;
     size_t size;
     if (result != -EAGAIN) return result;
     size = casync__spans_size(spans, count);
     if (datagram->queued >= datagram->queue_limit ||
         size + CASYNC__DATAGRAM_COUNTED > datagram->queue_limit - datagram->queued)
         return -ENOBUFS;
-    entry = casync__make_entry(casync__datagram_loop(datagram), spans, count, address);
-    if (!entry) return -ENOMEM;
-    casync__datagram_enqueue(datagram, entry);
+    packet = casync__datagram_packet_make(casync__datagram_loop(datagram), spans, count, address);
+    if (!packet) return -ENOMEM;
+    casync__datagram_enqueue(datagram, packet);
     return (int64_t)size;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_write(casync_datagram *datagram, const void *data,
-                                             size_t size, const casync_address *address) {
+CASYNC__LINKAGE int64_t casync_datagram_write(casync_datagram *datagram, const void *data,
+                                              size_t size, const casync_address *address) {
     casync_span span;
     span.ptr = data;
     span.len = size;
     return casync_datagram_writev(datagram, &span, 1, address);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data,
-                                                 size_t size, const casync_address *address) {
+CASYNC__LINKAGE int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data,
+                                                  size_t size, const casync_address *address) {
     casync_span span;
     span.ptr = data;
     span.len = size;
@@ -13955,40 +14106,41 @@ static casync_future *casync__datagram_op_begin(casync_datagram *datagram, casyn
     return &op->future;
 }
 
-CASYNC__DEFINE casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op,
-                                                      const void *data, size_t size,
-                                                      const casync_address *address) {
-    casync__datagram_entry *entry;
+CASYNC__LINKAGE casync_future *casync_datagram_send_op(casync_datagram *datagram, casync_op *op,
+                                                       const void *data, size_t size,
+                                                       const casync_address *address) {
+    casync__datagram_packet *packet;
     int64_t result;
-    if (!op) return &casync__invalid;
+    if (!op) return &casync__future_invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_SEND);
     result = casync_datagram_try_write(datagram, data, size, address);
     if (result != -EAGAIN) return casync__op_done(op, result, NULL);
-    entry = casync__make_entry(casync__datagram_loop(datagram), NULL, 0, address);
-    if (!entry) return casync__op_done(op, -ENOMEM, NULL);
-    entry->op = op;
-    entry->data = (const uint8_t *)data;
-    entry->size = size;
-    casync__datagram_enqueue(datagram, entry);
+    packet = casync__datagram_packet_make(casync__datagram_loop(datagram), NULL, 0, address);
+    if (!packet) return casync__op_done(op, -ENOMEM, NULL);
+    packet->op = op;
+    packet->data = (const uint8_t *)data;
+    packet->size = size;
+    casync__datagram_enqueue(datagram, packet);
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_send(casync_datagram *datagram, const void *data,
-                                            size_t size, const casync_address *address) {
+CASYNC__LINKAGE int64_t casync_datagram_send(casync_datagram *datagram, const void *data,
+                                             size_t size, const casync_address *address) {
     casync_op op;
-    return CASYNC__WAIT(casync__datagram_loop(datagram),
-                        casync_datagram_send_op(datagram, &op, data, size, address));
+    return CASYNC__AWAIT_OP(casync__datagram_loop(datagram),
+                            casync_datagram_send_op(datagram, &op, data, size, address));
 }
 
-CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op,
-                                                         void *buffer, size_t size,
-                                                         casync_address *address) {
-    if (!op) return &casync__invalid;
+CASYNC__LINKAGE casync_future *casync_datagram_receive_op(casync_datagram *datagram, casync_op *op,
+                                                          void *buffer, size_t size,
+                                                          casync_address *address) {
+    if (!op) return &casync__future_invalid;
     casync__datagram_op_begin(datagram, op, CASYNC__OP_RECEIVE);
-    if (!casync__has_fd(casync__datagram_endpoint(datagram)) ||
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram)) ||
         casync__datagram_protocol_reads(datagram->protocol))
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
-    if (datagram->endpoint.state != CASYNC__OPEN) return casync__op_done(op, -ECONNABORTED, NULL);
+    if (datagram->endpoint.state != CASYNC__ENDPOINT_OPEN)
+        return casync__op_done(op, -ECONNABORTED, NULL);
     if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
     op->as.buffer.data = (uint8_t *)buffer;
     op->as.buffer.size = size;
@@ -13998,40 +14150,41 @@ CASYNC__DEFINE casync_future *casync_datagram_receive_op(casync_datagram *datagr
     return &op->future;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer, size_t size,
-                                               casync_address *address) {
+CASYNC__LINKAGE int64_t casync_datagram_receive(casync_datagram *datagram, void *buffer,
+                                                size_t size, casync_address *address) {
     casync_op op;
-    return CASYNC__WAIT(casync__datagram_loop(datagram),
-                        casync_datagram_receive_op(datagram, &op, buffer, size, address));
+    return CASYNC__AWAIT_OP(casync__datagram_loop(datagram),
+                            casync_datagram_receive_op(datagram, &op, buffer, size, address));
 }
 
-CASYNC__DEFINE casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_datagram_drain_op(casync_datagram *datagram, casync_op *op) {
     return casync__endpoint_drain(casync__datagram_endpoint(datagram), op,
-                                  casync__check_send(datagram));
+                                  casync__datagram_check_send(datagram));
 }
 
-CASYNC__DEFINE int64_t casync_datagram_drain(casync_datagram *datagram) {
+CASYNC__LINKAGE int64_t casync_datagram_drain(casync_datagram *datagram) {
     casync_op op;
-    return CASYNC__WAIT(casync__datagram_loop(datagram), casync_datagram_drain_op(datagram, &op));
+    return CASYNC__AWAIT_OP(casync__datagram_loop(datagram),
+                            casync_datagram_drain_op(datagram, &op));
 }
 
 /* Takes the datagram of a send operation out of the queue. */
-static void casync__forget_send(casync_datagram *datagram, casync_op *op) {
+static void casync__datagram_forget_send(casync_datagram *datagram, casync_op *op) {
     casync_link *link;
     for (link = datagram->out.next; link != &datagram->out; link = link->next) {
-        casync__datagram_entry *entry = casync__container(link, casync__datagram_entry, link);
-        if (entry->op != op) continue;
-        entry->op = NULL;
-        casync__datagram_dequeue(datagram, entry, 0);
+        casync__datagram_packet *packet = casync__container(link, casync__datagram_packet, link);
+        if (packet->op != op) continue;
+        packet->op = NULL;
+        casync__datagram_dequeue(datagram, packet, 0);
         return; /* that the queue may be empty now is noticed when the socket is writable */
     }
 }
 
-static void casync__receive_abandon(casync_op *op) {
+static void casync__datagram_receive_abandon(casync_op *op) {
     casync__datagram_update_reading((casync_datagram *)op->owner);
 }
-static void casync__send_abandon(casync_op *op) {
-    casync__forget_send((casync_datagram *)op->owner, op);
+static void casync__datagram_send_abandon(casync_op *op) {
+    casync__datagram_forget_send((casync_datagram *)op->owner, op);
 }
 
 /* -- the life of a datagram socket -- */
@@ -14041,124 +14194,126 @@ static size_t casync__datagrams_size(const casync_datagram *datagram) {
     const casync_link *link;
     size_t size = 0;
     for (link = datagram->out.next; link != &datagram->out; link = link->next) {
-        const casync__datagram_entry *entry = (const casync__datagram_entry *)(const void *)link;
-        if (!entry->op) size += entry->size;
+        const casync__datagram_packet *packet = (const casync__datagram_packet *)(const void *)link;
+        if (!packet->op) size += packet->size;
     }
     return size;
 }
 
-CASYNC__DEFINE void casync_datagram_close(casync_datagram *datagram) {
+CASYNC__LINKAGE void casync_datagram_close(casync_datagram *datagram) {
     casync_loop *loop = casync__datagram_loop(datagram);
-    casync__loss loss;
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return;
-    casync__measure_loss(&loss, casync__datagrams_size(datagram), datagram->endpoint.watcher.fd);
+    casync__endpoint_loss loss;
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return;
+    casync__endpoint_loss_measure(&loss, casync__datagrams_size(datagram),
+                                  datagram->endpoint.watcher.fd);
     casync__endpoint_close(&datagram->endpoint);
-    casync__report_loss(loop, &loss, "a datagram socket was closed before all was sent");
+    casync__endpoint_loss_report(loop, &loss, "a datagram socket was closed before all was sent");
 }
 
-CASYNC__DEFINE int64_t casync_datagram_abort(casync_datagram *datagram) {
+CASYNC__LINKAGE int64_t casync_datagram_abort(casync_datagram *datagram) {
     return casync__endpoint_abort(casync__datagram_endpoint(datagram));
 }
 
-CASYNC__DEFINE int64_t casync_datagram_finish_start(casync_datagram *datagram) {
+CASYNC__LINKAGE int64_t casync_datagram_finish_start(casync_datagram *datagram) {
     return casync__endpoint_finish_start(casync__datagram_endpoint(datagram));
 }
 
-CASYNC__DEFINE casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op) {
+CASYNC__LINKAGE casync_future *casync_datagram_finish_op(casync_datagram *datagram, casync_op *op) {
     return casync__endpoint_finish(casync__datagram_endpoint(datagram), op);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_finish(casync_datagram *datagram) {
+CASYNC__LINKAGE int64_t casync_datagram_finish(casync_datagram *datagram) {
     casync_op op;
-    return CASYNC__WAIT(casync__datagram_loop(datagram), casync_datagram_finish_op(datagram, &op));
+    return CASYNC__AWAIT_OP(casync__datagram_loop(datagram),
+                            casync_datagram_finish_op(datagram, &op));
 }
 
-CASYNC__DEFINE bool casync_datagram_is_open(const casync_datagram *datagram) {
-    return casync__is_open(casync__datagram_endpoint(datagram));
+CASYNC__LINKAGE bool casync_datagram_is_open(const casync_datagram *datagram) {
+    return casync__endpoint_is_open(casync__datagram_endpoint(datagram));
 }
 
-CASYNC__DEFINE int64_t casync_datagram_set_protocol(casync_datagram *datagram,
-                                                    const casync_datagram_protocol *protocol) {
-    if (!casync__is_open(casync__datagram_endpoint(datagram))) return CASYNC_INVALID_STATE;
+CASYNC__LINKAGE int64_t casync_datagram_set_protocol(casync_datagram *datagram,
+                                                     const casync_datagram_protocol *protocol) {
+    if (!casync__endpoint_is_open(casync__datagram_endpoint(datagram))) return CASYNC_INVALID_STATE;
     if (casync__datagram_protocol_reads(protocol)) {
         if (!casync__list_is_empty(&datagram->receiving)) return -EBUSY;
-        if (casync__make_datagram_area(casync__datagram_loop(datagram)) < 0) return -ENOMEM;
+        if (casync__datagram_area_make(casync__datagram_loop(datagram)) < 0) return -ENOMEM;
     }
     datagram->protocol = protocol;
     casync__datagram_update_reading(datagram);
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_pause_reading(casync_datagram *datagram) {
+CASYNC__LINKAGE int64_t casync_datagram_pause_reading(casync_datagram *datagram) {
     return casync__endpoint_set_reading_paused(casync__datagram_endpoint(datagram), true);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_resume_reading(casync_datagram *datagram) {
+CASYNC__LINKAGE int64_t casync_datagram_resume_reading(casync_datagram *datagram) {
     return casync__endpoint_set_reading_paused(casync__datagram_endpoint(datagram), false);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
-                                                        size_t low) {
+CASYNC__LINKAGE int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
+                                                         size_t low) {
     return casync__endpoint_set_write_limits(casync__datagram_endpoint(datagram), high, low);
 }
 
-CASYNC__DEFINE void casync_datagram_ref(casync_datagram *datagram, bool referenced) {
+CASYNC__LINKAGE void casync_datagram_ref(casync_datagram *datagram, bool referenced) {
     if (!datagram) return;
     casync_watcher_ref(&datagram->endpoint.watcher, referenced);
     casync_timer_ref(&datagram->retry, referenced);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_local_address(const casync_datagram *datagram,
-                                                     casync_address *address) {
+CASYNC__LINKAGE int64_t casync_datagram_local_address(const casync_datagram *datagram,
+                                                      casync_address *address) {
     return casync__endpoint_address(casync__datagram_endpoint(datagram), casync__sys_getsockname,
                                     address);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_peer_address(const casync_datagram *datagram,
-                                                    casync_address *address) {
+CASYNC__LINKAGE int64_t casync_datagram_peer_address(const casync_datagram *datagram,
+                                                     casync_address *address) {
     return casync__endpoint_address(casync__datagram_endpoint(datagram), casync__sys_getpeername,
                                     address);
 }
 
 /* -- options of the socket -- */
 
-CASYNC__DEFINE int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on) {
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
-    return casync__set_int(datagram->endpoint.watcher.fd, SOL_SOCKET, SO_BROADCAST, on);
+CASYNC__LINKAGE int64_t casync_datagram_set_broadcast(casync_datagram *datagram, bool on) {
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__socket_set_int(datagram->endpoint.watcher.fd, SOL_SOCKET, SO_BROADCAST, on);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops) {
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
-    return casync__set_ip(datagram->endpoint.watcher.fd, IP_TTL, IPV6_UNICAST_HOPS, hops);
+CASYNC__LINKAGE int64_t casync_datagram_set_ttl(casync_datagram *datagram, int hops) {
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__socket_set_ip(datagram->endpoint.watcher.fd, IP_TTL, IPV6_UNICAST_HOPS, hops);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram,
-                                                               const char *interface) {
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
-    return casync__set_multicast_interface(datagram->endpoint.watcher.fd, interface);
+CASYNC__LINKAGE int64_t casync_datagram_set_multicast_interface(casync_datagram *datagram,
+                                                                const char *interface) {
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__socket_set_multicast_interface(datagram->endpoint.watcher.fd, interface);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops) {
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
-    return casync__set_ip(datagram->endpoint.watcher.fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS,
-                          hops);
+CASYNC__LINKAGE int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, int hops) {
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__socket_set_ip(datagram->endpoint.watcher.fd, IP_MULTICAST_TTL,
+                                 IPV6_MULTICAST_HOPS, hops);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on) {
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
-    return casync__set_ip(datagram->endpoint.watcher.fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP,
-                          on);
+CASYNC__LINKAGE int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on) {
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    return casync__socket_set_ip(datagram->endpoint.watcher.fd, IP_MULTICAST_LOOP,
+                                 IPV6_MULTICAST_LOOP, on);
 }
 
 /* Joins or leaves, by the option of the two that fits. */
-static int64_t casync__change_membership(casync_datagram *datagram, const char *group,
-                                         const char *interface, const char *source, int option,
-                                         int option_with_source) {
+static int64_t casync__datagram_change_membership(casync_datagram *datagram, const char *group,
+                                                  const char *interface, const char *source,
+                                                  int option, int option_with_source) {
     struct group_source_req request;
     struct group_req any;
-    int64_t result = casync__parse_membership(group, interface, source, &request);
+    int64_t result = casync__address_parse_membership(group, interface, source, &request);
     int level = request.gsr_group.ss_family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
-    if (!casync__has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
+    if (!casync__endpoint_has_fd(casync__datagram_endpoint(datagram))) return -EBADF;
     if (result < 0) return result;
     if (source)
         return casync__sys_setsockopt(datagram->endpoint.watcher.fd, level, option_with_source,
@@ -14169,37 +14324,40 @@ static int64_t casync__change_membership(casync_datagram *datagram, const char *
     return casync__sys_setsockopt(datagram->endpoint.watcher.fd, level, option, &any, sizeof any);
 }
 
-CASYNC__DEFINE int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
-                                                  const char *interface, const char *source) {
-    if (!group) return -EINVAL;
-    return casync__change_membership(datagram, group, interface, source, MCAST_JOIN_GROUP,
-                                     MCAST_JOIN_SOURCE_GROUP);
-}
-
-CASYNC__DEFINE int64_t casync_datagram_leave_group(casync_datagram *datagram, const char *group,
+CASYNC__LINKAGE int64_t casync_datagram_join_group(casync_datagram *datagram, const char *group,
                                                    const char *interface, const char *source) {
     if (!group) return -EINVAL;
-    return casync__change_membership(datagram, group, interface, source, MCAST_LEAVE_GROUP,
-                                     MCAST_LEAVE_SOURCE_GROUP);
+    return casync__datagram_change_membership(datagram, group, interface, source, MCAST_JOIN_GROUP,
+                                              MCAST_JOIN_SOURCE_GROUP);
+}
+
+CASYNC__LINKAGE int64_t casync_datagram_leave_group(casync_datagram *datagram, const char *group,
+                                                    const char *interface, const char *source) {
+    if (!group) return -EINVAL;
+    return casync__datagram_change_membership(datagram, group, interface, source, MCAST_LEAVE_GROUP,
+                                              MCAST_LEAVE_SOURCE_GROUP);
 }
 
 /* -- opening -- */
 
-static int64_t casync__configure_datagram(int fd, const casync_datagram_desc *desc) {
+static int64_t casync__datagram_configure(int fd, const casync_datagram_desc *desc) {
     int64_t result = 0;
-    if (desc->reuse_address) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (result == 0 && desc->reuse_port) result = casync__set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    if (result == 0 && desc->broadcast) result = casync__set_int(fd, SOL_SOCKET, SO_BROADCAST, 1);
+    if (desc->reuse_address) result = casync__socket_set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result == 0 && desc->reuse_port)
+        result = casync__socket_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (result == 0 && desc->broadcast)
+        result = casync__socket_set_int(fd, SOL_SOCKET, SO_BROADCAST, 1);
     if (result == 0 && desc->receive_buffer)
-        result = casync__set_int(fd, SOL_SOCKET, SO_RCVBUF, desc->receive_buffer);
+        result = casync__socket_set_int(fd, SOL_SOCKET, SO_RCVBUF, desc->receive_buffer);
     if (result == 0 && desc->send_buffer)
-        result = casync__set_int(fd, SOL_SOCKET, SO_SNDBUF, desc->send_buffer);
+        result = casync__socket_set_int(fd, SOL_SOCKET, SO_SNDBUF, desc->send_buffer);
     if (result == 0 && desc->multicast_interface)
-        result = casync__set_multicast_interface(fd, desc->multicast_interface);
+        result = casync__socket_set_multicast_interface(fd, desc->multicast_interface);
     if (result == 0 && desc->multicast_ttl)
-        result = casync__set_ip(fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, desc->multicast_ttl);
+        result =
+            casync__socket_set_ip(fd, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, desc->multicast_ttl);
     if (result == 0 && desc->no_multicast_loop)
-        result = casync__set_ip(fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0);
+        result = casync__socket_set_ip(fd, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, 0);
     return result;
 }
 
@@ -14210,30 +14368,30 @@ static int64_t casync__datagram_addresses(const casync_datagram_desc *desc, casy
     bool ipv4;
     local->size = remote->size = 0;
     if (desc->remote_path)
-        result = casync__parse_path(desc->remote_path, remote);
+        result = casync__address_parse_path(desc->remote_path, remote);
     else if (desc->remote_host || desc->remote_port)
-        result = casync__parse_host(desc->remote_host ? desc->remote_host : "127.0.0.1",
-                                    desc->remote_port, remote);
+        result = casync__address_parse_host(desc->remote_host ? desc->remote_host : "127.0.0.1",
+                                            desc->remote_port, remote);
     if (result < 0) return result;
-    ipv4 = remote->size > 0 && casync__sockaddr(remote)->sa_family == AF_INET;
+    ipv4 = remote->size > 0 && casync__address_sockaddr(remote)->sa_family == AF_INET;
     if (desc->local_path)
-        result = casync__parse_path(desc->local_path, local);
+        result = casync__address_parse_path(desc->local_path, local);
     else if (desc->local_host || desc->local_port || remote->size == 0)
-        result = casync__parse_host(desc->local_host ? desc->local_host
-                                    : ipv4           ? "0.0.0.0"
-                                                     : "::",
-                                    desc->local_port, local);
+        result = casync__address_parse_host(desc->local_host ? desc->local_host
+                                            : ipv4           ? "0.0.0.0"
+                                                             : "::",
+                                            desc->local_port, local);
     return result;
 }
 
-static int64_t casync__bind_datagram(int fd, const casync_datagram_desc *desc,
+static int64_t casync__datagram_bind(int fd, const casync_datagram_desc *desc,
                                      const casync_address *local) {
     int64_t result = 0;
     if (local->size == 0) return 0;
-    if (casync__sockaddr(local)->sa_family == AF_INET6)
-        result = casync__set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
-    if (desc->local_path) casync__remove_socket_file(desc->local_path);
-    return result < 0 ? result : casync__sys_bind(fd, casync__sockaddr(local), local->size);
+    if (casync__address_sockaddr(local)->sa_family == AF_INET6)
+        result = casync__socket_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
+    if (desc->local_path) casync__socket_remove_file(desc->local_path);
+    return result < 0 ? result : casync__sys_bind(fd, casync__address_sockaddr(local), local->size);
 }
 
 /* A socket that is bound and connected as the desc says. */
@@ -14241,16 +14399,17 @@ static int64_t casync__datagram_socket(const casync_datagram_desc *desc) {
     casync_address local, remote;
     int64_t fd, result = casync__datagram_addresses(desc, &local, &remote);
     if (result < 0) return result;
-    fd = casync__sys_datagram_socket(casync__sockaddr(local.size ? &local : &remote)->sa_family);
+    fd = casync__sys_datagram_socket(
+        casync__address_sockaddr(local.size ? &local : &remote)->sa_family);
     if (fd == -EAFNOSUPPORT && remote.size == 0 && !desc->local_host) { /* a kernel without IPv6 */
-        casync__parse_host("0.0.0.0", desc->local_port, &local);
+        casync__address_parse_host("0.0.0.0", desc->local_port, &local);
         fd = casync__sys_datagram_socket(AF_INET);
     }
     if (fd < 0) return fd;
-    result = casync__configure_datagram((int)fd, desc);
-    if (result == 0) result = casync__bind_datagram((int)fd, desc, &local);
+    result = casync__datagram_configure((int)fd, desc);
+    if (result == 0) result = casync__datagram_bind((int)fd, desc, &local);
     if (result == 0 && remote.size > 0)
-        result = casync__sys_connect((int)fd, casync__sockaddr(&remote), remote.size);
+        result = casync__sys_connect((int)fd, casync__address_sockaddr(&remote), remote.size);
     if (result == 0) return fd;
     casync__sys_close((int)fd);
     return result;
@@ -14262,7 +14421,7 @@ static int64_t casync__datagram_adopt(const casync_datagram_desc *desc) {
     socklen_t size = sizeof type;
     int64_t result = casync__sys_getsockopt(desc->fd, SOL_SOCKET, SO_TYPE, &type, &size);
     if (result == 0 && type == SOCK_STREAM) result = -EPROTOTYPE;
-    if (result == 0) result = casync__configure_datagram(desc->fd, desc);
+    if (result == 0) result = casync__datagram_configure(desc->fd, desc);
     return result < 0 ? result : desc->fd;
 }
 
@@ -14292,16 +14451,16 @@ static void casync__datagram_flush(casync_endpoint *endpoint) {
 
 static void casync__datagram_drop(casync_endpoint *endpoint, int64_t error) {
     casync_datagram *datagram = casync__datagram_of(endpoint);
-    casync__datagram_entry *entry;
+    casync__datagram_packet *packet;
     casync_timer_stop(&datagram->retry);
     casync__ops_done(&datagram->receiving, error);
-    while ((entry = casync__first_entry(&datagram->out)) != NULL)
-        casync__datagram_dequeue(datagram, entry, error);
-    while ((entry = casync__first_entry(&datagram->in)) != NULL) {
-        casync__list_remove(&entry->link);
-        casync__free(&casync__endpoint_loop(endpoint)->allocator, entry);
+    while ((packet = casync__datagram_packet_first(&datagram->out)) != NULL)
+        casync__datagram_dequeue(datagram, packet, error);
+    while ((packet = casync__datagram_packet_first(&datagram->in)) != NULL) {
+        casync__list_remove(&packet->link);
+        casync__memory_free(&casync__endpoint_loop(endpoint)->allocator, packet);
     }
-    casync__endpoint_queue_end(endpoint);
+    casync__endpoint_end_soon(endpoint);
 }
 
 static void casync__datagram_close(casync_endpoint *endpoint) {
@@ -14331,9 +14490,9 @@ static int64_t casync__datagram_begin(casync_loop *loop, casync_datagram *datagr
     if (result < 0) return result;
     casync__job_init(loop, &datagram->endpoint.watcher.reader, casync__datagram_readable, datagram);
     casync__job_init(loop, &datagram->endpoint.watcher.writer, casync__datagram_writable, datagram);
-    if (!desc->use_fd) datagram->endpoint.options |= CASYNC__FD_UNSHARED;
-    if (desc->use_fd && desc->keep_fd) datagram->endpoint.options |= CASYNC__FD_KEPT;
-    datagram->endpoint.options |= CASYNC__CLOSES;
+    if (!desc->use_fd) datagram->endpoint.options |= CASYNC__ENDPOINT_FD_UNSHARED;
+    if (desc->use_fd && desc->keep_fd) datagram->endpoint.options |= CASYNC__ENDPOINT_FD_KEPT;
+    datagram->endpoint.options |= CASYNC__ENDPOINT_CLOSES_ITSELF;
     datagram->endpoint.reading_paused = desc->start_paused;
 
     datagram->protocol = desc->protocol;
@@ -14348,19 +14507,19 @@ static int64_t casync__datagram_begin(casync_loop *loop, casync_datagram *datagr
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
-                                            const casync_datagram_desc *desc) {
+CASYNC__LINKAGE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
+                                             const casync_datagram_desc *desc) {
     int64_t fd, result;
-    if (casync__is_closed(loop) || !datagram || !desc) return -EINVAL;
-    if (casync__has_fd(&datagram->endpoint)) return -EALREADY;
-    if (desc->low_water > casync__high_water(desc->high_water) ||
+    if (casync__loop_is_closed(loop) || !datagram || !desc) return -EINVAL;
+    if (casync__endpoint_has_fd(&datagram->endpoint)) return -EALREADY;
+    if (desc->low_water > casync__endpoint_high_water(desc->high_water) ||
         desc->max_size > CASYNC__DATAGRAM_AREA)
         return -EINVAL;
-    if (casync__datagram_protocol_reads(desc->protocol) && casync__make_datagram_area(loop) < 0)
+    if (casync__datagram_protocol_reads(desc->protocol) && casync__datagram_area_make(loop) < 0)
         return -ENOMEM;
     fd = desc->use_fd ? casync__datagram_adopt(desc) : casync__datagram_socket(desc);
     if (fd < 0) return fd;
-    result = desc->use_fd && !desc->keep_fd ? casync__set_cloexec((int)fd) : 0;
+    result = desc->use_fd && !desc->keep_fd ? casync__fd_set_cloexec((int)fd) : 0;
     if (result >= 0) result = casync__datagram_begin(loop, datagram, (int)fd, desc);
     if (result < 0 && !desc->use_fd) casync__sys_close((int)fd);
     return result;
@@ -14370,20 +14529,21 @@ CASYNC__DEFINE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *
 static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
     casync_datagram *datagram = (casync_datagram *)(void *)watcher;
     casync_loop *loop = casync__datagram_loop(datagram);
-    casync__datagram_entry *entry;
+    casync__datagram_packet *packet;
     casync_link *link;
-    casync__guard guard;
+    casync__weakref weak;
     size_t count = 0; /* not what error_received queues anew */
     for (link = datagram->out.next; link != &datagram->out; link = link->next) count++;
-    casync__guard_enter(loop, &guard, datagram);
+    casync__weakref_begin(loop, &weak, datagram);
     casync__ops_done(&datagram->receiving, error);
-    while (count-- > 0 && !guard.gone && (entry = casync__first_entry(&datagram->out)) != NULL) {
-        bool tell = !entry->op;
-        casync__datagram_dequeue(datagram, entry, error);
+    while (count-- > 0 && !weak.gone &&
+           (packet = casync__datagram_packet_first(&datagram->out)) != NULL) {
+        bool tell = !packet->op;
+        casync__datagram_dequeue(datagram, packet, error);
         if (tell) casync__datagram_error(datagram, error);
     }
-    if (!guard.gone) casync__endpoint_resume_if_drained(&datagram->endpoint);
-    if (casync__guard_leave(loop, &guard) && datagram->endpoint.state == CASYNC__FINISHING)
+    if (!weak.gone) casync__endpoint_resume_if_drained(&datagram->endpoint);
+    if (casync__weakref_end(loop, &weak) && datagram->endpoint.state == CASYNC__ENDPOINT_FINISHING)
         casync__endpoint_end(&datagram->endpoint, error);
     return false;
 }
@@ -14394,7 +14554,7 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
    addition for each callback, poll and turn. Time is measured if the loop was asked to. The words
    cost nothing before they are asked for. */
 
-CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
+CASYNC__LINKAGE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
     const casync_link *link;
     if (!metrics) return;
     memset(metrics, 0, sizeof *metrics);
@@ -14406,149 +14566,154 @@ CASYNC__DEFINE void casync_loop_metrics(const casync_loop *loop, casync_metrics 
     metrics->idle_time = loop->idle_time;
     metrics->busy_time = loop->busy_time;
     metrics->longest_turn = loop->longest_turn;
-    if (casync__is_closed(loop)) return;
+    if (casync__loop_is_closed(loop)) return;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next) metrics->tasks++;
 }
 
 /* -- what tasks await, in words -- */
 
-static void casync__append_op(char line[CASYNC__LINE], const casync_op *op) {
+static void casync__line_append_op(char line[CASYNC__LINE_SIZE], const casync_op *op) {
     const casync__op_kind *kind = &casync__op_kinds[op->kind];
     if (op->kind == CASYNC__OP_CONDITION && op->as.phase != CASYNC__CONDITION_WAITING)
-        casync__append(line, "lock of ");
-    casync__append(line, "%s", kind->name);
-    if (kind->owner == CASYNC__OWNER_DESCRIPTOR)
-        casync__append(line, ", descriptor %d", ((const casync_watcher *)op->owner)->fd);
-    else if (kind->owner == CASYNC__OWNER_OBJECT)
-        casync__append(line, " %p", op->owner);
+        casync__line_append(line, "lock of ");
+    casync__line_append(line, "%s", kind->name);
+    if (kind->owner == CASYNC__OP_OWNER_DESCRIPTOR)
+        casync__line_append(line, ", descriptor %d", ((const casync_watcher *)op->owner)->fd);
+    else if (kind->owner == CASYNC__OP_OWNER_OBJECT)
+        casync__line_append(line, " %p", op->owner);
 }
 
-static void casync__append_children(char line[CASYNC__LINE], const casync_task_group *group) {
+static void casync__line_append_children(char line[CASYNC__LINE_SIZE],
+                                         const casync_task_group *group) {
     const casync_link *link, *members = &group->record->members;
-    casync__append(line, "children");
+    casync__line_append(line, "children");
     for (link = members->next; link != members; link = link->next) {
-        const casync__member *member =
-            (const casync__member *)(const void *)((const char *)link -
-                                                   offsetof(casync__member, link));
-        casync__append(line, ", task %s", casync_task_name(member->task));
+        const casync__group_member *member =
+            (const casync__group_member *)(const void *)((const char *)link -
+                                                         offsetof(casync__group_member, link));
+        casync__line_append(line, ", task %s", casync_task_name(member->task));
     }
 }
 
 /* How many are awaited, and the tasks among them. */
-static void casync__append_set(char line[CASYNC__LINE], const casync_wait_set *set) {
+static void casync__line_append_wait_set(char line[CASYNC__LINE_SIZE], const casync_wait_set *set) {
     size_t i;
-    casync__append(line, "%zu of %zu futures", set->pending, set->count);
+    casync__line_append(line, "%zu of %zu futures", set->pending, set->count);
     for (i = 0; i < set->count; i++) {
         casync_future *future = set->waiters[i].future;
-        if (casync__is_task(future) && !casync_future_done(future))
-            casync__append(line, ", task %s",
-                           casync_task_name((const casync_task *)(const void *)future));
+        if (casync__future_is_task(future) && !casync_future_done(future))
+            casync__line_append(line, ", task %s",
+                                casync_task_name((const casync_task *)(const void *)future));
     }
 }
 
 /* What a pending future stands for, in words. */
-static void casync__append_future(char line[CASYNC__LINE], casync_future *future) {
+static void casync__line_append_future(char line[CASYNC__LINE_SIZE], casync_future *future) {
     switch (future->kind) {
     case CASYNC__FUTURE_OP:
     case CASYNC__FUTURE_CONDITION:
-        casync__append_op(line, (const casync_op *)(const void *)future);
+        casync__line_append_op(line, (const casync_op *)(const void *)future);
         break;
     case CASYNC__FUTURE_TIMER:
-        casync__append(
+        casync__line_append(
             line, "sleep, %lld us left",
             (long long)casync_timer_remaining(&((casync_timer_op *)(void *)future)->timer) / 1000);
         break;
     case CASYNC__FUTURE_TASK:
     case CASYNC__FUTURE_FIBER:
-        casync__append(line, "task %s",
-                       casync_task_name((const casync_task *)(const void *)future));
+        casync__line_append(line, "task %s",
+                            casync_task_name((const casync_task *)(const void *)future));
         break;
     case CASYNC__FUTURE_GATHER:
-    case CASYNC__FUTURE_SET:
-        casync__append_set(line, (const casync_wait_set *)(const void *)future);
+    case CASYNC__FUTURE_WAIT:
+        casync__line_append_wait_set(line, (const casync_wait_set *)(const void *)future);
         break;
     case CASYNC__FUTURE_GROUP:
-        casync__append_children(line, casync__container(future, casync_task_group, ended));
+        casync__line_append_children(line, casync__container(future, casync_task_group, ended));
         break;
     case CASYNC__FUTURE_SHIELD:
-        casync__append_future(line, ((casync_shielded *)(void *)future)->inner);
+        casync__line_append_future(line, ((casync_shielded *)(void *)future)->inner);
         break;
     default:
-        casync__append(line, "future %p", (void *)future);
+        casync__line_append(line, "future %p", (void *)future);
     }
 }
 
 /* A line: the task, and along the chain of tasks that await each other what the last of them
    awaits. A chain that is a circle ends with the room. */
-static void casync__describe_task(char line[CASYNC__LINE], const casync_task *task) {
+static void casync__line_describe_task(char line[CASYNC__LINE_SIZE], const casync_task *task) {
     const casync_loop *loop = casync__task_loop(task);
     line[0] = 0;
-    casync__append(line, "task %s", casync_task_name(task));
-    while (task && strlen(line) < CASYNC__LINE - 1) {
+    casync__line_append(line, "task %s", casync_task_name(task));
+    while (task && strlen(line) < CASYNC__LINE_SIZE - 1) {
         casync_future *awaited = casync__task_awaits(task);
         if (task == loop->task) {
-            casync__append(line, " runs");
+            casync__line_append(line, " runs");
         } else if (!awaited || casync_future_done(awaited)) {
-            casync__append(line, " is ready");
+            casync__line_append(line, " is ready");
         } else {
-            casync__append(line, " awaits ");
-            casync__append_future(line, awaited);
+            casync__line_append(line, " awaits ");
+            casync__line_append_future(line, awaited);
         }
-        task = task == loop->task ? NULL : casync__awaited_task(task);
+        task = task == loop->task ? NULL : casync__task_awaited(task);
     }
-    if (strlen(line) == CASYNC__LINE - 1) memcpy(line + CASYNC__LINE - 5, " ...", 4);
+    if (strlen(line) == CASYNC__LINE_SIZE - 1) memcpy(line + CASYNC__LINE_SIZE - 5, " ...", 4);
 }
 
 /* -- streams, servers and sockets in words -- */
 
-static void casync__append_peer(char line[CASYNC__LINE], const casync_address *address) {
+static void casync__line_append_peer(char line[CASYNC__LINE_SIZE], const casync_address *address) {
     char text[CASYNC_ADDRESS_TEXT];
     if (address->size > 0 && *casync_address_text(address, text))
-        casync__append(line, ", peer %s", text);
+        casync__line_append(line, ", peer %s", text);
 }
 
 /* The descriptor, and whose it is at the other end, as far as the kernel knows. */
-static void casync__append_stream(char line[CASYNC__LINE], const casync_stream *stream) {
+static void casync__line_append_stream(char line[CASYNC__LINE_SIZE], const casync_stream *stream) {
     casync_address address;
-    casync__append(line, ", descriptor %d", stream->endpoint.watcher.fd);
-    if (casync_peer_address(stream, &address) == 0) casync__append_peer(line, &address);
+    casync__line_append(line, ", descriptor %d", stream->endpoint.watcher.fd);
+    if (casync_peer_address(stream, &address) == 0) casync__line_append_peer(line, &address);
 }
 
-static void casync__append_local(char line[CASYNC__LINE], int fd) {
+static void casync__line_append_local(char line[CASYNC__LINE_SIZE], int fd) {
     char text[CASYNC_ADDRESS_TEXT];
     casync_address address;
-    casync__append(line, ", descriptor %d", fd);
+    casync__line_append(line, ", descriptor %d", fd);
     if (casync__address_of(fd, casync__sys_getsockname, &address) == 0)
-        casync__append(line, ", at %s", casync_address_text(&address, text));
+        casync__line_append(line, ", at %s", casync_address_text(&address, text));
 }
 
-static void casync__describe_stream(char line[CASYNC__LINE], const casync_stream *stream) {
-    casync__append(line, "stream");
-    casync__append_stream(line, stream);
-    if (stream->out.size > 0) casync__append(line, ", %zu bytes unsent", stream->out.size);
-    if (stream->endpoint.state == CASYNC__CONNECTING) casync__append(line, ", connecting");
-    if (stream->endpoint.state == CASYNC__FINISHING) casync__append(line, ", finishing");
+static void casync__line_describe_stream(char line[CASYNC__LINE_SIZE],
+                                         const casync_stream *stream) {
+    casync__line_append(line, "stream");
+    casync__line_append_stream(line, stream);
+    if (stream->out.size > 0) casync__line_append(line, ", %zu bytes unsent", stream->out.size);
+    if (stream->endpoint.state == CASYNC__ENDPOINT_CONNECTING)
+        casync__line_append(line, ", connecting");
+    if (stream->endpoint.state == CASYNC__ENDPOINT_FINISHING)
+        casync__line_append(line, ", finishing");
 }
 
 /* The default exception handler. */
-static void casync__print_exception(casync_loop *loop, const casync_exception *exception,
+static void casync__exception_print(casync_loop *loop, const casync_exception *exception,
                                     void *arg) {
     const casync_future *future = exception->future;
-    char line[CASYNC__LINE] = "casync: ";
+    char line[CASYNC__LINE_SIZE] = "casync: ";
     (void)loop, (void)arg;
-    casync__append(line, "%s: %s", exception->message, casync_strerror(exception->error));
-    if (exception->unsent > 0) casync__append(line, ", %zu bytes unsent", exception->unsent);
-    if (future && casync__is_task(future)) {
-        casync__append(line, ", ");
-        casync__append_task(line, (const casync_task *)(const void *)future);
+    casync__line_append(line, "%s: %s", exception->message, casync_strerror(exception->error));
+    if (exception->unsent > 0) casync__line_append(line, ", %zu bytes unsent", exception->unsent);
+    if (future && casync__future_is_task(future)) {
+        casync__line_append(line, ", ");
+        casync__line_append_task(line, (const casync_task *)(const void *)future);
     } else if (future && future->kind == CASYNC__FUTURE_OP) {
-        casync__append(line, ", %s",
-                       casync__op_kinds[((const casync_op *)(const void *)future)->kind].name);
+        casync__line_append(line, ", %s",
+                            casync__op_kinds[((const casync_op *)(const void *)future)->kind].name);
     }
-    if (exception->stream && !exception->peer) casync__append_stream(line, exception->stream);
-    if (exception->server) casync__append_local(line, exception->server->watcher.fd);
-    if (exception->datagram) casync__append_local(line, exception->datagram->endpoint.watcher.fd);
-    if (exception->peer) casync__append_peer(line, exception->peer);
+    if (exception->stream && !exception->peer) casync__line_append_stream(line, exception->stream);
+    if (exception->server) casync__line_append_local(line, exception->server->watcher.fd);
+    if (exception->datagram)
+        casync__line_append_local(line, exception->datagram->endpoint.watcher.fd);
+    if (exception->peer) casync__line_append_peer(line, exception->peer);
     fprintf(stderr, "%s\n", line);
 }
 
@@ -14559,18 +14724,18 @@ typedef struct casync__dump {
     int64_t result; /* 0, or the first error */
 } casync__dump;
 
-static void casync__dump_line(casync__dump *dump, char line[CASYNC__LINE + 1]) {
+static void casync__dump_line(casync__dump *dump, char line[CASYNC__LINE_SIZE + 1]) {
     strcat(line, "\n");
     if (dump->result == 0) dump->result = casync__sys_write(dump->fd, line, strlen(line));
     if (dump->result > 0) dump->result = 0;
 }
 
 static void casync__dump_unreleased(casync_task *task, void *arg) {
-    char line[CASYNC__LINE + 1] = "";
+    char line[CASYNC__LINE_SIZE + 1] = "";
     if (task->future.state != CASYNC_FUTURE_FAILED || task->future.retrieved) return;
-    casync__append_task(line, task);
-    casync__append(line, " failed (%s), and nobody has asked it yet",
-                   casync_strerror(task->future.result));
+    casync__line_append_task(line, task);
+    casync__line_append(line, " failed (%s), and nobody has asked it yet",
+                        casync_strerror(task->future.result));
     casync__dump_line((casync__dump *)arg, line);
 }
 
@@ -14579,14 +14744,14 @@ static void casync__dump_open(casync_loop *loop, casync__dump *dump) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         const casync_watcher *watcher = loop->fds[fd].watcher;
-        char line[CASYNC__LINE + 1] = "";
+        char line[CASYNC__LINE_SIZE + 1] = "";
         if (!watcher || watcher->kind < CASYNC__WATCHER_STREAM) continue;
         if (watcher->kind == CASYNC__WATCHER_STREAM) {
-            casync__describe_stream(line, (const casync_stream *)(const void *)watcher);
+            casync__line_describe_stream(line, (const casync_stream *)(const void *)watcher);
         } else {
-            casync__append(line, "%s",
-                           watcher->kind == CASYNC__WATCHER_SERVER ? "server" : "datagram socket");
-            casync__append_local(line, watcher->fd);
+            casync__line_append(
+                line, "%s", watcher->kind == CASYNC__WATCHER_SERVER ? "server" : "datagram socket");
+            casync__line_append_local(line, watcher->fd);
         }
         casync__dump_line(dump, line);
     }
@@ -14595,25 +14760,25 @@ static void casync__dump_open(casync_loop *loop, casync__dump *dump) {
 /* Calls that run, also those that nobody waits for any more. */
 static void casync__dump_executor(casync_loop *loop, casync__dump *dump) {
     casync__pool *pool = loop->executor;
-    char line[CASYNC__LINE + 1] = "";
+    char line[CASYNC__LINE_SIZE + 1] = "";
     casync__pool_lock(pool);
-    casync__append(line, "default pool, %u calls run, %u wait", (unsigned)pool->running,
-                   (unsigned)pool->queued);
+    casync__line_append(line, "default pool, %u calls run, %u wait", (unsigned)pool->running,
+                        (unsigned)pool->queued);
     pthread_mutex_unlock(&pool->mutex);
     casync__dump_line(dump, line);
 }
 
-CASYNC__DEFINE int64_t casync_dump(casync_loop *loop, int fd) {
+CASYNC__LINKAGE int64_t casync_dump(casync_loop *loop, int fd) {
     casync__dump dump = {0, 0};
     casync_link *link;
     dump.fd = fd;
-    if (casync__is_closed(loop)) return 0;
+    if (casync__loop_is_closed(loop)) return 0;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next) {
-        char line[CASYNC__LINE + 1];
-        casync__describe_task(line, casync__container(link, casync_task, link));
+        char line[CASYNC__LINE_SIZE + 1];
+        casync__line_describe_task(line, casync__container(link, casync_task, link));
         casync__dump_line(&dump, line);
     }
-    casync__each_unreleased(loop, casync__dump_unreleased, &dump);
+    casync__fibers_each_unreleased(loop, casync__dump_unreleased, &dump);
     casync__dump_open(loop, &dump);
     if (loop->executor) casync__dump_executor(loop, &dump);
     return dump.result;
@@ -14623,8 +14788,8 @@ static void casync__dump_to_stderr(void *loop) {
     (void)casync_dump((casync_loop *)loop, STDERR_FILENO);
 }
 
-CASYNC__DEFINE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher,
-                                             int signum) {
+CASYNC__LINKAGE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *watcher,
+                                              int signum) {
     int64_t result = casync_signal_start(loop, watcher, signum, 0, casync__dump_to_stderr, loop);
     if (result == 0) casync_signal_ref(watcher, false);
     return result;
@@ -14642,14 +14807,14 @@ CASYNC__DEFINE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *w
 
 /* Polls are skipped after so many in a row that found nothing; then at most so many, for at most so
    long. */
-#define CASYNC__EMPTY_POLLS 16
-#define CASYNC__MAX_SKIPPED_POLLS 64
-#define CASYNC__MAX_SKIPPED_TIME CASYNC_US(100)
-#define CASYNC__SHORT_TURN CASYNC_US(10)
+#define CASYNC__TURN_EMPTY_POLLS 16
+#define CASYNC__TURN_SKIPPED_POLLS_MAX 64
+#define CASYNC__TURN_SKIPPED_TIME_MAX CASYNC_US(100)
+#define CASYNC__TURN_SHORT CASYNC_US(10)
 
 /* -- hooks -- */
 
-static void casync__insert_hook(casync_link *hooks, casync_hook *hook) {
+static void casync__hook_insert(casync_link *hooks, casync_hook *hook) {
     casync_link *before = hooks->next;
     while (before != hooks &&
            ((casync_hook *)(void *)casync__job_of(before))->priority >= hook->priority)
@@ -14658,36 +14823,36 @@ static void casync__insert_hook(casync_link *hooks, casync_hook *hook) {
 }
 
 /* Each hook is put back before it is called, so that it can stop itself or any other. */
-static void casync__call_hooks(casync_loop *loop, int kind) {
+static void casync__hooks_run_all(casync_loop *loop, int kind) {
     casync_link pending;
     casync__list_init(&pending);
     casync__list_move(&pending, &loop->hooks[kind]);
     while (!casync__list_is_empty(&pending)) {
         casync_hook *hook = (casync_hook *)(void *)casync__job_of(pending.next);
         casync__list_remove(&hook->job.link);
-        casync__insert_hook(&loop->hooks[kind], hook);
+        casync__hook_insert(&loop->hooks[kind], hook);
         hook->job.callback(hook->job.arg);
     }
 }
 
-static inline void casync__run_hooks(casync_loop *loop, int kind) {
-    if (!casync__list_is_empty(&loop->hooks[kind])) casync__call_hooks(loop, kind);
+static inline void casync__hooks_run(casync_loop *loop, int kind) {
+    if (!casync__list_is_empty(&loop->hooks[kind])) casync__hooks_run_all(loop, kind);
 }
 
-CASYNC__DEFINE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind,
-                                         int priority, casync_callback callback, void *arg) {
-    if (casync__is_closed(loop) || !hook || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE)
+CASYNC__LINKAGE int64_t casync_hook_start(casync_loop *loop, casync_hook *hook, int kind,
+                                          int priority, casync_callback callback, void *arg) {
+    if (casync__loop_is_closed(loop) || !hook || !callback || kind < 0 || kind > CASYNC_HOOK_IDLE)
         return -EINVAL;
     if (hook->job.link.next) return -EALREADY;
-    CASYNC_ASSERT(casync__in_loop_thread(loop));
+    CASYNC_ASSERT(casync__loop_in_thread(loop));
     casync__job_init(loop, &hook->job, callback, arg);
     hook->kind = kind;
     hook->priority = priority;
-    casync__insert_hook(&loop->hooks[kind], hook);
+    casync__hook_insert(&loop->hooks[kind], hook);
     return 0;
 }
 
-CASYNC__DEFINE int64_t casync_hook_stop(casync_hook *hook) {
+CASYNC__LINKAGE int64_t casync_hook_stop(casync_hook *hook) {
     if (!hook) return 0;
     return casync_job_cancel(&hook->job);
 }
@@ -14695,15 +14860,14 @@ CASYNC__DEFINE int64_t casync_hook_stop(casync_hook *hook) {
 /* -- a turn -- */
 
 /* What has to happen before some jobs are called. */
-static void casync__prepare_call(casync_loop *loop, casync_job *job) {
-    if (job->flags & CASYNC__JOB_TIMER)
-        casync__timer_prepare_call(loop, (casync_timer *)(void *)job);
-    casync__release_job(loop, job);
+static void casync__job_prepare(casync_loop *loop, casync_job *job) {
+    if (job->flags & CASYNC__JOB_TIMER) casync__timer_prepare(loop, (casync_timer *)(void *)job);
+    casync__job_release(loop, job);
 }
 
 /* Tasks go on from here, without a call in between, so that the processor's memory of calls is in
    step with the tasks' returns: see the switch of stacks. */
-static void casync__run_ready(casync_loop *loop) {
+static void casync__turn_run_ready(casync_loop *loop) {
     uint64_t called = 0;
     casync__list_move(&loop->running, &loop->ready);
     while (!loop->breaking && !casync__list_is_empty(&loop->running)) {
@@ -14717,7 +14881,7 @@ static void casync__run_ready(casync_loop *loop) {
                 casync__task_run(loop, (casync_task *)arg);
                 continue;
             }
-            casync__prepare_call(loop, job);
+            casync__job_prepare(loop, job);
         }
         callback(arg);
     }
@@ -14728,21 +14892,21 @@ static void casync__run_ready(casync_loop *loop) {
     casync__list_move(&loop->ready, &loop->running);
 }
 
-static void casync__run_measured(casync_loop *loop) {
-    int64_t began = casync__monotonic(), passed;
-    casync__run_ready(loop);
-    passed = casync__monotonic() - began;
+static void casync__turn_run_measured(casync_loop *loop) {
+    int64_t began = casync__clock_monotonic(), passed;
+    casync__turn_run_ready(loop);
+    passed = casync__clock_monotonic() - began;
     loop->busy_time += passed;
     if (passed > loop->longest_turn) loop->longest_turn = passed;
 }
 
 /* How long the kernel may be waited in: 0 if there is work, else until the next deadline. */
-static int64_t casync__wait_time(casync_loop *loop) {
+static int64_t casync__turn_wait_time(casync_loop *loop) {
     int64_t deadline, now;
-    if (loop->stopping || casync__has_work(loop) ||
+    if (loop->stopping || casync__loop_has_work(loop) ||
         !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]))
         return 0;
-    deadline = casync__wheel_next(&loop->wheel, casync__is_virtual(loop));
+    deadline = casync__wheel_next(&loop->wheel, casync__clock_is_virtual(loop));
     if (deadline == CASYNC_FOREVER) return CASYNC_FOREVER;
     now = casync_time(loop);
     if (deadline <= now) return 0;
@@ -14750,9 +14914,9 @@ static int64_t casync__wait_time(casync_loop *loop) {
 }
 
 /* Samples this turn's time. */
-static void casync__read_clock(casync_loop *loop) {
-    int64_t now = casync__monotonic();
-    loop->short_turns = now - loop->last_reading < CASYNC__SHORT_TURN;
+static void casync__clock_read(casync_loop *loop) {
+    int64_t now = casync__clock_monotonic();
+    loop->short_turns = now - loop->last_reading < CASYNC__TURN_SHORT;
     loop->last_reading = now;
     if (loop->clock == CASYNC_CLOCK_MONOTONIC) loop->now = now;
 }
@@ -14760,47 +14924,50 @@ static void casync__read_clock(casync_loop *loop) {
 /* While there is work, and the kernel had nothing to say for a while, asking it each turn would
    cost more than the work. While turns are short, and no timer needs the time either, it is read in
    every other turn alone. */
-static bool casync__skip_poll(casync_loop *loop) {
-    if (loop->empty_polls < CASYNC__EMPTY_POLLS || casync__list_is_empty(&loop->ready) ||
-        loop->skipped_polls >= CASYNC__MAX_SKIPPED_POLLS)
+static bool casync__turn_skip_poll(casync_loop *loop) {
+    if (loop->empty_polls < CASYNC__TURN_EMPTY_POLLS || casync__list_is_empty(&loop->ready) ||
+        loop->skipped_polls >= CASYNC__TURN_SKIPPED_POLLS_MAX)
         return false;
     loop->skipped_polls++;
     if (loop->short_turns && casync__wheel_is_empty(&loop->wheel) && loop->skipped_polls % 2 != 0)
         return true;
-    casync__read_clock(loop);
-    return loop->last_reading - loop->last_poll < CASYNC__MAX_SKIPPED_TIME;
+    casync__clock_read(loop);
+    return loop->last_reading - loop->last_poll < CASYNC__TURN_SKIPPED_TIME_MAX;
 }
 
 /* Virtual time: only when nothing can happen at this moment does it jump to the next deadline.
    While something outside is awaited it passes as real time does. */
-static int64_t casync__wait_virtual(casync_loop *loop, int64_t timeout) {
-    int64_t result = casync__poll(loop, 0), began = casync__monotonic(), passed = timeout;
+static int64_t casync__turn_wait_virtual(casync_loop *loop, int64_t timeout) {
+    int64_t result = casync__backend_poll(loop, 0), began = casync__clock_monotonic(),
+            passed = timeout;
     bool outside = loop->fds_active > 0 || loop->signals || !casync__list_is_empty(&loop->calls);
-    if (result < 0 || casync__has_work(loop)) return result;
-    if (timeout == CASYNC_FOREVER) return casync__poll(loop, timeout);
+    if (result < 0 || casync__loop_has_work(loop)) return result;
+    if (timeout == CASYNC_FOREVER) return casync__backend_poll(loop, timeout);
     if (outside && loop->clock != CASYNC_CLOCK_VIRTUAL_FORCED) {
-        result = casync__poll(loop, timeout);
-        passed = casync__monotonic() - began;
+        result = casync__backend_poll(loop, timeout);
+        passed = casync__clock_monotonic() - began;
     }
     loop->now += passed < timeout ? passed : timeout;
     return result;
 }
 
-enum { CASYNC__WAIT_NOT, CASYNC__WAIT_IF_ALIVE, CASYNC__WAIT };
+enum { CASYNC__TURN_WAIT_NOT, CASYNC__TURN_WAIT_IF_ALIVE, CASYNC__TURN_WAIT };
 
 /* Lets what happens outside reach the ready queue, and samples this turn's time. */
-static int64_t casync__wait(casync_loop *loop, int mode) {
+static int64_t casync__turn_wait(casync_loop *loop, int mode) {
     int64_t timeout, result;
     uint64_t events = loop->events;
     bool may_wait;
-    if (casync__skip_poll(loop)) return 0;
-    may_wait = mode == CASYNC__WAIT || (mode == CASYNC__WAIT_IF_ALIVE && casync_loop_alive(loop));
-    timeout = may_wait ? casync__wait_time(loop) : 0;
-    result = timeout > 0 && casync__is_virtual(loop) ? casync__wait_virtual(loop, timeout)
-                                                     : casync__poll(loop, timeout);
+    if (casync__turn_skip_poll(loop)) return 0;
+    may_wait = mode == CASYNC__TURN_WAIT ||
+               (mode == CASYNC__TURN_WAIT_IF_ALIVE && casync_loop_alive(loop));
+    timeout = may_wait ? casync__turn_wait_time(loop) : 0;
+    result = timeout > 0 && casync__clock_is_virtual(loop)
+                 ? casync__turn_wait_virtual(loop, timeout)
+                 : casync__backend_poll(loop, timeout);
     loop->empty_polls = loop->events == events ? loop->empty_polls + 1 : 0;
     loop->skipped_polls = 0;
-    casync__read_clock(loop);
+    casync__clock_read(loop);
     loop->last_poll = loop->last_reading;
     return result;
 }
@@ -14808,24 +14975,24 @@ static int64_t casync__wait(casync_loop *loop, int mode) {
 static int64_t casync__turn(casync_loop *loop, int mode) {
     int64_t result;
     loop->turns++;
-    casync__take_posted(loop);
-    casync__run_hooks(loop, CASYNC_HOOK_BEFORE_POLL);
-    if (!casync__has_work(loop)) casync__run_hooks(loop, CASYNC_HOOK_IDLE);
-    result = casync__wait(loop, mode);
-    casync__run_hooks(loop, CASYNC_HOOK_AFTER_POLL);
+    casync__posts_take(loop);
+    casync__hooks_run(loop, CASYNC_HOOK_BEFORE_POLL);
+    if (!casync__loop_has_work(loop)) casync__hooks_run(loop, CASYNC_HOOK_IDLE);
+    result = casync__turn_wait(loop, mode);
+    casync__hooks_run(loop, CASYNC_HOOK_AFTER_POLL);
     casync__wheel_advance(loop, loop->now);
     if (loop->measures)
-        casync__run_measured(loop);
+        casync__turn_run_measured(loop);
     else
-        casync__run_ready(loop);
+        casync__turn_run_ready(loop);
     return result;
 }
 
 /* -- running -- */
 
-static int64_t casync__run_begin(casync_loop *loop) {
-    if (casync__is_closed(loop)) return -EINVAL;
-    if (casync__is_forked(loop)) return -ECHILD;
+static int64_t casync__loop_run_begin(casync_loop *loop) {
+    if (casync__loop_is_closed(loop)) return -EINVAL;
+    if (casync__loop_is_forked(loop)) return -ECHILD;
     if (loop->state == CASYNC_LOOP_RUNNING) return -EBUSY;
     loop->outer = casync_get_running_loop();
     if (loop->outer) { /* what runs in here is no task of the outer loop */
@@ -14833,13 +15000,13 @@ static int64_t casync__run_begin(casync_loop *loop) {
         loop->outer->task = NULL;
     }
     pthread_setspecific(casync__process.running_loop, loop);
-    loop->exceptions = casync__thread_exceptions();
+    loop->exceptions = casync__cpp_thread_exceptions();
     loop->state = CASYNC_LOOP_RUNNING;
     loop->empty_polls = 0; /* the first turns poll */
     return 0;
 }
 
-static int64_t casync__run_end(casync_loop *loop, int64_t result) {
+static int64_t casync__loop_run_end(casync_loop *loop, int64_t result) {
     loop->state = CASYNC_LOOP_STOPPED;
     loop->stopping = loop->breaking = false;
     pthread_setspecific(casync__process.running_loop, loop->outer);
@@ -14848,76 +15015,76 @@ static int64_t casync__run_end(casync_loop *loop, int64_t result) {
     return result < 0 ? result : 0;
 }
 
-CASYNC__DEFINE int64_t casync_run_forever(casync_loop *loop) {
-    int64_t result = casync__run_begin(loop);
+CASYNC__LINKAGE int64_t casync_run_forever(casync_loop *loop) {
+    int64_t result = casync__loop_run_begin(loop);
     if (result < 0) return result;
-    do result = casync__turn(loop, CASYNC__WAIT);
+    do result = casync__turn(loop, CASYNC__TURN_WAIT);
     while (result >= 0 && !loop->stopping);
-    return casync__run_end(loop, result);
+    return casync__loop_run_end(loop, result);
 }
 
-CASYNC__DEFINE int64_t casync_run_until_idle(casync_loop *loop) {
-    int64_t result = casync__run_begin(loop);
+CASYNC__LINKAGE int64_t casync_run_until_idle(casync_loop *loop) {
+    int64_t result = casync__loop_run_begin(loop);
     if (result < 0) return result;
     while (result >= 0 && casync_loop_alive(loop)) {
-        result = casync__turn(loop, CASYNC__WAIT_IF_ALIVE);
+        result = casync__turn(loop, CASYNC__TURN_WAIT_IF_ALIVE);
         if (loop->stopping) break;
     }
-    return casync__run_end(loop, result);
+    return casync__loop_run_end(loop, result);
 }
 
-static int64_t casync__run_turn(casync_loop *loop, int mode) {
-    int64_t result = casync__run_begin(loop);
+static int64_t casync__loop_run_turn(casync_loop *loop, int mode) {
+    int64_t result = casync__loop_run_begin(loop);
     if (result < 0) return result;
-    return casync__run_end(loop, casync__turn(loop, mode));
+    return casync__loop_run_end(loop, casync__turn(loop, mode));
 }
 
-CASYNC__DEFINE int64_t casync_run_once(casync_loop *loop) {
-    return casync__run_turn(loop, CASYNC__WAIT_IF_ALIVE);
+CASYNC__LINKAGE int64_t casync_run_once(casync_loop *loop) {
+    return casync__loop_run_turn(loop, CASYNC__TURN_WAIT_IF_ALIVE);
 }
 
-CASYNC__DEFINE int64_t casync_run_nowait(casync_loop *loop) {
-    return casync__run_turn(loop, CASYNC__WAIT_NOT);
+CASYNC__LINKAGE int64_t casync_run_nowait(casync_loop *loop) {
+    return casync__loop_run_turn(loop, CASYNC__TURN_WAIT_NOT);
 }
 
-static void casync__stop_loop(void *loop) { casync_stop((casync_loop *)loop); }
+static void casync__loop_stop(void *loop) { casync_stop((casync_loop *)loop); }
 
-CASYNC__DEFINE int64_t casync_run_until_complete(casync_future *future) {
+CASYNC__LINKAGE int64_t casync_run_until_complete(casync_future *future) {
     int64_t result;
     casync_job job;
     if (!future || !future->loop) return -EINVAL;
     if (casync_future_done(future)) return casync_future_result(future);
     memset(&job, 0, sizeof job);
-    result = casync_future_add_done_callback(future, &job, casync__stop_loop, future->loop);
+    result = casync_future_add_done_callback(future, &job, casync__loop_stop, future->loop);
     if (result < 0) return result;
     result = casync_run_forever(future->loop);
     casync_job_cancel(&job);
     return result < 0 ? result : casync_future_result(future);
 }
 
-CASYNC__DEFINE void casync_stop(casync_loop *loop) {
+CASYNC__LINKAGE void casync_stop(casync_loop *loop) {
     if (!loop) return;
     loop->stopping = true;
 }
 
-CASYNC__DEFINE void casync_break(casync_loop *loop) {
+CASYNC__LINKAGE void casync_break(casync_loop *loop) {
     if (!loop) return;
     loop->stopping = loop->breaking = true;
 }
 
-CASYNC__DEFINE bool casync_loop_ready(casync_loop *loop) {
-    return !casync__is_closed(loop) && casync__has_work(loop);
+CASYNC__LINKAGE bool casync_loop_ready(casync_loop *loop) {
+    return !casync__loop_is_closed(loop) && casync__loop_has_work(loop);
 }
 
-CASYNC__DEFINE bool casync_loop_alive(const casync_loop *loop) {
-    if (casync__is_closed(loop)) return false;
-    return loop->active > 0 || casync__has_work((casync_loop *)loop) ||
+CASYNC__LINKAGE bool casync_loop_alive(const casync_loop *loop) {
+    if (casync__loop_is_closed(loop)) return false;
+    return loop->active > 0 || casync__loop_has_work((casync_loop *)loop) ||
            !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]);
 }
 
 /* -- making and ending -- */
 
-CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc) {
+CASYNC__LINKAGE int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc) {
     int kind;
     int64_t result;
     if (!loop) return -EINVAL;
@@ -14940,7 +15107,7 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
         loop->arg = desc->arg;
     }
     casync_set_exception_handler(loop, desc ? desc->exception_handler : NULL, loop->arg);
-    if (!loop->allocator.function) loop->allocator.function = casync__default_allocate;
+    if (!loop->allocator.function) loop->allocator.function = casync__memory_default;
     casync__list_init(&loop->ready);
     casync__list_init(&loop->running);
     casync__list_init(&loop->free_jobs);
@@ -14962,87 +15129,87 @@ CASYNC__DEFINE int64_t casync_loop_init(casync_loop *loop, const casync_loop_des
     return 0;
 }
 
-static void casync__close_loop(casync_loop *loop) {
+static void casync__loop_close(casync_loop *loop) {
     int kind;
-    casync__forget_fibers(loop);
-    casync__guard_object_gone(loop, loop);
+    casync__fibers_forget(loop);
+    casync__weakref_object_gone(loop, loop);
     loop->closing = true;
     casync__calls_close(loop);
     casync__signals_close(loop);
     casync__watchers_close(loop);
     casync__backend_close(loop);
-    casync__take_posted(loop);
+    casync__posts_take(loop);
     casync__tasks_close(loop);
     casync__wheel_close(loop);
-    for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__drop_jobs(loop, &loop->hooks[kind]);
-    casync__drop_jobs(loop,
+    for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__jobs_drop(loop, &loop->hooks[kind]);
+    casync__jobs_drop(loop,
                       &loop->ready); /* some of these free memory, which what was dropped before
                                         may be in */
     casync__mailbox_close(loop);
     casync__groups_close(loop);
-    casync__free_stacks(loop->stacks); /* what was dropped until here may lie on them */
+    casync__stacks_free(loop->stacks); /* what was dropped until here may lie on them */
     loop->stacks = NULL;
-    while (loop->job_chunks) {
-        casync__chunk *chunk = loop->job_chunks;
-        loop->job_chunks = chunk->next;
-        casync__free(&loop->allocator, chunk);
+    while (loop->job_slabs) {
+        casync__job_slab *slab = loop->job_slabs;
+        loop->job_slabs = slab->next;
+        casync__memory_free(&loop->allocator, slab);
     }
-    casync__free(&loop->allocator, loop->scratch);
-    casync__free(&loop->allocator, loop->datagram_area);
+    casync__memory_free(&loop->allocator, loop->scratch);
+    casync__memory_free(&loop->allocator, loop->datagram_area);
     loop->scratch = loop->datagram_area = NULL;
     loop->state = CASYNC_LOOP_CLOSED;
 }
 
-CASYNC__DEFINE int64_t casync_loop_close(casync_loop *loop) {
-    if (casync__is_closed(loop)) return 0;
+CASYNC__LINKAGE int64_t casync_loop_close(casync_loop *loop) {
+    if (casync__loop_is_closed(loop)) return 0;
     if (loop->state == CASYNC_LOOP_RUNNING) return -EBUSY;
-    if (casync__has_open_streams(loop) || casync__has_fibers(loop)) return CASYNC_STILL_OPEN;
-    casync__close_loop(loop);
+    if (casync__loop_has_endpoints(loop) || casync__loop_has_fibers(loop)) return CASYNC_STILL_OPEN;
+    casync__loop_close(loop);
     return 0;
 }
 
-CASYNC__DEFINE void casync_walk(casync_loop *loop, void (*visit)(int kind, void *object, void *arg),
-                                void *arg) {
+CASYNC__LINKAGE void casync_walk(casync_loop *loop,
+                                 void (*visit)(int kind, void *object, void *arg), void *arg) {
     int kind;
     casync_link *link;
-    if (casync__is_closed(loop) || !visit) return;
-    casync__walk_jobs(&loop->running, visit, arg);
-    casync__walk_jobs(&loop->ready, visit, arg);
-    casync__walk_posted(loop, visit, arg);
-    casync__walk_timers(loop, visit, arg);
+    if (casync__loop_is_closed(loop) || !visit) return;
+    casync__jobs_walk(&loop->running, visit, arg);
+    casync__jobs_walk(&loop->ready, visit, arg);
+    casync__posts_walk(loop, visit, arg);
+    casync__timers_walk(loop, visit, arg);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++)
         for (link = loop->hooks[kind].next; link != &loop->hooks[kind]; link = link->next)
             visit(CASYNC_KIND_HOOK, casync__job_of(link), arg);
-    casync__walk_watchers(loop, visit, arg);
-    casync__walk_signals(loop, visit, arg);
-    casync__walk_tasks(loop, visit, arg);
+    casync__watchers_walk(loop, visit, arg);
+    casync__signals_walk(loop, visit, arg);
+    casync__tasks_walk(loop, visit, arg);
 }
 
-CASYNC__DEFINE void casync_set_exception_handler(casync_loop *loop,
-                                                 casync_exception_handler handler, void *arg) {
+CASYNC__LINKAGE void casync_set_exception_handler(casync_loop *loop,
+                                                  casync_exception_handler handler, void *arg) {
     if (!loop) return;
-    loop->exception_handler = handler ? handler : casync__print_exception;
+    loop->exception_handler = handler ? handler : casync__exception_print;
     loop->exception_arg = arg;
 }
 
-CASYNC__DEFINE int casync_loop_fd(const casync_loop *loop) {
-    if (casync__is_closed(loop)) return -EINVAL;
+CASYNC__LINKAGE int casync_loop_fd(const casync_loop *loop) {
+    if (casync__loop_is_closed(loop)) return -EINVAL;
     return loop->backend_fd;
 }
 
-CASYNC__DEFINE int64_t casync_loop_timeout(casync_loop *loop) {
-    if (casync__is_closed(loop)) return -EINVAL;
-    casync__flush_changes(loop);
+CASYNC__LINKAGE int64_t casync_loop_timeout(casync_loop *loop) {
+    if (casync__loop_is_closed(loop)) return -EINVAL;
+    casync__backend_flush(loop);
     /* From here on posts must write the eventfd, for the host is about to sleep. */
     casync__atomic_exchange(&loop->sleeping, 1);
     if (casync__atomic_exchange(&loop->woken, 0)) return 0;
-    return casync__bound_wait(loop, casync__wait_time(loop));
+    return casync__backend_bound_wait(loop, casync__turn_wait_time(loop));
 }
 
-CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
+CASYNC__LINKAGE int64_t casync_loop_fork(casync_loop *loop) {
     int64_t result;
-    if (casync__is_closed(loop)) return -EINVAL;
-    if (!casync__is_forked(loop)) return 0;
+    if (casync__loop_is_closed(loop)) return -EINVAL;
+    if (!casync__loop_is_forked(loop)) return 0;
     casync__mailbox_fork(loop);
     casync__calls_fork(loop);
     result = casync__backend_fork(loop);
@@ -15060,25 +15227,25 @@ CASYNC__DEFINE int64_t casync_loop_fork(casync_loop *loop) {
 
 #ifndef CASYNC_NO_STACKFUL
 
-#define CASYNC__FAULT_STACK 65536
+#define CASYNC__FAULT_STACK_SIZE 65536
 
 /* Fails silently: nothing can be done about it, and the process is about to end. */
-static void casync__print_fault(const char *text) {
+static void casync__fault_print(const char *text) {
     (void)casync__sys_write(2, text, strlen(text));
 }
 
 /* For SIGSEGV and SIGBUS. It puts back what was there before and returns: if it was a fault, it
    happens again, and goes where it would have gone. */
-static void casync__on_fault(int signum, siginfo_t *info, void *context) {
+static void casync__fault_handler(int signum, siginfo_t *info, void *context) {
     casync_task *task = casync_current_task();
     const char *address = (const char *)info->si_addr;
     (void)context;
-    if (task && casync__is_fiber(&task->future)) {
+    if (task && casync__future_is_fiber(&task->future)) {
         const char *stack = casync__fiber_of(task)->stack;
-        if (address >= stack - casync__guard_size() && address < stack) {
-            casync__print_fault("casync: stack overflow in task ");
-            casync__print_fault(casync_task_name(task));
-            casync__print_fault("; give it more by casync_task_desc.stack_size\n");
+        if (address >= stack - casync__stack_guard_size() && address < stack) {
+            casync__fault_print("casync: stack overflow in task ");
+            casync__fault_print(casync_task_name(task));
+            casync__fault_print("; give it more by casync_task_desc.stack_size\n");
         }
     }
     casync__sys_sigaction(signum, &casync__process.faults[signum == SIGBUS], NULL);
@@ -15087,103 +15254,102 @@ static void casync__on_fault(int signum, siginfo_t *info, void *context) {
 
 /* An alternate stack for this thread's handlers, if it has none: its memory, or NULL, or an
    error. */
-static int64_t casync__make_fault_stack(void **memory) {
+static int64_t casync__fault_stack_make(void **memory) {
     stack_t stack;
     int64_t result = casync__sys_sigaltstack(NULL, &stack);
     *memory = NULL;
     if (result < 0 || !(stack.ss_flags & SS_DISABLE)) return result;
-    result = casync__sys_map(CASYNC__FAULT_STACK);
+    result = casync__sys_map(CASYNC__FAULT_STACK_SIZE);
     if (result < 0) return result;
     memset(&stack, 0, sizeof stack);
     stack.ss_sp = *memory = (void *)(uintptr_t)result;
-    stack.ss_size = CASYNC__FAULT_STACK;
+    stack.ss_size = CASYNC__FAULT_STACK_SIZE;
     result = casync__sys_sigaltstack(&stack, NULL);
-    if (result < 0) casync__sys_unmap(*memory, CASYNC__FAULT_STACK);
+    if (result < 0) casync__sys_unmap(*memory, CASYNC__FAULT_STACK_SIZE);
     return result;
 }
 
-static void casync__free_fault_stack(void *memory) {
+static void casync__fault_stack_free(void *memory) {
     stack_t stack;
     if (!memory) return;
     memset(&stack, 0, sizeof stack);
     stack.ss_flags = SS_DISABLE;
-    if (casync__sys_sigaltstack(&stack, NULL) == 0) casync__sys_unmap(memory, CASYNC__FAULT_STACK);
+    if (casync__sys_sigaltstack(&stack, NULL) == 0)
+        casync__sys_unmap(memory, CASYNC__FAULT_STACK_SIZE);
 }
 
 static const int casync__fault_signals[2] = {SIGSEGV, SIGBUS};
 
 /* Puts back what was there, unless somebody else has put something there since. With the process's
    mutex. */
-static void casync__uninstall_fault_handler(int i) {
+static void casync__fault_uninstall_handler(int i) {
     struct sigaction current;
     if (casync__sys_sigaction(casync__fault_signals[i], NULL, &current) == 0 &&
-        (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == casync__on_fault)
+        (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == casync__fault_handler)
         casync__sys_sigaction(casync__fault_signals[i], &casync__process.faults[i], NULL);
 }
 
 /* What was there is noted before the handler can run. With the process's mutex. */
-static int64_t casync__install_fault_handlers(void) {
+static int64_t casync__fault_install_handlers(void) {
     struct sigaction action;
     int64_t result = 0;
     int i;
     memset(&action, 0, sizeof action);
-    action.sa_sigaction = casync__on_fault;
+    action.sa_sigaction = casync__fault_handler;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     for (i = 0; i < 2 && result == 0; i++)
         result = casync__sys_sigaction(casync__fault_signals[i], NULL, &casync__process.faults[i]);
     for (i = 0; i < 2 && result == 0; i++)
         result = casync__sys_sigaction(casync__fault_signals[i], &action, NULL);
     if (result < 0)
-        while (i-- > 0) casync__uninstall_fault_handler(i);
+        while (i-- > 0) casync__fault_uninstall_handler(i);
     return result;
 }
 
 /* Each who begins ends, but for casync_report_overflow. */
-static int64_t casync__begin_overflow_report(void **fault_stack) {
-    int64_t result = casync__make_fault_stack(fault_stack);
+static int64_t casync__fault_report_begin(void **fault_stack) {
+    int64_t result = casync__fault_stack_make(fault_stack);
     if (result < 0) return result;
-    casync__lock_process();
-    if (casync__process.overflow_reports == 0) result = casync__install_fault_handlers();
+    casync__process_lock();
+    if (casync__process.overflow_reports == 0) result = casync__fault_install_handlers();
     if (result == 0) casync__process.overflow_reports++;
     pthread_mutex_unlock(&casync__process.mutex);
-    if (result < 0) casync__free_fault_stack(*fault_stack);
+    if (result < 0) casync__fault_stack_free(*fault_stack);
     return result;
 }
 
-static void casync__end_overflow_report(void *fault_stack) {
-    casync__lock_process();
+static void casync__fault_report_end(void *fault_stack) {
+    casync__process_lock();
     if (--casync__process.overflow_reports == 0) {
-        casync__uninstall_fault_handler(0);
-        casync__uninstall_fault_handler(1);
+        casync__fault_uninstall_handler(0);
+        casync__fault_uninstall_handler(1);
     }
     pthread_mutex_unlock(&casync__process.mutex);
-    casync__free_fault_stack(fault_stack);
+    casync__fault_stack_free(fault_stack);
 }
 
 /* Is nobody else in charge of faults: a sanitizer, the host of a guest, a handler of the
    program's? */
-static bool casync__may_report_overflow(const casync_loop *loop) {
+static bool casync__fault_may_report(const casync_loop *loop) {
     struct sigaction current;
     bool ours;
-    if (loop->guest || loop->no_overflow_report || CASYNC__SANITIZED) return false;
+    if (loop->guest || loop->no_overflow_report || CASYNC__COMPILER_SANITIZED) return false;
     if (casync__sys_sigaction(SIGSEGV, NULL, &current) < 0) return false;
-    ours = (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == casync__on_fault;
+    ours = (current.sa_flags & SA_SIGINFO) && current.sa_sigaction == casync__fault_handler;
     return ours || (!(current.sa_flags & SA_SIGINFO) && current.sa_handler == SIG_DFL);
 }
 
-CASYNC__DEFINE int64_t casync_report_overflow(void) {
+CASYNC__LINKAGE int64_t casync_report_overflow(void) {
     void *fault_stack;
-    return casync__begin_overflow_report(&fault_stack);
+    return casync__fault_report_begin(&fault_stack);
 }
 
 #else /* CASYNC_NO_STACKFUL */
 
-static bool casync__may_report_overflow(const casync_loop *loop) { return (void)loop, false; }
-static int64_t casync__begin_overflow_report(void **fault_stack) {
-    return (void)fault_stack, -ENOSYS;
-}
-static void casync__end_overflow_report(void *fault_stack) { (void)fault_stack; }
-CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
+static bool casync__fault_may_report(const casync_loop *loop) { return (void)loop, false; }
+static int64_t casync__fault_report_begin(void **fault_stack) { return (void)fault_stack, -ENOSYS; }
+static void casync__fault_report_end(void *fault_stack) { (void)fault_stack; }
+CASYNC__LINKAGE int64_t casync_report_overflow(void) { return -ENOSYS; }
 
 #endif
 
@@ -15191,12 +15357,12 @@ CASYNC__DEFINE int64_t casync_report_overflow(void) { return -ENOSYS; }
 
 /* Asks those that were not asked yet and await no other task; the others hear of it by them. True
    if any task was asked, now or before. */
-static bool casync__ask_tasks(casync_loop *loop) {
+static bool casync__run_ask_tasks(casync_loop *loop) {
     casync_link *link;
     bool asked = false;
     for (link = loop->tasks.next; link != &loop->tasks; link = link->next) {
         casync_task *task = casync__container(link, casync_task, link);
-        if (!(task->flags & CASYNC__TASK_ASKED) && !casync__awaited_task(task)) {
+        if (!(task->flags & CASYNC__TASK_ASKED) && !casync__task_awaited(task)) {
             task->flags |= CASYNC__TASK_ASKED;
             casync_task_cancel(task);
         }
@@ -15206,18 +15372,18 @@ static bool casync__ask_tasks(casync_loop *loop) {
 }
 
 /* After each round of requests come some turns, in which a long chain of tasks ends by itself. */
-static void casync__end_all_tasks(casync_loop *loop) {
+static void casync__run_end_tasks(casync_loop *loop) {
     int turns;
     while (!casync__list_is_empty(&loop->tasks)) {
-        if (!casync__ask_tasks(loop)) /* they await each other in a circle */
+        if (!casync__run_ask_tasks(loop)) /* they await each other in a circle */
             casync_task_cancel(casync__container(loop->tasks.next, casync_task, link));
-        if (casync__run_turn(loop, CASYNC__WAIT) < 0) return;
+        if (casync__loop_run_turn(loop, CASYNC__TURN_WAIT) < 0) return;
         for (turns = 0; turns < 1000 && !casync__list_is_empty(&loop->ready); turns++)
-            if (casync__run_turn(loop, CASYNC__WAIT_NOT) < 0) return;
+            if (casync__loop_run_turn(loop, CASYNC__TURN_WAIT_NOT) < 0) return;
     }
 }
 
-static void casync__close_everything(casync_loop *loop) {
+static void casync__run_close_everything(casync_loop *loop) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
@@ -15230,7 +15396,7 @@ static void casync__close_everything(casync_loop *loop) {
     }
 }
 
-static void casync__close_servers(casync_loop *loop) {
+static void casync__run_close_servers(casync_loop *loop) {
     uint32_t fd;
     for (fd = 0; fd < loop->fds_size; fd++) {
         casync_watcher *watcher = loop->fds[fd].watcher;
@@ -15241,44 +15407,44 @@ static void casync__close_servers(casync_loop *loop) {
 
 /* Ends tasks until there are none, and waits for connections that are finished for theirs, each
    within its server's limit: what callbacks spawn meanwhile ends, too. */
-static void casync__end_tasks_and_connections(casync_loop *loop) {
+static void casync__run_end_tasks_and_connections(casync_loop *loop) {
     while (!casync__list_is_empty(&loop->tasks) || loop->finishing > 0) {
-        casync__end_all_tasks(loop);
-        if (loop->finishing > 0 && casync__run_turn(loop, CASYNC__WAIT) < 0) return;
+        casync__run_end_tasks(loop);
+        if (loop->finishing > 0 && casync__loop_run_turn(loop, CASYNC__TURN_WAIT) < 0) return;
     }
 }
 
 /* Tells what casync_run waits for at its end. */
-static void casync__dump_slow_end(void *loop) {
+static void casync__run_dump_slow_end(void *loop) {
     static const char text[] =
         "casync: the end of casync_run takes more than a second, it waits for:\n";
     (void)casync__sys_write(STDERR_FILENO, text, sizeof text - 1);
     (void)casync_dump((casync_loop *)loop, STDERR_FILENO);
 }
 
-#define CASYNC__SLOW_END CASYNC_SECONDS(1)
+#define CASYNC__RUN_SLOW_END CASYNC_SECONDS(1)
 
-static void casync__end_run(casync_loop *loop, casync_task *task, int64_t *result) {
+static void casync__run_clean_up(casync_loop *loop, casync_task *task, int64_t *result) {
     casync_timer slow;
     casync_op shutdown;
     memset(&slow, 0, sizeof slow);
     casync_timer_ref(&slow, false);
     /* Without memory for the timer nothing is told. Virtual seconds are not worth telling of. */
     if (loop->clock == CASYNC_CLOCK_MONOTONIC)
-        (void)casync_call_later(loop, &slow, CASYNC__SLOW_END, casync__dump_slow_end, loop);
-    casync__end_all_tasks(loop); /* main too, if the loop was stopped */
+        (void)casync_call_later(loop, &slow, CASYNC__RUN_SLOW_END, casync__run_dump_slow_end, loop);
+    casync__run_end_tasks(loop); /* main too, if the loop was stopped */
     if (*result == CASYNC_INVALID_STATE && casync_future_done(&task->future))
         *result = casync_future_result(&task->future);
     casync_task_release(task);
-    casync__close_servers(loop);
+    casync__run_close_servers(loop);
     if (loop->executor)
         (void)casync_run_until_complete(casync_shutdown_default_executor_op(loop, &shutdown));
-    casync__end_tasks_and_connections(loop);
+    casync__run_end_tasks_and_connections(loop);
     casync_timer_stop(&slow);
 }
 
-CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
-                                       void *arg) {
+CASYNC__LINKAGE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
+                                        void *arg) {
     casync_loop loop;
     casync_task_desc main_desc;
     casync_task *task;
@@ -15290,21 +15456,20 @@ CASYNC__DEFINE int64_t casync_run_with(const casync_loop_desc *desc, casync_coro
     main_desc.coroutine = coroutine;
     main_desc.arg = arg;
     main_desc.name = "main";
-    reports =
-        casync__may_report_overflow(&loop) && casync__begin_overflow_report(&fault_stack) == 0;
+    reports = casync__fault_may_report(&loop) && casync__fault_report_begin(&fault_stack) == 0;
     result = casync_spawn_with(&loop, &main_desc, &task);
     if (result == 0) {
         result = casync_run_until_complete(&task->future);
-        casync__end_run(&loop, task, &result);
+        casync__run_clean_up(&loop, task, &result);
     }
-    casync__close_everything(&loop);
+    casync__run_close_everything(&loop);
     casync_run_nowait(&loop);
-    casync__close_loop(&loop);
-    if (reports) casync__end_overflow_report(fault_stack);
+    casync__loop_close(&loop);
+    if (reports) casync__fault_report_end(fault_stack);
     return result;
 }
 
-CASYNC__DEFINE int64_t casync_run(casync_coroutine coroutine, void *arg) {
+CASYNC__LINKAGE int64_t casync_run(casync_coroutine coroutine, void *arg) {
     return casync_run_with(NULL, coroutine, arg);
 }
 

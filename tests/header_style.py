@@ -33,7 +33,7 @@ ATTRIBUTE = re.compile(r"__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)|__asm__\s
 FUNCTION = re.compile(r"(?P<result>[^=({]*[\s*])(?P<name>\w+)\s*\((?!\s*\*)[^={]*\)", re.DOTALL)
 INVOCATION = re.compile(r"[A-Z][A-Z0-9_]*\s*\(")
 LINKAGE = re.compile(r'extern\s*"\s*"')  # with the C blanked
-STORAGE = re.compile(r"\b(?:CASYNC_API|CASYNC_WAITS|CASYNC__DEFINE|static|inline|extern)\b")
+STORAGE = re.compile(r"\b(?:CASYNC_API|CASYNC_WAITS|CASYNC__LINKAGE|static|inline|extern)\b")
 END_OF_API = "#endif /* CASYNC_H */"
 
 
@@ -435,23 +435,24 @@ def check_twins_together(source: Source, found: Sequence[Group]) -> Iterator[Fin
 
 PRIVATE = re.compile(r"\b(?:casync|CASYNC)__([A-Za-z0-9]+)\w*")
 ENTRY = re.compile(r"^ {3,}([A-Za-z][A-Za-z0-9]*) {2,}\S", re.M)
-NO_NOUNS = ("fd", "")
+
+
+def singular(word: str) -> str:
+    return re.sub(r"(?<=ss|sh|ch)es$|(?<=x)es$|(?<!s)s$", "", word)
 
 
 def private_names(source: Source) -> dict[str, dict[str, int]]:
-    """By the noun that each begins with: the names, and where they stand first."""
+    """By the noun that each begins with, in the singular: the names, and where they stand first."""
     found: dict[str, dict[str, int]] = {}
     for match in PRIVATE.finditer(source.code):
-        found.setdefault(match[1].lower(), {}).setdefault(match[0], match.start())
+        found.setdefault(singular(match[1].lower()), {}).setdefault(match[0], match.start())
     return found
 
 
 def section_words(source: Source) -> set[str]:
-    """Of the implementation's banners, as they stand there and in the singular."""
+    """The words of the implementation's banners, in the singular."""
     text = " ".join(section.name for section in sections(source, "implementation")).lower()
-    words = set(re.split(r"[^a-z0-9]+", text)) - set(NO_NOUNS)
-    singular = {re.sub(r"(?<=ss|sh|ch)es$|(?<=x)es$|s$", "", word) for word in words}
-    return words | singular
+    return set(map(singular, re.findall(r"[a-z0-9]+", text)))
 
 
 def glossaries(source: Source) -> list[Item]:
@@ -472,7 +473,7 @@ def check_glossary(source: Source) -> Iterator[Finding]:
             source.implementation,
             "no comment `/* Glossary.` at the head of the implementation: write it",
         )
-    known = section_words(source) | {word for word, _ in words}
+    known = section_words(source) | {singular(word) for word, _ in words}
     for noun, names in private_names(source).items():
         if noun not in known:
             yield source.finding(*unknown_noun(noun, names))
@@ -502,7 +503,7 @@ def check_entries(
         )
     used, seen = private_names(source), set[str]()
     for word, offset in words:
-        if word not in used:
+        if singular(word) not in used:
             yield source.finding(offset, f"no private name begins with {word}: take it out")
         if word in seen:
             yield source.finding(offset, f"{word} has a second entry: join the two")

@@ -204,7 +204,7 @@ MANY = "".join(f"   w{number}  a word\n" for number in range(41))
 WORDS = (
     glossary(f"{USED}, CASYNC__WATCHERS, casync__watcher, casync__address_of;"),
     glossary(f'{USED}; /* casync__comment */ char *a = "casync__string";'),
-    glossary(f"{USED}, casync__fd_of;", (8, "fd is neither")),
+    glossary(f"{USED}, casync__fd_of, casync__ops_all;"),
     glossary(f"{USED}, casync__walk_a, CASYNC__WALK_B;", (8, "casync__walk_a, CASYNC__WALK_B")),
     glossary("int casync__op_a;", (6, "no private name begins with sys")),
     glossary("int casync__watcher;", (1, "no comment `/* Glossary.`"), words=""),

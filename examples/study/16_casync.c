@@ -17,11 +17,11 @@ static int system_calls;
 #define COUNTING(name, parameters, arguments, call)                                                \
     static int64_t counting_##name parameters {                                                    \
         system_calls++;                                                                            \
-        return casync__direct_##name arguments;                                                    \
+        return casync__sys_direct_##name arguments;                                                \
     }
 #define INSTALL(name, parameters, arguments, call) casync_syscalls.name = counting_##name;
-CASYNC__SYSCALLS(COUNTING)
-CASYNC__SYSCALLS_ONCE(COUNTING)
+CASYNC__SYS_CALLS(COUNTING)
+CASYNC__SYS_CALLS_ONCE(COUNTING)
 
 static casync_loop loop;
 
@@ -340,8 +340,8 @@ static void metrics(void) {
 }
 
 int main(void) {
-    CASYNC__SYSCALLS(INSTALL)
-    CASYNC__SYSCALLS_ONCE(INSTALL)
+    CASYNC__SYS_CALLS(INSTALL)
+    CASYNC__SYS_CALLS_ONCE(INSTALL)
     if (casync_loop_init(&loop, NULL) < 0) return 1;
     clocks();
     ready_queue();

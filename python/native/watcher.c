@@ -358,7 +358,7 @@ static bool rests_for(watch *self, PyObject *sock) {
 static bool is_drained(loop *self, int fd, PyObject *sock) {
     watch *w = kept_watch(self, fd);
     if (w == NULL || !w->drained || w->skips == 0) return false;
-    if (!(w->watcher.armed & CASYNC__READ) || !rests_for(w, sock)) return false;
+    if (!(w->watcher.armed & CASYNC__FD_READ) || !rests_for(w, sock)) return false;
     w->skips--;
     return true;
 }

@@ -56,16 +56,16 @@ static bool takes_effect(const char *name) { return strcmp(name, "close") == 0; 
 
 #define FAULTY(name, parameters, arguments, call)                                                  \
     static int64_t faulty_##name parameters {                                                      \
-        if (!fails(#name)) return casync__direct_##name arguments;                                 \
-        if (takes_effect(#name)) (void)casync__direct_##name arguments;                            \
+        if (!fails(#name)) return casync__sys_direct_##name arguments;                             \
+        if (takes_effect(#name)) (void)casync__sys_direct_##name arguments;                        \
         return fault.error;                                                                        \
     }
 #define INSTALL(name, parameters, arguments, call) casync_syscalls.name = faulty_##name;
 
-CASYNC__SYSCALLS(FAULTY)
-CASYNC__SYSCALLS_ONCE(FAULTY)
+CASYNC__SYS_CALLS(FAULTY)
+CASYNC__SYS_CALLS_ONCE(FAULTY)
 
-static void install_faults(void){CASYNC__SYSCALLS(INSTALL) CASYNC__SYSCALLS_ONCE(INSTALL)}
+static void install_faults(void){CASYNC__SYS_CALLS(INSTALL) CASYNC__SYS_CALLS_ONCE(INSTALL)}
 
 HELPER void fail_calls(const char *name, int64_t skip, int64_t count, int64_t error) {
     install_faults();

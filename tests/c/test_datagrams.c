@@ -703,7 +703,7 @@ TEST(queued_datagrams_may_go_to_different_addresses_and_be_empty) {
 
 /* The kernel takes a part of a batch: the rest goes when the socket is writable again. */
 static int64_t send_three(int fd, struct mmsghdr *messages, unsigned count) {
-    return casync__direct_sendmmsg(fd, messages, count < 3 ? count : 3);
+    return casync__sys_direct_sendmmsg(fd, messages, count < 3 ? count : 3);
 }
 
 TEST(a_batch_taken_in_part_is_resumed) {
@@ -981,7 +981,7 @@ static int fill_slow_receiver(int clock, bool connected) {
     open_loop(clock);
     slow = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     EQ(casync_address_from_path(&slow_at, name_of("slow-receiver")), 0);
-    EQ(bind(slow, casync__sockaddr(&slow_at), slow_at.size), 0);
+    EQ(bind(slow, casync__address_sockaddr(&slow_at), slow_at.size), 0);
     if (connected)
         desc.remote_path = name_of("slow-receiver");
     else

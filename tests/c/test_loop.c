@@ -659,7 +659,7 @@ TEST(while_busy_polls_that_find_nothing_are_skipped_but_bounded) {
     EQ(casync_run_until_idle(&loop), 0);
     EQ(loop.turns, 100000);
     EXPECT(loop.polls < loop.turns / 2);
-    EXPECT(loop.polls * (CASYNC__MAX_SKIPPED_POLLS + 1) >= loop.turns);
+    EXPECT(loop.polls * (CASYNC__TURN_SKIPPED_POLLS_MAX + 1) >= loop.turns);
     close_loop();
 }
 
@@ -758,7 +758,7 @@ TEST(io_is_not_starved_by_a_busy_loop) {
     EQ(casync_call_soon(&loop, NULL, busy_until_byte, &sent), 0);
     EQ(casync_run_forever(&loop), 0);
     EQ(sent, 1000);
-    EXPECT(loop.turns - sent <= CASYNC__MAX_SKIPPED_POLLS + 1);
+    EXPECT(loop.turns - sent <= CASYNC__TURN_SKIPPED_POLLS_MAX + 1);
     close_loop();
     close_both(ends);
 }

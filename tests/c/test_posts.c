@@ -1,7 +1,7 @@
 /* >> threadsafe calls of threads that are preempted: between any two steps of one thread others
    may go on. */
 static void preempted(const char *point);
-#define CASYNC__TEST_YIELD(point) preempted(point)
+#define CASYNC__THREAD_PREEMPT(point) preempted(point)
 #include "support.h"
 
 #include <semaphore.h>

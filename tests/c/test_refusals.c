@@ -401,7 +401,7 @@ TEST(datagrams_are_sent_where_sendmmsg_is_not_known) {
 static int refused_command;
 
 static int64_t refuse_command(int fd, int command, int argument) {
-    return command == refused_command ? -EACCES : casync__direct_fcntl(fd, command, argument);
+    return command == refused_command ? -EACCES : casync__sys_direct_fcntl(fd, command, argument);
 }
 
 static void refuse_fcntl(int command) {
@@ -633,11 +633,11 @@ static int64_t take_a_part(int fd, const struct msghdr *message) {
     size_t first = message->msg_iov[0].iov_len, rest;
     int64_t sent, more;
     if (taken_by_the_kernel <= first)
-        return casync__direct_send(fd, message->msg_iov[0].iov_base, taken_by_the_kernel);
+        return casync__sys_direct_send(fd, message->msg_iov[0].iov_base, taken_by_the_kernel);
     rest = taken_by_the_kernel - first;
-    sent = casync__direct_send(fd, message->msg_iov[0].iov_base, first);
+    sent = casync__sys_direct_send(fd, message->msg_iov[0].iov_base, first);
     if (sent < 0) return sent;
-    more = casync__direct_send(fd, message->msg_iov[1].iov_base, rest);
+    more = casync__sys_direct_send(fd, message->msg_iov[1].iov_base, rest);
     return more < 0 ? more : sent + more;
 }
 
@@ -658,7 +658,7 @@ TEST(a_frame_that_cannot_be_queued_ends_the_stream) {
         EXPECT(!casync_stream_is_open(&a));
         run_until_said("lost=-12");
         close(peer);
-        casync_syscalls.sendmsg = casync__direct_sendmsg;
+        casync_syscalls.sendmsg = casync__sys_direct_sendmsg;
         close_loop();
     }
 }

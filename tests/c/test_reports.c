@@ -104,7 +104,7 @@ static void listen_and_connect(const char *host) {
 }
 
 static void skip_if_threads_are_watched(void) {
-#if defined(CASYNC__TSAN)
+#if defined(CASYNC__COMPILER_TSAN)
     SKIP("after a fork the sanitizer takes the child's tasks for threads that race");
 #endif
 }

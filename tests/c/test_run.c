@@ -46,13 +46,13 @@ static int64_t overflows_by_name(casync_loop *where, void *name) {
 }
 
 static void expect_report(void (*program)(void), const char *report) {
-    if (CASYNC__SANITIZED) SKIP("overflows are the sanitizer's");
+    if (CASYNC__COMPILER_SANITIZED) SKIP("overflows are the sanitizer's");
     EQ(run_in_child(program), -SIGSEGV);
     EXPECT(strstr(words_on_stderr, report));
     EQ(times_on_stderr("casync: stack overflow"), 1);
 }
 static void expect_no_report(void (*program)(void)) {
-    if (CASYNC__SANITIZED) SKIP("overflows are the sanitizer's");
+    if (CASYNC__COMPILER_SANITIZED) SKIP("overflows are the sanitizer's");
     EQ(run_in_child(program), -SIGSEGV);
     EQ(times_on_stderr("casync"), 0);
 }
@@ -163,7 +163,7 @@ static void look_at_run(void) {
 
 TEST(a_run_puts_actions_and_the_signal_stack_back) {
     look_at_run();
-    if (CASYNC__SANITIZED) SKIP("overflows are the sanitizer's");
+    if (CASYNC__COMPILER_SANITIZED) SKIP("overflows are the sanitizer's");
     EXPECT(!are_same(&during.segv, &before.segv));
     EXPECT(!are_same(&during.bus, &before.bus));
     EXPECT(!(during.stack.ss_flags & SS_DISABLE));

@@ -238,12 +238,12 @@ TEST(a_large_stack_can_be_used_to_its_end) {
 
 /* What casync__fiber_suspend does, inlined here: so values of this function are in registers that
    no call would preserve. */
-CASYNC__ALWAYS_INLINE void suspend_inlined(casync_task *task) {
+CASYNC__COMPILER_INLINE void suspend_inlined(casync_task *task) {
     casync__fiber *fiber = casync__fiber_of(task);
-    casync__make_ready(&loop, &task->job);
-    casync__before_suspend(fiber);
+    casync__job_make_ready(&loop, &task->job);
+    casync__fiber_before_suspend(fiber);
     casync__switch(&fiber->stack_pointer, fiber->loop_stack_pointer, fiber);
-    casync__after_suspend(fiber);
+    casync__fiber_after_suspend(fiber);
 }
 
 #if defined(__GNUC__)
@@ -332,9 +332,9 @@ static void resume_with_errno(void *arg) {
     casync_job_cancel(&task->job);
     loop.task = task;
     errno = EDOM;
-    casync__before_resume(fiber);
+    casync__fiber_before_resume(fiber);
     casync__switch(&fiber->loop_stack_pointer, fiber->stack_pointer, fiber);
-    casync__after_resume(fiber);
+    casync__fiber_after_resume(fiber);
     EQ(errno, ERANGE);
     loop.task = NULL;
 }

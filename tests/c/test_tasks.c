@@ -101,14 +101,14 @@ static int64_t run(actor *a) { return casync_run_until_complete(&a->task->future
 
 static int advice_refused, maps_left;
 static int64_t refusing_madvise(void *page, size_t size, int advice) {
-    return advice == advice_refused ? -EINVAL : casync__direct_madvise(page, size, advice);
+    return advice == advice_refused ? -EINVAL : casync__sys_direct_madvise(page, size, advice);
 }
 static int64_t refusing_mprotect(void *page, size_t size, int rights) {
     (void)page, (void)size, (void)rights;
     return -ENOMEM;
 }
 static int64_t refusing_map(size_t size) {
-    return maps_left-- > 0 ? casync__direct_map(size) : -ENOMEM;
+    return maps_left-- > 0 ? casync__sys_direct_map(size) : -ENOMEM;
 }
 
 static void refuse_guard_install(void) {
@@ -1248,7 +1248,7 @@ static void overflow_a_little(void) {
     }
 }
 TEST(overflow_without_guards_is_found) {
-#if defined(CASYNC__UCONTEXT)
+#if defined(CASYNC__SWITCH_UCONTEXT)
     SKIP("a saved ucontext is larger than the step, and has holes that leave the pattern alone");
 #endif
     if (SANITIZED) SKIP("frames have another size here");
@@ -1259,7 +1259,7 @@ TEST(overflow_without_guards_is_found) {
 }
 
 static int64_t refusing_sigaltstack(const stack_t *stack, stack_t *old) {
-    return stack ? -ENOMEM : casync__direct_sigaltstack(stack, old);
+    return stack ? -ENOMEM : casync__sys_direct_sigaltstack(stack, old);
 }
 static int64_t refusing_sigaction(int signum, const struct sigaction *action,
                                   struct sigaction *old) {
@@ -1270,13 +1270,13 @@ TEST(report_of_overflows_that_the_kernel_refuses) {
     if (SANITIZED) SKIP("the sanitizer has a signal stack already");
     casync_syscalls.map = refusing_map;
     EQ(casync_report_overflow(), -ENOMEM);
-    casync_syscalls.map = casync__direct_map;
+    casync_syscalls.map = casync__sys_direct_map;
     casync_syscalls.sigaltstack = refusing_sigaltstack;
     EQ(casync_report_overflow(), -ENOMEM);
-    casync_syscalls.sigaltstack = casync__direct_sigaltstack;
+    casync_syscalls.sigaltstack = casync__sys_direct_sigaltstack;
     casync_syscalls.sigaction = refusing_sigaction;
     EQ(casync_report_overflow(), -EINVAL);
-    casync_syscalls.sigaction = casync__direct_sigaction;
+    casync_syscalls.sigaction = casync__sys_direct_sigaction;
     EQ(casync_report_overflow(), 0);
 }
 
