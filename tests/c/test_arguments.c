@@ -1207,21 +1207,4 @@ TEST(every_function_has_its_cases) {
     EQ(missing, 0);
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(clock_and_loop_of_nothing);
-    RUN(timers_and_futures_of_nothing);
-    RUN(watchers_posts_and_signals_of_nothing);
-    RUN(buffers_of_nothing);
-    RUN(tasks_of_nothing);
-    RUN(groups_of_futures_and_tasks_of_nothing);
-    RUN(sync_primitives_of_nothing);
-    RUN(addresses_of_nothing);
-    RUN(streams_of_nothing);
-    RUN(servers_of_nothing);
-    RUN(datagrams_of_nothing);
-    RUN(pools_and_metrics_of_nothing);
-    RUN(waits_of_nothing);
-    RUN(every_function_has_its_cases);
-    return test_end();
-}
+TEST_MAIN

@@ -945,44 +945,4 @@ TEST(a_kernel_that_refuses_is_reported_or_ignored) {
     close_all();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(a_call_runs_in_another_thread_and_its_result_comes_back);
-    RUN(a_negative_result_is_an_error);
-    RUN(a_call_keeps_the_loop_running);
-    RUN(calls_of_one_thread_run_in_order);
-    RUN(a_result_may_start_the_next_call);
-    RUN(bad_arguments_are_refused);
-    RUN(threads_start_on_demand_up_to_the_size);
-    RUN(threads_have_names);
-    RUN(signals_are_blocked_in_the_threads_alone);
-    RUN(a_full_queue_refuses_calls);
-    RUN(a_call_that_waits_is_cancelled_and_never_runs);
-    RUN(a_call_that_runs_is_abandoned_and_its_result_discarded);
-    RUN(a_result_on_its_way_is_discarded_when_its_call_is_cancelled);
-    RUN(closing_a_future_cancels_its_call);
-    RUN(close_cancels_what_waits_and_delivers_what_runs);
-    RUN(close_of_an_idle_pool_leaves_no_thread);
-    RUN(a_call_cancelled_by_close_can_be_cancelled_before_it_is_told);
-    RUN(shutdown_waits_for_all_calls);
-    RUN(shutdown_of_an_unused_pool_is_done_at_once);
-    RUN(a_shutdown_that_is_cancelled_goes_on_without_a_waiter);
-    RUN(close_ends_a_shutdown);
-    RUN(a_call_may_close_its_pool);
-    RUN(the_default_pool_starts_at_first_use);
-    RUN(the_default_pool_can_be_shut_down);
-    RUN(the_default_pool_can_be_shut_down_unused);
-    RUN(loop_close_abandons_its_calls);
-    RUN(loop_close_does_not_wait_for_the_default_pool);
-    RUN(virtual_time_does_not_jump_over_a_call);
-    RUN(results_come_in_batches_and_wake_a_loop_that_sleeps_alone);
-    RUN(many_loops_share_a_pool);
-    RUN(a_forked_child_has_its_calls_failed_and_threads_of_its_own);
-    RUN(a_forked_child_may_close_all_it_inherited);
-    RUN(a_fork_at_any_moment_leaves_the_child_a_pool_that_works);
-    RUN(without_memory_a_call_fails_and_nothing_changes);
-    RUN(without_any_thread_a_call_fails);
-    RUN(without_another_thread_a_call_waits_for_the_first);
-    RUN(a_kernel_that_refuses_is_reported_or_ignored);
-    return test_end();
-}
+TEST_MAIN

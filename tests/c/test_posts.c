@@ -177,12 +177,4 @@ TEST(a_call_that_comes_too_late_for_its_batch_gets_another) {
     close_loop();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(a_place_that_is_reserved_is_waited_for);
-    RUN(calls_keep_their_order_although_a_batch_was_recycled);
-    RUN(calls_keep_their_order_although_a_batch_was_recycled_twice);
-    RUN(a_batch_may_be_run_before_its_opener_is_done);
-    RUN(a_call_that_comes_too_late_for_its_batch_gets_another);
-    return test_end();
-}
+TEST_MAIN

@@ -429,31 +429,4 @@ TEST(a_failure_that_nobody_asked_about_is_told_when_a_run_ends) {
 }
 TEST(a_failure_of_a_detached_task_is_told) { expect_one_report_by(spawns_detached); }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(an_overflow_of_main_is_reported);
-    RUN(an_overflow_is_reported_with_the_tasks_name);
-    RUN(an_overflow_in_a_thread_is_reported);
-    RUN(an_overflow_in_a_run_inside_a_run_is_reported);
-    RUN(an_overflow_after_a_run_inside_a_run_is_reported);
-    RUN(an_overflow_is_not_reported_if_that_is_not_wanted);
-    RUN(an_overflow_in_a_guest_is_not_reported);
-    RUN(an_overflow_after_a_run_is_not_reported);
-    RUN(a_run_puts_actions_and_the_signal_stack_back);
-    RUN(a_run_leaves_a_signal_stack_that_is_there);
-    RUN(a_run_leaves_a_handler_that_is_there);
-    RUN(a_run_leaves_faults_that_are_ignored);
-    RUN(a_run_puts_a_handler_of_bus_errors_back);
-    RUN(a_run_leaves_a_handler_that_came_meanwhile);
-    RUN(a_report_that_was_asked_for_outlives_a_run);
-    RUN(a_run_inside_a_run_puts_things_back);
-    RUN(runs_in_two_threads_put_things_back_when_both_are_over);
-    RUN(an_end_of_more_than_a_second_tells_once_what_it_waits_for);
-    RUN(a_short_end_tells_nothing);
-    RUN(a_long_run_with_a_short_end_tells_nothing);
-    RUN(seconds_that_are_not_real_tell_nothing);
-    RUN(what_a_long_end_waits_for_is_told_while_it_waits);
-    RUN(a_failure_that_nobody_asked_about_is_told_when_a_run_ends);
-    RUN(a_failure_of_a_detached_task_is_told);
-    return test_end();
-}
+TEST_MAIN

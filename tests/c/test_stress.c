@@ -336,11 +336,4 @@ TEST(seed_2) { stress(2); }
 TEST(seed_3) { stress(3); }
 TEST(seed_4) { stress(4); }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(seed_1);
-    RUN(seed_2);
-    RUN(seed_3);
-    RUN(seed_4);
-    return test_end();
-}
+TEST_MAIN

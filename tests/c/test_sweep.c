@@ -298,14 +298,4 @@ TEST(calls_fail_in_protocols) { sweep(use_protocols); }
 TEST(calls_fail_in_datagrams) { sweep(use_datagrams); }
 TEST(calls_fail_in_waits) { sweep(use_waits); }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(calls_fail_in_tcp);
-    RUN(calls_fail_in_unix_sockets);
-    RUN(calls_fail_in_pipes);
-    RUN(calls_fail_in_pairs);
-    RUN(calls_fail_in_protocols);
-    RUN(calls_fail_in_datagrams);
-    RUN(calls_fail_in_waits);
-    return test_end();
-}
+TEST_MAIN

@@ -292,11 +292,6 @@ static void close_all(void) {
         }                                                                                          \
     }                                                                                              \
     static void all_##name(bool stackful, const way *how)
-#define RUN_BOTH(name)                                                                             \
-    do {                                                                                           \
-        RUN(stackful_##name);                                                                      \
-        RUN(stackless_##name);                                                                     \
-    } while (0)
 
 /* >> what all have in common ------------------------------------------------------------------ */
 
@@ -1773,70 +1768,4 @@ IN_TASK(random_cancellation_loses_no_notification) {
     EXPECT(!casync_lock_locked(&lock));
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN_BOTH(waits_until_it_is_let_go);
-    RUN_BOTH(cancelled_wait_takes_nothing);
-    RUN_BOTH(cancel_does_not_undo_what_was_given);
-    RUN_BOTH(let_go_after_a_cancel_reaches_the_next);
-    RUN_BOTH(task_that_never_ran_takes_nothing);
-    RUN(a_request_made_before_is_heard_by_a_wait_but_not_by_one_that_is_none);
-    RUN(waiting_is_for_stackful_tasks);
-    RUN(without_a_running_loop_an_operation_succeeds_at_once_or_not_at_all);
-    RUN(closed_operations_wait_no_more);
-    RUN(the_errors_have_names);
-    RUN_BOTH(dump_names_it);
-    RUN_BOTH(event_lets_all_go);
-    RUN_BOTH(event_that_is_cleared_again_has_let_go_who_waited);
-    RUN_BOTH(lock_goes_to_the_first_who_waits);
-    RUN_BOTH(lock_released_and_first_waiter_cancelled);
-    RUN(lock_acquire_with_a_time_limit);
-    RUN(lock_released_as_time_is_up_is_acquired);
-    RUN(lock_acquire_timeout_without_memory);
-    RUN(a_wait_costs_no_allocation);
-    RUN(callbacks_can_acquire_a_lock);
-    RUN_BOTH(rwlock_is_shared_by_readers_in_the_order_of_the_line);
-    RUN_BOTH(rwlock_readers_go_on_when_the_writer_before_them_gives_up);
-    RUN_BOTH(condition_notifies_as_many_as_it_is_told);
-    RUN_BOTH(condition_needs_its_lock);
-    RUN_BOTH(condition_cancelled_while_the_lock_is_taken);
-    RUN_BOTH(condition_cancelled_after_it_was_notified);
-    RUN_BOTH(condition_cancelled_when_it_has_the_lock);
-    RUN_BOTH(condition_shares_its_lock_fairly);
-    RUN(condition_whose_notified_wait_is_closed);
-    RUN(condition_wait_with_a_time_limit);
-    RUN(semaphore_parameters);
-    RUN_BOTH(semaphore_lets_so_many_in);
-    RUN_BOTH(semaphore_released_after_two_were_cancelled);
-    RUN(semaphore_order_is_first_come_first_served);
-    RUN(barrier_parameters);
-    RUN_BOTH(barrier_opens_when_all_have_come_again_and_again);
-    RUN_BOTH(barrier_does_not_count_who_is_cancelled);
-    RUN_BOTH(barrier_reset_and_abort);
-    RUN_BOTH(wait_group_waits_until_all_is_done);
-    RUN(once_is_done_by_the_first);
-    RUN(once_that_fails_is_done_by_the_next);
-    RUN(once_that_fails_with_nobody_waiting_can_begin_again);
-    RUN(queue_parameters);
-    RUN(queue_first_in_first_out);
-    RUN(queue_last_in_first_out);
-    RUN(queue_by_priority_and_first_in_first_out_among_equals);
-    RUN(queue_that_is_zeroed_is_ready);
-    RUN(queue_with_a_limit_allocates_once);
-    RUN(queue_without_memory);
-    RUN_BOTH(queue_put_without_memory);
-    RUN_BOTH(queue_items_go_to_those_who_wait_in_their_order);
-    RUN_BOTH(queue_room_goes_to_those_who_wait_in_their_order);
-    RUN(queue_between_two_tasks);
-    RUN(queue_with_time_limits);
-    RUN_BOTH(queue_join_waits_for_task_done);
-    RUN_BOTH(queue_shutdown_of_an_empty_queue);
-    RUN_BOTH(queue_shutdown_leaves_what_is_in_it);
-    RUN_BOTH(queue_immediate_shutdown_drops_what_is_in_it);
-    RUN(queue_task_done_before_get_and_immediate_shutdown);
-    RUN(select_over_queues_loses_nothing);
-    RUN(random_schedule_of_a_queue);
-    RUN(random_cancellation_leaves_everything_free);
-    RUN(random_cancellation_loses_no_notification);
-    return test_end();
-}
+TEST_MAIN

@@ -627,33 +627,4 @@ TEST(a_descriptor_that_was_closed_before_it_was_removed_is_told_once) {
     close_loop();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(queueing_and_timers_make_no_calls);
-    RUN(a_busy_loop_polls_seldom);
-    RUN(watching_is_one_call_and_changes_are_batched);
-    RUN(a_kept_watcher_starts_again_without_a_call);
-    RUN(a_message_received_and_answered_is_one_read_and_one_send);
-    RUN(what_is_queued_costs_nothing_until_the_socket_is_writable);
-    RUN(a_sleep_is_ended_by_one_write_however_many_post);
-    RUN(a_kernel_without_epoll_pwait2_still_keeps_time);
-    RUN(an_interrupted_wait_is_no_error);
-    RUN(a_wait_that_the_kernel_refuses_ends_the_run);
-    RUN(without_the_nosignal_flag_pipes_are_written_without_sigpipe_too);
-    RUN(a_connection_that_broke_before_it_was_accepted_is_skipped);
-    RUN(accepting_waits_when_the_system_is_out_of_something);
-    RUN(errors_of_read_and_write_arrive_at_their_stream);
-    RUN(a_read_that_would_block_after_all_waits_on);
-    RUN(a_watch_that_the_kernel_refuses_changes_nothing);
-    RUN(a_change_that_the_kernel_refuses_is_told_and_tried_again);
-    RUN(init_fails_cleanly_at_every_call);
-    RUN(every_call_may_fail_with_eio);
-    RUN(every_call_may_fail_with_enomem);
-    RUN(every_call_may_fail_with_einval);
-    RUN(every_call_may_fail_with_enosys);
-    RUN(every_allocation_may_fail);
-    RUN(a_stop_and_wake_just_before_the_sleep_is_not_slept_through);
-    RUN(wakeups_survive_a_new_epoll_instance_that_could_not_be_made);
-    RUN(a_descriptor_that_was_closed_before_it_was_removed_is_told_once);
-    return test_end();
-}
+TEST_MAIN

@@ -436,27 +436,4 @@ TEST(a_call_sees_what_was_written_before_a_post_that_was_refused) {
     close_loop();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(a_post_from_a_thread_ends_the_wait);
-    RUN(a_post_to_a_loop_that_has_nothing_else_is_not_lost);
-    RUN(posts_of_the_loops_own_thread_join_the_queue);
-    RUN(a_job_of_ones_own_is_a_coalescing_wakeup);
-    RUN(a_job_may_post_itself_again_from_its_callback);
-    RUN(a_posted_job_can_be_cancelled);
-    RUN(a_post_without_a_callback_is_an_error);
-    RUN(without_memory_a_post_without_a_job_fails);
-    RUN(wake_ends_the_wait_and_calls_nothing);
-    RUN(wake_of_a_loop_that_does_not_wait_spares_one_wait);
-    RUN(a_signal_handler_may_post);
-    RUN(posts_of_each_thread_keep_their_order);
-    RUN(posts_without_a_job_come_from_any_thread);
-    RUN(a_break_among_posts_without_a_job_keeps_the_rest);
-    RUN(a_posted_call_may_post_the_next);
-    RUN(a_forked_child_gets_the_posts_before_the_fork);
-    RUN(no_wakeup_is_lost_between_two_loops);
-    RUN(close_drops_posts_that_were_not_seen);
-    RUN(a_call_sees_what_was_written_before_each_of_its_posts);
-    RUN(a_call_sees_what_was_written_before_a_post_that_was_refused);
-    return test_end();
-}
+TEST_MAIN

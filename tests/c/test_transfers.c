@@ -359,29 +359,4 @@ TEST(a_pipe_passes_no_descriptor) {
     close_pair_for_descriptors();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(write_all_sends_everything);
-    RUN(write_all_queues_little_at_a_time);
-    RUN(write_all_waits_for_what_was_queued_before);
-    RUN(write_all_of_nothing_waits_too);
-    RUN(a_cancelled_write_all_still_sends_what_was_queued);
-    RUN(write_all_hears_of_an_error);
-    RUN(write_all_hears_of_an_abort);
-    RUN(write_all_has_a_time_limit);
-    RUN(write_all_in_time_gives_the_size);
-    RUN(a_drain_has_a_time_limit);
-    RUN(a_finish_has_a_time_limit);
-    RUN(a_finish_in_time_is_zero);
-    RUN(reads_have_a_time_limit);
-    RUN(read_frame_has_a_time_limit_and_loses_nothing);
-    RUN(an_accept_has_a_time_limit);
-    RUN(a_request_to_cancel_is_not_taken_for_the_limit);
-    RUN(a_descriptor_is_passed_with_a_frame);
-    RUN(frames_and_their_descriptors_keep_their_order);
-    RUN(queued_frames_and_their_descriptors_keep_their_order);
-    RUN(a_frame_without_bytes_may_carry_a_descriptor);
-    RUN(frames_that_cannot_carry_a_descriptor_are_refused);
-    RUN(a_pipe_passes_no_descriptor);
-    return test_end();
-}
+TEST_MAIN
