@@ -1,5 +1,5 @@
 /* >> clock: where a loop's time comes from, and how a test moves it. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static void say_time(void *arg) {
     (void)arg;

@@ -1,5 +1,5 @@
 /* >> futures: a result that may not be there yet, and those who wait for it. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static casync_future future;
 
@@ -12,8 +12,6 @@ static void close_future(void) {
     casync_future_close(&future);
     close_loop();
 }
-
-static void turn(void) { EQ(casync_run_nowait(&loop), 0); }
 
 TEST(a_future_is_pending_at_first) {
     memset((void *)&future, 0xa5, sizeof future);

@@ -1,5 +1,5 @@
 /* What things cost: sizes of the structs a user embeds, and of a loop that does nothing yet. */
-#include "support.h"
+#include "loop_fixture.h"
 
 TEST(an_idle_loop_stays_under_a_kibibyte) {
     casync_timer timer = ZERO;

@@ -1,6 +1,6 @@
 /* >> tasks: a switch of stacks keeps everything that belongs to a task: registers, floating
    point, frames. */
-#include "support.h"
+#include "loop_fixture.h"
 
 #include <alloca.h>
 

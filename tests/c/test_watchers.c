@@ -1,10 +1,8 @@
 /* >> fd watchers: readiness of descriptors, one watcher each, also when numbers are reused. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static casync_watcher watcher, second;
 static int ends[2], other[2];
-
-static void turn(void) { EQ(casync_run_nowait(&loop), 0); }
 
 static void open_pipe_and_loop(void) {
     make_pipe(ends);

@@ -1,5 +1,5 @@
 /* >> timer wheel: what a timer promises, and the wheel against a model that is a sorted list. */
-#include "support.h"
+#include "loop_fixture.h"
 
 /* >> timers ----------------------------------------------------------------------------------- */
 

@@ -1,12 +1,7 @@
-/* >> whole transfers: write_all, time limits of what waits for streams and servers, descriptors
-   with frames. */
-#include "stream_support.h"
+/* >> streams: writing, flow control, write_all, and time limits of what waits. */
+#include "servers_fixture.h"
 
-static char block[1 << 20], text[64];
-static casync_server server;
-static casync_listen_desc listen_desc;
-static casync_framing framing;
-static const void *data;
+static char large[100000];
 
 /* In a task `a` and `b` are joined; the clock jumps although descriptors are waited for. */
 #define WITH_PAIR(name)                                                                            \
@@ -26,6 +21,273 @@ static const void *data;
         close_loop();                                                                              \
     }                                                                                              \
     static void with_pair_##name(void)
+
+/* >> writing ---------------------------------------------------------------------------------- */
+
+TEST(write_tries_the_socket_at_once) {
+    open_with_peer(NULL, NULL);
+    EQ(write_text(&a, "hello"), 5);
+    EQ(a.out.size, 0);
+    peer_hears("hello");
+    EQ(casync_write(&a, NULL, 0), 0);
+    close_with_peer();
+}
+
+TEST(writev_joins_spans) {
+    casync_span spans[3];
+    spans[0].ptr = "one ";
+    spans[0].len = 4;
+    spans[1].ptr = NULL;
+    spans[1].len = 0;
+    spans[2].ptr = "two";
+    spans[2].len = 3;
+    open_with_peer(NULL, NULL);
+    EQ(casync_writev(&a, spans, 3), 7);
+    peer_hears("one two");
+    EQ(casync_writev(&a, spans, 0), 0);
+    close_with_peer();
+}
+
+TEST(writev_takes_more_spans_than_the_kernel_does) {
+    static casync_span spans[3000];
+    static char many[3001], heard[3001];
+    size_t i;
+    for (i = 0; i < 3000; i++) {
+        many[i] = (char)('a' + i % 26);
+        spans[i].ptr = &many[i];
+        spans[i].len = 1;
+    }
+    open_with_peer(NULL, NULL);
+    EQ(casync_writev(&a, spans, 3000), 3000);
+    for (i = 0; i < 3000;) {
+        ssize_t n = read(peer, heard + i, sizeof heard - i);
+        if (n > 0)
+            i += (size_t)n;
+        else
+            turn();
+    }
+    STR_EQ(heard, many);
+    close_with_peer();
+}
+
+TEST(what_the_socket_does_not_take_is_queued_and_sent_later) {
+    int64_t written, heard = 0;
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    written = fill(&a);
+    EXPECT(a.out.size > 0);
+    while (heard < written) {
+        heard += drain_descriptor(peer);
+        turn();
+    }
+    EQ(heard, written);
+    EQ(a.out.size, 0);
+    close_with_peer();
+}
+
+TEST(try_write_queues_nothing) {
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    EQ(casync_try_write(&a, "hello", 5), 5);
+    peer_hears("hello");
+    fill(&a);
+    EQ(casync_try_write(&a, "hello", 5), -EAGAIN);
+    {
+        size_t queued = a.out.size;
+        EQ(casync_try_write(&a, "hello", 5), -EAGAIN);
+        EQ(a.out.size, queued);
+    }
+    close_losing();
+}
+
+TEST(a_reference_is_released_when_it_is_sent) {
+    open_with_peer(NULL, NULL);
+    EQ(casync_write_ref(&a, "small", 5, release_says, WORD("released")), 5);
+    SAID("released");
+    peer_hears("small");
+    squeeze(&a);
+    EQ(casync_write_ref(&a, large, sizeof large, release_says, WORD("released")), sizeof large);
+    SAID("");
+    while (said_size == 0) {
+        drain_descriptor(peer);
+        turn();
+    }
+    SAID("released");
+    close_with_peer();
+}
+
+TEST(a_reference_is_released_once_by_close_abort_and_errors) {
+    casync_span more;
+    more.ptr = "x";
+    more.len = 1;
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    EQ(casync_write_ref(&a, large, sizeof large, release_says, WORD("closed")), sizeof large);
+    EQ(casync_writev(&a, &more, 1), 1);
+    casync_close(&a);
+    SAID("closed exception=-103");
+    close_with_peer();
+
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    EQ(casync_write_ref(&a, large, sizeof large, release_says, WORD("aborted")), sizeof large);
+    EQ(casync_abort(&a), 0);
+    turns(3);
+    SAID("aborted");
+    close_with_peer();
+
+    protocol = saying_protocol();
+    open_with_peer(&protocol, NULL);
+    squeeze(&a);
+    EQ(casync_write_ref(&a, large, sizeof large, release_says, WORD("broken")), sizeof large);
+    SAID("pause");
+    close(peer);
+    turns(5);
+    EXPECT(strcmp(said, "broken lost=-32") == 0 || strcmp(said, "broken lost=-104") == 0);
+    said_size = 0;
+    said[0] = 0;
+    peer = dup(0);
+    close_with_peer();
+}
+
+TEST(a_write_that_fails_does_not_release) {
+    open_with_peer(NULL, NULL);
+    casync_close(&a);
+    EQ(casync_write_ref(&a, large, sizeof large, never, NULL), CASYNC_INVALID_STATE);
+    EQ(casync_write_ref(&a, "small", 5, never, NULL), CASYNC_INVALID_STATE);
+    close_with_peer();
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    fill(&a);
+    fail_allocation(1, 0);
+    EQ(casync_write_ref(&a, large, sizeof large, never, NULL), -ENOMEM);
+    fail_no_allocation();
+    close_losing();
+}
+
+TEST(without_memory_a_write_takes_what_the_socket_took) {
+    int64_t taken;
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    fail_allocation(1, 0);
+    taken = casync_write(&a, large, sizeof large);
+    EXPECT(taken > 0 && taken < (int64_t)sizeof large);
+    EQ(a.out.size, 0);
+    EQ(casync_write(&a, large, sizeof large), -ENOMEM);
+    fail_no_allocation();
+    EQ(drain_descriptor(peer), taken);
+    EXPECT(casync_stream_is_open(&a));
+    EQ(write_text(&a, "fine"), 4);
+    peer_hears("fine");
+    close_with_peer();
+}
+
+/* >> flow control ----------------------------------------------------------------------------- */
+
+TEST(water_marks_pause_and_resume_with_hysteresis) {
+    protocol = saying_protocol();
+    options.high_water = 50000;
+    options.low_water = 1000;
+    open_with_peer(&protocol, &options);
+    squeeze(&a);
+    fill(&a);
+    while (a.out.size <= 50000) {
+        SAID("");
+        EQ(casync_write(&a, large, 1000), 1000);
+    }
+    SAID("pause");
+    EQ(casync_write(&a, large, 1000), 1000);
+    SAID("");
+    while (a.out.size > 1000) {
+        SAID("");
+        drain_descriptor(peer);
+        turn();
+    }
+    SAID("resume");
+    close_with_peer();
+}
+
+TEST(the_default_marks_are_asyncios) {
+    open_with_peer(NULL, NULL);
+    EQ(a.endpoint.high_water, 65536);
+    EQ(a.endpoint.low_water, 16384);
+    close_with_peer();
+}
+
+TEST(zero_limits_pause_at_the_first_queued_byte) {
+    protocol = saying_protocol();
+    open_with_peer(&protocol, NULL);
+    squeeze(&a);
+    EQ(casync_set_write_limits(&a, 0, 0), 0);
+    EQ(write_text(&a, "sent at once"), 12);
+    SAID("");
+    fill(&a);
+    SAID("pause");
+    while (a.out.size > 0) {
+        SAID("");
+        drain_descriptor(peer);
+        turn();
+    }
+    SAID("resume");
+    close_with_peer();
+}
+
+TEST(new_limits_take_effect_at_once) {
+    protocol = saying_protocol();
+    open_with_peer(&protocol, NULL);
+    squeeze(&a);
+    fill(&a);
+    SAID("");
+    EQ(casync_set_write_limits(&a, 0, 0), 0);
+    SAID("pause");
+    EQ(casync_set_write_limits(&a, 1000000, 1000000), 0);
+    SAID("resume");
+    EQ(casync_set_write_limits(&a, 1, 2), -EINVAL);
+    SAID("");
+    EQ(a.endpoint.high_water, 1000000);
+    close_losing();
+}
+
+TEST(drain_waits_while_writing_is_paused) {
+    casync_op second;
+    casync_future *first_future, *second_future;
+    open_with_peer(NULL, NULL);
+    EQ(result_of(casync_drain_op(&a, &the_op)), 0);
+    squeeze(&a);
+    EQ(casync_set_write_limits(&a, 0, 0), 0);
+    fill(&a);
+    first_future = casync_drain_op(&a, &the_op);
+    second_future = casync_drain_op(&a, &second);
+    turns(3);
+    EXPECT(!casync_future_done(first_future));
+    EXPECT(!casync_future_done(second_future));
+    while (!casync_future_done(first_future)) {
+        drain_descriptor(peer);
+        turn();
+    }
+    EQ(result_of(first_future), 0);
+    EQ(result_of(second_future), 0);
+    close_with_peer();
+}
+
+TEST(a_cancelled_drain_changes_nothing_for_others) {
+    casync_op second;
+    casync_future *first_future, *second_future;
+    open_with_peer(NULL, NULL);
+    squeeze(&a);
+    EQ(casync_set_write_limits(&a, 0, 0), 0);
+    fill(&a);
+    first_future = casync_drain_op(&a, &the_op);
+    second_future = casync_drain_op(&a, &second);
+    EQ(casync_future_cancel(first_future), 1);
+    while (!casync_future_done(second_future)) {
+        drain_descriptor(peer);
+        turn();
+    }
+    EQ(result_of(second_future), 0);
+    EQ(result_of(first_future), -ECANCELED);
+    close_with_peer();
+}
 
 /* >> write_all -------------------------------------------------------------------------------- */
 
@@ -121,6 +383,8 @@ WITH_PAIR(write_all_hears_of_an_abort) {
 
 /* >> time limits ------------------------------------------------------------------------------ */
 
+static const void *data;
+
 static int64_t begun;
 static void begin(void) { begun = casync_time(&loop); }
 static void expect_second(void) { EQ(casync_time(&loop) - begun, CASYNC_SECONDS(1)); }
@@ -163,10 +427,6 @@ WITH_PAIR(a_finish_in_time_is_zero) {
     EQ(casync_read(&b, text, sizeof text), 0);
 }
 
-static void frame_by_length(void) {
-    framing.kind = CASYNC_FRAMING_LENGTH;
-    framing.size = 4;
-}
 WITH_PAIR(reads_have_a_time_limit) {
     frame_by_length();
     begin();
@@ -235,128 +495,6 @@ WITH_PAIR(a_request_to_cancel_is_not_taken_for_the_limit) {
     EQ(casync_sleep(0), 0);
     EQ(casync_task_cancel(task), 1);
     EQ(casync_join(task), 0);
-}
-
-/* >> descriptors with frames ------------------------------------------------------------------ */
-
-enum { PASSED = 7 };
-static int pipes[PASSED][2];
-
-static void open_pair_for_descriptors(void) {
-    casync_stream_options options = ZERO;
-    options.receive_fds = true;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_socketpair(&loop, &a, &b, NULL, &options), 0);
-    frame_by_length();
-}
-static void close_pair_for_descriptors(void) {
-    casync_close(&a);
-    casync_close(&b);
-    close_loop();
-}
-static void send_pipe(int i) {
-    char frame[16];
-    int size = snprintf(frame, sizeof frame, "frame %d", i);
-    make_pipe(pipes[i]);
-    EQ(casync_send_fd_frame(&b, pipes[i][0], &framing, frame, (size_t)size), size);
-    EQ(close(pipes[i][0]), 0); /* it was duplicated */
-}
-/* The frame, and the descriptor that came with it: the other end of its pipe. */
-static void expect_pipe(int i) {
-    int fd;
-    EQ(result_of(casync_read_frame_op(&a, &the_op, &framing)), 7);
-    snprintf(text, sizeof text, "frame %d", i);
-    MEM_EQ((const char *)the_op.future.ptr, text, 7);
-    fd = (int)casync_receive_fd(&a);
-    EXPECT(fd >= 0);
-    put_byte(pipes[i][1]);
-    get_byte(fd);
-    close(fd);
-    close(pipes[i][1]);
-}
-
-TEST(a_descriptor_is_passed_with_a_frame) {
-    open_pair_for_descriptors();
-    send_pipe(0);
-    expect_pipe(0);
-    EQ(casync_receive_fd(&a), -EAGAIN);
-    close_pair_for_descriptors();
-}
-
-TEST(frames_and_their_descriptors_keep_their_order) {
-    int i;
-    open_pair_for_descriptors();
-    for (i = 0; i < PASSED; i++) send_pipe(i);
-    for (i = 0; i < PASSED; i++) expect_pipe(i);
-    EQ(casync_receive_fd(&a), -EAGAIN);
-    close_pair_for_descriptors();
-}
-
-/* Between others, all of which have to be queued. */
-TEST(queued_frames_and_their_descriptors_keep_their_order) {
-    int64_t before;
-    int i;
-    open_pair_for_descriptors();
-    squeeze(&b);
-    before = fill(&b);
-    for (i = 0; i < PASSED; i++) {
-        EQ(casync_write_frame(&b, &framing, "between", 7), 7);
-        send_pipe(i);
-    }
-    while (before > 0)
-        before -= result_of(
-            casync_read_op(&a, &the_op, block, (size_t)(before < 10000 ? before : 10000)));
-    for (i = 0; i < PASSED; i++) {
-        EQ(result_of(casync_read_frame_op(&a, &the_op, &framing)), 7);
-        MEM_EQ((const char *)the_op.future.ptr, "between", 7);
-        expect_pipe(i);
-    }
-    close_pair_for_descriptors();
-}
-
-TEST(a_frame_without_bytes_may_carry_a_descriptor) {
-    int fd;
-    open_pair_for_descriptors();
-    make_pipe(pipes[0]);
-    EQ(casync_send_fd_frame(&b, pipes[0][0], &framing, NULL, 0), 0);
-    EQ(result_of(casync_read_frame_op(&a, &the_op, &framing)), 0);
-    fd = (int)casync_receive_fd(&a);
-    EXPECT(fd >= 0);
-    close(fd);
-    close_both(pipes[0]);
-    close_pair_for_descriptors();
-}
-
-TEST(frames_that_cannot_carry_a_descriptor_are_refused) {
-    casync_framing fixed = ZERO;
-    open_pair_for_descriptors();
-    make_pipe(pipes[0]);
-    EQ(casync_send_fd_frame(&b, -1, &framing, "x", 1), -EBADF);
-    EQ(casync_send_fd_frame(NULL, pipes[0][0], &framing, "x", 1) < 0, true);
-    EQ(casync_send_fd_frame(&b, pipes[0][0], NULL, "x", 1), -EINVAL);
-    fixed.kind = CASYNC_FRAMING_FIXED;
-    fixed.size = 4;
-    EQ(casync_send_fd_frame(&b, pipes[0][0], &fixed, "four", 4), -EINVAL);
-    framing.size = 1;
-    EQ(casync_send_fd_frame(&b, pipes[0][0], &framing, block, 256), -EMSGSIZE);
-    fail_allocation(1, 0);
-    EQ(casync_send_fd_frame(&b, pipes[0][0], &framing, "x", 1), -ENOMEM);
-    fail_no_allocation();
-    EXPECT(casync_stream_is_open(&b));
-    frame_by_length();
-    send_pipe(1); /* nothing of these was sent */
-    expect_pipe(1);
-    EQ(casync_receive_fd(&a), -EAGAIN);
-    close_both(pipes[0]);
-    close_pair_for_descriptors();
-}
-
-TEST(a_pipe_passes_no_descriptor) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    frame_by_length();
-    EQ(casync_pipe(&loop, &a, &b, NULL, NULL), 0);
-    EQ(casync_send_fd_frame(&b, 0, &framing, "x", 1), -EOPNOTSUPP);
-    close_pair_for_descriptors();
 }
 
 TEST_MAIN

@@ -1,119 +1,5 @@
-/* >> how connections end: what their tasks left to be sent, what a close loses, and servers that
-   are closed before their clients are gone. */
-#include "stream_support.h"
-
-static casync_server server;
-static casync_listen_desc listen_desc;
-static int client = -1; /* the other side of the connection: a plain descriptor */
-static char client_name[CASYNC_ADDRESS_TEXT];
-static casync_stream *served; /* the server's side, while it is there */
-static casync_task *serving;
-static char block[1 << 20]; /* what is written */
-
-/* >> what the exception handler heard: said as "told=ERROR", the rest is here ------------------ */
-
-static struct {
-    int times;
-    size_t unsent;
-    casync_stream *stream;
-    casync_datagram *datagram;
-    char peer[CASYNC_ADDRESS_TEXT];
-} told;
-
-static void (*when_told)(casync_stream *stream);
-
-static void hear(casync_loop *where, const casync_exception *exception, void *arg) {
-    casync_address address;
-    EXPECT(arg == NULL && exception->message[0]);
-    PTR_EQ(where, &loop);
-    say_number("told", exception->error);
-    told.times++;
-    told.unsent = exception->unsent;
-    told.stream = exception->stream;
-    told.datagram = exception->datagram;
-    told.peer[0] = 0;
-    if (exception->peer)
-        casync_address_text(exception->peer, told.peer);
-    else if (exception->stream && casync_peer_address(exception->stream, &address) == 0)
-        casync_address_text(&address, told.peer);
-    if (when_told) when_told(exception->stream);
-}
-
-static void open_hearing_loop(int clock) {
-    casync_loop_desc desc = ZERO;
-    desc.clock = clock;
-    desc.exception_handler = hear;
-    open_loop_with(desc);
-}
-
-/* >> connections ------------------------------------------------------------------------------ */
-
-static int connect_client(void) {
-    struct sockaddr_in local;
-    casync_address address;
-    socklen_t size = sizeof local;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), small = 4096;
-    EQ(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
-    EQ(casync_server_address(&server, &address), 0);
-    memset(&local, 0, sizeof local);
-    local.sin_family = AF_INET;
-    local.sin_port = htons((uint16_t)casync_address_port(&address));
-    local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EQ(connect(fd, (struct sockaddr *)&local, sizeof local), 0);
-    EQ(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
-    EQ(getsockname(fd, (struct sockaddr *)&local, &size), 0);
-    snprintf(client_name, sizeof client_name, "127.0.0.1:%d", ntohs(local.sin_port));
-    return fd;
-}
-
-static void listen_for_tasks(casync_coroutine task) {
-    listen_desc.host = "127.0.0.1";
-    listen_desc.task = task;
-    EQ(casync_listen(&loop, &server, &listen_desc), 0);
-}
-
-/* A server with one connection, whose task has begun and waits, or is done. */
-static void serve_one_by(int clock, casync_coroutine task) {
-    open_hearing_loop(clock);
-    listen_for_tasks(task);
-    client = connect_client();
-    while (!served) turn();
-}
-
-static int64_t begin_to_serve(void *connection) {
-    served = (casync_stream *)connection;
-    serving = casync_current_task();
-    return 0;
-}
-
-/* Reads until the end; returns how many bytes came. Runs the loop meanwhile. */
-static int64_t client_reads_all(void) {
-    static char bytes[1 << 16];
-    int64_t total = 0;
-    for (;;) {
-        ssize_t n = read(client, bytes, sizeof bytes);
-        if (n == 0) return total;
-        if (n > 0) total += n;
-        if (n < 0 && errno != EAGAIN) return -errno;
-        turn();
-    }
-}
-
-static void end(void) {
-    casync_server_close(&server);
-    if (client >= 0) close(client);
-    turns(3);
-    close_loop();
-}
-
-/* More than the kernel takes while the client does not read. */
-enum { MUCH = 16 << 20 };
-static int64_t write_much(casync_stream *stream, int64_t size) {
-    int64_t written;
-    for (written = 0; written < size; written += (int64_t)sizeof block)
-        EQ(casync_write_ref(stream, block, sizeof block, NULL, NULL), sizeof block);
-    return size;
-}
+/* >> servers: how connections end whose tasks have ended, and servers before their clients are gone. */
+#include "endings_fixture.h"
 
 static int64_t writes_and_returns(casync_loop *where, void *connection) {
     (void)where;
@@ -127,6 +13,8 @@ static casync_op clients_gone;
 static bool wait_for_clients(void) {
     return !casync_future_done(casync_server_wait_clients_op(&server, &clients_gone));
 }
+
+/* >> connections ------------------------------------------------------------------------------ */
 
 TEST(what_a_task_wrote_arrives_after_it_returned) {
     serve_one_by(CASYNC_CLOCK_MONOTONIC, writes_and_returns);
@@ -274,15 +162,6 @@ TEST(the_handler_may_close_the_connection_of_a_task_that_failed) {
     end();
 }
 
-static int64_t writes_and_sleeps(casync_loop *where, void *connection) {
-    int64_t slept;
-    (void)where;
-    begin_to_serve(connection);
-    write_much(served, MUCH);
-    slept = casync_sleep(CASYNC_SECONDS(1000000));
-    serving = NULL;
-    return slept;
-}
 TEST(the_connection_of_a_task_that_was_cancelled_is_finished) {
     serve_one_by(CASYNC_CLOCK_MONOTONIC, writes_and_sleeps);
     EQ(casync_task_cancel(serving), 1);
@@ -453,7 +332,7 @@ TEST(run_finishes_connections_within_their_time) {
     EQ(memory.live, 0);
 }
 
-/* >> servers that are closed before their clients are gone ------------------------------------- */
+/* >> servers that are closed before their clients are gone ------------------------------------ */
 
 static void expect_server_to_be_left_alone(void) {
     const unsigned char *byte = (const unsigned char *)&server;
@@ -613,290 +492,105 @@ TEST(a_server_in_memory_of_its_own_may_be_freed_while_clients_are_waited_for) {
     end();
 }
 
-/* >> what a close loses ------------------------------------------------------------------------ */
+/* A connection that holds its operation and its job, as the design shows it: when it ends, the
+   callback still runs in memory that is there. */
+typedef struct working_connection {
+    casync_stream stream;
+    casync_op op;
+    casync_job job;
+    char bytes[16];
+} working_connection;
 
-static void open_stream_with_much(void) {
-    int fds[2];
-    open_hearing_loop(CASYNC_CLOCK_MONOTONIC);
-    make_socketpair(fds);
-    peer = fds[1];
-    EQ(casync_stream_open(&loop, &a, fds[0], NULL, NULL), 0);
-    write_much(&a, MUCH);
-    EXPECT(a.out.size > 0);
-}
-static void end_stream(void) {
-    close(peer);
-    turns(3);
-    close_loop();
-}
+static int operations_done;
 
-TEST(a_close_tells_how_many_bytes_are_lost) {
-    size_t unsent;
-    open_stream_with_much();
-    unsent = a.out.size;
-    casync_close(&a);
-    SAID("told=-103");
-    EQ(told.unsent, unsent);
-    PTR_EQ(told.stream, NULL);
-    EQ(drain_descriptor(peer) + (int64_t)told.unsent, MUCH);
-    casync_close(&a);
-    end_stream();
+static void operation_done(void *arg) {
+    working_connection *c = (working_connection *)arg;
+    operations_done++;
+    (void)casync_future_result(&c->op.future);
+    memset(c->bytes, 1, sizeof c->bytes);
 }
 
-TEST(a_close_tells_who_does_not_get_the_bytes) {
-    serve_one_by(CASYNC_CLOCK_MONOTONIC, writes_and_sleeps);
-    casync_close(served);
-    SAID("told=-103");
-    STR_EQ(told.peer, client_name);
-    EQ(casync_task_cancel(serving), 1);
-    EXPECT(client_reads_all() < MUCH);
-    end();
+static void read_in_made(casync_stream *stream) {
+    working_connection *c = (working_connection *)stream;
+    casync_future *future = casync_read_op(stream, &c->op, c->bytes, sizeof c->bytes);
+    EQ(casync_future_add_done_callback(future, &c->job, operation_done, c), 0);
 }
 
-TEST(a_close_of_a_pipe_tells_too) {
-    int fds[2];
-    open_hearing_loop(CASYNC_CLOCK_MONOTONIC);
-    make_pipe(fds);
-    EQ(casync_stream_open(&loop, &a, fds[1], NULL, NULL), 0);
-    write_much(&a, MUCH);
-    casync_close(&a);
-    SAID("told=-103");
-    STR_EQ(told.peer, "");
-    EQ(drain_descriptor(fds[0]) + (int64_t)told.unsent, MUCH);
-    close(fds[0]);
-    close_loop();
+static void finish_in_made(casync_stream *stream) {
+    working_connection *c = (working_connection *)stream;
+    casync_future *future = casync_finish_op(stream, &c->op);
+    EQ(casync_future_add_done_callback(future, &c->job, operation_done, c), 0);
 }
 
-TEST(a_close_of_what_is_all_sent_tells_nothing) {
-    open_stream_with_much();
-    while (a.out.size > 0) {
-        drain_descriptor(peer);
-        turn();
-    }
-    casync_close(&a);
-    end_stream();
+static void read_and_close_in_made(casync_stream *stream) {
+    read_in_made(stream);
+    casync_close(stream);
 }
 
-static int spare[2];
-static void open_again(casync_stream *stream) {
-    PTR_EQ(stream, NULL);
-    when_told = NULL;
-    EXPECT(!casync_stream_is_open(&a));
-    EQ(casync_stream_open(&loop, &a, spare[0], NULL, NULL), 0);
-}
-TEST(a_closed_stream_may_be_opened_again_where_its_loss_is_told) {
-    open_stream_with_much();
-    make_socketpair(spare);
-    when_told = open_again;
-    casync_close(&a);
-    SAID("told=-103");
-    EXPECT(casync_stream_is_open(&a));
-    EQ(write_text(&a, "again"), 5);
-    close(peer);
-    peer = spare[1];
-    peer_hears("again");
-    casync_close(&a);
-    end_stream();
+static void finish_and_cancel_in_made(casync_stream *stream) {
+    finish_in_made(stream);
+    EQ(casync_future_cancel(&((working_connection *)stream)->op.future), 1);
 }
 
-static casync_stream *on_heap;
-static void free_it(casync_stream *stream) {
-    PTR_EQ(stream, NULL);
-    memset(on_heap, 0xa5, sizeof *on_heap);
-    free(on_heap);
-}
-TEST(a_closed_stream_may_be_freed_where_its_loss_is_told) {
-    int fds[2];
-    on_heap = (casync_stream *)calloc(1, sizeof *on_heap);
-    open_hearing_loop(CASYNC_CLOCK_MONOTONIC);
-    make_socketpair(fds);
-    peer = fds[1];
-    EQ(casync_stream_open(&loop, on_heap, fds[0], NULL, NULL), 0);
-    write_much(on_heap, MUCH);
-    when_told = free_it;
-    casync_close(on_heap);
-    SAID("told=-103");
-    end_stream();
-}
-
-TEST(releases_come_before_the_loss_is_told) {
-    open_stream_with_much();
-    EQ(casync_write_ref(&a, block, sizeof block, release_says, WORD("released")), sizeof block);
-    casync_close(&a);
-    SAID("released told=-103");
-    end_stream();
-}
-
-TEST(what_waits_is_failed_before_the_loss_is_told) {
-    casync_op reading;
-    char byte;
-    open_stream_with_much();
-    (void)casync_read_op(&a, &reading, &byte, 1);
-    (void)casync_drain_op(&a, &the_op);
-    casync_close(&a);
-    SAID("told=-103");
-    EQ(result_of(&reading.future), -ECONNABORTED);
-    EQ(result_of(&the_op.future), -ECONNABORTED);
-    end_stream();
-}
-
-TEST(a_close_after_an_abort_tells_nothing) {
-    open_stream_with_much();
-    EQ(casync_abort(&a), 0);
-    casync_close(&a);
-    end_stream();
-}
-TEST(an_abort_tells_nothing) {
-    open_stream_with_much();
-    EQ(casync_abort(&a), 0);
-    end_stream();
-    EXPECT(!casync_stream_is_open(&a));
-}
-TEST(a_reset_tells_nothing) {
-    open_stream_with_much();
+static void expect_operation_in(void (*made)(casync_stream *stream)) {
+    protocol = no_protocol();
+    protocol.connection_made = made;
+    memset(&listen_desc, 0, sizeof listen_desc);
+    listen_desc.protocol = &protocol;
+    listen_desc.conn_size = sizeof(working_connection);
+    operations_done = 0;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    turns(5);
     casync_close_reset(&a);
-    end_stream();
-}
-TEST(a_close_after_an_error_tells_nothing) {
-    open_stream_with_much();
-    close(peer);
-    EQ(result_of(casync_drain_op(&a, &the_op)) < 0, true);
-    casync_close(&a);
-    peer = dup(0);
-    end_stream();
+    while (operations_done == 0) EQ(casync_run_once(&loop), 0);
+    turns(3);
+    EQ(operations_done, 1);
+    close_all();
 }
 
-static int64_t finishes_in_time(casync_loop *where, void *arg) {
-    (void)where, (void)arg;
-    EQ(casync_finish_timeout(&a, 1), -ETIMEDOUT);
-    EXPECT(!casync_stream_is_open(&a));
+TEST(operations_inside_a_connections_memory_are_done_before_it_is_freed) {
+    expect_operation_in(read_in_made);
+    expect_operation_in(finish_in_made);
+    expect_operation_in(read_and_close_in_made);
+    expect_operation_in(finish_and_cancel_in_made);
+}
+
+static casync_stream *made[3];
+static int made_count;
+static casync_filter closing_filter;
+
+static int64_t close_server_in_write_eof(casync_filter *filter) {
+    (void)filter;
+    casync_server_close(&server);
     return 0;
 }
-TEST(a_finish_that_takes_too_long_tells_by_its_error_alone) {
-    open_stream_with_much();
-    EQ(run_task(finishes_in_time, NULL), 0);
-    end_stream();
+
+static void set_filter_in_made(casync_stream *stream) {
+    made[made_count++] = stream;
+    if (made_count > 1) return;
+    closing_filter.write_eof = close_server_in_write_eof;
+    EQ(casync_set_filter(stream, &closing_filter), 0);
 }
 
-static int64_t finishes(casync_loop *where, void *arg) {
-    (void)where, (void)arg;
-    return casync_finish(&a);
-}
-static int64_t finishes_with_a_limit(casync_loop *where, void *arg) {
-    (void)where, (void)arg;
-    return casync_finish_timeout(&a, CASYNC_SECONDS(1000000));
-}
-static void expect_cancelled_finish_to_tell(casync_coroutine coroutine) {
-    casync_task *task;
-    open_stream_with_much();
-    task = spawn(coroutine, NULL);
-    turns(2);
-    EQ(casync_task_cancel(task), 1);
-    EQ(casync_run_until_complete(&task->future), -ECANCELED);
-    casync_task_release(task);
-    SAID("told=-103");
-    EXPECT(told.unsent > 0);
-    end_stream();
-}
-TEST(a_finish_that_is_cancelled_tells_what_is_lost) { expect_cancelled_finish_to_tell(finishes); }
-TEST(a_finish_with_a_limit_that_is_cancelled_tells_what_is_lost) {
-    expect_cancelled_finish_to_tell(finishes_with_a_limit);
-}
-TEST(a_finish_operation_that_is_cancelled_tells_what_is_lost) {
-    open_stream_with_much();
-    (void)casync_finish_op(&a, &the_op);
-    EQ(casync_future_cancel(&the_op.future), 1);
-    SAID("told=-103");
-    end_stream();
-}
-TEST(a_close_while_finishing_tells_what_is_lost) {
-    open_stream_with_much();
-    EQ(casync_finish_start(&a), 0);
-    casync_close(&a);
-    SAID("told=-103");
-    end_stream();
-}
-
-/* The stream that was limited once is opened again: that it told by an error is forgotten. */
-TEST(a_stream_that_is_opened_again_tells_again) {
-    open_stream_with_much();
-    EQ(run_task(finishes_in_time, NULL), 0);
-    EQ(casync_socketpair(&loop, &a, &b, NULL, NULL), 0);
-    write_much(&a, MUCH);
-    casync_close(&a);
-    SAID("told=-103");
-    casync_close(&b);
-    end_stream();
-}
-
-/* -- datagrams -- */
-
-static casync_datagram datagram;
-
-/* Queues datagrams that their receiver, which does not read, has no place for. */
-static void open_datagram_with_much(void) {
-    casync_datagram_desc desc = ZERO;
-    int fds[2], i;
-    open_hearing_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
-    peer = fds[1];
-    desc.use_fd = true;
-    desc.fd = fds[0];
-    EQ(casync_datagram_open(&loop, &datagram, &desc), 0);
-    for (i = 0; i < 1000 && datagram.queued == 0; i++)
-        EQ(casync_datagram_write(&datagram, block, 1000, NULL), 1000);
-    EQ(casync_datagram_write(&datagram, block, 1000, NULL), 1000);
-    EXPECT(datagram.queued > 0);
-}
-TEST(a_close_of_datagrams_tells_how_many_bytes_are_lost) {
-    open_datagram_with_much();
-    casync_datagram_close(&datagram);
-    SAID("told=-103");
-    EXPECT(told.unsent >= 2000);
-    PTR_EQ(told.datagram, NULL);
-    casync_datagram_close(&datagram);
-    end_stream();
-}
-static void open_datagram_again(casync_stream *stream) {
-    casync_datagram_desc desc = ZERO;
-    PTR_EQ(stream, NULL);
-    desc.use_fd = true;
-    desc.fd = spare[0];
-    EQ(casync_datagram_open(&loop, &datagram, &desc), 0);
-}
-TEST(closed_datagrams_may_be_opened_again_where_the_loss_is_told) {
-    open_datagram_with_much();
-    EQ(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, spare), 0);
-    when_told = open_datagram_again;
-    casync_datagram_close(&datagram);
-    SAID("told=-103");
-    EXPECT(casync_datagram_is_open(&datagram));
-    casync_datagram_close(&datagram);
-    close(spare[1]);
-    end_stream();
-}
-TEST(an_abort_of_datagrams_tells_nothing) {
-    open_datagram_with_much();
-    EQ(casync_datagram_abort(&datagram), 0);
+TEST(the_server_may_be_closed_while_its_clients_are_finished) {
+    int i;
+    protocol = no_protocol();
+    protocol.connection_made = set_filter_in_made;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_desc.protocol = &protocol;
+    listen_at("127.0.0.1");
+    for (i = 0; i < 3; i++)
+        EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
+    while (made_count < 3) EQ(casync_run_once(&loop), 0);
+    EXPECT(casync_server_finish_clients(&server) >= 1);
+    EXPECT(!server.open);
+    casync_close(made[1]);
+    casync_close(made[2]);
     turns(3);
-    casync_datagram_close(&datagram);
-    end_stream();
-}
-static int64_t finishes_datagrams(casync_loop *where, void *arg) {
-    (void)where, (void)arg;
-    return casync_datagram_finish(&datagram);
-}
-TEST(a_finish_of_datagrams_that_is_cancelled_tells_what_is_lost) {
-    casync_task *task;
-    open_datagram_with_much();
-    task = spawn(finishes_datagrams, NULL);
-    turns(2);
-    EQ(casync_task_cancel(task), 1);
-    EQ(casync_run_until_complete(&task->future), -ECANCELED);
-    casync_task_release(task);
-    SAID("told=-103");
-    casync_datagram_close(&datagram);
-    end_stream();
+    for (i = 0; i < 3; i++) casync_close(&clients[i]);
+    close_all();
 }
 
 TEST_MAIN

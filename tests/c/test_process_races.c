@@ -1,7 +1,7 @@
 /* >> races: what belongs to the process and not to a loop, touched by several threads at the
    same time. Most of what is wrong here only ThreadSanitizer sees. */
 #define CASYNC_SYSCALL_TABLE
-#include "support.h"
+#include "loop_fixture.h"
 
 #if defined(__SANITIZE_THREAD__)
 /* It takes signalfd(2) for a call that makes the descriptor, though it changes the mask of one that

@@ -1,5 +1,5 @@
 /* >> buffers: OutBuf keeps every byte and its order, and releases every reference exactly once. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static casync_outbuf out;
 static casync_allocator allocator;
