@@ -2,13 +2,17 @@
 #ifndef ENDINGS_FIXTURE_H
 #define ENDINGS_FIXTURE_H
 
-#include "servers_fixture.h"
+#include "streams_fixture.h"
 
+HELPER casync_server server;
+HELPER casync_listen_desc listen_desc;
 HELPER int client = -1; /* the other side of the connection: a plain descriptor */
 HELPER char client_name[CASYNC_ADDRESS_TEXT];
 HELPER casync_stream *served; /* the server's side, while it is there */
 HELPER casync_task *serving;
+HELPER char block[1 << 20]; /* what is written */
 
+/* What the exception handler heard: said as "told=ERROR", the rest is here. */
 HELPER struct {
     int times;
     size_t unsent;
@@ -119,8 +123,6 @@ HELPER int64_t writes_and_sleeps(casync_loop *where, void *connection) {
     serving = NULL;
     return slept;
 }
-
-/* -- datagrams -- */
 
 HELPER casync_datagram datagram;
 

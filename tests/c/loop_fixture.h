@@ -224,7 +224,7 @@ HELPER void never(void *arg) {
 
 /* >> turns and operations --------------------------------------------------------------------- */
 
-static casync_op the_op;
+HELPER casync_op the_op;
 
 HELPER void turn(void) { EQ(casync_run_nowait(&loop), 0); }
 

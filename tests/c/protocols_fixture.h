@@ -54,8 +54,6 @@ HELPER void close_in_buffer_updated(casync_stream *stream, size_t size) {
     casync_close(stream);
 }
 
-HELPER casync_framing framing;
-
 HELPER void say_byte_by_byte(const char *text) {
     for (; *text; text++) {
         EQ(write(peer, text, 1), 1);

@@ -3,9 +3,12 @@
 #define REFUSALS_FIXTURE_H
 
 #include "syscalls_fixture.h"
-#include "protocols_fixture.h"
+#include "streams_fixture.h"
 
 #define FOR_GOOD INT64_MAX /* so many refusals */
+
+HELPER casync_protocol protocol;
+HELPER char text[256];
 
 HELPER void say_result(void *op) {
     say_number("done", casync_future_result(&((casync_op *)op)->future));
@@ -127,10 +130,6 @@ HELPER void make_wrapping_spans(void) {
     wrapping[0].ptr = wrapping[1].ptr = text;
     wrapping[0].len = SIZE_MAX - 2;
     wrapping[1].len = 10;
-}
-
-HELPER void echo(casync_stream *stream, casync_span data) {
-    EQ(casync_write(stream, data.ptr, data.len), data.len);
 }
 
 #endif /* REFUSALS_FIXTURE_H */

@@ -2,14 +2,14 @@
 #ifndef SERVERS_FIXTURE_H
 #define SERVERS_FIXTURE_H
 
-#include "protocols_fixture.h"
+#include "streams_fixture.h"
 
+HELPER casync_protocol protocol;
 HELPER casync_server server;
 HELPER casync_listen_desc listen_desc;
 HELPER casync_connect_desc connect_desc;
 HELPER casync_address address;
 HELPER char words[CASYNC_ADDRESS_TEXT];
-HELPER char block[1 << 20]; /* what is written */
 
 /* Listens at `host` and makes connect_desc lead there. */
 HELPER void listen_at(const char *host) {
@@ -28,8 +28,7 @@ HELPER void close_all(void) {
     close_loop();
 }
 
-enum { CLIENTS = 50 };
-HELPER casync_stream clients[CLIENTS];
+HELPER char text[256];
 
 HELPER int accepted_fd = -1;
 
@@ -39,11 +38,6 @@ HELPER void accepted(casync_server *by, int fd, const casync_address *from) {
     EXPECT(fcntl(fd, F_GETFL) & O_NONBLOCK);
     EXPECT(fcntl(fd, F_GETFD) & FD_CLOEXEC);
     accepted_fd = fd;
-}
-
-HELPER void frame_by_length(void) {
-    framing.kind = CASYNC_FRAMING_LENGTH;
-    framing.size = 4;
 }
 
 #endif /* SERVERS_FIXTURE_H */

@@ -4,8 +4,8 @@
 
 #include "loop_fixture.h"
 
-static casync_stream a, b; /* most tests join these two */
-static bool keep_open_at_eof;
+HELPER casync_stream a, b; /* most tests join these two */
+HELPER bool keep_open_at_eof;
 
 HELPER void said_made(casync_stream *stream) {
     (void)stream;
@@ -97,7 +97,7 @@ HELPER int64_t drain_descriptor(int fd) {
 HELPER void release_says(void *arg) { say(arg); }
 
 /* A stream over one end of a socketpair; the test plays the other side by plain system calls. */
-static int peer;
+HELPER int peer;
 
 HELPER void open_with_peer(const casync_protocol *protocol, const casync_stream_options *options) {
     int fds[2];

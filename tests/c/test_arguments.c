@@ -1,6 +1,6 @@
-/* What every public function answers to NULL, and to a zeroed struct of its kind: an error, or
-   nothing, false, 0 or NULL where it has no result. The cases name every function that the header
-   declares. */
+/* >> all sections: what every public function answers to NULL, and to a zeroed struct of its kind:
+   an error, or nothing, false, 0 or NULL where it has no result. The cases name every function that
+   the header declares. */
 #include "arguments_cases_core.h"
 #include "arguments_cases_io.h"
 

@@ -1,6 +1,5 @@
-/* >> metrics & dump: names of tasks, what casync_dump says, what is counted. */
+/* >> metrics & dump: names of tasks, what casync_dump says. */
 #include "tasks_fixture.h"
-#include "callbacks_fixture.h"
 
 /* >> names, and what casync_dump says --------------------------------------------------------- */
 
@@ -156,40 +155,6 @@ IN_TASK(walk_visits_tasks) {
     casync_walk(&loop, count_task, &count);
     EQ(count, 2);
     EQ(casync_join(other), 1);
-}
-
-/* >> metrics ---------------------------------------------------------------------------------- */
-
-static void never_mind(void *arg) { (void)arg; }
-
-/* Posts as soon as the loop is about to wait, so that it certainly does. */
-static void *post_to_sleeper(void *job) {
-    while (!casync__atomic_load(&loop.sleeping)) sched_yield();
-    EQ(casync_call_soon_threadsafe(&loop, (casync_job *)job, stop_loop, NULL), 0);
-    return NULL;
-}
-
-TEST(metrics_count_what_the_loop_does) {
-    casync_loop_desc desc = ZERO;
-    casync_metrics metrics;
-    casync_job job = ZERO;
-    pthread_t thread;
-    int64_t i;
-    desc.metrics = true;
-    EQ(casync_loop_init(&loop, &desc), 0);
-    for (i = 0; i < 10; i++) EQ(casync_call_soon(&loop, NULL, never_mind, NULL), 0);
-    thread = start_thread(post_to_sleeper, &job);
-    EQ(casync_run_forever(&loop), 0);
-    join_thread(thread);
-    casync_loop_metrics(&loop, &metrics);
-    EQ(metrics.callbacks, 11);
-    EQ(metrics.turns, loop.turns);
-    EQ(metrics.polls, loop.polls);
-    EQ(metrics.tasks, 0);
-    EXPECT(metrics.idle_time > 0);
-    EXPECT(metrics.busy_time > 0);
-    EXPECT(metrics.longest_turn > 0 && metrics.longest_turn <= metrics.busy_time);
-    EQ(casync_loop_close(&loop), 0);
 }
 
 TEST_MAIN

@@ -1,4 +1,4 @@
-/* >> thread pool: functions run in other threads, their results come back as futures. */
+/* >> calls & thread pool: functions run in other threads, their results come back as futures. */
 #include "pool_fixture.h"
 
 static void wait_discards(int n) {

@@ -1,5 +1,4 @@
-/* >> threadsafe calls of threads that are preempted: between any two steps of one thread others
-   may go on. */
+/* >> posts: of threads that are preempted: between any two steps of one thread others may go on. */
 static void preempted(const char *point);
 #define CASYNC__TEST_YIELD(point) preempted(point)
 #include "loop_fixture.h"

@@ -1,5 +1,5 @@
-/* >> races: what belongs to the process and not to a loop, touched by several threads at the
-   same time. Most of what is wrong here only ThreadSanitizer sees. */
+/* >> process state & fork: races: what belongs to the process and not to a loop, touched by several
+   threads at the same time. Most of what is wrong here only ThreadSanitizer sees. */
 #define CASYNC_SYSCALL_TABLE
 #include "loop_fixture.h"
 

@@ -1,8 +1,11 @@
-/* >> what is told when nobody asks: the default handler's lines, casync_dump, failures of tasks
-   whose handles were dropped, and functions that wait called where nothing can. */
-#include "servers_fixture.h"
+/* >> metrics & dump: reports: what is told when nobody asks: the default handler's lines, failures
+   of tasks whose handles were dropped, and functions that wait called where nothing can. */
+#include "streams_fixture.h"
 
+static casync_server server;
+static casync_listen_desc listen_desc;
 static casync_datagram datagram;
+static casync_connect_desc connect_desc;
 static casync_address address;
 static char words[CASYNC_ADDRESS_TEXT], expected[512];
 static int ends[2];

@@ -296,6 +296,9 @@ static void listen_with_connections(void) {
     listen_at("127.0.0.1");
 }
 
+enum { CLIENTS = 50 };
+static casync_stream clients[CLIENTS];
+
 static void connect_clients(void) {
     int i;
     for (i = 0; i < CLIENTS; i++)
@@ -589,6 +592,107 @@ TEST(a_cancelled_accept_leaves_the_connection_in_the_kernel) {
     EXPECT(!casync_stream_is_open(&b));
     EQ(result_of(casync_accept_op(&server, &the_op, &b)), 0);
     expect_exchange();
+    close_all();
+}
+
+/* A connection that holds its operation and its job, as the design shows it: when it ends, the
+   callback still runs in memory that is there. */
+typedef struct working_connection {
+    casync_stream stream;
+    casync_op op;
+    casync_job job;
+    char bytes[16];
+} working_connection;
+
+static int operations_done;
+
+static void operation_done(void *arg) {
+    working_connection *c = (working_connection *)arg;
+    operations_done++;
+    (void)casync_future_result(&c->op.future);
+    memset(c->bytes, 1, sizeof c->bytes);
+}
+
+static void read_in_made(casync_stream *stream) {
+    working_connection *c = (working_connection *)stream;
+    casync_future *future = casync_read_op(stream, &c->op, c->bytes, sizeof c->bytes);
+    EQ(casync_future_add_done_callback(future, &c->job, operation_done, c), 0);
+}
+
+static void finish_in_made(casync_stream *stream) {
+    working_connection *c = (working_connection *)stream;
+    casync_future *future = casync_finish_op(stream, &c->op);
+    EQ(casync_future_add_done_callback(future, &c->job, operation_done, c), 0);
+}
+
+static void read_and_close_in_made(casync_stream *stream) {
+    read_in_made(stream);
+    casync_close(stream);
+}
+
+static void finish_and_cancel_in_made(casync_stream *stream) {
+    finish_in_made(stream);
+    EQ(casync_future_cancel(&((working_connection *)stream)->op.future), 1);
+}
+
+static void expect_operation_in(void (*made)(casync_stream *stream)) {
+    protocol = no_protocol();
+    protocol.connection_made = made;
+    memset(&listen_desc, 0, sizeof listen_desc);
+    listen_desc.protocol = &protocol;
+    listen_desc.conn_size = sizeof(working_connection);
+    operations_done = 0;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+    turns(5);
+    casync_close_reset(&a);
+    while (operations_done == 0) EQ(casync_run_once(&loop), 0);
+    turns(3);
+    EQ(operations_done, 1);
+    close_all();
+}
+
+TEST(operations_inside_a_connections_memory_are_done_before_it_is_freed) {
+    expect_operation_in(read_in_made);
+    expect_operation_in(finish_in_made);
+    expect_operation_in(read_and_close_in_made);
+    expect_operation_in(finish_and_cancel_in_made);
+}
+
+static casync_stream *made[3];
+static int made_count;
+static casync_filter closing_filter;
+
+static int64_t close_server_in_write_eof(casync_filter *filter) {
+    (void)filter;
+    casync_server_close(&server);
+    return 0;
+}
+
+static void set_filter_in_made(casync_stream *stream) {
+    made[made_count++] = stream;
+    if (made_count > 1) return;
+    closing_filter.write_eof = close_server_in_write_eof;
+    EQ(casync_set_filter(stream, &closing_filter), 0);
+}
+
+TEST(the_server_may_be_closed_while_its_clients_are_finished) {
+    int i;
+    protocol = no_protocol();
+    protocol.connection_made = set_filter_in_made;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_desc.protocol = &protocol;
+    listen_at("127.0.0.1");
+    for (i = 0; i < 3; i++)
+        EQ(result_of(casync_connect_op(&loop, &clients[i], &the_op, &connect_desc)), 0);
+    while (made_count < 3) EQ(casync_run_once(&loop), 0);
+    EXPECT(casync_server_finish_clients(&server) >= 1);
+    EXPECT(!server.open);
+    casync_close(made[1]);
+    casync_close(made[2]);
+    turns(3);
+    for (i = 0; i < 3; i++) casync_close(&clients[i]);
     close_all();
 }
 

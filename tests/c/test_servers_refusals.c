@@ -53,67 +53,6 @@ TEST(connections_larger_than_memory_are_not_listened_for) {
 
 /* >> accepting -------------------------------------------------------------------------------- */
 
-static int connections;
-
-static void count_connection(casync_stream *stream) {
-    (void)stream;
-    connections++;
-}
-
-static void listen_and_connect(void) {
-    casync_listen_desc listen_desc = ZERO;
-    casync_connect_desc connect_desc = ZERO;
-    casync_address address;
-    protocol = no_protocol();
-    protocol.connection_made = count_connection;
-    protocol.data_received = echo;
-    listen_desc.host = connect_desc.host = "127.0.0.1";
-    listen_desc.protocol = &protocol;
-    listen_desc.start_paused = true;
-    EQ(casync_listen(&loop, &server, &listen_desc), 0);
-    EQ(casync_server_address(&server, &address), 0);
-    connect_desc.port = casync_address_port(&address);
-    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
-}
-
-static void close_server(void) {
-    EXPECT(casync_server_abort_clients(&server) >= 0);
-    turns(2);
-    casync_close(&a);
-    casync_server_close(&server);
-    close_loop();
-}
-
-TEST(a_connection_that_broke_before_it_was_accepted_is_skipped) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    listen_and_connect();
-    fail_calls("accept", 0, 3, -ECONNABORTED);
-    EQ(casync_server_resume(&server), 0);
-    while (connections == 0) EQ(casync_run_once(&loop), 0);
-    SAID("");
-    close_server();
-}
-
-TEST(accepting_waits_when_the_system_is_out_of_something) {
-    static const int errors[] = {EMFILE, ENFILE, ENOMEM, ENOBUFS};
-    size_t i;
-    char sentence[32];
-    for (i = 0; i < 4; i++) {
-        int64_t start;
-        connections = 0;
-        open_loop(CASYNC_CLOCK_VIRTUAL_FORCED);
-        listen_and_connect();
-        fail_calls("accept", 0, 1, -errors[i]);
-        EQ(casync_server_resume(&server), 0);
-        start = casync_time(&loop);
-        while (connections == 0) EQ(casync_run_once(&loop), 0);
-        EQ(casync_time(&loop) - start, CASYNC_MS(100));
-        snprintf(sentence, sizeof sentence, "exception=%d", -errors[i]);
-        SAID(sentence);
-        close_server();
-    }
-}
-
 /* Any of the errors that say "this connection broke" may be one that does not end. */
 TEST(accepting_that_fails_again_and_again_waits_and_is_told) {
     static const int errors[] = {EPERM,     ECONNABORTED, EPROTO,       ENETDOWN,   ENOPROTOOPT,

@@ -1,7 +1,14 @@
 /* >> streams: descriptors are passed with bytes and with frames. */
-#include "servers_fixture.h"
+#include "streams_fixture.h"
+
+static char text[256];
 
 /* >> with bytes ------------------------------------------------------------------------------- */
+
+static casync_future *read_op(void) {
+    memset(text, 0, sizeof text);
+    return casync_read_op(&a, &the_op, text, sizeof text - 1);
+}
 
 static char large[100000];
 
@@ -83,6 +90,14 @@ TEST(descriptors_that_nobody_took_are_closed) {
 }
 
 /* >> with frames ------------------------------------------------------------------------------ */
+
+static char block[1 << 20];
+static casync_framing framing;
+
+static void frame_by_length(void) {
+    framing.kind = CASYNC_FRAMING_LENGTH;
+    framing.size = 4;
+}
 
 enum { PASSED = 7 };
 static int pipes[PASSED][2];

@@ -3,6 +3,8 @@
 
 /* >> the end ---------------------------------------------------------------------------------- */
 
+static casync_framing framing;
+
 static char large[100000];
 
 TEST(write_eof_sends_the_end_and_reading_goes_on) {

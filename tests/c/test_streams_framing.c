@@ -1,6 +1,8 @@
 /* >> streams: frames of a fixed size, with a delimiter, or with their length in front. */
 #include "protocols_fixture.h"
 
+static casync_framing framing;
+
 static void open_framed(int kind, size_t size, const char *delimiter) {
     framing.kind = kind;
     framing.size = size;

@@ -1,5 +1,8 @@
 /* >> streams: opening, and what is as it was when they are closed. */
-#include "protocols_fixture.h"
+#include "streams_fixture.h"
+
+static casync_protocol protocol;
+static casync_stream_options options;
 
 /* >> opening ---------------------------------------------------------------------------------- */
 
@@ -125,6 +128,10 @@ TEST(without_memory_a_pair_is_not_opened) {
     close_loop();
 }
 
+static casync_framing framing;
+
+static char text[256];
+
 TEST(an_operation_of_a_stream_that_was_never_opened_fails) {
     static casync_stream never_opened;
     EQ(casync_read_op(&never_opened, &the_op, text, 1)->state, CASYNC_FUTURE_FAILED);
@@ -189,107 +196,6 @@ TEST(a_kept_descriptor_blocks_again_if_it_did) {
     EXPECT(!(fcntl(fds[0], F_GETFL) & O_NONBLOCK));
     close_loop();
     close_both(fds);
-}
-
-/* >> bulk: every byte arrives, in order, however the kernel cuts ------------------------------ */
-
-static uint64_t sent_place, heard_place, total_bytes;
-
-static uint8_t byte_at(uint64_t place) { return (uint8_t)((place * 2654435761u) >> 13); }
-
-static void check_bulk(casync_stream *stream, casync_span data) {
-    const uint8_t *bytes = (const uint8_t *)data.ptr;
-    size_t i;
-    for (i = 0; i < data.len; i++)
-        if (bytes[i] != byte_at(heard_place + i)) EQ(bytes[i], byte_at(heard_place + i));
-    heard_place += data.len;
-    if (random_below(50) == 0) {
-        EQ(casync_pause_reading(stream), 0);
-        EQ(casync_resume_reading(stream), 0);
-    }
-}
-
-static bool may_send;
-
-static void bulk_pause(casync_stream *stream) {
-    (void)stream;
-    may_send = false;
-}
-
-static void bulk_resume(casync_stream *stream) {
-    (void)stream;
-    may_send = true;
-}
-
-static void send_bulk(casync_stream *stream) {
-    while (may_send && sent_place < total_bytes) {
-        static uint8_t data[40000];
-        size_t size = 1 + (size_t)random_below(random_below(4) ? 2000 : sizeof data), i;
-        for (i = 0; i < size; i++) data[i] = byte_at(sent_place + i);
-        sent_place += size;
-        if (random_below(2)) {
-            EQ(casync_write(stream, data, size), size);
-        } else {
-            void *copy = malloc(size);
-            memcpy(copy, data, size);
-            EQ(casync_write_ref(stream, copy, size, free, copy), size);
-        }
-    }
-}
-
-static void exchange_bulk(casync_stream *from) {
-    total_bytes = test_quick ? 300000 : 5000000;
-    sent_place = heard_place = 0;
-    may_send = true;
-    do {
-        send_bulk(from);
-        EQ(casync_run_nowait(&loop), 0);
-    } while (heard_place < sent_place || sent_place < total_bytes);
-    EQ(heard_place, sent_place);
-}
-
-static casync_protocol bulk_protocol(void) {
-    casync_protocol bulk = no_protocol();
-    bulk.data_received = check_bulk;
-    bulk.pause_writing = bulk_pause;
-    bulk.resume_writing = bulk_resume;
-    return bulk;
-}
-
-TEST(bulk_over_a_squeezed_pair) {
-    protocol = bulk_protocol();
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_socketpair(&loop, &a, &b, &protocol, NULL), 0);
-    squeeze(&a);
-    squeeze(&b);
-    exchange_bulk(&a);
-    casync_close(&a);
-    casync_close(&b);
-    close_loop();
-}
-
-TEST(bulk_over_a_pipe) {
-    protocol = bulk_protocol();
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_pipe(&loop, &a, &b, &protocol, NULL), 0);
-    exchange_bulk(&b);
-    casync_close(&a);
-    casync_close(&b);
-    close_loop();
-}
-
-TEST(bulk_through_filters) {
-    xor_filter one, two;
-    protocol = bulk_protocol();
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_socketpair(&loop, &a, &b, &protocol, NULL), 0);
-    set_xor_filter(&a, &one);
-    set_xor_filter(&b, &two);
-    test_quick = true; /* the filter sends byte by byte */
-    exchange_bulk(&a);
-    casync_close(&a);
-    casync_close(&b);
-    close_loop();
 }
 
 TEST_MAIN

@@ -136,6 +136,8 @@ TEST(a_stream_that_is_always_readable_leaves_room_for_others) {
     close_with_peer();
 }
 
+static casync_framing framing;
+
 static casync_buffer lend_buffer(casync_stream *stream, int64_t size_hint) {
     casync_buffer buffer;
     (void)stream;

@@ -1,6 +1,8 @@
 /* >> streams: operations that read, and how long the bytes they give stay. */
 #include "protocols_fixture.h"
 
+static casync_framing framing;
+
 /* >> reading ---------------------------------------------------------------------------------- */
 
 TEST(read_gives_what_there_is) {

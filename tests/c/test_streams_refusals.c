@@ -3,52 +3,6 @@
 
 /* >> reading and writing ---------------------------------------------------------------------- */
 
-TEST(without_the_nosignal_flag_pipes_are_written_without_sigpipe_too) {
-    int i;
-    signal(SIGPIPE, SIG_DFL);
-    fail_calls("pwritev2", 0, 1, -EOPNOTSUPP);
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    for (i = 0; i < 2; i++) {
-        EQ(casync_pipe(&loop, &a, &b, NULL, NULL), 0);
-        EQ(write_text(&b, "hello"), 5);
-        casync_close(&a);
-        EQ(write_text(&b, "hello"), -EPIPE);
-        casync_close(&b);
-    }
-    EQ(calls("pwritev2"), 1);
-    EQ(calls("writev"), 4);
-    close_loop();
-}
-
-TEST(errors_of_read_and_write_arrive_at_their_stream) {
-    char byte;
-    protocol = saying_protocol();
-    open_with_peer(&protocol, NULL);
-    peer_says("hello");
-    fail_calls("read", 0, 1, -EIO);
-    run_until_said("lost=-5");
-    close_with_peer();
-    open_with_peer(NULL, NULL);
-    peer_says("hello");
-    fail_calls("read", 0, 1, -ETIMEDOUT);
-    EQ(result_of(casync_read_op(&a, &the_op, &byte, 1)), -ETIMEDOUT);
-    close_with_peer();
-    open_with_peer(&protocol, NULL);
-    fail_calls("send", 0, 1, -ENETUNREACH);
-    EQ(write_text(&a, "hello"), -ENETUNREACH);
-    run_until_said("lost=-101");
-    close_with_peer();
-}
-
-TEST(a_read_that_would_block_after_all_waits_on) {
-    char text[8] = "";
-    open_with_peer(NULL, NULL);
-    peer_says("hello");
-    fail_calls("read", 0, 3, -EAGAIN);
-    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), 5);
-    close_with_peer();
-}
-
 TEST(a_descriptor_is_not_passed_with_the_error_told) {
     open_loop(CASYNC_CLOCK_MONOTONIC);
     open_pair(NULL);

@@ -1,5 +1,5 @@
-/* Random schedules: tasks of both kinds are spawned, await, are cancelled and closed, a million in
-   all. A seed makes each of them; it is in the test's name. */
+/* >> tasks: random schedules: tasks of both kinds are spawned, await, are cancelled and closed, a
+   million in all. A seed makes each of them; it is in the test's name. */
 #include "loop_fixture.h"
 
 enum { SLOTS = 300, GATES = 8, CHILDREN = 3 };

@@ -1,4 +1,4 @@
-/* >> tasks: a switch of stacks keeps everything that belongs to a task: registers, floating
+/* >> stacks & switch: a switch of stacks keeps everything that belongs to a task: registers, floating
    point, frames. */
 #include "loop_fixture.h"
 

@@ -1,5 +1,14 @@
 /* >> system calls: how many there are, and what happens when each of them fails. */
-#include "refusals_fixture.h"
+#include "syscalls_fixture.h"
+#include "streams_fixture.h"
+
+static casync_protocol protocol;
+
+static void echo(casync_stream *stream, casync_span data) {
+    EQ(casync_write(stream, data.ptr, data.len), data.len);
+}
+
+static casync_server server;
 
 /* >> how many --------------------------------------------------------------------------------- */
 
@@ -149,6 +158,115 @@ TEST(a_sleep_is_ended_by_one_write_however_many_post) {
     close_loop();
 }
 
+/* >> what may be helped ----------------------------------------------------------------------- */
+
+TEST(without_the_nosignal_flag_pipes_are_written_without_sigpipe_too) {
+    int i;
+    signal(SIGPIPE, SIG_DFL);
+    fail_calls("pwritev2", 0, 1, -EOPNOTSUPP);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    for (i = 0; i < 2; i++) {
+        EQ(casync_pipe(&loop, &a, &b, NULL, NULL), 0);
+        EQ(write_text(&b, "hello"), 5);
+        casync_close(&a);
+        EQ(write_text(&b, "hello"), -EPIPE);
+        casync_close(&b);
+    }
+    EQ(calls("pwritev2"), 1);
+    EQ(calls("writev"), 4);
+    close_loop();
+}
+
+static int connections;
+
+static void count_connection(casync_stream *stream) {
+    (void)stream;
+    connections++;
+}
+
+static void listen_and_connect(void) {
+    casync_listen_desc listen_desc = ZERO;
+    casync_connect_desc connect_desc = ZERO;
+    casync_address address;
+    protocol = no_protocol();
+    protocol.connection_made = count_connection;
+    protocol.data_received = echo;
+    listen_desc.host = connect_desc.host = "127.0.0.1";
+    listen_desc.protocol = &protocol;
+    listen_desc.start_paused = true;
+    EQ(casync_listen(&loop, &server, &listen_desc), 0);
+    EQ(casync_server_address(&server, &address), 0);
+    connect_desc.port = casync_address_port(&address);
+    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), 0);
+}
+
+static void close_server(void) {
+    EXPECT(casync_server_abort_clients(&server) >= 0);
+    turns(2);
+    casync_close(&a);
+    casync_server_close(&server);
+    close_loop();
+}
+
+TEST(a_connection_that_broke_before_it_was_accepted_is_skipped) {
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_and_connect();
+    fail_calls("accept", 0, 3, -ECONNABORTED);
+    EQ(casync_server_resume(&server), 0);
+    while (connections == 0) EQ(casync_run_once(&loop), 0);
+    SAID("");
+    close_server();
+}
+
+TEST(accepting_waits_when_the_system_is_out_of_something) {
+    static const int errors[] = {EMFILE, ENFILE, ENOMEM, ENOBUFS};
+    size_t i;
+    char sentence[32];
+    for (i = 0; i < 4; i++) {
+        int64_t start;
+        connections = 0;
+        open_loop(CASYNC_CLOCK_VIRTUAL_FORCED);
+        listen_and_connect();
+        fail_calls("accept", 0, 1, -errors[i]);
+        EQ(casync_server_resume(&server), 0);
+        start = casync_time(&loop);
+        while (connections == 0) EQ(casync_run_once(&loop), 0);
+        EQ(casync_time(&loop) - start, CASYNC_MS(100));
+        snprintf(sentence, sizeof sentence, "exception=%d", -errors[i]);
+        SAID(sentence);
+        close_server();
+    }
+}
+
+TEST(errors_of_read_and_write_arrive_at_their_stream) {
+    char byte;
+    protocol = saying_protocol();
+    open_with_peer(&protocol, NULL);
+    peer_says("hello");
+    fail_calls("read", 0, 1, -EIO);
+    run_until_said("lost=-5");
+    close_with_peer();
+    open_with_peer(NULL, NULL);
+    peer_says("hello");
+    fail_calls("read", 0, 1, -ETIMEDOUT);
+    EQ(result_of(casync_read_op(&a, &the_op, &byte, 1)), -ETIMEDOUT);
+    close_with_peer();
+    open_with_peer(&protocol, NULL);
+    fail_calls("send", 0, 1, -ENETUNREACH);
+    EQ(write_text(&a, "hello"), -ENETUNREACH);
+    run_until_said("lost=-101");
+    close_with_peer();
+}
+
+TEST(a_read_that_would_block_after_all_waits_on) {
+    char text[8] = "";
+    open_with_peer(NULL, NULL);
+    peer_says("hello");
+    fail_calls("read", 0, 3, -EAGAIN);
+    EQ(result_of(casync_read_op(&a, &the_op, text, sizeof text)), 5);
+    close_with_peer();
+}
+
 /* >> each call in turn ------------------------------------------------------------------------ */
 
 TEST(init_fails_cleanly_at_every_call) {
@@ -284,6 +402,12 @@ static void use_server(void) {
     (void)casync_server_abort_clients(&server);
     casync_server_close(&server);
     run_some_turns();
+}
+
+static void ignore_exception(casync_loop *where, const casync_exception *exception, void *arg) {
+    (void)where;
+    (void)exception;
+    (void)arg;
 }
 
 static void use_everything(void) {

@@ -1,8 +1,12 @@
-/* >> sweep: each call to the kernel fails once, and nothing waits for ever: it goes on, or who
-   waits is told. */
+/* >> system calls: sweep: each call to the kernel fails once, and nothing waits for ever: it goes
+   on, or who waits is told. */
 #include "syscalls_fixture.h"
 
-#include "servers_fixture.h"
+#include "streams_fixture.h"
+
+static casync_server server;
+static casync_listen_desc listen_desc;
+static casync_connect_desc connect_desc;
 
 /* The loop is about to sleep until something comes. If that takes seconds, nothing will: all that
    is awaited comes from this loop itself. */
