@@ -1,4 +1,4 @@
-/* >> loop: its states, what it tells and counts. */
+/* >> loop: its states, errors and metrics. */
 #include "loop_fixture.h"
 
 /* >> init and close --------------------------------------------------------------------------- */
@@ -167,63 +167,6 @@ TEST(cancelling_a_timers_job_stops_the_timer) {
     EQ(casync_clock_advance(&loop, 10), 0);
     EQ(casync_run_nowait(&loop), 0);
     EQ(casync_loop_timeout(&loop), CASYNC_FOREVER);
-    close_loop();
-}
-
-/* >> the exception handler -------------------------------------------------------------------- */
-
-static void hear(casync_loop *where, const casync_exception *exception, void *arg) {
-    PTR_EQ(where, &loop);
-    say(arg);
-    say_number(exception->message, exception->error);
-}
-
-TEST(the_exception_handler_can_be_set) {
-    casync_exception exception = ZERO;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    exception.message = "broken";
-    exception.error = -EIO;
-    casync_call_exception_handler(&loop, &exception);
-    SAID("exception=-5");
-    casync_set_exception_handler(&loop, hear, WORD("heard"));
-    casync_call_exception_handler(&loop, &exception);
-    SAID("heard broken=-5");
-    close_loop();
-}
-
-static void before_wait_said(void *arg, int64_t timeout) {
-    (void)timeout;
-    say(arg);
-}
-
-TEST(the_exception_handlers_argument_is_its_own) {
-    casync_loop_desc desc = ZERO;
-    desc.before_wait = before_wait_said;
-    desc.arg = WORD("desc.arg");
-    open_loop_with(desc);
-    casync_set_exception_handler(&loop, hear, WORD("other"));
-    EQ(casync_run_nowait(&loop), 0);
-    SAID("desc.arg");
-    close_loop();
-}
-
-TEST(by_default_exceptions_are_a_line_on_stderr) {
-    char line[512] = "";
-    casync_exception exception = ZERO;
-    ssize_t n;
-    make_pipe(ends);
-    EXPECT(dup2(ends[1], STDERR_FILENO) >= 0);
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    casync_set_exception_handler(&loop, NULL, NULL);
-    exception.message = "the sky is falling";
-    exception.error = -EIO;
-    casync_call_exception_handler(&loop, &exception);
-    fflush(stderr);
-    n = read(ends[0], line, sizeof line - 1);
-    EXPECT(n > 0);
-    EXPECT(strstr(line, "the sky is falling"));
-    EXPECT(strstr(line, casync_strerror(-EIO)));
-    PTR_EQ(strchr(line, '\n'), line + n - 1);
     close_loop();
 }
 

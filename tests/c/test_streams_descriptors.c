@@ -3,92 +3,6 @@
 
 static char text[256];
 
-/* >> with bytes ------------------------------------------------------------------------------- */
-
-static casync_future *read_op(void) {
-    memset(text, 0, sizeof text);
-    return casync_read_op(&a, &the_op, text, sizeof text - 1);
-}
-
-static char large[100000];
-
-TEST(descriptors_are_passed_with_bytes) {
-    int pipe_ends[2], fd;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    options.receive_fds = true;
-    EQ(casync_socketpair(&loop, &a, &b, NULL, &options), 0);
-    EQ(casync_receive_fd(&a), -EAGAIN);
-    make_pipe(pipe_ends);
-    EQ(casync_send_fd(&b, pipe_ends[0], "fd", 2), 2);
-    EQ(close(pipe_ends[0]), 0); /* it was duplicated */
-    EQ(result_of(read_op()), 2);
-    STR_EQ(text, "fd");
-    fd = (int)casync_receive_fd(&a);
-    EXPECT(fd >= 0);
-    EXPECT(fcntl(fd, F_GETFD) & FD_CLOEXEC);
-    EQ(casync_receive_fd(&a), -EAGAIN);
-    put_byte(pipe_ends[1]);
-    get_byte(fd);
-    close(fd);
-    close(pipe_ends[1]);
-    casync_close(&a);
-    casync_close(&b);
-    close_loop();
-}
-
-TEST(queued_descriptors_arrive_in_order) {
-    int i, fds[5][2];
-    int64_t before;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    options.receive_fds = true;
-    EQ(casync_socketpair(&loop, &a, &b, NULL, &options), 0);
-    squeeze(&b);
-    before = fill(&b);
-    for (i = 0; i < 5; i++) {
-        make_pipe(fds[i]);
-        EQ(casync_send_fd(&b, fds[i][0], "x", 1), 1);
-        close(fds[i][0]);
-    }
-    while (before > 0)
-        before -= result_of(
-            casync_read_op(&a, &the_op, large, (size_t)(before < 100000 ? before : 100000)));
-    EQ(before, 0);
-    for (i = 0; i < 5; i++) {
-        int fd;
-        EQ(result_of(casync_read_op(&a, &the_op, text, 1)), 1);
-        EQ(text[0], 'x');
-        fd = (int)casync_receive_fd(&a);
-        put_byte(fds[i][1]);
-        get_byte(fd);
-        close(fd);
-        close(fds[i][1]);
-    }
-    casync_close(&a);
-    casync_close(&b);
-    close_loop();
-}
-
-TEST(descriptors_that_nobody_took_are_closed) {
-    int pipe_ends[2];
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    options.receive_fds = true;
-    EQ(casync_socketpair(&loop, &a, &b, NULL, &options), 0);
-    make_pipe(pipe_ends);
-    EQ(casync_send_fd(&b, pipe_ends[0], "1", 1), 1);
-    EQ(casync_send_fd(&b, pipe_ends[0], "2", 1), 1);
-    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 1)), 1);
-    squeeze(&b);
-    fill(&b);
-    EQ(casync_send_fd(&b, pipe_ends[0], "3", 1), 1); /* queued, never sent */
-    EQ(casync_send_fd(&b, -1, "3", 1), -EBADF);
-    close_both(pipe_ends);
-    casync_close(&a);
-    casync_close(&b);
-    SAID("exception=-103");
-    EQ(casync_send_fd(&b, 0, "3", 1), CASYNC_INVALID_STATE);
-    close_loop();
-}
-
 /* >> with frames ------------------------------------------------------------------------------ */
 
 static char block[1 << 20];
@@ -217,6 +131,94 @@ TEST(a_pipe_passes_no_descriptor) {
     EQ(casync_pipe(&loop, &a, &b, NULL, NULL), 0);
     EQ(casync_send_fd_frame(&b, 0, &framing, "x", 1), -EOPNOTSUPP);
     close_pair_for_descriptors();
+}
+
+/* >> with bytes ------------------------------------------------------------------------------- */
+
+static casync_stream_options options;
+
+static casync_future *read_op(void) {
+    memset(text, 0, sizeof text);
+    return casync_read_op(&a, &the_op, text, sizeof text - 1);
+}
+
+static char large[100000];
+
+TEST(descriptors_are_passed_with_bytes) {
+    int pipe_ends[2], fd;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    options.receive_fds = true;
+    EQ(casync_socketpair(&loop, &a, &b, NULL, &options), 0);
+    EQ(casync_receive_fd(&a), -EAGAIN);
+    make_pipe(pipe_ends);
+    EQ(casync_send_fd(&b, pipe_ends[0], "fd", 2), 2);
+    EQ(close(pipe_ends[0]), 0); /* it was duplicated */
+    EQ(result_of(read_op()), 2);
+    STR_EQ(text, "fd");
+    fd = (int)casync_receive_fd(&a);
+    EXPECT(fd >= 0);
+    EXPECT(fcntl(fd, F_GETFD) & FD_CLOEXEC);
+    EQ(casync_receive_fd(&a), -EAGAIN);
+    put_byte(pipe_ends[1]);
+    get_byte(fd);
+    close(fd);
+    close(pipe_ends[1]);
+    casync_close(&a);
+    casync_close(&b);
+    close_loop();
+}
+
+TEST(queued_descriptors_arrive_in_order) {
+    int i, fds[5][2];
+    int64_t before;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    options.receive_fds = true;
+    EQ(casync_socketpair(&loop, &a, &b, NULL, &options), 0);
+    squeeze(&b);
+    before = fill(&b);
+    for (i = 0; i < 5; i++) {
+        make_pipe(fds[i]);
+        EQ(casync_send_fd(&b, fds[i][0], "x", 1), 1);
+        close(fds[i][0]);
+    }
+    while (before > 0)
+        before -= result_of(
+            casync_read_op(&a, &the_op, large, (size_t)(before < 100000 ? before : 100000)));
+    EQ(before, 0);
+    for (i = 0; i < 5; i++) {
+        int fd;
+        EQ(result_of(casync_read_op(&a, &the_op, text, 1)), 1);
+        EQ(text[0], 'x');
+        fd = (int)casync_receive_fd(&a);
+        put_byte(fds[i][1]);
+        get_byte(fd);
+        close(fd);
+        close(fds[i][1]);
+    }
+    casync_close(&a);
+    casync_close(&b);
+    close_loop();
+}
+
+TEST(descriptors_that_nobody_took_are_closed) {
+    int pipe_ends[2];
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    options.receive_fds = true;
+    EQ(casync_socketpair(&loop, &a, &b, NULL, &options), 0);
+    make_pipe(pipe_ends);
+    EQ(casync_send_fd(&b, pipe_ends[0], "1", 1), 1);
+    EQ(casync_send_fd(&b, pipe_ends[0], "2", 1), 1);
+    EQ(result_of(casync_read_exactly_op(&a, &the_op, text, 1)), 1);
+    squeeze(&b);
+    fill(&b);
+    EQ(casync_send_fd(&b, pipe_ends[0], "3", 1), 1); /* queued, never sent */
+    EQ(casync_send_fd(&b, -1, "3", 1), -EBADF);
+    close_both(pipe_ends);
+    casync_close(&a);
+    casync_close(&b);
+    SAID("exception=-103");
+    EQ(casync_send_fd(&b, 0, "3", 1), CASYNC_INVALID_STATE);
+    close_loop();
 }
 
 /* >> a peer that passes descriptors ----------------------------------------------------------- */
