@@ -1,5 +1,5 @@
-/* arguments_cases_core.h - what the functions of the loop, of tasks and of what they wait for answer to
-   nothing. */
+/* arguments_cases_core.h - what the functions of the loop, of tasks and of what they wait for
+   answer to nothing. */
 #ifndef ARGUMENTS_CASES_CORE_H
 #define ARGUMENTS_CASES_CORE_H
 

@@ -1,5 +1,5 @@
-/* arguments_cases_io.h - what the functions of streams, servers, datagrams and pools answer to nothing, and
-   those that wait. */
+/* arguments_cases_io.h - what the functions of streams, servers, datagrams and pools answer to
+   nothing, and those that wait. */
 #ifndef ARGUMENTS_CASES_IO_H
 #define ARGUMENTS_CASES_IO_H
 

@@ -1,4 +1,5 @@
-/* protocols_fixture.h - protocols, buffers and filters for tests of streams; a stream that its callbacks free. */
+/* protocols_fixture.h - protocols, buffers and filters for tests of streams; a stream that its
+   callbacks free. */
 #ifndef PROTOCOLS_FIXTURE_H
 #define PROTOCOLS_FIXTURE_H
 

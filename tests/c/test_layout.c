@@ -1,4 +1,5 @@
-/* >> config & compiler: layout: what things cost: sizes of the structs a user embeds, and of a loop that does nothing yet. */
+/* >> config & compiler: what things cost: sizes of the structs a user embeds, and of a loop that
+   does nothing yet. */
 #include "loop_fixture.h"
 
 TEST(an_idle_loop_stays_under_a_kibibyte) {

@@ -145,8 +145,6 @@ TEST(close_is_busy_while_the_loop_runs_or_a_stream_is_open) {
     close_loop();
 }
 
-static casync_watcher watcher;
-
 TEST(a_future_may_be_closed_after_its_loop) {
     casync_future future;
     open_loop(CASYNC_CLOCK_MONOTONIC);

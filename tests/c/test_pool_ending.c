@@ -1,4 +1,5 @@
-/* >> calls & thread pool: how it is closed and shut down, shared by loops and inherited by a forked child. */
+/* >> calls & thread pool: how it is closed and shut down, shared by loops and inherited by a forked
+   child. */
 #include "pool_fixture.h"
 
 static void shut_down(void) {

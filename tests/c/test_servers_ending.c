@@ -1,4 +1,5 @@
-/* >> servers: how connections end whose tasks have ended, and servers before their clients are gone. */
+/* >> servers: how connections end whose tasks have ended, and servers before their clients are
+   gone. */
 #include "endings_fixture.h"
 
 static int64_t writes_and_returns(casync_loop *where, void *connection) {

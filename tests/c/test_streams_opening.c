@@ -128,8 +128,6 @@ TEST(without_memory_a_pair_is_not_opened) {
     close_loop();
 }
 
-static casync_framing framing;
-
 static char text[256];
 
 TEST(an_operation_of_a_stream_that_was_never_opened_fails) {

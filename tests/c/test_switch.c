@@ -1,5 +1,5 @@
-/* >> stacks & switch: a switch of stacks keeps everything that belongs to a task: registers, floating
-   point, frames. */
+/* >> stacks & switch: a switch of stacks keeps everything that belongs to a task: registers,
+   floating point, frames. */
 #include "loop_fixture.h"
 
 #include <alloca.h>

@@ -1,4 +1,5 @@
-/* >> sync primitives: what all have in common, events, barriers, wait groups, once; random schedules. */
+/* >> sync primitives: what all have in common, events, barriers, wait groups, once; random
+   schedules. */
 #include "sync_fixture.h"
 
 /* One of each; zeroed, as each test is a process of its own. */
