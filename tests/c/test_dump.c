@@ -1,8 +1,6 @@
 /* >> metrics & dump: names of tasks, what casync_dump says. */
 #include "tasks_fixture.h"
 
-/* >> names, and what casync_dump says --------------------------------------------------------- */
-
 TEST_BOTH(task_has_a_name) {
     actor *a = &actors[0];
     open_loop_and_gate();

@@ -217,6 +217,8 @@ TEST(a_stream_that_is_opened_again_tells_again) {
     end_stream();
 }
 
+/* >> datagram sockets ------------------------------------------------------------------------- */
+
 /* Queues datagrams that their receiver, which does not read, has no place for. */
 static void open_datagram_with_much(void) {
     casync_datagram_desc desc = ZERO;
