@@ -8,14 +8,11 @@
            EXPECT(chroot("/") == 0);
        }
 
-       int main(int argc, char **argv) {
-           test_begin(argc, argv, __FILE__);
-           RUN(two_and_two);
-           RUN(needs_root);
-           return test_end();
-       }
+       TEST_MAIN
 
-   A test that is not in main is an unused function, of which compilers warn: none is forgotten.
+   TEST names a test once: before main, its constructor puts it on the list of tests, which are run
+   in the order of their lines. TEST_WITHIN(2, name) fails after 2 seconds, where --timeout allows
+   more. TEST_MAIN is the program's main; one of your own may call test_main with another name.
 
    Each test runs in a child process: a crash, a hang or a changed signal mask costs one test. A
    failed expectation ends its test. In a child that a test forks it ends that child with status 1.
@@ -36,6 +33,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -65,8 +63,17 @@
     { 0 }
 #endif
 
-#define TEST(name) static void name(void)
-#define RUN(name) test__run(#name, name)
+#define TEST(name) TEST_WITHIN(INT_MAX, name)
+#define TEST_WITHIN(seconds, name)                                                                 \
+    static void name(void);                                                                        \
+    __attribute((constructor)) static void test__add_##name(void) {                                \
+        static test__entry entry = {NULL, #name, name, __LINE__, seconds};                         \
+        test__add(&entry);                                                                         \
+    }                                                                                              \
+    static void name(void)
+
+#define TEST_MAIN                                                                                  \
+    int main(int argc, char **argv) { return test_main(argc, argv, __FILE__); }
 
 /* Each of these evaluates its arguments once. */
 #define EXPECT(condition) test__expect(__FILE__, __LINE__, #condition, !!(condition))
@@ -79,6 +86,17 @@
 enum { TEST__SKIPPED = 77, TEST__REASON_SIZE = 256 };
 
 static bool test_quick TEST__UNUSED; /* the run shall be short */
+
+typedef struct test__entry test__entry;
+struct test__entry {
+    test__entry *next;
+    const char *name;
+    void (*function)(void);
+    int line;
+    int seconds; /* it may take, if --timeout is not less */
+};
+
+static test__entry *test__entries; /* by line, then by name */
 
 static struct {
     const char *filter;
@@ -141,6 +159,19 @@ TEST__UNUSED static void test__skip(const char *reason) {
     _exit(TEST__SKIPPED);
 }
 
+static bool test__is_before(const test__entry *one, const test__entry *other) {
+    if (one->line != other->line) return one->line < other->line;
+    return strcmp(one->name, other->name) < 0;
+}
+
+/* Constructors come in no order that compilers promise: with gcc's -flto the last comes first. */
+TEST__UNUSED static void test__add(test__entry *entry) {
+    test__entry **place = &test__entries;
+    while (*place && test__is_before(*place, entry)) place = &(*place)->next;
+    entry->next = *place;
+    *place = entry;
+}
+
 /* "tests/c/test_wheel.c" gives "wheel". */
 static void test__set_suite(const char *file) {
     const char *name = strrchr(file, '/');
@@ -158,7 +189,7 @@ static void test__usage(const char *argument) {
     exit(2);
 }
 
-static void test_begin(int argc, char **argv, const char *file) {
+static void test__begin(int argc, char **argv, const char *file) {
     int i;
     test__set_suite(file);
     test__run_state.timeout = 30;
@@ -184,7 +215,7 @@ static void test_begin(int argc, char **argv, const char *file) {
     if (test__run_state.reason == MAP_FAILED) exit(2);
 }
 
-static int test_end(void) {
+static int test__end(void) {
     if (test__run_state.list) return 0;
     if (test__run_state.tap) printf("1..%d\n", test__run_state.number);
     printf("%d passed, %d failed, %d skipped\n", test__run_state.passed, test__run_state.failed,
@@ -203,10 +234,10 @@ static void test__child(void (*test)(void), pid_t parent, const sigset_t *mask) 
 }
 
 /* Waits for the child, or kills its process group after the timeout. Returns whether it ended. */
-static bool test__wait(pid_t pid, const sigset_t *sigchld, int *status) {
+static bool test__wait(pid_t pid, int seconds, const sigset_t *sigchld, int *status) {
     struct timespec now, deadline, left;
     clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += test__run_state.timeout;
+    deadline.tv_sec += seconds;
     while (waitpid(pid, status, WNOHANG) == 0) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (now.tv_sec >= deadline.tv_sec) {
@@ -224,21 +255,22 @@ static bool test__wait(pid_t pid, const sigset_t *sigchld, int *status) {
 }
 
 /* Runs the test in a child. Returns its exit status; says why if it did not exit by itself. */
-static int test__fork(const char *name, void (*test)(void)) {
+static int test__fork(const char *name, const test__entry *test) {
     sigset_t sigchld, mask;
     pid_t pid, parent = getpid();
-    int status;
+    int status, seconds = test__run_state.timeout;
+    if (seconds > test->seconds) seconds = test->seconds;
     sigemptyset(&sigchld);
     sigaddset(&sigchld, SIGCHLD);
     sigprocmask(SIG_BLOCK, &sigchld, &mask);
     fflush(stdout);
     pid = fork();
-    if (pid == 0) test__child(test, parent, &mask);
+    if (pid == 0) test__child(test->function, parent, &mask);
     if (pid < 0) {
         printf("# fork: %s\n", strerror(errno));
         status = -1;
-    } else if (!test__wait(pid, &sigchld, &status)) {
-        printf("# %s: no end after %d seconds\n", name, test__run_state.timeout);
+    } else if (!test__wait(pid, seconds, &sigchld, &status)) {
+        printf("# %s: no end after %d seconds\n", name, seconds);
         status = -1;
     } else if (WIFSIGNALED(status)) {
         printf("# killed by signal %d (%s)\n", WTERMSIG(status), strsignal(WTERMSIG(status)));
@@ -271,10 +303,10 @@ static void test__report(const char *name, int status) {
     fflush(stdout);
 }
 
-static void test__run(const char *test_name, void (*test)(void)) {
+static void test__run(const test__entry *test) {
     char name[160];
     int status = 0;
-    snprintf(name, sizeof name, "%s.%s", test__run_state.suite, test_name);
+    snprintf(name, sizeof name, "%s.%s", test__run_state.suite, test->name);
     if (test__run_state.filter && !strstr(name, test__run_state.filter)) return;
     if (test__run_state.list) {
         printf("%s\n", name);
@@ -282,10 +314,18 @@ static void test__run(const char *test_name, void (*test)(void)) {
     }
     test__run_state.number++;
     if (test__run_state.no_fork)
-        test();
+        test->function();
     else
         status = test__fork(name, test);
     test__report(name, status);
+}
+
+/* Runs the tests of this program; the file's name is in theirs. Returns the exit status. */
+static int test_main(int argc, char **argv, const char *file) {
+    const test__entry *test;
+    test__begin(argc, argv, file);
+    for (test = test__entries; test; test = test->next) test__run(test);
+    return test__end();
 }
 
 #endif /* TEST_H */

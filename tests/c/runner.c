@@ -9,16 +9,6 @@ TEST(passes) { EQ(2 + 2, 4); }
 TEST(fails) { EQ(2 + 2, 5); }
 TEST(is_skipped) { SKIP("for a reason"); }
 TEST(crashes) { raise(SIGSEGV); }
-TEST(hangs) { pause(); }
+TEST_WITHIN(1, hangs) { pause(); }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(passes);
-    RUN(fails);
-    RUN(is_skipped);
-    RUN(crashes);
-    test__run_state.timeout /= 20; /* those before may stall, and shall pass: only this one is
-                                      hurried */
-    RUN(hangs);
-    return test_end();
-}
+TEST_MAIN

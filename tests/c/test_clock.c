@@ -1,5 +1,5 @@
 /* >> clock: where a loop's time comes from, and how a test moves it. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static void say_time(void *arg) {
     (void)arg;
@@ -304,29 +304,4 @@ TEST(virtual_time_jumps_again_after_a_signal_was_watched) {
     close_loop();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(units_are_nanoseconds);
-    RUN(time_is_the_systems_monotonic_clock);
-    RUN(the_systems_clock_cannot_be_moved);
-    RUN(time_does_not_run_backwards);
-    RUN(a_manual_clock_starts_at_zero_and_moves_by_hand_alone);
-    RUN(a_negative_advance_is_an_error_and_moves_nothing);
-    RUN(an_advance_to_the_end_of_time_does_not_wrap);
-    RUN(timers_that_an_advance_makes_due_run_in_the_next_turn);
-    RUN(now_is_the_time_this_turns_timers_were_looked_at);
-    RUN(with_a_manual_clock_now_is_the_time);
-    RUN(a_callback_may_advance_the_clock);
-    RUN(deadlines_come_from_the_live_clock_not_the_turns);
-    RUN(a_virtual_clock_jumps_from_deadline_to_deadline);
-    RUN(a_virtual_clock_stands_still_while_callbacks_are_ready);
-    RUN(a_virtual_clock_moves_by_hand_too);
-    RUN(a_virtual_clock_waits_for_the_outside_world);
-    RUN(with_the_outside_awaited_virtual_deadlines_pass_in_real_time);
-    RUN(a_forced_virtual_clock_jumps_although_the_outside_is_awaited);
-    RUN(a_forced_virtual_clock_takes_what_is_ready_before_it_jumps);
-    RUN(an_unknown_clock_is_an_error);
-    RUN(a_wake_does_not_make_virtual_time_jump_while_the_outside_is_awaited);
-    RUN(virtual_time_jumps_again_after_a_signal_was_watched);
-    return test_end();
-}
+TEST_MAIN

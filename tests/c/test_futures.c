@@ -1,5 +1,5 @@
 /* >> futures: a result that may not be there yet, and those who wait for it. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static casync_future future;
 
@@ -12,8 +12,6 @@ static void close_future(void) {
     casync_future_close(&future);
     close_loop();
 }
-
-static void turn(void) { EQ(casync_run_nowait(&loop), 0); }
 
 TEST(a_future_is_pending_at_first) {
     memset((void *)&future, 0xa5, sizeof future);
@@ -247,26 +245,4 @@ TEST(a_callback_may_complete_another_future) {
     close_future();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(a_future_is_pending_at_first);
-    RUN(a_closed_loop_has_no_futures);
-    RUN(a_result_makes_it_done);
-    RUN(an_error_makes_it_failed);
-    RUN(awaiting_does_not_consume_the_result);
-    RUN(a_result_is_set_once);
-    RUN(cancel_ends_a_pending_future);
-    RUN(done_callbacks_run_by_the_ready_queue_in_their_order);
-    RUN(a_callback_added_to_a_done_future_runs_in_the_next_turn);
-    RUN(cancellation_and_failure_call_back_too);
-    RUN(a_done_callback_can_be_removed);
-    RUN(a_job_that_is_queued_cannot_wait_for_a_future);
-    RUN(without_memory_a_pooled_callback_is_not_added);
-    RUN(close_drops_callbacks_that_have_not_run);
-    RUN(callbacks_of_a_done_future_are_jobs_of_the_loop);
-    RUN(an_error_that_nobody_retrieved_is_told_to_the_exception_handler);
-    RUN(retrieved_errors_and_cancellations_are_nobodys_business);
-    RUN(a_callback_may_close_its_future);
-    RUN(a_callback_may_complete_another_future);
-    return test_end();
-}
+TEST_MAIN

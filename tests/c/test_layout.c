@@ -1,5 +1,6 @@
-/* What things cost: sizes of the structs a user embeds, and of a loop that does nothing yet. */
-#include "support.h"
+/* >> config & compiler: what things cost: sizes of the structs a user embeds, and of a loop that
+   does nothing yet. */
+#include "loop_fixture.h"
 
 TEST(an_idle_loop_stays_under_a_kibibyte) {
     casync_timer timer = ZERO;
@@ -55,13 +56,4 @@ TEST(an_address_holds_every_socket_address) {
     EXPECT(sizeof(struct sockaddr_storage) <= sizeof(((casync_address *)0)->storage));
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(an_idle_loop_stays_under_a_kibibyte);
-    RUN(structs_are_small);
-    RUN(first_members);
-    RUN(zero_is_unused);
-    RUN(the_version_is_one);
-    RUN(an_address_holds_every_socket_address);
-    return test_end();
-}
+TEST_MAIN

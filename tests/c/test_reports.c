@@ -1,6 +1,6 @@
-/* >> what is told when nobody asks: the default handler's lines, casync_dump, failures of tasks
-   whose handles were dropped, and functions that wait called where nothing can. */
-#include "stream_support.h"
+/* >> metrics & dump: reports: what is told when nobody asks: the default handler's lines, failures
+   of tasks whose handles were dropped, and functions that wait called where nothing can. */
+#include "streams_fixture.h"
 
 static casync_server server;
 static casync_listen_desc listen_desc;
@@ -599,33 +599,4 @@ TEST(each_function_that_waits_tells_its_own_name) {
     }
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(a_task_is_told_by_its_name);
-    RUN(a_task_without_a_name_is_told_by_its_function);
-    RUN(a_stackless_task_is_told_by_its_function);
-    RUN(the_task_of_a_connection_is_told_with_its_peer);
-    RUN(the_task_of_a_connection_that_was_reset_is_told_with_its_peer);
-    RUN(what_a_close_loses_is_told_with_its_peer);
-    RUN(a_connection_that_cannot_be_finished_is_told_with_its_peer);
-    RUN(a_server_is_told_by_its_address);
-    RUN(a_server_is_told_by_its_path);
-    RUN(an_open_stream_is_named);
-    RUN(an_open_server_is_named);
-    RUN(an_open_datagram_socket_is_named);
-    RUN(a_task_that_goes_on_is_named);
-    RUN(a_connection_and_its_peer_are_named);
-    RUN(the_failure_of_a_dropped_task_is_told_when_its_loop_is_closed);
-    RUN(every_dropped_task_is_told_once);
-    RUN(dropped_tasks_that_did_not_fail_are_not_told);
-    RUN(a_failure_that_was_asked_for_is_not_told);
-    RUN(the_failure_of_a_released_task_is_told_once);
-    RUN(detached_tasks_run_and_tell_their_failure);
-    RUN(a_task_that_cannot_be_detached_says_why);
-    RUN(a_callback_that_waits_is_told_once_a_loop);
-    RUN(a_stackless_task_that_waits_is_named);
-    RUN(who_waits_where_no_loop_runs_is_told);
-    RUN(a_task_of_another_loop_that_waits_is_told);
-    RUN(each_function_that_waits_tells_its_own_name);
-    return test_end();
-}
+TEST_MAIN

@@ -1,5 +1,5 @@
-/* >> casync_run: what it reports, of overflows and of an end that takes long, and what it leaves
-   behind. */
+/* >> casync_run: what it returns, ends and leaves behind; what it reports, of overflows and of an
+   end that takes long. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -17,12 +17,133 @@ static int test_clock_gettime(clockid_t clock, struct timespec *now) {
     return result;
 }
 #define clock_gettime test_clock_gettime
-#include "support.h"
+#include "tasks_fixture.h"
 
 static void stop_clock(void) {
     (void)clock_gettime(CLOCK_MONOTONIC, &standing_time);
     clock_stands = true;
 }
+
+/* >> main and what it left -------------------------------------------------------------------- */
+
+static int64_t returns_arg(casync_loop *where, void *arg) {
+    EXPECT(where);
+    PTR_EQ(casync_get_running_loop(), where);
+    STR_EQ(casync_task_name(casync_current_task()), "main");
+    return (intptr_t)arg;
+}
+TEST(run_returns_what_main_returns) {
+    EQ(casync_run(returns_arg, (void *)(intptr_t)7), 7);
+    EQ(casync_run(returns_arg, (void *)(intptr_t)-EIO), -EIO);
+    EQ(casync_run(returns_arg, (void *)(intptr_t)-ECANCELED), -ECANCELED);
+    EQ(casync_run(NULL, NULL), -EINVAL);
+    EQ(run_with_test_allocator(returns_arg, (void *)(intptr_t)5), 5);
+    SAID("");
+}
+
+static int64_t says_how_it_ends(casync_loop *where, void *arg) {
+    int64_t slept = sleeps(where, MILLISECONDS(1000000));
+    say_number("slept", slept);
+    slept = casync_sleep(CASYNC_MS(1)); /* cleaning up */
+    say_number((const char *)arg, slept);
+    return slept;
+}
+static casync_task left_stackless;
+static casync_timer_op left_op;
+static int64_t left_step(casync_task *task) {
+    int64_t slept;
+    CASYNC_BEGIN(task);
+    CASYNC_AWAIT(task, slept, casync_sleep_op(task->future.loop, &left_op, CASYNC_SECONDS(1000)));
+    say_number("step", slept);
+    CASYNC_END(task, slept);
+}
+static int64_t leaves_tasks(casync_loop *where, void *arg) {
+    casync_task_release(casync_spawn(where, says_how_it_ends, WORD("end")));
+    casync_task_release(casync_spawn(where, fails_if_cancelled, MILLISECONDS(1000)));
+    EQ(casync_task_start(where, &left_stackless, left_step), 0);
+    EQ(casync_sleep(0), 0);
+    return (intptr_t)arg;
+}
+TEST(run_cancels_the_tasks_that_are_left_and_waits_for_them) {
+    EQ(run_with_test_allocator(leaves_tasks, (void *)(intptr_t)3), 3);
+    SAID("slept=-125 exception=-33 step=-125 end=0");
+    EQ(run_with_test_allocator(leaves_tasks, (void *)(intptr_t)-EIO), -EIO);
+    SAID("slept=-125 exception=-33 step=-125 end=0");
+}
+
+static int64_t stops_the_loop(casync_loop *where, void *arg) {
+    (void)arg;
+    casync_stop(where);
+    return sleeps(where, MILLISECONDS(1000000));
+}
+TEST(run_whose_loop_is_stopped_cancels_main) {
+    EQ(run_with_test_allocator(stops_the_loop, NULL), -ECANCELED);
+}
+
+static int64_t spawns_when_cancelled(casync_loop *where, void *arg) {
+    int64_t slept = sleeps(where, MILLISECONDS(1000000));
+    casync_task_release(casync_spawn(where, says_how_it_ends, arg));
+    return slept;
+}
+static int64_t leaves_one_that_spawns(casync_loop *where, void *arg) {
+    casync_task_release(casync_spawn(where, spawns_when_cancelled, arg));
+    return casync_sleep(0);
+}
+TEST(run_cancels_tasks_that_were_made_by_cleaning_up) {
+    EQ(run_with_test_allocator(leaves_one_that_spawns, WORD("late")), 0);
+    SAID("slept=-125 late=0"); /* it had begun, and was asked then */
+}
+
+static int64_t keeps_a_handle(casync_loop *where, void *arg) {
+    casync_task *tasks[64];
+    int i;
+    (void)arg;
+    for (i = 0; i < 64; i++) {
+        tasks[i] = casync_spawn(where, sleeps, NULL);
+        EXPECT(tasks[i]);
+    }
+    for (i = 0; i < 64; i++)
+        if (i % 40 != 0) EQ(casync_join(tasks[i]), 0);
+    return 7;
+}
+TEST(run_ends_although_a_handle_was_not_released) {
+    EQ(run_with_test_allocator(keeps_a_handle, NULL), 7);
+}
+
+static int64_t leaves_streams_open(casync_loop *where, void *arg) {
+    static casync_stream streams[2];
+    static casync_server server;
+    casync_listen_desc desc = ZERO;
+    int ends[2];
+    (void)arg;
+    make_socketpair(ends);
+    EQ(casync_stream_open(where, &streams[0], ends[0], NULL, NULL), 0);
+    EQ(casync_stream_open(where, &streams[1], ends[1], NULL, NULL), 0);
+    desc.host = "127.0.0.1";
+    EQ(casync_listen(where, &server, &desc), 0);
+    return 0;
+}
+TEST(run_closes_what_is_open) { EQ(run_with_test_allocator(leaves_streams_open, NULL), 0); }
+
+static int64_t runs_inside_run(casync_loop *where, void *arg) {
+    casync_loop *inner = casync_get_running_loop();
+    (void)arg;
+    PTR_EQ(inner, where);
+    EQ(casync_run(returns_arg, (void *)(intptr_t)4), 4);
+    PTR_EQ(casync_get_running_loop(), where);
+    return casync_sleep(CASYNC_MS(1));
+}
+TEST(run_inside_run) { EQ(run_with_test_allocator(runs_inside_run, NULL), 0); }
+
+static void nothing_to_do(void *arg) { (void)arg; }
+static int64_t leaves_a_timer(casync_loop *where, void *arg) {
+    static casync_timer timer;
+    static casync_hook hook;
+    (void)arg;
+    EQ(casync_hook_start(where, &hook, CASYNC_HOOK_AFTER_POLL, 0, nothing_to_do, NULL), 0);
+    return casync_call_later(where, &timer, CASYNC_SECONDS(1000), never, NULL);
+}
+TEST(run_drops_what_main_left) { EQ(run_with_test_allocator(leaves_a_timer, NULL), 0); }
 
 /* >> overflows: each in a child, which ends by the fault --------------------------------------- */
 
@@ -429,31 +550,4 @@ TEST(a_failure_that_nobody_asked_about_is_told_when_a_run_ends) {
 }
 TEST(a_failure_of_a_detached_task_is_told) { expect_one_report_by(spawns_detached); }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(an_overflow_of_main_is_reported);
-    RUN(an_overflow_is_reported_with_the_tasks_name);
-    RUN(an_overflow_in_a_thread_is_reported);
-    RUN(an_overflow_in_a_run_inside_a_run_is_reported);
-    RUN(an_overflow_after_a_run_inside_a_run_is_reported);
-    RUN(an_overflow_is_not_reported_if_that_is_not_wanted);
-    RUN(an_overflow_in_a_guest_is_not_reported);
-    RUN(an_overflow_after_a_run_is_not_reported);
-    RUN(a_run_puts_actions_and_the_signal_stack_back);
-    RUN(a_run_leaves_a_signal_stack_that_is_there);
-    RUN(a_run_leaves_a_handler_that_is_there);
-    RUN(a_run_leaves_faults_that_are_ignored);
-    RUN(a_run_puts_a_handler_of_bus_errors_back);
-    RUN(a_run_leaves_a_handler_that_came_meanwhile);
-    RUN(a_report_that_was_asked_for_outlives_a_run);
-    RUN(a_run_inside_a_run_puts_things_back);
-    RUN(runs_in_two_threads_put_things_back_when_both_are_over);
-    RUN(an_end_of_more_than_a_second_tells_once_what_it_waits_for);
-    RUN(a_short_end_tells_nothing);
-    RUN(a_long_run_with_a_short_end_tells_nothing);
-    RUN(seconds_that_are_not_real_tell_nothing);
-    RUN(what_a_long_end_waits_for_is_told_while_it_waits);
-    RUN(a_failure_that_nobody_asked_about_is_told_when_a_run_ends);
-    RUN(a_failure_of_a_detached_task_is_told);
-    return test_end();
-}
+TEST_MAIN

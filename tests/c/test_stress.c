@@ -1,6 +1,6 @@
-/* Random schedules: tasks of both kinds are spawned, await, are cancelled and closed, a million in
-   all. A seed makes each of them; it is in the test's name. */
-#include "support.h"
+/* >> tasks: random schedules: tasks of both kinds are spawned, await, are cancelled and closed, a
+   million in all. A seed makes each of them; it is in the test's name. */
+#include "loop_fixture.h"
 
 enum { SLOTS = 300, GATES = 8, CHILDREN = 3 };
 
@@ -336,11 +336,4 @@ TEST(seed_2) { stress(2); }
 TEST(seed_3) { stress(3); }
 TEST(seed_4) { stress(4); }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(seed_1);
-    RUN(seed_2);
-    RUN(seed_3);
-    RUN(seed_4);
-    return test_end();
-}
+TEST_MAIN

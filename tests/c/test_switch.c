@@ -1,6 +1,6 @@
-/* >> tasks: a switch of stacks keeps everything that belongs to a task: registers, floating
-   point, frames. */
-#include "support.h"
+/* >> stacks & switch: a switch of stacks keeps everything that belongs to a task: registers,
+   floating point, frames. */
+#include "loop_fixture.h"
 
 #include <alloca.h>
 
@@ -48,13 +48,6 @@ TEST(without_stacks_stackless_tasks_run) {
     EQ(casync_run_until_complete(&task.future), 3);
     casync_future_close(&task.future);
     close_loop();
-}
-
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(without_stacks_there_are_no_stackful_tasks);
-    RUN(without_stacks_stackless_tasks_run);
-    return test_end();
 }
 
 #else
@@ -381,24 +374,6 @@ TEST(exceptions_are_caught_within_a_task) { run_tasks(throw_and_catch); }
 
 #endif
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(locals_survive_random_switches);
-    RUN(signals_may_interrupt_a_switch);
-    RUN(variable_arguments_and_printf_of_doubles);
-    RUN(alloca_and_recursion);
-    RUN(a_large_stack_can_be_used_to_its_end);
-#if defined(__GNUC__)
-    RUN(vectors_survive_an_inlined_switch);
-#endif
-#if defined(__GNUC__) && defined(__GLIBC__)
-    RUN(a_backtrace_ends_with_the_task);
-#endif
-    RUN(a_switch_leaves_errno_alone);
-#if defined(__cplusplus)
-    RUN(exceptions_are_caught_within_a_task);
-#endif
-    return test_end();
-}
-
 #endif /* CASYNC_NO_STACKFUL */
+
+TEST_MAIN

@@ -1,7 +1,14 @@
 /* >> system calls: how many there are, and what happens when each of them fails. */
-#include "faults.h"
+#include "syscalls_fixture.h"
+#include "streams_fixture.h"
 
 static casync_protocol protocol;
+
+static void echo(casync_stream *stream, casync_span data) {
+    EQ(casync_write(stream, data.ptr, data.len), data.len);
+}
+
+static casync_server server;
 
 /* >> how many --------------------------------------------------------------------------------- */
 
@@ -92,10 +99,6 @@ TEST(a_kept_watcher_starts_again_without_a_call) {
     close_both(fds);
 }
 
-static void echo(casync_stream *stream, casync_span data) {
-    EQ(casync_write(stream, data.ptr, data.len), data.len);
-}
-
 TEST(a_message_received_and_answered_is_one_read_and_one_send) {
     int i;
     protocol = no_protocol();
@@ -155,46 +158,7 @@ TEST(a_sleep_is_ended_by_one_write_however_many_post) {
     close_loop();
 }
 
-/* >> what may fail and be helped -------------------------------------------------------------- */
-
-TEST(a_kernel_without_epoll_pwait2_still_keeps_time) {
-    casync_timer timer = ZERO;
-    int64_t start;
-    int i;
-    fail_calls("epoll_pwait2", 0, 1, -ENOSYS);
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    for (i = 0; i < 5; i++) {
-        start = casync_time(&loop);
-        EQ(casync_call_later(&loop, &timer, CASYNC_US(300), say, WORD("timer")), 0);
-        EQ(casync_run_until_idle(&loop), 0);
-        SAID("timer");
-        EXPECT(casync_time(&loop) - start >= CASYNC_US(300));
-    }
-    EQ(calls("epoll_pwait2"), 1); /* asked once */
-    close_loop();
-}
-
-TEST(an_interrupted_wait_is_no_error) {
-    casync_timer timer = ZERO;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_call_later(&loop, &timer, CASYNC_MS(1), say, WORD("timer")), 0);
-    fail_calls("epoll_pwait2", 0, 3, -EINTR);
-    EQ(casync_run_until_idle(&loop), 0);
-    SAID("timer");
-    close_loop();
-}
-
-TEST(a_wait_that_the_kernel_refuses_ends_the_run) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_call_later(&loop, NULL, CASYNC_SECONDS(1000), never, NULL), 0);
-    fail_calls("epoll_pwait2", 0, 1, -EBADF);
-    EQ(casync_run_forever(&loop), -EBADF);
-    EQ(loop.state, CASYNC_LOOP_STOPPED);
-    fail_calls("epoll_wait", 0, 1, -EBADF);
-    EQ(casync_run_nowait(&loop), -EBADF);
-    EQ(casync_run_nowait(&loop), 0);
-    close_loop();
-}
+/* >> what may be helped ----------------------------------------------------------------------- */
 
 TEST(without_the_nosignal_flag_pipes_are_written_without_sigpipe_too) {
     int i;
@@ -213,7 +177,6 @@ TEST(without_the_nosignal_flag_pipes_are_written_without_sigpipe_too) {
     close_loop();
 }
 
-static casync_server server;
 static int connections;
 
 static void count_connection(casync_stream *stream) {
@@ -304,38 +267,7 @@ TEST(a_read_that_would_block_after_all_waits_on) {
     close_with_peer();
 }
 
-TEST(a_watch_that_the_kernel_refuses_changes_nothing) {
-    casync_watcher watcher = ZERO;
-    int fds[2];
-    make_pipe(fds);
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    fail_calls("epoll_ctl", 0, 1, -ENOSPC);
-    EQ(casync_add_reader(&loop, &watcher, fds[0], never, NULL), -ENOSPC);
-    EXPECT(!casync_loop_alive(&loop));
-    PTR_EQ(casync_watcher_find(&loop, fds[0]), NULL);
-    EQ(casync_add_reader(&loop, &watcher, fds[0], say, WORD("io")), 0);
-    put_byte(fds[1]);
-    turn();
-    SAID("io");
-    close_loop();
-    close_both(fds);
-}
-
-TEST(a_change_that_the_kernel_refuses_is_told_and_tried_again) {
-    casync_watcher watcher = ZERO;
-    int fds[2];
-    make_socketpair(fds);
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_add_reader(&loop, &watcher, fds[0], never, NULL), 0);
-    EQ(casync_add_writer(&loop, &watcher, fds[0], say, WORD("io")), 0);
-    fail_calls("epoll_ctl", 0, 1, -ENOMEM);
-    turn();
-    SAID("exception=-12");
-    turn();
-    SAID("io");
-    close_loop();
-    close_both(fds);
-}
+/* >> each call in turn ------------------------------------------------------------------------ */
 
 TEST(init_fails_cleanly_at_every_call) {
     int64_t n;
@@ -353,8 +285,6 @@ TEST(init_fails_cleanly_at_every_call) {
     fault.count = 0;
     EQ(casync_loop_close(&loop), 0);
 }
-
-/* >> each call in turn ------------------------------------------------------------------------ */
 
 /* A little of everything. Whatever fails, it goes on with the rest; in the end nothing may be
    left. */
@@ -537,123 +467,4 @@ TEST(every_allocation_may_fail) {
     }
 }
 
-/* >> what reviews found ----------------------------------------------------------------------- */
-
-static int64_t stop_in_epoll_ctl(int epfd, int operation, int fd, casync__epoll_event *event) {
-    casync_stop(&loop); /* as a signal handler would, between the last look and the sleep */
-    casync_wake(&loop);
-    return casync__sys_direct_epoll_ctl(epfd, operation, fd, event);
-}
-
-TEST(a_stop_and_wake_just_before_the_sleep_is_not_slept_through) {
-    casync_watcher watcher = ZERO;
-    int fds[2];
-    make_socketpair(fds);
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    EQ(casync_add_reader(&loop, &watcher, fds[0], never, NULL), 0);
-    EQ(casync_run_nowait(&loop), 0);
-    while (write(fds[0], large, sizeof large) > 0) continue; /* not writable */
-    EQ(casync_add_writer(&loop, &watcher, fds[0], never, NULL), 0);
-    casync_syscalls.epoll_ctl = stop_in_epoll_ctl;
-    EQ(casync_run_forever(&loop), 0);
-    close_loop();
-    close_both(fds);
-}
-
-static bool refuse_wakeup;
-
-static int64_t refuse_wakeup_in_epoll_ctl(int epfd, int operation, int fd,
-                                          casync__epoll_event *event) {
-    if (refuse_wakeup && fd == loop.wakeup_fd) return -ENOMEM;
-    return casync__sys_direct_epoll_ctl(epfd, operation, fd, event);
-}
-
-static void *post_stop(void *arg) {
-    (void)arg;
-    EQ(casync_call_soon_threadsafe(&loop, NULL, stop_loop, NULL), 0);
-    return NULL;
-}
-
-TEST(wakeups_survive_a_new_epoll_instance_that_could_not_be_made) {
-    casync_watcher watcher = ZERO;
-    pthread_t thread;
-    int fds[2], dup_fd;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    make_pipe(fds);
-    put_byte(fds[1]);
-    EQ(casync_add_reader(&loop, &watcher, fds[0], never, NULL), 0);
-    dup_fd = dup(fds[0]);
-    close(fds[0]);
-    casync_remove_reader(&watcher); /* too late: the next event is stale */
-    casync_syscalls.epoll_ctl = refuse_wakeup_in_epoll_ctl;
-    refuse_wakeup = true;
-    (void)casync_run_nowait(&loop);
-    (void)casync_run_nowait(&loop);
-    SAID("exception=-12"); /* once */
-    refuse_wakeup = false;
-    thread = start_thread(post_stop, NULL);
-    EQ(casync_run_forever(&loop), 0);
-    join_thread(thread);
-    close(dup_fd);
-    close(fds[1]);
-    close_loop();
-}
-
-static int exceptions;
-
-static void count_exception(casync_loop *where, const casync_exception *exception, void *arg) {
-    (void)where;
-    (void)exception;
-    (void)arg;
-    exceptions++;
-}
-
-TEST(a_descriptor_that_was_closed_before_it_was_removed_is_told_once) {
-    casync_watcher watcher = ZERO;
-    int fds[2];
-    make_socketpair(fds);
-    open_loop(CASYNC_CLOCK_MONOTONIC);
-    casync_set_exception_handler(&loop, count_exception, NULL);
-    EQ(casync_add_reader(&loop, &watcher, fds[0], do_nothing, NULL), 0);
-    turn();
-    EQ(casync_add_writer(&loop, &watcher, fds[0], do_nothing, NULL), 0);
-    close_both(fds);
-    descriptors_before -= 2;
-    turns(50);
-    EXPECT(exceptions <= 2);
-    casync_remove_reader(&watcher);
-    casync_remove_writer(&watcher);
-    turns(2);
-    close_loop();
-}
-
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(queueing_and_timers_make_no_calls);
-    RUN(a_busy_loop_polls_seldom);
-    RUN(watching_is_one_call_and_changes_are_batched);
-    RUN(a_kept_watcher_starts_again_without_a_call);
-    RUN(a_message_received_and_answered_is_one_read_and_one_send);
-    RUN(what_is_queued_costs_nothing_until_the_socket_is_writable);
-    RUN(a_sleep_is_ended_by_one_write_however_many_post);
-    RUN(a_kernel_without_epoll_pwait2_still_keeps_time);
-    RUN(an_interrupted_wait_is_no_error);
-    RUN(a_wait_that_the_kernel_refuses_ends_the_run);
-    RUN(without_the_nosignal_flag_pipes_are_written_without_sigpipe_too);
-    RUN(a_connection_that_broke_before_it_was_accepted_is_skipped);
-    RUN(accepting_waits_when_the_system_is_out_of_something);
-    RUN(errors_of_read_and_write_arrive_at_their_stream);
-    RUN(a_read_that_would_block_after_all_waits_on);
-    RUN(a_watch_that_the_kernel_refuses_changes_nothing);
-    RUN(a_change_that_the_kernel_refuses_is_told_and_tried_again);
-    RUN(init_fails_cleanly_at_every_call);
-    RUN(every_call_may_fail_with_eio);
-    RUN(every_call_may_fail_with_enomem);
-    RUN(every_call_may_fail_with_einval);
-    RUN(every_call_may_fail_with_enosys);
-    RUN(every_allocation_may_fail);
-    RUN(a_stop_and_wake_just_before_the_sleep_is_not_slept_through);
-    RUN(wakeups_survive_a_new_epoll_instance_that_could_not_be_made);
-    RUN(a_descriptor_that_was_closed_before_it_was_removed_is_told_once);
-    return test_end();
-}
+TEST_MAIN

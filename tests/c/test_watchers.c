@@ -1,10 +1,8 @@
 /* >> fd watchers: readiness of descriptors, one watcher each, also when numbers are reused. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static casync_watcher watcher, second;
 static int ends[2], other[2];
-
-static void turn(void) { EQ(casync_run_nowait(&loop), 0); }
 
 static void open_pipe_and_loop(void) {
     make_pipe(ends);
@@ -536,35 +534,4 @@ TEST(without_memory_for_the_table_nothing_is_watched) {
     close_pipe_and_loop();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(a_reader_is_called_in_every_turn_in_which_there_is_something);
-    RUN(a_writer_is_called_while_there_is_room);
-    RUN(one_watcher_watches_both_directions);
-    RUN(adding_again_replaces_the_callback);
-    RUN(a_callback_may_replace_itself);
-    RUN(remove_says_whether_it_was_watched);
-    RUN(a_callback_may_remove_a_watcher_that_is_ready_in_its_turn);
-    RUN(a_watcher_may_free_itself);
-    RUN(hangups_and_errors_count_as_readable_and_writable);
-    RUN(regular_files_are_refused_at_once);
-    RUN(bad_descriptors_and_arguments_are_refused);
-    RUN(a_descriptor_has_one_watcher_and_a_watcher_one_descriptor);
-    RUN(a_streams_descriptor_is_taken);
-    RUN(add_then_remove_before_the_poll_costs_nothing_later);
-    RUN(a_kept_watcher_starts_again);
-    RUN(a_watcher_at_rest_is_not_there);
-    RUN(a_watcher_at_rest_gives_way);
-    RUN(a_watcher_at_rest_may_have_another_descriptor_after_all);
-    RUN(keep_while_it_watches_says_what_will_be);
-    RUN(a_watcher_at_rest_on_a_closed_descriptor_whose_dup_lives_does_not_spin);
-    RUN(a_dup_of_a_closed_descriptor_keeps_nothing_alive);
-    RUN(closing_first_while_a_dup_lives_does_not_spin_or_misfire);
-    RUN(an_event_of_the_old_file_is_not_taken_for_the_new);
-    RUN(after_the_stale_event_a_wait_really_waits);
-    RUN(a_number_reused_within_a_turn_gets_no_event_of_its_predecessor);
-    RUN(a_forked_copy_of_a_closed_descriptor_does_no_harm);
-    RUN(many_descriptors_ready_at_once_are_each_called);
-    RUN(without_memory_for_the_table_nothing_is_watched);
-    return test_end();
-}
+TEST_MAIN

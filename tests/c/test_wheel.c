@@ -1,5 +1,5 @@
 /* >> timer wheel: what a timer promises, and the wheel against a model that is a sorted list. */
-#include "support.h"
+#include "loop_fixture.h"
 
 /* >> timers ----------------------------------------------------------------------------------- */
 
@@ -578,35 +578,4 @@ TEST(a_timer_that_cannot_be_started_stays_as_it_was) {
     close_loop();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(timers_run_in_the_order_of_their_deadlines);
-    RUN(equal_deadlines_are_first_come_first_served);
-    RUN(a_timer_is_never_early);
-    RUN(real_timers_are_not_early_and_in_order);
-    RUN(overdue_timers_run_in_order_in_the_next_turn);
-    RUN(for_ever_saturates);
-    RUN(stop_says_whether_the_timer_was_started);
-    RUN(a_callback_may_stop_timers_that_are_due_in_its_turn);
-    RUN(a_callback_may_move_a_timer_that_is_due_in_its_turn);
-    RUN(a_timer_may_free_itself);
-    RUN(a_timer_may_start_itself_again);
-    RUN(a_started_timer_cannot_be_called_again);
-    RUN(bad_arguments_change_nothing);
-    RUN(remaining_counts_down_to_zero);
-    RUN(a_repeating_timer_does_not_drift);
-    RUN(missed_periods_are_skipped);
-    RUN(a_repeating_timer_may_stop_itself);
-    RUN(again_restarts_the_period_from_now);
-    RUN(start_moves_a_started_timer);
-    RUN(without_memory_for_a_level_start_fails_and_changes_nothing);
-    RUN(pooled_timers_fail_cleanly_without_memory);
-    RUN(levels_are_allocated_once);
-    RUN(sub_millisecond_waits_are_real);
-    RUN(the_wheel_is_a_sorted_list);
-    RUN(the_wheel_is_a_sorted_list_over_all_of_time);
-    RUN(virtual_time_jumps_exactly_to_the_next_deadline);
-    RUN(the_hosts_timeout_is_never_after_the_next_deadline);
-    RUN(a_timer_that_cannot_be_started_stays_as_it_was);
-    return test_end();
-}
+TEST_MAIN

@@ -349,21 +349,4 @@ TEST(each_thread_has_its_tasks_exceptions) {
     for (pthread_t &thread : threads) EQ(pthread_join(thread, NULL), 0);
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, "exceptions");
-    RUN(a_catch_block_may_wait);
-    RUN(catch_blocks_may_be_left_in_any_order);
-    RUN(what_was_caught_before_a_wait_can_be_thrown_again_after_it);
-    RUN(catch_blocks_may_nest_around_waits);
-    RUN(an_exception_may_be_kept_across_waits);
-    RUN(a_task_may_return_in_a_catch_block);
-    RUN(a_catch_block_may_be_cancelled);
-    RUN(a_destructor_may_wait_while_the_stack_is_unwound);
-    RUN(a_destructor_may_fail_and_wait_while_the_stack_is_unwound);
-    RUN(tasks_without_exceptions_see_none);
-    RUN(callbacks_see_no_exception_of_a_task);
-    RUN(a_loop_may_run_in_a_catch_block);
-    RUN(a_task_may_run_another_loop_in_a_catch_block);
-    RUN(each_thread_has_its_tasks_exceptions);
-    return test_end();
-}
+int main(int argc, char **argv) { return test_main(argc, argv, "exceptions"); }

@@ -1,7 +1,7 @@
-/* >> races: what belongs to the process and not to a loop, touched by several threads at the
-   same time. Most of what is wrong here only ThreadSanitizer sees. */
+/* >> process state & fork: races: what belongs to the process and not to a loop, touched by several
+   threads at the same time. Most of what is wrong here only ThreadSanitizer sees. */
 #define CASYNC_SYSCALL_TABLE
-#include "support.h"
+#include "loop_fixture.h"
 
 #if defined(__SANITIZE_THREAD__)
 /* It takes signalfd(2) for a call that makes the descriptor, though it changes the mask of one that
@@ -185,13 +185,4 @@ TEST(a_loop_begins_and_ends_to_run_while_others_post) {
     close_loop();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(threads_make_the_first_loops_at_the_same_time);
-    RUN(threads_of_a_forked_child_make_its_first_loops_at_the_same_time);
-    RUN(threads_learn_at_the_same_time_what_the_kernel_does_not_know);
-    RUN(signals_come_while_guests_begin_and_end_to_watch);
-    RUN(signals_come_while_loops_begin_and_end_to_watch);
-    RUN(a_loop_begins_and_ends_to_run_while_others_post);
-    return test_end();
-}
+TEST_MAIN

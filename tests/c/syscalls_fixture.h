@@ -1,10 +1,10 @@
-/* faults.h - the seam to the kernel in the tests' hands: every call is counted, and fails when it
-   is told. */
-#ifndef FAULTS_H
-#define FAULTS_H
+/* syscalls_fixture.h - the seam to the kernel in the tests' hands: every call is counted, and fails
+   when it is told. It comes before the other fixtures, as it asks for the table of calls. */
+#ifndef SYSCALLS_FIXTURE_H
+#define SYSCALLS_FIXTURE_H
 
 #define CASYNC_SYSCALL_TABLE
-#include "stream_support.h"
+#include "loop_fixture.h"
 
 /* Every entry of the table is replaced by one that counts, and fails when it is told. */
 static struct {
@@ -75,4 +75,4 @@ HELPER void fail_calls(const char *name, int64_t skip, int64_t count, int64_t er
     fault.error = error;
 }
 
-#endif /* FAULTS_H */
+#endif /* SYSCALLS_FIXTURE_H */

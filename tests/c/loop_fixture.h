@@ -1,7 +1,7 @@
-/* support.h - what the C tests share. Each test is a process of its own, so these are plain
-   globals. */
-#ifndef SUPPORT_H
-#define SUPPORT_H
+/* loop_fixture.h - a loop, and what the tests of all sections share. Each test is a process of its
+   own, so these are plain globals. */
+#ifndef LOOP_FIXTURE_H
+#define LOOP_FIXTURE_H
 
 #define CASYNC_IMPLEMENTATION
 #include "casync.h"
@@ -150,6 +150,18 @@ HELPER void close_both(int ends[2]) {
     close(ends[1]);
 }
 
+HELPER bool has_ipv6(void) {
+    struct sockaddr_in6 local;
+    int fd = socket(AF_INET6, SOCK_STREAM, 0), result;
+    if (fd < 0) return false;
+    memset(&local, 0, sizeof local);
+    local.sin6_family = AF_INET6;
+    local.sin6_addr = in6addr_loopback;
+    result = bind(fd, (struct sockaddr *)&local, sizeof local);
+    close(fd);
+    return result == 0;
+}
+
 HELPER void put_byte(int fd) { EQ(write(fd, "x", 1), 1); }
 HELPER void get_byte(int fd) {
     char byte;
@@ -198,11 +210,48 @@ HELPER void stop_loop(void *arg) {
     casync_stop(&loop);
 }
 
+HELPER void say_and_stop(void *arg) {
+    say(arg);
+    casync_stop(&loop);
+}
+
 HELPER void do_nothing(void *arg) { (void)arg; }
 
 HELPER void never(void *arg) {
     (void)arg;
     EXPECT(!"this callback must not be called");
+}
+
+/* >> turns and operations --------------------------------------------------------------------- */
+
+HELPER casync_op the_op;
+
+HELPER void turn(void) { EQ(casync_run_nowait(&loop), 0); }
+
+HELPER void turns(int count) {
+    while (count-- > 0) turn();
+}
+
+/* Runs until exactly this was said. */
+HELPER void run_until_said(const char *sentence) {
+    while (strcmp(said, sentence) != 0) {
+        if (said_size >= strlen(sentence)) SAID(sentence); /* something else: fails */
+        EQ(casync_run_once(&loop), 0);
+    }
+    SAID(sentence);
+}
+
+HELPER void run_until_done(casync_future *future) {
+    while (!casync_future_done(future)) EQ(casync_run_once(&loop), 0);
+}
+
+/* Awaits an operation and ends it. */
+HELPER int64_t result_of(casync_future *future) {
+    int64_t result;
+    run_until_done(future);
+    result = casync_future_result(future);
+    casync_future_close(future);
+    return result;
 }
 
 /* >> random numbers, the same in every run (splitmix64) --------------------------------------- */
@@ -262,6 +311,11 @@ HELPER int64_t sleeps(casync_loop *where, void *ms) {
     int64_t slept = casync_sleep(CASYNC_MS((intptr_t)ms));
     (void)where;
     return slept < 0 ? slept : (intptr_t)ms;
+}
+
+HELPER int64_t awaits(casync_loop *where, void *future) {
+    (void)where;
+    return casync_await((casync_future *)future);
 }
 
 HELPER int64_t fails_after(casync_loop *where, void *ms) {
@@ -341,4 +395,4 @@ HELPER pthread_t start_thread(void *(*run)(void *), void *arg) {
 
 HELPER void join_thread(pthread_t thread) { EQ(pthread_join(thread, NULL), 0); }
 
-#endif /* SUPPORT_H */
+#endif /* LOOP_FIXTURE_H */

@@ -1,13 +1,11 @@
-/* stream_support.h - what the tests of streams and servers share: a protocol that says what it is
-   told. */
-#ifndef STREAM_SUPPORT_H
-#define STREAM_SUPPORT_H
+/* streams_fixture.h - two streams, and a protocol that says what it is told. */
+#ifndef STREAMS_FIXTURE_H
+#define STREAMS_FIXTURE_H
 
-#include "support.h"
+#include "loop_fixture.h"
 
-static casync_stream a, b; /* most tests join these two */
-static casync_op the_op;
-static bool keep_open_at_eof;
+HELPER casync_stream a, b; /* most tests join these two */
+HELPER bool keep_open_at_eof;
 
 HELPER void said_made(casync_stream *stream) {
     (void)stream;
@@ -62,34 +60,6 @@ HELPER casync_protocol saying_protocol(void) {
     return protocol;
 }
 
-HELPER void turn(void) { EQ(casync_run_nowait(&loop), 0); }
-
-HELPER void turns(int count) {
-    while (count-- > 0) turn();
-}
-
-/* Runs until exactly this was said. */
-HELPER void run_until_said(const char *sentence) {
-    while (strcmp(said, sentence) != 0) {
-        if (said_size >= strlen(sentence)) SAID(sentence); /* something else: fails */
-        EQ(casync_run_once(&loop), 0);
-    }
-    SAID(sentence);
-}
-
-HELPER void run_until_done(casync_future *future) {
-    while (!casync_future_done(future)) EQ(casync_run_once(&loop), 0);
-}
-
-/* Awaits an operation and ends it. */
-HELPER int64_t result_of(casync_future *future) {
-    int64_t result;
-    run_until_done(future);
-    result = casync_future_result(future);
-    casync_future_close(future);
-    return result;
-}
-
 HELPER int64_t write_text(casync_stream *stream, const char *text) {
     return casync_write(stream, text, strlen(text));
 }
@@ -127,7 +97,7 @@ HELPER int64_t drain_descriptor(int fd) {
 HELPER void release_says(void *arg) { say(arg); }
 
 /* A stream over one end of a socketpair; the test plays the other side by plain system calls. */
-static int peer;
+HELPER int peer;
 
 HELPER void open_with_peer(const casync_protocol *protocol, const casync_stream_options *options) {
     int fds[2];
@@ -156,4 +126,4 @@ HELPER void close_with_peer(void) {
     close_loop();
 }
 
-#endif /* STREAM_SUPPORT_H */
+#endif /* STREAMS_FIXTURE_H */

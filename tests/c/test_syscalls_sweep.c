@@ -1,6 +1,8 @@
-/* >> sweep: each call to the kernel fails once, and nothing waits for ever: it goes on, or who
-   waits is told. */
-#include "faults.h"
+/* >> system calls: sweep: each call to the kernel fails once, and nothing waits for ever: it goes
+   on, or who waits is told. */
+#include "syscalls_fixture.h"
+
+#include "streams_fixture.h"
 
 static casync_server server;
 static casync_listen_desc listen_desc;
@@ -298,14 +300,4 @@ TEST(calls_fail_in_protocols) { sweep(use_protocols); }
 TEST(calls_fail_in_datagrams) { sweep(use_datagrams); }
 TEST(calls_fail_in_waits) { sweep(use_waits); }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(calls_fail_in_tcp);
-    RUN(calls_fail_in_unix_sockets);
-    RUN(calls_fail_in_pipes);
-    RUN(calls_fail_in_pairs);
-    RUN(calls_fail_in_protocols);
-    RUN(calls_fail_in_datagrams);
-    RUN(calls_fail_in_waits);
-    return test_end();
-}
+TEST_MAIN

@@ -1,5 +1,5 @@
 /* >> buffers: OutBuf keeps every byte and its order, and releases every reference exactly once. */
-#include "support.h"
+#include "loop_fixture.h"
 
 static casync_outbuf out;
 static casync_allocator allocator;
@@ -489,26 +489,4 @@ TEST(partial_writes_to_a_small_pipe_are_resumed_exactly) {
     flush_model();
 }
 
-int main(int argc, char **argv) {
-    test_begin(argc, argv, __FILE__);
-    RUN(an_empty_queue_holds_nothing);
-    RUN(init_without_an_allocator_uses_the_default);
-    RUN(bytes_are_copied_and_joined);
-    RUN(consume_removes_from_the_front);
-    RUN(small_references_are_copied_and_released_at_once);
-    RUN(large_references_are_released_when_consumed);
-    RUN(references_are_released_in_their_order_by_clear);
-    RUN(a_release_may_append);
-    RUN(a_release_may_clear_the_queue_and_append);
-    RUN(peek_gives_as_many_spans_as_there_is_room_for);
-    RUN(without_memory_append_adds_nothing);
-    RUN(flush_writes_to_sockets_and_others);
-    RUN(flush_to_a_full_descriptor_is_again);
-    RUN(flush_to_a_broken_descriptor_is_an_error_and_no_signal);
-    RUN(a_pending_sigpipe_of_the_users_own_stays_pending);
-    RUN(the_queue_is_byte_exact);
-    RUN(the_queue_is_byte_exact_when_memory_fails_now_and_then);
-    RUN(partial_writes_to_a_squeezed_socket_are_resumed_exactly);
-    RUN(partial_writes_to_a_small_pipe_are_resumed_exactly);
-    return test_end();
-}
+TEST_MAIN
