@@ -32,6 +32,8 @@ static void clock_and_loop(void) {
     NOTHING(casync_stop, (&zero.loop));
     NOTHING(casync_break, (NULL));
     NOTHING(casync_break, (&zero.loop));
+    NUMBER(casync_loop_ready, (NULL), false);
+    NUMBER(casync_loop_ready, (&zero.loop), false);
     NUMBER(casync_loop_alive, (NULL), false);
     NUMBER(casync_loop_alive, (&zero.loop), false);
     NAMED(casync_get_running_loop);
@@ -122,6 +124,10 @@ static void watchers_posts_and_signals(void) {
     NUMBER(casync_remove_writer, (&zero.watcher), 0);
     NOTHING(casync_watcher_keep, (NULL, true));
     NOTHING(casync_watcher_keep, (&zero.watcher, true));
+    NUMBER(casync_watcher_check, (NULL), -EINVAL);
+    NUMBER(casync_watcher_check, (&zero.watcher), CASYNC_INVALID_STATE);
+    NUMBER(casync_watcher_kind, (NULL), CASYNC_KIND_WATCHER);
+    NUMBER(casync_watcher_kind, (&zero.watcher), CASYNC_KIND_WATCHER);
     POINTER(casync_watcher_find, (NULL, 0));
     POINTER(casync_watcher_find, (&zero.loop, 0));
     NOTHING(casync_watcher_ref, (NULL, true));

@@ -271,6 +271,24 @@ TEST(alive_means_that_something_is_left_to_do) {
     close_loop();
 }
 
+TEST(ready_means_that_the_next_turn_has_work) {
+    casync_job posted = ZERO;
+    open_loop(CASYNC_CLOCK_VIRTUAL);
+    EXPECT(!casync_loop_ready(&loop));
+    EQ(casync_call_later(&loop, NULL, CASYNC_SECONDS(1), say, WORD("later")), 0);
+    EXPECT(!casync_loop_ready(&loop));
+    EQ(casync_call_soon(&loop, NULL, say, WORD("soon")), 0);
+    EXPECT(casync_loop_ready(&loop));
+    turn();
+    EXPECT(!casync_loop_ready(&loop));
+    EQ(casync_call_soon_threadsafe(&loop, &posted, say, WORD("posted")), 0);
+    EXPECT(casync_loop_ready(&loop));
+    EQ(casync_run_until_idle(&loop), 0);
+    EXPECT(!casync_loop_ready(&loop));
+    SAID("soon posted later");
+    close_loop();
+}
+
 TEST(unreferenced_objects_work_but_keep_nothing_running) {
     casync_timer timer = ZERO, other = ZERO;
     make_pipe(ends);
@@ -375,6 +393,22 @@ static bool saw(int kind, void *object) {
     for (i = 0; i < seen_count; i++)
         if (seen[i].kind == kind && (!object || seen[i].object == object)) return true;
     return false;
+}
+
+TEST(walk_visits_what_was_posted_and_leaves_it_there) {
+    static casync_job posted[3];
+    static const char *const words[3] = {"0", "1", "2"};
+    int i;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    for (i = 0; i < 3; i++)
+        EQ(casync_call_soon_threadsafe(&loop, &posted[i], say, (void *)(uintptr_t)words[i]), 0);
+    casync_walk(&loop, remember, &seen);
+    EQ(seen_count, 3);
+    for (i = 0; i < 3; i++) EXPECT(saw(CASYNC_KIND_JOB, &posted[i]));
+    EXPECT(!posted[0].link.next); /* in no queue of the loop yet */
+    turn();
+    SAID("0 1 2");
+    close_loop();
 }
 
 TEST(walk_visits_every_live_object_once) {

@@ -46,6 +46,41 @@ TEST(a_writer_is_called_while_there_is_room) {
     close_pipe_and_loop();
 }
 
+TEST(check_tells_that_a_descriptor_became_another_file) {
+    open_pipe_and_loop();
+    make_pipe(other);
+    EQ(casync_watcher_check(&watcher), CASYNC_INVALID_STATE);
+    EQ(casync_add_reader(&loop, &watcher, ends[0], read_byte, WORD("readable")), 0);
+    EQ(casync_watcher_check(&watcher), 1);
+    EQ(dup2(other[0], ends[0]), ends[0]); /* closes what was watched */
+    EQ(casync_watcher_check(&watcher), 0);
+    EQ(casync_remove_reader(&watcher), 1);
+    EQ(casync_watcher_check(&watcher), CASYNC_INVALID_STATE);
+    EQ(casync_add_reader(&loop, &watcher, ends[0], read_byte, WORD("readable")), 0);
+    EQ(casync_watcher_check(&watcher), 1);
+    put_byte(other[1]);
+    turn();
+    SAID("readable");
+    EQ(casync_remove_reader(&watcher), 1);
+    close_both(other);
+    close_pipe_and_loop();
+}
+
+TEST(kind_tells_what_a_watcher_belongs_to) {
+    casync_stream stream = ZERO;
+    make_socketpair(ends);
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_add_reader(&loop, &watcher, ends[1], never, NULL), 0);
+    EQ(casync_stream_open(&loop, &stream, ends[0], NULL, NULL), 0);
+    EQ(casync_watcher_kind(casync_watcher_find(&loop, ends[1])), CASYNC_KIND_WATCHER);
+    EQ(casync_watcher_kind(casync_watcher_find(&loop, ends[0])), CASYNC_KIND_STREAM);
+    EQ(casync_remove_reader(&watcher), 1);
+    casync_close(&stream);
+    descriptors_before--;
+    close_loop();
+    close(ends[1]);
+}
+
 TEST(one_watcher_watches_both_directions) {
     make_socketpair(ends);
     open_loop(CASYNC_CLOCK_MONOTONIC);
