@@ -4226,7 +4226,7 @@ CASYNC__LINKAGE const char *casync_strerror(int64_t error) {
 /* >> system calls (implementation) ------------------------------------------------------------- */
 
 /* The one seam to the kernel (what reads /proc by stdio and looks up interface names is outside).
-   Each entry of the list below becomes casync__sys_NAME, which returns the call's result or -errno,
+   Each row of the list below becomes casync__sys_NAME, which returns the call's result or -errno,
    and repeats calls that a signal interrupted, but for those that wait. With CASYNC_SYSCALL_TABLE
    the calls go through casync_syscalls.NAME; without, they are inlined. */
 
@@ -4479,10 +4479,10 @@ static void casync__fork_notice(void) {
     page = casync__process.fork_page;
     while (casync__atomic_load(page) != CASYNC__FORK_NOTICED) {
         if (!casync__atomic_replace(page, CASYNC__FORK_UNNOTICED, CASYNC__FORK_BEING_NOTICED)) {
-            sched_yield(); /* another thread of the child came first */
+            sched_yield(); /* another thread of the forked child came first */
             continue;
         }
-        /* A thread of the parent that is not here may have held the mutex. */
+        /* A thread of the parent process, which is not here, may have held the mutex. */
         memset(&casync__process.mutex, 0, sizeof casync__process.mutex);
         casync__process.fork_generation++;
         casync__signals_after_fork();
@@ -5405,7 +5405,7 @@ CASYNC__LINKAGE int64_t casync_clock_advance(casync_loop *loop, int64_t nanoseco
    that grows by a slab of 31). The job of a task lets the task go on, see the turn. */
 
 enum {
-    CASYNC__JOB_LENT = 1,     /* goes back to the pool before it is called */
+    CASYNC__JOB_LENT = 1,     /* goes back to the loop's free jobs before it is called */
     CASYNC__JOB_TIMER = 2,    /* is the head of a casync_timer */
     CASYNC__JOB_POSTED = 4,   /* came from another thread: job->posted is to be reset */
     CASYNC__JOB_PREPARED = 7, /* any of these: casync__job_prepare has something to do */
@@ -5507,7 +5507,7 @@ static inline void casync__job_return(casync_loop *loop, casync_job *job) {
     casync__list_append(loop->free_jobs.next, &job->link);
 }
 
-/* Puts a call at the end of a list, whose jobs are called some day. */
+/* Puts a job at the end of a list, to be called some day. */
 static inline int64_t casync__job_enqueue(casync_loop *loop, casync_link *list, casync_job *job,
                                           casync_callback callback, void *arg) {
     CASYNC_ASSERT(casync__loop_in_thread(loop));
@@ -6646,8 +6646,8 @@ static int64_t casync__epoll_fork(casync_loop *loop) {
     return result;
 }
 
-/* An event for a watcher that is gone. True if the instance was replaced: the batch is void
-   then. */
+/* An event for a watcher that is gone. True if the instance was replaced: the other events are
+   void then. */
 static bool casync__epoll_stale(casync_loop *loop, uint32_t fd) {
     bool reused = fd < loop->fds_size && loop->fds[fd].watcher;
     casync__epoll_event unused;
@@ -6801,13 +6801,13 @@ static int64_t casync__backend_poll(casync_loop *loop, int64_t timeout) {
 
 /* >> fd watchers (implementation) -------------------------------------------------------------- */
 
-/* A watcher is a row of the table above with two jobs, one a direction, which an event puts into
-   the ready queue. So order and cancel are those of every other job. Streams, servers, datagrams,
-   signals and those who wait for a descriptor have watchers too; `kind` tells whose it is. One that
-   is kept stays in the table, and armed, while nothing is wanted of it: it rests, and whoever comes
-   to its descriptor, or an event, ends that. Costs: see the backend. The table has 16 bytes a
-   descriptor number, doubled when needed. Those that wait for a descriptor by an operation share a
-   record, which is its watcher. */
+/* A watcher is what a row of the table above points to: two jobs, one a direction, which an event
+   puts into the ready queue. So order and cancel are those of every other job. Streams, servers,
+   datagrams, signals and those who wait for a descriptor have watchers too; `kind` tells whose it
+   is. One that is kept stays in the table, and armed, while nothing is wanted of it: it rests, and
+   whoever comes to its descriptor, or an event, ends that. Costs: see the backend. The table has 16
+   bytes a descriptor number, doubled when needed. Those that wait for a descriptor by an operation
+   share a record, which is its watcher. */
 
 static int64_t casync__watcher_add(casync_loop *loop, casync_watcher *watcher, int fd, int event,
                                    casync_callback callback, void *arg) {
@@ -7039,28 +7039,28 @@ CASYNC__LINKAGE int64_t casync_wait_writable(int fd) {
 
 /* >> posts (implementation) -------------------------------------------------------------------- */
 
-/* Posted jobs form a chain (by link.prev) that other threads push onto with a compare-and-swap, and
-   that the loop takes whole with an exchange, so there is no ABA problem and no lock. The loop sets
-   `sleeping` before it looks at the chain for the last time; who pushes and then finds it set
-   clears it, and is the one to write the eventfd.
+/* Posted jobs form a chain (by link.prev). Other threads push onto it with a compare-and-swap, and
+   the loop takes it whole with an exchange, so there is no ABA problem and no lock. The loop sets
+   `sleeping` before it looks at the chain for the last time. A thread that pushes and then finds
+   `sleeping` set clears it, and is the one to write the eventfd.
 
-   Calls without a job (NULL) are collected in batches: a batch is one job in the chain, and while
-   it is the last one there, further calls join it. So the order of the posts stays, and a call
-   moves 16 bytes from thread to thread, where a job moves 48. Who adds a call reserves its place
-   with a fetch-and-add and publishes it by storing the callback; the loop closes the batch with an
-   exchange and waits for those that are between the two (a few instructions, unless the thread is
-   preempted: then it gives up the processor). Batches stay the mailbox's until the loop is closed.
-   A thread that still looks at an old one finds it closed, or in the chain for something new, which
-   is as good: nobody can join a batch before it is in the chain, so what a thread adds comes before
-   all that it posts afterwards.
+   Functions posted without a job (NULL) are collected in batches. A batch is one job in the chain,
+   and while it is the last one there, further functions join it: so the order of the posts stays,
+   and a function moves 16 bytes from thread to thread, where a job moves 48. A thread that adds one
+   reserves its place with a fetch-and-add and publishes it by storing the callback. The loop closes
+   the batch with an exchange and waits for the threads that are between the two: a few
+   instructions, unless such a thread is preempted; then the loop gives up the processor. Batches
+   stay the mailbox's until the loop is closed. A thread that still looks at an old batch finds it
+   closed, or in the chain for something new, which is as good: nobody can join a batch before it is
+   in the chain, so what a thread adds comes before all that it posts afterwards.
 
-   Costs: a post is two locked instructions (a job's claim and its push), for a call one, and a
-   mutex and 1 KiB for every 60 of them; one more in the loop, before a job is called; and one
-   system call a sleep. */
+   Costs: a post is two locked instructions, a job's claim and its push; a function without a job is
+   one, and a mutex and 1 KiB for every 60 of them. The loop runs one more before it calls a job.
+   One system call each time the loop sleeps. */
 
 #define CASYNC__POST_BATCH_SIZE 60
 /* In `reserved`, more than were ever reserved: a batch that its opener is about to put into the
-   chain, with a call of its own, and one that the loop has closed. */
+   chain, with a function of its own, and one that the loop has closed. */
 #define CASYNC__POST_BATCH_OPENING (UINT32_MAX / 4)
 #define CASYNC__POST_BATCH_CLOSED (UINT32_MAX / 2)
 
@@ -7078,7 +7078,7 @@ typedef struct casync__post_batch {
 
 typedef struct casync__mailbox {
     pthread_mutex_t mutex;     /* who opens a batch holds it */
-    void *open;                /* the batch that calls are added to, or NULL */
+    void *open;                /* the batch that functions are added to, or NULL */
     void *free;                /* casync__post_batch: those that came back from the loop */
     casync__post_batch *taken; /* of these, what the threads have taken over; with the mutex */
 } casync__mailbox;
@@ -7143,7 +7143,7 @@ static void casync__post_batch_open_to_others(casync__post_batch *batch) {
            !casync__atomic_replace(&batch->reserved, reserved, 1));
 }
 
-/* The loop closes the batch: how many calls are in it? */
+/* The loop closes the batch: how many functions are in it? */
 static uint32_t casync__post_batch_close(casync__post_batch *batch) {
     uint32_t reserved = casync__atomic_exchange(&batch->reserved, CASYNC__POST_BATCH_CLOSED);
     if (reserved >= CASYNC__POST_BATCH_OPENING) return 1;
@@ -7160,7 +7160,7 @@ static void casync__thread_give_way(int *rounds) {
         nanosleep(&pause, NULL);
 }
 
-/* Takes the next call out of a closed batch. false if there is none. */
+/* Takes the next function out of a closed batch. false if there is none. */
 static bool casync__post_batch_next(casync_loop *loop, casync__post_batch *batch,
                                     casync_callback *callback, void **arg) {
     int rounds = 0;
@@ -7193,7 +7193,7 @@ static void casync__post_batch_run(void *arg) {
         casync__list_append(loop->running.next, &batch->job.link);
 }
 
-/* A batch with its first call, posted. With the mutex. */
+/* A batch with its first function, posted. With the mutex. */
 static int64_t casync__post_batch_open(casync_loop *loop, casync__mailbox *mailbox,
                                        casync_callback callback, void *arg) {
     casync__post_batch *batch = mailbox->taken;
@@ -7255,8 +7255,8 @@ static void casync__mailbox_close(casync_loop *loop) {
     loop->mailbox = NULL;
 }
 
-/* Another thread of the parent may have held the mutex, which nobody here would give back, and may
-   have left what it was at half made: that is not used again. */
+/* Another thread of the parent process may have held the mutex, which nobody here would give back,
+   and may have left what it was at half made: that is not used again. */
 static void casync__mailbox_fork(casync_loop *loop) {
     casync__mailbox *mailbox = (casync__mailbox *)loop->mailbox;
     if (!mailbox) return;
@@ -7606,7 +7606,7 @@ static void casync__calls_wait_posting(casync_loop *loop) {
         casync__thread_give_way(&rounds);
 }
 
-/* Nobody wants the result any more. */
+/* The call is abandoned: nobody wants its result any more. */
 static void casync__call_abandon(casync__call *call) {
     casync__pool *pool = call->pool;
     bool forked;
@@ -7902,7 +7902,7 @@ static void casync__signal_chain_handler(casync__signal_source *source) {
     casync__atomic_store_pointer(&source->chained_handler, chains && !has_info ? handler : NULL);
 }
 
-/* A watcher's job: the user's callback, in its loop. */
+/* A signal watcher's job: the user's callback, in its loop. */
 static void casync__signal_fire(void *arg) {
     casync_signal *watcher = (casync_signal *)arg;
     casync_callback callback = watcher->callback;
@@ -8102,7 +8102,7 @@ static void casync__signal_unblock(casync_loop *loop, int signum) {
     casync__sys_thread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-/* Adds a watcher to the registry, which is locked. */
+/* Adds a signal watcher to the registry, which is locked. */
 static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
     casync__signal_source *source = &casync__process.signals[watcher->signum];
     int64_t result = casync__signals_open(loop);
@@ -8183,7 +8183,7 @@ CASYNC__LINKAGE int64_t casync_signal_stop(casync_signal *watcher) {
     if (!watcher) return 0;
     loop = watcher->job.loop;
     if (!(watcher->flags & CASYNC__SIGNAL_STARTED)) return 0;
-    /* a child must not change the signalfd that it shares with its parent */
+    /* a forked child must not change the signalfd that it shares with its parent process */
     (void)casync__loop_is_forked(loop);
     CASYNC_ASSERT(casync__loop_in_thread(loop));
     casync__process_lock();
@@ -8206,7 +8206,7 @@ CASYNC__LINKAGE void casync_signal_ref(casync_signal *watcher, bool referenced) 
     if (started && referenced) watcher->job.loop->active++;
 }
 
-/* The first watcher of the loop in the registry, or NULL. Only this thread can remove it. */
+/* The loop's first signal watcher in the registry, or NULL. Only this thread can remove it. */
 static casync_signal *casync__signal_first(casync_loop *loop) {
     casync_signal *found = NULL;
     int signum;
@@ -9832,7 +9832,7 @@ CASYNC__LINKAGE int64_t casync_rwlock_try_acquire_write(casync_rwlock *rwlock) {
     return 0;
 }
 
-/* Hands the lock to those at the head of the line who can have it now. */
+/* Hands the lock to those first in its list that can have it now. */
 static void casync__rwlock_hand_over(casync_rwlock *rwlock) {
     casync_op *op;
     while (!rwlock->writing && (op = casync__ops_first(&rwlock->waiting)) != NULL) {
@@ -10690,10 +10690,10 @@ CASYNC__LINKAGE int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_
 
 /* -- input: bytes that were read and not asked for yet -- */
 
-/* A block of memory, the header of which this is. Bytes that a user may still look at are not freed
-   at once but by the queue, when nothing else is queued any more, or after some turns: a task that
-   was to be given a frame finds it, although the stream was closed meanwhile and the frame comes to
-   the task by way of other futures; and so does a callback that closes the stream itself. */
+/* Memory, the header of which this is. Bytes that a user may still look at are not freed
+   at once but by the ready queue, when nothing else is queued any more, or after some turns: a task
+   that was to be given a frame finds it, although the stream was closed meanwhile and the frame
+   comes to the task by way of other futures. So does a callback that closes the stream itself. */
 typedef struct casync__input {
     casync_job retired; /* frees it */
     int turns;          /* for which it was kept since */
@@ -11713,7 +11713,7 @@ static inline bool casync__stream_has_input(const casync_stream *stream) {
            (stream->input || casync__stream_has_eof_to_tell(stream));
 }
 
-/* By the queue, so that the protocol is not called inside its own call. */
+/* By the ready queue, so that the protocol is not called inside its own call. */
 static void casync__stream_deliver_soon(casync_stream *stream) {
     if (casync__stream_has_input(stream) && casync__stream_may_deliver(stream))
         casync__job_make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
@@ -12254,7 +12254,7 @@ static int64_t casync__stream_connect_socket(const casync_connect_desc *desc,
     return result;
 }
 
-/* The operation that waits for the connection, or NULL. */
+/* The operation that waits for the stream to be connected, or NULL. */
 static casync_op *casync__stream_connect_waiting(casync_stream *stream) {
     return casync__list_is_empty(&stream->endpoint.waiting)
                ? NULL
@@ -12743,7 +12743,7 @@ static casync_future *casync__stream_start_read(casync_stream *stream, casync_op
     casync__stream_serve_read(stream);
     if (!stream->reading) return &op->future;
     casync__stream_update_reading(stream);
-    /* By the queue, not here: the loop's scratch may be in use by a callback that is running. */
+    /* By the ready queue, not here: a callback that is running may be using the loop's scratch. */
     if (stream->more)
         casync__job_make_ready(casync__stream_loop(stream), &stream->endpoint.watcher.reader);
     return &op->future;
@@ -15200,7 +15200,7 @@ CASYNC__LINKAGE int casync_loop_fd(const casync_loop *loop) {
 CASYNC__LINKAGE int64_t casync_loop_timeout(casync_loop *loop) {
     if (casync__loop_is_closed(loop)) return -EINVAL;
     casync__backend_flush(loop);
-    /* From here on posts must write the eventfd, for the host is about to sleep. */
+    /* From here on posts must write the eventfd, for the host program is about to sleep. */
     casync__atomic_exchange(&loop->sleeping, 1);
     if (casync__atomic_exchange(&loop->woken, 0)) return 0;
     return casync__backend_bound_wait(loop, casync__turn_wait_time(loop));
