@@ -226,6 +226,7 @@ HELPER void never(void *arg) {
 
 HELPER casync_op the_op;
 
+/* Runs turns that do not wait. */
 HELPER void turn(void) { EQ(casync_run_nowait(&loop), 0); }
 
 HELPER void turns(int count) {
@@ -268,11 +269,6 @@ HELPER uint64_t random_number(void) {
 HELPER uint64_t random_below(uint64_t limit) { return random_number() % limit; }
 
 /* >> tasks ------------------------------------------------------------------------------------ */
-
-/* Runs turns that do not wait. */
-HELPER void run_turns(int count) {
-    while (count-- > 0) EQ(casync_run_nowait(&loop), 0);
-}
 
 HELPER casync_task *spawn(casync_coroutine coroutine, void *arg) {
     casync_task *task = casync_spawn(&loop, coroutine, arg);
