@@ -3,7 +3,12 @@
 #ifndef LOOP_FIXTURE_H
 #define LOOP_FIXTURE_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#ifndef TEST_LINKED /* with the implementation, which tests/run compiles once for many files */
 #define CASYNC_IMPLEMENTATION
+#endif
 #include "casync.h"
 #include "test.h"
 
