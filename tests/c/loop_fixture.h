@@ -3,7 +3,12 @@
 #ifndef LOOP_FIXTURE_H
 #define LOOP_FIXTURE_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#ifndef TEST_LINKED /* with the implementation, which tests/run compiles once for many files */
 #define CASYNC_IMPLEMENTATION
+#endif
 #include "casync.h"
 #include "test.h"
 
@@ -226,6 +231,7 @@ HELPER void never(void *arg) {
 
 HELPER casync_op the_op;
 
+/* Runs turns that do not wait. */
 HELPER void turn(void) { EQ(casync_run_nowait(&loop), 0); }
 
 HELPER void turns(int count) {
@@ -268,11 +274,6 @@ HELPER uint64_t random_number(void) {
 HELPER uint64_t random_below(uint64_t limit) { return random_number() % limit; }
 
 /* >> tasks ------------------------------------------------------------------------------------ */
-
-/* Runs turns that do not wait. */
-HELPER void run_turns(int count) {
-    while (count-- > 0) EQ(casync_run_nowait(&loop), 0);
-}
 
 HELPER casync_task *spawn(casync_coroutine coroutine, void *arg) {
     casync_task *task = casync_spawn(&loop, coroutine, arg);

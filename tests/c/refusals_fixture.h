@@ -20,10 +20,6 @@ HELPER void await_op(casync_future *future) {
     EQ(casync_future_add_done_callback(future, NULL, say_result, &the_op), 0);
 }
 
-HELPER void ignore_exception(casync_loop *where, const casync_exception *exception, void *arg) {
-    (void)where, (void)exception, (void)arg;
-}
-
 HELPER void open_pair(const casync_protocol *its_protocol) {
     int fds[2];
     make_socketpair(fds);

@@ -177,7 +177,7 @@ HELPER void start(waiter *w, bool stackful, const way *how, const char *name) {
 
 /* The task has ended, or ends within these turns. */
 HELPER void finish(waiter *w) {
-    run_turns(3);
+    turns(3);
     EXPECT(casync_future_done(&w->task->future));
     if (w->task == &w->stackless)
         casync_future_close(&w->stackless.future);

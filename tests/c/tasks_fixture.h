@@ -113,7 +113,7 @@ HELPER void open_loop_and_gate(void) {
 HELPER void start_at_gate(actor *a, bool stackful) {
     a->awaited[0] = &gate;
     start(a, stackful);
-    run_turns(1);
+    turns(1);
     EXPECT(!casync_future_done(&a->task->future));
 }
 

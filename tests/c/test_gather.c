@@ -15,7 +15,7 @@ static void gather_succeeds(int mode) {
     PTR_EQ(all, &set.future);
     set_result(1, 1);
     set_result(0, 2);
-    run_turns(2);
+    turns(2);
     EXPECT(!casync_future_done(all));
     set_result(2, 3);
     EQ(casync_run_until_complete(all), 0);
@@ -52,7 +52,7 @@ TEST(gather_fails_with_the_first_error_and_the_others_go_on) {
     set_result(2, 3);
     EQ(casync_future_cancel(&futures[3]), 1);
     set_result(4, -EDOM);
-    run_turns(2);
+    turns(2);
     casync_future_close(&futures[1]); /* the gather retrieved its error */
     SAID("");
     close_loop();
@@ -65,7 +65,7 @@ TEST(gather_returns_errors) {
     set_result(1, 1);
     set_result(2, -EIO);
     set_result(0, 3);
-    run_turns(2);
+    turns(2);
     EXPECT(!casync_future_done(all));
     set_result(3, -EDOM);
     EQ(casync_run_until_complete(all), 0);
@@ -98,7 +98,7 @@ TEST(gather_returns_cancellations_as_errors) {
     all = gather(3, CASYNC_RETURN_ERRORS);
     EQ(casync_future_cancel(&futures[0]), 1);
     set_result(1, -EIO);
-    run_turns(2);
+    turns(2);
     EXPECT(!casync_future_done(all));
     EQ(casync_future_cancel(&futures[2]), 1);
     EQ(casync_run_until_complete(all), 0);
@@ -211,7 +211,7 @@ TEST(gather_in_a_circle_can_be_cancelled) {
     start_stackless(&gathered, &gatherer.task.future);
     waiters[0].future = &gathered.task.future;
     start_stackless(&gatherer, gather(1, CASYNC_FIRST_ERROR));
-    run_turns(1);
+    turns(1);
     EQ(casync_task_cancel(&gatherer.task), 1);
     EQ(casync_run_until_complete(&gatherer.task.future), -ECANCELED);
     EQ(casync_run_until_complete(&gathered.task.future), -ECANCELED);
@@ -224,7 +224,7 @@ TEST(stackless_task_gathers) {
     static stackless s;
     open_loop_and_futures();
     start_stackless(&s, gather(2, CASYNC_FIRST_ERROR));
-    run_turns(1);
+    turns(1);
     set_result(0, 1);
     set_result(1, -EDOM);
     EQ(casync_run_until_complete(&s.task.future), -EDOM);
@@ -287,7 +287,7 @@ TEST(cancelled_future_is_no_exception) {
     open_loop_and_futures();
     (void)casync_wait_op(&loop, &set, waiters, 2, CASYNC_FIRST_EXCEPTION, CASYNC_FOREVER);
     EQ(casync_future_cancel(&futures[0]), 1);
-    run_turns(2);
+    turns(2);
     EXPECT(!casync_future_done(&set.future));
     set_result(1, -EIO);
     EQ(casync_run_until_complete(&set.future), 2);

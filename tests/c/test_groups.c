@@ -424,7 +424,7 @@ TEST(stackless_parent_is_cancelled) {
     static parent p;
     open_loop_and_futures();
     start_parent(&p);
-    run_turns(2);
+    turns(2);
     EQ(casync_task_cancel(&p.task), 1);
     EQ(casync_run_until_complete(&p.task.future), -ECANCELED);
     EQ(p.group.children, 0);
@@ -446,7 +446,7 @@ TEST(closed_loop_drops_a_group_of_stackless_tasks) {
     open_loop_and_futures();
     p.child.awaited = &futures[0];
     EQ(casync_task_start(&loop, &p.task, parent_of_stackless_step), 0);
-    run_turns(2);
+    turns(2);
     EQ(p.group.children, 1);
     close_loop();
 }

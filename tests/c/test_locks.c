@@ -10,18 +10,18 @@ TEST_BOTH(lock_goes_to_the_first_who_waits) {
     start(&w[0], stackful, &on_lock, "a");
     start(&w[1], stackful, &on_lock, "b");
     start(&w[2], stackful, &on_lock, "c");
-    run_turns(2);
+    turns(2);
     SAID("a");
     EQ(casync_lock_release(&lock), 0);
     EXPECT(casync_lock_locked(&lock)); /* b's, who has not run yet */
     EQ(casync_lock_try_acquire(&lock), -EAGAIN);
-    run_turns(1);
+    turns(1);
     SAID("b");
     EQ(casync_lock_release(&lock), 0);
     EQ(casync_lock_release(&lock), 0); /* in the name of c */
     EXPECT(!casync_lock_locked(&lock));
     EQ(casync_lock_release(&lock), CASYNC_INVALID_STATE);
-    run_turns(1);
+    turns(1);
     SAID("c");
     finish(&w[0]);
     finish(&w[1]);
@@ -37,13 +37,13 @@ TEST_BOTH(lock_released_and_first_waiter_cancelled) {
     start(&b, stackful, &on_lock, "b");
     start(&c, stackful, &on_lock, "c");
     start(&d, stackful, &on_lock, "d");
-    run_turns(1);
+    turns(1);
     EQ(casync_task_cancel(b.task), 1);
     EQ(casync_lock_release(&lock), 0);
-    run_turns(1);
+    turns(1);
     SAID("b=-125 c");
     EQ(casync_task_cancel(d.task), 1);
-    run_turns(1);
+    turns(1);
     SAID("d=-125");
     EXPECT(casync_lock_locked(&lock));
     EQ(casync_lock_release(&lock), 0);
@@ -123,10 +123,10 @@ TEST(callbacks_can_acquire_a_lock) {
     open_all();
     EQ(casync_call_soon(&loop, NULL, acquire_by_callback, &first), 0);
     EQ(casync_call_soon(&loop, NULL, acquire_by_callback, &second), 0);
-    run_turns(2);
+    turns(2);
     SAID("locked");
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("locked");
     lock_let_go();
     close_all();
@@ -142,24 +142,24 @@ TEST_BOTH(rwlock_is_shared_by_readers_in_the_order_of_the_line) {
     memset((void *)w, 0, sizeof w);
     open_all();
     for (i = 0; i < 6; i++) start(&w[i], stackful, how[i], names[i]);
-    run_turns(2);
+    turns(2);
     SAID("r0 r1");
     EQ(rwlock.readers, 2);
     EQ(casync_rwlock_try_acquire_read(&rwlock), -EAGAIN); /* behind the writer */
     rwlock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("");
     rwlock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("w2");
     EXPECT(rwlock.writing);
     EQ(casync_rwlock_try_acquire_write(&rwlock), -EAGAIN);
     rwlock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("r3 r4");
     rwlock_let_go();
     rwlock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("w5");
     rwlock_let_go();
     EQ(casync_rwlock_release(&rwlock), CASYNC_INVALID_STATE);
@@ -176,11 +176,11 @@ TEST_BOTH(rwlock_readers_go_on_when_the_writer_before_them_gives_up) {
     EQ(casync_rwlock_try_acquire_read(&rwlock), 0);
     start(&writer, stackful, &on_write, "writer");
     start(&reader, stackful, &on_read, "reader");
-    run_turns(2);
+    turns(2);
     SAID("");
     EQ(casync_task_cancel(writer.task), 1);
     EQ(rwlock.readers, 2);
-    run_turns(1);
+    turns(1);
     SAID("writer=-125 reader");
     rwlock_let_go();
     rwlock_let_go();
@@ -195,7 +195,7 @@ TEST_BOTH(rwlock_readers_go_on_when_the_writer_before_them_gives_up) {
 static void wait_with_lock(waiter *w, bool stackful, const char *name) {
     lock_block();
     start(w, stackful, &on_condition, name);
-    run_turns(1);
+    turns(1);
     EXPECT(!casync_lock_locked(&lock));
 }
 
@@ -213,21 +213,21 @@ TEST_BOTH(condition_notifies_as_many_as_it_is_told) {
     EQ(casync_condition_notify(&condition, 0), 0);
     EQ(casync_condition_notify(&condition, -1), -EINVAL);
     EQ(casync_condition_notify(&condition, 2), 2);
-    run_turns(2);
+    turns(2);
     SAID(""); /* the lock is not free */
     lock_let_go();
-    run_turns(2);
+    turns(2);
     SAID("a");
     lock_let_go();
-    run_turns(2);
+    turns(2);
     SAID("b");
     EQ(casync_condition_notify_all(&condition), 2);
     EQ(casync_condition_notify_all(&condition), 0);
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("c");
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("d");
     EXPECT(casync_lock_locked(&lock));
     for (i = 0; i < 4; i++) finish(&w[i]);
@@ -238,13 +238,13 @@ TEST_BOTH(condition_needs_its_lock) {
     waiter w = ZERO;
     open_all();
     start(&w, stackful, &on_condition, "without");
-    run_turns(1);
+    turns(1);
     SAID("without=-5004"); /* not even initialised */
     finish(&w);
     EQ(casync_condition_notify(&condition, 1), CASYNC_INVALID_STATE);
     casync_condition_init(&condition, &lock);
     start(&w, stackful, &on_condition, "unlocked");
-    run_turns(1);
+    turns(1);
     SAID("unlocked=-5004");
     finish(&w);
     EQ(casync_condition_notify(&condition, 1), CASYNC_INVALID_STATE);
@@ -261,12 +261,12 @@ TEST_BOTH(condition_cancelled_while_the_lock_is_taken) {
     lock_block();
     EQ(casync_task_cancel(w.task), 1);
     EQ(casync_task_cancel(w.task), 1); /* once more makes no difference */
-    run_turns(3);
+    turns(3);
     SAID("");
     EQ(casync_condition_notify_all(&condition), 0);
     lock_let_go();
     EXPECT(casync_lock_locked(&lock));
-    run_turns(1);
+    turns(1);
     SAID("w=-125");
     finish(&w);
     EQ(w.then, 0);
@@ -286,17 +286,17 @@ TEST_BOTH(condition_cancelled_after_it_was_notified) {
     lock_block();
     EQ(casync_condition_notify(&condition, 1), 1);
     EQ(casync_task_cancel(a.task), 1);
-    run_turns(1);
+    turns(1);
     SAID("");
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("a=-125");
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("b");
     EQ(casync_condition_notify(&condition, 1), 1);
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("c");
     finish(&a);
     finish(&b);
@@ -314,7 +314,7 @@ TEST_BOTH(condition_cancelled_when_it_has_the_lock) {
     EQ(casync_condition_notify(&condition, 1), 1);
     lock_let_go();
     EQ(casync_task_cancel(w.task), 1);
-    run_turns(1);
+    turns(1);
     SAID("w");
     EXPECT(casync_lock_locked(&lock));
     finish(&w);
@@ -329,13 +329,13 @@ TEST_BOTH(condition_shares_its_lock_fairly) {
     wait_with_lock(&waits_for_condition, stackful, "condition");
     lock_block();
     start(&waits_for_lock, stackful, &on_lock, "lock");
-    run_turns(1);
+    turns(1);
     EQ(casync_condition_notify(&condition, 1), 1);
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("lock"); /* it came first */
     lock_let_go();
-    run_turns(1);
+    turns(1);
     SAID("condition");
     finish(&waits_for_condition);
     finish(&waits_for_lock);
@@ -363,7 +363,7 @@ TEST(condition_whose_notified_wait_is_closed) {
     open_all();
     casync_condition_init(&condition, &lock);
     EQ(casync_call_soon(&loop, NULL, close_notified_wait, NULL), 0);
-    run_turns(1);
+    turns(1);
     close_all();
 }
 
@@ -405,17 +405,17 @@ TEST_BOTH(semaphore_lets_so_many_in) {
     start(&w[1], stackful, &on_semaphore, "b");
     start(&w[2], stackful, &on_semaphore, "c");
     start(&w[3], stackful, &on_semaphore, "d");
-    run_turns(2);
+    turns(2);
     SAID("a b");
     semaphore_let_go();
     EQ(casync_semaphore_try_acquire(&semaphore), -EAGAIN); /* it is c's */
-    run_turns(1);
+    turns(1);
     SAID("c");
     semaphore_let_go();
     semaphore_let_go();
     semaphore_let_go();
     EQ(semaphore.value, 2);
-    run_turns(1);
+    turns(1);
     SAID("d");
     for (i = 0; i < 4; i++) finish(&w[i]);
     close_all();
@@ -432,14 +432,14 @@ TEST_BOTH(semaphore_released_after_two_were_cancelled) {
     start(&w[1], stackful, &on_semaphore, "b");
     start(&w[2], stackful, &on_semaphore, "c");
     start(&w[3], stackful, &on_semaphore, "d");
-    run_turns(1);
+    turns(1);
     casync_task_cancel(w[0].task);
     casync_task_cancel(w[1].task);
     semaphore_let_go();
-    run_turns(2);
+    turns(2);
     SAID("a=-125 b=-125 c");
     casync_task_cancel(w[3].task);
-    run_turns(1);
+    turns(1);
     SAID("d=-125");
     EQ(semaphore.value, 0);
     for (i = 0; i < 4; i++) finish(&w[i]);

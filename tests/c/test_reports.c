@@ -328,7 +328,7 @@ TEST(a_connection_and_its_peer_are_named) {
 /* Runs the task, whose handle is dropped. */
 static casync_task *drop(casync_coroutine coroutine) {
     casync_task *task = spawn_named(coroutine, "dropped");
-    run_turns(2);
+    turns(2);
     SAID("");
     return task;
 }
@@ -358,7 +358,7 @@ TEST(every_dropped_task_is_told_once) {
         EQ(casync_spawn_with(&loop, &desc, &task), 0);
         if (i % 10 == 0) PTR_EQ(casync_task_retain(task), task);
     }
-    run_turns(2);
+    turns(2);
     SAID("");
     EQ(casync_loop_close(&loop), 0);
     for (heard = 0, i = 0; said[i]; i++) heard += said[i] == '=';

@@ -1,6 +1,8 @@
 /* >> signals: in forked children, in guests, and in programs that start others. */
 #include "signals_fixture.h"
 
+#include <sys/signalfd.h>
+
 static volatile sig_atomic_t previous_called;
 static void previous_handler(int signum) { previous_called = signum; }
 

@@ -62,7 +62,7 @@ TEST(stack_used_is_the_most_that_was_used) {
     EQ(casync_task_stack_used(a->task), 0);
     little = spawn_sized(uses_stack, 1, 0);
     much = spawn_sized(uses_stack, 40, 0);
-    run_turns(1);
+    turns(1);
     EXPECT(casync_task_stack_used(little) >= 1024);
     EXPECT(casync_task_stack_used(little) < 20 * 1024);
     EXPECT(casync_task_stack_used(much) >= 40 * 1024);
@@ -247,7 +247,7 @@ static void dump_on_signal(void) {
     start_at_gate(&actors[0], false);
     EQ(casync_task_set_name(actors[0].task, "dumped"), 0);
     EQ(raise(SIGUSR1), 0);
-    run_turns(3); /* it is heard, told to the loop, and dumped */
+    turns(3); /* it is heard, told to the loop, and dumped */
     EQ(casync_signal_stop(&watcher), 1);
 }
 TEST(dump_comes_with_a_signal) {
@@ -304,7 +304,7 @@ TEST(many_live_stackful_tasks) {
         desc.stack_size = 16384;
         EQ(casync_spawn_with(&loop, &desc, &tasks[i]), 0);
     }
-    run_turns(1);
+    turns(1);
     EQ(casync_future_set_result(&gate, 3, NULL), 0);
     EQ(casync_run_until_idle(&loop), 0);
     for (i = 0; i < count; i++) {
@@ -328,7 +328,7 @@ TEST(many_live_stackless_tasks) {
     casync_task *tasks = (casync_task *)calloc((size_t)count, sizeof *tasks);
     open_loop_and_gate();
     for (i = 0; i < count; i++) EQ(casync_task_start(&loop, &tasks[i], steps_through_the_gate), 0);
-    run_turns(1);
+    turns(1);
     EQ(memory.allocations, 0);
     EQ(casync_future_set_result(&gate, 3, NULL), 0);
     EQ(casync_run_until_idle(&loop), 0);

@@ -92,12 +92,12 @@ TEST_ALL(waits_until_it_is_let_go) {
     waiter w = ZERO;
     how->block();
     start(&w, stackful, how, "w");
-    run_turns(3);
+    turns(3);
     SAID("");
     EXPECT(!nobody_waits(how->waiting()));
     how->let_go();
     EXPECT(nobody_waits(how->waiting()));
-    run_turns(1);
+    turns(1);
     EQ(w.result, how->granted);
     SAID(how->granted ? "w=1" : "w");
     finish(&w);
@@ -109,9 +109,9 @@ TEST_ALL(cancelled_wait_takes_nothing) {
     waiter w = ZERO;
     how->block();
     start(&w, stackful, how, "w");
-    run_turns(2);
+    turns(2);
     EQ(casync_task_cancel(w.task), 1);
-    run_turns(1);
+    turns(1);
     EQ(w.result, -ECANCELED);
     SAID("w=-125");
     EXPECT(nobody_waits(how->waiting()));
@@ -133,10 +133,10 @@ TEST_ALL(cancel_does_not_undo_what_was_given) {
     waiter w = ZERO;
     how->block();
     start(&w, stackful, how, NULL);
-    run_turns(2);
+    turns(2);
     how->let_go();
     EQ(casync_task_cancel(w.task), 1);
-    run_turns(2);
+    turns(2);
     EQ(w.result, how->granted);
     EQ(w.then, -ECANCELED);
     finish(&w);
@@ -152,10 +152,10 @@ TEST_ALL(let_go_after_a_cancel_reaches_the_next) {
     how->block();
     start(&first, stackful, how, "first");
     start(&second, stackful, how, "second");
-    run_turns(2);
+    turns(2);
     EQ(casync_task_cancel(first.task), 1);
     how->let_go();
-    run_turns(2);
+    turns(2);
     SAID(how->granted ? "first=-125 second=1" : "first=-125 second");
     finish(&first);
     finish(&second);
@@ -266,7 +266,7 @@ static void close_operations(void *arg) {
 TEST(closed_operations_wait_no_more) {
     open_all();
     EQ(casync_call_soon(&loop, NULL, close_operations, NULL), 0);
-    run_turns(1);
+    turns(1);
     close_all();
 }
 
@@ -283,7 +283,7 @@ TEST_ALL(dump_names_it) {
     ssize_t size;
     how->block();
     start(&w, stackful, how, NULL);
-    run_turns(2);
+    turns(2);
     make_pipe(ends);
     EQ(casync_dump(&loop, ends[1]), 0);
     size = read(ends[0], text, sizeof text - 1);
@@ -306,14 +306,14 @@ TEST_BOTH(event_lets_all_go) {
     start(&w[0], stackful, &on_event, "a");
     start(&w[1], stackful, &on_event, "b");
     start(&w[2], stackful, &on_event, "c");
-    run_turns(2);
+    turns(2);
     SAID("");
     casync_event_set(&event);
     EXPECT(casync_event_is_set(&event));
-    run_turns(1);
+    turns(1);
     SAID("a b c");
     start(&w[3], stackful, &on_event, "d");
-    run_turns(1);
+    turns(1);
     SAID("d");
     casync_event_set(&event);
     casync_event_clear(&event);
@@ -329,14 +329,14 @@ TEST_BOTH(event_that_is_cleared_again_has_let_go_who_waited) {
     waiter before = ZERO, after = ZERO;
     open_all();
     start(&before, stackful, &on_event, "before");
-    run_turns(1);
+    turns(1);
     casync_event_set(&event);
     casync_event_clear(&event);
     start(&after, stackful, &on_event, "after");
-    run_turns(2);
+    turns(2);
     SAID("before");
     casync_event_set(&event);
-    run_turns(1);
+    turns(1);
     SAID("after");
     finish(&before);
     finish(&after);
@@ -364,11 +364,11 @@ TEST_BOTH(barrier_opens_when_all_have_come_again_and_again) {
     open_all();
     EQ(casync_barrier_init(&barrier, 3), 0);
     for (i = 0; i < 2; i++) start(&w[i], stackful, &on_barrier, names[i]);
-    run_turns(2);
+    turns(2);
     SAID("");
     EQ(barrier.n_waiting, 2);
     for (i = 2; i < 6; i++) start(&w[i], stackful, &on_barrier, names[i]);
-    run_turns(2);
+    turns(2);
     SAID("c=2 f=2 a b=1 d e=1"); /* the last of each does not wait */
     EQ(barrier.n_waiting, 0);
     for (i = 0; i < 6; i++) finish(&w[i]);
@@ -380,15 +380,15 @@ TEST_BOTH(barrier_does_not_count_who_is_cancelled) {
     open_all();
     EQ(casync_barrier_init(&barrier, 2), 0);
     start(&a, stackful, &on_barrier, "a");
-    run_turns(1);
+    turns(1);
     EQ(casync_task_cancel(a.task), 1);
-    run_turns(1);
+    turns(1);
     SAID("a=-125");
     EQ(barrier.n_waiting, 0);
     EXPECT(!barrier.broken);
     start(&b, stackful, &on_barrier, "b");
     start(&c, stackful, &on_barrier, "c");
-    run_turns(2);
+    turns(2);
     SAID("c=1 b");
     finish(&a);
     finish(&b);
@@ -401,25 +401,25 @@ TEST_BOTH(barrier_reset_and_abort) {
     open_all();
     EQ(casync_barrier_init(&barrier, 2), 0);
     start(&a, stackful, &on_barrier, "a");
-    run_turns(1);
+    turns(1);
     casync_barrier_reset(&barrier);
     EXPECT(!barrier.broken);
     EQ(barrier.n_waiting, 0);
-    run_turns(1);
+    turns(1);
     SAID("a=-5006");
     start(&b, stackful, &on_barrier, "b");
-    run_turns(1);
+    turns(1);
     casync_barrier_abort(&barrier);
     EXPECT(barrier.broken);
     start(&c, stackful, &on_barrier, "c");
-    run_turns(1);
+    turns(1);
     SAID("b=-5006 c=-5006");
     casync_barrier_reset(&barrier);
     start(&d, stackful, &on_barrier, "d");
-    run_turns(1);
+    turns(1);
     SAID("");
     barrier_let_go();
-    run_turns(1);
+    turns(1);
     SAID("d");
     finish(&a);
     finish(&b);
@@ -439,18 +439,18 @@ TEST_BOTH(wait_group_waits_until_all_is_done) {
     EQ(casync_wait_group_add(&group, 1), -EINVAL);
     group.count = 0;
     start(&a, stackful, &on_group, "nothing to do");
-    run_turns(1);
+    turns(1);
     SAID("nothing to do");
     finish(&a);
     EQ(casync_wait_group_add(&group, 2), 0);
     start(&a, stackful, &on_group, "a");
     start(&b, stackful, &on_group, "b");
-    run_turns(1);
+    turns(1);
     EQ(casync_wait_group_done(&group), 0);
-    run_turns(1);
+    turns(1);
     SAID("");
     EQ(casync_wait_group_done(&group), 0);
-    run_turns(1);
+    turns(1);
     SAID("a b");
     finish(&a);
     finish(&b);
@@ -602,7 +602,7 @@ static void random_queue(void *arg) {
 TEST(random_schedule_of_a_queue) {
     open_all();
     EQ(casync_call_soon(&loop, NULL, random_queue, NULL), 0);
-    run_turns(1);
+    turns(1);
     close_all();
 }
 

@@ -404,12 +404,6 @@ static void use_server(void) {
     run_some_turns();
 }
 
-static void ignore_exception(casync_loop *where, const casync_exception *exception, void *arg) {
-    (void)where;
-    (void)exception;
-    (void)arg;
-}
-
 static void use_everything(void) {
     casync_loop_desc desc = ZERO;
     desc.exception_handler = ignore_exception;

@@ -21,10 +21,6 @@ static void expect_something(void *arg, int64_t timeout) {
                    (int)fault.error);
 }
 
-static void ignore_exception(casync_loop *where, const casync_exception *exception, void *arg) {
-    (void)where, (void)exception, (void)arg;
-}
-
 /* >> what is done ----------------------------------------------------------------------------- */
 
 /* Whoever has an error closes what is his, so that the others hear of it. */

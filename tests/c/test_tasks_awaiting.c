@@ -10,7 +10,7 @@ TEST_BOTH(task_begins_in_the_next_turn) {
     a->awaited[0] = &gate;
     start(a, stackful);
     SAID("");
-    run_turns(1);
+    turns(1);
     SAID("await=0");
     EQ(casync_future_set_result(&gate, 7, NULL), 0);
     EQ(run(a), 7);
@@ -27,7 +27,7 @@ TEST_BOTH(await_of_what_is_done_costs_no_turn) {
     for (i = 0; i < MAX_AWAITED; i++) a->awaited[i] = &gate;
     a->count = MAX_AWAITED;
     start(a, stackful);
-    run_turns(1);
+    turns(1);
     EXPECT(casync_future_done(&a->task->future));
     EQ(run(a), 1);
     finish(a);
@@ -39,9 +39,9 @@ TEST_BOTH(await_of_nothing_takes_a_turn) {
     open_loop_and_gate();
     a->count = 3;
     start(a, stackful);
-    run_turns(3);
+    turns(3);
     EXPECT(!casync_future_done(&a->task->future));
-    run_turns(1);
+    turns(1);
     EQ(run(a), 0);
     finish(a);
     close_loop();
@@ -55,7 +55,7 @@ static void await_task(bool stackful, bool inner_stackful) {
     start(inner, inner_stackful);
     outer->awaited[0] = &inner->task->future;
     start(outer, stackful);
-    run_turns(2);
+    turns(2);
     EQ(casync_future_set_result(&gate, 42, NULL), 0);
     EQ(run(outer), 42);
     finish(outer);
@@ -83,7 +83,7 @@ TEST_BOTH(failure_that_nobody_retrieves_is_reported) {
     a->result = -EDOM;
     start_at_gate(a, stackful);
     EQ(casync_future_set_result(&gate, 0, NULL), 0);
-    run_turns(1);
+    turns(1);
     SAID("");
     finish(a);
     SAID("exception=-33");
@@ -315,7 +315,7 @@ TEST(outside_of_a_stackful_task_nothing_waits) {
     expect_that_nothing_waits(NULL);
     SAID("exception=-1"); /* once */
     EQ(casync_call_soon(&loop, NULL, expect_that_nothing_waits, NULL), 0);
-    run_turns(1);
+    turns(1);
     EQ(casync_task_start(&loop, &step, expects_that_nothing_waits), 0);
     EQ(casync_run_until_complete(&step.future), 0);
     casync_future_close(&step.future);

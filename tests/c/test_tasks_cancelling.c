@@ -53,7 +53,7 @@ TEST_BOTH(task_is_cancelled_once_for_a_request) {
     a->awaited[1] = &next;
     start_at_gate(a, stackful);
     EQ(casync_task_cancel(a->task), 1);
-    run_turns(3);
+    turns(3);
     EQ(next.state, CASYNC_FUTURE_PENDING);
     EQ(casync_future_set_result(&next, 42, NULL), 0);
     EQ(run(a), 42);
@@ -140,7 +140,7 @@ TEST_BOTH(cancel_ends_a_turn_of_waiting) {
     open_loop_and_gate();
     a->count = 3;
     start(a, stackful);
-    run_turns(1);
+    turns(1);
     EQ(casync_task_cancel(a->task), 1);
     EQ(run(a), -ECANCELED);
     EQ(a->awaits, 1);
@@ -166,7 +166,7 @@ static void cancel_chain(bool stackful, bool inner_stackful) {
     start_at_gate(inner, inner_stackful);
     outer->awaited[0] = &inner->task->future;
     start(outer, stackful);
-    run_turns(1);
+    turns(1);
     EQ(casync_task_cancel(outer->task), 1);
     EQ(gate.state, CASYNC_FUTURE_CANCELLED);
     EQ(outer->task->cancel_requests, 1);
@@ -188,7 +188,7 @@ TEST_BOTH(inner_task_that_catches_keeps_the_outer_one_going) {
     start_at_gate(inner, stackful);
     outer->awaited[0] = &inner->task->future;
     start(outer, stackful);
-    run_turns(1);
+    turns(1);
     EQ(casync_task_cancel(outer->task), 1);
     EQ(run(outer), 3);
     finish(outer);
@@ -223,7 +223,7 @@ TEST_BOTH(tasks_that_await_each_other_can_be_cancelled) {
     b->awaited[0] = &a->task->future;
     before_them->awaited[0] = &a->task->future;
     start(before_them, stackful);
-    run_turns(1);
+    turns(1);
     EQ(casync_task_cancel(before_them->task), 1);
     EQ(run(before_them), -ECANCELED);
     EQ(run(a), -ECANCELED);
@@ -251,7 +251,7 @@ TEST_BOTH(task_that_awaits_a_closed_task_is_cancelled) {
     start_at_gate(inner, false);
     outer->awaited[0] = &inner->task->future;
     start(outer, stackful);
-    run_turns(1);
+    turns(1);
     casync_future_close(&inner->task->future);
     memset(inner, 0xdd, sizeof *inner);
     EQ(run(outer), -ECANCELED);
@@ -287,7 +287,7 @@ TEST_BOTH(uncancelled_task_can_be_cancelled_again) {
     a->awaited[1] = &next;
     start_at_gate(a, stackful);
     EQ(casync_task_cancel(a->task), 1);
-    run_turns(1);
+    turns(1);
     EQ(casync_task_uncancel(a->task), 0);
     EQ(casync_task_cancel(a->task), 1);
     EQ(a->task->cancel_requests, 1);

@@ -83,13 +83,13 @@ TEST(closed_stackless_task_takes_no_further_step) {
     a->before = say_number_of_await;
     start(a, false);
     casync_future_close(&a->stackless.future);
-    run_turns(2);
+    turns(2);
     SAID("");
     start_at_gate(a, false);
     SAID("await=0");
     casync_future_close(&a->stackless.future);
     EQ(casync_future_set_result(&gate, 0, NULL), 0);
-    run_turns(2);
+    turns(2);
     EQ(a->awaits, 0);
     close_loop();
 }
@@ -101,7 +101,7 @@ TEST(closed_stackless_task_lets_go_of_what_it_awaits) {
     task = spawn(sleeps, MILLISECONDS(5));
     a->awaited[0] = &task->future;
     start(a, false);
-    run_turns(2);
+    turns(2);
     casync_future_close(&a->stackless.future);
     casync_task_release(task);
     EQ(casync_run_until_idle(&loop), 0);

@@ -165,7 +165,7 @@ TEST(cancelled_shield_leaves_the_future_alone) {
     EQ(futures[0].state, CASYNC_FUTURE_PENDING);
     memset(&shielded, 0xff, sizeof shielded); /* it is out of the list */
     set_result(0, 1);
-    run_turns(1);
+    turns(1);
     close_loop();
 }
 
