@@ -10,7 +10,7 @@
    collector), finish() is called, once or more; before it abandon(), if the body did not come to
    its end itself. One that was never awaited warns, as a coroutine does.
 
-   Costs: one object, known to the collector; no frame. */
+   Costs: one object, known to the collector; no frame. Those that end are kept for reuse. */
 
 typedef struct awaitable awaitable;
 
@@ -27,10 +27,14 @@ typedef struct {
 
 enum { AWAITABLE_CREATED, AWAITABLE_RUNNING, AWAITABLE_WAITING, AWAITABLE_FINISHED };
 
+/* Of what type an awaitable is: of which method's. */
+enum awaitable_type { AWAITABLE_READ, AWAITABLE_DRAIN, AWAITABLE_SOCK };
+
 struct awaitable {
     PyObject ob_base;
     const awaitable_kind *kind;
-    PyObject *waiting; /* the iterator of the future that is awaited, or NULL */
+    PyObject *waiting; /* the iterator of the future that is awaited, or NULL; the next spare one */
+    uint8_t type;      /* enum awaitable_type */
     uint8_t progress;
 };
 
@@ -38,14 +42,47 @@ static state *awaitable_state(awaitable *self) {
     return (state *)PyType_GetModuleState(Py_TYPE(self));
 }
 
-/* An object of a type that has AWAITABLE_SLOTS; not tracked by the collector yet. */
-static awaitable *new_awaitable(PyTypeObject *type, const awaitable_kind *kind) {
-    awaitable *self = PyObject_GC_New(awaitable, type);
-    if (self == NULL) return NULL;
+/* An object that the collector does not track yet. What follows its `awaitable` is not zeroed. */
+static awaitable *new_awaitable(state *st, enum awaitable_type type, const awaitable_kind *kind) {
+    PyTypeObject *types[] = {st->operation_type, st->drain_type, st->sock_operation_type};
+    awaitable *self = st->spare_awaitables[type];
+    if (self != NULL) {
+        st->spare_awaitables[type] = (awaitable *)self->waiting;
+        st->spare_awaitable_counts[type]--;
+        PyObject_Init((PyObject *)self, types[type]);
+    } else {
+        self = PyObject_GC_New(awaitable, types[type]);
+        if (self == NULL) return NULL;
+    }
     self->kind = kind;
     self->waiting = NULL;
+    self->type = (uint8_t)type;
     self->progress = AWAITABLE_CREATED;
     return self;
+}
+
+/* Keeps an awaitable for reuse, or frees it. One that was finalized is not used again: it would
+   not be finalized a second time. */
+static void free_awaitable(state *st, awaitable *self) {
+    if (PyObject_GC_IsFinalized((PyObject *)self) ||
+        st->spare_awaitable_counts[self->type] == SPARE_AWAITABLES) {
+        PyObject_GC_Del(self);
+        return;
+    }
+    self->waiting = (PyObject *)st->spare_awaitables[self->type];
+    st->spare_awaitables[self->type] = self;
+    st->spare_awaitable_counts[self->type]++;
+}
+
+static void free_spare_awaitables(state *st) {
+    for (size_t type = 0; type < Py_ARRAY_LENGTH(st->spare_awaitables); type++) {
+        while (st->spare_awaitables[type] != NULL) {
+            awaitable *self = st->spare_awaitables[type];
+            st->spare_awaitables[type] = (awaitable *)self->waiting;
+            PyObject_GC_Del(self);
+        }
+        st->spare_awaitable_counts[type] = 0;
+    }
 }
 
 static void awaitable_finish(awaitable *self) {
@@ -187,12 +224,13 @@ static void awaitable_finalize(PyObject *object) {
 
 static void awaitable_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
+    state *st = awaitable_state((awaitable *)self);
     if (((awaitable *)self)->progress != AWAITABLE_FINISHED &&
         PyObject_CallFinalizerFromDealloc(self) < 0)
         return;
     PyObject_GC_UnTrack(self);
     awaitable_clear((awaitable *)self);
-    PyObject_GC_Del(self);
+    free_awaitable(st, (awaitable *)self);
     Py_DECREF(type);
 }
 

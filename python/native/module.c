@@ -376,6 +376,7 @@ static void native_free(void *module) {
     PyObject **references = (PyObject **)st;
     if (st == NULL) return;
     free_spare_handles(st);
+    free_spare_awaitables(st);
     for (size_t i = 0; i < STATE_REFERENCES; i++) Py_CLEAR(references[i]);
 }
 

@@ -55,6 +55,7 @@
 
 #define INLINE_ARGS 3       /* of a callback; more go into a tuple */
 #define SPARE_HANDLES 32768 /* freed handles kept for reuse, of each type */
+#define SPARE_AWAITABLES 16 /* the same of awaitables */
 
 /* Reads of BULK_BEGIN bytes or more make those that follow go to a bytes object of BULK_SIZE (as
    long as casync.h's own buffer: below malloc's threshold for mmap), until one brings less than
@@ -238,6 +239,8 @@ typedef struct {
     /* and the rest: */
     struct handle *spare_handles, *spare_timers; /* freed, without a reference to their type */
     uint32_t spare_handle_count, spare_timer_count;
+    struct awaitable *spare_awaitables[3]; /* the same, by enum awaitable_type */
+    uint32_t spare_awaitable_counts[3];
     uint32_t unpatched_version;  /* that of asyncio.TimerHandle when _run was asyncio's
                                           own; or 0 */
     bool attach_takes_transport; /* Server._attach(transport), since 3.13 */

@@ -697,7 +697,7 @@ static int sock_parse(sock_operation *op, PyObject *const *args, Py_ssize_t coun
 static PyObject *new_sock_operation(loop *self, const sock_kind *kind, PyObject *const *args,
                                     Py_ssize_t count, PyObject *keywords) {
     sock_operation *op =
-        (sock_operation *)new_awaitable(self->state->sock_operation_type, &kind->awaitable);
+        (sock_operation *)new_awaitable(self->state, AWAITABLE_SOCK, &kind->awaitable);
     if (op == NULL) return NULL;
     memset(&op->loop, 0, sizeof *op - offsetof(sock_operation, loop));
     op->loop = (loop *)Py_NewRef((PyObject *)self);

@@ -329,7 +329,7 @@ static PyObject *new_operation(state *st, PyObject *stream, enum read_kind kind,
     reader *from = reader_of(st, stream);
     read_operation *op =
         from == NULL ? NULL
-                     : (read_operation *)new_awaitable(st->operation_type, &read_kinds[kind]);
+                     : (read_operation *)new_awaitable(st, AWAITABLE_READ, &read_kinds[kind]);
     if (op == NULL) {
         Py_XDECREF((PyObject *)from);
         return NULL;

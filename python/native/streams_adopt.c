@@ -168,7 +168,7 @@ static PyObject *writer_drain(PyObject *writer, PyObject *const *args, Py_ssize_
     drain_operation *self;
     if (count > 0 || keywords != NULL)
         return call_base(st->writer_drain, writer, args, count, keywords);
-    self = (drain_operation *)new_awaitable(st->drain_type, &drain_kind);
+    self = (drain_operation *)new_awaitable(st, AWAITABLE_DRAIN, &drain_kind);
     if (self == NULL) return NULL;
     self->writer = Py_NewRef(writer);
     PyObject_GC_Track(self);
