@@ -1348,17 +1348,21 @@
        Errors:     the negative results, by name
        Call from:  where you may call it; if absent, in the loop's thread: in tasks, in callbacks,
                    and while the loop does not run
-       Lifetime:   which memory must live, and until when; if absent, until the call returns
-       Cost:       system calls and allocations; if absent, none, in a time that does not depend on
-                   how many objects there are
+       Lifetime:   which memory must live, and until when; if absent, until the call returns, and
+                   for x_op() until its future is done
+       Cost:       system calls and allocations, where a program calls the function often enough to
+                   want to know them
 
-   Functions with one comment do the same in several ways. x() waits. x_op() starts the same and
-   returns a future, which gets x's result or error. x_timeout() waits for at most `timeout`
-   nanoseconds.
+   When several functions share a comment, they do the same thing in different ways. x() waits.
+   x_op() starts the same and returns a future, which gets x's result or error. x_timeout() waits
+   for at most `timeout` nanoseconds: when time is up it returns -ETIMEDOUT, and without memory for
+   its timer -ENOMEM.
 
    These errors are not repeated. A function that gets NULL or a zeroed struct returns an error, or
-   0, false or NULL. A function that waits (CASYNC_WAITS) returns -ECANCELED if its task is
-   cancelled, and -EPERM if no stackful task calls it. */
+   0, false or NULL. A function that waits (CASYNC_WAITS) returns -EPERM if no stackful task calls
+   it, and -ECANCELED if its task is cancelled while it waits, or was cancelled before and it has to
+   wait. A function that begins something returns -ECHILD in a forked child that has not called
+   casync_loop_fork. */
 
 /* >> config & compiler (API) ------------------------------------------------------------------- */
 
@@ -1406,15 +1410,16 @@ enum casync_error {
                                  casync_dump */
 };
 
-/* Names an error in words.
-   Returns: a static string; "success" for a value of 0 or more.
+/* Describes an error code in words.
+   Returns: a string; "success" for a value of 0 or more. For an errno it is strerror(3)'s, which
+   the next call may change.
    Call from: any thread. */
 CASYNC_API const char *casync_strerror(int64_t error);
 
-/* An allocator. function(user, NULL, n) allocates, function(user, p, n) resizes, and
-   function(user, p, 0) frees and returns NULL. Without memory it returns NULL and leaves p alone.
-   It must be thread-safe in a program that calls casync_call_soon_threadsafe with a NULL job, or
-   uses a pool of threads. */
+/* An allocator. function(user, NULL, n) allocates, function(user, p, n) resizes, and function(user,
+   p, 0) frees and returns NULL. If there is no memory it returns NULL and leaves p as it was. It
+   must be thread-safe in a program that calls casync_call_soon_threadsafe with a NULL job, or uses
+   a pool of threads. */
 typedef struct casync_allocator {
     void *(*function)(void *user, void *ptr, size_t size);
     void *user;
@@ -1486,8 +1491,8 @@ enum casync_clock {
    Cost: one clock_gettime with the system's clock, which needs no system call on most machines. */
 CASYNC_API int64_t casync_time(const casync_loop *loop);
 
-/* Tells the time at which this turn looked at its timers. It is stale, and costs nothing. With a
-   manual or virtual clock it is the same as casync_time.
+/* Tells the time at which this turn looked at its timers: it is as old as the turn. With a manual
+   or virtual clock it is the same as casync_time.
    Returns: nanoseconds of the loop's time.
    Errors: none. */
 CASYNC_API int64_t casync_now(const casync_loop *loop);
@@ -1509,8 +1514,8 @@ struct casync_job {
     uint32_t flags, posted;   /* private */
 };
 
-/* Calls callback(arg) in the next turn, or in the present turn if a hook before the poll calls
-   this. The job serves to cancel the call; with NULL the loop lends a job.
+/* Calls callback(arg) in the next turn; if a hook calls this, in the present turn. The job serves
+   to cancel the call; with NULL the loop lends a job.
    Returns: 0.
    Errors: -EALREADY if the job is queued; -EINVAL if the loop is closed or callback is NULL;
    -ENOMEM with a NULL job.
@@ -1525,8 +1530,8 @@ CASYNC_API int64_t casync_call_soon(casync_loop *loop, casync_job *job, casync_c
    Errors: none. */
 CASYNC_API int64_t casync_job_cancel(casync_job *job);
 
-/* Tells whether a job is queued.
-   Returns: true while a queue holds the job. */
+/* Tells whether a job is queued, or posted by another thread.
+   Returns: true until the call begins or is cancelled. */
 CASYNC_API bool casync_job_pending(const casync_job *job);
 
 /* An error that no code awaits, for the exception handler. All that it points to is the library's,
@@ -1583,8 +1588,9 @@ CASYNC_API int64_t casync_call_at(casync_loop *loop, casync_timer *timer, int64_
                                   casync_callback callback, void *arg);
 
 /* Starts a timer that is first due after `delay` nanoseconds and then, if repeat is not 0, every
-   `repeat` nanoseconds after the last deadline, without drift. It skips periods that were missed as
-   a whole. A timer that is started already is moved.
+   `repeat` nanoseconds after the last deadline, without drift. Periods that have passed entirely
+   are skipped: a late timer is called once, and is next due at the first of its times that is still
+   ahead. A timer that is started already is moved.
    Returns: 0.
    Errors: -EINVAL for a negative repeat, a closed loop or a NULL callback; -ENOMEM as for
    casync_call_later.
@@ -1599,7 +1605,8 @@ CASYNC_API int64_t casync_timer_stop(casync_timer *timer);
 
 /* Restarts a repeating timer. It is next due `repeat` nanoseconds from now.
    Returns: 0.
-   Errors: -EINVAL if the timer does not repeat. */
+   Errors: -EINVAL if the timer does not repeat or the loop is closed; -ENOMEM as for
+   casync_call_later. */
 CASYNC_API int64_t casync_timer_again(casync_timer *timer);
 
 /* Tells how long it is until a timer is due.
@@ -1637,11 +1644,11 @@ struct casync_future {
    Lifetime: the future is yours and stays where it is until casync_future_close. */
 CASYNC_API int64_t casync_future_init(casync_loop *loop, casync_future *future);
 
-/* Ends the use of a future. Call it before the future's memory is used again or freed. If the
-   future is pending, its callbacks are dropped, tasks that await it get -ECANCELED, and an
-   operation is cancelled. If it is done, its callbacks are in the ready queue already, as jobs of
-   their own: cancel those that must not run. The exception handler is told of a failure that nobody
-   retrieved. */
+/* Ends the use of a future. Call it before the future's memory is used again or freed; but never
+   for a stackful task, whose handle you release. If the future is pending, its callbacks are
+   dropped, tasks that await it get -ECANCELED, and an operation is cancelled. If it is done, its
+   callbacks are in the ready queue already, as jobs of their own: cancel those that must not run.
+   The exception handler is told of a failure that nobody retrieved. */
 CASYNC_API void casync_future_close(casync_future *future);
 
 /* Makes a pending future done if result >= 0, and failed otherwise. ptr is a result that is a
@@ -1654,7 +1661,7 @@ CASYNC_API int64_t casync_future_set_result(casync_future *future, int64_t resul
 /* Cancels a future. An operation ends together with its future. A task, a gather, a task group and
    the wait for a condition have something to do first: they are asked to end, and are still pending
    when this returns.
-   Returns: 1, or 0 if the future was done.
+   Returns: 1, or 0 if the future was done, or is a gather or a wait of which all futures are done.
    Errors: none. */
 CASYNC_API int64_t casync_future_cancel(casync_future *future);
 
@@ -1668,7 +1675,7 @@ CASYNC_API bool casync_future_done(const casync_future *future);
    error with which it failed. */
 CASYNC_API int64_t casync_future_result(casync_future *future);
 
-/* Calls callback(arg) by the ready queue once the future is done, in the next turn if it is done
+/* Calls callback(arg) from the ready queue once the future is done, in the next turn if it is done
    already. Callbacks run in the order in which they were added. casync_job_cancel removes one.
    Returns: 0.
    Errors: -EALREADY if the job is queued; -EINVAL if callback is NULL; -ENOMEM with a NULL job.
@@ -1754,16 +1761,16 @@ CASYNC_API int64_t casync_add_writer(casync_loop *loop, casync_watcher *watcher,
 CASYNC_API int64_t casync_remove_reader(casync_watcher *watcher);
 CASYNC_API int64_t casync_remove_writer(casync_watcher *watcher);
 
-/* Sets whether a watcher is kept, for a descriptor that is waited for again and again, one event at
-   a time. When neither direction of a kept watcher is left, the watcher rests: the kernel is not
-   told, so that the next start costs no system call. A watcher at rest does not keep the loop
-   running, casync_watcher_find does not find it, and it gives way to any other watcher of its
-   descriptor. You may close the descriptor, and its number may be used again.
-   To start a watcher at rest is to promise that the descriptor is still the same open file. If you
-   do not know that, call this with false first. That ends the rest, as do an event that comes
-   meanwhile, another watcher of the descriptor, and the close of the loop; the next start is a
-   first one then, and the watcher is no longer kept. The call does nothing to a watcher that was
-   never started. */
+/* Keeps a watcher registered with the kernel while neither direction is watched, so that the next
+   start costs no system call; false ends that. Use it for a descriptor that is waited for again and
+   again, one event at a time. A kept watcher of which neither direction is watched rests. A watcher
+   at rest does not keep the loop running, casync_watcher_find does not find it, and it gives way to
+   any other watcher of its descriptor. You may close the descriptor, and its number may be used
+   again. To start a watcher at rest is to promise that the descriptor is still the same open file.
+   If you do not know that, call this with false first. That ends the rest, as do an event that
+   comes meanwhile, another watcher of the descriptor, and the close of the loop; the next start is
+   a first one then, and the watcher is no longer kept. The call does nothing to a watcher that is
+   not started. */
 CASYNC_API void casync_watcher_keep(casync_watcher *watcher, bool keep);
 
 /* Finds the watcher that has a descriptor, a stream's watcher included.
@@ -1778,7 +1785,8 @@ CASYNC_API casync_watcher *casync_watcher_find(casync_loop *loop, int fd);
    Cost: one epoll_ctl. */
 CASYNC_API int64_t casync_watcher_check(casync_watcher *watcher);
 
-/* Tells what a watcher that casync_watcher_find gave is the first member of.
+/* Tells to what kind of object a watcher belongs that casync_watcher_find found: it is the object's
+   first member.
    Returns: CASYNC_KIND_STREAM, CASYNC_KIND_SERVER or CASYNC_KIND_DATAGRAM of enum casync_kind, else
    CASYNC_KIND_WATCHER. */
 CASYNC_API int casync_watcher_kind(const casync_watcher *watcher);
@@ -1808,7 +1816,7 @@ CASYNC_API casync_future *casync_wait_writable_op(casync_loop *loop, casync_op *
    callback; -ENOMEM with a NULL job.
    Call from: any thread; with a job of your own also from a signal handler.
    Lifetime: the job is yours and serves for posts alone, not for casync_call_soon as well. The loop
-   must not be closed before this returns.
+   must not be closed while another thread is in this call.
    Cost: one write to an eventfd each time the loop sleeps. No lock, except for one in 60 calls
    without a job. */
 CASYNC_API int64_t casync_call_soon_threadsafe(casync_loop *loop, casync_job *job,
@@ -1831,8 +1839,7 @@ typedef struct casync_pool_desc {
     int size;         /* threads at most, 1 to 4096; default: four more than processors, but 32
                          at most */
     int queue_limit;  /* calls that may wait when every thread is busy; default: any number */
-    const char *name; /* of its threads, which are called name-0, name-1, ...: of it 10 bytes count.
-                              Default: casync */
+    const char *name; /* of its threads, name-0, name-1, ...: 10 bytes at most. Default: casync */
     casync_allocator allocator; /* must be thread-safe; default: CASYNC_REALLOC and CASYNC_FREE */
 } casync_pool_desc;
 
@@ -1843,13 +1850,14 @@ typedef struct casync_pool_desc {
 CASYNC_API int64_t casync_pool_init(casync_pool *pool, const casync_pool_desc *desc);
 
 /* Ends a pool at once. Calls that wait are cancelled. Calls that run go on, and their results still
-   reach their futures. Idle threads have ended when this returns. If a call is running, all threads
-   end by themselves soon after the last call returned: to be sure of that (before dlclose, or the
-   end of `tcc -run`), wait for casync_pool_shutdown. A closed pool may be closed again.
+   reach their futures. If no call is running, all threads have ended when this returns. Otherwise
+   idle threads end soon, and the others when their calls have returned: to be sure of that (before
+   dlclose, or the end of `tcc -run`), wait for casync_pool_shutdown. A closed pool may be closed
+   again.
    Call from: one thread, when no other thread starts calls any more. */
 CASYNC_API void casync_pool_close(casync_pool *pool);
 
-/* Ends a pool in order. It takes no more calls; this is done when all the calls it has were made
+/* Ends a pool gracefully. It takes no more calls; this is done when all the calls it has were made
    and the threads have ended. The pool is closed then. If this is cancelled, only the wait ends:
    close the pool, or wait for it again. casync_pool_close ends this with -ECANCELED.
    Returns: 0.
@@ -1871,8 +1879,8 @@ typedef int64_t (*casync_pool_function)(void *arg, void **ptr);
    cause, and must not use the loop. */
 typedef void (*casync_pool_discard)(void *arg, int64_t result, void *ptr);
 
-/* Calls function(arg) in a thread of the pool; a NULL pool is the loop's default pool, which is
-   made when it is first used. Calls begin in the order in which they came. This is asyncio's
+/* Calls function(arg, &ptr) in a thread of the pool; a NULL pool is the loop's default pool, which
+   is made when it is first used. Calls begin in the order in which they came. This is asyncio's
    loop.run_in_executor. A call that still waits can be cancelled: it never runs. A call that runs
    cannot be stopped: its future is cancelled at once, and the function goes on without it.
    `discard`, unless it is NULL, is called exactly once if nobody will get the result: because the
@@ -1896,8 +1904,8 @@ CASYNC_API casync_future *casync_run_in_executor_op(casync_loop *loop, casync_po
                                                     casync_op *op, casync_pool_function function,
                                                     void *arg, casync_pool_discard discard);
 
-/* Ends the loop's default pool in order, even if it was never used. A NULL pool is
-   CASYNC_INVALID_STATE afterwards. This is asyncio's loop.shutdown_default_executor.
+/* Ends the loop's default pool gracefully, even if it was never used. Calls to a NULL pool fail
+   with CASYNC_INVALID_STATE afterwards. This is asyncio's loop.shutdown_default_executor.
    casync_loop_close does not wait for the default pool: it closes the pool as casync_pool_close
    does.
    Returns: 0.
@@ -1908,8 +1916,8 @@ CASYNC_API casync_future *casync_shutdown_default_executor_op(casync_loop *loop,
 /* >> signals (API) ----------------------------------------------------------------------------- */
 
 /* A watcher of one signal. Any number of watchers in any number of loops may watch the same signal.
-   Each is told of it once a delivery; deliveries that come before its callback could run are merged
-   into one, as the kernel does. It is yours, zeroed before its first use. */
+   Each is told once per delivery. Deliveries that come before its callback has run are merged, as
+   the kernel merges them. It is yours, zeroed before its first use. */
 struct casync_signal {
     casync_job job;           /* private */
     casync_link link;         /* private: in the process's registry */
@@ -1926,28 +1934,29 @@ enum { CASYNC_SIGNAL_ONCE = 1 }; /* stop before the first callback */
 
    - A plain loop blocks the signal in the calling thread and reads it from a signalfd
      (signalfd(2)). In threads that do not block the signal a handler passes it on, so that it is
-     neither lost nor kills. Threads and programs started afterwards inherit the blocked mask: reset
-     it there (pthread_sigmask), or start them before.
+     not lost and does not kill the process. Threads and programs started afterwards inherit the
+     blocked mask: reset it there (pthread_sigmask), or start them before.
    - With desc.signal_handlers masks are left alone. A handler passes the signal on and then calls
      the handler that was there before. A program that is started by exec begins with the default
      action: set this in a program that starts others.
    - With desc.guest it is the same, with the flags that the earlier handler had, SA_RESTART above
      all.
 
-   To watch SIGCHLD leaves reaping to you: call waitpid(2) with WNOHANG until it finds no more. When
-   the last watcher of a signal stops, a pending signal is dropped, and mask and action are put
+   To watch SIGCHLD leaves reaping to you: call waitpid(2) with WNOHANG until it finds no more.
+   When the last watcher of a signal stops, a pending signal is dropped, and mask and action are put
    back.
    Returns: 0.
    Errors: -EALREADY if the watcher is started; -EINVAL for a number that cannot be caught; -EBUSY
-   if a signalfd that is not this copy's takes the signal, since only one of two would get it;
-   -EMFILE; -ENOMEM.
+   if a signalfd that does not belong to this copy of casync takes the signal, since only one of two
+   would get it; -EMFILE; -ENOMEM.
    Lifetime: the watcher is yours and stays where it is until it is stopped.
-   Cost: two descriptors a process, which stay open once made. */
+   Cost: two descriptors per process, which stay open once made. For the first watcher of a signal
+   it reads /proc/self/fdinfo, one file per descriptor. */
 CASYNC_API int64_t casync_signal_start(casync_loop *loop, casync_signal *signal, int signum,
                                        int flags, casync_callback callback, void *arg);
 
-/* Stops watching a signal. No call follows. Stop in the thread that started, so that its mask can
-   be put back.
+/* Stops watching a signal. No call follows. Call it in the thread that called casync_signal_start,
+   so that the thread's mask can be restored.
    Returns: 1, or 0 if it was not started.
    Errors: none. */
 CASYNC_API int64_t casync_signal_stop(casync_signal *signal);
@@ -2020,22 +2029,23 @@ CASYNC_API casync_task *casync_spawn(casync_loop *loop, casync_coroutine corouti
 CASYNC_API int64_t casync_spawn_with(casync_loop *loop, const casync_task_desc *desc,
                                      casync_task **task);
 
-/* Makes a task that nobody awaits. If it fails, the exception handler hears of it when it ends.
+/* Makes a task that nobody awaits. If it fails, its error goes to the exception handler when it
+   ends.
    Returns: 0.
    Errors: those of casync_spawn_with. */
 CASYNC_API int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine, void *arg);
 
 /* Counts the references to a task: casync_task_retain adds one, casync_task_release gives one back.
-   A task without any goes on by itself and is freed when it ends; the exception handler is then
-   told if it failed. A failed task whose handle is never released is reported when the loop is
-   closed; until then casync_dump names it. Both do nothing to a stackless task, which has no count.
+   A task without any runs on and is freed when it ends; if it fails, the exception handler is told.
+   A failed task whose handle is never released is reported when the loop is closed; until then
+   casync_dump names it. Both do nothing to a stackless task, which has no count.
    Returns: casync_task_retain the task. */
 CASYNC_API casync_task *casync_task_retain(casync_task *task);
 CASYNC_API void casync_task_release(casync_task *task);
 
 /* Makes a stackless task in *task, whatever was there. Its first step runs in the next turn.
    Returns: 0.
-   Errors: -EINVAL for a closed loop or a NULL step.
+   Errors: -EINVAL for a closed loop or a NULL step; -ENOMEM.
    Lifetime: the memory is yours again when the task is done. Call
    casync_future_close(&task->future) then, which reports a failure that nobody retrieved. Closing
    it earlier ends the task without another step. */
@@ -2046,8 +2056,9 @@ CASYNC_API int64_t casync_task_start(casync_loop *loop, casync_task *task, casyn
    Errors: none. */
 CASYNC_API int64_t casync_task_cancel(casync_task *task);
 
-/* Takes back one request of casync_task_cancel. The code that asked, and learns that its request
-   was heard, calls it, as timeouts and task groups do.
+/* Takes back one request of casync_task_cancel. Call it when you have seen the -ECANCELED of your
+   own request, as timeouts and task groups do. If no request is left, one that no await has
+   returned yet is dropped.
    Returns: how many requests are left.
    Errors: none. */
 CASYNC_API int64_t casync_task_uncancel(casync_task *task);
@@ -2056,7 +2067,7 @@ CASYNC_API int64_t casync_task_uncancel(casync_task *task);
    Returns: the task, or NULL. */
 CASYNC_API casync_task *casync_current_task(void);
 
-/* Waits until a future is done. Its result counts as retrieved. To cancel a task is to cancel the
+/* Waits until a future is done. Its result counts as retrieved. Cancelling a task cancels the
    future that it awaits; casync_shield prevents that.
    Returns: the future's result.
    Errors: the future's error; -ECANCELED if the future, or this task, was cancelled; -EPERM outside
@@ -2067,7 +2078,8 @@ CASYNC_WAITS int64_t casync_await(casync_future *future);
 
 /* Awaits a task and gives back the caller's reference to it.
    Returns: the task's result.
-   Errors: those of casync_await. */
+   Errors: those of casync_await. You keep the reference after -EPERM and -EINVAL, and if the task
+   awaits itself. */
 CASYNC_WAITS int64_t casync_join(casync_task *task);
 
 /* An operation that is done at a time. It is yours, and needs no zeroing. */
@@ -2123,8 +2135,8 @@ CASYNC_API casync_future *casync_sleep_op(casync_loop *loop, casync_timer_op *op
         return CASYNC_INVALID_STATE;                                                               \
         }
 
-/* Serves CASYNC_AWAIT, which calls casync_await_begin before the task returns and casync_await_end
-   when it goes on. A NULL future waits for a turn.
+/* Implements CASYNC_AWAIT, which calls casync_await_begin before the task returns and
+   casync_await_end when it goes on. A NULL future waits for a turn.
    Returns: casync_await_begin whether the task must wait; casync_await_end the future's result.
    Errors: casync_await_end those of the future; -ECANCELED.
    Call from: a step function. */
@@ -2132,18 +2144,18 @@ CASYNC_API bool casync_await_begin(casync_task *task, casync_future *future);
 CASYNC_API int64_t casync_await_end(casync_task *task);
 
 /* Tells the name of a task.
-   Returns: the name that casync_task_set_name or the desc gave, else "task".
-   Lifetime: the string is not copied. */
+   Returns: the string that casync_task_set_name or the desc gave, not a copy; "task" without one,
+   and for a stackless task that is done. */
 CASYNC_API const char *casync_task_name(const casync_task *task);
 
 /* Gives a task a name for messages and casync_dump.
    Returns: 0.
-   Errors: -ENOMEM.
+   Errors: -ENOMEM; CASYNC_INVALID_STATE if the task is done.
    Lifetime: the string is not copied, and must live as long as the task. */
 CASYNC_API int64_t casync_task_set_name(casync_task *task, const char *name);
 
-/* Tells the most bytes of its stack that a stackful task has used so far, or that an earlier task
-   on the same stack did.
+/* Tells how many bytes of its stack a stackful task has used at most. An earlier task on the same
+   stack counts too.
    Returns: bytes; 0 for a stackless task.
    Cost: a walk over the pages of the stack that were used. */
 CASYNC_API size_t casync_task_stack_used(const casync_task *task);
@@ -2188,8 +2200,8 @@ enum casync_gather_mode { CASYNC_FIRST_ERROR = 16, CASYNC_RETURN_ERRORS };
 
 /* Waits for all futures. With CASYNC_FIRST_ERROR it ends with the first error as soon as that
    happens, and the other futures go on; with CASYNC_RETURN_ERRORS it always waits for all. The
-   results are in the futures, and count as retrieved. To cancel it is to cancel all futures and
-   wait for them.
+   results are in the futures, and count as retrieved. Cancelling the gather cancels all its futures
+   and waits until they are done.
    Returns: 0.
    Errors: the first error of a future, unless mode is CASYNC_RETURN_ERRORS; -EINVAL for a NULL
    future or an unknown mode.
@@ -2201,8 +2213,8 @@ CASYNC_API casync_future *casync_gather_op(casync_loop *loop, casync_wait_set *s
 enum casync_wait_mode { CASYNC_ALL_COMPLETED, CASYNC_FIRST_COMPLETED, CASYNC_FIRST_EXCEPTION };
 
 /* Waits until all futures are done, until one is (CASYNC_FIRST_COMPLETED), or until one failed or
-   all are done (CASYNC_FIRST_EXCEPTION), for at most `timeout` nanoseconds; CASYNC_FOREVER is no
-   limit. It cancels none, and retrieves no result.
+   all are done (CASYNC_FIRST_EXCEPTION; a future that is cancelled has not failed), for at most
+   `timeout` nanoseconds; CASYNC_FOREVER is no limit. It cancels none, and retrieves no result.
    Returns: how many are done. Ask each by casync_future_done.
    Errors: -EINVAL for no futures, a NULL future or an unknown mode; -ENOMEM.
    Lifetime: as for casync_gather. */
@@ -2213,8 +2225,8 @@ CASYNC_API casync_future *casync_wait_op(casync_loop *loop, casync_wait_set *set
 
 /* Waits until at least one future is done, for at most `timeout` nanoseconds, then cancels the
    others and waits until none is pending. An operation that it cancels did not happen. If it is
-   cancelled, it cancels all futures.
-   Returns: how many futures were done, which may be more than one.
+   cancelled, it cancels all futures. All results count as retrieved.
+   Returns: how many futures were done, which may be more than one; 0 if time was up.
    Errors: those of casync_wait.
    Lifetime: as for casync_gather. */
 CASYNC_WAITS int64_t casync_select(casync_waiter *waiters, size_t count, int64_t timeout);
@@ -2235,13 +2247,14 @@ typedef struct casync_completion {
 CASYNC_API int64_t casync_as_completed(casync_loop *loop, casync_completion *completion,
                                        casync_waiter *waiters, size_t count);
 
-/* Waits for the next future that is done. *future gets it; with _op future.ptr has it.
+/* Waits for the next future that is done. *future gets it; with _op future.ptr has it, and one such
+   operation may be under way at a time.
    Returns: 1, or 0 when there are no more.
-   Errors: -EBUSY if another task waits for it. */
+   Errors: casync_completion_next -EBUSY if another task waits for it. */
 CASYNC_WAITS int64_t casync_completion_next(casync_completion *completion, casync_future **future);
 CASYNC_API casync_future *casync_completion_next_op(casync_completion *completion);
 
-/* Takes the futures that are left out of the wait. Call it unless casync_completion_next returned
+/* Removes the futures that are left from the wait. Call it unless casync_completion_next returned
    0. */
 CASYNC_API void casync_completion_stop(casync_completion *completion);
 
@@ -2259,7 +2272,7 @@ typedef struct casync_shielded {
     casync_future *inner;
 } casync_shielded;
 
-/* Awaits a future. To cancel this wait does not cancel the future.
+/* Awaits a future. Cancelling this wait does not cancel the future.
    Returns: the future's result.
    Errors: those of casync_await.
    Lifetime: `shielded` is yours and stays where it is until it is done. */
@@ -2338,8 +2351,8 @@ CASYNC_API int64_t casync_task_group_begin(casync_task_group *group);
 /* Makes a stackful task as a child of the group, as casync_spawn and casync_spawn_with do.
    Returns: casync_task_group_spawn the child's handle, or NULL after an error;
    casync_task_group_spawn_with 0.
-   Errors: those of casync_spawn_with; CASYNC_INVALID_STATE if no more children may come: after
-   casync_task_group_end, or after a failure.
+   Errors: those of casync_spawn_with; CASYNC_INVALID_STATE if no more children may come: after a
+   failure, or when casync_task_group_end is done.
    Lifetime: the handle is the group's, and good until the child has ended. */
 CASYNC_API casync_task *casync_task_group_spawn(casync_task_group *group,
                                                 casync_coroutine coroutine, void *arg);
@@ -2356,9 +2369,9 @@ CASYNC_API int64_t casync_task_group_start(casync_task_group *group, casync_task
 /* Waits until all children have ended, even if it is cancelled itself. `result` is the result of
    the parent's own code; if that is an error, the children are cancelled. Call it once.
    Returns: `result`.
-   Errors: the first error of a child, or `result`, whichever came first; group->errors has them in
-   the order in which they happened, the parent's own last; -EPERM in another task than the
-   parent. */
+   Errors: the first error of a child; if no child failed, `result`. group->errors lists the
+   children's errors in the order in which they happened, then `result`. -EPERM in another task than
+   the parent. */
 CASYNC_WAITS int64_t casync_task_group_end(casync_task_group *group, int64_t result);
 CASYNC_API casync_future *casync_task_group_end_op(casync_task_group *group, int64_t result);
 
@@ -2385,11 +2398,11 @@ CASYNC_API int64_t casync_generator_start(casync_loop *loop, casync_generator *g
 CASYNC_WAITS int64_t casync_generator_yield(casync_generator *generator, void *value);
 
 /* Waits for the next value. *value gets it; with _op future.ptr has it, and one such operation may
-   be under way at a time. To cancel casync_generator_next is to cancel the generator; to cancel the
-   operation leaves the generator alone.
+   be under way at a time. Cancelling casync_generator_next cancels the generator; cancelling the
+   operation does not.
    Returns: 1, or 0 at the end.
-   Errors: -EBUSY if another task waits for the next value; the error that the coroutine
-   returned. */
+   Errors: casync_generator_next -EBUSY if another task waits for the next value;
+   CASYNC_INVALID_STATE after casync_generator_close; the error that the coroutine returned. */
 CASYNC_WAITS int64_t casync_generator_next(casync_generator *generator, void **value);
 CASYNC_API casync_future *casync_generator_next_op(casync_generator *generator);
 
@@ -2424,7 +2437,8 @@ typedef struct casync_event {
     bool set;            /* private */
 } casync_event;
 
-/* Sets the event. All that wait for it go on, and so do all that come until casync_event_clear. */
+/* Sets the event. All tasks that wait for it go on, and so does any that waits later, until
+   casync_event_clear. */
 CASYNC_API void casync_event_set(casync_event *event);
 
 /* Clears the event. */
@@ -2585,12 +2599,12 @@ CASYNC_API int64_t casync_barrier_init(casync_barrier *barrier, int64_t parties)
 CASYNC_WAITS int64_t casync_barrier_wait(casync_barrier *barrier);
 CASYNC_API casync_future *casync_barrier_wait_op(casync_barrier *barrier, casync_op *op);
 
-/* Sends the parties that wait away with CASYNC_BROKEN_BARRIER, and makes the barrier usable
+/* Resets the barrier. The tasks that wait get CASYNC_BROKEN_BARRIER; the barrier can be used
    again. */
 CASYNC_API void casync_barrier_reset(casync_barrier *barrier);
 
-/* Sends the parties that wait, and all that come until casync_barrier_reset, away with
-   CASYNC_BROKEN_BARRIER. */
+/* Breaks the barrier. The tasks that wait get CASYNC_BROKEN_BARRIER, and so does any that comes
+   later, until casync_barrier_reset. */
 CASYNC_API void casync_barrier_abort(casync_barrier *barrier);
 
 /* A count of work that is still to be done: Go's WaitGroup. */
@@ -2670,7 +2684,7 @@ typedef struct casync_queue {
 } casync_queue;
 
 /* Makes an empty queue in *queue, whatever was there; desc may be NULL. With a maxsize it allocates
-   the queue's memory, and a put cannot fail afterwards.
+   the queue's memory, and a put cannot fail for want of memory afterwards.
    Returns: 0.
    Errors: -EINVAL for a negative maxsize, an unknown order, CASYNC_QUEUE_PRIORITY without compare,
    or a closed loop; -ENOMEM.
@@ -2695,22 +2709,21 @@ CASYNC_API int64_t casync_queue_put_nowait(casync_queue *queue, void *item);
 /* Takes the next item from the queue, and waits while the queue is empty. *item gets it; with _op
    future.ptr has it. casync_queue_get_nowait does not wait.
    Returns: 0.
-   Errors: CASYNC_QUEUE_SHUT_DOWN once the queue is empty; casync_queue_get_timeout -ETIMEDOUT, with
-   nothing taken; casync_queue_get_nowait -EAGAIN if the queue is empty. */
+   Errors: CASYNC_QUEUE_SHUT_DOWN once the queue is shut down and empty; casync_queue_get_timeout
+   -ETIMEDOUT, with nothing taken; casync_queue_get_nowait -EAGAIN if the queue is empty. */
 CASYNC_WAITS int64_t casync_queue_get(casync_queue *queue, void **item);
 CASYNC_WAITS int64_t casync_queue_get_timeout(casync_queue *queue, void **item, int64_t timeout);
 CASYNC_API casync_future *casync_queue_get_op(casync_queue *queue, casync_op *op);
 CASYNC_API int64_t casync_queue_get_nowait(casync_queue *queue, void **item);
 
-/* Says that the work on an item that was taken is done. Call it once an item, for
-   casync_queue_join.
+/* Marks an item that was taken as done. Call it once per item, for casync_queue_join.
    Returns: 0.
-   Errors: CASYNC_INVALID_STATE if it was said of all items already. */
+   Errors: CASYNC_INVALID_STATE if every item is marked as done. */
 CASYNC_API int64_t casync_queue_task_done(casync_queue *queue);
 
-/* Waits until casync_queue_task_done was said of all items that were put.
+/* Waits until every item that was put is marked as done.
    Returns: 0.
-   Errors: none. */
+   Errors: CASYNC_QUEUE_SHUT_DOWN if the queue is closed before. */
 CASYNC_WAITS int64_t casync_queue_join(casync_queue *queue);
 CASYNC_API casync_future *casync_queue_join_op(casync_queue *queue, casync_op *op);
 
@@ -2765,7 +2778,7 @@ CASYNC_API int64_t casync_outbuf_append(casync_outbuf *out, const casync_span *s
 
 /* Appends bytes by reference. Below CASYNC_REFERENCE_MIN it copies and releases them at once.
    Returns: 0.
-   Errors: -ENOMEM; release is not called then.
+   Errors: -ENOMEM; -EINVAL for more bytes than PTRDIFF_MAX; release is not called then.
    Lifetime: the bytes are the queue's until release(arg) is called, once. */
 CASYNC_API int64_t casync_outbuf_append_ref(casync_outbuf *out, const void *data, size_t size,
                                             casync_release release, void *arg);
@@ -2782,7 +2795,8 @@ CASYNC_API void casync_outbuf_consume(casync_outbuf *out, size_t size);
    else by writev without SIGPIPE.
    Returns: how many bytes were written.
    Errors: -EAGAIN if the descriptor took nothing; others of write(2).
-   Cost: one system call while the descriptor takes all that it is given; up to 64 spans each. */
+   Cost: one system call for every 64 chunks, until the descriptor takes less than it is given. For
+   what is no socket four, before Linux 6.18 (pwritev2(2), RWF_NOSIGNAL). */
 CASYNC_API int64_t casync_outbuf_flush(casync_outbuf *out, int fd, bool is_socket);
 
 /* >> addresses & sockets (API) ----------------------------------------------------------------- */
@@ -2808,8 +2822,8 @@ CASYNC_API const char *casync_address_text(const casync_address *address,
    and a port; casync_address_from_path of the path of a Unix socket, where "@name" is an abstract
    one.
    Returns: 0.
-   Errors: CASYNC_NOT_NUMERIC for a host that is a name; -EINVAL for a bad address or port, or a
-   path that is too long. */
+   Errors: CASYNC_NOT_NUMERIC for a host that is a name, or no IPv4 address; -EINVAL for a bad IPv6
+   address, zone or port, or a path that is empty or too long. */
 CASYNC_API int64_t casync_address_from_host(casync_address *address, const char *host, int port);
 CASYNC_API int64_t casync_address_from_path(casync_address *address, const char *path);
 
@@ -2836,8 +2850,8 @@ typedef struct casync_endpoint {
 
 #define CASYNC_NOT_NOW ((void *)-1) /* see get_buffer */
 
-/* The most bytes that a stream reads at once. A copy of them stays below malloc's threshold for
-   mmap, 128 KiB (mallopt(3)). */
+/* The most bytes that a stream reads at once. A buffer of this size stays below malloc's
+   threshold for mmap, 128 KiB (mallopt(3)). */
 #define CASYNC_READ_SIZE 131008
 
 /* A stream's protocol: the functions by which a stream tells its user what happens, as asyncio's
@@ -2920,8 +2934,9 @@ struct casync_stream {
     bool loss_told;                /* the caller of close hears by an error that bytes are lost */
 };
 
-/* Makes a stream of a connected descriptor, which is made non-blocking and close-on-exec. protocol
-   and options may be NULL. The stream is open when this returns; connection_made is not called.
+/* Makes a stream of a connected descriptor, which is made non-blocking and, without
+   options.keep_fd, close-on-exec. protocol and options may be NULL. The stream is open when this
+   returns; connection_made is not called.
    Returns: 0.
    Errors: -EALREADY if the stream is open; -EPERM for a regular file, which is always ready:
    read(2) it; -EBADF; -EEXIST if a watcher or another stream has the descriptor; -EINVAL for a
@@ -2960,13 +2975,14 @@ typedef struct casync_connect_desc {
    Returns: 0.
    Errors: CASYNC_NOT_NUMERIC for a host that is a name; -EINVAL for a bad address or port, or a
    path that is too long; -EALREADY if the stream is open; those of socket(2), bind(2) and
-   connect(2), at once or later; -ENOMEM.
+   connect(2), at once or later; -EEXIST; -ENOMEM.
    Lifetime: the stream is yours and stays where it is until it is closed. The desc is read during
    the call. */
 CASYNC_API int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
                                         const casync_connect_desc *desc);
 
-/* Connects a stream, and waits until it is connected. After an error the stream is closed.
+/* Connects a stream, and waits until it is connected. With a protocol, connection_made is called as
+   well; if connecting fails the stream is closed, and connection_lost is not called.
    Returns: 0.
    Errors: those of casync_connect_start; casync_connect_timeout -ETIMEDOUT.
    Lifetime: as for casync_connect_start. */
@@ -2979,11 +2995,12 @@ CASYNC_WAITS int64_t casync_connect_timeout(casync_loop *loop, casync_stream *st
 
 /* Reads 1 to `size` bytes, as soon as there are any. A size of 0 never waits.
    Returns: how many bytes; 0 at the end of the stream.
-   Errors: -EBUSY if another read is under way; CASYNC_INVALID_STATE if the stream's protocol has
-   data_received or get_buffer; -ECONNABORTED if this side closed or aborted the stream; those of
-   read(2); casync_read_timeout -ETIMEDOUT.
+   Errors: CASYNC_INVALID_STATE if the stream is not connected, or its protocol has data_received or
+   get_buffer; -ECONNABORTED if this side closes, aborts or finishes the stream; -EBUSY if another
+   read is under way; what ended the stream; casync_read_timeout -ETIMEDOUT.
    Lifetime: the buffer is the operation's until this is done.
-   Cost: one read(2) if bytes are there or can be had at once, else one more after the wait. */
+   Cost: none for bytes that were read ahead; else one read(2), in the next turn in which the
+   descriptor is readable. */
 CASYNC_WAITS int64_t casync_read(casync_stream *stream, void *buffer, size_t size);
 CASYNC_API casync_future *casync_read_op(casync_stream *stream, casync_op *op, void *buffer,
                                          size_t size);
@@ -2993,7 +3010,8 @@ CASYNC_WAITS int64_t casync_read_timeout(casync_stream *stream, void *buffer, si
 /* Reads exactly `size` bytes. If it is cancelled, the bytes that came are kept for the next read.
    Returns: size.
    Errors: those of casync_read; CASYNC_EOF if the stream ended before the first byte;
-   CASYNC_INCOMPLETE_READ if it ended later: op->done of the bytes are in the buffer.
+   CASYNC_INCOMPLETE_READ if it ended later: op->done of the bytes are in the buffer
+   (casync_read_exactly does not tell how many).
    Lifetime: the buffer is the operation's until this is done. */
 CASYNC_WAITS int64_t casync_read_exactly(casync_stream *stream, void *buffer, size_t size);
 CASYNC_API casync_future *casync_read_exactly_op(casync_stream *stream, casync_op *op, void *buffer,
@@ -3008,9 +3026,8 @@ CASYNC_WAITS int64_t casync_read_exactly_timeout(casync_stream *stream, void *bu
    read limit: the bytes stay, take them by casync_read; -EINVAL for a delimiter of another size;
    -ENOMEM.
    Lifetime: the delimiter must live until this is done. The bytes are inside the stream and yours
-   until the next read. When the stream is closed they stay while there is other work in the ready
-   queue, for 16 turns at most: a task that was to get them still does, and has them until it waits
-   again. */
+   until the next read. A task that is given them in the turn in which the stream is closed has them
+   until its next wait; the library frees them after at most 16 turns. */
 CASYNC_WAITS int64_t casync_read_until(casync_stream *stream, const void *delimiter, size_t size,
                                        const void **data);
 CASYNC_API casync_future *casync_read_until_op(casync_stream *stream, casync_op *op,
@@ -3032,7 +3049,8 @@ CASYNC_WAITS int64_t casync_read_frame_timeout(casync_stream *stream, const casy
                                                const void **data, int64_t timeout);
 
 /* Stops a protocol's reading; casync_resume_reading restarts it. While it is paused no
-   data_received is called, so that the kernel's buffers hold up the other side.
+   data_received is called, so that the kernel's buffers hold up the other side. Read operations are
+   not affected.
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the stream is not open. */
 CASYNC_API int64_t casync_pause_reading(casync_stream *stream);
@@ -3067,13 +3085,14 @@ CASYNC_API int64_t casync_try_write(casync_stream *stream, const void *data, siz
 
 /* Writes a frame: puts the prefix of a CASYNC_FRAMING_LENGTH framing before the bytes.
    Returns: size.
-   Errors: -EMSGSIZE if the prefix cannot hold the length; those of casync_write. After -ENOMEM the
-   stream has ended if a part of the frame is on its way.
+   Errors: -EMSGSIZE if the prefix cannot hold the length; -EINVAL for another kind of framing;
+   those of casync_write. After -ENOMEM the stream has ended if a part of the frame is on its way.
    Cost: as casync_write. */
 CASYNC_API int64_t casync_write_frame(casync_stream *stream, const casync_framing *framing,
                                       const void *data, size_t size);
 
-/* Waits until no more than the low-water mark is queued, at once unless writing is paused.
+/* Waits until no more than the low-water mark is queued. If writing is not paused, it returns at
+   once.
    Returns: 0.
    Errors: what ended the stream; -ECONNABORTED if this side closed or aborted it;
    CASYNC_INVALID_STATE if it is not open; casync_drain_timeout -ETIMEDOUT. */
@@ -3102,11 +3121,11 @@ CASYNC_API int64_t casync_set_write_limits(casync_stream *stream, size_t high, s
 
 /* Sends the end of the stream once all that is queued is sent. Reading goes on.
    Returns: 0.
-   Errors: -EOPNOTSUPP for a pipe: finish it; CASYNC_INVALID_STATE if the stream is not connected;
-   what ended it. */
+   Errors: -EOPNOTSUPP for a pipe: finish it; -EPIPE after casync_finish; CASYNC_INVALID_STATE if
+   the stream is not connected; what ended it. */
 CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 
-/* Begins to end a stream in order: reading stops, what is queued is sent, then the descriptor is
+/* Begins to end a stream gracefully: reading stops, what is queued is sent, then the descriptor is
    closed. connection_lost follows. A stream that is still connecting is aborted. This is asyncio's
    transport.close().
    Returns: 0.
@@ -3114,9 +3133,9 @@ CASYNC_API int64_t casync_write_eof(casync_stream *stream);
    Lifetime: the struct is the stream's until connection_lost is called. */
 CASYNC_API int64_t casync_finish_start(casync_stream *stream);
 
-/* Ends a stream in order, and waits until it is closed. If this is cancelled, the stream is closed
-   at once, and lost bytes are reported as by casync_close. When time is up casync_finish_timeout
-   closes the stream too; its result is the only report.
+/* Ends a stream gracefully, and waits until it is closed. If this is cancelled, the stream is
+   closed at once, and lost bytes are reported as by casync_close. When time is up
+   casync_finish_timeout closes the stream too; its result is the only report.
    Returns: 0.
    Errors: what ended the stream before all was sent; CASYNC_INVALID_STATE if it is not open;
    casync_finish_timeout -ETIMEDOUT.
@@ -3144,7 +3163,7 @@ CASYNC_API int64_t casync_abort(casync_stream *stream);
 CASYNC_API void casync_close(casync_stream *stream);
 CASYNC_API void casync_close_reset(casync_stream *stream);
 
-/* Tells whether a stream is connected or connecting, and neither closed nor ended.
+/* Tells whether a stream is connected or connecting.
    Returns: true if it is. */
 CASYNC_API bool casync_stream_is_open(const casync_stream *stream);
 
@@ -3162,7 +3181,7 @@ CASYNC_API int64_t casync_set_protocol(casync_stream *stream, const casync_proto
 CASYNC_API int64_t casync_local_address(const casync_stream *stream, casync_address *address);
 CASYNC_API int64_t casync_peer_address(const casync_stream *stream, casync_address *address);
 
-/* Turns Nagle's algorithm off (on = true, the default) or on: TCP_NODELAY, tcp(7).
+/* Sets TCP_NODELAY (tcp(7)): on = true, the default, turns Nagle's algorithm off.
    Returns: 0.
    Errors: those of setsockopt(2); nothing is changed then. */
 CASYNC_API int64_t casync_set_nodelay(casync_stream *stream, bool on);
@@ -3177,8 +3196,8 @@ CASYNC_API int64_t casync_set_keepalive(casync_stream *stream, int seconds);
 /* Passes a copy of a descriptor over a Unix socket, with at least one byte (unix(7)).
    casync_send_fd_frame puts the prefix of a CASYNC_FRAMING_LENGTH framing before the bytes.
    Returns: how many bytes were taken, as casync_write and casync_write_frame.
-   Errors: -EOPNOTSUPP for another kind of stream; -EINVAL without a byte; those of dup(2),
-   casync_write and casync_write_frame.
+   Errors: -EOPNOTSUPP for another kind of stream, or through a filter; -EINVAL without a byte;
+   those of dup(2), casync_write and casync_write_frame.
    Lifetime: the descriptor stays yours. */
 CASYNC_API int64_t casync_send_fd(casync_stream *stream, int fd, const void *data, size_t size);
 CASYNC_API int64_t casync_send_fd_frame(casync_stream *stream, int fd,
@@ -3225,7 +3244,8 @@ CASYNC_API int64_t casync_set_filter(casync_stream *stream, casync_filter *filte
    A filter calls them in its callbacks or later, but not while the stream's user is in
    data_received.
    Returns: 0.
-   Errors: the stream ended, and the filter may be freed: return the error at once. */
+   Errors: -ECONNABORTED or what ended the stream: the filter may be freed, return the error at
+   once; casync_filter_send -ENOMEM. */
 CASYNC_API int64_t casync_filter_receive(casync_filter *filter, const void *data, size_t size);
 CASYNC_API int64_t casync_filter_send(casync_filter *filter, const void *data, size_t size);
 
@@ -3283,17 +3303,18 @@ struct casync_server {
 /* Begins to listen. When the process runs out of descriptors, accepting stops for 100 ms, and the
    exception handler is told. Connections that broke before they were accepted are skipped.
    Returns: 0.
-   Errors: -EALREADY if the server is open; CASYNC_NOT_NUMERIC for a host that is a name; -EINVAL
-   for a bad address, port or desc; those of socket(2), bind(2) and listen(2); -ENOMEM.
+   Errors: -EALREADY if the server is open; -EEXIST if a watcher or a stream has desc.fd; -EBADF and
+   -ENOTSOCK for a bad desc.fd; CASYNC_NOT_NUMERIC for a host that is a name; -EINVAL for a bad
+   address, port or desc; those of socket(2), bind(2) and listen(2); -ENOMEM.
    Lifetime: the server is yours and stays where it is until it is closed. The desc is copied; what
-   it points to must outlive the server. */
+   it points to must outlive the server. After an error desc.fd stays yours. */
 CASYNC_API int64_t casync_listen(casync_loop *loop, casync_server *server,
                                  const casync_listen_desc *desc);
 
 /* Waits for a connection, and opens `stream` with it. Several accepts are served in their order.
    Returns: 0.
    Errors: -ECONNABORTED if the server is closed; CASYNC_INVALID_STATE if it is not open; -EALREADY
-   if the stream is open; casync_accept_timeout -ETIMEDOUT.
+   if the stream is open; -ENOMEM; casync_accept_timeout -ETIMEDOUT.
    Lifetime: the stream as in casync_stream_open. */
 CASYNC_WAITS int64_t casync_accept(casync_server *server, casync_stream *stream);
 CASYNC_API casync_future *casync_accept_op(casync_server *server, casync_op *op,
@@ -3317,7 +3338,7 @@ CASYNC_WAITS int64_t casync_server_wait_clients(casync_server *server);
 CASYNC_API casync_future *casync_server_wait_clients_op(casync_server *server, casync_op *op);
 CASYNC_WAITS int64_t casync_server_wait_clients_timeout(casync_server *server, int64_t timeout);
 
-/* Stops accepting; casync_server_resume restarts it.
+/* Stops accepting; casync_server_resume restarts it, and so does an accept.
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the server is not open. */
 CASYNC_API int64_t casync_server_pause(casync_server *server);
@@ -3330,8 +3351,9 @@ CASYNC_API int64_t casync_server_resume(casync_server *server);
 CASYNC_API void casync_server_close(casync_server *server);
 
 /* Ends all connections that the server allocated: casync_server_abort_clients by casync_abort,
-   casync_server_finish_clients in order. They may be called after casync_server_close.
-   Returns: how many connections there were.
+   casync_server_finish_clients by casync_finish_start. They may be called after
+   casync_server_close.
+   Returns: how many connections it told to end.
    Errors: none. */
 CASYNC_API int64_t casync_server_abort_clients(casync_server *server);
 CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
@@ -3430,7 +3452,8 @@ struct casync_datagram {
    socket(2), setsockopt(2), bind(2) and connect(2).
    Lifetime: the struct is yours and stays where it is until the socket is closed. desc.fd becomes
    the library's; after an error it stays yours.
-   Cost: once a loop 1 MiB of address space, of which only what datagrams fill becomes memory. */
+   Cost: for the first protocol with datagram_received 1 MiB of address space per loop, of which
+   only what datagrams fill becomes memory. */
 CASYNC_API int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
                                         const casync_datagram_desc *desc);
 
@@ -3457,7 +3480,7 @@ CASYNC_API int64_t casync_datagram_try_write(casync_datagram *datagram, const vo
                                              size_t size, const casync_address *address);
 
 /* Sends one datagram, and waits until the kernel has it. It waits its turn behind what is queued,
-   whatever queue_limit is.
+   whatever queue_limit is. If this is cancelled, the datagram is not sent.
    Returns: the datagram's size.
    Errors: those of casync_datagram_write; -ECONNABORTED if the socket is closed or aborted.
    Lifetime: the bytes are the operation's until this is done. */
@@ -3480,7 +3503,8 @@ CASYNC_API casync_future *casync_datagram_receive_op(casync_datagram *datagram, 
                                                      void *buffer, size_t size,
                                                      casync_address *address);
 
-/* Waits until no more than the low-water mark is queued, at once unless writing is paused.
+/* Waits until no more than the low-water mark is queued. If writing is not paused, it returns at
+   once.
    Returns: 0.
    Errors: those of casync_drain. */
 CASYNC_WAITS int64_t casync_datagram_drain(casync_datagram *datagram);
@@ -3492,8 +3516,8 @@ CASYNC_API casync_future *casync_datagram_drain_op(casync_datagram *datagram, ca
 CASYNC_API int64_t casync_datagram_set_write_limits(casync_datagram *datagram, size_t high,
                                                     size_t low);
 
-/* Stops receiving; casync_datagram_resume_reading restarts it. What came in a batch before the
-   pause is kept.
+/* Stops a protocol's receiving; casync_datagram_resume_reading restarts it. Receive operations are
+   not affected. What came in a batch before the pause is kept.
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the socket is not open. */
 CASYNC_API int64_t casync_datagram_pause_reading(casync_datagram *datagram);
@@ -3507,21 +3531,22 @@ CASYNC_API int64_t casync_datagram_resume_reading(casync_datagram *datagram);
 CASYNC_API int64_t casync_datagram_set_protocol(casync_datagram *datagram,
                                                 const casync_datagram_protocol *protocol);
 
-/* Tells whether a socket is open, and neither closed nor ended.
+/* Tells whether a socket is open.
    Returns: true if it is. */
 CASYNC_API bool casync_datagram_is_open(const casync_datagram *datagram);
 
 /* Sets whether the socket keeps casync_run_until_idle running. At first it does. */
 CASYNC_API void casync_datagram_ref(casync_datagram *datagram, bool referenced);
 
-/* Begins to end a socket in order: receiving stops, what is queued is sent, then the descriptor is
-   closed. connection_lost follows. This is asyncio's transport.close().
+/* Begins to end a socket gracefully: receiving stops, what is queued is sent, then the descriptor
+   is closed. connection_lost follows. This is asyncio's transport.close().
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the socket is not open.
    Lifetime: the struct is the socket's until connection_lost is called. */
 CASYNC_API int64_t casync_datagram_finish_start(casync_datagram *datagram);
 
-/* Ends a socket in order, and waits until it is closed.
+/* Ends a socket gracefully, and waits until it is closed. If this is cancelled, the socket is
+   closed at once, and lost datagrams are reported as by casync_datagram_close.
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the socket is not open; -ECONNABORTED if it is closed or aborted.
    Lifetime: the struct is the socket's until this is done. */
@@ -3746,8 +3771,8 @@ CASYNC_API int64_t casync_loop_close(casync_loop *loop);
    if the kernel refuses to wait (epoll_wait(2)). */
 CASYNC_API int64_t casync_run_forever(casync_loop *loop);
 
-/* Runs turns until casync_stop, or until nothing is left that could run: no job, and no referenced
-   timer, watcher, signal, stream, server or datagram socket.
+/* Runs turns until casync_stop, or until nothing is left that could run: no job, no call in a pool,
+   no idle hook, and no referenced timer, watcher, signal, stream, server or datagram socket.
    Returns: 0.
    Errors: those of casync_run_forever. */
 CASYNC_API int64_t casync_run_until_idle(casync_loop *loop);
@@ -3768,7 +3793,7 @@ CASYNC_API int64_t casync_run_once(casync_loop *loop);
    Errors: those of casync_run_forever. */
 CASYNC_API int64_t casync_run_nowait(casync_loop *loop);
 
-/* Ends the run after the turn that is running; before a run, that run ends after one turn. This is
+/* Ends the run after the present turn. Called before a run, it lets that run do one turn. This is
    asyncio's loop.stop(). */
 CASYNC_API void casync_stop(casync_loop *loop);
 
@@ -3776,7 +3801,7 @@ CASYNC_API void casync_stop(casync_loop *loop);
    its order, for the next run. */
 CASYNC_API void casync_break(casync_loop *loop);
 
-/* Tells whether a job is queued or a referenced object is active.
+/* Tells whether casync_run_until_idle would go on.
    Returns: true if so. */
 CASYNC_API bool casync_loop_alive(const casync_loop *loop);
 
@@ -3861,12 +3886,11 @@ CASYNC_API int64_t casync_loop_fork(casync_loop *loop);
 
 /* Makes a loop and runs the coroutine as its first task: asyncio.run. Then it cancels the tasks
    that are left, waits for them and for the calls in the default pool, and closes what is open and
-   the loop. Connections that tasks served are finished before, within
+   the loop. Connections that tasks served are finished before the loop is closed, within
    casync_listen_desc.finish_timeout. If this end takes more than a second, casync_dump writes to
-   stderr, once, what it waits for. casync_run_with takes the loop's desc.
-   A stack overflow ends the process with the name of the task while this runs, as after
-   casync_report_overflow; but not with desc.guest or desc.no_overflow_report, under a sanitizer, or
-   where SIGSEGV has a handler already.
+   stderr, once, what it waits for. casync_run_with takes the loop's desc. A stack overflow ends the
+   process with the name of the task while this runs, as after casync_report_overflow; but not with
+   desc.guest or desc.no_overflow_report, under a sanitizer, or where SIGSEGV has a handler already.
    Returns: the coroutine's result.
    Errors: the coroutine's; those of casync_loop_init, casync_spawn_with and casync_run_forever.
    Lifetime: stop or close what lies on the coroutine's stack (timers, streams, ...) before it
@@ -3879,7 +3903,7 @@ CASYNC_API int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutin
    overflow of a task then ends the process with a message that names the task. Other faults go
    where they went before. casync_run does this by itself.
    Returns: 0.
-   Errors: -ENOMEM.
+   Errors: -ENOMEM; -ENOSYS with CASYNC_NO_STACKFUL.
    Call from: each thread that runs tasks. */
 CASYNC_API int64_t casync_report_overflow(void);
 
@@ -5531,7 +5555,7 @@ CASYNC__LINKAGE int64_t casync_call_soon(casync_loop *loop, casync_job *job,
 
 CASYNC__LINKAGE bool casync_job_pending(const casync_job *job) {
     if (!job) return false;
-    return job->link.next != NULL;
+    return job->link.next || casync__atomic_load((uint32_t *)(uintptr_t)&job->posted);
 }
 
 /* A job leaves the queue, to be called or not: what is lent goes back. */
@@ -6730,7 +6754,10 @@ static int64_t casync__backend_open(casync_loop *loop) {
     return loop->backend->open(loop);
 }
 
-static void casync__backend_close(casync_loop *loop) { loop->backend->close(loop); }
+static void casync__backend_close(casync_loop *loop) {
+    loop->backend->close(loop);
+    loop->backend = NULL;
+}
 
 static int64_t casync__backend_fork(casync_loop *loop) { return loop->backend->fork(loop); }
 
@@ -10432,11 +10459,12 @@ static inline struct iovec *casync__span_iovec(const casync_span *spans) {
 #define CASYNC__BUFFER_SIZE_MAX                                                                    \
     ((size_t)PTRDIFF_MAX) /* of anything that is sent: what write(2) could say it wrote */
 
-/* SIZE_MAX if that is more than CASYNC__BUFFER_SIZE_MAX. */
+/* SIZE_MAX if that is more than CASYNC__BUFFER_SIZE_MAX, or if a span's bytes are nowhere. */
 static size_t casync__spans_size(const casync_span *spans, size_t count) {
     size_t i, size = 0;
     for (i = 0; i < count; i++) {
-        if (spans[i].len > CASYNC__BUFFER_SIZE_MAX - size) return SIZE_MAX;
+        if (spans[i].len > CASYNC__BUFFER_SIZE_MAX - size || (!spans[i].ptr && spans[i].len > 0))
+            return SIZE_MAX;
         size += spans[i].len;
     }
     return size;
@@ -10808,7 +10836,7 @@ static int64_t casync__framing_spans(const casync_framing *framing, const void *
                                      uint8_t prefix[8], casync_span spans[2]) {
     size_t i;
     if (!framing || framing->kind != CASYNC_FRAMING_LENGTH || !casync__framing_is_valid(framing) ||
-        size > CASYNC__BUFFER_SIZE_MAX - sizeof(uint64_t))
+        size > CASYNC__BUFFER_SIZE_MAX - sizeof(uint64_t) || (!data && size > 0))
         return -EINVAL;
     if (framing->size < 8 && size / ((uint64_t)1 << (8 * framing->size)) > 0) return -EMSGSIZE;
     for (i = 0; i < framing->size; i++)
@@ -11060,9 +11088,11 @@ CASYNC__LINKAGE const char *casync_address_text(const casync_address *address,
     return text;
 }
 
-static int64_t casync__socket_bind_to(int fd, const char *host, int port) {
+/* NULL is any address of the family. */
+static int64_t casync__socket_bind_to(int fd, int family, const char *host, int port) {
+    const char *any = family == AF_INET6 ? "::" : "0.0.0.0";
     casync_address address;
-    int64_t result = casync__address_parse_host(host, port, &address);
+    int64_t result = casync__address_parse_host(host ? host : any, port, &address);
     return result < 0 ? result
                       : casync__sys_bind(fd, casync__address_sockaddr(&address), address.size);
 }
@@ -12129,14 +12159,15 @@ CASYNC__LINKAGE int64_t casync_write_ref(casync_stream *stream, const void *data
     int64_t sent;
     span.ptr = data;
     span.len = size;
+    sent = casync__stream_check_write(stream);
+    if (sent < 0) return sent;
     if (size < CASYNC_REFERENCE_MIN || (stream->filter && stream->filter->write)) {
         sent = casync_writev(stream, &span, 1);
         if (sent == (int64_t)size && release) release(arg);
         return sent;
     }
-    sent = casync__stream_check_write(stream);
-    if (sent == 0 && size > CASYNC__BUFFER_SIZE_MAX) sent = -EINVAL;
-    if (sent == 0) sent = casync__stream_send_now(stream, &span, 1);
+    if (!data || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
+    sent = casync__stream_send_now(stream, &span, 1);
     if (sent < 0) return sent;
     if (sent == (int64_t)size) {
         if (release) release(arg);
@@ -12153,7 +12184,7 @@ CASYNC__LINKAGE int64_t casync_try_write(casync_stream *stream, const void *data
     casync_span span;
     int64_t sent = casync__stream_check_write(stream);
     if (sent < 0 || size == 0) return sent;
-    if (size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
+    if (!data || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     if (stream->filter && stream->filter->write) return -EOPNOTSUPP;
     span.ptr = data;
     span.len = size;
@@ -12247,8 +12278,9 @@ static int64_t casync__stream_connect_socket(const casync_connect_desc *desc,
                                              const casync_address *address) {
     int64_t fd = casync__sys_socket(casync__address_sockaddr(address)->sa_family), result = 0;
     if (fd < 0) return fd;
-    if (desc->local_host)
-        result = casync__socket_bind_to((int)fd, desc->local_host, desc->local_port);
+    if (desc->local_host || desc->local_port)
+        result = casync__socket_bind_to((int)fd, casync__address_sockaddr(address)->sa_family,
+                                        desc->local_host, desc->local_port);
     if (result == 0) return fd;
     casync__sys_close((int)fd);
     return result;
@@ -12814,7 +12846,7 @@ CASYNC__LINKAGE casync_future *casync_read_frame_op(casync_stream *stream, casyn
 
 static int64_t casync__await_data(casync_future *future, const void **data) {
     int64_t result = casync__await_op(future);
-    if (result >= 0) *data = future->ptr;
+    if (result >= 0 && data) *data = future->ptr;
     return result;
 }
 
@@ -12930,7 +12962,7 @@ CASYNC__LINKAGE int64_t casync_send_fd(casync_stream *stream, int fd, const void
     int64_t result = casync__stream_check_send_fd(stream);
     casync_span span;
     if (result < 0) return result;
-    if (size == 0 || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
+    if (!data || size == 0 || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     span.ptr = data;
     span.len = size;
     result = casync__stream_write_with_fd(stream, fd, &span, 1);
