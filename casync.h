@@ -3932,10 +3932,10 @@ CASYNC_API int64_t casync_report_overflow(void);
 /* Glossary. A private name is casync__NOUN_rest. The noun is a word of its section's banner, or
    one of the words below. Each word means one thing in the whole implementation.
 
-     atomic      a load, store or exchange of one word that threads see in one order
+     atomic      a load, store or exchange of one word, between threads
      await       a task's wait for one future, and whether it may wait where it stands
      barrier     asyncio.Barrier
-     bit         the place of a one in a word
+     bit         the index of a set bit in a word
      clients     what a server knows of its connections; it outlives the server
      completion  the futures of casync_as_completed, one by one as they are done
      condition   asyncio.Condition
@@ -3970,7 +3970,7 @@ CASYNC_API int64_t casync_report_overflow(void);
      sys         the seam to the kernel: one function for each system call
      timeout     a time limit that cancels its task (asyncio.timeout)
      turn        one round of the loop: poll, queue what is ready and due, run the queue
-     wait        a task's wait for several futures (casync_wait, casync_gather, ...), and its set
+     wait        what a task waits for: several futures (casync_wait, ...), or a descriptor
      weakref     a note on the C stack that learns when a callback closes its object */
 
 /* >> config & compiler (implementation) -------------------------------------------------------- */
@@ -4430,10 +4430,10 @@ CASYNC__SYS_CALLS_ONCE(CASYNC__SYS_FUNCTION)
 
 /* >> process state & fork (implementation) ----------------------------------------------------- */
 
-/* Everything that belongs to the process and not to a loop is one struct: the key by which a thread
-   finds its loop, what the kernel was seen not to have, the registry of signals. A fork is noticed
-   by a page that the kernel wipes in the child (MADV_WIPEONFORK, madvise(2)): the child's first
-   call that looks finds it so, and makes anew what a fork breaks. (pthread_atfork would tell, but
+/* Everything that belongs to the process and not to a loop is in one struct: the key by which a
+   thread finds its loop, which features the kernel lacks, and the registry of signals. The kernel
+   wipes one page in a forked child (MADV_WIPEONFORK, madvise(2)). The child's first call that looks
+   at this page notices the fork, and makes anew what a fork breaks. (pthread_atfork would tell, but
    crashes under tcc -run.) Costs: one load where a fork matters. */
 
 typedef struct casync__signal_source {
@@ -4554,19 +4554,20 @@ CASYNC__LINKAGE casync_loop *casync_get_running_loop(void) {
 /* >> stacks & switch (implementation) ---------------------------------------------------------- */
 
 /* Each stackful task has a stack of its own. Going there and back is an exchange of the stack
-   pointer and the registers that a function call preserves (casync__fiber_resume and _suspend); the
-   rounding mode of floating point is not exchanged. A fiber, the task with what it needs to be
-   switched to, sits at the top of its stack. Stacks come from slabs of 32, by size, and go to a
-   bin when their task ends; when many are idle, a slab is given back.
+   pointer and of the registers that a function call preserves (casync__fiber_resume and _suspend);
+   the rounding mode of floating point is not exchanged. A fiber, which is the task and what it
+   needs to be switched to, sits at the top of its stack. Stacks come from slabs of 32, by size, and
+   go to a bin when their task ends; when many are idle, a slab is given back.
 
-   Each stack ends in a guard, which makes an overflow a fault. MADV_GUARD_INSTALL (Linux 6.13)
-   costs no mapping; before it, mprotect splits one, and max_map_count (65,530) is the end of that,
-   so beyond CASYNC__STACK_GUARDS_MAX a stack has a pattern at its end instead, which is looked at
-   when the task waits: then it is too late for anything but to abort.
+   Each stack ends in a guard, which turns an overflow into a fault; casync_run reports it. From
+   Linux 6.13 on, MADV_GUARD_INSTALL makes guards without further mappings. Before, mprotect splits
+   a mapping for each guard, and the kernel allows 65,530 mappings (max_map_count). So stacks beyond
+   CASYNC__STACK_GUARDS_MAX end in a pattern instead, which is checked whenever the task waits. A
+   damaged pattern aborts the process.
 
    Costs: a switch is no system call and no allocation; where C++'s runtime is in the process, it
    moves two words more each way, else one predicted branch tells that it is not. A stack from the
-   bin costs nothing; a new one a guard (one system call), and every 32nd an mmap. */
+   bin costs nothing; a new one costs a guard (one system call), and every 32nd an mmap. */
 
 #ifndef CASYNC_NO_STACKFUL
 
@@ -5675,14 +5676,17 @@ CASYNC__LINKAGE void casync_call_exception_handler(casync_loop *loop,
    - A timer with deadline <= elapsed is not in the wheel: it is on the list `past` or in the ready
      queue, and plain unlinking stops it.
 
-   Advancing to `now` empties every slot that began by then. A crowded one is spread over the levels
-   below, after elapsed = its beginning. Of another, timers that are due are sorted by deadline (a
-   stable merge sort, so equals stay first come first served) and appended to the ready queue; those
-   that are not are put in again, at a lower level, after elapsed = now. So a timer is moved at most
-   once a level, and lists that are sorted are short.
+   The turn advances the wheel to `now`, which empties every slot that begins at or before `now`. A
+   crowded slot is first spread over the levels below (elapsed becomes the slot's beginning). From
+   any other slot, the due timers are sorted by deadline, by a stable merge sort that keeps the
+   order of equal ones, and appended to the ready queue; the rest is put back at a lower level
+   (elapsed becomes `now`). So a timer moves at most once per level, and only short lists are
+   sorted. A repeating timer is started anew just before its callback is called, at the first of its
+   times that is still ahead (casync__timer_prepare).
 
    Costs: start, stop and rearm are O(1): two or three cache lines, no system call. A level is 1
-   KiB, allocated with all those below when first used, so that moving down cannot fail. */
+   KiB. It is allocated with all those below it when it is first used, so that moving down cannot
+   fail. */
 
 typedef struct casync__wheel_level {
     uint64_t occupied; /* bit s is set: slots[s] is not empty */
@@ -6220,11 +6224,11 @@ CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, c
 
 /* >> operations (implementation) --------------------------------------------------------------- */
 
-/* An operation (casync_op) is what a caller waits for: it is attempted at once; if it must wait it
-   is in the list of its owner, a stream, a lock, a pool, and is done when that says so. The list of
-   kinds below tells how each is called in words, and what has to happen when it is given up.
+/* An operation (casync_op) is what a caller waits for. If it cannot be done at once its owner, such
+   as a stream, a lock or a pool, keeps it and completes it later. The list below gives for each
+   kind its owner, its name in a dump, and what to do when it is given up while it is pending.
 
-   Costs: none beside those of its kind; the record is the caller's. */
+   Costs: none beside those of its kind. The struct is the caller's. */
 
 /* What an operation is for: X(kind, owner, name, abandon). `abandon` is told that the operation,
    which is in no list any more, was given up while it was pending. */
@@ -6349,23 +6353,23 @@ static inline int64_t casync__await_op(casync_future *future) {
 
 /* >> backend (implementation) ------------------------------------------------------------------ */
 
-/* A watcher is the readiness of one descriptor; it is what a backend deals in. What cannot be done
-   at once is attempted again when the watcher says ready. No other section knows more of waiting
-   than that, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is another
-   casync__backend, and one that completes operations by itself gets to know them in
+/* A backend tells when descriptors are ready, and a watcher stands for one descriptor. The code
+   above tries first, and tries again when the watcher is ready. No other section knows how
+   readiness is learned, so another backend (kqueue, io_uring by POLL_ADD, a simulation) is another
+   casync__backend. A backend that completes operations by itself learns of them in
    casync__op_begin.
 
-   The table `fds` maps a descriptor's number to its watcher and a generation, which changes with
-   each watcher. epoll hands back (generation, number), so an event that was meant for somebody
-   before is known at once. That can happen: epoll watches the open file, not the number, and goes
-   on while a dup or a forked child holds the file, and then cannot even be told to stop (EBADF,
+   The table `fds` maps a descriptor's number to its watcher and to a generation, which changes with
+   each watcher. epoll hands back (generation, number), so an event that was meant for an earlier
+   watcher is recognised. Such events exist: epoll watches the open file, not the number. It goes on
+   while a dup or a forked child holds the file, and then cannot even be told to stop (EBADF,
    epoll(7) questions 6 and 9). The remedy is a new epoll instance in the old one's place.
 
-   Costs: the first interest of a descriptor is one epoll_ctl at once; changes are collected and
-   made before the next wait, one epoll_ctl each, those that were undone meanwhile none. Interest in
-   reading that lapses is left with the kernel until an event proves it wrong: a stream that is read
-   again and again by operations makes no epoll_ctl. A wait brings up to 512 events. While the
-   kernel refuses an interest, a wait lasts 100 ms at most. */
+   Costs: the first interest in a descriptor makes one epoll_ctl at once. Later changes are
+   collected and made before the next wait, one epoll_ctl each, and none if they were undone
+   meanwhile. Interest in reading that ends is left with the kernel until an event proves it wrong:
+   a stream that is read again and again by operations makes no epoll_ctl. A wait brings up to 512
+   events. While the kernel refuses an interest, a wait lasts 100 ms at most. */
 
 /* What a watcher may want: bits of a byte. END, that the peer sends no more, is EPOLLRDHUP to the
    kernel. */
@@ -6828,13 +6832,15 @@ static int64_t casync__backend_poll(casync_loop *loop, int64_t timeout) {
 
 /* >> fd watchers (implementation) -------------------------------------------------------------- */
 
-/* A watcher is what a row of the table above points to: two jobs, one a direction, which an event
-   puts into the ready queue. So order and cancel are those of every other job. Streams, servers,
-   datagrams, signals and those who wait for a descriptor have watchers too; `kind` tells whose it
-   is. One that is kept stays in the table, and armed, while nothing is wanted of it: it rests, and
-   whoever comes to its descriptor, or an event, ends that. Costs: see the backend. The table has 16
-   bytes a descriptor number, doubled when needed. Those that wait for a descriptor by an operation
-   share a record, which is its watcher. */
+/* Each row of the table above points to a watcher. A watcher has two jobs, one per direction, which
+   events put into the ready queue, so they are ordered and cancelled as any other job is. `kind`
+   says what the watcher is a part of: it may stand alone, or belong to a stream, a server, a
+   datagram socket or the library itself. A kept watcher stays armed while nothing is wanted of it.
+   It rests until it is started again, or another watcher takes its descriptor, or an event comes.
+   Operations that wait for the same descriptor share one record, whose first member is their
+   watcher.
+
+   Costs: see the backend. The table has 16 bytes per descriptor number, and doubles when needed. */
 
 static int64_t casync__watcher_add(casync_loop *loop, casync_watcher *watcher, int fd, int event,
                                    casync_callback callback, void *arg) {
@@ -7312,29 +7318,28 @@ CASYNC__LINKAGE void casync_wake(casync_loop *loop) {
 
 /* >> calls & thread pool (implementation) ------------------------------------------------------ */
 
-/* A pool is a queue of calls with a mutex and a condition variable, where threads wait for work. A
-   call is a record of the library's, since both the op and the loop may be gone when its function
-   returns; a copy of the arguments follows it, and its kind tells what to do with them. It belongs
-   to its loop, in the list loop->calls, until it is delivered or abandoned. While it waits it is
-   also in the pool's queue, by its job's link; when its function returned, the job is posted to the
-   loop, where it completes the op.
+/* A pool is a queue of calls with a mutex, and a condition variable on which threads wait for work.
+   A call is a record of the library's, since both the op and the loop may be gone when its function
+   returns. A copy of the arguments follows the record, and its kind says what to do with them. The
+   call belongs to its loop, in the list loop->calls, until it is delivered or abandoned. While it
+   waits it is also in the pool's queue, by its job's link. When its function has returned, the job
+   is posted to the loop, where it completes the op.
 
-   Loop and thread meet at `state`, which the mutex covers: a call that runs when it is abandoned is
-   the thread's from then on, and one that has ended is the loop's. Its thread posts it without the
-   mutex, since that may be a system call. loop->posting counts the threads between the two, for
-   which a loop that closes, or gives up a call that has ended, waits (a post long, unless the
-   thread is preempted). References count the handle, the threads, and the calls that belong to a
-   loop; the last to go frees the pool.
+   `state`, which the mutex protects, says whose a call is: one that is abandoned while it runs is
+   its thread's, and one that has returned is the loop's. The thread posts the call after it
+   unlocked the mutex, because a post may be a system call. loop->posting counts the threads in that
+   gap. A loop that closes, or that abandons a call which has returned, waits until the count is 0:
+   as long as a post takes, unless a thread is preempted. References count the handle, the threads,
+   and the calls that belong to a loop; the last to go frees the pool.
 
-   In a forked child, where there are no threads, whoever first locks the pool makes it an empty
-   one; what was in it is known by its older generation.
+   In a forked child, where there are no threads, the first to lock the pool makes it an empty one.
+   What was in it is recognised by its older generation.
 
-   Costs: a call is one allocation, the mutex three times (start, take, finish) and four locked
-   instructions beside it: in all about 1,200 instructions in both threads, of which malloc and free
-   are 400 and the C library's mutex and condition variable 350. System calls: none while both
-   threads have work; two futex(2) if the pool's thread slept, one write and one wait if the loop
-   did: then 1,700 instructions, and 10 to 15 us from start to result (glibc 2.36, two virtual
-   processors). */
+   Costs: a call is one allocation, three locks of the mutex (start, take, finish) and four locked
+   instructions: in all about 1,200 instructions in both threads, of which malloc and free are 400
+   and the C library's mutex and condition variable 350. System calls: none while both threads have
+   work; two futex(2) if the pool's thread slept, one write and one wait if the loop did: then 1,700
+   instructions, and 10 to 15 us from start to result (glibc 2.36, two virtual processors). */
 
 enum {
     CASYNC__CALL_QUEUED,
@@ -8266,13 +8271,16 @@ static void casync__signals_walk(casync_loop *loop, void (*visit)(int, void *, v
 
 /* >> tasks (implementation) -------------------------------------------------------------------- */
 
-/* A task is a future with a job: whatever lets it go on queues the job, which is what the awaited
-   future has in its list of callbacks. The job runs the task until it waits again or ends. While a
-   task is pending its future's result and ptr mean nothing to others, so they hold what a task
-   needs only then: its context, and what it awaits.
+/* A task is a future with a job. What lets the task go on queues the job: the awaited future has it
+   in its list of callbacks. The job runs the task until it waits again or ends. While a task is
+   pending, its future's result and ptr mean nothing to others, so they hold what a task needs only
+   then: its context, and what it awaits.
 
-   Costs: await and wake of a pending future are no system call and no allocation, and two switches
-   for a stackful task. Spawn takes a stack from the bin (see stacks & switch). */
+   To cancel a task is to cancel what it awaits. A request that no await can hear yet is kept as
+   CASYNC__TASK_MUST_CANCEL, for the next one.
+
+   Costs: to await a pending future and to be woken is no system call and no allocation, and two
+   switches for a stackful task. A new task takes a stack from the bin (see stacks & switch). */
 
 enum {
     CASYNC__TASK_STARTED = 1,
@@ -8960,17 +8968,18 @@ static void casync__tasks_close(casync_loop *loop) {
 /* >> structured concurrency (implementation) --------------------------------------------------- */
 
 /* A wait set is a future with a job on each future that it waits for, all in the caller's memory.
-   When it is done, cancelled or closed, it takes its jobs back, so the memory is the caller's
+   When it is done, cancelled or closed, it takes its jobs back, so that the memory is the caller's
    again. A timeout is a timer that cancels a task.
 
-   Who awaits a task looks whether that waits, at the end of a group, for it: a climb from child to
-   parent, for tasks with open groups alone. Who ends a group does the same for those that await it.
+   A task group is in its parent's memory, but its children refer to a record of the library's,
+   since a parent may end without casync_task_group_end. When the last child is done, and the parent
+   waits for that, the group's future is done with the result of them all.
 
-   A task group is in the memory of its parent too, but what its children refer to is a record of
-   the library's, for a parent may end without it. When the last child is done, and the parent waits
-   for that, the group's future is done with what came of it all.
+   Deadlocks: before a task awaits another one that has open groups, it checks whether that one
+   already waits for it at the end of a group. The check climbs from child to parent. A task that
+   ends a group makes the same check for the tasks that await it.
 
-   Costs: no system call. An allocation for each group and each of its children; else none, but for
+   Costs: no system call. One allocation for each group and each of its children; else none, except
    the wheel's when a timer is the first of its level. */
 
 static void casync__wait_set_detach(casync_wait_set *set) {
@@ -9714,17 +9723,15 @@ CASYNC__LINKAGE int64_t casync_generator_close(casync_generator *generator) {
 
 /* >> sync primitives (implementation) ---------------------------------------------------------- */
 
-/* Each primitive is a little state and a list of the operations that wait for it, first come first.
-   An operation is tried; if the answer is -EAGAIN it is appended to the list. Whoever makes
-   something free takes the first operation off the list, gives it what it waits for in the state,
-   and makes it done. So whoever waits does so because it must: the first of a list could not go on,
-   and there is no state in between, in which a thing is free and its receiver on his way, that a
-   cancelled task would have to undo. A cancelled operation just leaves its list; where that lets
-   others go on, its kind has an `abandon`.
+/* Each primitive is a little state and a list of the operations that wait for it, in the order in
+   which they came. An operation tries first; if the answer is -EAGAIN, it joins the list. Code that
+   frees something hands it to the first operation of the list there and then, and completes that
+   operation. Nothing is ever both free and promised, so a cancelled task has nothing to undo: its
+   operation just leaves the list. Where that lets others go on, the kind has an `abandon`.
 
-   No system call. No allocation but for queue entries: an operation is its caller's memory, or in
-   the waiting form on the task's stack; where that is called often it tries first, and makes an
-   operation only if it has to wait. */
+   No system call. No allocation except for queue entries: an operation is its caller's memory, or
+   in the waiting form on the task's stack. The waiting forms that are called often try first, and
+   make an operation only if they have to wait. */
 
 static casync_op *casync__ops_first(const casync_link *waiting) {
     if (!waiting->next || casync__list_is_empty(waiting)) return NULL;
@@ -10054,7 +10061,7 @@ CASYNC__LINKAGE int64_t casync_barrier_init(casync_barrier *barrier, int64_t par
 
 static void casync__barrier_abandon(casync_op *op) { ((casync_barrier *)op->owner)->n_waiting--; }
 
-/* One more comes: his number if he is the last, and the others go on; -EAGAIN if he has to wait. */
+/* One more party comes: its number if it is the last, and the others go on; else -EAGAIN. */
 static int64_t casync__barrier_arrive(casync_barrier *barrier) {
     int64_t index = 0;
     casync_op *op;
@@ -11163,14 +11170,23 @@ static int64_t casync__address_parse_membership(const char *group, const char *i
 
 /* >> endpoint (implementation) ----------------------------------------------------------------- */
 
-/* What a stream and a datagram socket have in common: a descriptor that is watched, a state, water
-   marks for what waits to be sent, the operations that wait, and the way to the end. What differs
-   stands behind a table, whose functions are called when something has to wait, not before.
+/* The common part of a stream and a datagram socket: a watched descriptor, a state, water marks for
+   what waits to be sent, the operations that wait, and the way to the end. Their differences are
+   behind a table of functions, which the fast paths never call.
 
-   An endpoint ends once: casync__endpoint_end notes the error, fails the operations, and queues the
-   writer's job, which closes it and then tells its protocol. A close does the same at once, and
-   tells nobody. A callback may do either, or free the endpoint: so after each call of one a weakref
-   tells whether to go on.
+   An endpoint ends once. The way there is the same for both:
+
+       finish             the state is FINISHING; the table's `flush` sends what is queued
+       abort, an error,
+       or all was sent    casync__endpoint_end notes the error, fails the operations that wait, lets
+                          the table's `drop` drop what is queued, and queues the writer's job
+       the writer's job   calls the table's `lost`, which closes the endpoint and then calls the
+                          protocol's connection_lost
+       close              the table's `close` closes the descriptor, from wherever it is called, and
+                          calls nobody; the exception handler hears of bytes that are lost
+
+   A callback may do any of these, or free the endpoint: so a weakref tells after each call whether
+   to go on.
 
    Costs: no system call and no allocation beside those of its kind. */
 
@@ -11445,20 +11461,21 @@ static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync_
 
 /* >> streams (implementation) ------------------------------------------------------------------ */
 
-/* One stream type over the readiness of a descriptor. Incoming bytes take the shortest way there
-   is: into the buffer of the read operation that waits, into the protocol's own buffer, or through
-   the loop's scratch to the protocol. Only what must be put together (frames), and what a filter
-   made, is kept in `input`, which exists while there is something in it. Outgoing bytes are tried
-   at once; what is left is queued in `out` until the descriptor is writable.
+/* One type of stream over the readiness of a descriptor. Incoming bytes take the shortest way that
+   there is: into the buffer of the read operation that waits, into the protocol's own buffer, or
+   through the loop's scratch to the protocol. Only what must be put together (frames), and what a
+   filter made, is kept in `input`, which exists while something is in it. Outgoing bytes are tried
+   at once. What is left is queued in `out`, and casync__stream_writable, the writer's job, sends it
+   when the descriptor is writable.
 
-   A protocol that does not read hears of the peer's end by EPOLLRDHUP (END). Bytes of `input` that
-   a user may still look at when the stream is closed are freed by the queue.
+   A protocol that does not read learns of the peer's end by EPOLLRDHUP. Bytes of `input` that a
+   user may still look at when the stream is closed are freed by a job in the ready queue.
 
-   Its life is the endpoint's. Beside it each side has an end of its own: of reading, when the peer
-   sends no more, and of writing, when the user does not.
+   Its life is the endpoint's. Besides, reading ends when the peer sends no more, and writing ends
+   when the user writes no more.
 
-   Costs: a message received and answered is one read and one send, beside the wait. An idle stream
-   has no memory but its struct. */
+   Costs: a message that is received and answered is one read and one send, beside the wait. An idle
+   stream has no memory but its struct. */
 
 /* How far each side is: the end came, and the protocol was told; the end is asked for, and sent. */
 enum { CASYNC__STREAM_READ_OPEN, CASYNC__STREAM_READ_EOF, CASYNC__STREAM_READ_TOLD };
@@ -11528,7 +11545,7 @@ static inline bool casync__stream_lends(const casync_stream *stream) {
     return stream->frame_lent || stream->delivering;
 }
 
-/* The memory of an earlier frame, which is the user's no more, unless he has it in a callback. */
+/* The memory of an earlier frame, which is the user's no more, unless a callback has it. */
 static void casync__stream_free_lent(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
     if (casync__stream_lends(stream))
@@ -13681,18 +13698,18 @@ CASYNC__LINKAGE int64_t casync_server_address(const casync_server *server,
 
 /* >> datagrams (implementation) ---------------------------------------------------------------- */
 
-/* As a stream is, but each send and each receive is whole or fails by itself, and only its user
-   ends the socket. Received datagrams come as batches, through an area that all sockets of the loop
-   share: one slot each, of which the kernel touches what it fills. Those that cannot be sent at
-   once wait in `out`, in order, each in a packet of its own with its address. A callback may end
-   the reading that it is part of: then the rest of its batch waits in `in`.
+/* Like a stream, except that each datagram succeeds or fails on its own, and only the user ends the
+   socket. Datagrams are received in batches, into an area that all sockets of the loop share: one
+   part per datagram, of which the kernel touches only what it fills. What cannot be sent at once
+   waits in `out`, one packet per datagram, with its address. If a callback stops the reading during
+   a batch, the rest of the batch waits in `in`.
 
-   Costs: receiving is one recvmmsg for up to 16 datagrams, sending one sendto each, or for what was
-   queued one sendmmsg for up to 16. So a datagram that is answered is 3 system calls with the wait,
-   a burst of 64 that the protocol answers 69. Measured on one machine, for small datagrams: a
-   recvmmsg that finds 16 takes 520 ns for each, one that finds a single one 1.06 us, where recvmsg
-   until EAGAIN takes 1.22. A queued datagram is one allocation of 184 bytes and its own. A socket
-   has no memory but its struct; the first with a protocol gives the loop the area. */
+   Costs: receiving is one recvmmsg for up to 16 datagrams. Sending is one sendto per datagram, or
+   one sendmmsg for up to 16 that were queued. So a datagram that is answered is 3 system calls with
+   the wait, and a burst of 64 that the protocol answers 69. Measured on one machine, for small
+   datagrams: a recvmmsg that finds 16 takes 520 ns for each, one that finds a single one 1.06 us,
+   where recvmsg until EAGAIN takes 1.22. A queued datagram is one allocation of 184 bytes and its
+   own. A socket has no memory but its struct; the first with a protocol gives the loop the area. */
 
 #define CASYNC__DATAGRAM_BATCH 16   /* at most, received or sent by one call */
 #define CASYNC__DATAGRAM_BATCHES 4  /* of one socket in one turn, each way */
@@ -14583,8 +14600,8 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
 /* >> metrics & dump (implementation) ----------------------------------------------------------- */
 
 /* What a loop does, in numbers and in words, for people to read. Counters are always kept: an
-   addition for each callback, poll and turn. Time is measured if the loop was asked to. The words
-   cost nothing before they are asked for. */
+   addition for each callback, poll and turn. Time is measured if the loop's desc asks for it. Text
+   is made only when it is asked for. */
 
 CASYNC__LINKAGE void casync_loop_metrics(const casync_loop *loop, casync_metrics *metrics) {
     const casync_link *link;
@@ -14829,13 +14846,13 @@ CASYNC__LINKAGE int64_t casync_dump_on_signal(casync_loop *loop, casync_signal *
 
 /* >> loop (implementation) --------------------------------------------------------------------- */
 
-/* A turn is asyncio's: it asks the kernel, queues what became ready, queues the timers that are
-   due, and runs the queue as it stands. It moves the queue to `running` and works that off, so what
-   its callbacks queue is for the next turn.
+/* A turn is asyncio's. It asks the kernel, queues what became ready, queues the timers that are
+   due, and runs the ready queue as it stands. It moves that queue to `running` and works it off, so
+   what the callbacks queue is for the next turn.
 
-   Costs: a turn asks the kernel by one epoll_wait; when 16 in a row found nothing, a turn with work
-   ready asks only every 64 turns or 100 us, and reads the clock once if there are timers or turns
-   take long, else every other time. A turn without work is one epoll_pwait2. */
+   Costs: a turn without work is one epoll_pwait2. A turn with work asks the kernel by one
+   epoll_wait; after 16 in a row that found nothing, only every 64 turns or 100 us. It reads the
+   clock once if there are timers or turns take long, else every other turn. */
 
 /* Polls are skipped after so many in a row that found nothing; then at most so many, for at most so
    long. */
@@ -15251,9 +15268,9 @@ CASYNC__LINKAGE int64_t casync_loop_fork(casync_loop *loop) {
 
 /* >> casync_run (implementation) --------------------------------------------------------------- */
 
-/* asyncio.run: a loop, a task, and an orderly end of both. While it runs, a stack overflow of a
-   task is told with the task's name, by handlers of SIGSEGV and SIGBUS. Costs: what the loop's init
-   and close cost, and a stack for the handlers. */
+/* asyncio.run: a loop, a task, and an orderly end of both. While it runs, handlers of SIGSEGV and
+   SIGBUS report a stack overflow with the name of the task. Costs: those of the loop's init and
+   close, and a stack for the handlers. */
 
 /* -- reporting an overflow -- */
 
