@@ -82,6 +82,7 @@ static void streams(void) {
     NUMBER(casync_resume_reading, (NULL), AN_ERROR);
     NUMBER(casync_resume_reading, (&zero.stream), CASYNC_INVALID_STATE);
     NUMBER(casync_write, (NULL, byte, 1), AN_ERROR);
+    NUMBER(casync_write_ref, (NULL, byte, CASYNC_REFERENCE_MIN, NULL, NULL), AN_ERROR);
     NUMBER(casync_write, (&zero.stream, byte, 1), CASYNC_INVALID_STATE);
     NUMBER(casync_write, (&zero.stream, NULL, 1), AN_ERROR);
     NUMBER(casync_write_ref, (NULL, byte, 1, NULL, NULL), AN_ERROR);

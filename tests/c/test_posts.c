@@ -88,6 +88,30 @@ TEST(a_posted_job_can_be_cancelled) {
     close_loop();
 }
 
+TEST(a_posted_job_is_pending_until_its_call_begins) {
+    casync_job job = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EXPECT(!casync_job_pending(&job));
+    EQ(casync_call_soon_threadsafe(&loop, &job, say, WORD("called")), 0);
+    EXPECT(casync_job_pending(&job));
+    EQ(casync_run_until_idle(&loop), 0);
+    SAID("called");
+    EXPECT(!casync_job_pending(&job));
+    EQ(casync_call_soon_threadsafe(&loop, &job, never, NULL), 0);
+    EQ(casync_job_cancel(&job), 1);
+    EXPECT(!casync_job_pending(&job));
+    close_loop();
+}
+
+TEST(a_closed_loop_takes_no_posts) {
+    casync_job job = ZERO;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    close_loop();
+    EQ(casync_call_soon_threadsafe(&loop, &job, never, NULL), -EINVAL);
+    EQ(casync_call_soon_threadsafe(&loop, NULL, never, NULL), -EINVAL);
+    EXPECT(!casync_job_pending(&job));
+}
+
 TEST(a_post_without_a_callback_is_an_error) {
     casync_job job = ZERO;
     open_loop(CASYNC_CLOCK_MONOTONIC);

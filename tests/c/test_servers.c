@@ -74,6 +74,25 @@ TEST(a_connection_may_be_bound_to_a_local_address) {
     close_all();
 }
 
+TEST(a_connection_may_be_bound_to_a_local_port_alone) {
+    int probe;
+    struct sockaddr_in in;
+    socklen_t size = sizeof in;
+    memset(&in, 0, sizeof in);
+    in.sin_family = AF_INET;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    listen_at("127.0.0.1");
+    probe = socket(AF_INET, SOCK_STREAM, 0);
+    EQ(bind(probe, (struct sockaddr *)&in, sizeof in), 0); /* a port that is free */
+    EQ(getsockname(probe, (struct sockaddr *)&in, &size), 0);
+    close(probe);
+    connect_desc.local_port = ntohs(in.sin_port);
+    join_by_operations();
+    EQ(casync_peer_address(&b, &address), 0);
+    EQ(casync_address_port(&address), connect_desc.local_port);
+    close_all();
+}
+
 TEST(tcp_options) {
     casync_stream_options options;
     memset(&options, 0, sizeof options);

@@ -35,6 +35,30 @@ TEST(write_tries_the_socket_at_once) {
     close_with_peer();
 }
 
+TEST(bytes_that_are_nowhere_are_refused_and_the_stream_goes_on) {
+    casync_framing framing = ZERO;
+    casync_span spans[2];
+    framing.kind = CASYNC_FRAMING_LENGTH;
+    framing.size = 2;
+    spans[0].ptr = "x";
+    spans[0].len = 1;
+    spans[1].ptr = NULL;
+    spans[1].len = 1;
+    open_with_peer(NULL, NULL);
+    EQ(casync_write(&a, NULL, 5), -EINVAL);
+    EQ(casync_writev(&a, spans, 2), -EINVAL);
+    EQ(casync_try_write(&a, NULL, 5), -EINVAL);
+    EQ(casync_write_ref(&a, NULL, 5, NULL, NULL), -EINVAL);
+    EQ(casync_write_ref(&a, NULL, CASYNC_REFERENCE_MIN, NULL, NULL), -EINVAL);
+    EQ(casync_write_frame(&a, &framing, NULL, 5), -EINVAL);
+    EQ(casync_send_fd(&a, 0, NULL, 5), -EINVAL);
+    EQ(casync_send_fd_frame(&a, 0, &framing, NULL, 5), -EINVAL);
+    EQ(casync_write_ref(NULL, large, sizeof large, NULL, NULL), CASYNC_INVALID_STATE);
+    EQ(write_text(&a, "on"), 2);
+    peer_hears("on");
+    close_with_peer();
+}
+
 TEST(writev_joins_spans) {
     casync_span spans[3];
     spans[0].ptr = "one ";
