@@ -10,8 +10,8 @@
    are documented one by one where they are declared.
 
    CONTENTS: `grep -n '^   >>' casync.h` prints the chapters of the manual with their lines, and
-   `grep -n '^/\* >>' casync.h` the sections of the code, with -- in place of >> their parts. The API's
-   sections come in the same order as the implementation's, which has a few more.
+   `grep -n '^/\* >>' casync.h` the sections of the code, with -- in place of >> their parts. The
+   API's sections come in the same order as the implementation's, which has a few more.
 
        1. a first program
        2. callbacks or tasks
