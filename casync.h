@@ -4404,6 +4404,13 @@ CASYNC__SYS_CALLS(CASYNC__SYS_FUNCTION)
 CASYNC__SYS_CALLS_ONCE(CASYNC__SYS_FUNCTION)
 #endif
 
+static sigset_t casync__signal_set(int signum) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signum);
+    return set;
+}
+
 /* >> process state & fork (implementation) ----------------------------------------------------- */
 
 /* Everything that belongs to the process and not to a loop is one struct: the key by which a thread
@@ -8058,10 +8065,8 @@ static int64_t casync__signal_install_handler(casync__signal_source *source, int
 static void casync__signal_uninstall_handler(casync__signal_source *source, int signum) {
     struct timespec none = {0, 0};
     struct sigaction current;
+    sigset_t set = casync__signal_set(signum);
     uint64_t handled;
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signum);
     while (casync__sys_sigtimedwait(&set, &none) > 0) continue;
     if (casync__sys_sigaction(signum, NULL, &current) == 0 && (current.sa_flags & SA_SIGINFO) &&
         current.sa_sigaction == casync__signal_handler)
@@ -8073,19 +8078,15 @@ static void casync__signal_uninstall_handler(casync__signal_source *source, int 
 
 /* Blocks the signal in this thread, which is the loop's, if it is not blocked. */
 static void casync__signal_block(casync_loop *loop, int signum) {
-    sigset_t set, old;
-    sigemptyset(&set);
-    sigaddset(&set, signum);
+    sigset_t set = casync__signal_set(signum), old;
     casync__sys_thread_sigmask(SIG_BLOCK, &set, &old);
     if (!sigismember(&old, signum)) sigaddset(&loop->signals->blocked, signum);
 }
 
 static void casync__signal_unblock(casync_loop *loop, int signum) {
-    sigset_t set;
+    sigset_t set = casync__signal_set(signum);
     if (!sigismember(&loop->signals->blocked, signum)) return;
     sigdelset(&loop->signals->blocked, signum);
-    sigemptyset(&set);
-    sigaddset(&set, signum);
     casync__sys_thread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
@@ -8116,11 +8117,12 @@ static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
     return 0;
 }
 
-static bool casync__signal_is_watched(casync_loop *loop, int signum) {
+/* A watcher of the loop for the signal, or NULL; the registry is locked. */
+static casync_signal *casync__signal_find(const casync_loop *loop, int signum) {
     casync_link *list = &casync__process.signals[signum].watchers, *link;
-    for (link = list->next; link != list; link = link->next)
-        if (casync__signal_of(link)->job.loop == loop) return true;
-    return false;
+    for (link = list->next; link && link != list; link = link->next)
+        if (casync__signal_of(link)->job.loop == loop) return casync__signal_of(link);
+    return NULL;
 }
 
 static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
@@ -8132,8 +8134,7 @@ static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
     casync__signal_chain_handler(source);
     if (casync__list_is_empty(&source->watchers))
         casync__signal_uninstall_handler(source, watcher->signum);
-    if (!casync__signal_is_watched(loop, watcher->signum))
-        casync__signal_unblock(loop, watcher->signum);
+    if (!casync__signal_find(loop, watcher->signum)) casync__signal_unblock(loop, watcher->signum);
 }
 
 CASYNC__LINKAGE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum,
@@ -8198,11 +8199,8 @@ static casync_signal *casync__signal_first(casync_loop *loop) {
     casync_signal *found = NULL;
     int signum;
     casync__process_lock();
-    for (signum = 1; signum <= 64 && loop->signals && !found; signum++) {
-        casync_link *list = &casync__process.signals[signum].watchers, *link;
-        for (link = list->next; link && link != list && !found; link = link->next)
-            if (casync__signal_of(link)->job.loop == loop) found = casync__signal_of(link);
-    }
+    for (signum = 1; signum <= 64 && loop->signals && !found; signum++)
+        found = casync__signal_find(loop, signum);
     pthread_mutex_unlock(&casync__process.mutex);
     return found;
 }
@@ -10373,13 +10371,12 @@ CASYNC__COMPILER_INLINE casync_span casync__span_make(const void *data, size_t s
     return span;
 }
 
-/* The message for the kernel that sends these spans, or fills them. */
-static inline struct msghdr casync__spans_message(const casync_span *spans, size_t count) {
-    struct msghdr message;
-    memset(&message, 0, sizeof message);
-    message.msg_iov = casync__span_iovec(spans);
-    message.msg_iovlen = count;
-    return message;
+/* Makes the message by which the kernel sends these spans, or fills them. */
+static inline void casync__spans_message(struct msghdr *message, const casync_span *spans,
+                                         size_t count) {
+    memset(message, 0, sizeof *message);
+    message->msg_iov = casync__span_iovec(spans);
+    message->msg_iovlen = count;
 }
 
 #define CASYNC__BUFFER_SIZE_MAX                                                                    \
@@ -10596,7 +10593,8 @@ static int64_t casync__spans_send_with_fd(int fd, const casync_span *spans, size
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
-    struct msghdr message = casync__spans_message(spans, count);
+    struct msghdr message;
+    casync__spans_message(&message, spans, count);
     if (passed_fd >= 0) {
         memset(&control, 0, sizeof control);
         control.header.cmsg_len = CMSG_LEN(sizeof(int));
@@ -11732,8 +11730,9 @@ static int64_t casync__stream_read_with_fds(casync_stream *stream, void *buffer,
         char bytes[CMSG_SPACE(CASYNC__STREAM_PASSED_FDS_MAX * sizeof(int))];
     } control;
     casync_span span = casync__span_make(buffer, size);
-    struct msghdr message = casync__spans_message(&span, 1);
+    struct msghdr message;
     int64_t count, result;
+    casync__spans_message(&message, &span, 1);
     message.msg_control = &control;
     message.msg_controllen = sizeof control;
     count = casync__sys_recvmsg(stream->endpoint.watcher.fd, &message);
@@ -12448,11 +12447,17 @@ CASYNC__LINKAGE int64_t casync_stream_open(casync_loop *loop, casync_stream *str
     return 0;
 }
 
-/* Opens both ends of a pair that the library made, or none. */
+/* Makes a pair of descriptors and opens both ends, or none. */
 static int64_t casync__stream_open_pair(casync_loop *loop, casync_stream *a, casync_stream *b,
-                                        const int fds[2], const casync_protocol *protocol,
+                                        int64_t (*make)(int fds[2]),
+                                        const casync_protocol *protocol,
                                         const casync_stream_options *options) {
-    int64_t result = casync_stream_open(loop, a, fds[0], protocol, options);
+    int fds[2];
+    int64_t result;
+    if (casync__loop_is_closed(loop) || !a || !b) return -EINVAL;
+    result = make(fds);
+    if (result < 0) return result;
+    result = casync_stream_open(loop, a, fds[0], protocol, options);
     if (result < 0) {
         casync__sys_close(fds[0]);
         casync__sys_close(fds[1]);
@@ -12472,22 +12477,13 @@ static int64_t casync__stream_open_pair(casync_loop *loop, casync_stream *a, cas
 CASYNC__LINKAGE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, casync_stream *b,
                                           const casync_protocol *protocol,
                                           const casync_stream_options *options) {
-    int fds[2];
-    int64_t result;
-    if (casync__loop_is_closed(loop) || !a || !b) return -EINVAL;
-    result = casync__sys_socketpair(fds);
-    return result < 0 ? result : casync__stream_open_pair(loop, a, b, fds, protocol, options);
+    return casync__stream_open_pair(loop, a, b, casync__sys_socketpair, protocol, options);
 }
 
 CASYNC__LINKAGE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
                                     const casync_protocol *protocol,
                                     const casync_stream_options *options) {
-    int fds[2];
-    int64_t result;
-    if (casync__loop_is_closed(loop) || !reader || !writer) return -EINVAL;
-    result = casync__sys_pipe(fds);
-    return result < 0 ? result
-                      : casync__stream_open_pair(loop, reader, writer, fds, protocol, options);
+    return casync__stream_open_pair(loop, reader, writer, casync__sys_pipe, protocol, options);
 }
 
 CASYNC__LINKAGE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
@@ -13292,12 +13288,6 @@ static void casync__server_readable(void *arg) {
     casync__weakref_end(loop, &weak);
 }
 
-static int64_t casync__server_listen_address(const casync_listen_desc *desc,
-                                             casync_address *address) {
-    if (desc->path) return casync__address_parse_path(desc->path, address);
-    return casync__address_parse_host(desc->host ? desc->host : "::", desc->port, address);
-}
-
 static int64_t casync__server_bind(int fd, const casync_listen_desc *desc,
                                    const casync_address *address) {
     int64_t result = 0;
@@ -13315,7 +13305,9 @@ static int64_t casync__server_bind(int fd, const casync_listen_desc *desc,
 /* A socket bound to where the desc says. */
 static int64_t casync__server_listen_socket(const casync_listen_desc *desc) {
     casync_address address;
-    int64_t fd, result = casync__server_listen_address(desc, &address);
+    int64_t fd, result = desc->path ? casync__address_parse_path(desc->path, &address)
+                                    : casync__address_parse_host(
+                                          desc->host ? desc->host : "::", desc->port, &address);
     if (result < 0) return result;
     fd = casync__sys_socket(casync__address_sockaddr(&address)->sa_family);
     if (fd == -EAFNOSUPPORT && !desc->host && !desc->path) { /* a kernel without IPv6 */
@@ -13721,8 +13713,9 @@ static void casync__datagram_deliver_kept(casync_datagram *datagram, const casyn
 static bool casync__datagram_receive_for_op(casync_datagram *datagram) {
     casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
     casync_span span = casync__span_make(op->as.buffer.data, op->as.buffer.size);
-    struct msghdr message = casync__spans_message(&span, 1);
+    struct msghdr message;
     int64_t result;
+    casync__spans_message(&message, &span, 1);
     if (op->as.buffer.from) {
         message.msg_name = op->as.buffer.from->storage.bytes;
         message.msg_namelen = sizeof op->as.buffer.from->storage;
@@ -13796,7 +13789,7 @@ static bool casync__datagram_receive_batch(casync_datagram *datagram, const casy
     if (size > CASYNC__DATAGRAM_BATCH) size = CASYNC__DATAGRAM_BATCH;
     for (i = 0; i < size; i++) {
         spans[i] = casync__span_make(area + i * datagram->max_size, datagram->max_size);
-        messages[i].msg_hdr = casync__spans_message(&spans[i], 1);
+        casync__spans_message(&messages[i].msg_hdr, &spans[i], 1);
         messages[i].msg_hdr.msg_name = from[i].storage.bytes;
         messages[i].msg_hdr.msg_namelen = sizeof from[i].storage;
     }
@@ -13889,7 +13882,7 @@ static bool casync__datagram_send_batch(casync_datagram *datagram) {
          link = link->next) {
         casync__datagram_packet *packet = casync__container(link, casync__datagram_packet, link);
         spans[size] = casync__span_make(packet->data, packet->size);
-        messages[size].msg_hdr = casync__spans_message(&spans[size], 1);
+        casync__spans_message(&messages[size].msg_hdr, &spans[size], 1);
         if (packet->address.size > 0) {
             messages[size].msg_hdr.msg_name = packet->address.storage.bytes;
             messages[size].msg_hdr.msg_namelen = packet->address.size;
@@ -13959,7 +13952,7 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
         return casync__sys_sendto(datagram->endpoint.watcher.fd, spans[0].ptr, spans[0].len,
                                   address ? casync__address_sockaddr(address) : NULL,
                                   address ? address->size : 0);
-    message = casync__spans_message(spans, count);
+    casync__spans_message(&message, spans, count);
     if (address) {
         message.msg_name = casync__address_sockaddr(address);
         message.msg_namelen = address->size;
