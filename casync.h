@@ -5340,7 +5340,7 @@ static inline void casync__fiber_prefetch(const casync_link *next_job) {
 
 #else /* CASYNC_NO_STACKFUL */
 
-typedef struct casync__fiber {
+typedef struct casync__fiber { /* none is ever made */
     casync_task task;
     casync_coroutine coroutine;
     const char *name;
@@ -7964,7 +7964,7 @@ static int64_t casync__signal_fds_open(void) {
     return 0;
 }
 
-/* Watches the two descriptors in this loop. */
+/* Watches the two descriptors in this loop, which they do not keep running. */
 static int64_t casync__signals_open(casync_loop *loop) {
     casync__signals *signals;
     int64_t result = casync__signal_fds_open();
@@ -9498,7 +9498,7 @@ CASYNC__LINKAGE int64_t casync_task_group_spawn_with(casync_task_group *group,
 CASYNC__LINKAGE casync_task *casync_task_group_spawn(casync_task_group *group,
                                                      casync_coroutine coroutine, void *arg) {
     casync_task_desc desc = casync__task_desc_make(coroutine, arg, NULL);
-    casync_task *task;
+    casync_task *task = NULL;
     return casync_task_group_spawn_with(group, &desc, &task) < 0 ? NULL : task;
 }
 
@@ -13168,12 +13168,12 @@ static void casync__connection_served(void *arg) {
 static int64_t casync__connection_serve(casync_server *server, casync__connection *connection) {
     casync_loop *loop = connection->clients->loop;
     void *memory = casync__connection_memory(connection);
-    casync_task_desc desc = casync__task_desc_make(server->desc.task, memory, "connection");
     int64_t result;
     if (server->desc.step) {
         connection->task = (casync_task *)memory;
         result = casync_task_start(loop, connection->task, server->desc.step);
     } else {
+        casync_task_desc desc = casync__task_desc_make(server->desc.task, memory, "connection");
         result = casync_spawn_with(loop, &desc, &connection->task);
     }
     if (result < 0) return result;
