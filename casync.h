@@ -4428,6 +4428,13 @@ CASYNC__SYS_CALLS(CASYNC__SYS_FUNCTION)
 CASYNC__SYS_CALLS_ONCE(CASYNC__SYS_FUNCTION)
 #endif
 
+static sigset_t casync__signal_set(int signum) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, signum);
+    return set;
+}
+
 /* >> process state & fork (implementation) ----------------------------------------------------- */
 
 /* Everything that belongs to the process and not to a loop is in one struct: the key by which a
@@ -5358,8 +5365,10 @@ static inline void casync__fiber_prefetch(const casync_link *next_job) {
 
 #else /* CASYNC_NO_STACKFUL */
 
-typedef struct casync__fiber {
+typedef struct casync__fiber { /* none is ever made */
     casync_task task;
+    casync_coroutine coroutine;
+    const char *name;
 } casync__fiber;
 
 static struct casync__cpp_exceptions *casync__cpp_thread_exceptions(void) { return NULL; }
@@ -5555,8 +5564,7 @@ CASYNC__LINKAGE int64_t casync_call_soon(casync_loop *loop, casync_job *job,
 }
 
 CASYNC__LINKAGE bool casync_job_pending(const casync_job *job) {
-    if (!job) return false;
-    return job->link.next || casync__atomic_load((uint32_t *)(uintptr_t)&job->posted);
+    return job && (job->link.next || casync__atomic_load((uint32_t *)(uintptr_t)&job->posted));
 }
 
 /* A job leaves the queue, to be called or not: what is lent goes back. */
@@ -6456,6 +6464,13 @@ static casync_watcher *casync__watcher_at(const casync_loop *loop, int fd) {
     return fd >= 0 && (uint32_t)fd < loop->fds_size ? loop->fds[fd].watcher : NULL;
 }
 
+/* The next watcher from descriptor *fd on, which goes behind it; NULL at the end. */
+static casync_watcher *casync__watcher_next(const casync_loop *loop, uint32_t *fd) {
+    casync_watcher *watcher = NULL;
+    while (!watcher && *fd < loop->fds_size) watcher = loop->fds[(*fd)++].watcher;
+    return watcher;
+}
+
 static int64_t casync__fds_grow(casync_loop *loop, int fd) {
     uint32_t size = loop->fds_size ? loop->fds_size : CASYNC__FDS_MIN, i;
     casync__fd_row *rows;
@@ -6642,10 +6657,9 @@ static bool casync__epoll_check(casync_loop *loop, casync_watcher *watcher) {
 
 /* Registers everything anew in the present instance. */
 static void casync__epoll_register_all(casync_loop *loop) {
-    uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++) {
-        casync_watcher *watcher = loop->fds[fd].watcher;
-        if (!watcher) continue;
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL) {
         watcher->armed = 0;
         if (watcher->wanted) casync__watcher_mark_changed(loop, watcher);
     }
@@ -6758,12 +6772,11 @@ static int64_t casync__backend_open(casync_loop *loop) {
     return loop->backend->open(loop);
 }
 
+/* A post finds that there is none. */
 static void casync__backend_close(casync_loop *loop) {
     loop->backend->close(loop);
     loop->backend = NULL;
 }
-
-static int64_t casync__backend_fork(casync_loop *loop) { return loop->backend->fork(loop); }
 
 /* The user's watchers, and the library's own, are tried again. */
 static bool casync__watcher_refused(casync_watcher *watcher, int64_t error) {
@@ -6842,8 +6855,8 @@ static int64_t casync__backend_poll(casync_loop *loop, int64_t timeout) {
 
    Costs: see the backend. The table has 16 bytes per descriptor number, and doubles when needed. */
 
-static int64_t casync__watcher_add(casync_loop *loop, casync_watcher *watcher, int fd, int event,
-                                   casync_callback callback, void *arg) {
+static int64_t casync__watcher_add(casync_loop *loop, casync_watcher *watcher, int kind, int fd,
+                                   int event, casync_callback callback, void *arg) {
     casync_job *job;
     int64_t result;
     if (casync__loop_is_closed(loop) || !watcher || !callback) return -EINVAL;
@@ -6855,7 +6868,7 @@ static int64_t casync__watcher_add(casync_loop *loop, casync_watcher *watcher, i
         casync__watcher_start(watcher, event);
         return 0;
     }
-    result = casync__watcher_register(loop, watcher, fd, CASYNC__WATCHER_USER);
+    result = casync__watcher_register(loop, watcher, fd, kind);
     if (result < 0) return result;
     casync__job_init(loop, job, callback, arg);
     casync__watcher_set_wanted(watcher, event);
@@ -6867,7 +6880,7 @@ static int64_t casync__watcher_add(casync_loop *loop, casync_watcher *watcher, i
 }
 
 static int64_t casync__watcher_remove(casync_watcher *watcher, int event) {
-    if (!casync__watcher_is_registered(watcher) || !(watcher->wanted & event)) return 0;
+    if (!watcher || !casync__watcher_is_registered(watcher) || !(watcher->wanted & event)) return 0;
     CASYNC_ASSERT(casync__loop_in_thread(watcher->reader.loop));
     casync__watcher_stop(watcher, event);
     if (!watcher->wanted && !(watcher->flags & CASYNC__WATCHER_KEPT))
@@ -6877,21 +6890,21 @@ static int64_t casync__watcher_remove(casync_watcher *watcher, int event) {
 
 CASYNC__LINKAGE int64_t casync_add_reader(casync_loop *loop, casync_watcher *watcher, int fd,
                                           casync_callback callback, void *arg) {
-    return casync__watcher_add(loop, watcher, fd, CASYNC__FD_READ, callback, arg);
+    return casync__watcher_add(loop, watcher, CASYNC__WATCHER_USER, fd, CASYNC__FD_READ, callback,
+                               arg);
 }
 
 CASYNC__LINKAGE int64_t casync_add_writer(casync_loop *loop, casync_watcher *watcher, int fd,
                                           casync_callback callback, void *arg) {
-    return casync__watcher_add(loop, watcher, fd, CASYNC__FD_WRITE, callback, arg);
+    return casync__watcher_add(loop, watcher, CASYNC__WATCHER_USER, fd, CASYNC__FD_WRITE, callback,
+                               arg);
 }
 
 CASYNC__LINKAGE int64_t casync_remove_reader(casync_watcher *watcher) {
-    if (!watcher) return 0;
     return casync__watcher_remove(watcher, CASYNC__FD_READ);
 }
 
 CASYNC__LINKAGE int64_t casync_remove_writer(casync_watcher *watcher) {
-    if (!watcher) return 0;
     return casync__watcher_remove(watcher, CASYNC__FD_WRITE);
 }
 
@@ -6942,19 +6955,18 @@ CASYNC__LINKAGE void casync_watcher_ref(casync_watcher *watcher, bool referenced
 }
 
 static bool casync__loop_has_endpoints(casync_loop *loop) {
-    uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++)
-        if (loop->fds[fd].watcher && loop->fds[fd].watcher->kind >= CASYNC__WATCHER_STREAM)
-            return true;
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL)
+        if (watcher->kind >= CASYNC__WATCHER_STREAM) return true;
     return false;
 }
 
 /* The instance is closed next, which ends all registrations: the kernel need not hear of each. */
 static void casync__watchers_close(casync_loop *loop) {
-    uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++) {
-        casync_watcher *watcher = loop->fds[fd].watcher;
-        if (!watcher) continue;
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL) {
         casync__watcher_unregister(watcher, true);
         if (watcher->kind == CASYNC__WATCHER_FD_WAITS)
             casync__memory_free(&loop->allocator, watcher);
@@ -6966,13 +6978,12 @@ static void casync__watchers_close(casync_loop *loop) {
 
 static void casync__watchers_walk(casync_loop *loop, void (*visit)(int, void *, void *),
                                   void *arg) {
-    uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++) {
-        casync_watcher *watcher = loop->fds[fd].watcher;
-        if (!watcher || casync__watcher_is_hidden(watcher)) continue;
-        /* The watcher is the first member of a stream, of a server and of a datagram. */
-        visit(casync__watcher_kinds[watcher->kind].walked, watcher, arg);
-    }
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    /* The watcher is the first member of a stream, of a server and of a datagram. */
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL)
+        if (!casync__watcher_is_hidden(watcher))
+            visit(casync__watcher_kinds[watcher->kind].walked, watcher, arg);
 }
 
 /* -- waiting for a descriptor -- */
@@ -7037,14 +7048,14 @@ static casync_future *casync__fd_op_begin(casync_loop *loop, casync_op *op, int 
     casync__op_begin(loop, op, writes ? CASYNC__OP_WRITABLE : CASYNC__OP_READABLE);
     waits = casync__fd_waits_get(loop, fd);
     if (!waits) return casync__op_done(op, -ENOMEM, NULL);
-    result = writes ? casync_add_writer(loop, &waits->watcher, fd, casync__fd_writable, waits)
-                    : casync_add_reader(loop, &waits->watcher, fd, casync__fd_readable, waits);
+    result = casync__watcher_add(loop, &waits->watcher, CASYNC__WATCHER_FD_WAITS, fd,
+                                 writes ? CASYNC__FD_WRITE : CASYNC__FD_READ,
+                                 writes ? casync__fd_writable : casync__fd_readable, waits);
     if (result < 0) {
         if (!casync__watcher_is_registered(&waits->watcher))
             casync__memory_free(&loop->allocator, waits);
         return casync__op_done(op, result, NULL);
     }
-    waits->watcher.kind = CASYNC__WATCHER_FD_WAITS;
     op->owner = waits;
     casync__list_append(writes ? &waits->writers : &waits->readers, &op->link);
     return &op->future;
@@ -7809,8 +7820,7 @@ CASYNC__LINKAGE int64_t casync_pool_init(casync_pool *pool, const casync_pool_de
 }
 
 CASYNC__LINKAGE void casync_pool_close(casync_pool *pool) {
-    if (!pool) return;
-    casync__pool_close(&pool->shared);
+    if (pool) casync__pool_close(&pool->shared);
 }
 
 CASYNC__LINKAGE casync_future *casync_pool_shutdown_op(casync_loop *loop, casync_pool *pool,
@@ -7991,20 +8001,7 @@ static int64_t casync__signal_fds_open(void) {
     return 0;
 }
 
-/* Watches a descriptor of the library's own, which keeps no loop running. */
-static int64_t casync__watcher_add_internal(casync_loop *loop, casync_watcher *watcher, int fd,
-                                            casync_callback callback) {
-    int64_t result = casync__watcher_register(loop, watcher, fd, CASYNC__WATCHER_INTERNAL);
-    if (result < 0) return result;
-    watcher->flags |= CASYNC__WATCHER_UNREFERENCED;
-    casync__job_init(loop, &watcher->reader, callback, loop);
-    casync__watcher_set_wanted(watcher, CASYNC__FD_READ);
-    result = loop->backend->submit(loop, watcher);
-    if (result < 0) casync__watcher_unregister(watcher, true);
-    return result;
-}
-
-/* Watches the two descriptors in this loop. */
+/* Watches the two descriptors in this loop, which they do not keep running. */
 static int64_t casync__signals_open(casync_loop *loop) {
     casync__signals *signals;
     int64_t result = casync__signal_fds_open();
@@ -8013,12 +8010,14 @@ static int64_t casync__signals_open(casync_loop *loop) {
     if (!signals) return -ENOMEM;
     memset(signals, 0, sizeof *signals);
     sigemptyset(&signals->blocked);
-    result = casync__watcher_add_internal(loop, &signals->signalfd_watcher,
-                                          casync__process.signalfd, casync__signal_read_signalfd);
+    signals->signalfd_watcher.flags = signals->handled_watcher.flags = CASYNC__WATCHER_UNREFERENCED;
+    result = casync__watcher_add(loop, &signals->signalfd_watcher, CASYNC__WATCHER_INTERNAL,
+                                 casync__process.signalfd, CASYNC__FD_READ,
+                                 casync__signal_read_signalfd, loop);
     if (result == 0)
-        result = casync__watcher_add_internal(loop, &signals->handled_watcher,
-                                              (int)casync__process.handled_fd,
-                                              casync__signal_read_handled);
+        result = casync__watcher_add(loop, &signals->handled_watcher, CASYNC__WATCHER_INTERNAL,
+                                     (int)casync__process.handled_fd, CASYNC__FD_READ,
+                                     casync__signal_read_handled, loop);
     if (result < 0) {
         casync__watcher_unregister(&signals->signalfd_watcher, false);
         casync__memory_free(&loop->allocator, signals);
@@ -8103,10 +8102,8 @@ static int64_t casync__signal_install_handler(casync__signal_source *source, int
 static void casync__signal_uninstall_handler(casync__signal_source *source, int signum) {
     struct timespec none = {0, 0};
     struct sigaction current;
+    sigset_t set = casync__signal_set(signum);
     uint64_t handled;
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, signum);
     while (casync__sys_sigtimedwait(&set, &none) > 0) continue;
     if (casync__sys_sigaction(signum, NULL, &current) == 0 && (current.sa_flags & SA_SIGINFO) &&
         current.sa_sigaction == casync__signal_handler)
@@ -8118,19 +8115,15 @@ static void casync__signal_uninstall_handler(casync__signal_source *source, int 
 
 /* Blocks the signal in this thread, which is the loop's, if it is not blocked. */
 static void casync__signal_block(casync_loop *loop, int signum) {
-    sigset_t set, old;
-    sigemptyset(&set);
-    sigaddset(&set, signum);
+    sigset_t set = casync__signal_set(signum), old;
     casync__sys_thread_sigmask(SIG_BLOCK, &set, &old);
     if (!sigismember(&old, signum)) sigaddset(&loop->signals->blocked, signum);
 }
 
 static void casync__signal_unblock(casync_loop *loop, int signum) {
-    sigset_t set;
+    sigset_t set = casync__signal_set(signum);
     if (!sigismember(&loop->signals->blocked, signum)) return;
     sigdelset(&loop->signals->blocked, signum);
-    sigemptyset(&set);
-    sigaddset(&set, signum);
     casync__sys_thread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
@@ -8161,11 +8154,12 @@ static int64_t casync__signal_add(casync_loop *loop, casync_signal *watcher) {
     return 0;
 }
 
-static bool casync__signal_is_watched(casync_loop *loop, int signum) {
+/* A watcher of the loop for the signal, or NULL; the registry is locked. */
+static casync_signal *casync__signal_find(const casync_loop *loop, int signum) {
     casync_link *list = &casync__process.signals[signum].watchers, *link;
-    for (link = list->next; link != list; link = link->next)
-        if (casync__signal_of(link)->job.loop == loop) return true;
-    return false;
+    for (link = list->next; link && link != list; link = link->next)
+        if (casync__signal_of(link)->job.loop == loop) return casync__signal_of(link);
+    return NULL;
 }
 
 static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
@@ -8177,8 +8171,7 @@ static void casync__signal_remove(casync_loop *loop, casync_signal *watcher) {
     casync__signal_chain_handler(source);
     if (casync__list_is_empty(&source->watchers))
         casync__signal_uninstall_handler(source, watcher->signum);
-    if (!casync__signal_is_watched(loop, watcher->signum))
-        casync__signal_unblock(loop, watcher->signum);
+    if (!casync__signal_find(loop, watcher->signum)) casync__signal_unblock(loop, watcher->signum);
 }
 
 CASYNC__LINKAGE int64_t casync_signal_start(casync_loop *loop, casync_signal *watcher, int signum,
@@ -8243,11 +8236,8 @@ static casync_signal *casync__signal_first(casync_loop *loop) {
     casync_signal *found = NULL;
     int signum;
     casync__process_lock();
-    for (signum = 1; signum <= 64 && loop->signals && !found; signum++) {
-        casync_link *list = &casync__process.signals[signum].watchers, *link;
-        for (link = list->next; link && link != list && !found; link = link->next)
-            if (casync__signal_of(link)->job.loop == loop) found = casync__signal_of(link);
-    }
+    for (signum = 1; signum <= 64 && loop->signals && !found; signum++)
+        found = casync__signal_find(loop, signum);
     pthread_mutex_unlock(&casync__process.mutex);
     return found;
 }
@@ -8412,41 +8402,19 @@ static void casync__line_append(char line[CASYNC__LINE_SIZE], const char *format
     va_end(arguments);
 }
 
-#ifndef CASYNC_NO_STACKFUL
-
-static void casync__fiber_set_name(casync_task *task, const char *name) {
-    casync__fiber_of(task)->name = name;
-}
-
-static const char *casync__fiber_name(const casync_task *task) {
-    return ((const casync__fiber *)(const void *)task)->name;
-}
-
-static void *casync__fiber_function(const casync_task *task) {
-    return (void *)(uintptr_t)((const casync__fiber *)(const void *)task)->coroutine;
-}
-
-#else /* CASYNC_NO_STACKFUL */
-
-static void casync__fiber_set_name(casync_task *task, const char *name) { (void)task, (void)name; }
-static const char *casync__fiber_name(const casync_task *task) {
-    return (void)task, (const char *)NULL;
-}
-static void *casync__fiber_function(const casync_task *task) { return (void)task, (void *)NULL; }
-
-#endif
-
 /* NULL if it was given none. */
 static const char *casync__task_given_name(const casync_task *task) {
     casync__context_binding *binding = NULL;
-    if (casync__future_is_fiber(&task->future)) return casync__fiber_name(task);
+    if (casync__future_is_fiber(&task->future))
+        return ((const casync__fiber *)(const void *)task)->name;
     if (task->future.state == CASYNC_FUTURE_PENDING)
         binding = casync__context_find(casync__task_context(task), task);
     return binding ? (const char *)binding->value : NULL;
 }
 
 static void *casync__task_function(const casync_task *task) {
-    if (casync__future_is_fiber(&task->future)) return casync__fiber_function(task);
+    if (casync__future_is_fiber(&task->future))
+        return (void *)(uintptr_t)((const casync__fiber *)(const void *)task)->coroutine;
     return (void *)(uintptr_t)task->step;
 }
 
@@ -8464,7 +8432,7 @@ CASYNC__LINKAGE int64_t casync_task_set_name(casync_task *task, const char *name
     cast.name = name;
     if (task->future.state != CASYNC_FUTURE_PENDING) return CASYNC_INVALID_STATE;
     if (casync__future_is_fiber(&task->future)) {
-        casync__fiber_set_name(task, name);
+        casync__fiber_of(task)->name = name;
         return 0;
     }
     return casync__context_set(task, task, cast.value);
@@ -8671,25 +8639,28 @@ static void casync__fibers_each_unreleased(casync_loop *loop,
 
 #endif
 
-CASYNC__LINKAGE casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine,
-                                          void *arg) {
+static casync_task_desc casync__task_desc_make(casync_coroutine coroutine, void *arg,
+                                               const char *name) {
     casync_task_desc desc;
-    casync_task *task;
     memset(&desc, 0, sizeof desc);
     desc.coroutine = coroutine;
     desc.arg = arg;
+    desc.name = name;
+    return desc;
+}
+
+CASYNC__LINKAGE casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine,
+                                          void *arg) {
+    casync_task_desc desc = casync__task_desc_make(coroutine, arg, NULL);
+    casync_task *task;
     return casync_spawn_with(loop, &desc, &task) < 0 ? NULL : task;
 }
 
 CASYNC__LINKAGE int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine,
                                               void *arg) {
-    casync_task_desc desc;
+    casync_task_desc desc = casync__task_desc_make(coroutine, arg, NULL);
     casync_task *task;
-    int64_t result;
-    memset(&desc, 0, sizeof desc);
-    desc.coroutine = coroutine;
-    desc.arg = arg;
-    result = casync_spawn_with(loop, &desc, &task);
+    int64_t result = casync_spawn_with(loop, &desc, &task);
     if (result == 0) casync_task_release(task);
     return result;
 }
@@ -9079,10 +9050,8 @@ CASYNC__LINKAGE casync_future *casync_gather_op(casync_loop *loop, casync_wait_s
 
 CASYNC__LINKAGE int64_t casync_gather(casync_waiter *waiters, size_t count, int mode) {
     casync_loop *loop = casync_get_running_loop();
-    casync_task *task = casync__fiber_current(loop);
     casync_wait_set set;
-    if (!task) return casync__await_forbidden(loop, __func__);
-    return casync__await(task, casync_gather_op(loop, &set, waiters, count, mode));
+    return CASYNC__AWAIT_OP(loop, casync_gather_op(loop, &set, waiters, count, mode));
 }
 
 /* -- wait and select -- */
@@ -9139,10 +9108,8 @@ CASYNC__LINKAGE casync_future *casync_wait_op(casync_loop *loop, casync_wait_set
 CASYNC__LINKAGE int64_t casync_wait(casync_waiter *waiters, size_t count, int mode,
                                     int64_t timeout) {
     casync_loop *loop = casync_get_running_loop();
-    casync_task *task = casync__fiber_current(loop);
     casync_wait_set set;
-    if (!task) return casync__await_forbidden(loop, __func__);
-    return casync__await(task, casync_wait_op(loop, &set, waiters, count, mode, timeout));
+    return CASYNC__AWAIT_OP(loop, casync_wait_op(loop, &set, waiters, count, mode, timeout));
 }
 
 /* Waits for one that was asked to end. A request to cancel, old or new, is kept for the next
@@ -9325,8 +9292,7 @@ CASYNC__LINKAGE int64_t casync_timeout_end(casync_timeout *timeout, int64_t resu
 }
 
 CASYNC__LINKAGE bool casync_timeout_expired(const casync_timeout *timeout) {
-    if (!timeout) return false;
-    return timeout->expired;
+    return timeout && timeout->expired;
 }
 
 CASYNC__LINKAGE int64_t casync_wait_for(casync_future *future, int64_t delay) {
@@ -9528,73 +9494,62 @@ static bool casync__group_is_open(const casync_task_group *group) {
     return group->parent && !group->aborting && !casync_future_done(&group->ended);
 }
 
-static casync__group_member *casync__group_member_add(casync_task_group *group) {
-    casync_loop *loop = group->ended.loop;
+static int64_t casync__group_member_add(casync_task_group *group, casync__group_member **added) {
     casync__group_member *member;
-    if (!casync__group_is_open(group)) return NULL;
-    member = (casync__group_member *)casync__memory_realloc(&loop->allocator, NULL, sizeof *member);
-    if (!member) return NULL;
+    if (!group) return -EINVAL;
+    if (!casync__group_is_open(group)) return CASYNC_INVALID_STATE;
+    member = (casync__group_member *)casync__memory_realloc(&group->ended.loop->allocator, NULL,
+                                                            sizeof *member);
+    if (!member) return -ENOMEM;
     memset(member, 0, sizeof *member);
     member->record = group->record;
     casync__list_append(&group->record->members, &member->link);
     group->children++;
-    return member;
+    *added = member;
+    return 0;
 }
 
-static void casync__group_member_watch(casync__group_member *member, casync_task *task) {
-    casync_loop *loop = casync__task_loop(task);
-    member->task = task;
-    casync__job_init(loop, &member->job, casync__group_member_done, member);
+/* The member is watched from now on, or dropped if its task could not be started. */
+static int64_t casync__group_member_started(casync__group_member *member, casync_task **task,
+                                            int64_t result) {
+    casync__group_record *record = member->record;
+    if (result < 0) {
+        casync__list_remove(&member->link);
+        record->group->children--;
+        casync__memory_free(&record->loop->allocator, member);
+        return result;
+    }
+    member->task = *task;
+    casync__job_init(record->loop, &member->job, casync__group_member_done, member);
     member->job.flags = CASYNC__JOB_INTERNAL | CASYNC__JOB_FINALLY;
-    casync__list_append(&task->future.callbacks, &member->job.link);
-}
-
-static void casync__group_member_drop(casync__group_member *member) {
-    casync__list_remove(&member->link);
-    member->record->group->children--;
-    casync__memory_free(&member->record->loop->allocator, member);
+    casync__list_append(&member->task->future.callbacks, &member->job.link);
+    return 0;
 }
 
 CASYNC__LINKAGE int64_t casync_task_group_spawn_with(casync_task_group *group,
                                                      const casync_task_desc *desc,
                                                      casync_task **task) {
     casync__group_member *member;
-    int64_t result;
-    if (!group) return -EINVAL;
-    member = casync__group_member_add(group);
-    if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
-    result = casync_spawn_with(casync__task_loop(group->parent), desc, task);
-    if (result < 0)
-        casync__group_member_drop(member);
-    else
-        casync__group_member_watch(member, *task);
-    return result;
+    int64_t result = casync__group_member_add(group, &member);
+    if (result < 0) return result;
+    result = casync_spawn_with(member->record->loop, desc, task);
+    return casync__group_member_started(member, task, result);
 }
 
 CASYNC__LINKAGE casync_task *casync_task_group_spawn(casync_task_group *group,
                                                      casync_coroutine coroutine, void *arg) {
-    casync_task_desc desc;
-    casync_task *task;
-    if (!group) return NULL;
-    memset(&desc, 0, sizeof desc);
-    desc.coroutine = coroutine;
-    desc.arg = arg;
+    casync_task_desc desc = casync__task_desc_make(coroutine, arg, NULL);
+    casync_task *task = NULL;
     return casync_task_group_spawn_with(group, &desc, &task) < 0 ? NULL : task;
 }
 
 CASYNC__LINKAGE int64_t casync_task_group_start(casync_task_group *group, casync_task *task,
                                                 casync_step step) {
     casync__group_member *member;
-    int64_t result;
-    if (!group) return -EINVAL;
-    member = casync__group_member_add(group);
-    if (!member) return casync__group_is_open(group) ? -ENOMEM : CASYNC_INVALID_STATE;
-    result = casync_task_start(casync__task_loop(group->parent), task, step);
-    if (result < 0)
-        casync__group_member_drop(member);
-    else
-        casync__group_member_watch(member, task);
-    return result;
+    int64_t result = casync__group_member_add(group, &member);
+    if (result < 0) return result;
+    result = casync_task_start(member->record->loop, task, step);
+    return casync__group_member_started(member, &task, result);
 }
 
 /* The parent is cancelled while it waits: the children are, and then the parent hears of it. */
@@ -9645,16 +9600,12 @@ static int64_t casync__generator_main(casync_loop *loop, void *arg) {
 
 CASYNC__LINKAGE int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
                                                casync_coroutine coroutine, void *arg) {
-    casync_task_desc desc;
+    casync_task_desc desc = casync__task_desc_make(casync__generator_main, generator, "generator");
     if (!generator || !coroutine) return -EINVAL;
-    memset(&desc, 0, sizeof desc);
     memset(generator, 0, sizeof *generator);
     generator->coroutine = coroutine;
     generator->arg = arg;
     casync__future_reset(loop, &generator->asked, CASYNC__FUTURE_PLAIN);
-    desc.coroutine = casync__generator_main;
-    desc.arg = generator;
-    desc.name = "generator";
     return casync_spawn_with(loop, &desc, &generator->task);
 }
 
@@ -9773,14 +9724,10 @@ CASYNC__LINKAGE void casync_event_set(casync_event *event) {
 }
 
 CASYNC__LINKAGE void casync_event_clear(casync_event *event) {
-    if (!event) return;
-    event->set = false;
+    if (event) event->set = false;
 }
 
-CASYNC__LINKAGE bool casync_event_is_set(const casync_event *event) {
-    if (!event) return false;
-    return event->set;
-}
+CASYNC__LINKAGE bool casync_event_is_set(const casync_event *event) { return event && event->set; }
 
 CASYNC__LINKAGE casync_future *casync_event_wait_op(casync_event *event, casync_op *op) {
     if (!event || !op) return casync__op_invalid(op);
@@ -9827,10 +9774,7 @@ CASYNC__LINKAGE int64_t casync_lock_release(casync_lock *lock) {
     return 0;
 }
 
-CASYNC__LINKAGE bool casync_lock_locked(const casync_lock *lock) {
-    if (!lock) return false;
-    return lock->locked;
-}
+CASYNC__LINKAGE bool casync_lock_locked(const casync_lock *lock) { return lock && lock->locked; }
 
 CASYNC__LINKAGE casync_future *casync_lock_acquire_op(casync_lock *lock, casync_op *op) {
     if (!lock || !op) return casync__op_invalid(op);
@@ -10010,8 +9954,7 @@ CASYNC__LINKAGE int64_t casync_semaphore_init(casync_semaphore *semaphore, int64
 }
 
 CASYNC__LINKAGE bool casync_semaphore_locked(const casync_semaphore *semaphore) {
-    if (!semaphore) return false;
-    return semaphore->value == 0;
+    return semaphore && semaphore->value == 0;
 }
 
 CASYNC__LINKAGE int64_t casync_semaphore_try_acquire(casync_semaphore *semaphore) {
@@ -10088,18 +10031,17 @@ CASYNC__LINKAGE int64_t casync_barrier_wait(casync_barrier *barrier) {
 }
 
 static void casync__barrier_break(casync_barrier *barrier, bool for_good) {
+    if (!barrier) return;
     barrier->broken = for_good;
     barrier->n_waiting = 0;
     casync__ops_done(&barrier->waiting, CASYNC_BROKEN_BARRIER);
 }
 
 CASYNC__LINKAGE void casync_barrier_reset(casync_barrier *barrier) {
-    if (!barrier) return;
     casync__barrier_break(barrier, false);
 }
 
 CASYNC__LINKAGE void casync_barrier_abort(casync_barrier *barrier) {
-    if (!barrier) return;
     casync__barrier_break(barrier, true);
 }
 
@@ -10301,13 +10243,11 @@ CASYNC__LINKAGE size_t casync_queue_qsize(const casync_queue *queue) {
 }
 
 CASYNC__LINKAGE bool casync_queue_empty(const casync_queue *queue) {
-    if (!queue) return true;
-    return queue->count == 0;
+    return !queue || queue->count == 0;
 }
 
 CASYNC__LINKAGE bool casync_queue_full(const casync_queue *queue) {
-    if (!queue) return false;
-    return queue->maxsize > 0 && queue->count >= (size_t)queue->maxsize;
+    return queue && queue->maxsize > 0 && queue->count >= (size_t)queue->maxsize;
 }
 
 CASYNC__LINKAGE int64_t casync_queue_put_nowait(casync_queue *queue, void *item) {
@@ -10463,6 +10403,21 @@ static inline struct iovec *casync__span_iovec(const casync_span *spans) {
     return (struct iovec *)(void *)spans;
 }
 
+CASYNC__COMPILER_INLINE casync_span casync__span_make(const void *data, size_t size) {
+    casync_span span;
+    span.ptr = data;
+    span.len = size;
+    return span;
+}
+
+/* Makes the message by which the kernel sends these spans, or fills them. */
+static inline void casync__spans_message(struct msghdr *message, const casync_span *spans,
+                                         size_t count) {
+    memset(message, 0, sizeof *message);
+    message->msg_iov = casync__span_iovec(spans);
+    message->msg_iovlen = count;
+}
+
 #define CASYNC__BUFFER_SIZE_MAX                                                                    \
     ((size_t)PTRDIFF_MAX) /* of anything that is sent: what write(2) could say it wrote */
 
@@ -10561,9 +10516,7 @@ CASYNC__LINKAGE int64_t casync_outbuf_append_ref(casync_outbuf *out, const void 
     casync__outbuf_chunk *chunk;
     if (!out || (size > 0 && !data) || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     if (size < CASYNC_REFERENCE_MIN) {
-        casync_span span;
-        span.ptr = data;
-        span.len = size;
+        casync_span span = casync__span_make(data, size);
         if (casync__outbuf_append_after(out, &span, 1, 0) < 0) return -ENOMEM;
         if (release) release(arg);
         return 0;
@@ -10641,8 +10594,7 @@ CASYNC__LINKAGE void casync_outbuf_consume(casync_outbuf *out, size_t size) {
 }
 
 CASYNC__LINKAGE void casync_outbuf_clear(casync_outbuf *out) {
-    if (!out) return;
-    casync_outbuf_consume(out, out->size);
+    if (out) casync_outbuf_consume(out, out->size);
 }
 
 /* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag
@@ -10682,9 +10634,7 @@ static int64_t casync__spans_send_with_fd(int fd, const casync_span *spans, size
         char bytes[CMSG_SPACE(sizeof(int))];
     } control;
     struct msghdr message;
-    memset(&message, 0, sizeof message);
-    message.msg_iov = casync__span_iovec(spans);
-    message.msg_iovlen = count;
+    casync__spans_message(&message, spans, count);
     if (passed_fd >= 0) {
         memset(&control, 0, sizeof control);
         control.header.cmsg_len = CMSG_LEN(sizeof(int));
@@ -10849,10 +10799,8 @@ static int64_t casync__framing_spans(const casync_framing *framing, const void *
     for (i = 0; i < framing->size; i++)
         prefix[i] =
             (uint8_t)((uint64_t)size / ((uint64_t)1 << casync__framing_prefix_bit(framing, i)));
-    spans[0].ptr = prefix;
-    spans[0].len = framing->size;
-    spans[1].ptr = data;
-    spans[1].len = size;
+    spans[0] = casync__span_make(prefix, framing->size);
+    spans[1] = casync__span_make(data, size);
     return (int64_t)framing->size;
 }
 
@@ -11710,8 +11658,7 @@ static bool casync__stream_deliver_span(casync_stream *stream) {
         if (length != -EAGAIN) casync__stream_end(stream, length);
         return false;
     }
-    span.ptr = casync__input_bytes(stream->input) + skip;
-    span.len = (size_t)length - skip;
+    span = casync__span_make(casync__input_bytes(stream->input) + skip, (size_t)length - skip);
     casync__input_consume(stream->input, (size_t)length);
     stream->delivering = true;
     stream->protocol->data_received(stream, span);
@@ -11772,10 +11719,7 @@ static void casync__stream_receive(casync_stream *stream, const uint8_t *data, s
     if (stream->endpoint.state != CASYNC__ENDPOINT_OPEN || size == 0) return;
     if (casync__stream_may_deliver(stream) && !stream->protocol->get_buffer && !stream->framing &&
         casync__input_size(stream->input) == 0) {
-        casync_span span;
-        span.ptr = data;
-        span.len = size;
-        stream->protocol->data_received(stream, span);
+        stream->protocol->data_received(stream, casync__span_make(data, size));
     } else if (casync__stream_append_input(stream, data, size) < 0) {
         casync__stream_end(stream, -ENOMEM);
     } else if (casync__stream_protocol_reads(stream)) {
@@ -11837,14 +11781,10 @@ static int64_t casync__stream_read_with_fds(casync_stream *stream, void *buffer,
         struct cmsghdr header;
         char bytes[CMSG_SPACE(CASYNC__STREAM_PASSED_FDS_MAX * sizeof(int))];
     } control;
-    struct iovec iov;
+    casync_span span = casync__span_make(buffer, size);
     struct msghdr message;
     int64_t count, result;
-    memset(&message, 0, sizeof message);
-    iov.iov_base = buffer;
-    iov.iov_len = size;
-    message.msg_iov = &iov;
-    message.msg_iovlen = 1;
+    casync__spans_message(&message, &span, 1);
     message.msg_control = &control;
     message.msg_controllen = sizeof control;
     count = casync__sys_recvmsg(stream->endpoint.watcher.fd, &message);
@@ -11918,11 +11858,9 @@ static void casync__stream_read_to_scratch(casync_stream *stream) {
         casync__stream_read_failed(stream, count);
     } else if (stream->filter && stream->filter->received) {
         casync__weakref weak;
-        casync_span raw;
-        raw.ptr = loop->scratch;
-        raw.len = (size_t)count;
         casync__weakref_begin(loop, &weak, stream);
-        result = stream->filter->received(stream->filter, raw);
+        result = stream->filter->received(stream->filter,
+                                          casync__span_make(loop->scratch, (size_t)count));
         if (!casync__weakref_end(loop, &weak)) return;
         if (result == CASYNC_EOF)
             casync__stream_received_eof(stream);
@@ -12164,19 +12102,14 @@ CASYNC__LINKAGE int64_t casync_writev(casync_stream *stream, const casync_span *
 }
 
 CASYNC__LINKAGE int64_t casync_write(casync_stream *stream, const void *data, size_t size) {
-    casync_span span;
-    span.ptr = data;
-    span.len = size;
+    casync_span span = casync__span_make(data, size);
     return casync_writev(stream, &span, 1);
 }
 
 CASYNC__LINKAGE int64_t casync_write_ref(casync_stream *stream, const void *data, size_t size,
                                          casync_release release, void *arg) {
-    casync_span span;
-    int64_t sent;
-    span.ptr = data;
-    span.len = size;
-    sent = casync__stream_check_write(stream);
+    casync_span span = casync__span_make(data, size);
+    int64_t sent = casync__stream_check_write(stream);
     if (sent < 0) return sent;
     if (size < CASYNC_REFERENCE_MIN || (stream->filter && stream->filter->write)) {
         sent = casync_writev(stream, &span, 1);
@@ -12198,13 +12131,11 @@ CASYNC__LINKAGE int64_t casync_write_ref(casync_stream *stream, const void *data
 }
 
 CASYNC__LINKAGE int64_t casync_try_write(casync_stream *stream, const void *data, size_t size) {
-    casync_span span;
+    casync_span span = casync__span_make(data, size);
     int64_t sent = casync__stream_check_write(stream);
     if (sent < 0 || size == 0) return sent;
     if (!data || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
     if (stream->filter && stream->filter->write) return -EOPNOTSUPP;
-    span.ptr = data;
-    span.len = size;
     sent = casync__stream_send_now(stream, &span, 1);
     return sent == 0 ? -EAGAIN : sent;
 }
@@ -12569,11 +12500,17 @@ CASYNC__LINKAGE int64_t casync_stream_open(casync_loop *loop, casync_stream *str
     return 0;
 }
 
-/* Opens both ends of a pair that the library made, or none. */
+/* Makes a pair of descriptors and opens both ends, or none. */
 static int64_t casync__stream_open_pair(casync_loop *loop, casync_stream *a, casync_stream *b,
-                                        const int fds[2], const casync_protocol *protocol,
+                                        int64_t (*make)(int fds[2]),
+                                        const casync_protocol *protocol,
                                         const casync_stream_options *options) {
-    int64_t result = casync_stream_open(loop, a, fds[0], protocol, options);
+    int fds[2];
+    int64_t result;
+    if (casync__loop_is_closed(loop) || !a || !b) return -EINVAL;
+    result = make(fds);
+    if (result < 0) return result;
+    result = casync_stream_open(loop, a, fds[0], protocol, options);
     if (result < 0) {
         casync__sys_close(fds[0]);
         casync__sys_close(fds[1]);
@@ -12593,22 +12530,13 @@ static int64_t casync__stream_open_pair(casync_loop *loop, casync_stream *a, cas
 CASYNC__LINKAGE int64_t casync_socketpair(casync_loop *loop, casync_stream *a, casync_stream *b,
                                           const casync_protocol *protocol,
                                           const casync_stream_options *options) {
-    int fds[2];
-    int64_t result;
-    if (casync__loop_is_closed(loop) || !a || !b) return -EINVAL;
-    result = casync__sys_socketpair(fds);
-    return result < 0 ? result : casync__stream_open_pair(loop, a, b, fds, protocol, options);
+    return casync__stream_open_pair(loop, a, b, casync__sys_socketpair, protocol, options);
 }
 
 CASYNC__LINKAGE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_stream *writer,
                                     const casync_protocol *protocol,
                                     const casync_stream_options *options) {
-    int fds[2];
-    int64_t result;
-    if (casync__loop_is_closed(loop) || !reader || !writer) return -EINVAL;
-    result = casync__sys_pipe(fds);
-    return result < 0 ? result
-                      : casync__stream_open_pair(loop, reader, writer, fds, protocol, options);
+    return casync__stream_open_pair(loop, reader, writer, casync__sys_pipe, protocol, options);
 }
 
 CASYNC__LINKAGE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
@@ -12760,8 +12688,7 @@ CASYNC__LINKAGE int64_t casync_set_protocol(casync_stream *stream,
 }
 
 CASYNC__LINKAGE void casync_stream_ref(casync_stream *stream, bool referenced) {
-    if (!stream) return;
-    casync_watcher_ref(&stream->endpoint.watcher, referenced);
+    if (stream) casync_watcher_ref(&stream->endpoint.watcher, referenced);
 }
 
 /* The stream goes with it, and may free op. */
@@ -12977,11 +12904,9 @@ static int64_t casync__stream_check_send_fd(const casync_stream *stream) {
 CASYNC__LINKAGE int64_t casync_send_fd(casync_stream *stream, int fd, const void *data,
                                        size_t size) {
     int64_t result = casync__stream_check_send_fd(stream);
-    casync_span span;
+    casync_span span = casync__span_make(data, size);
     if (result < 0) return result;
     if (!data || size == 0 || size > CASYNC__BUFFER_SIZE_MAX) return -EINVAL;
-    span.ptr = data;
-    span.len = size;
     result = casync__stream_write_with_fd(stream, fd, &span, 1);
     return result < 0 ? result : (int64_t)size;
 }
@@ -13037,13 +12962,11 @@ CASYNC__LINKAGE int64_t casync_filter_send(casync_filter *filter, const void *da
     casync_stream *stream;
     casync_loop *loop;
     casync__weakref weak;
-    casync_span span;
+    casync_span span = casync__span_make(data, size);
     int64_t sent;
     if (!filter || !filter->stream) return -EINVAL;
     stream = filter->stream;
     loop = casync__stream_loop(stream);
-    span.ptr = data;
-    span.len = size;
     if (!casync__stream_is_connected(stream)) return -ECONNABORTED;
     casync__weakref_begin(loop, &weak, stream);
     sent = casync__stream_send(stream, &span, 1);
@@ -13297,16 +13220,13 @@ static void casync__connection_served(void *arg) {
 
 static int64_t casync__connection_serve(casync_server *server, casync__connection *connection) {
     casync_loop *loop = connection->clients->loop;
-    casync_task_desc desc;
+    void *memory = casync__connection_memory(connection);
     int64_t result;
     if (server->desc.step) {
-        connection->task = (casync_task *)(void *)casync__connection_memory(connection);
+        connection->task = (casync_task *)memory;
         result = casync_task_start(loop, connection->task, server->desc.step);
     } else {
-        memset(&desc, 0, sizeof desc);
-        desc.coroutine = server->desc.task;
-        desc.arg = casync__connection_memory(connection);
-        desc.name = "connection";
+        casync_task_desc desc = casync__task_desc_make(server->desc.task, memory, "connection");
         result = casync_spawn_with(loop, &desc, &connection->task);
     }
     if (result < 0) return result;
@@ -13421,12 +13341,6 @@ static void casync__server_readable(void *arg) {
     casync__weakref_end(loop, &weak);
 }
 
-static int64_t casync__server_listen_address(const casync_listen_desc *desc,
-                                             casync_address *address) {
-    if (desc->path) return casync__address_parse_path(desc->path, address);
-    return casync__address_parse_host(desc->host ? desc->host : "::", desc->port, address);
-}
-
 static int64_t casync__server_bind(int fd, const casync_listen_desc *desc,
                                    const casync_address *address) {
     int64_t result = 0;
@@ -13444,7 +13358,9 @@ static int64_t casync__server_bind(int fd, const casync_listen_desc *desc,
 /* A socket bound to where the desc says. */
 static int64_t casync__server_listen_socket(const casync_listen_desc *desc) {
     casync_address address;
-    int64_t fd, result = casync__server_listen_address(desc, &address);
+    int64_t fd, result = desc->path ? casync__address_parse_path(desc->path, &address)
+                                    : casync__address_parse_host(
+                                          desc->host ? desc->host : "::", desc->port, &address);
     if (result < 0) return result;
     fd = casync__sys_socket(casync__address_sockaddr(&address)->sa_family);
     if (fd == -EAFNOSUPPORT && !desc->host && !desc->path) { /* a kernel without IPv6 */
@@ -13839,10 +13755,8 @@ static void casync__datagram_deliver_kept(casync_datagram *datagram, const casyn
         } else if (packet->error < 0) {
             casync__datagram_error(datagram, packet->error);
         } else {
-            casync_span span;
-            span.ptr = packet->data;
-            span.len = packet->size;
-            datagram->protocol->datagram_received(datagram, span, &packet->address);
+            datagram->protocol->datagram_received(
+                datagram, casync__span_make(packet->data, packet->size), &packet->address);
         }
         casync__memory_free(&loop->allocator, packet);
     }
@@ -13851,14 +13765,10 @@ static void casync__datagram_deliver_kept(casync_datagram *datagram, const casyn
 /* Receives one datagram into the buffer of the operation that waits. */
 static bool casync__datagram_receive_for_op(casync_datagram *datagram) {
     casync_op *op = casync__container(datagram->receiving.next, casync_op, link);
-    struct iovec bytes;
+    casync_span span = casync__span_make(op->as.buffer.data, op->as.buffer.size);
     struct msghdr message;
     int64_t result;
-    memset(&message, 0, sizeof message);
-    bytes.iov_base = op->as.buffer.data;
-    bytes.iov_len = op->as.buffer.size;
-    message.msg_iov = &bytes;
-    message.msg_iovlen = 1;
+    casync__spans_message(&message, &span, 1);
     if (op->as.buffer.from) {
         message.msg_name = op->as.buffer.from->storage.bytes;
         message.msg_namelen = sizeof op->as.buffer.from->storage;
@@ -13917,7 +13827,7 @@ static int64_t casync__datagram_send_messages(int fd, struct mmsghdr *messages, 
    allows that, and another socket there makes an area of its own. */
 static bool casync__datagram_receive_batch(casync_datagram *datagram, const casync__weakref *weak) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
-    struct iovec bytes[CASYNC__DATAGRAM_BATCH];
+    casync_span spans[CASYNC__DATAGRAM_BATCH];
     casync_address from[CASYNC__DATAGRAM_BATCH];
     size_t size = CASYNC__DATAGRAM_AREA / datagram->max_size, i;
     casync_loop *loop = casync__datagram_loop(datagram);
@@ -13930,12 +13840,9 @@ static bool casync__datagram_receive_batch(casync_datagram *datagram, const casy
     area = loop->datagram_area;
     loop->datagram_area = NULL;
     if (size > CASYNC__DATAGRAM_BATCH) size = CASYNC__DATAGRAM_BATCH;
-    memset(messages, 0, size * sizeof messages[0]);
     for (i = 0; i < size; i++) {
-        bytes[i].iov_base = area + i * datagram->max_size;
-        bytes[i].iov_len = datagram->max_size;
-        messages[i].msg_hdr.msg_iov = &bytes[i];
-        messages[i].msg_hdr.msg_iovlen = 1;
+        spans[i] = casync__span_make(area + i * datagram->max_size, datagram->max_size);
+        casync__spans_message(&messages[i].msg_hdr, &spans[i], 1);
         messages[i].msg_hdr.msg_name = from[i].storage.bytes;
         messages[i].msg_hdr.msg_namelen = sizeof from[i].storage;
     }
@@ -13943,12 +13850,9 @@ static bool casync__datagram_receive_batch(casync_datagram *datagram, const casy
         casync__datagram_receive_messages(datagram->endpoint.watcher.fd, messages, (unsigned)size);
     if (count < 0 && count != -EAGAIN) casync__datagram_error(datagram, count);
     for (i = 0; (int64_t)i < count && !weak->gone; i++) {
-        casync_span data;
-        data.ptr = bytes[i].iov_base;
-        data.len = messages[i].msg_len;
         from[i].size = messages[i].msg_hdr.msg_namelen;
-        casync__datagram_take(datagram, data, &from[i],
-                              messages[i].msg_hdr.msg_flags & MSG_TRUNC ? -EMSGSIZE : 0);
+        casync__datagram_take(datagram, casync__span_make(spans[i].ptr, messages[i].msg_len),
+                              &from[i], messages[i].msg_hdr.msg_flags & MSG_TRUNC ? -EMSGSIZE : 0);
     }
     if (loop->datagram_area)
         casync__memory_free(&loop->allocator, area);
@@ -14023,18 +13927,15 @@ static void casync__datagram_back_off(casync_datagram *datagram) {
    sent again.) */
 static bool casync__datagram_send_batch(casync_datagram *datagram) {
     struct mmsghdr messages[CASYNC__DATAGRAM_BATCH];
-    struct iovec bytes[CASYNC__DATAGRAM_BATCH];
+    casync_span spans[CASYNC__DATAGRAM_BATCH];
     casync_link *link;
     unsigned size = 0;
     int64_t count, i;
-    memset(messages, 0, sizeof messages);
     for (link = datagram->out.next; link != &datagram->out && size < CASYNC__DATAGRAM_BATCH;
          link = link->next) {
         casync__datagram_packet *packet = casync__container(link, casync__datagram_packet, link);
-        bytes[size].iov_base = (void *)(uintptr_t)packet->data;
-        bytes[size].iov_len = packet->size;
-        messages[size].msg_hdr.msg_iov = &bytes[size];
-        messages[size].msg_hdr.msg_iovlen = 1;
+        spans[size] = casync__span_make(packet->data, packet->size);
+        casync__spans_message(&messages[size].msg_hdr, &spans[size], 1);
         if (packet->address.size > 0) {
             messages[size].msg_hdr.msg_name = packet->address.storage.bytes;
             messages[size].msg_hdr.msg_namelen = packet->address.size;
@@ -14104,9 +14005,7 @@ static int64_t casync__datagram_send_now(casync_datagram *datagram, const casync
         return casync__sys_sendto(datagram->endpoint.watcher.fd, spans[0].ptr, spans[0].len,
                                   address ? casync__address_sockaddr(address) : NULL,
                                   address ? address->size : 0);
-    memset(&message, 0, sizeof message);
-    message.msg_iov = casync__span_iovec(spans);
-    message.msg_iovlen = count;
+    casync__spans_message(&message, spans, count);
     if (address) {
         message.msg_name = casync__address_sockaddr(address);
         message.msg_namelen = address->size;
@@ -14132,17 +14031,13 @@ CASYNC__LINKAGE int64_t casync_datagram_writev(casync_datagram *datagram, const 
 
 CASYNC__LINKAGE int64_t casync_datagram_write(casync_datagram *datagram, const void *data,
                                               size_t size, const casync_address *address) {
-    casync_span span;
-    span.ptr = data;
-    span.len = size;
+    casync_span span = casync__span_make(data, size);
     return casync_datagram_writev(datagram, &span, 1, address);
 }
 
 CASYNC__LINKAGE int64_t casync_datagram_try_write(casync_datagram *datagram, const void *data,
                                                   size_t size, const casync_address *address) {
-    casync_span span;
-    span.ptr = data;
-    span.len = size;
+    casync_span span = casync__span_make(data, size);
     return casync__datagram_send_now(datagram, &span, 1, address);
 }
 
@@ -14218,7 +14113,8 @@ CASYNC__LINKAGE int64_t casync_datagram_drain(casync_datagram *datagram) {
 }
 
 /* Takes the datagram of a send operation out of the queue. */
-static void casync__datagram_forget_send(casync_datagram *datagram, casync_op *op) {
+static void casync__datagram_send_abandon(casync_op *op) {
+    casync_datagram *datagram = (casync_datagram *)op->owner;
     casync_link *link;
     for (link = datagram->out.next; link != &datagram->out; link = link->next) {
         casync__datagram_packet *packet = casync__container(link, casync__datagram_packet, link);
@@ -14231,9 +14127,6 @@ static void casync__datagram_forget_send(casync_datagram *datagram, casync_op *o
 
 static void casync__datagram_receive_abandon(casync_op *op) {
     casync__datagram_update_reading((casync_datagram *)op->owner);
-}
-static void casync__datagram_send_abandon(casync_op *op) {
-    casync__datagram_forget_send((casync_datagram *)op->owner, op);
 }
 
 /* -- the life of a datagram socket -- */
@@ -14790,11 +14683,11 @@ static void casync__dump_unreleased(casync_task *task, void *arg) {
 
 /* Streams, servers and datagram sockets: what keeps a loop from being closed. */
 static void casync__dump_open(casync_loop *loop, casync__dump *dump) {
-    uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++) {
-        const casync_watcher *watcher = loop->fds[fd].watcher;
+    const casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL) {
         char line[CASYNC__LINE_SIZE + 1] = "";
-        if (!watcher || watcher->kind < CASYNC__WATCHER_STREAM) continue;
+        if (watcher->kind < CASYNC__WATCHER_STREAM) continue;
         if (watcher->kind == CASYNC__WATCHER_STREAM) {
             casync__line_describe_stream(line, (const casync_stream *)(const void *)watcher);
         } else {
@@ -15112,13 +15005,11 @@ CASYNC__LINKAGE int64_t casync_run_until_complete(casync_future *future) {
 }
 
 CASYNC__LINKAGE void casync_stop(casync_loop *loop) {
-    if (!loop) return;
-    loop->stopping = true;
+    if (loop) loop->stopping = true;
 }
 
 CASYNC__LINKAGE void casync_break(casync_loop *loop) {
-    if (!loop) return;
-    loop->stopping = loop->breaking = true;
+    if (loop) loop->stopping = loop->breaking = true;
 }
 
 CASYNC__LINKAGE bool casync_loop_ready(casync_loop *loop) {
@@ -15126,9 +15017,9 @@ CASYNC__LINKAGE bool casync_loop_ready(casync_loop *loop) {
 }
 
 CASYNC__LINKAGE bool casync_loop_alive(const casync_loop *loop) {
-    if (casync__loop_is_closed(loop)) return false;
-    return loop->active > 0 || casync__loop_has_work((casync_loop *)loop) ||
-           !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]);
+    return !casync__loop_is_closed(loop) &&
+           (loop->active > 0 || casync__loop_has_work((casync_loop *)loop) ||
+            !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]));
 }
 
 /* -- making and ending -- */
@@ -15261,7 +15152,7 @@ CASYNC__LINKAGE int64_t casync_loop_fork(casync_loop *loop) {
     if (!casync__loop_is_forked(loop)) return 0;
     casync__mailbox_fork(loop);
     casync__calls_fork(loop);
-    result = casync__backend_fork(loop);
+    result = loop->backend->fork(loop);
     if (result == 0) loop->fork_generation = casync__process.fork_generation;
     return result;
 }
@@ -15432,25 +15323,15 @@ static void casync__run_end_tasks(casync_loop *loop) {
     }
 }
 
-static void casync__run_close_everything(casync_loop *loop) {
-    uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++) {
-        casync_watcher *watcher = loop->fds[fd].watcher;
+static void casync__run_close(casync_loop *loop, bool servers_alone) {
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL) {
         casync_endpoint *endpoint = (casync_endpoint *)(void *)watcher;
-        if (!watcher || watcher->kind < CASYNC__WATCHER_STREAM) continue;
         if (watcher->kind == CASYNC__WATCHER_SERVER)
             casync_server_close(casync__container(watcher, casync_server, watcher));
-        else
+        else if (watcher->kind >= CASYNC__WATCHER_STREAM && !servers_alone)
             endpoint->kind->close(endpoint);
-    }
-}
-
-static void casync__run_close_servers(casync_loop *loop) {
-    uint32_t fd;
-    for (fd = 0; fd < loop->fds_size; fd++) {
-        casync_watcher *watcher = loop->fds[fd].watcher;
-        if (watcher && watcher->kind == CASYNC__WATCHER_SERVER)
-            casync_server_close(casync__container(watcher, casync_server, watcher));
     }
 }
 
@@ -15485,7 +15366,7 @@ static void casync__run_clean_up(casync_loop *loop, casync_task *task, int64_t *
     if (*result == CASYNC_INVALID_STATE && casync_future_done(&task->future))
         *result = casync_future_result(&task->future);
     casync_task_release(task);
-    casync__run_close_servers(loop);
+    casync__run_close(loop, true);
     if (loop->executor)
         (void)casync_run_until_complete(casync_shutdown_default_executor_op(loop, &shutdown));
     casync__run_end_tasks_and_connections(loop);
@@ -15495,23 +15376,19 @@ static void casync__run_clean_up(casync_loop *loop, casync_task *task, int64_t *
 CASYNC__LINKAGE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
                                         void *arg) {
     casync_loop loop;
-    casync_task_desc main_desc;
+    casync_task_desc main_desc = casync__task_desc_make(coroutine, arg, "main");
     casync_task *task;
     void *fault_stack = NULL;
     bool reports;
     int64_t result = casync_loop_init(&loop, desc);
     if (result < 0) return result;
-    memset(&main_desc, 0, sizeof main_desc);
-    main_desc.coroutine = coroutine;
-    main_desc.arg = arg;
-    main_desc.name = "main";
     reports = casync__fault_may_report(&loop) && casync__fault_report_begin(&fault_stack) == 0;
     result = casync_spawn_with(&loop, &main_desc, &task);
     if (result == 0) {
         result = casync_run_until_complete(&task->future);
         casync__run_clean_up(&loop, task, &result);
     }
-    casync__run_close_everything(&loop);
+    casync__run_close(&loop, false);
     casync_run_nowait(&loop);
     casync__loop_close(&loop);
     if (reports) casync__fault_report_end(fault_stack);
