@@ -4073,7 +4073,7 @@ static inline void casync__atomic_store(uint32_t *p, uint32_t value) {
 static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);
 }
-static inline bool casync__atomic_replace(uint32_t *p, uint32_t expected, uint32_t value) {
+static inline bool casync__atomic_compare_exchange(uint32_t *p, uint32_t expected, uint32_t value) {
     return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_SEQ_CST);
 }
@@ -4092,7 +4092,7 @@ static inline void *casync__atomic_load_pointer(void **p) {
 static inline void *casync__atomic_take_pointer(void **p) {
     return __atomic_exchange_n(p, (void *)NULL, __ATOMIC_SEQ_CST);
 }
-static inline bool casync__atomic_replace_pointer(void **p, void *expected, void *value) {
+static inline bool casync__atomic_compare_exchange_pointer(void **p, void *expected, void *value) {
     return __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_SEQ_CST);
 }
@@ -4114,7 +4114,7 @@ static inline uint32_t casync__atomic_exchange(uint32_t *p, uint32_t value) {
     __asm__ __volatile__("xchgl %0, %1" : "+r"(value), "+m"(*p) : : "memory");
     return value;
 }
-static inline bool casync__atomic_replace(uint32_t *p, uint32_t expected, uint32_t value) {
+static inline bool casync__atomic_compare_exchange(uint32_t *p, uint32_t expected, uint32_t value) {
     uint32_t old;
     __asm__ __volatile__("lock cmpxchgl %2, %1"
                          : "=a"(old), "+m"(*p)
@@ -4122,7 +4122,8 @@ static inline bool casync__atomic_replace(uint32_t *p, uint32_t expected, uint32
                          : "memory");
     return old == expected;
 }
-static inline uint64_t casync__atomic_replace64(uint64_t *p, uint64_t expected, uint64_t value) {
+static inline uint64_t casync__atomic_compare_exchange64(uint64_t *p, uint64_t expected,
+                                                         uint64_t value) {
     uint64_t old;
     __asm__ __volatile__("lock cmpxchgq %2, %1"
                          : "=a"(old), "+m"(*p)
@@ -4132,7 +4133,7 @@ static inline uint64_t casync__atomic_replace64(uint64_t *p, uint64_t expected, 
 }
 static inline uint64_t casync__atomic_or64(uint64_t *p, uint64_t bits) {
     uint64_t old = *(volatile uint64_t *)p, seen;
-    while ((seen = casync__atomic_replace64(p, old, old | bits)) != old) old = seen;
+    while ((seen = casync__atomic_compare_exchange64(p, old, old | bits)) != old) old = seen;
     return old;
 }
 static inline uint64_t casync__atomic_take64(uint64_t *p) {
@@ -4148,8 +4149,8 @@ static inline void *casync__atomic_load_pointer(void **p) { return *(void *volat
 static inline void *casync__atomic_take_pointer(void **p) {
     return (void *)casync__atomic_take64((uint64_t *)p);
 }
-static inline bool casync__atomic_replace_pointer(void **p, void *expected, void *value) {
-    return casync__atomic_replace64((uint64_t *)p, (uint64_t)expected, (uint64_t)value) ==
+static inline bool casync__atomic_compare_exchange_pointer(void **p, void *expected, void *value) {
+    return casync__atomic_compare_exchange64((uint64_t *)p, (uint64_t)expected, (uint64_t)value) ==
            (uint64_t)expected;
 }
 static inline void casync__atomic_store_pointer(void **p, void *value) {
@@ -4504,12 +4505,13 @@ static void casync__signals_after_fork(void) {
 enum { CASYNC__FORK_UNNOTICED = 0, CASYNC__FORK_NOTICED = 1, CASYNC__FORK_BEING_NOTICED = 2 };
 
 /* The first call in a forked child finds the page wiped. */
-static void casync__fork_notice(void) {
+static void casync__fork_check(void) {
     uint32_t *page;
     if (!casync__atomic_load(&casync__process.has_fork_page)) return;
     page = casync__process.fork_page;
     while (casync__atomic_load(page) != CASYNC__FORK_NOTICED) {
-        if (!casync__atomic_replace(page, CASYNC__FORK_UNNOTICED, CASYNC__FORK_BEING_NOTICED)) {
+        if (!casync__atomic_compare_exchange(page, CASYNC__FORK_UNNOTICED,
+                                             CASYNC__FORK_BEING_NOTICED)) {
             sched_yield(); /* another thread of the forked child came first */
             continue;
         }
@@ -4522,7 +4524,7 @@ static void casync__fork_notice(void) {
 }
 
 static void casync__process_lock(void) {
-    casync__fork_notice();
+    casync__fork_check();
     pthread_mutex_lock(&casync__process.mutex);
 }
 
@@ -5439,10 +5441,10 @@ CASYNC__LINKAGE int64_t casync_clock_advance(casync_loop *loop, int64_t nanoseco
    that grows by a slab of 31). The job of a task lets the task go on, see the turn. */
 
 enum {
-    CASYNC__JOB_LENT = 1,     /* goes back to the loop's free jobs before it is called */
-    CASYNC__JOB_TIMER = 2,    /* is the head of a casync_timer */
-    CASYNC__JOB_POSTED = 4,   /* came from another thread: job->posted is to be reset */
-    CASYNC__JOB_PREPARED = 7, /* any of these: casync__job_prepare has something to do */
+    CASYNC__JOB_LENT = 1,            /* goes back to the loop's free jobs before it is called */
+    CASYNC__JOB_TIMER = 2,           /* is the head of a casync_timer */
+    CASYNC__JOB_POSTED = 4,          /* came from another thread: job->posted is to be reset */
+    CASYNC__JOB_NEEDS_PREPARING = 7, /* any of these: casync__job_prepare has something to do */
     CASYNC__JOB_UNREFERENCED = 8,
     CASYNC__JOB_INTERNAL = 16, /* not the user's: casync_walk passes over it */
     CASYNC__JOB_FINALLY = 32,  /* called even when the loop is closed, to free what it has */
@@ -5467,7 +5469,7 @@ typedef struct casync__weakref {
 
 /* Has this process been forked since the loop was made, or made anew? */
 static bool casync__loop_is_forked(const casync_loop *loop) {
-    casync__fork_notice();
+    casync__fork_check();
     return loop->fork_generation != casync__process.fork_generation;
 }
 
@@ -5582,7 +5584,7 @@ static void casync__post_push(casync_loop *loop, casync_job *job) {
     do {
         last = (casync_job *)casync__atomic_load_pointer(&loop->posted);
         job->link.prev = last ? &last->link : NULL;
-    } while (!casync__atomic_replace_pointer(&loop->posted, last, job));
+    } while (!casync__atomic_compare_exchange_pointer(&loop->posted, last, job));
 }
 
 /* Takes the chain, first come first served. */
@@ -5710,14 +5712,14 @@ static inline casync_timer *casync__timer_of(casync_link *link) {
 }
 
 /* The span of a slot of that level, in nanoseconds. */
-static inline uint64_t casync__wheel_slot_span(int level) { return (uint64_t)1 << (6 * level); }
+static inline uint64_t casync__wheel_slot_duration(int level) { return (uint64_t)1 << (6 * level); }
 
 static inline int casync__wheel_level_of(uint64_t elapsed, uint64_t deadline) {
     return casync__bit_highest(elapsed ^ deadline) / 6;
 }
 
 static inline int casync__wheel_slot_of(uint64_t deadline, int level) {
-    return (int)(deadline / casync__wheel_slot_span(level) % 64);
+    return (int)(deadline / casync__wheel_slot_duration(level) % 64);
 }
 
 static int64_t casync__wheel_add_levels(casync_loop *loop, int top) {
@@ -5787,7 +5789,7 @@ static casync_link *casync__wheel_first(casync_wheel *wheel, int *level, uint64_
     uint64_t span;
     *level = casync__bit_lowest(wheel->occupied);
     slot = casync__bit_lowest(wheel->levels[*level]->occupied);
-    span = casync__wheel_slot_span(*level);
+    span = casync__wheel_slot_duration(*level);
     *begins = wheel->elapsed / span / 64 * 64 * span + (uint64_t)slot * span;
     return &wheel->levels[*level]->slots[slot];
 }
@@ -5946,7 +5948,7 @@ static void casync__timers_walk(casync_loop *loop, void (*visit)(int, void *, vo
             casync__jobs_walk(&loop->wheel.levels[level]->slots[slot], visit, arg);
 }
 
-static inline int casync__timer_weight(const casync_timer *timer) {
+static inline int casync__timer_references(const casync_timer *timer) {
     return timer->job.flags & CASYNC__JOB_UNREFERENCED ? 0 : 1;
 }
 
@@ -5957,7 +5959,7 @@ static int64_t casync__timer_arm(casync_loop *loop, casync_timer *timer, int64_t
         timer->deadline = before;
         return -ENOMEM;
     }
-    loop->active += casync__timer_weight(timer);
+    loop->active += casync__timer_references(timer);
     return 0;
 }
 
@@ -5965,7 +5967,7 @@ static int64_t casync__timer_arm(casync_loop *loop, casync_timer *timer, int64_t
    deadline is the first of its series that lies ahead. */
 static void casync__timer_prepare(casync_loop *loop, casync_timer *timer) {
     int64_t next;
-    loop->active -= casync__timer_weight(timer);
+    loop->active -= casync__timer_references(timer);
     if (timer->repeat == 0) return;
     next = casync__clock_add(timer->deadline, timer->repeat);
     if (next <= loop->now) {
@@ -6029,7 +6031,7 @@ CASYNC__LINKAGE int64_t casync_timer_stop(casync_timer *timer) {
     if (!timer->job.link.next) return 0;
     CASYNC_ASSERT(casync__loop_in_thread(timer->job.loop));
     casync__wheel_remove(timer->job.loop, timer);
-    timer->job.loop->active -= casync__timer_weight(timer);
+    timer->job.loop->active -= casync__timer_references(timer);
     casync__job_release(timer->job.loop, &timer->job);
     return 1;
 }
@@ -6052,10 +6054,10 @@ CASYNC__LINKAGE int64_t casync_timer_remaining(const casync_timer *timer) {
 CASYNC__LINKAGE void casync_timer_ref(casync_timer *timer, bool referenced) {
     int before;
     if (!timer) return;
-    before = casync__timer_weight(timer);
+    before = casync__timer_references(timer);
     timer->job.flags &= ~(uint32_t)CASYNC__JOB_UNREFERENCED;
     if (!referenced) timer->job.flags |= CASYNC__JOB_UNREFERENCED;
-    if (timer->job.link.next) timer->job.loop->active += casync__timer_weight(timer) - before;
+    if (timer->job.link.next) timer->job.loop->active += casync__timer_references(timer) - before;
 }
 
 /* >> futures (implementation) ------------------------------------------------------------------ */
@@ -6814,7 +6816,7 @@ static void casync__backend_flush(casync_loop *loop) {
 }
 
 /* Waits no longer than until what the kernel refused is to be tried again. */
-static int64_t casync__backend_bound_wait(const casync_loop *loop, int64_t timeout) {
+static int64_t casync__backend_limit_wait(const casync_loop *loop, int64_t timeout) {
     bool refused = !casync__list_is_empty(&loop->changed);
     return refused && timeout > CASYNC__BACKEND_REFUSED_RETRY ? CASYNC__BACKEND_REFUSED_RETRY
                                                               : timeout;
@@ -6827,7 +6829,7 @@ static int64_t casync__backend_poll(casync_loop *loop, int64_t timeout) {
     bool waits = timeout > 0;
     if (!casync__list_is_empty(&loop->changed)) casync__backend_flush(loop);
     if (waits) {
-        timeout = casync__loop_has_work(loop) ? 0 : casync__backend_bound_wait(loop, timeout);
+        timeout = casync__loop_has_work(loop) ? 0 : casync__backend_limit_wait(loop, timeout);
         if (loop->stacks) casync__stacks_trim(loop->stacks);
         casync__atomic_exchange(&loop->sleeping, 1);
         if (loop->stopping || casync__atomic_load_pointer(&loop->posted) ||
@@ -7162,7 +7164,7 @@ static void casync__post_batch_return(casync_loop *loop, casync__post_batch *bat
     do {
         first = casync__atomic_load_pointer(&mailbox->free);
         batch->next = (casync__post_batch *)first;
-    } while (!casync__atomic_replace_pointer(&mailbox->free, first, batch));
+    } while (!casync__atomic_compare_exchange_pointer(&mailbox->free, first, batch));
 }
 
 static bool casync__post_batch_add(casync_loop *loop, casync__post_batch *batch,
@@ -7184,7 +7186,7 @@ static void casync__post_batch_open_to_others(casync__post_batch *batch) {
     uint32_t reserved;
     do reserved = casync__atomic_load(&batch->reserved);
     while (reserved < CASYNC__POST_BATCH_CLOSED &&
-           !casync__atomic_replace(&batch->reserved, reserved, 1));
+           !casync__atomic_compare_exchange(&batch->reserved, reserved, 1));
 }
 
 /* The loop closes the batch: how many functions are in it? */
@@ -7432,7 +7434,7 @@ static void casync__pool_after_fork(casync__pool *pool) {
 }
 
 static void casync__pool_lock(casync__pool *pool) {
-    casync__fork_notice();
+    casync__fork_check();
     if (casync__atomic_load(&pool->fork_generation) != casync__process.fork_generation)
         casync__pool_after_fork(pool);
     pthread_mutex_lock(&pool->mutex);
@@ -7767,24 +7769,24 @@ typedef struct casync__executor_arguments {
     casync_pool_discard discard;
 } casync__executor_arguments;
 
-static int64_t casync__executor_run(void *arguments, void **ptr) {
+static int64_t casync__call_function_run(void *arguments, void **ptr) {
     casync__executor_arguments *call = (casync__executor_arguments *)arguments;
     return call->function(call->arg, ptr);
 }
 
-static void casync__executor_deliver(casync__call *call) {
+static void casync__call_function_deliver(casync__call *call) {
     casync__op_done(call->op, call->result, call->ptr);
 }
 
-static void casync__executor_discard(casync__call *call) {
+static void casync__call_function_discard(casync__call *call) {
     casync__executor_arguments *arguments =
         (casync__executor_arguments *)casync__call_arguments(call);
     if (arguments->discard) arguments->discard(arguments->arg, call->result, call->ptr);
 }
 
-static const casync__call_kind casync__executor_call = {
-    CASYNC__CALL_LANE_WORK, casync__executor_run, casync__executor_deliver,
-    casync__executor_discard};
+static const casync__call_kind casync__call_function = {
+    CASYNC__CALL_LANE_WORK, casync__call_function_run, casync__call_function_deliver,
+    casync__call_function_discard};
 
 /* The argument is the handle of the pool, which is closed when its threads have ended, unless
    somebody did so meanwhile. */
@@ -7853,7 +7855,7 @@ CASYNC__LINKAGE casync_future *casync_run_in_executor_op(casync_loop *loop, casy
     if (result == 0 && !pool) result = casync__executor_make(loop);
     if (result == 0)
         result = casync__call_start(op, pool ? pool->shared : loop->executor,
-                                    &casync__executor_call, &arguments, sizeof arguments);
+                                    &casync__call_function, &arguments, sizeof arguments);
     return casync__op_started(op, result);
 }
 
@@ -10715,8 +10717,8 @@ static size_t casync__input_take(casync__input *input, uint8_t *buffer, size_t s
 
 /* An input with the bytes of another, or none, and room for `size` in all; NULL if there is no
    memory. */
-static casync__input *casync__input_copy(const casync_allocator *allocator, casync__input *other,
-                                         size_t size) {
+static casync__input *casync__input_clone(const casync_allocator *allocator, casync__input *other,
+                                          size_t size) {
     casync__input *input = NULL;
     if (size <= CASYNC__BUFFER_SIZE_MAX - sizeof *input)
         input = (casync__input *)casync__memory_realloc(allocator, NULL, sizeof *input + size);
@@ -10864,7 +10866,7 @@ static int64_t casync__socket_family(int fd) {
     return result < 0 ? result : family;
 }
 
-static inline bool casync__address_is_inet(int64_t family) {
+static inline bool casync__address_family_is_inet(int64_t family) {
     return family == AF_INET || family == AF_INET6;
 }
 
@@ -11525,8 +11527,8 @@ static int64_t casync__stream_reserve_input(casync_stream *stream, size_t size) 
         return 0;
     }
     if (needed > old_size && needed < old_size * 2) needed = old_size * 2;
-    input = casync__input_copy(&casync__stream_loop(stream)->allocator, old,
-                               needed > old_size ? needed : old_size);
+    input = casync__input_clone(&casync__stream_loop(stream)->allocator, old,
+                                needed > old_size ? needed : old_size);
     if (!input) return -ENOMEM;
     if (lend)
         stream->lent = old;
@@ -12469,7 +12471,8 @@ static int64_t casync__stream_prepare_fd(casync_stream *stream, int64_t family,
     int64_t result = casync__fd_set_blocking(fd, false);
     if (result > 0) stream->endpoint.options |= CASYNC__ENDPOINT_FD_WAS_BLOCKING;
     if (result >= 0 && (!options || !options->keep_fd)) result = casync__fd_set_cloexec(fd);
-    if (result >= 0 && casync__address_is_inet(family)) casync__socket_set_tcp_options(fd, options);
+    if (result >= 0 && casync__address_family_is_inet(family))
+        casync__socket_set_tcp_options(fd, options);
     return result;
 }
 
@@ -12698,7 +12701,7 @@ static void casync__stream_connect_abandon(casync_op *op) {
 
 /* -- reading and writing by operations -- */
 
-static bool casync__stream_reads_by_ops(const casync_stream *stream) {
+static bool casync__stream_may_read_by_ops(const casync_stream *stream) {
     return casync__endpoint_has_fd(casync__stream_endpoint(stream)) &&
            stream->endpoint.state != CASYNC__ENDPOINT_CONNECTING &&
            !casync__stream_protocol_reads(stream);
@@ -12706,7 +12709,7 @@ static bool casync__stream_reads_by_ops(const casync_stream *stream) {
 
 static casync_future *casync__stream_start_read(casync_stream *stream, casync_op *op) {
     op->owner = stream;
-    if (!casync__stream_reads_by_ops(stream))
+    if (!casync__stream_may_read_by_ops(stream))
         return casync__op_done(op, CASYNC_INVALID_STATE, NULL);
     if (stream->reading) return casync__op_done(op, -EBUSY, NULL);
     if (stream->endpoint.state == CASYNC__ENDPOINT_FINISHING)
@@ -12730,7 +12733,8 @@ static casync_future *casync__stream_start_read_to(casync_stream *stream, casync
     if (!op) return &casync__future_invalid;
     casync__op_begin(casync__stream_loop(stream), op, kind);
     if (!buffer && size > 0) return casync__op_done(op, -EINVAL, NULL);
-    if (size == 0 && casync__stream_reads_by_ops(stream)) /* as asyncio's readexactly(0): nothing to
+    if (size == 0 &&
+        casync__stream_may_read_by_ops(stream)) /* as asyncio's readexactly(0): nothing to
                                                       wait for */
         return casync__op_done(
             op, stream->endpoint.state == CASYNC__ENDPOINT_ENDED ? stream->endpoint.error : 0,
@@ -13415,7 +13419,7 @@ static int64_t casync__server_begin(casync_loop *loop, casync_server *server, in
     if (result < 0) return result;
     server->desc = *desc;
     server->user = desc->user;
-    server->tcp = casync__address_is_inet(family);
+    server->tcp = casync__address_family_is_inet(family);
     casync__list_init(&server->waiting);
     casync__list_init(&server->joining);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
@@ -13686,7 +13690,7 @@ static casync__datagram_packet *casync__datagram_packet_make(casync_loop *loop,
 
 /* An error that no call returned. As in asyncio, a protocol that does not want to hear of it need
    not. */
-static void casync__datagram_error(casync_datagram *datagram, int64_t error) {
+static void casync__datagram_report_error(casync_datagram *datagram, int64_t error) {
     casync_exception exception = casync__exception_make("a datagram failed", error);
     exception.datagram = datagram;
     if (!datagram->protocol)
@@ -13707,13 +13711,13 @@ static inline bool casync__datagram_delivers(const casync_datagram *datagram) {
            datagram->endpoint.state == CASYNC__ENDPOINT_OPEN && !datagram->endpoint.reading_paused;
 }
 
-static inline bool casync__datagram_wants(const casync_datagram *datagram) {
+static inline bool casync__datagram_wants_to_read(const casync_datagram *datagram) {
     return casync__datagram_delivers(datagram) || !casync__list_is_empty(&datagram->receiving);
 }
 
 static void casync__datagram_update_reading(casync_datagram *datagram) {
     if (!casync__endpoint_is_open(casync__datagram_endpoint(datagram))) return;
-    if (!casync__datagram_wants(datagram)) {
+    if (!casync__datagram_wants_to_read(datagram)) {
         casync__watcher_stop(&datagram->endpoint.watcher, CASYNC__FD_READ);
         return;
     }
@@ -13747,13 +13751,13 @@ static void casync__datagram_serve(casync_datagram *datagram,
 static void casync__datagram_deliver_kept(casync_datagram *datagram, const casync__weakref *weak) {
     casync_loop *loop = casync__datagram_loop(datagram);
     casync__datagram_packet *packet;
-    while (!weak->gone && !loop->breaking && casync__datagram_wants(datagram) &&
+    while (!weak->gone && !loop->breaking && casync__datagram_wants_to_read(datagram) &&
            (packet = casync__datagram_packet_first(&datagram->in)) != NULL) {
         casync__list_remove(&packet->link);
         if (!casync__list_is_empty(&datagram->receiving)) {
             casync__datagram_serve(datagram, packet);
         } else if (packet->error < 0) {
-            casync__datagram_error(datagram, packet->error);
+            casync__datagram_report_error(datagram, packet->error);
         } else {
             datagram->protocol->datagram_received(
                 datagram, casync__span_make(packet->data, packet->size), &packet->address);
@@ -13790,7 +13794,7 @@ static void casync__datagram_take(casync_datagram *datagram, casync_span data,
     if (casync__datagram_delivers(datagram) && casync__list_is_empty(&datagram->in) &&
         !loop->breaking) {
         if (error < 0)
-            casync__datagram_error(datagram, error);
+            casync__datagram_report_error(datagram, error);
         else
             datagram->protocol->datagram_received(datagram, data, from);
         return;
@@ -13798,7 +13802,7 @@ static void casync__datagram_take(casync_datagram *datagram, casync_span data,
     if (datagram->endpoint.state != CASYNC__ENDPOINT_OPEN) return;
     packet = casync__datagram_packet_make(loop, &data, 1, from);
     if (!packet) {
-        casync__datagram_error(datagram, -ENOMEM);
+        casync__datagram_report_error(datagram, -ENOMEM);
         return;
     }
     packet->error = error;
@@ -13834,7 +13838,7 @@ static bool casync__datagram_receive_batch(casync_datagram *datagram, const casy
     uint8_t *area;
     int64_t count;
     if (casync__datagram_area_make(loop) < 0) {
-        casync__datagram_error(datagram, -ENOMEM);
+        casync__datagram_report_error(datagram, -ENOMEM);
         return false;
     }
     area = loop->datagram_area;
@@ -13848,7 +13852,7 @@ static bool casync__datagram_receive_batch(casync_datagram *datagram, const casy
     }
     count =
         casync__datagram_receive_messages(datagram->endpoint.watcher.fd, messages, (unsigned)size);
-    if (count < 0 && count != -EAGAIN) casync__datagram_error(datagram, count);
+    if (count < 0 && count != -EAGAIN) casync__datagram_report_error(datagram, count);
     for (i = 0; (int64_t)i < count && !weak->gone; i++) {
         from[i].size = messages[i].msg_hdr.msg_namelen;
         casync__datagram_take(datagram, casync__span_make(spans[i].ptr, messages[i].msg_len),
@@ -13870,7 +13874,7 @@ static void casync__datagram_readable(void *arg) {
     casync__weakref_begin(loop, &weak, datagram);
     casync__datagram_deliver_kept(datagram, &weak);
     for (i = 0; i < CASYNC__DATAGRAM_BATCHES && more && !weak.gone; i++) {
-        if (!casync__datagram_wants(datagram) || !casync__list_is_empty(&datagram->in) ||
+        if (!casync__datagram_wants_to_read(datagram) || !casync__list_is_empty(&datagram->in) ||
             loop->breaking)
             break;
         more = casync__list_is_empty(&datagram->receiving)
@@ -13953,7 +13957,7 @@ static bool casync__datagram_send_batch(casync_datagram *datagram) {
         casync__datagram_packet *failed = casync__datagram_packet_first(&datagram->out);
         bool tell = !failed->op;
         casync__datagram_dequeue(datagram, failed, count);
-        if (tell) casync__datagram_error(datagram, count);
+        if (tell) casync__datagram_report_error(datagram, count);
     }
     return count == (int64_t)size || (count < 0 && count != -EAGAIN);
 }
@@ -14482,7 +14486,7 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
            (packet = casync__datagram_packet_first(&datagram->out)) != NULL) {
         bool tell = !packet->op;
         casync__datagram_dequeue(datagram, packet, error);
-        if (tell) casync__datagram_error(datagram, error);
+        if (tell) casync__datagram_report_error(datagram, error);
     }
     if (!weak.gone) casync__endpoint_resume_if_drained(&datagram->endpoint);
     if (casync__weakref_end(loop, &weak) && datagram->endpoint.state == CASYNC__ENDPOINT_FINISHING)
@@ -14818,7 +14822,7 @@ static void casync__turn_run_ready(casync_loop *loop) {
         void *arg = job->arg;
         casync__list_remove(&job->link);
         called++;
-        if (job->flags & (CASYNC__JOB_PREPARED | CASYNC__JOB_TASK)) {
+        if (job->flags & (CASYNC__JOB_NEEDS_PREPARING | CASYNC__JOB_TASK)) {
             if (job->flags & CASYNC__JOB_TASK) {
                 casync__task_run(loop, (casync_task *)arg);
                 continue;
@@ -15143,7 +15147,7 @@ CASYNC__LINKAGE int64_t casync_loop_timeout(casync_loop *loop) {
     /* From here on posts must write the eventfd, for the host program is about to sleep. */
     casync__atomic_exchange(&loop->sleeping, 1);
     if (casync__atomic_exchange(&loop->woken, 0)) return 0;
-    return casync__backend_bound_wait(loop, casync__turn_wait_time(loop));
+    return casync__backend_limit_wait(loop, casync__turn_wait_time(loop));
 }
 
 CASYNC__LINKAGE int64_t casync_loop_fork(casync_loop *loop) {
