@@ -5336,6 +5336,7 @@ static void *casync__fiber_lay_out(casync__fiber *fiber) {
     return frame;
 }
 #else
+
 /* makecontext hands over ints alone, and here they are not needed. */
 static void casync__fiber_enter(void) {
     casync__fiber_main(casync__fiber_of(casync_current_task()));
@@ -6016,16 +6017,6 @@ CASYNC__LINKAGE int64_t casync_call_later(casync_loop *loop, casync_timer *timer
     return casync_call_at(loop, timer, casync__clock_add(casync_time(loop), delay), callback, arg);
 }
 
-CASYNC__LINKAGE int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay,
-                                           int64_t repeat, casync_callback callback, void *arg) {
-    int64_t when;
-    if (casync__loop_is_closed(loop) || !timer || !callback || repeat < 0) return -EINVAL;
-    when = casync__clock_add(casync_time(loop), delay);
-    if (casync__wheel_prepare(loop, when) < 0) return -ENOMEM;
-    casync_timer_stop(timer);
-    return casync__timer_start_at(loop, timer, when, repeat, callback, arg);
-}
-
 CASYNC__LINKAGE int64_t casync_timer_stop(casync_timer *timer) {
     if (!timer) return 0;
     if (!timer->job.link.next) return 0;
@@ -6034,6 +6025,16 @@ CASYNC__LINKAGE int64_t casync_timer_stop(casync_timer *timer) {
     timer->job.loop->active -= casync__timer_references(timer);
     casync__job_release(timer->job.loop, &timer->job);
     return 1;
+}
+
+CASYNC__LINKAGE int64_t casync_timer_start(casync_loop *loop, casync_timer *timer, int64_t delay,
+                                           int64_t repeat, casync_callback callback, void *arg) {
+    int64_t when;
+    if (casync__loop_is_closed(loop) || !timer || !callback || repeat < 0) return -EINVAL;
+    when = casync__clock_add(casync_time(loop), delay);
+    if (casync__wheel_prepare(loop, when) < 0) return -ENOMEM;
+    casync_timer_stop(timer);
+    return casync__timer_start_at(loop, timer, when, repeat, callback, arg);
 }
 
 CASYNC__LINKAGE int64_t casync_timer_again(casync_timer *timer) {
@@ -8377,6 +8378,11 @@ static int64_t casync__context_inherit(casync_task *task, const casync_task *mak
     return 0;
 }
 
+CASYNC__LINKAGE casync_task *casync_current_task(void) {
+    casync_loop *loop = casync_get_running_loop();
+    return loop ? loop->task : NULL;
+}
+
 CASYNC__LINKAGE void *casync_context_get(const casync_context_var *var) {
     casync_task *task = casync_current_task();
     casync__context_binding *binding =
@@ -8737,11 +8743,6 @@ CASYNC__LINKAGE int64_t casync_task_uncancel(casync_task *task) {
     if (task->cancel_requests > 0) task->cancel_requests--;
     if (task->cancel_requests == 0) task->flags &= (uint8_t)~CASYNC__TASK_MUST_CANCEL;
     return task->cancel_requests;
-}
-
-CASYNC__LINKAGE casync_task *casync_current_task(void) {
-    casync_loop *loop = casync_get_running_loop();
-    return loop ? loop->task : NULL;
 }
 
 /* -- awaiting -- */
@@ -9250,19 +9251,6 @@ static void casync__timeout_fires(void *arg) {
     casync_task_cancel(timeout->task);
 }
 
-CASYNC__LINKAGE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay) {
-    int64_t result;
-    if (!timeout) return -EINVAL;
-    memset(timeout, 0, sizeof *timeout);
-    timeout->task = casync_current_task();
-    if (!timeout->task) return -EPERM;
-    timeout->cancelling = timeout->task->cancel_requests;
-    timeout->active = true;
-    result = casync_timeout_reschedule(timeout, delay);
-    timeout->active = result == 0;
-    return result;
-}
-
 CASYNC__LINKAGE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64_t delay) {
     casync_loop *loop;
     int64_t when, result;
@@ -9279,6 +9267,19 @@ CASYNC__LINKAGE int64_t casync_timeout_reschedule(casync_timeout *timeout, int64
                  ? casync_call_soon(loop, &timeout->timer.job, casync__timeout_fires, timeout)
                  : casync_call_at(loop, &timeout->timer, when, casync__timeout_fires, timeout);
     timeout->timer.job.flags |= CASYNC__JOB_INTERNAL;
+    return result;
+}
+
+CASYNC__LINKAGE int64_t casync_timeout_begin(casync_timeout *timeout, int64_t delay) {
+    int64_t result;
+    if (!timeout) return -EINVAL;
+    memset(timeout, 0, sizeof *timeout);
+    timeout->task = casync_current_task();
+    if (!timeout->task) return -EPERM;
+    timeout->cancelling = timeout->task->cancel_requests;
+    timeout->active = true;
+    result = casync_timeout_reschedule(timeout, delay);
+    timeout->active = result == 0;
     return result;
 }
 
@@ -11667,6 +11668,10 @@ static bool casync__stream_deliver_span(casync_stream *stream) {
     return true;
 }
 
+CASYNC__LINKAGE int64_t casync_finish_start(casync_stream *stream) {
+    return casync__endpoint_finish_start(casync__stream_endpoint(stream));
+}
+
 /* Tells the protocol of the end, once it had all that came before. */
 static void casync__stream_deliver_eof(casync_stream *stream) {
     casync_loop *loop = casync__stream_loop(stream);
@@ -12591,6 +12596,16 @@ CASYNC__LINKAGE int64_t casync_connect_timeout(casync_loop *loop, casync_stream 
     return result < 0 ? result : casync_timeout_end(&scope, casync_connect(loop, stream, desc));
 }
 
+CASYNC__LINKAGE int64_t casync_receive_fd(casync_stream *stream) {
+    casync__stream_passed_fds *passed = stream ? stream->passed_fds : NULL;
+    int fd;
+    if (!passed || passed->count == 0) return -EAGAIN;
+    fd = passed->fds[passed->first];
+    passed->first = (passed->first + 1) % CASYNC__STREAM_PASSED_FDS_WAITING;
+    passed->count--;
+    return fd;
+}
+
 /* Closes what nobody asked for. */
 static void casync__stream_drop_passed_fds(casync_stream *stream) {
     int64_t fd;
@@ -12641,10 +12656,6 @@ CASYNC__LINKAGE void casync_close_reset(casync_stream *stream) {
 
 CASYNC__LINKAGE int64_t casync_abort(casync_stream *stream) {
     return casync__endpoint_abort(casync__stream_endpoint(stream));
-}
-
-CASYNC__LINKAGE int64_t casync_finish_start(casync_stream *stream) {
-    return casync__endpoint_finish_start(casync__stream_endpoint(stream));
 }
 
 CASYNC__LINKAGE casync_future *casync_finish_op(casync_stream *stream, casync_op *op) {
@@ -12926,16 +12937,6 @@ CASYNC__LINKAGE int64_t casync_send_fd_frame(casync_stream *stream, int fd,
     return result < 0 ? result : (int64_t)size;
 }
 
-CASYNC__LINKAGE int64_t casync_receive_fd(casync_stream *stream) {
-    casync__stream_passed_fds *passed = stream ? stream->passed_fds : NULL;
-    int fd;
-    if (!passed || passed->count == 0) return -EAGAIN;
-    fd = passed->fds[passed->first];
-    passed->first = (passed->first + 1) % CASYNC__STREAM_PASSED_FDS_WAITING;
-    passed->count--;
-    return fd;
-}
-
 /* -- filters -- */
 
 CASYNC__LINKAGE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
@@ -13105,6 +13106,13 @@ static bool casync__server_wants(const casync_server *server) {
 static void casync__server_accept_abandon(casync_op *op) {
     casync_server *server = (casync_server *)op->owner;
     if (!casync__server_wants(server)) casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
+}
+
+CASYNC__LINKAGE int64_t casync_server_resume(casync_server *server) {
+    if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
+    casync_timer_stop(&server->retry);
+    if (casync__server_wants(server)) casync__watcher_start(&server->watcher, CASYNC__FD_READ);
+    return 0;
 }
 
 static void casync__server_retry(void *arg) { (void)casync_server_resume((casync_server *)arg); }
@@ -13545,13 +13553,6 @@ CASYNC__LINKAGE int64_t casync_server_pause(casync_server *server) {
     if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
     casync_timer_stop(&server->retry);
     casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
-    return 0;
-}
-
-CASYNC__LINKAGE int64_t casync_server_resume(casync_server *server) {
-    if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
-    casync_timer_stop(&server->retry);
-    if (casync__server_wants(server)) casync__watcher_start(&server->watcher, CASYNC__FD_READ);
     return 0;
 }
 
@@ -14899,6 +14900,12 @@ static int64_t casync__turn_wait_virtual(casync_loop *loop, int64_t timeout) {
 
 enum { CASYNC__TURN_WAIT_NOT, CASYNC__TURN_WAIT_IF_ALIVE, CASYNC__TURN_WAIT };
 
+CASYNC__LINKAGE bool casync_loop_alive(const casync_loop *loop) {
+    return !casync__loop_is_closed(loop) &&
+           (loop->active > 0 || casync__loop_has_work((casync_loop *)loop) ||
+            !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]));
+}
+
 /* Lets what happens outside reach the ready queue, and samples this turn's time. */
 static int64_t casync__turn_wait(casync_loop *loop, int mode) {
     int64_t timeout, result;
@@ -14993,6 +15000,10 @@ CASYNC__LINKAGE int64_t casync_run_nowait(casync_loop *loop) {
     return casync__loop_run_turn(loop, CASYNC__TURN_WAIT_NOT);
 }
 
+CASYNC__LINKAGE void casync_stop(casync_loop *loop) {
+    if (loop) loop->stopping = true;
+}
+
 static void casync__loop_stop(void *loop) { casync_stop((casync_loop *)loop); }
 
 CASYNC__LINKAGE int64_t casync_run_until_complete(casync_future *future) {
@@ -15008,10 +15019,6 @@ CASYNC__LINKAGE int64_t casync_run_until_complete(casync_future *future) {
     return result < 0 ? result : casync_future_result(future);
 }
 
-CASYNC__LINKAGE void casync_stop(casync_loop *loop) {
-    if (loop) loop->stopping = true;
-}
-
 CASYNC__LINKAGE void casync_break(casync_loop *loop) {
     if (loop) loop->stopping = loop->breaking = true;
 }
@@ -15020,13 +15027,14 @@ CASYNC__LINKAGE bool casync_loop_ready(casync_loop *loop) {
     return !casync__loop_is_closed(loop) && casync__loop_has_work(loop);
 }
 
-CASYNC__LINKAGE bool casync_loop_alive(const casync_loop *loop) {
-    return !casync__loop_is_closed(loop) &&
-           (loop->active > 0 || casync__loop_has_work((casync_loop *)loop) ||
-            !casync__list_is_empty(&loop->hooks[CASYNC_HOOK_IDLE]));
-}
-
 /* -- making and ending -- */
+
+CASYNC__LINKAGE void casync_set_exception_handler(casync_loop *loop,
+                                                  casync_exception_handler handler, void *arg) {
+    if (!loop) return;
+    loop->exception_handler = handler ? handler : casync__exception_print;
+    loop->exception_arg = arg;
+}
 
 CASYNC__LINKAGE int64_t casync_loop_init(casync_loop *loop, const casync_loop_desc *desc) {
     int kind;
@@ -15127,13 +15135,6 @@ CASYNC__LINKAGE void casync_walk(casync_loop *loop,
     casync__watchers_walk(loop, visit, arg);
     casync__signals_walk(loop, visit, arg);
     casync__tasks_walk(loop, visit, arg);
-}
-
-CASYNC__LINKAGE void casync_set_exception_handler(casync_loop *loop,
-                                                  casync_exception_handler handler, void *arg) {
-    if (!loop) return;
-    loop->exception_handler = handler ? handler : casync__exception_print;
-    loop->exception_arg = arg;
 }
 
 CASYNC__LINKAGE int casync_loop_fd(const casync_loop *loop) {
