@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import glob
 import os
 import re
@@ -64,11 +65,7 @@ WANTED = (*FETCHED, *BUILT)
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Prints the version as it is written here: 3.13, 3.13t, 3.14d.
-WHO = (
-    "import sys, sysconfig; print('%d.%d' % sys.version_info[:2]"
-    " + 't' * bool(sysconfig.get_config_var('Py_GIL_DISABLED'))"
-    " + 'd' * hasattr(sys, 'gettotalrefcount'))"
-)
+WHO = "import sys; print('%d.%d' % sys.version_info[:2] + sys.abiflags)"
 
 
 class Missing(Exception):
@@ -80,16 +77,20 @@ class Missing(Exception):
 
 def find(version: str) -> str | None:
     """The path of this version's interpreter, if it is here: installed, or brought before."""
-    cached = cached_path(version)
-    if cached and is_complete(version):
-        return str(cached)
+    path = installed(version)
+    return path or (str(cached_path(version)) if is_complete(version) else None)
+
+
+@functools.cache
+def installed(version: str) -> str | None:
+    """The path of this version's interpreter, if the system or pyenv has it."""
     name = f"python{version}"
     paths = [
         *glob.glob(os.path.expanduser(f"~/.pyenv/versions/{version.rstrip('td')}.*/bin/{name}")),
         f"/usr/bin/{name}",
         shutil.which(name),
     ]
-    # A pyenv shim is there for versions that are not, and 3.13t is also called python3.13.
+    # A pyenv shim is there for versions that are not: it has to run.
     return next((path for path in paths if path and says(path) == version), None)
 
 
@@ -109,11 +110,15 @@ def cached_path(version: str) -> Path | None:
 
 
 def is_complete(version: str) -> bool:
-    root = BUILD_ROOT if version in BUILT else ROOT
-    try:  # Paths are compiled in: a checkout that was moved has to make it again.
-        return (root / "place").read_text() == str(root)
-    except OSError:
+    """Has this version been brought, and to where it is now? Paths are compiled in."""
+    if version not in WANTED:
         return False
+    return is_place(BUILD_ROOT if version in BUILT else ROOT)
+
+
+def is_place(root: Path) -> bool:
+    place = root / "place"
+    return place.exists() and place.read_text() == str(root)
 
 
 def provide(version: str) -> str:
@@ -139,8 +144,7 @@ def made_aside(root: Path) -> Iterator[Path | None]:
     CACHE.mkdir(exist_ok=True)
     with open(CACHE / f"{root.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        place = root / "place"
-        if place.exists() and place.read_text() == str(root):
+        if is_place(root):
             yield None
             return
         aside = CACHE / f"{root.name}.new"
