@@ -72,6 +72,9 @@ class Missing(Exception):
     """The interpreter cannot be had here; the message says why."""
 
 
+failures: dict[Path, Missing] = {}  # what was tried once need not be tried for every row
+
+
 # --- what is here --------------------------------------------------------------------------------
 
 
@@ -131,10 +134,18 @@ def provide(version: str) -> str:
         raise Missing(f"no python{version} here")
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise Missing(f"python{version} comes from Debian's packages, and this is not Debian")
-    with made_aside(BUILD_ROOT if version in BUILT else ROOT) as aside:
-        if aside:
-            print(f"python{version}: {'building' if version in BUILT else 'fetching'}", flush=True)
-            (build if version in BUILT else fetch)(aside)
+    root = BUILD_ROOT if version in BUILT else ROOT
+    if root in failures:
+        raise failures[root]
+    try:
+        with made_aside(root) as aside:
+            if aside:
+                print(f"python{version}: {'building' if root == BUILD_ROOT else 'fetching'}")
+                sys.stdout.flush()
+                (build if root == BUILD_ROOT else fetch)(aside)
+    except Missing as missing:
+        failures[root] = missing
+        raise
     return str(path)
 
 
@@ -161,7 +172,8 @@ def made_aside(root: Path) -> Iterator[Path | None]:
 
 def run(words: list[str | Path], directory: Path, seconds: float = 300) -> str:
     """Runs a command that must succeed, with its output in a message of one line if not."""
-    name = " ".join(Path(word).name for word in words if "=" not in str(word))[:60]
+    plain = [Path(word).name for word in words if "=" not in str(word) and word != "-o"]
+    name = " ".join(plain)[:60]
     try:
         done = subprocess.run(
             [str(word) for word in words],
