@@ -3101,10 +3101,11 @@ CASYNC_API casync_future *casync_drain_op(casync_stream *stream, casync_op *op);
 CASYNC_WAITS int64_t casync_drain_timeout(casync_stream *stream, int64_t timeout);
 
 /* Writes the bytes, and waits until the kernel has all of them and all that was queued before. It
-   queues no more than the high-water mark at a time. Several go one after the other. If it is
-   cancelled, what it queued by then is still sent.
+   queues no more than the high-water mark, or 4 KiB, at a time. Several go one after the other. If
+   it is cancelled, what it queued by then is still sent.
    Returns: size.
-   Errors: those of casync_write and casync_drain; casync_write_all_timeout -ETIMEDOUT.
+   Errors: those of casync_write and casync_drain; -EPIPE after casync_write_eof;
+   casync_write_all_timeout -ETIMEDOUT.
    Lifetime: the bytes are the operation's until this is done. */
 CASYNC_WAITS int64_t casync_write_all(casync_stream *stream, const void *data, size_t size);
 CASYNC_API casync_future *casync_write_all_op(casync_stream *stream, casync_op *op,
@@ -3125,9 +3126,9 @@ CASYNC_API int64_t casync_set_write_limits(casync_stream *stream, size_t high, s
    the stream is not connected; what ended it. */
 CASYNC_API int64_t casync_write_eof(casync_stream *stream);
 
-/* Begins to end a stream gracefully: reading stops, what is queued is sent, then the descriptor is
-   closed. connection_lost follows. A stream that is still connecting is aborted. This is asyncio's
-   transport.close().
+/* Begins to end a stream gracefully: reading stops, except for a read operation that waits, what is
+   queued is sent, then the descriptor is closed. connection_lost follows. A stream that is still
+   connecting is aborted. This is asyncio's transport.close().
    Returns: 0.
    Errors: CASYNC_INVALID_STATE if the stream is not open.
    Lifetime: the struct is the stream's until connection_lost is called. */
@@ -3935,7 +3936,6 @@ CASYNC_API int64_t casync_report_overflow(void);
      atomic      a load, store or exchange of one word, between threads
      await       a task's wait for one future, and whether it may wait where it stands
      barrier     asyncio.Barrier
-     bit         the index of a set bit in a word
      clients     what a server knows of its connections; it outlives the server
      completion  the futures of casync_as_completed, one by one as they are done
      condition   asyncio.Condition
@@ -3943,6 +3943,7 @@ CASYNC_API int64_t casync_report_overflow(void);
      container   the struct of which a given member is a part (Linux's container_of)
      context     the context variables of a task (Python's contextvars)
      cpp         what C++'s runtime keeps for a thread, exchanged with each switch of tasks
+     direct      a system call itself, past the table that tests may put in its way
      epoll       the backend by epoll(7)
      exception   a report to the loop's exception handler; never a C++ exception
      executor    the loop's default thread pool (asyncio's run_in_executor)
@@ -4099,8 +4100,8 @@ static inline bool casync__atomic_compare_exchange_pointer(void **p, void *expec
 static inline void casync__atomic_store_pointer(void **p, void *value) {
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
 }
-static inline int casync__bit_lowest(uint64_t bits) { return __builtin_ctzll(bits); }
-static inline int casync__bit_highest(uint64_t bits) { return 63 - __builtin_clzll(bits); }
+static inline int casync__compiler_lowest_bit(uint64_t bits) { return __builtin_ctzll(bits); }
+static inline int casync__compiler_highest_bit(uint64_t bits) { return 63 - __builtin_clzll(bits); }
 
 #elif defined(__TINYC__) && defined(__x86_64__)
 
@@ -4156,12 +4157,12 @@ static inline bool casync__atomic_compare_exchange_pointer(void **p, void *expec
 static inline void casync__atomic_store_pointer(void **p, void *value) {
     *(void *volatile *)p = value;
 }
-static inline int casync__bit_lowest(uint64_t bits) {
+static inline int casync__compiler_lowest_bit(uint64_t bits) {
     uint64_t index;
     __asm__("bsfq %1, %0" : "=r"(index) : "r"(bits));
     return (int)index;
 }
-static inline int casync__bit_highest(uint64_t bits) {
+static inline int casync__compiler_highest_bit(uint64_t bits) {
     uint64_t index;
     __asm__("bsrq %1, %0" : "=r"(index) : "r"(bits));
     return (int)index;
@@ -4394,9 +4395,9 @@ static inline int casync__thread_result(int error) {
 
 #ifdef CASYNC_SYSCALL_TABLE
 #define CASYNC__SYS_DEFINE(name, parameters, body)                                                 \
-    static int64_t casync__sys_direct_##name parameters body
+    static int64_t casync__direct_##name parameters body
 #define CASYNC__SYS_MEMBER(name, parameters, arguments, call) int64_t(*name) parameters;
-#define CASYNC__SYS_ROW(name, parameters, arguments, call) casync__sys_direct_##name,
+#define CASYNC__SYS_ROW(name, parameters, arguments, call) casync__direct_##name,
 #define CASYNC__SYS_FUNCTION(name, parameters, arguments, call)                                    \
     static inline int64_t casync__sys_##name parameters { return casync_syscalls.name arguments; }
 #else
@@ -5716,7 +5717,7 @@ static inline casync_timer *casync__timer_of(casync_link *link) {
 static inline uint64_t casync__wheel_slot_duration(int level) { return (uint64_t)1 << (6 * level); }
 
 static inline int casync__wheel_level_of(uint64_t elapsed, uint64_t deadline) {
-    return casync__bit_highest(elapsed ^ deadline) / 6;
+    return casync__compiler_highest_bit(elapsed ^ deadline) / 6;
 }
 
 static inline int casync__wheel_slot_of(uint64_t deadline, int level) {
@@ -5788,8 +5789,8 @@ static inline void casync__wheel_remove(casync_loop *loop, casync_timer *timer) 
 static casync_link *casync__wheel_first(casync_wheel *wheel, int *level, uint64_t *begins) {
     int slot;
     uint64_t span;
-    *level = casync__bit_lowest(wheel->occupied);
-    slot = casync__bit_lowest(wheel->levels[*level]->occupied);
+    *level = casync__compiler_lowest_bit(wheel->occupied);
+    slot = casync__compiler_lowest_bit(wheel->levels[*level]->occupied);
     span = casync__wheel_slot_duration(*level);
     *begins = wheel->elapsed / span / 64 * 64 * span + (uint64_t)slot * span;
     return &wheel->levels[*level]->slots[slot];
@@ -7982,7 +7983,7 @@ static void casync__signal_read_handled(void *loop) {
     (void)casync__sys_read((int)casync__process.handled_fd, &count, sizeof count);
     handled = casync__atomic_take64(&casync__process.handled);
     while (handled) {
-        casync__signal_deliver(casync__bit_lowest(handled) + 1);
+        casync__signal_deliver(casync__compiler_lowest_bit(handled) + 1);
         handled &= handled - 1;
     }
 }
@@ -8647,28 +8648,29 @@ static void casync__fibers_each_unreleased(casync_loop *loop,
 
 #endif
 
-static casync_task_desc casync__task_desc_make(casync_coroutine coroutine, void *arg,
-                                               const char *name) {
-    casync_task_desc desc;
-    memset(&desc, 0, sizeof desc);
-    desc.coroutine = coroutine;
-    desc.arg = arg;
-    desc.name = name;
-    return desc;
+static void casync__task_desc_init(casync_task_desc *desc, casync_coroutine coroutine, void *arg,
+                                   const char *name) {
+    memset(desc, 0, sizeof *desc);
+    desc->coroutine = coroutine;
+    desc->arg = arg;
+    desc->name = name;
 }
 
 CASYNC__LINKAGE casync_task *casync_spawn(casync_loop *loop, casync_coroutine coroutine,
                                           void *arg) {
-    casync_task_desc desc = casync__task_desc_make(coroutine, arg, NULL);
+    casync_task_desc desc;
     casync_task *task;
+    casync__task_desc_init(&desc, coroutine, arg, NULL);
     return casync_spawn_with(loop, &desc, &task) < 0 ? NULL : task;
 }
 
 CASYNC__LINKAGE int64_t casync_spawn_detached(casync_loop *loop, casync_coroutine coroutine,
                                               void *arg) {
-    casync_task_desc desc = casync__task_desc_make(coroutine, arg, NULL);
+    casync_task_desc desc;
     casync_task *task;
-    int64_t result = casync_spawn_with(loop, &desc, &task);
+    int64_t result;
+    casync__task_desc_init(&desc, coroutine, arg, NULL);
+    result = casync_spawn_with(loop, &desc, &task);
     if (result == 0) casync_task_release(task);
     return result;
 }
@@ -9541,8 +9543,9 @@ CASYNC__LINKAGE int64_t casync_task_group_spawn_with(casync_task_group *group,
 
 CASYNC__LINKAGE casync_task *casync_task_group_spawn(casync_task_group *group,
                                                      casync_coroutine coroutine, void *arg) {
-    casync_task_desc desc = casync__task_desc_make(coroutine, arg, NULL);
+    casync_task_desc desc;
     casync_task *task = NULL;
+    casync__task_desc_init(&desc, coroutine, arg, NULL);
     return casync_task_group_spawn_with(group, &desc, &task) < 0 ? NULL : task;
 }
 
@@ -9603,8 +9606,9 @@ static int64_t casync__generator_main(casync_loop *loop, void *arg) {
 
 CASYNC__LINKAGE int64_t casync_generator_start(casync_loop *loop, casync_generator *generator,
                                                casync_coroutine coroutine, void *arg) {
-    casync_task_desc desc = casync__task_desc_make(casync__generator_main, generator, "generator");
+    casync_task_desc desc;
     if (!generator || !coroutine) return -EINVAL;
+    casync__task_desc_init(&desc, casync__generator_main, generator, "generator");
     memset(generator, 0, sizeof *generator);
     generator->coroutine = coroutine;
     generator->arg = arg;
@@ -11255,7 +11259,7 @@ static void casync__endpoint_resume_if_drained(casync_endpoint *endpoint) {
 static int64_t casync__endpoint_set_write_limits(casync_endpoint *endpoint, size_t high,
                                                  size_t low) {
     if (!endpoint || low > high) return -EINVAL;
-    if (!casync__endpoint_has_fd(endpoint)) return CASYNC_INVALID_STATE;
+    if (!casync__endpoint_is_open(endpoint)) return CASYNC_INVALID_STATE;
     endpoint->high_water = high;
     endpoint->low_water = low;
     if (!casync__endpoint_is_connected(endpoint)) return 0;
@@ -11976,19 +11980,27 @@ static casync_op *casync__stream_first_write_all(casync_stream *stream) {
 }
 
 /* Writes the next piece of an operation; what is queued of it at a time is no more than the
-   high-water mark. False if the stream ended with that, and the operation with it. */
+   high-water mark, or CASYNC_REFERENCE_MIN. The write may call pause_writing, which may end the
+   operation and free it: so the piece counts as done before, and the operation is touched
+   afterwards only if it is the same still. False if the stream ended with that, and the operation
+   with it. */
 static bool casync__stream_feed_piece(casync_stream *stream, casync_op *op) {
     casync_loop *loop = casync__stream_loop(stream);
-    size_t piece = stream->endpoint.high_water > CASYNC_REFERENCE_MIN ? stream->endpoint.high_water
-                                                                      : CASYNC_REFERENCE_MIN;
+    const uint8_t *data = op->as.buffer.data + op->done;
+    size_t piece = stream->endpoint.high_water, done;
     casync__weakref weak;
     int64_t result;
+    if (piece < CASYNC_REFERENCE_MIN) piece = CASYNC_REFERENCE_MIN;
     if (piece > op->as.buffer.size - op->done) piece = op->as.buffer.size - op->done;
+    op->done = done = op->done + piece;
     casync__weakref_begin(loop, &weak, stream);
-    result = casync_write(stream, op->as.buffer.data + op->done, piece);
+    result = casync_write(stream, data, piece);
     if (!casync__weakref_end(loop, &weak) || !casync__stream_is_connected(stream))
         return false; /* it ended with it */
-    if (result >= 0) op->done += (size_t)result;
+    if (result == (int64_t)piece || casync__stream_first_write_all(stream) != op ||
+        op->done != done) /* another operation at its address has done nothing yet */
+        return true;
+    op->done -= result < 0 ? piece : piece - (size_t)result;
     if (result < 0) casync__op_done(op, result, NULL); /* no memory */
     return true;
 }
@@ -12886,7 +12898,9 @@ CASYNC__LINKAGE int64_t casync_drain_timeout(casync_stream *stream, int64_t time
 /* A chunk of its own for the bytes that a descriptor goes with. */
 static int64_t casync__stream_write_with_fd(casync_stream *stream, int fd, const casync_span *spans,
                                             size_t count) {
+    casync_loop *loop = casync__stream_loop(stream);
     casync__outbuf_chunk *chunk;
+    casync__weakref weak;
     size_t i, size = casync__spans_size(spans, count);
     int64_t copy = casync__sys_fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (copy < 0) return copy;
@@ -12900,7 +12914,9 @@ static int64_t casync__stream_write_with_fd(casync_stream *stream, int fd, const
     chunk->passed_fd = (int)copy;
     for (i = 0; i < count; i++)
         casync__outbuf_fill(&stream->out, chunk, spans[i].ptr, spans[i].len);
+    casync__weakref_begin(loop, &weak, stream);
     if (casync__outbuf_first(&stream->out) == chunk) casync__stream_flush_out(stream);
+    if (!casync__weakref_end(loop, &weak)) return -ECONNABORTED; /* by pause_writing */
     if (!casync__stream_is_connected(stream))
         return stream->endpoint.error < 0 ? stream->endpoint.error : -ECONNABORTED;
     if (stream->out.size > 0) casync__stream_out_queued(stream);
@@ -13238,7 +13254,8 @@ static int64_t casync__connection_serve(casync_server *server, casync__connectio
         connection->task = (casync_task *)memory;
         result = casync_task_start(loop, connection->task, server->desc.step);
     } else {
-        casync_task_desc desc = casync__task_desc_make(server->desc.task, memory, "connection");
+        casync_task_desc desc;
+        casync__task_desc_init(&desc, server->desc.task, memory, "connection");
         result = casync_spawn_with(loop, &desc, &connection->task);
     }
     if (result < 0) return result;
@@ -15381,12 +15398,13 @@ static void casync__run_clean_up(casync_loop *loop, casync_task *task, int64_t *
 CASYNC__LINKAGE int64_t casync_run_with(const casync_loop_desc *desc, casync_coroutine coroutine,
                                         void *arg) {
     casync_loop loop;
-    casync_task_desc main_desc = casync__task_desc_make(coroutine, arg, "main");
+    casync_task_desc main_desc;
     casync_task *task;
     void *fault_stack = NULL;
     bool reports;
     int64_t result = casync_loop_init(&loop, desc);
     if (result < 0) return result;
+    casync__task_desc_init(&main_desc, coroutine, arg, "main");
     reports = casync__fault_may_report(&loop) && casync__fault_report_begin(&fault_stack) == 0;
     result = casync_spawn_with(&loop, &main_desc, &task);
     if (result == 0) {
@@ -15395,6 +15413,7 @@ CASYNC__LINKAGE int64_t casync_run_with(const casync_loop_desc *desc, casync_cor
     }
     casync__run_close(&loop, false);
     casync_run_nowait(&loop);
+    casync__run_close(&loop, false); /* what that turn opened */
     casync__loop_close(&loop);
     if (reports) casync__fault_report_end(fault_stack);
     return result;

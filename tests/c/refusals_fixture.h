@@ -111,7 +111,7 @@ HELPER void said_datagram_error(casync_datagram *datagram, int64_t error) {
 HELPER int refused_command;
 
 HELPER int64_t refuse_command(int fd, int command, int argument) {
-    return command == refused_command ? -EACCES : casync__sys_direct_fcntl(fd, command, argument);
+    return command == refused_command ? -EACCES : casync__direct_fcntl(fd, command, argument);
 }
 
 HELPER void refuse_fcntl(int command) {

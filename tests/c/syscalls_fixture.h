@@ -56,8 +56,8 @@ static bool takes_effect(const char *name) { return strcmp(name, "close") == 0; 
 
 #define FAULTY(name, parameters, arguments, call)                                                  \
     static int64_t faulty_##name parameters {                                                      \
-        if (!fails(#name)) return casync__sys_direct_##name arguments;                             \
-        if (takes_effect(#name)) (void)casync__sys_direct_##name arguments;                        \
+        if (!fails(#name)) return casync__direct_##name arguments;                                 \
+        if (takes_effect(#name)) (void)casync__direct_##name arguments;                            \
         return fault.error;                                                                        \
     }
 #define INSTALL(name, parameters, arguments, call) casync_syscalls.name = faulty_##name;

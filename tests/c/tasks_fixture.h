@@ -94,7 +94,7 @@ HELPER int64_t run(actor *a) { return casync_run_until_complete(&a->task->future
 
 HELPER int advice_refused, maps_left;
 HELPER int64_t refusing_madvise(void *page, size_t size, int advice) {
-    return advice == advice_refused ? -EINVAL : casync__sys_direct_madvise(page, size, advice);
+    return advice == advice_refused ? -EINVAL : casync__direct_madvise(page, size, advice);
 }
 
 HELPER void refuse_guard_install(void) {

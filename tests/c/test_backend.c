@@ -47,7 +47,7 @@ static char large[200000];
 static int64_t stop_in_epoll_ctl(int epfd, int operation, int fd, casync__epoll_event *event) {
     casync_stop(&loop); /* as a signal handler would, between the last look and the sleep */
     casync_wake(&loop);
-    return casync__sys_direct_epoll_ctl(epfd, operation, fd, event);
+    return casync__direct_epoll_ctl(epfd, operation, fd, event);
 }
 
 TEST(a_stop_and_wake_just_before_the_sleep_is_not_slept_through) {
@@ -334,7 +334,7 @@ static bool refuse_wakeup;
 static int64_t refuse_wakeup_in_epoll_ctl(int epfd, int operation, int fd,
                                           casync__epoll_event *event) {
     if (refuse_wakeup && fd == loop.wakeup_fd) return -ENOMEM;
-    return casync__sys_direct_epoll_ctl(epfd, operation, fd, event);
+    return casync__direct_epoll_ctl(epfd, operation, fd, event);
 }
 
 static void *post_stop(void *arg) {

@@ -74,7 +74,7 @@ TEST(queued_datagrams_may_go_to_different_addresses_and_be_empty) {
 
 /* The kernel takes a part of a batch: the rest goes when the socket is writable again. */
 static int64_t send_three(int fd, struct mmsghdr *messages, unsigned count) {
-    return casync__sys_direct_sendmmsg(fd, messages, count < 3 ? count : 3);
+    return casync__direct_sendmmsg(fd, messages, count < 3 ? count : 3);
 }
 
 TEST(a_batch_taken_in_part_is_resumed) {

@@ -353,7 +353,7 @@ static int64_t counting_write(int fd, const void *data, size_t size) {
     pthread_mutex_lock(&gate.mutex);
     wakes++;
     pthread_mutex_unlock(&gate.mutex);
-    return casync__sys_direct_write(fd, data, size);
+    return casync__direct_write(fd, data, size);
 }
 
 static int count_wakes(void) {
@@ -417,7 +417,7 @@ TEST(without_memory_a_call_fails_and_nothing_changes) {
 static int creations_allowed;
 static int64_t failing_thread_create(pthread_t *thread, void *(*run)(void *), void *arg) {
     if (creations_allowed-- <= 0) return -EAGAIN;
-    return casync__sys_direct_thread_create(thread, run, arg);
+    return casync__direct_thread_create(thread, run, arg);
 }
 
 TEST(without_any_thread_a_call_fails) {
@@ -462,7 +462,7 @@ TEST(a_kernel_that_refuses_is_reported_or_ignored) {
     open_both(1);
     casync_syscalls.thread_sigmask = failing_sigmask;
     EQ(casync_future_result(call(1, never_run)), -EINVAL);
-    casync_syscalls.thread_sigmask = casync__sys_direct_thread_sigmask;
+    casync_syscalls.thread_sigmask = casync__direct_thread_sigmask;
     casync_syscalls.thread_name = failing_name;
     EQ(casync_run_until_complete(call(1, return_number)), 1);
     close_all();

@@ -7,7 +7,7 @@
 /* It takes signalfd(2) for a call that makes the descriptor, though it changes the mask of one that
    others read meanwhile, which the kernel orders. */
 const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void) { return "race:casync__sys_direct_signalfd"; }
+const char *__tsan_default_suppressions(void) { return "race:casync__direct_signalfd"; }
 #endif
 
 enum { THREADS = 3 };

@@ -41,6 +41,32 @@ TEST(run_returns_what_main_returns) {
     SAID("");
 }
 
+/* The read fails when casync_run closes what is open; who is told of that opens more. */
+static casync_stream left_a, left_b, opened_late[2];
+static casync_op left_read;
+static casync_job late_job;
+static char late_byte;
+
+static void opens_late(void *where) {
+    EQ(casync_socketpair((casync_loop *)where, &opened_late[0], &opened_late[1], NULL, NULL), 0);
+    say(WORD("opened"));
+}
+
+static int64_t leaves_a_read(casync_loop *where, void *arg) {
+    (void)arg;
+    EQ(casync_socketpair(where, &left_a, &left_b, NULL, NULL), 0);
+    return casync_future_add_done_callback(casync_read_op(&left_a, &left_read, &late_byte, 1),
+                                           &late_job, opens_late, where);
+}
+
+TEST(run_closes_what_its_last_turn_opened) {
+    int before = open_descriptors();
+    EQ(run_with_test_allocator(leaves_a_read, NULL), 0);
+    SAID("opened");
+    EXPECT(!casync_stream_is_open(&opened_late[0]));
+    EQ(open_descriptors(), before);
+}
+
 static int64_t says_how_it_ends(casync_loop *where, void *arg) {
     int64_t slept = sleeps(where, MILLISECONDS(1000000));
     say_number("slept", slept);

@@ -8,7 +8,7 @@ static int64_t refusing_mprotect(void *page, size_t size, int rights) {
     return -ENOMEM;
 }
 static int64_t refusing_map(size_t size) {
-    return maps_left-- > 0 ? casync__sys_direct_map(size) : -ENOMEM;
+    return maps_left-- > 0 ? casync__direct_map(size) : -ENOMEM;
 }
 
 static void refuse_mprotect(void) { casync_syscalls.mprotect = refusing_mprotect; }
@@ -218,7 +218,7 @@ TEST(overflow_without_guards_is_found) {
 }
 
 static int64_t refusing_sigaltstack(const stack_t *stack, stack_t *old) {
-    return stack ? -ENOMEM : casync__sys_direct_sigaltstack(stack, old);
+    return stack ? -ENOMEM : casync__direct_sigaltstack(stack, old);
 }
 static int64_t refusing_sigaction(int signum, const struct sigaction *action,
                                   struct sigaction *old) {
@@ -229,13 +229,13 @@ TEST(report_of_overflows_that_the_kernel_refuses) {
     if (SANITIZED) SKIP("the sanitizer has a signal stack already");
     casync_syscalls.map = refusing_map;
     EQ(casync_report_overflow(), -ENOMEM);
-    casync_syscalls.map = casync__sys_direct_map;
+    casync_syscalls.map = casync__direct_map;
     casync_syscalls.sigaltstack = refusing_sigaltstack;
     EQ(casync_report_overflow(), -ENOMEM);
-    casync_syscalls.sigaltstack = casync__sys_direct_sigaltstack;
+    casync_syscalls.sigaltstack = casync__direct_sigaltstack;
     casync_syscalls.sigaction = refusing_sigaction;
     EQ(casync_report_overflow(), -EINVAL);
-    casync_syscalls.sigaction = casync__sys_direct_sigaction;
+    casync_syscalls.sigaction = casync__direct_sigaction;
     EQ(casync_report_overflow(), 0);
 }
 

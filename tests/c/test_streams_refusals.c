@@ -111,11 +111,11 @@ static int64_t take_a_part(int fd, const struct msghdr *message) {
     size_t first = message->msg_iov[0].iov_len, rest;
     int64_t sent, more;
     if (taken_by_the_kernel <= first)
-        return casync__sys_direct_send(fd, message->msg_iov[0].iov_base, taken_by_the_kernel);
+        return casync__direct_send(fd, message->msg_iov[0].iov_base, taken_by_the_kernel);
     rest = taken_by_the_kernel - first;
-    sent = casync__sys_direct_send(fd, message->msg_iov[0].iov_base, first);
+    sent = casync__direct_send(fd, message->msg_iov[0].iov_base, first);
     if (sent < 0) return sent;
-    more = casync__sys_direct_send(fd, message->msg_iov[1].iov_base, rest);
+    more = casync__direct_send(fd, message->msg_iov[1].iov_base, rest);
     return more < 0 ? more : sent + more;
 }
 
@@ -136,7 +136,7 @@ TEST(a_frame_that_cannot_be_queued_ends_the_stream) {
         EXPECT(!casync_stream_is_open(&a));
         run_until_said("lost=-12");
         close(peer);
-        casync_syscalls.sendmsg = casync__sys_direct_sendmsg;
+        casync_syscalls.sendmsg = casync__direct_sendmsg;
         close_loop();
     }
 }

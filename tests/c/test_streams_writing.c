@@ -274,6 +274,16 @@ TEST(new_limits_take_effect_at_once) {
     close_losing();
 }
 
+TEST(a_stream_that_ended_takes_no_limits) {
+    protocol = saying_protocol();
+    open_with_peer(&protocol, NULL);
+    EQ(casync_abort(&a), 0);
+    EQ(casync_set_write_limits(&a, 2, 1), CASYNC_INVALID_STATE);
+    turn();
+    SAID("lost=-103");
+    close_with_peer();
+}
+
 TEST(drain_waits_while_writing_is_paused) {
     casync_op second;
     casync_future *first_future, *second_future;
@@ -464,6 +474,65 @@ WITH_PAIR(write_all_waits_for_what_was_queued_before) {
     EQ(a.out.size, 0);
     EQ(casync_finish(&a), 0);
     EQ(casync_join(reader), sizeof block);
+}
+
+/* The library may not touch what a callback gave back to its owner, who uses it for something. */
+static bool is_untouched(const void *object, size_t size) {
+    const uint8_t *bytes = (const uint8_t *)object;
+    size_t i;
+    for (i = 0; i < size && bytes[i] == 0xa5; i++) continue;
+    return i == size;
+}
+
+static casync_op given_up;
+static int pauses_left;
+
+static void gives_up_at_a_pause(casync_stream *stream) {
+    (void)stream;
+    if (--pauses_left != 0) return;
+    casync_future_close(&given_up.future);
+    memset(&given_up, 0xa5, sizeof given_up);
+}
+
+TEST(pause_writing_may_end_the_write_all_whose_piece_it_pauses) {
+    static char heard[65536];
+    protocol.pause_writing = gives_up_at_a_pause;
+    open_with_peer(&protocol, NULL);
+    squeeze(&a);
+    EQ(casync_set_write_limits(&a, 0, 0), 0);
+    pauses_left = 2;
+    EXPECT(!casync_future_done(casync_write_all_op(&a, &given_up, block, sizeof block)));
+    while (pauses_left > 0) {
+        EXPECT(read(peer, heard, sizeof heard) != 0);
+        turn();
+    }
+    EXPECT(is_untouched(&given_up, sizeof given_up));
+    close_losing();
+}
+
+static casync_stream passing;
+
+static void closes_at_a_pause(casync_stream *stream) {
+    if (--pauses_left != 0) return;
+    casync_close_reset(stream);
+    memset(stream, 0xa5, sizeof *stream);
+}
+
+TEST(pause_writing_may_close_the_stream_that_passes_a_descriptor) {
+    static casync_op op;
+    int64_t passed = 0;
+    protocol.pause_writing = closes_at_a_pause;
+    open_loop(CASYNC_CLOCK_MONOTONIC);
+    EQ(casync_socketpair(&loop, &passing, &b, &protocol, NULL), 0);
+    EQ(casync_set_write_limits(&passing, 0, 0), 0);
+    EXPECT(!casync_future_done(casync_write_all_op(&passing, &op, block, sizeof block)));
+    pauses_left = 1;
+    while (pauses_left > 0) passed = casync_send_fd(&passing, 0, "x", 1);
+    EQ(passed, -ECONNABORTED);
+    EXPECT(is_untouched(&passing, sizeof passing));
+    EQ(casync_future_result(&op.future), -ECONNABORTED);
+    casync_close(&b);
+    close_loop();
 }
 
 WITH_PAIR(write_all_of_nothing_waits_too) {
