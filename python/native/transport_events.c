@@ -159,14 +159,29 @@ static bool on_eof_received(casync_stream *stream) {
     return true;
 }
 
-/* protocol.pause_writing() or resume_writing(), in the caller's context. What ends the program is
+/* protocol.resume_writing(): in the transport's context if that was given, else in the caller's. */
+static PyObject *transport_call_resume(transport *self, loop *lp, PyObject *protocol) {
+    PyObject *resume = lp->state->names[NAME_RESUME_WRITING], *result;
+    running_call call;
+    int entered;
+    if (!(self->flags & TRANSPORT_GIVEN)) return PyObject_CallMethodNoArgs(protocol, resume);
+    entered = transport_enter(self, lp, &call);
+    if (entered <= 0) return entered < 0 ? NULL : Py_NewRef(Py_None);
+    result = PyObject_CallMethodNoArgs(protocol, resume);
+    if (transport_leave(lp, &call) < 0) Py_CLEAR(result);
+    return result;
+}
+
+/* protocol.pause_writing(), in the caller's context, or resume_writing(). What ends the program is
    raised by the transport's method that led here, which TRANSPORT_CALLED announces, or else ends
    the run. */
 static void transport_flow(transport *self, loop *lp, enum name method, const char *failure) {
     bool called = self->flags & TRANSPORT_CALLED;
     PyObject *protocol = Py_NewRef(self->protocol), *result;
     self->flags &= (uint16_t)~TRANSPORT_CALLED; /* for what the protocol does in there */
-    result = PyObject_CallMethodNoArgs(protocol, lp->state->names[method]);
+    result = method == NAME_RESUME_WRITING
+                 ? transport_call_resume(self, lp, protocol)
+                 : PyObject_CallMethodNoArgs(protocol, lp->state->names[method]);
     if (result == NULL) {
         PyObject *exception = take_exception();
         if (called && ends_program(exception))
