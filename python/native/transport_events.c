@@ -159,29 +159,14 @@ static bool on_eof_received(casync_stream *stream) {
     return true;
 }
 
-/* protocol.resume_writing(): in the transport's context if that was given, else in the caller's. */
-static PyObject *transport_call_resume(transport *self, loop *lp, PyObject *protocol) {
-    PyObject *resume = lp->state->names[NAME_RESUME_WRITING], *result;
-    running_call call;
-    int entered;
-    if (!(self->flags & TRANSPORT_GIVEN)) return PyObject_CallMethodNoArgs(protocol, resume);
-    entered = transport_enter(self, lp, &call);
-    if (entered <= 0) return entered < 0 ? NULL : Py_NewRef(Py_None);
-    result = PyObject_CallMethodNoArgs(protocol, resume);
-    if (transport_leave(lp, &call) < 0) Py_CLEAR(result);
-    return result;
-}
-
-/* protocol.pause_writing(), in the caller's context, or resume_writing(). What ends the program is
+/* protocol.pause_writing() or resume_writing(), in the caller's context. What ends the program is
    raised by the transport's method that led here, which TRANSPORT_CALLED announces, or else ends
    the run. */
 static void transport_flow(transport *self, loop *lp, enum name method, const char *failure) {
     bool called = self->flags & TRANSPORT_CALLED;
     PyObject *protocol = Py_NewRef(self->protocol), *result;
     self->flags &= (uint16_t)~TRANSPORT_CALLED; /* for what the protocol does in there */
-    result = method == NAME_RESUME_WRITING
-                 ? transport_call_resume(self, lp, protocol)
-                 : PyObject_CallMethodNoArgs(protocol, lp->state->names[method]);
+    result = PyObject_CallMethodNoArgs(protocol, lp->state->names[method]);
     if (result == NULL) {
         PyObject *exception = take_exception();
         if (called && ends_program(exception))
@@ -247,15 +232,23 @@ static void transport_emptied(transport *self, loop *lp) {
     transport_wake_empty_waiter(self, lp, NAME_SET_RESULT, Py_None);
 }
 
+static void transport_resume_protocol(transport *self, loop *lp) {
+    running_call call;
+    bool entered;
+    self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
+    entered = transport_enter_given(self, lp, &call);
+    if (self->protocol != NULL) /* to enter may have ended the connection */
+        transport_flow(self, lp, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
+    if (entered) transport_leave_given(lp, &call);
+}
+
 /* A protocol may answer resume_writing() with more to send, also after close(): sslproto does. */
 static void on_resume_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
     if (self->flags & TRANSPORT_EMPTYING) transport_emptied(self, lp);
-    if (self->flags & TRANSPORT_PROTOCOL_PAUSED && self->protocol != NULL) {
-        self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
-        transport_flow(self, lp, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
-    }
+    if (self->flags & TRANSPORT_PROTOCOL_PAUSED && self->protocol != NULL)
+        transport_resume_protocol(self, lp);
     if (self->flags & TRANSPORT_FLUSHING && casync_stream_is_open(stream) && stream->out.size == 0)
         transport_finish_stream(self);
     transport_let_go(self, lp);

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Contexts, Loop, errors_of, run_turns, turns, unix_pair, until
+from support import Contexts, Loop, errors_of, receive_exactly, run_turns, turns, unix_pair, until
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="default")
 
@@ -388,3 +389,37 @@ async def test_datagrams_come_in_the_context_their_transport_was_made_in(
     transport.close()
     await turns()
     assert seen == ["when made", "when made"]
+
+
+@since_315
+@either_mode
+@pytest.mark.parametrize("where", ["made", "data", "eof", "lost", "resume"])
+async def test_an_exception_handler_sees_the_context_of_the_connection(
+    loop: Loop, where: str, debug: bool
+) -> None:
+    class Fails(Trail):
+        def note(self, name: str) -> None:
+            super().note(name)
+            if name == where:
+                raise LookupError(name)
+
+    def handler(loop: Loop, context: dict[str, Any]) -> None:
+        seen.append((type(context["exception"]), trail.get()))
+
+    loop.set_debug(debug)
+    loop.set_exception_handler(handler)
+    seen: list[Any] = []
+    ours, theirs = unix_pair()
+    trail.set(("made here",))
+    with theirs:
+        transport, fails = await loop.create_connection(lambda: Fails("made here"), sock=ours)
+        trail.set(("later",))
+        transport.set_write_buffer_limits(high=1)
+        transport.write(bytes(1 << 20))
+        await receive_exactly(theirs, 1 << 20)
+        theirs.send(b"x")
+        theirs.shutdown(socket.SHUT_WR)
+        await until(lambda: "lost" in fails.names)
+        await turns()
+    assert fails.strange == []
+    assert seen == [(LookupError, tuple(fails.names[: fails.names.index(where) + 1]))]
