@@ -134,8 +134,9 @@ static void serve(loop *lp, PyObject *factory, PyObject *arguments, PyObject *co
 }
 
 /* A connection came. As in asyncio, whose tasks do this, it sees a copy of the server's context
-   (which since 3.15 all calls of its protocol share), and a factory that fails costs its connection and no more; but the exception handler hears of it
-   without debug mode, too. The factory may end the serving. */
+   (which since 3.15 all calls of its protocol share), and a factory that fails costs its connection
+   and no more; but the exception handler hears of it without debug mode, too. The factory may end
+   the serving. */
 static void on_accepted(casync_server *server, int fd, const casync_address *peer) {
     serving *self = (serving *)(void *)server;
     loop *lp = self->loop;

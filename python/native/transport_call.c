@@ -110,8 +110,8 @@ static int transport_leave(loop *lp, running_call *call) {
     return 0;
 }
 
-/* As transport_enter, if the context was given; else, and if it cannot be entered, what follows runs
-   in the present one. An exception that is set stays so, here and in transport_leave_given. */
+/* As transport_enter, if the context was given; else, and if it cannot be entered, what follows
+   runs in the present one. An exception that is set stays so, here and in transport_leave_given. */
 static bool transport_enter_given(transport *self, loop *lp, running_call *call) {
     PyObject *exception;
     bool entered;
