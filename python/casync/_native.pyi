@@ -101,10 +101,10 @@ class Loop:
     def _check_closed(self) -> None: ...
     def _ensure_fd_no_transport(self, fd: Any, /) -> None: ...
     def _add_reader(
-        self, fd: Any, callback: Callable[..., object], *args: Any
+        self, fd: Any, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle: ...
     def _add_writer(
-        self, fd: Any, callback: Callable[..., object], *args: Any
+        self, fd: Any, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle: ...
     def _remove_reader(self, fd: Any, /) -> bool: ...
     def _remove_writer(self, fd: Any, /) -> bool: ...
@@ -116,6 +116,7 @@ class Loop:
         *,
         extra: dict[str, Any] | None = None,
         server: asyncio.AbstractServer | None = None,
+        context: Context | None = None,
     ) -> SocketTransport: ...
     def _make_datagram_transport(
         self,
@@ -147,6 +148,7 @@ class Loop:
         server: asyncio.AbstractServer | None = None,
         backlog: int = 100,
         *timeouts: float | None,
+        context: Context | None = None,
     ) -> None: ...
 
 @final

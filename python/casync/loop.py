@@ -20,7 +20,7 @@ import socket
 import sys
 from asyncio import base_events, events, format_helpers, selector_events
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from ._extension import native
@@ -240,17 +240,22 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             super()._timer_handle_cancelled(handle)
 
     def _python_reader(
-        self, watched: tuple[Any, ...]
+        self, watched: tuple[Any, ...], context: Context | None
     ) -> tuple[Callable[[asyncio.Handle], None], asyncio.Handle]:
-        return self._python_watch(self._remove_reader, *watched)
+        return self._python_watch(self._remove_reader, context, *watched)
 
     def _python_writer(
-        self, watched: tuple[Any, ...]
+        self, watched: tuple[Any, ...], context: Context | None
     ) -> tuple[Callable[[asyncio.Handle], None], asyncio.Handle]:
-        return self._python_watch(self._remove_writer, *watched)
+        return self._python_watch(self._remove_writer, context, *watched)
 
     def _python_watch(
-        self, remove: Callable[[int], bool], fd: int, callback: Callable[..., object], *args: Any
+        self,
+        remove: Callable[[int], bool],
+        context: Context | None,
+        fd: int,
+        callback: Callable[..., object],
+        *args: Any,
     ) -> tuple[Callable[[asyncio.Handle], None], asyncio.Handle]:
         def run(handle: asyncio.Handle) -> None:
             if handle._cancelled:
@@ -258,7 +263,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             else:
                 self._run_handle(handle)
 
-        return run, events.Handle(callback, args, self, None)
+        return run, events.Handle(callback, args, self, context)
 
     def _python_call(self, callback: Callable[..., object], *args: Any) -> object:
         """A protocol's callback, which in asyncio is part of a handle's."""
@@ -290,14 +295,18 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server_hostname: str | None = None,
         extra: dict[str, Any] | None = None,
         server: asyncio.AbstractServer | None = None,
+        context: Context | None = None,
         **timeouts: float | None,
     ) -> asyncio.Transport:
-        """Does what asyncio's method does, with the native transport underneath."""
+        """Does what asyncio's method does, with the native transport underneath. asyncio gives a
+        context since 3.15.
+        """
         self._ensure_fd_no_transport(rawsock)
         ssl_protocol = ssl_protocol_class()(
             self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
         )
-        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        options: dict[str, Any] = {} if context is None else {"context": context}
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server, **options)
         return ssl_protocol._app_transport
 
     if sys.version_info >= (3, 11):
@@ -396,7 +405,9 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         server: asyncio.AbstractServer | None,
         *timeouts: float | None,
     ) -> None:
-        """A connection for asyncio's own way of accepting: with TLS, and in debug mode."""
+        """A connection for asyncio's own way of accepting: with TLS, and in debug mode. The present
+        context is a copy of the server's. Since 3.15 the task and the transport share one.
+        """
         try:
             address = conn.getpeername()
         except OSError:  # it is gone again
@@ -406,9 +417,11 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 "%r got a new connection from %r: %r", server, address, conn
             )
         extra = {"peername": address}
-        self.create_task(
-            self._accept_connection2(protocol_factory, conn, extra, sslcontext, server, *timeouts)
+        options = {"context": copy_context()} if sys.version_info >= (3, 15) else {}
+        accept = self._accept_connection2(
+            protocol_factory, conn, extra, sslcontext, server, *timeouts, **options
         )
+        self.create_task(accept, **options)
 
     async def _accept_connection2(
         self,
@@ -418,6 +431,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         sslcontext: Any = None,
         server: asyncio.AbstractServer | None = None,
         *timeouts: float | None,
+        **options: Context | None,
     ) -> None:
         """Does what asyncio's method does. But if no transport could be made of a connection, it
         closes the connection at once, and reports the error without debug mode too.
@@ -427,7 +441,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             protocol = protocol_factory()
             waiter = self.create_future()
             if sslcontext:
-                options = dict(
+                options |= dict(
                     zip(("ssl_handshake_timeout", "ssl_shutdown_timeout"), timeouts, strict=False)
                 )
                 transport = self._make_ssl_transport(
@@ -442,7 +456,7 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 )
             else:
                 transport = self._make_socket_transport(
-                    conn, protocol, waiter, extra=extra, server=server
+                    conn, protocol, waiter, extra=extra, server=server, **options
                 )
             await waiter
         except BaseException as error:

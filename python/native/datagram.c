@@ -380,7 +380,7 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
         return call_base_method(self->state->base_make_datagram_transport, (PyObject *)self, args,
                                 kwargs);
     if (loop_make_way(self, fd, sock) < 0) return NULL;
-    t = transport_open(self, TRANSPORT_DATAGRAM, fd, sock, protocol, extra, &error);
+    t = transport_open(self, TRANSPORT_DATAGRAM, fd, sock, protocol, extra, NULL, &error);
     if (t == NULL) return NULL;
     t->family = family;
     t->address = address == Py_None ? NULL : Py_NewRef(address);

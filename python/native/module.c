@@ -95,8 +95,8 @@ static PyMethodDef loop_methods[] = {
      "sock_sendto($self, sock, data, address)\n--\n\nSends a datagram, and returns the "
      "number of bytes that were sent. Raises OSError."},
 #endif
-    {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL, NULL},
-    {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL, NULL},
+    {"_add_reader", FASTCALL(loop_add_reader), METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"_add_writer", FASTCALL(loop_add_writer), METH_FASTCALL | METH_KEYWORDS, NULL},
     {"_remove_reader", (PyCFunction)loop_remove_reader, METH_O, NULL},
     {"_remove_writer", (PyCFunction)loop_remove_writer, METH_O, NULL},
     {"_watch_future", FASTCALL(loop_watch_future), METH_FASTCALL, NULL},
@@ -112,7 +112,7 @@ static PyMethodDef loop_methods[] = {
      METH_VARARGS | METH_KEYWORDS, NULL},
     {"_make_write_pipe_transport", FASTCALL(loop_make_write_pipe_transport),
      METH_VARARGS | METH_KEYWORDS, NULL},
-    {"_start_serving", FASTCALL(loop_start_serving), METH_FASTCALL, NULL},
+    {"_start_serving", FASTCALL(loop_start_serving), METH_FASTCALL | METH_KEYWORDS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -251,9 +251,10 @@ static int make_names(state *st) {
     st->no_args = PyTuple_New(0);
     st->task_keywords[0] = PyTuple_Pack(2, names[NAME_LOOP], names[NAME_NAME]);
     st->task_keywords[1] = PyTuple_Pack(3, names[NAME_LOOP], names[NAME_NAME], names[NAME_CONTEXT]);
+    st->context_keyword = PyTuple_Pack(1, names[NAME_CONTEXT]);
     st->turn_names = make_turn_names(names);
     return st->no_args == NULL || st->task_keywords[0] == NULL || st->task_keywords[1] == NULL ||
-                   st->turn_names == NULL
+                   st->context_keyword == NULL || st->turn_names == NULL
                ? -1
                : 0;
 }

@@ -211,6 +211,7 @@ typedef struct {
                                                     they need */
     PyObject *names[NAME_COUNT];
     PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
+    PyObject *context_keyword;          /* ("context",) */
     PyObject *asyncio_server;           /* asyncio.Server */
     PyObject *asyncio_handle;           /* asyncio.Handle: what a Handle's __class__ says */
     PyObject *asyncio_timer_handle;     /* asyncio.TimerHandle */

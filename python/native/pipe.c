@@ -106,7 +106,7 @@ static transport *pipe_open_copy(loop *lp, enum transport_kind kind, int fd, PyO
         *error = -errno;
         return (transport *)raise_os_error(*error);
     }
-    self = transport_open(lp, kind, copy, pipe, protocol, extra, error);
+    self = transport_open(lp, kind, copy, pipe, protocol, extra, NULL, error);
     if (self == NULL) {
         close(copy);
         return NULL;
@@ -121,7 +121,7 @@ static transport *pipe_open_copy(loop *lp, enum transport_kind kind, int fd, PyO
 static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject *pipe,
                             PyObject *protocol, PyObject *extra, int64_t *error) {
     int inherited = fcntl(fd, F_GETFD);
-    transport *self = transport_open(lp, kind, fd, pipe, protocol, extra, error);
+    transport *self = transport_open(lp, kind, fd, pipe, protocol, extra, NULL, error);
     if (self == NULL && *error == -EEXIST && clear_exception(PyExc_OSError))
         self = pipe_open_copy(lp, kind, fd, pipe, protocol, extra, error);
     if (inherited >= 0) (void)fcntl(fd, F_SETFD, inherited);

@@ -14,6 +14,9 @@
 
    Costs: accept4, two calls for the addresses' sake at most, and casync_stream_open's. */
 
+/* Do all calls for a connection share one context, as in asyncio since then? */
+enum { SHARES_CONTEXT = PY_VERSION_HEX >= 0x030F0000 };
+
 typedef struct {
     casync_server server; /* first: its watcher leads here */
     loop *loop;           /* borrowed: a loop drops its servers when it goes */
@@ -92,12 +95,13 @@ static int serve_as_socket(loop *lp, PyObject *factory, PyObject *arguments, int
     return result == NULL ? -1 : 0;
 }
 
-static int serve_as_transport(loop *lp, PyObject *arguments, int fd, const casync_address *peer,
-                              PyObject *protocol) {
+static int serve_as_transport(loop *lp, PyObject *arguments, PyObject *context, int fd,
+                              const casync_address *peer, PyObject *protocol) {
     PyObject *server = PyTuple_GET_ITEM(arguments, 1), *number = PyLong_FromLong(fd);
     transport *t = NULL;
     if (number != NULL && loop_make_way(lp, fd, number) == 0)
-        t = transport_new(lp, fd, NULL, protocol, Py_None, Py_None, server, peer);
+        t = transport_new(lp, fd, NULL, protocol, Py_None, Py_None, server,
+                          SHARES_CONTEXT ? context : NULL, peer);
     Py_XDECREF(number);
     if (t == NULL) {
         close(fd);
@@ -114,8 +118,8 @@ static void serve_failed(loop *lp, PyObject *protocol) {
                         protocol);
 }
 
-/* Takes the descriptor. */
-static void serve(loop *lp, PyObject *factory, PyObject *arguments, int fd,
+/* Takes the descriptor. The context is the present one. */
+static void serve(loop *lp, PyObject *factory, PyObject *arguments, PyObject *context, int fd,
                   const casync_address *peer) {
     PyObject *protocol;
     if (PyTuple_GET_ITEM(arguments, 0) != Py_None || lp->debug) {
@@ -124,21 +128,22 @@ static void serve(loop *lp, PyObject *factory, PyObject *arguments, int fd,
     }
     protocol = PyObject_CallNoArgs(factory);
     if (protocol == NULL) close(fd);
-    if (protocol == NULL || serve_as_transport(lp, arguments, fd, peer, protocol) < 0)
+    if (protocol == NULL || serve_as_transport(lp, arguments, context, fd, peer, protocol) < 0)
         serve_failed(lp, protocol == Py_None ? NULL : protocol);
     Py_XDECREF(protocol);
 }
 
-/* A connection came. As in asyncio, whose tasks do this, it sees a copy of the server's context,
-   and a factory that fails costs its connection and no more; but the exception handler hears of it
-   without debug mode, too. The factory may end the serving. */
+/* A connection came. As in asyncio, whose tasks do this, it sees a copy of the server's context
+   (which since 3.15 all calls of its protocol share), and a factory that fails costs its connection
+   and no more; but the exception handler hears of it without debug mode, too. The factory may end
+   the serving. */
 static void on_accepted(casync_server *server, int fd, const casync_address *peer) {
     serving *self = (serving *)(void *)server;
     loop *lp = self->loop;
     PyObject *factory = Py_NewRef(self->factory), *arguments = Py_NewRef(self->arguments);
     PyObject *context = PyContext_Copy(self->context);
     if (context != NULL && PyContext_Enter(context) == 0) {
-        serve(lp, factory, arguments, fd, peer);
+        serve(lp, factory, arguments, context, fd, peer);
         PyContext_Exit(context);
     } else {
         close(fd);
@@ -149,7 +154,8 @@ static void on_accepted(casync_server *server, int fd, const casync_address *pee
     Py_DECREF(arguments);
 }
 
-static serving *serving_new(loop *lp, PyObject *const *args, Py_ssize_t count) {
+/* context: the server's own, or NULL for a copy of the present one. */
+static serving *serving_new(loop *lp, PyObject *const *args, Py_ssize_t count, PyObject *context) {
     serving *self = PyMem_New(serving, 1);
     if (self == NULL) {
         PyErr_NoMemory();
@@ -159,7 +165,7 @@ static serving *serving_new(loop *lp, PyObject *const *args, Py_ssize_t count) {
     self->loop = lp;
     self->factory = Py_NewRef(args[0]);
     self->sock = Py_NewRef(args[1]);
-    self->context = PyContext_CopyCurrent();
+    self->context = context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
     self->arguments = PyTuple_New(count > 5 ? count - 3 : 2);
     if (self->context == NULL || self->arguments == NULL) {
         serving_free(self);
@@ -291,14 +297,19 @@ static int adopt_clients(loop *lp, PyObject *server) {
     return result;
 }
 
-/* _start_serving(protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts) */
-static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_t count) {
+/* _start_serving(protocol_factory, sock, sslcontext=None, server=None, backlog=100, *timeouts,
+   context=None) */
+static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_t count,
+                                    PyObject *keywords) {
     casync_listen_desc desc = {0};
+    PyObject *context;
     int64_t result;
     serving *s;
-    if (count < 2)
+    if (!parse_schedule(2, count, args, keywords, self->state, &context))
         return PyErr_Format(PyExc_TypeError,
-                            "_start_serving() takes at least 2 arguments (%zd given)", count);
+                            "_start_serving() takes at least 2 arguments (%zd given), and no "
+                            "keyword but context",
+                            count);
     if (self->closed) return raise_closed();
     desc.fd = parse_fd(args[1]);
     if (desc.fd < 0) return NULL;
@@ -308,7 +319,7 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
     desc.accepted = on_accepted;
     if (loop_make_way(self, desc.fd, args[1]) < 0) return NULL;
     if (count > 3 && args[3] != Py_None && adopt_clients(self, args[3]) < 0) return NULL;
-    s = serving_new(self, args, count);
+    s = serving_new(self, args, count, context == Py_None ? NULL : context);
     if (s == NULL) return NULL;
     result = casync_listen(&self->casync, &s->server, &desc);
     if (result < 0) {

@@ -1,7 +1,9 @@
 /* SocketTransport: asyncio's stream transport around casync_stream.
 
    Idea: casync.h reads, buffers, sends and counts; its protocol callbacks become calls of the
-   Python protocol, in the context in which the transport was made. Flow control is the stream's.
+   Python protocol, in the context in which the transport was made; or that was given, which asyncio
+   does since 3.15 to TCP and Unix transports: then connection_made and resume_writing, too, are
+   called in that one. Flow control is the stream's.
    The type still derives from asyncio's _FlowControlMixin, for asyncio asks for that: see
    transport_base in private_cpython.c.
 
@@ -36,7 +38,8 @@ enum {
                                   transport_flow */
     TRANSPORT_IP4 = 4096,       /* its names are IPv4's */
     TRANSPORT_SUSPENDED = 8192, /* a loop runs inside a call of its protocol: see transport_enter */
-    TRANSPORT_SNAPSHOT = 16384  /* `context` is the variables of one: see private_cpython.c */
+    TRANSPORT_SNAPSHOT = 16384, /* `context` is the variables of one: see private_cpython.c */
+    TRANSPORT_GIVEN = 32768     /* `context` was given, for all calls (Python 3.15) */
 };
 
 enum transport_kind {

@@ -110,6 +110,25 @@ static int transport_leave(loop *lp, running_call *call) {
     return 0;
 }
 
+/* As transport_enter, if the context was given; else, and if it cannot be entered, what follows
+   runs in the present one. An exception that is set stays so, here and in transport_leave_given. */
+static bool transport_enter_given(transport *self, loop *lp, running_call *call) {
+    PyObject *exception;
+    bool entered;
+    if (!(self->flags & TRANSPORT_GIVEN)) return false;
+    exception = take_exception();
+    entered = transport_enter(self, lp, call) > 0;
+    if (!entered) forget_exception(PyExc_Exception, (PyObject *)self);
+    if (exception != NULL) raise_exception(exception);
+    return entered;
+}
+
+static void transport_leave_given(loop *lp, running_call *call) {
+    PyObject *exception = take_exception();
+    if (transport_leave(lp, call) < 0) PyErr_WriteUnraisable((PyObject *)lp);
+    if (exception != NULL) raise_exception(exception);
+}
+
 /* protocol.method(argument), or without one if it is NULL, in the transport's context. None if the
    connection has ended since the stream's callback began. */
 static PyObject *transport_call(transport *self, loop *lp, enum name method, PyObject *argument) {
@@ -200,12 +219,15 @@ static PyObject *asyncio_method(transport *self, const char *name) {
    method. */
 static void transport_report_method(transport *self, loop *lp, const char *name,
                                     PyObject *argument) {
+    running_call call;
+    bool entered = transport_enter_given(self, lp, &call);
     transport_report_callback(lp, asyncio_method(self, name), argument);
+    if (entered) transport_leave_given(lp, &call);
 }
 
 /* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. False
    if it is one that ends the program: then it ends the run, and the connection stays open. */
-static bool transport_fatal(transport *self, loop *lp, const char *message) {
+static bool transport_fatal_here(transport *self, loop *lp, const char *message) {
     PyObject *exception = take_exception();
     if (ends_program(exception)) {
         loop_end_run(lp, exception);
@@ -215,4 +237,13 @@ static bool transport_fatal(transport *self, loop *lp, const char *message) {
         transport_report(self, lp, message, Py_NewRef(exception));
     transport_force_close(self, exception);
     return true;
+}
+
+/* The same, of what the stream tells: in the context that was given, if one was. */
+static bool transport_fatal(transport *self, loop *lp, const char *message) {
+    running_call call;
+    bool entered = transport_enter_given(self, lp, &call);
+    bool ends = transport_fatal_here(self, lp, message);
+    if (entered) transport_leave_given(lp, &call);
+    return ends;
 }

@@ -232,15 +232,23 @@ static void transport_emptied(transport *self, loop *lp) {
     transport_wake_empty_waiter(self, lp, NAME_SET_RESULT, Py_None);
 }
 
+static void transport_resume_protocol(transport *self, loop *lp) {
+    running_call call;
+    bool entered;
+    self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
+    entered = transport_enter_given(self, lp, &call);
+    if (self->protocol != NULL) /* to enter may have ended the connection */
+        transport_flow(self, lp, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
+    if (entered) transport_leave_given(lp, &call);
+}
+
 /* A protocol may answer resume_writing() with more to send, also after close(): sslproto does. */
 static void on_resume_writing(casync_stream *stream) {
     transport *self = transport_of(stream);
     loop *lp = transport_hold(self);
     if (self->flags & TRANSPORT_EMPTYING) transport_emptied(self, lp);
-    if (self->flags & TRANSPORT_PROTOCOL_PAUSED && self->protocol != NULL) {
-        self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
-        transport_flow(self, lp, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
-    }
+    if (self->flags & TRANSPORT_PROTOCOL_PAUSED && self->protocol != NULL)
+        transport_resume_protocol(self, lp);
     if (self->flags & TRANSPORT_FLUSHING && casync_stream_is_open(stream) && stream->out.size == 0)
         transport_finish_stream(self);
     transport_let_go(self, lp);

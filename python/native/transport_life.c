@@ -16,6 +16,8 @@ static const casync_protocol *protocol_table(state *st, enum transport_kind kind
     return buffered < 0 ? NULL : buffered ? &buffered_protocol : &data_protocol;
 }
 
+/* Queues connection_made in a context that was given, and then _start in one of its own: if a loop
+   is run inside connection_made, its context cannot be entered, and reading is to begin. */
 static int transport_schedule(transport *self, PyObject *waiter) {
     state *st = self->loop->state;
     PyObject *protocol = Py_NewRef(self->protocol);
@@ -23,8 +25,10 @@ static int transport_schedule(transport *self, PyObject *waiter) {
     PyObject *start = PyObject_GetAttr((PyObject *)self, st->names[NAME_START]), *first = NULL,
              *second = NULL;
     if (made != NULL && start != NULL) {
-        PyObject *made_args[2] = {made, (PyObject *)self}, *start_args[2] = {start, waiter};
-        first = loop_call_soon(self->loop, made_args, 2, NULL);
+        bool given = self->flags & TRANSPORT_GIVEN;
+        PyObject *made_args[3] = {made, (PyObject *)self, given ? self->context : NULL};
+        PyObject *start_args[2] = {start, waiter};
+        first = loop_call_soon(self->loop, made_args, 2, given ? st->context_keyword : NULL);
         if (first != NULL) second = loop_call_soon(self->loop, start_args, 2, NULL);
     }
     Py_DECREF(protocol);
@@ -73,11 +77,27 @@ static int64_t stream_open(transport *self, int fd) {
     return casync_stream_open(&self->loop->casync, &self->stream, fd, table, &options);
 }
 
+/* The context for the calls of the protocol: the one that is given, or else (NULL) what a copy of
+   the present one would have. It stays NULL, with an exception set, if there is no memory. */
+static void transport_set_context(transport *self, state *st, PyObject *context) {
+    if (context != NULL) {
+        self->context = Py_NewRef(context);
+        self->flags |= TRANSPORT_GIVEN;
+        return;
+    }
+    self->context = snapshot_context(st);
+    if (self->context != NULL)
+        self->flags |= TRANSPORT_SNAPSHOT;
+    else
+        self->context = PyContext_CopyCurrent();
+}
+
 /* A transport with an open stream over the descriptor, on the loop's list; nothing is scheduled
-   yet. sock (or NULL) is the object that owns the descriptor. On failure the descriptor stays the
-   caller's, and *error is casync's (or 0). */
+   yet. sock (or NULL) is the object that owns the descriptor, context (or NULL) that of all calls
+   of the protocol. On failure the descriptor stays the caller's, and *error is casync's (or 0). */
 static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyObject *sock,
-                                 PyObject *protocol, PyObject *extra, int64_t *error) {
+                                 PyObject *protocol, PyObject *extra, PyObject *context,
+                                 int64_t *error) {
     PyTypeObject *type = lp->state->transport_types[kind];
     transport *self = (transport *)type->tp_alloc(type, 0);
     *error = 0;
@@ -87,11 +107,7 @@ static transport *transport_open(loop *lp, enum transport_kind kind, int fd, PyO
     self->loop = (loop *)Py_NewRef((PyObject *)lp);
     self->protocol = Py_NewRef(protocol);
     self->extra = Py_XNewRef(extra == Py_None ? NULL : extra);
-    self->context = snapshot_context(lp->state);
-    if (self->context != NULL)
-        self->flags |= TRANSPORT_SNAPSHOT;
-    else
-        self->context = PyContext_CopyCurrent();
+    transport_set_context(self, lp->state, context);
     if (self->context != NULL)
         *error = kind == TRANSPORT_DATAGRAM ? datagram_open(self, fd) : stream_open(self, fd);
     if (self->context == NULL || *error != 0) {
@@ -116,14 +132,15 @@ static transport *transport_begin(transport *self, PyObject *waiter) {
 }
 
 /* A transport for a connected socket. sock (or NULL) is the socket object that owns it, peer (or
-   NULL) the other side's address. */
+   NULL) the other side's address, context (or NULL) that of all calls of the protocol. */
 static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *protocol,
                                 PyObject *waiter, PyObject *extra, PyObject *server,
-                                const casync_address *peer) {
+                                PyObject *context, const casync_address *peer) {
     state *st = lp->state;
     casync_address own, asked;
     int64_t error;
-    transport *self = transport_open(lp, TRANSPORT_SOCKET, fd, sock, protocol, extra, &error);
+    transport *self =
+        transport_open(lp, TRANSPORT_SOCKET, fd, sock, protocol, extra, context, &error);
     if (self == NULL) return NULL;
     own = read_address(fd, getsockname);
     if (peer == NULL) asked = read_address(fd, getpeername);
@@ -191,12 +208,14 @@ static int loop_make_way(loop *self, int fd, PyObject *file) {
     return -1;
 }
 
-/* _make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None), of the loop */
+/* _make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None, context=None), of
+   the loop */
 static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
+    static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", "context", NULL};
     PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport", keywords,
-                                     &sock, &protocol, &waiter, &extra, &server))
+    PyObject *context = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OOO:_make_socket_transport", keywords,
+                                     &sock, &protocol, &waiter, &extra, &server, &context))
         return NULL;
     if (self->closed) return raise_closed();
     if (!has_descriptor(sock))
@@ -205,7 +224,9 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
     int fd = parse_fd(sock);
     if (fd < 0) return NULL;
     if (loop_make_way(self, fd, sock) < 0) return NULL;
-    return (PyObject *)transport_new(self, fd, sock, protocol, waiter, extra, server, NULL);
+    if (context == Py_None) context = NULL;
+    return (PyObject *)transport_new(self, fd, sock, protocol, waiter, extra, server, context,
+                                     NULL);
 }
 
 /* _ensure_fd_no_transport(fd): raises if an open transport has the descriptor. Only what is watched

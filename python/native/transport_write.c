@@ -78,13 +78,13 @@ static int transport_write_memory(transport *self, const void *memory, size_t si
 }
 
 /* Data that the system cannot take, a memoryview with gaps, say: for asyncio an error of the
-   connection. */
+   connection, which is told in the writer's context. */
 static int transport_write_failed(transport *self) {
     loop *lp = transport_hold(self);
     bool pipe = self->kind != TRANSPORT_SOCKET;
-    transport_fatal(self, lp,
-                    pipe ? "Fatal write error on pipe transport"
-                         : "Fatal write error on socket transport");
+    transport_fatal_here(self, lp,
+                         pipe ? "Fatal write error on pipe transport"
+                              : "Fatal write error on socket transport");
     transport_let_go(self, lp);
     return 0;
 }

@@ -183,18 +183,19 @@ static int find_fd(loop *self, PyObject *file) {
     return -1;
 }
 
-/* The handle for a direction. In debug mode, and observed, it calls `_python_reader(fd,
-   asyncio.Handle)`, and that asyncio.Handle is what the caller gets. */
-static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count, bool writing,
-                            PyObject **returned) {
+/* The handle for a direction, with a context or NULL. In debug mode, and observed, it calls what
+   `_python_reader((fd, callback, *args), context)` returns with the asyncio.Handle that it returns
+   too, and that asyncio.Handle is what the caller gets. */
+static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count, PyObject *context,
+                            bool writing, PyObject **returned) {
     handle *h;
     if (self->calls_python) {
         PyObject *tuple = PyTuple_New(count), *pair;
         if (tuple == NULL) return NULL;
         for (Py_ssize_t i = 0; i < count; i++) PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
-        pair = PyObject_CallMethodOneArg(
+        pair = PyObject_CallMethodObjArgs(
             (PyObject *)self, self->state->names[writing ? NAME_PYTHON_WRITER : NAME_PYTHON_READER],
-            tuple);
+            tuple, context == NULL ? Py_None : context, NULL);
         Py_DECREF(tuple);
         if (pair == NULL) return NULL;
         if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
@@ -206,7 +207,7 @@ static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count,
         Py_DECREF(pair);
         if (h != NULL) h->flags |= HANDLE_WRAPPER;
     } else {
-        h = handle_new(self->state, false, args[1], args + 2, count - 2, NULL);
+        h = handle_new(self->state, false, args[1], args + 2, count - 2, context);
         *returned = (PyObject *)Py_XNewRef((PyObject *)h);
     }
     if (h == NULL) Py_CLEAR(*returned);
@@ -403,30 +404,35 @@ static int watch_socket(loop *self, int fd, bool writing, handle *h, PyObject *s
     return 0;
 }
 
-/* _add_reader(fd, callback, *args) and _add_writer: the handle. */
-static PyObject *watch_start(loop *self, PyObject *const *args, Py_ssize_t count, bool writing) {
-    PyObject *returned = NULL;
+/* _add_reader(fd, callback, *args, context=None) and _add_writer: the handle. */
+static PyObject *watch_start(loop *self, PyObject *const *args, Py_ssize_t count,
+                             PyObject *keywords, bool writing) {
+    PyObject *returned = NULL, *context;
     handle *h;
     int fd;
-    if (count < 2)
-        return PyErr_Format(PyExc_TypeError, "%s() takes at least 2 arguments (%zd given)",
+    if (!parse_schedule(2, count, args, keywords, self->state, &context))
+        return PyErr_Format(PyExc_TypeError,
+                            "%s() takes at least 2 arguments (%zd given), and no keyword but "
+                            "context",
                             writing ? "_add_writer" : "_add_reader", count);
     if (self->closed) return raise_closed();
     fd = find_fd(self, args[0]);
     if (fd < 0) return NULL;
-    h = watch_handle(self, args, count, writing, &returned);
+    h = watch_handle(self, args, count, context, writing, &returned);
     if (h == NULL) return NULL;
     if (watch_set(self, fd, writing, h, args[0]) < 0) Py_CLEAR(returned);
     Py_DECREF(h);
     return returned;
 }
 
-static PyObject *loop_add_reader(loop *self, PyObject *const *args, Py_ssize_t count) {
-    return watch_start(self, args, count, false);
+static PyObject *loop_add_reader(loop *self, PyObject *const *args, Py_ssize_t count,
+                                 PyObject *keywords) {
+    return watch_start(self, args, count, keywords, false);
 }
 
-static PyObject *loop_add_writer(loop *self, PyObject *const *args, Py_ssize_t count) {
-    return watch_start(self, args, count, true);
+static PyObject *loop_add_writer(loop *self, PyObject *const *args, Py_ssize_t count,
+                                 PyObject *keywords) {
+    return watch_start(self, args, count, keywords, true);
 }
 
 /* Also the end of a listening socket, which asyncio's Server takes for a reader. */

@@ -405,9 +405,9 @@ async def test_a_reader_removed_while_its_successor_is_made(
             return number
 
     class Handle(asyncio.Handle):
-        def __init__(self, *args: Any) -> None:
+        def __init__(self, *args: Any, **options: Any) -> None:
             remove()
-            super().__init__(*args)
+            super().__init__(*args, **options)
 
     with ours, theirs:
         theirs.send(b"x")
