@@ -240,8 +240,7 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
         return call_by_keyword(self, "call_soon_threadsafe", args, count, keywords);
     if (self->closed) return raise_closed();
     h = handle_new(self->state, false, args[0], args + 1, count - 1, context);
-    if (h == NULL) return NULL;
-    h->flags |= HANDLE_THREADSAFE;
+    if (HANDLE_THREADSAFE && h != NULL) h->flags |= HANDLE_THREADSAFE;
     result = loop_queue(self, h);
     if (result != NULL) loop_wake(self);
     return result;
