@@ -11,6 +11,8 @@ asyncio.run_coroutine_threadsafe().
 
 from __future__ import annotations
 
+import asyncio
+import asyncio.events
 import sys
 from pathlib import Path
 
@@ -54,34 +56,47 @@ def get_include() -> str:
     return str(Path(__file__).resolve().parent / "include")
 
 
+def _has_policies() -> bool:
+    names = "_get_event_loop_policy", "get_event_loop_policy"  # the latter up to 3.13
+    return any(name in vars(asyncio.events) for name in names)
+
+
 def install() -> None:
     """Makes asyncio create casync's loops, in the whole process.
 
     After this call, asyncio.run(), asyncio.Runner and asyncio.new_event_loop() make a
     casync.EventLoop. Call it once, before the program makes its first loop; loops that exist
-    already stay what they are. It sets an event loop policy. Python 3.14 deprecates policies, but
-    this function causes no warning; new programs should call casync.run() instead.
+    already stay what they are. Up to Python 3.15 it sets an event loop policy. Python 3.14
+    deprecates policies, but this function causes no warning. From Python 3.16 on, which has no
+    policies, it puts casync.new_event_loop in the place of asyncio.new_event_loop. New programs
+    should call casync.run() instead.
     """
-    from . import policy
+    if _has_policies():
+        from . import policy
 
-    policy.set_event_loop_policy(policy.EventLoopPolicy())
+        policy.set_event_loop_policy(policy.EventLoopPolicy())
+    else:
+        for module in asyncio, asyncio.events:
+            vars(module)["new_event_loop"] = new_event_loop
 
 
 def is_installed() -> bool:
-    """Returns whether asyncio's event loop policy is casync's.
+    """Returns whether asyncio's event loop policy is casync's, or, from Python 3.16 on, whether
+    asyncio.new_event_loop is.
 
-    It is so from install() on, until the program sets another policy. Any thread may call this
-    function.
+    It is so from install() on, until the program sets another. Any thread may call this function.
     """
+    if not _has_policies():
+        return asyncio.events.new_event_loop is new_event_loop
     policy = sys.modules.get("casync.policy")
     return policy is not None and isinstance(policy.get_event_loop_policy(), policy.EventLoopPolicy)
 
 
 def __getattr__(name: str) -> object:
     """Imports a name when a program first uses it. Few programs need the policy (deprecated since
-    Python 3.14), the executor and the C API, and each takes time to import.
+    Python 3.14, gone from 3.16), the executor and the C API, and each takes time to import.
     """
-    if name == "EventLoopPolicy":
+    if name == "EventLoopPolicy" and _has_policies():
         from .policy import EventLoopPolicy
 
         return EventLoopPolicy

@@ -142,6 +142,20 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             self._asyncio_turns = True
             self._deque.extend(self._take_ready())
 
+    if sys.version_info >= (3, 14):
+
+        def _run_forever_setup(self) -> None:
+            """asyncio calls this outside of the try that calls _run_forever_cleanup(). If it failed
+            halfway (for want of memory, or by Ctrl-C), the loop would be running for ever.
+            """
+            self._check_closed()
+            self._check_running()
+            try:
+                super()._run_forever_setup()
+            except BaseException:
+                self._run_forever_cleanup()
+                raise
+
     def _make_self_pipe(self) -> None:
         """Called by __init__. The native wakeup needs no pipe; add_signal_handler makes one when it
         needs it. Who never calls that keeps signal.set_wakeup_fd to himself."""

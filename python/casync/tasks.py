@@ -68,6 +68,6 @@ def await_chain(awaitable: Any) -> Iterator[Any]:
 def place_of(awaitable: Any) -> str:
     name = getattr(awaitable, "__qualname__", type(awaitable).__qualname__)
     frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
-    if frame is None:
+    if frame is None or getattr(awaitable, "cr_code", frame) is None:  # in C there is no place
         return name
     return f"{name} at {frame.f_code.co_filename}:{frame.f_lineno}"

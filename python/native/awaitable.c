@@ -243,16 +243,51 @@ static PyMethodDef awaitable_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* cr_running, or cr_suspended: what inspect.getcoroutinestate() asks. */
-static PyObject *awaitable_get_state(awaitable *self, void *suspended) {
+/* cr_running, or cr_suspended: what inspect.getcoroutinestate() asks before 3.15. */
+static PyObject *awaitable_get_flag(awaitable *self, void *suspended) {
     return PyBool_FromLong(self->progress == (suspended ? AWAITABLE_WAITING : AWAITABLE_RUNNING));
+}
+
+/* cr_state: what it asks since 3.15. */
+static PyObject *awaitable_get_state(awaitable *self, void *Py_UNUSED(closure)) {
+    static const char *const states[] = {
+        [AWAITABLE_CREATED] = "CORO_CREATED",
+        [AWAITABLE_RUNNING] = "CORO_RUNNING",
+        [AWAITABLE_WAITING] = "CORO_SUSPENDED",
+        [AWAITABLE_FINISHED] = "CORO_CLOSED",
+    };
+    return PyUnicode_InternFromString(states[self->progress]);
 }
 
 static PyObject *awaitable_get_await(awaitable *self, void *Py_UNUSED(closure)) {
     return Py_NewRef(self->waiting == NULL ? Py_None : self->waiting);
 }
 
-/* There is no frame, and no code. */
+/* cr_frame: a coroutine has one until it ends, and by it getcoroutinestate() tells one that has not
+   begun (before 3.11, one that waits, too) from one that has ended. Nothing runs in this one. */
+static PyObject *awaitable_get_frame(awaitable *self, void *Py_UNUSED(closure)) {
+    PyObject *name, *globals;
+    PyCodeObject *code = NULL;
+    PyFrameObject *frame = NULL;
+    if (self->progress == AWAITABLE_FINISHED) Py_RETURN_NONE;
+    name = awaitable_qualname(self, NULL);
+    globals = name == NULL ? NULL : PyDict_New();
+    if (globals != NULL) code = PyCode_NewEmpty("<casync>", PyUnicode_AsUTF8(name), 1);
+    if (code != NULL) frame = PyFrame_New(PyThreadState_Get(), code, globals, NULL);
+#if PY_VERSION_HEX < 0x030B0000
+    if (frame != NULL) {
+        Py_CLEAR(frame->f_back); /* who asks */
+        frame->f_lineno = 1;
+        if (self->progress != AWAITABLE_CREATED) frame->f_lasti = 0;
+    }
+#endif
+    Py_XDECREF(name);
+    Py_XDECREF(globals);
+    Py_XDECREF(code);
+    return (PyObject *)frame;
+}
+
+/* Of code there is none. */
 static PyObject *awaitable_get_none(awaitable *Py_UNUSED(self), void *Py_UNUSED(closure)) {
     Py_RETURN_NONE;
 }
@@ -260,10 +295,11 @@ static PyObject *awaitable_get_none(awaitable *Py_UNUSED(self), void *Py_UNUSED(
 static PyGetSetDef awaitable_getsets[] = {
     {"__name__", (getter)awaitable_name, NULL, NULL, NULL},
     {"__qualname__", (getter)awaitable_qualname, NULL, NULL, NULL},
-    {"cr_running", (getter)awaitable_get_state, NULL, NULL, (void *)false},
-    {"cr_suspended", (getter)awaitable_get_state, NULL, NULL, (void *)true},
+    {"cr_running", (getter)awaitable_get_flag, NULL, NULL, (void *)false},
+    {"cr_suspended", (getter)awaitable_get_flag, NULL, NULL, (void *)true},
+    {"cr_state", (getter)awaitable_get_state, NULL, NULL, NULL},
     {"cr_await", (getter)awaitable_get_await, NULL, NULL, NULL},
-    {"cr_frame", (getter)awaitable_get_none, NULL, NULL, NULL},
+    {"cr_frame", (getter)awaitable_get_frame, NULL, NULL, NULL},
     {"cr_code", (getter)awaitable_get_none, NULL, NULL, NULL},
     {"cr_origin", (getter)awaitable_get_none, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -10,7 +10,8 @@
    handle is that known (but of a watcher's). callback == NULL means it has run or was cancelled,
    and holds nothing. While it runs, cancelling only sets the flag, and so does running it again in
    there: the vector of a call must not change under the callee. Who began to run it first lets go
-   of what it holds.
+   of what it holds. From Python 3.14 on a handle of call_soon_threadsafe is locked while it runs,
+   is cancelled or is asked about that, as asyncio's _ThreadSafeHandle is.
 
    Costs: no allocation while spare handles last, but for the context's copy when none is given. */
 
@@ -23,7 +24,9 @@ enum {
     HANDLE_SNAPSHOT = 32, /* `context` is the variables of one: see private_cpython.c */
     HANDLE_LENT = 64,     /* `context` is to be returned */
     HANDLE_WRAPPER = 128, /* its argument is an asyncio.Handle, cancelled with it */
-    HANDLE_TAKEN = 256    /* in the queue loop->taken */
+    HANDLE_TAKEN = 256,   /* in the queue loop->taken */
+    /* an asyncio.events._ThreadSafeHandle, which came with 3.14 */
+    HANDLE_THREADSAFE = PY_VERSION_HEX >= 0x030E0000 ? 512 : 0
 };
 
 typedef struct handle {
@@ -34,6 +37,10 @@ typedef struct handle {
     PyObject *weakrefs;
     uint16_t flags;
     uint8_t count; /* of arguments in vector */
+#if PY_VERSION_HEX >= 0x030E0000
+    PyMutex mutex;  /* of a thread-safe one; it and the next fill what was padding */
+    uint32_t owner; /* the thread that has the mutex, or 0 */
+#endif
     casync_job job;
 } handle;
 
@@ -289,9 +296,36 @@ static void handle_run_patched(loop *lp, handle *self, PyObject *run) {
     Py_DECREF(run);
 }
 
-/* As _run of asyncio's handles. False if this was inside of another run of it, which holds what it
-   has. */
-static bool handle_run_now(loop *lp, handle *self) {
+#if PY_VERSION_HEX >= 0x030E0000
+
+/* Makes other threads wait for a thread-safe handle until handle_unlock. False if there is nothing
+   to unlock: it is of another kind, or this thread has locked it already. */
+static bool handle_lock(handle *self) {
+    uint32_t here;
+    if (!(self->flags & HANDLE_THREADSAFE)) return false;
+    here = (uint32_t)PyThreadState_GetID(PyThreadState_Get());
+    if (self->owner == here) return false;
+    PyMutex_Lock(&self->mutex); /* a thread that waits here has dropped the GIL */
+    self->owner = here;
+    return true;
+}
+
+static void handle_unlock(handle *self, bool locked) {
+    if (!locked) return;
+    self->owner = 0;
+    PyMutex_Unlock(&self->mutex);
+}
+
+#else
+
+static bool handle_lock(handle *Py_UNUSED(self)) { return false; }
+
+static void handle_unlock(handle *Py_UNUSED(self), bool Py_UNUSED(locked)) {}
+
+#endif
+
+/* Runs it: false if this was inside of another run of it, which holds what it has. */
+static bool handle_run_locked(loop *lp, handle *self) {
     PyObject *result, *patched;
     bool inside = self->flags & HANDLE_RUNNING;
     self->flags |= HANDLE_RUNNING;
@@ -310,6 +344,16 @@ static bool handle_run_now(loop *lp, handle *self) {
     }
     if (!inside) self->flags &= (uint16_t)~HANDLE_RUNNING;
     return !inside;
+}
+
+/* As _run of asyncio's handles. While it waited for a thread-safe one, another thread may have
+   cancelled it, or run it. */
+static bool handle_run_now(loop *lp, handle *self) {
+    bool locked = handle_lock(self), first = true;
+    if (!locked || (self->callback != NULL && !(self->flags & HANDLE_CANCELLED)))
+        first = handle_run_locked(lp, self);
+    handle_unlock(self, locked);
+    return first;
 }
 
 /* The callback of every handle's job and timer. */
@@ -352,14 +396,19 @@ static void handle_cancel_now(handle *self) {
 }
 
 static PyObject *handle_cancel(handle *self, PyObject *Py_UNUSED(ignored)) {
+    bool locked;
     Py_INCREF(self); /* the queue's reference may be the last but the caller's */
+    locked = handle_lock(self);
     handle_cancel_now(self);
+    handle_unlock(self, locked);
     Py_DECREF(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *handle_cancelled(handle *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(self->flags & HANDLE_CANCELLED);
+    bool locked = handle_lock(self), cancelled = self->flags & HANDLE_CANCELLED;
+    handle_unlock(self, locked);
+    return PyBool_FromLong(cancelled);
 }
 
 static PyObject *handle_get_context(handle *self, PyObject *Py_UNUSED(ignored)) {
@@ -374,7 +423,9 @@ static PyObject *handle_when(timer_handle *self, PyObject *Py_UNUSED(ignored)) {
 /* asyncio.Handle._repr_info and __repr__ */
 static PyObject *handle_repr(handle *self) {
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    const char *name = self->flags & HANDLE_TIMER ? "TimerHandle" : "Handle";
+    const char *name = self->flags & HANDLE_TIMER        ? "TimerHandle"
+                       : self->flags & HANDLE_THREADSAFE ? "_ThreadSafeHandle"
+                                                         : "Handle";
     const char *cancelled = self->flags & HANDLE_CANCELLED ? " cancelled" : "";
     PyObject *when = NULL, *source = NULL, *text = NULL;
     if (self->flags & HANDLE_TIMER) {
@@ -452,6 +503,7 @@ static Py_hash_t timer_hash(timer_handle *self) {
 /* isinstance(handle, asyncio.Handle) asks type(handle) and then this. */
 static PyObject *handle_get_class(handle *self, void *Py_UNUSED(closure)) {
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
+    if (self->flags & HANDLE_THREADSAFE) return Py_NewRef(st->asyncio_threadsafe_handle);
     return Py_NewRef(self->flags & HANDLE_TIMER ? st->asyncio_timer_handle : st->asyncio_handle);
 }
 
@@ -466,7 +518,7 @@ static PyObject *handle_get_args(handle *self, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *handle_get_cancelled(handle *self, void *Py_UNUSED(closure)) {
-    return handle_cancelled(self, NULL);
+    return PyBool_FromLong(self->flags & HANDLE_CANCELLED);
 }
 
 static PyObject *handle_get_context_attribute(handle *self, void *Py_UNUSED(closure)) {
@@ -491,10 +543,10 @@ static PyObject *handle_get_when(timer_handle *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(self->when);
 }
 
-/* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops: of turns that
-   are asyncio's, and of tests. */
-static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
+static PyObject *handle_run_early(handle *self) {
     loop *lp = self->flags & (HANDLE_CANCELLED | HANDLE_RUNNING) ? NULL : handle_loop(self);
+    /* of a thread-safe one asyncio's _run asks, too */
+    if (self->flags & HANDLE_THREADSAFE && self->flags & HANDLE_CANCELLED) Py_RETURN_NONE;
     if (lp == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the handle has run, or was cancelled");
         return NULL;
@@ -512,10 +564,20 @@ static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
     Py_RETURN_NONE;
 }
 
+/* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops: of turns that
+   are asyncio's, and of tests. */
+static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
+    bool locked = handle_lock(self);
+    PyObject *result = handle_run_early(self);
+    handle_unlock(self, locked);
+    return result;
+}
+
 static PyMethodDef handle_methods[] = {
     {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
-     "Keeps the callback from being called, unless it has run. Call this in the loop's "
-     "thread."},
+     "Keeps the callback from being called, unless it has run. Call this in the loop's thread. "
+     "Since Python 3.14, any thread may call it for a handle of call_soon_threadsafe(); while the "
+     "callback runs, it waits."},
     {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
      "Returns whether cancel() was called."},
     {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,

@@ -231,16 +231,19 @@ static void loop_wake(loop *self) {
 /* The GIL makes queueing safe; what remains is to wake the loop. */
 static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py_ssize_t count,
                                            PyObject *keywords) {
-    PyObject *context, *h;
+    PyObject *context, *result;
+    handle *h;
     if (self->calls_python)
         return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count,
                          keywords);
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon_threadsafe", args, count, keywords);
     if (self->closed) return raise_closed();
-    h = loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
-    if (h != NULL) loop_wake(self);
-    return h;
+    h = handle_new(self->state, false, args[0], args + 1, count - 1, context);
+    if (HANDLE_THREADSAFE && h != NULL) h->flags |= HANDLE_THREADSAFE;
+    result = loop_queue(self, h);
+    if (result != NULL) loop_wake(self);
+    return result;
 }
 
 /* Seconds as nanoseconds, rounded up (never early) and saturated. */

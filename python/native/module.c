@@ -169,6 +169,8 @@ static const struct {
 } wanted_imports[] = {
     {offsetof(state, asyncio_handle), "asyncio.events", "Handle"},
     {offsetof(state, asyncio_timer_handle), "asyncio.events", "TimerHandle"},
+    {offsetof(state, asyncio_threadsafe_handle), "asyncio.events",
+     HANDLE_THREADSAFE ? "_ThreadSafeHandle" : "Handle"},
     {offsetof(state, futures), "asyncio.futures", "__dict__"},
     {offsetof(state, tasks), "asyncio.tasks", "__dict__"},
     {offsetof(state, events), "asyncio.events", "__dict__"},

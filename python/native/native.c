@@ -42,6 +42,7 @@
    awaitable.c, method.c, streams.c and those that begin with streams_, sock.c, tls.c and
    tls_tables.c, server.c, module.c. */
 #include <Python.h>
+#include <frameobject.h>
 #include <structmember.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -210,12 +211,13 @@ typedef struct {
     PyTypeObject *tls_type, *tls_transport_type; /* see tls.c; NULL: this asyncio has not what
                                                     they need */
     PyObject *names[NAME_COUNT];
-    PyObject *task_keywords[2];         /* ("loop", "name"), ("loop", "name", "context") */
-    PyObject *context_keyword;          /* ("context",) */
-    PyObject *asyncio_server;           /* asyncio.Server */
-    PyObject *asyncio_handle;           /* asyncio.Handle: what a Handle's __class__ says */
-    PyObject *asyncio_timer_handle;     /* asyncio.TimerHandle */
-    PyObject *futures, *tasks, *events; /* the names in asyncio's modules, which programs may
+    PyObject *task_keywords[2];          /* ("loop", "name"), ("loop", "name", "context") */
+    PyObject *context_keyword;           /* ("context",) */
+    PyObject *asyncio_server;            /* asyncio.Server */
+    PyObject *asyncio_handle;            /* asyncio.Handle: what a Handle's __class__ says */
+    PyObject *asyncio_timer_handle;      /* asyncio.TimerHandle */
+    PyObject *asyncio_threadsafe_handle; /* asyncio.events._ThreadSafeHandle; Handle before 3.14 */
+    PyObject *futures, *tasks, *events;  /* the names in asyncio's modules, which programs may
                                            replace */
     PyObject *base_call_soon, *base_call_soon_threadsafe, *base_create_task; /* of BaseEventLoop */
     PyObject *base_call_later, *base_call_at;

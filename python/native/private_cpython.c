@@ -20,7 +20,7 @@
    callback before it has left. A context is used again only if nobody else holds it.
 
    Expects: the layout of struct _pycontextobject (Include/internal/pycore_context.h) of 3.10 to
-   3.13, and the present context in the thread's state. Else: PyContext_CopyCurrent.
+   3.15, and the present context in the thread's state. Else: PyContext_CopyCurrent.
    Gain: 28 % of a call_soon, 12 % of a call_later with its cancel, 4 % of a task's switch; 64 bytes
    (10 %) of an idle connection. */
 
@@ -32,7 +32,7 @@ typedef struct {
     int entered;
 } context_layout;
 
-#if PY_VERSION_HEX < 0x030E0000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX < 0x03100000 && !defined(Py_GIL_DISABLED)
 
 static context_layout *layout_of(PyObject *context) { return (context_layout *)context; }
 

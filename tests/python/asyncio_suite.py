@@ -67,7 +67,7 @@ MODULES = [
     "test_waitfor",
 ]
 WORKERS = 2
-TEST_TIMEOUT = 90  # seconds: only a hang takes that long
+TEST_TIMEOUT = 40  # seconds: only a hang takes that long, and it may have to hang three times
 START_TIMEOUT = 120  # seconds for a process to start, import, and end
 SHOWN_LINES = 40  # of the output of a test that failed
 

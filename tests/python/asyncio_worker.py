@@ -87,14 +87,15 @@ def loop_class(loop_name: str) -> Any:
 
 def watch_transport(transport: Any, base: Any, probe: Probe) -> None:
     """Tells the probe of each such transport that is made for the tested loop around something
-    real.
+    real. (One that refuses its file, as a regular one, was not made: the loop's own leave it to
+    asyncio's to say so.)
     """
     original = transport.__init__
 
     def init(self: Any, loop: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, loop, file, *args, **kwargs)
         if isinstance(loop, base) and not isinstance(file, unittest.mock.NonCallableMock):
             probe.foreign.add(transport.__name__)
-        original(self, loop, file, *args, **kwargs)
 
     transport.__init__ = init
 

@@ -120,6 +120,12 @@ def test_the_wheel_holds_what_users_need_and_no_more(casync: ModuleType, built: 
     [wheel] = built.glob("casync-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
+        [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
+        license_lines = [
+            line for line in archive.read(metadata).decode().splitlines() if "License" in line[:12]
+        ]
+    assert license_lines[:2] == ["License-Expression: MIT", "License-File: LICENSE"]
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert {"casync/__init__.py", "casync/py.typed"} <= set(names)
     assert any(name.endswith(".so") for name in names)
     assert {name.split("/")[0].split("-")[0].split(".")[0] for name in names} <= {

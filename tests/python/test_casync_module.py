@@ -157,10 +157,15 @@ def test_the_policy(casync: ModuleType) -> None:
             asyncio.set_event_loop_policy(None)
 
 
-# As Python 3.14 has it, where asyncio's own code uses the names with an underscore.
+# As Python 3.14 has it, where asyncio's own code uses the names with an underscore: there as it is,
+# before that imitated.
 LIKE_314 = """
 import asyncio, sys, warnings
 from asyncio import events, unix_events
+warnings.simplefilter("error")
+default = None
+"""
+IMITATED_314 = """
 
 def deprecate(module, name):
     setattr(module, "_" + name, getattr(module, name))
@@ -191,14 +196,31 @@ events.set_event_loop = lambda loop: events._get_event_loop_policy().set_event_l
 asyncio.new_event_loop, asyncio.set_event_loop = events.new_event_loop, events.set_event_loop
 later(events, "get_event_loop_policy", "set_event_loop_policy")
 later(unix_events, "DefaultEventLoopPolicy")
+"""
+if sys.version_info < (3, 14):
+    LIKE_314 += IMITATED_314
+
+# As Python 3.16 is to have it: no policies. What it does in new_event_loop is a guess.
+LIKE_316 = """
+import asyncio, sys, warnings
+from asyncio import events, unix_events
+for module in asyncio, events, unix_events:
+    for name in list(vars(module)):
+        if "EventLoopPolicy" in name or "event_loop_policy" in name:
+            delattr(module, name)
+    vars(module).pop("__getattr__", None)
+def new_event_loop():
+    return unix_events.SelectorEventLoop()
+events.set_event_loop = asyncio.set_event_loop = lambda loop: None
+events.new_event_loop = asyncio.new_event_loop = new_event_loop
 warnings.simplefilter("error")
 """
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run took its loop elsewhere")
 def test_policies_where_they_are_deprecated(casync: ModuleType) -> None:
-    """Python 3.14 cannot be run here: a warning, or the use of a public name, is an error in this
-    program.
+    """A warning is an error in this program; so is the use of a public name where 3.14 is
+    imitated.
     """
     run_script(
         asyncio,
@@ -228,6 +250,46 @@ def test_python_m_casync_where_policies_are_deprecated(casync: ModuleType, tmp_p
     script.write_text(WHICH_LOOP)
     output = ended(python("-m", "casync", str(script), env={"PYTHONPATH": str(tmp_path)}))
     assert output == "__main__ casync []\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.run took its loop elsewhere")
+def test_install_where_there_are_no_policies(casync: ModuleType, tmp_path: Path) -> None:
+    run_script(
+        asyncio,
+        LIKE_316
+        + """
+import casync
+async def main(): return asyncio.get_running_loop()
+assert not casync.is_installed()
+assert not isinstance(asyncio.run(main()), casync.EventLoop)
+assert isinstance(casync.run(main()), casync.EventLoop)
+casync.install()
+assert casync.is_installed()
+assert isinstance(asyncio.run(main()), casync.EventLoop)
+loop = asyncio.new_event_loop()
+assert isinstance(loop, casync.EventLoop)
+loop.close()
+assert not hasattr(casync, "EventLoopPolicy")
+asyncio.new_event_loop = events.new_event_loop = new_event_loop
+assert not casync.is_installed()
+""",
+    )
+    (tmp_path / "sitecustomize.py").write_text(LIKE_316)
+    script = tmp_path / "script.py"
+    script.write_text(WHICH_LOOP)
+    output = ended(python("-m", "casync", str(script), env={"PYTHONPATH": str(tmp_path)}))
+    assert output == "__main__ casync []\n"
+
+
+def test_nothing_warns(casync: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        WHICH_LOOP
+        + "import casync\ncasync.run(main())\ncasync.install()\ncasync.EventLoopPolicy()\n"
+    )
+    flags = "-W", "error"
+    assert ended(python(*flags, "-m", "casync", str(script))) == "__main__ casync []\n"
+    assert ended(python(*flags, str(script))) == "__main__ asyncio []\n"
 
 
 def test_python_m_casync_runs_a_script(casync: ModuleType, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import sys
+import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -32,11 +35,22 @@ def callback(*args: object) -> None:
     pass
 
 
+def type_of_handle(make: Any) -> str:
+    if make is MAKERS["call_soon_threadsafe"] and sys.version_info >= (3, 14):
+        return "_ThreadSafeHandle"
+    return (
+        "Handle" if make in (MAKERS["call_soon"], MAKERS["call_soon_threadsafe"]) else "TimerHandle"
+    )
+
+
 @every_maker
 @every_debug
 def test_it_is_a_handle(loop: Loop, make: Any, debug: bool) -> None:
     loop.set_debug(debug)
-    assert isinstance(make(loop, callback), asyncio.Handle)
+    handle = make(loop, callback)
+    assert isinstance(handle, asyncio.Handle)
+    assert isinstance(handle, getattr(asyncio.events, type_of_handle(make)))
+    assert handle.__class__.__name__ == type_of_handle(make)
 
 
 def test_a_timer_is_a_timer_handle(loop: Loop) -> None:
@@ -183,7 +197,8 @@ def test_a_handle_can_be_referenced_weakly(loop: Loop, make: Any) -> None:
 def test_repr_names_the_callback_and_its_state(loop: Loop, make: Any, debug: bool) -> None:
     loop.set_debug(debug)
     handle = make(loop, callback)
-    assert repr(handle).startswith(("<Handle callback()", "<TimerHandle when="))
+    kind = type_of_handle(make)
+    assert repr(handle).startswith((f"<{kind} callback()", f"<{kind} when="))
     assert "callback() at " in repr(handle)
     assert ("created at" in repr(handle)) == debug
     handle.cancel()
@@ -242,3 +257,107 @@ def test_a_time_that_is_no_number_is_now(loop: Loop, how: str) -> None:
     assert isinstance(handle, asyncio.TimerHandle) and math.isnan(handle.when())
     run_turns(loop, 2)
     assert ran == ["ran"]
+
+
+thread_safe = pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+ASKED: dict[str, Callable[[Any], Any]] = {
+    "cancel": lambda handle: handle.cancel(),
+    "cancelled": lambda handle: handle.cancelled(),
+    "_run": lambda handle: handle._run(),
+}
+
+
+@thread_safe
+@every_debug
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED.keys())
+def test_another_thread_waits_while_the_callback_runs(loop: Loop, ask: Any, debug: bool) -> None:
+    loop.set_debug(debug)
+    started, events = threading.Event(), []
+
+    def slow() -> None:
+        started.set()
+        time.sleep(0.2)
+        events.append("ran")
+        if len(events) == 1:  # asyncio's _run may run it once more
+            loop.call_soon(loop.stop)
+
+    def other_thread() -> None:
+        handle = loop.call_soon_threadsafe(slow)
+        started.wait()
+        try:
+            events.append((ask(handle), events[0]))
+        except RuntimeError as error:  # ours has run already
+            events.append((None, str(error)))
+
+    thread = threading.Thread(target=other_thread)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert events[0] == "ran"
+    assert events[-1] in [
+        (None, "ran"),
+        (False, "ran"),
+        (None, "the handle has run, or was cancelled"),
+    ]
+
+
+@thread_safe
+@every_debug
+def test_another_thread_may_cancel_what_has_not_run(loop: Loop, debug: bool) -> None:
+    loop.set_debug(debug)
+    ran: list[int] = []
+    cancelled = threading.Event()
+
+    def other_thread() -> None:
+        handle = loop.call_soon_threadsafe(ran.append, 1)
+        handle.cancel()
+        assert handle.cancelled()
+        handle._run()  # does nothing
+        cancelled.set()
+
+    thread = threading.Thread(target=other_thread)
+    loop.call_soon(cancelled.wait)
+    loop.call_later(0.01, loop.stop)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert cancelled.is_set() and not ran
+
+
+@thread_safe
+@every_debug
+def test_the_loop_waits_while_another_thread_runs_a_handle(loop: Loop, debug: bool) -> None:
+    """One of the two cancels it in there, so it does not run a second time."""
+    loop.set_debug(debug)
+    started, events = threading.Event(), []
+
+    def slow() -> None:
+        started.set()
+        time.sleep(0.2)
+        events.append("ran")
+        handle.cancel()
+
+    handle: Any = loop.call_soon_threadsafe(slow)
+    thread = threading.Thread(target=handle._run)
+    thread.start()
+    started.wait()
+    loop.call_soon(events.append, "next")
+    run_turns(loop, 2)
+    thread.join()
+    assert events == ["ran", "next"]
+
+
+@thread_safe
+@every_debug
+def test_a_callback_cancels_and_asks_its_own_thread_safe_handle(loop: Loop, debug: bool) -> None:
+    loop.set_debug(debug)
+    answers: list[bool] = []
+
+    def itself() -> None:
+        answers.append(handle.cancelled())
+        handle.cancel()
+        answers.append(handle.cancelled())
+
+    handle: Any = loop.call_soon_threadsafe(itself)
+    run_turns(loop)
+    assert answers == [False, True] and handle.cancelled()

@@ -1312,3 +1312,19 @@ async def test_the_methods_are_known_as_coroutine_functions(loop: Loop) -> None:
         assert isinstance(create_autospec(getattr(loop, name)), types.FunctionType), name
     with patch.object(loop, "sock_recv", return_value=b"mocked"):
         assert await loop.sock_recv(None, 5) == b"mocked"
+
+
+async def test_one_tells_its_state_as_a_coroutine(loop: Loop) -> None:
+    ours, other = socket.socketpair()
+    with ours, other:
+        ours.setblocking(False)
+        receives: Any = loop.sock_recv(ours, 10)
+        assert inspect.getcoroutinestate(receives) == inspect.CORO_CREATED
+        task = asyncio.ensure_future(receives)
+        await asyncio.sleep(0.01)
+        assert inspect.getcoroutinestate(receives) == inspect.CORO_SUSPENDED
+        assert receives.cr_frame.f_code.co_name.endswith("sock_recv")
+        other.send(b"data")
+        assert await task == b"data"
+        assert inspect.getcoroutinestate(receives) == inspect.CORO_CLOSED
+        assert receives.cr_frame is None

@@ -514,13 +514,15 @@ async def test_a_read_tells_its_state_as_a_coroutine(loop: Loop) -> None:
     reader, writer, other = await stream_pair()
     read: Any = reader.read(10)
     assert not read.cr_running
+    assert inspect.getcoroutinestate(read) == inspect.CORO_CREATED
     task = loop.create_task(read)
     await turns()
-    assert inspect.getcoroutinestate(read) == inspect.CORO_SUSPENDED or sys.version_info < (3, 11)
+    assert inspect.getcoroutinestate(read) == inspect.CORO_SUSPENDED
     assert read.cr_await is not None
     other.write(b"data")
     assert await task == b"data"
     assert inspect.getcoroutinestate(read) == inspect.CORO_CLOSED
+    assert read.cr_frame is None
     await end(writer, other)
 
 
