@@ -17,7 +17,7 @@ static int system_calls;
 #define COUNTING(name, parameters, arguments, call)                                                \
     static int64_t counting_##name parameters {                                                    \
         system_calls++;                                                                            \
-        return casync__direct_##name arguments;                                                \
+        return casync__direct_##name arguments;                                                    \
     }
 #define INSTALL(name, parameters, arguments, call) casync_syscalls.name = counting_##name;
 CASYNC__SYS_CALLS(COUNTING)
