@@ -1985,9 +1985,10 @@ CASYNC_API void casync_signal_ref(casync_signal *signal, bool referenced);
    lost. */
 
 /* The function of a stackful task. What it returns is the task's result: 0 or more, or an error. In
-   C++ an exception ends in its task at the latest, by std::terminate. A catch block may wait, since
-   each task has the exceptions that it has caught for itself; this does not hold where tcc compiled
-   the implementation, nor where C++'s runtime came by dlopen(3) into a program in C. */
+   C++ an exception must be caught in its task: otherwise std::terminate ends the program. A catch
+   block may wait, since each task has the exceptions that it has caught for itself; this does not
+   hold where tcc compiled the implementation, nor where C++'s runtime came by dlopen(3) into a
+   program in C. */
 typedef int64_t (*casync_coroutine)(casync_loop *loop, void *arg);
 
 /* The function of a stackless task: see CASYNC_BEGIN. */
@@ -2887,7 +2888,7 @@ typedef struct casync_protocol {
     void (*connection_lost)(casync_stream *stream, int64_t error);
 } casync_protocol;
 
-/* How a stream behaves. Every member's default is 0. */
+/* How a stream behaves. Zero means the default in every member. */
 typedef struct casync_stream_options {
     void *user;                    /* stream->user */
     size_t high_water, low_water;  /* bytes queued; default 64 KiB and a quarter of high_water */
@@ -3392,7 +3393,7 @@ typedef struct casync_datagram_protocol {
     void (*connection_lost)(casync_datagram *datagram, int64_t error);
 } casync_datagram_protocol;
 
-/* How to make a datagram socket. Every member's default is 0. */
+/* How to make a datagram socket. Zero means the default in every member. */
 typedef struct casync_datagram_desc {
     const char *local_host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
     int local_port;         /* 0: any free one, which casync_datagram_local_address tells */
@@ -3709,7 +3710,7 @@ struct casync_loop {
     bool rebuild_failed;                  /* an epoll instance in place of one with stale events */
     casync_link ready;                    /* jobs for the next turn */
     casync_link running;                  /* jobs of this turn that have not run yet */
-    casync_link free_jobs;                /* the pool behind a NULL job or timer */
+    casync_link free_jobs;                /* to be lent for a NULL job or timer */
     struct casync__job_slab *job_slabs;
     casync_link hooks[3];
     casync_wheel wheel;
@@ -3719,7 +3720,7 @@ struct casync_loop {
     uint32_t fds_size, fds_active;
     casync_link changed; /* watchers whose interest the kernel does not know yet */
     void *posted;        /* casync_job: from other threads, last first */
-    void *mailbox;       /* casync__mailbox: other threads' calls that have no job, or NULL */
+    void *mailbox;       /* casync__mailbox: what other threads posted without a job, or NULL */
     uint32_t sleeping;   /* the loop waits, or may be waiting, in the kernel */
     uint32_t woken;      /* casync_wake was called since the last wait: the next is none */
     uint32_t fork_generation;
@@ -3767,9 +3768,9 @@ CASYNC_API int64_t casync_loop_close(casync_loop *loop);
 
 /* Runs turns until casync_stop.
    Returns: 0.
-   Errors: -EBUSY inside the same loop's callbacks or while another thread
-   runs it; -EINVAL if the loop is closed; -ECHILD in a forked child before casync_loop_fork; others
-   if the kernel refuses to wait (epoll_wait(2)). */
+   Errors: -EBUSY inside the same loop's callbacks or while another thread runs it; -EINVAL if the
+   loop is closed; -ECHILD in a forked child before casync_loop_fork; others if the kernel refuses
+   to wait (epoll_wait(2)). */
 CASYNC_API int64_t casync_run_forever(casync_loop *loop);
 
 /* Runs turns until casync_stop, or until nothing is left that could run: no job, no call in a pool,
@@ -3976,8 +3977,8 @@ CASYNC_API int64_t casync_report_overflow(void);
 
 /* >> config & compiler (implementation) -------------------------------------------------------- */
 
-/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans; and
-   the lists that everything is made of. */
+/* What differs between compilers and C libraries is here, and nowhere else: atomics, bit scans. So
+   are the lists that everything is made of, and the allocator's two calls. */
 
 #include <features.h>
 #if !defined(__linux__)
@@ -4251,10 +4252,11 @@ CASYNC__LINKAGE const char *casync_strerror(int64_t error) {
 
 /* >> system calls (implementation) ------------------------------------------------------------- */
 
-/* The one seam to the kernel (what reads /proc by stdio and looks up interface names is outside).
-   Each row of the list below becomes casync__sys_NAME, which returns the call's result or -errno,
-   and repeats calls that a signal interrupted, but for those that wait. With CASYNC_SYSCALL_TABLE
-   the calls go through casync_syscalls.NAME; without, they are inlined. */
+/* The one seam to the kernel. Two things are outside of it: reading /proc by stdio, and looking up
+   the names of interfaces. Each row of the list below becomes casync__sys_NAME, which returns the
+   call's result or -errno, and repeats calls that a signal interrupted, but for those that wait.
+   With CASYNC_SYSCALL_TABLE the calls go through casync_syscalls.NAME; without, they are
+   inlined. */
 
 /* tcc ignores the packed attribute of glibc's struct epoll_event, so on x86-64 its second event of
    a batch would be read from the wrong place. This is the kernel's layout for every compiler. */
@@ -5458,8 +5460,8 @@ enum {
 
 typedef struct casync__job_slab {
     struct casync__job_slab *next;
-    casync_timer jobs[CASYNC__JOBS_IN_SLAB]; /* a timer is a job with more at its end: one pool for
-                                              both */
+    casync_timer jobs[CASYNC__JOBS_IN_SLAB]; /* a timer is a job with more at its end: one slab
+                                                serves for both */
 } casync__job_slab;
 
 /* An object whose callback is running; gone is set if the callback closes it. On the C stack. */
@@ -10378,14 +10380,18 @@ CASYNC__LINKAGE void casync_queue_close(casync_queue *queue) {
 
 /* >> buffers (implementation) ------------------------------------------------------------------ */
 
-/* OutBuf, the queue of bytes that wait to be sent; and framing, which finds the frames in bytes.
+/* OutBuf, the queue of bytes that wait to be sent; input, the bytes that were read and that nobody
+   has asked for yet; and framing, which finds the frames in the input.
 
-   The queue is one of chunks. A copied chunk has its bytes behind its header, at least
+   OutBuf is a queue of chunks. A copied chunk has its bytes behind its header, at least
    CASYNC__OUTBUF_ROOM of them, and takes further small writes while it has room; a referenced one
    points to bytes of somebody else. They are a ring: the queue has the last, which has the first
-   behind it. Sending takes up to CASYNC__SPANS_MAX chunks as one vector. Costs: an append copies,
-   and allocates once in about 4 KiB; a reference is one allocation of 56 bytes; a flush is one
-   system call unless the vector was taken whole and more is queued. */
+   behind it. Sending takes up to CASYNC__SPANS_MAX chunks as one vector. Input is one block, which
+   doubles when it is full.
+
+   Costs: an append copies, and allocates once in about 4 KiB; a reference is one allocation of 56
+   bytes; a flush is one system call unless the vector was taken whole and more is queued. Input has
+   no memory while it is empty. */
 
 #define CASYNC__OUTBUF_ROOM 4024 /* with its header and malloc's, a page */
 #define CASYNC__SPANS_MAX 64
@@ -13019,10 +13025,10 @@ CASYNC__LINKAGE int64_t casync_set_keepalive(casync_stream *stream, int seconds)
 /* >> servers (implementation) ------------------------------------------------------------------ */
 
 /* A server accepts until the kernel has no more, 32 at most in a turn. What a server makes is a
-   connection, a record with the user's memory behind it. It goes by the queue when its stream is
-   closed and its task, if one serves it, is done. The server's connections are in the list of
-   another record, casync__clients, which goes when the server is closed and the last of them has
-   gone.
+   connection, a record with the user's memory behind it. A job in the ready queue frees it when its
+   stream is closed and its task, if one serves it, is done. The server's connections are in the
+   list of another record, casync__clients, which goes when the server is closed and the last of
+   them has gone.
 
    Costs: a connection is one accept4, one setsockopt (TCP), one epoll_ctl and one close. */
 

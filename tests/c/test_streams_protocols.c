@@ -17,8 +17,7 @@ TEST(a_protocol_is_given_bytes_and_the_end) {
     close_with_peer();
 }
 
-TEST(eof_received_may_keep_the_stream_for_writing) {
-    protocol = saying_protocol();
+static void goes_on_writing_after_the_end(void) {
     keep_open_at_eof = true;
     open_with_peer(&protocol, NULL);
     EQ(shutdown(peer, SHUT_WR), 0);
@@ -30,6 +29,11 @@ TEST(eof_received_may_keep_the_stream_for_writing) {
     EQ(casync_finish_start(&a), 0);
     run_until_said("lost=0");
     close_with_peer();
+}
+
+TEST(eof_received_may_keep_the_stream_for_writing) {
+    protocol = saying_protocol();
+    goes_on_writing_after_the_end();
 }
 
 TEST(without_eof_received_the_end_finishes_the_stream) {
@@ -353,17 +357,7 @@ TEST(a_protocol_that_does_not_read_hears_of_the_end) {
 
 TEST(a_protocol_that_does_not_read_may_go_on_writing_after_the_end) {
     protocol = protocol_that_does_not_read();
-    keep_open_at_eof = true;
-    open_with_peer(&protocol, NULL);
-    EQ(shutdown(peer, SHUT_WR), 0);
-    run_until_said("eof");
-    turns(3);
-    SAID("");
-    EQ(write_text(&a, "answer"), 6);
-    peer_hears("answer");
-    EQ(casync_finish_start(&a), 0);
-    run_until_said("lost=0");
-    close_with_peer();
+    goes_on_writing_after_the_end();
 }
 
 /* Who reads hears of the end by reading. */

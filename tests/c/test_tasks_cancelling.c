@@ -43,16 +43,22 @@ TEST_BOTH(task_may_catch_its_cancellation_and_return) {
     close_loop();
 }
 
-TEST_BOTH(task_is_cancelled_once_for_a_request) {
-    casync_future next;
+/* A task that is cancelled while it waits at the gate, and then awaits `next` all the same. */
+static actor *cancel_at_gate(casync_future *next, bool stackful) {
     actor *a = &actors[0];
     open_loop_and_gate();
-    EQ(casync_future_init(&loop, &next), 0);
+    EQ(casync_future_init(&loop, next), 0);
     a->goes_on = true;
     a->count = 2;
-    a->awaited[1] = &next;
+    a->awaited[1] = next;
     start_at_gate(a, stackful);
     EQ(casync_task_cancel(a->task), 1);
+    return a;
+}
+
+TEST_BOTH(task_is_cancelled_once_for_a_request) {
+    casync_future next;
+    actor *a = cancel_at_gate(&next, stackful);
     turns(3);
     EQ(next.state, CASYNC_FUTURE_PENDING);
     EQ(casync_future_set_result(&next, 42, NULL), 0);
@@ -279,14 +285,7 @@ TEST_BOTH(uncancel_takes_a_request_back) {
 
 TEST_BOTH(uncancelled_task_can_be_cancelled_again) {
     casync_future next;
-    actor *a = &actors[0];
-    open_loop_and_gate();
-    EQ(casync_future_init(&loop, &next), 0);
-    a->goes_on = true;
-    a->count = 2;
-    a->awaited[1] = &next;
-    start_at_gate(a, stackful);
-    EQ(casync_task_cancel(a->task), 1);
+    actor *a = cancel_at_gate(&next, stackful);
     turns(1);
     EQ(casync_task_uncancel(a->task), 0);
     EQ(casync_task_cancel(a->task), 1);
