@@ -121,7 +121,7 @@ def is_complete(version: str) -> bool:
 
 def is_place(root: Path) -> bool:
     place = root / "place"
-    return place.exists() and place.read_text() == str(root)
+    return place.exists() and place.read_text() == str(root.resolve())
 
 
 def provide(version: str) -> str:
