@@ -319,9 +319,9 @@ def build(aside: Path) -> None:
     archive = Apt(source / "apt", "deb-src", SOURCE_SUITE).source(SOURCE)
     run(["tar", "-x", "-f", archive, "--strip-components=1"], source)
     options = ["--disable-gil", "--with-ensurepip=install", f"--prefix={BUILD_ROOT}"]
-    run(["./configure", "-q", *options], source, 300)
+    run(["./configure", "-q", *options], source, 1500)
     run(["make", "-s", f"-j{os.cpu_count() or 2}"], source, 1500)
-    run(["make", "-s", "install", f"DESTDIR={aside / 'installed'}"], source, 300)
+    run(["make", "-s", "install", f"DESTDIR={aside / 'installed'}"], source, 1500)
     installed = aside / "installed" / BUILD_ROOT.relative_to("/")
     for path in installed.iterdir():
         path.rename(aside / path.name)
