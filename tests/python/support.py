@@ -326,6 +326,17 @@ def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
     return output
 
 
+# For scripts whose callbacks run the loop. It makes Python's tasks of asyncio's; since 3.14 they are
+# not the current one to asyncio's function of C, and nest_asyncio 1.6 leaves that in its place.
+NEST_ASYNCIO = """
+def apply_nest_asyncio(loop=None):
+    import nest_asyncio
+    nest_asyncio.apply(loop)
+    if sys.version_info >= (3, 14):
+        asyncio.current_task = asyncio.tasks.current_task = asyncio.tasks._py_current_task
+"""
+
+
 def run_script(loop_module: Any, code: str, *flags: str, status: int | None = 0) -> str:
     return ended(start_script(loop_module, code, *flags), status)
 

@@ -591,9 +591,9 @@ PROGRAMS = {
         called = []
         async def main():
             await loop.run_in_executor(None, work)
-            print(called)
         loop.run_until_complete(main())
         loop.run_until_complete(loop.shutdown_default_executor())
+        print(called)
     """,
     "deep recursion in a callback": """
         def deeper(): deeper()

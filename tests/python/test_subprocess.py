@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Loop, finish, pattern, receive_exactly, unix_pair, within
+from support import Loop, finish, pattern, receive_exactly, unix_pair, until, within
 
 CAT = "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
 
@@ -79,6 +79,8 @@ async def test_kill_terminate_and_send_signal(loop: Loop) -> None:
         else:
             process.send_signal(number)
         assert await process.wait() == -number
+        transport: Any = process._transport  # type: ignore[attr-defined]
+        await until(lambda: transport._proc is None)  # since 3.14 wait() leaves out the pipes' end
         with pytest.raises(ProcessLookupError):
             process.kill()
 
@@ -167,7 +169,7 @@ def test_children_of_a_loop_in_a_thread(loop_module: ModuleType) -> None:
         results.append(loop.run_until_complete(within(main())))
         finish(loop)
 
-    asyncio.get_event_loop_policy().set_event_loop(None)
+    asyncio.set_event_loop(None)
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
