@@ -299,7 +299,8 @@ def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[s
     head += "is_fast = lambda record: 'Executing' not in str(record.msg)\n"
     head += "logging.getLogger('asyncio').addFilter(is_fast)\n"
     head += f"from {loop_module.__name__} import new_event_loop\n"
-    return python("-X", "faulthandler", *flags, "-c", head + textwrap.dedent(code))
+    flags = "-X", "faulthandler", "-W", "error", *flags
+    return python(*flags, "-c", head + textwrap.dedent(code))
 
 
 def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
