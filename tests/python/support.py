@@ -327,8 +327,9 @@ def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
     return output
 
 
-# For scripts whose callbacks run the loop. It makes Python's tasks of asyncio's; since 3.14 they are
-# not the current one to asyncio's function of C, and nest_asyncio 1.6 leaves that in its place.
+# For scripts that run the loop inside a callback. nest_asyncio replaces asyncio's tasks with those
+# written in Python. From 3.14 on these have a current_task of their own, which nest_asyncio 1.6
+# does not know.
 NEST_ASYNCIO = """
 def apply_nest_asyncio(loop=None):
     import nest_asyncio

@@ -24,7 +24,7 @@ from support import NEST_ASYNCIO, Loop, finish, run_script, run_turns, unix_pair
 
 def run_nested(loop_module: ModuleType, code: str) -> str:
     head = """
-if sys.version_info >= (3, 14):  # while the loop runs is too late: a task of C's is the current one
+if sys.version_info >= (3, 14):  # before a task of C's is the current one
     loop = new_event_loop()
     apply_nest_asyncio(loop)
     loop.close()

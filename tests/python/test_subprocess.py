@@ -25,6 +25,11 @@ async def start(code: str, *arguments: str, **options: Any) -> asyncio.subproces
     return await asyncio.create_subprocess_exec(sys.executable, "-c", code, *arguments, **options)
 
 
+async def pipes_ended(process: Any) -> None:
+    """From 3.14 on process.wait() does not wait for that (gh-119710)."""
+    await until(lambda: process._transport._proc is None)
+
+
 async def test_exec_with_arguments_and_status(loop: Loop) -> None:
     process = await start("import sys; print(sys.argv[1:]); sys.exit(3)", "a b", "c", stdout=PIPE)
     output, errors = await process.communicate()
@@ -79,8 +84,7 @@ async def test_kill_terminate_and_send_signal(loop: Loop) -> None:
         else:
             process.send_signal(number)
         assert await process.wait() == -number
-        transport: Any = process._transport  # type: ignore[attr-defined]
-        await until(lambda: transport._proc is None)  # since 3.14 wait() leaves out the pipes' end
+        await pipes_ended(process)
         with pytest.raises(ProcessLookupError):
             process.kill()
 
