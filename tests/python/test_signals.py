@@ -367,7 +367,7 @@ def test_a_full_wakeup_descriptor_of_the_programs_own_warns_as_it_asked(
         loop.close()
         """,
     )
-    assert output.count("handled") == 2
+    assert output.splitlines().count("handled") == 2
     assert output.count("to write to the signal wakeup fd") == 1
 
 
