@@ -249,6 +249,7 @@ typedef struct {
     bool attach_takes_transport; /* Server._attach(transport), since 3.13 */
     /* what private_cpython.c knows of this interpreter */
     bool knows_contexts, knows_versions, knows_methods, knows_sockets;
+    int8_t closed_state;
     bool streams_own, streams_changed;      /* see method.c */
     PyTypeObject *watched[WATCHED_CLASSES]; /* borrowed; see method.c */
     unsigned versions[WATCHED_CLASSES];     /* of these, when they were looked at last */

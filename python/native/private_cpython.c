@@ -238,6 +238,40 @@ static int probe_sockets(state *st) {
     return 0;
 }
 
+/* ---- the state of a coroutine ---- */
+
+/* What another process reads of a task's coroutine, whatever that is: `python -m asyncio ps`
+   (Modules/_remote_debugging/asyncio.c, since 3.14) takes it for one of the interpreter's own. At
+   the place of such a one's state an awaitable has what a closed coroutine has there, so nothing
+   else of it is read.
+
+   Expects: the head of struct _PyGenObject (Include/internal/pycore_interpframe_structs.h) of 3.14
+   and 3.15. Else: `ps` fails if a task's coroutine is an awaitable, as it does with any object.
+   Gain: `python -m asyncio ps` and `pstree`. */
+typedef struct {
+    PyObject ob_base;
+    PyObject *weakrefs, *name, *qualname, *exc_state[2], *origin;
+    char flags[3];
+    int8_t state;
+} coroutine_layout;
+
+/* Of an awaitable's struct, which has an int8_t `state` there. */
+#define ASSERT_STATE_PLACE(type)                                                                   \
+    _Static_assert(offsetof(type, state) == offsetof(coroutine_layout, state), "see the state of " \
+                                                                               "a coroutine")
+
+static int probe_coroutines(state *st) {
+    PyObject *sleep = import_attribute("asyncio.tasks", "sleep"), *closed = NULL;
+    PyObject *coroutine = sleep == NULL ? NULL : PyObject_CallFunction(sleep, "i", 0);
+    if (coroutine != NULL) closed = PyObject_CallMethodNoArgs(coroutine, st->names[NAME_CLOSE]);
+    if (closed != NULL && PyCoro_Type.tp_basicsize >= (Py_ssize_t)sizeof(coroutine_layout))
+        st->closed_state = ((coroutine_layout *)coroutine)->state;
+    Py_XDECREF(sleep);
+    Py_XDECREF(coroutine);
+    Py_XDECREF(closed);
+    return closed == NULL ? -1 : 0;
+}
+
 /* ---- the base of transports ---- */
 
 /* asyncio's _FlowControlMixin, of which asyncio wants every transport to be that it writes a file
@@ -285,7 +319,7 @@ static PyObject *transport_bases(const char *public_class, bool writes) {
 
 static int probe_cpython(state *st) {
     return probe_contexts(st) < 0 || probe_type_versions(st) < 0 || probe_methods(st) < 0 ||
-                   probe_sockets(st) < 0
+                   probe_sockets(st) < 0 || probe_coroutines(st) < 0
                ? -1
                : 0;
 }

@@ -42,21 +42,24 @@ typedef struct {
 struct sock_operation {
     awaitable awaitable;
     loop *loop;
+    handle *handle;  /* the watcher's, or NULL */
+    handle *timer;   /* that ends a pause, or NULL */
+    bool woken;      /* the future's result is set */
+    bool connecting; /* connect() has begun */
+    bool drained;    /* the socket had less than was asked for */
+    int8_t state;    /* see private_cpython.c */
+    bool tried;      /* there was an attempt */
+    bool sent_some;  /* of the data */
+    bool misled;     /* the last one was in vain, though an event had come */
+    int fd;          /* that the handle watches */
     PyObject *args[3]; /* by kind->parameters */
-    handle *handle;    /* the watcher's, or NULL */
-    handle *timer;     /* that ends a pause, or NULL */
     int64_t pause;     /* 0: the kernel will tell when to try again */
     PyObject *future;  /* that is awaited while the handle waits */
     Py_buffer data;    /* of sock_sendall, once begun: `obj` is NULL before */
     Py_ssize_t sent;   /* bytes of it */
-    int fd;            /* that the handle watches */
-    bool woken;        /* the future's result is set */
-    bool connecting;   /* connect() has begun */
-    bool drained;      /* the socket had less than was asked for */
-    bool tried;        /* there was an attempt */
-    bool sent_some;    /* of the data */
-    bool misled;       /* the last one was in vain, though an event had come */
 };
+
+ASSERT_STATE_PLACE(sock_operation);
 
 static const sock_kind *sock_kind_of(sock_operation *op) {
     return (const sock_kind *)(const void *)op->awaitable.kind;
@@ -701,7 +704,7 @@ static PyObject *new_sock_operation(loop *self, const sock_kind *kind, PyObject 
     if (op == NULL) return NULL;
     memset(&op->loop, 0, sizeof *op - offsetof(sock_operation, loop));
     op->loop = (loop *)Py_NewRef((PyObject *)self);
-    PyObject_GC_Track(op);
+    track_awaitable(self->state, &op->awaitable);
     if (sock_parse(op, args, count, keywords) == 0) return (PyObject *)op;
     op->awaitable.progress = AWAITABLE_FINISHED; /* it does not warn that nobody awaited it */
     Py_DECREF(op);

@@ -42,11 +42,15 @@ typedef struct read_operation {
     PyObject *stream; /* the StreamReader: it must live */
     reader *reader;
     PyObject *separator; /* bytes; of READ_UNTIL and READ_LINE */
+    uint8_t kind;
+    uint8_t unused[2];
+    int8_t state; /* see private_cpython.c */
     Py_ssize_t size;
     Py_ssize_t scanned; /* bytes of the buffer where no separator begins */
     PyObject *handed;   /* bytes that the feed gave, or NULL */
-    uint8_t kind;
 } read_operation;
+
+ASSERT_STATE_PLACE(read_operation);
 
 static state *reader_state(reader *self) { return self->loop->state; }
 
@@ -341,7 +345,7 @@ static PyObject *new_operation(state *st, PyObject *stream, enum read_kind kind,
     op->scanned = 0;
     op->handed = NULL;
     op->kind = (uint8_t)kind;
-    PyObject_GC_Track(op);
+    track_awaitable(st, &op->awaitable);
     return (PyObject *)op;
 }
 

@@ -126,7 +126,11 @@ static bool writer_is_drained(state *st, PyObject *writer) {
 typedef struct {
     awaitable awaitable;
     PyObject *writer;
+    uint8_t unused[2 * sizeof(PyObject *) + 3];
+    int8_t state; /* see private_cpython.c */
 } drain_operation;
+
+ASSERT_STATE_PLACE(drain_operation);
 
 static PySendResult drain_step(awaitable *self, PyObject **result) {
     PyObject *writer = ((drain_operation *)self)->writer;
@@ -171,7 +175,7 @@ static PyObject *writer_drain(PyObject *writer, PyObject *const *args, Py_ssize_
     self = (drain_operation *)new_awaitable(st, AWAITABLE_DRAIN, &drain_kind);
     if (self == NULL) return NULL;
     self->writer = Py_NewRef(writer);
-    PyObject_GC_Track(self);
+    track_awaitable(st, &self->awaitable);
     return (PyObject *)self;
 }
 
