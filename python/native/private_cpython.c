@@ -257,8 +257,7 @@ typedef struct {
 
 /* Of an awaitable's struct, which has an int8_t `state` there. */
 #define ASSERT_STATE_PLACE(type)                                                                   \
-    _Static_assert(offsetof(type, state) == offsetof(coroutine_layout, state), "see the state of " \
-                                                                               "a coroutine")
+    static_assert(offsetof(type, state) == offsetof(coroutine_layout, state), #type ".state")
 
 static int probe_coroutines(state *st) {
     PyObject *sleep = import_attribute("asyncio.tasks", "sleep"), *closed = NULL;

@@ -326,6 +326,7 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
         serving_free(s);
         return raise_os_error(result);
     }
+    if (desc.backlog <= 0) listen(desc.fd, 0); /* which a description cannot say */
     Py_RETURN_NONE;
 }
 

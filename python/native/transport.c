@@ -30,6 +30,8 @@ enum {
     TRANSPORT_EMPTYING = 64,    /* an empty waiter waits */
     TRANSPORT_FLUSHING = 128,   /* close() was called, with bytes still to send */
     TRANSPORT_CONNECTED = 256,  /* of datagrams: there is a peer */
+    TRANSPORT_TOLD = 256,       /* of sockets: eof_received kept it open, and is called again after
+                                  a pause */
     TRANSPORT_COPY = 512,       /* of pipes: fd is a duplicate of the file's descriptor, and ours
                                   to close */
     TRANSPORT_LEFT = 1024,      /* its loop was closed while it was open; for asyncio it is

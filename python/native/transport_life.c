@@ -266,6 +266,10 @@ static PyObject *transport_resume_reading(transport *self, PyObject *Py_UNUSED(i
     if (self->flags & TRANSPORT_CLOSING || !(self->flags & TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->flags &= (uint16_t)~TRANSPORT_PAUSED;
     transport_begin_reading(self);
+    if (self->kind == TRANSPORT_SOCKET && self->flags & TRANSPORT_TOLD) {
+        self->flags &= (uint16_t)~TRANSPORT_TOLD;
+        transport_tell_again(self, self->loop);
+    }
     Py_RETURN_NONE;
 }
 

@@ -327,6 +327,45 @@ async def test_eof_closes_unless_the_protocol_wants_to_go_on(loop: Loop, pair: P
     assert protocol.events == ["made", "eof", "lost"]
 
 
+async def test_eof_is_told_again_after_a_pause(loop: Loop, pair: Pair) -> None:
+    """As to a protocol that takes over meanwhile, which must not wait for bytes for ever."""
+
+    class HalfOpen(asyncio.Protocol):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def eof_received(self) -> bool:
+            told.append(self.name)
+            return True
+
+    told: list[str] = []
+    ours, peer = pair
+    transport, _ = await connect(loop, ours, lambda: HalfOpen("first"))
+    peer.shutdown(socket.SHUT_WR)
+    await until(lambda: told)
+    transport.set_protocol(HalfOpen("second"))
+    await turns()
+    assert told == ["first"] and transport.is_reading()
+    for _ in range(3):
+        transport.pause_reading()
+        transport.resume_reading()
+    await turns()
+    assert told == ["first", "second"]
+    transport.pause_reading()
+    transport.resume_reading()
+    transport.pause_reading()
+    await turns()
+    assert told == ["first", "second"]
+    transport.resume_reading()
+    await turns()
+    assert told == ["first", "second", "second"]
+    transport.pause_reading()
+    transport.resume_reading()
+    transport.abort()
+    await turns()
+    assert told == ["first", "second", "second"]
+
+
 async def test_close_flushes_first(loop: Loop, pair: Pair) -> None:
     ours, peer = pair
     transport, protocol = await connect(loop, ours)
