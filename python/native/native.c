@@ -65,6 +65,10 @@
 #define BULK_BEGIN 65536
 #define BULK_END 32768
 
+/* bytearray.take_bytes (Python 3.15) gives bytes without a copy. For fewer the call costs more than
+   that: 1 % of what a read of 100 executes; 8 % less with 4 KiB; 40 % of the time with 64. */
+#define TAKE_SIZE (PY_VERSION_HEX < 0x030F0000 ? PY_SSIZE_T_MAX : 4096)
+
 /* Interned names: NAME_CONTEXT is "context", and so on. (A name that is made for one look-up costs
    more than that: CPython's cache of type attributes, which all code shares, keeps an entry for
    each.) The four from NAME_READ on are in the order of streams.c's enum read_kind, and the eight
@@ -160,6 +164,7 @@
     X(READER_LIMIT, "_limit")                                                                      \
     X(READER_EOF, "_eof")                                                                          \
     X(READER_PAUSED, "_paused")                                                                    \
+    X(TAKE_BYTES, "take_bytes")                                                                    \
     X(FEED_DATA, "feed_data")                                                                      \
     X(WAIT_FOR_DATA, "_wait_for_data")                                                             \
     X(STREAM_READER_REFERENCE, "_stream_reader_wr")                                                \

@@ -42,16 +42,16 @@ typedef struct {
 struct sock_operation {
     awaitable awaitable;
     loop *loop;
-    handle *handle;  /* the watcher's, or NULL */
-    handle *timer;   /* that ends a pause, or NULL */
-    bool woken;      /* the future's result is set */
-    bool connecting; /* connect() has begun */
-    bool drained;    /* the socket had less than was asked for */
-    int8_t state;    /* see private_cpython.c */
-    bool tried;      /* there was an attempt */
-    bool sent_some;  /* of the data */
-    bool misled;     /* the last one was in vain, though an event had come */
-    int fd;          /* that the handle watches */
+    handle *handle;    /* the watcher's, or NULL */
+    handle *timer;     /* that ends a pause, or NULL */
+    bool woken;        /* the future's result is set */
+    bool connecting;   /* connect() has begun */
+    bool drained;      /* the socket had less than was asked for */
+    int8_t state;      /* see private_cpython.c */
+    bool tried;        /* there was an attempt */
+    bool sent_some;    /* of the data */
+    bool misled;       /* the last one was in vain, though an event had come */
+    int fd;            /* that the handle watches */
     PyObject *args[3]; /* by kind->parameters */
     int64_t pause;     /* 0: the kernel will tell when to try again */
     PyObject *future;  /* that is awaited while the handle waits */

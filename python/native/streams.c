@@ -101,11 +101,25 @@ static int reader_resume_if_not_full(reader *self) {
     return reader_size(self) > self->limit ? 0 : reader_resume(self);
 }
 
+/* All of the buffer becomes a bytes object, without a copy. */
+static PyObject *reader_take_all(reader *self) {
+    PyObject *buffer = Py_NewRef(self->buffer);
+    PyObject *data = PyObject_CallMethodNoArgs(buffer, reader_state(self)->names[NAME_TAKE_BYTES]);
+    Py_DECREF(buffer);
+    return data;
+}
+
+static PyObject *reader_copy(reader *self, Py_ssize_t size) {
+    PyObject *data = PyBytes_FromStringAndSize(reader_bytes(self), size);
+    if (data != NULL && reader_drop(self, size) < 0) Py_CLEAR(data);
+    return data;
+}
+
 /* The first bytes of the buffer, taken out of it. */
 static PyObject *reader_take(reader *self, Py_ssize_t size) {
-    PyObject *data = PyBytes_FromStringAndSize(reader_bytes(self), size);
-    if (data != NULL && (reader_drop(self, size) < 0 || reader_resume_if_not_full(self) < 0))
-        Py_CLEAR(data);
+    bool whole = size == reader_size(self) && PyByteArray_CheckExact(self->buffer);
+    PyObject *data = whole && size >= TAKE_SIZE ? reader_take_all(self) : reader_copy(self, size);
+    if (data != NULL && reader_resume_if_not_full(self) < 0) Py_CLEAR(data);
     return data;
 }
 

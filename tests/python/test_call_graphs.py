@@ -1,4 +1,4 @@
-"""What asyncio shows of tasks that wait for casync's loop: their stacks, their call graphs, and, for
+"""What asyncio shows of tasks that wait for casync's loop: their stacks, their call graphs, and, of
 another process, `python -m asyncio ps` and `pstree`. This file is that process's program, too.
 """
 
@@ -49,8 +49,9 @@ WAITING = receive, accept, read_line, drain
 
 @asynccontextmanager
 async def waiting_tasks() -> AsyncIterator[Tasks]:
-    """A task for each of these functions, and two whose coroutines are the loop's own. All wait, for
-    what never comes."""
+    """A task for each of these functions, and two whose coroutines are the loop's own. All wait for
+    what never comes.
+    """
     loop = asyncio.get_running_loop()
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -111,7 +112,9 @@ if sys.version_info >= (3, 14):
                 )
                 assert [call.future for call in graph.awaited_by] == [waiter]
                 shown = asyncio.format_call_graph(tasks[function.__name__])
-                assert f"{__file__!r}, line {line_of(function)}, in async {function.__name__}" in shown
+                assert (
+                    f"{__file__!r}, line {line_of(function)}, in async {function.__name__}" in shown
+                )
             for task in tasks.values():
                 for limit in -1, 0, 1, None:
                     output = io.StringIO()

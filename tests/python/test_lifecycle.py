@@ -72,8 +72,8 @@ def test_get_running_loop(loop: Loop) -> None:
 
 
 def test_a_loop_that_could_not_start_runs_again(casync: ModuleType) -> None:
-    """What asyncio does before a run fails once, as by Ctrl-C or for want of memory. Asyncio's own loop
-    of 3.14 and later runs for ever then.
+    """What asyncio does before a run fails once, as by Ctrl-C or for want of memory. Asyncio's own
+    loop of 3.14 and later counts as running for ever then.
     """
     output = run_script(
         casync,

@@ -208,8 +208,8 @@ async def test_a_failing_client_callback_is_reported(loop: Loop) -> None:
 
 
 async def test_a_client_callback_that_raises_is_reported_in_asyncios_words(loop: Loop) -> None:
-    """A callback that is no coroutine function is part of connection_made. Asyncio of 3.14 closes the
-    connection then; others leave it to the loop, as what any connection_made raises.
+    """A callback that is no coroutine function is part of connection_made. Asyncio of 3.14 closes
+    the connection then; others leave it to the loop, as what any connection_made raises.
     """
     errors: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: errors.append(context))
