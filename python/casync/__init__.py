@@ -3,9 +3,10 @@
     import casync
     casync.run(main())
 
-`python -m casync app.py` runs a program on casync without changing it. All names mean what they
-mean in asyncio unless their docstrings say otherwise. A loop and its objects belong to the thread
-that runs the loop: other threads call only loop.call_soon_threadsafe() and
+A program that makes its loop elsewhere takes casync.new_event_loop, say as the loop_factory of an
+asyncio.Runner. `python -m casync app.py` runs a program on casync without changing it. All names
+mean what they mean in asyncio unless their docstrings say otherwise. A loop and its objects belong
+to the thread that runs the loop: other threads call only loop.call_soon_threadsafe() and
 asyncio.run_coroutine_threadsafe().
 """
 
@@ -69,7 +70,7 @@ def install() -> None:
     already stay what they are. Up to Python 3.15 it sets an event loop policy. Python 3.14
     deprecates policies, but this function causes no warning. From Python 3.16 on, which has no
     policies, it puts casync.new_event_loop in the place of asyncio.new_event_loop. New programs
-    should call casync.run() instead.
+    should call casync.run(), or asyncio.Runner(loop_factory=casync.new_event_loop), instead.
     """
     if _has_policies():
         from . import policy

@@ -262,13 +262,17 @@ typedef struct {
 static int probe_coroutines(state *st) {
     PyObject *sleep = import_attribute("asyncio.tasks", "sleep"), *closed = NULL;
     PyObject *coroutine = sleep == NULL ? NULL : PyObject_CallFunction(sleep, "i", 0);
-    if (coroutine != NULL) closed = PyObject_CallMethodNoArgs(coroutine, st->names[NAME_CLOSE]);
-    if (closed != NULL && PyCoro_Type.tp_basicsize >= (Py_ssize_t)sizeof(coroutine_layout))
-        st->closed_state = ((coroutine_layout *)coroutine)->state;
+    int result = coroutine == NULL ? -1 : 0;
+    if (coroutine != NULL && PyCoro_CheckExact(coroutine)) { /* a program may replace sleep() */
+        closed = PyObject_CallMethodNoArgs(coroutine, st->names[NAME_CLOSE]);
+        if (closed == NULL) result = -1;
+        if (PyCoro_Type.tp_basicsize >= (Py_ssize_t)sizeof(coroutine_layout))
+            st->closed_state = ((coroutine_layout *)coroutine)->state;
+    }
     Py_XDECREF(sleep);
     Py_XDECREF(coroutine);
     Py_XDECREF(closed);
-    return closed == NULL ? -1 : 0;
+    return result;
 }
 
 /* ---- the base of transports ---- */

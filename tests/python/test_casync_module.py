@@ -134,6 +134,8 @@ def test_install_makes_it_asyncios_default(casync: ModuleType) -> None:
         assert not casync.is_installed()
         assert not isinstance(asyncio.run(main()), casync.EventLoop)
         """,
+        "-W",
+        "ignore:'asyncio.set_event_loop_policy':DeprecationWarning",
     )
 
 
