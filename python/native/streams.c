@@ -17,8 +17,9 @@
    is asked for its data_received at each feed.
 
    Invariants: a reader and what feeds it know each other (both borrowed; whoever goes first tells
-   the other). A feed may hand the operation that waits bytes that never were in the buffer; one
-   that is cancelled before it could return them puts them back.
+   the other). What a read() waits for is kept beside the buffer, as the object that it will return:
+   to all others these bytes are the beginning of the buffer, which whoever looks at it puts them
+   into.
 
    Costs: a read that waits is one object and one handle; a message is copied once if a read() waits
    for it, else twice. A drain() that need not wait is one object. */
@@ -29,6 +30,7 @@ enum read_kind { READ_SOME, READ_EXACTLY, READ_UNTIL, READ_LINE };
 typedef struct reader {
     PyObject ob_base;
     PyObject *buffer;                         /* a bytearray */
+    PyObject *handed;                         /* bytes before those; or NULL */
     PyObject *waiter, *exception, *transport; /* None if there is none */
     loop *loop;
     struct read_operation *operation; /* borrowed: whose future `waiter` is; or NULL */
@@ -47,7 +49,6 @@ typedef struct read_operation {
     int8_t state; /* see private_cpython.c */
     Py_ssize_t size;
     Py_ssize_t scanned; /* bytes of the buffer where no separator begins */
-    PyObject *handed;   /* bytes that the feed gave, or NULL */
 } read_operation;
 
 ASSERT_STATE_PLACE(read_operation);
@@ -71,6 +72,22 @@ static int reader_drop(reader *self, Py_ssize_t size) {
     buffer = Py_NewRef(self->buffer); /* of a derived class, maybe */
     result = PySequence_DelSlice(buffer, 0, size);
     Py_DECREF(buffer);
+    return result;
+}
+
+/* Puts what was handed to a read() into the buffer: 0, or -1 with an exception set. */
+static int reader_take_back(reader *self) {
+    PyObject *handed = self->handed, *buffer;
+    int result;
+    if (handed == NULL) return 0;
+    self->handed = NULL;
+    buffer = Py_NewRef(self->buffer);
+    result = PySequence_SetSlice(buffer, 0, 0, handed);
+    Py_DECREF(buffer);
+    if (result < 0 && self->handed == NULL)
+        self->handed = handed; /* someone holds a view of the buffer, say */
+    else
+        Py_DECREF(handed);
     return result;
 }
 
@@ -148,25 +165,14 @@ static void operation_leave(read_operation *op) {
 static void operation_finish(awaitable *self) {
     read_operation *op = (read_operation *)self;
     if (op->reader != NULL) operation_leave(op);
-    Py_CLEAR(op->handed);
     Py_CLEAR(op->separator);
     Py_CLEAR(op->reader);
     Py_CLEAR(op->stream);
 }
 
-/* The end of a wait that brought nothing: bytes that were handed over go back to the buffer. */
 static int operation_abandon(awaitable *self) {
-    read_operation *op = (read_operation *)self;
-    PyObject *handed = op->handed, *buffer;
-    int result;
-    op->handed = NULL;
-    operation_leave(op);
-    if (handed == NULL) return 0;
-    buffer = Py_NewRef(op->reader->buffer);
-    result = PySequence_SetSlice(buffer, 0, 0, handed);
-    Py_DECREF(buffer);
-    Py_DECREF(handed);
-    return result;
+    operation_leave((read_operation *)self);
+    return 0;
 }
 
 /* asyncio's LimitOverrunError; of readline its ValueError, after the line is dropped. */
@@ -226,14 +232,17 @@ static int attempt_until(read_operation *op, reader *from, PyObject **result) {
 }
 
 static int operation_attempt(read_operation *op, PyObject **result) {
-    if (op->handed != NULL) {
-        *result = op->handed;
-        op->handed = NULL;
-        return reader_resume_if_not_full(op->reader) < 0 ? -1 : 1;
+    reader *from = op->reader;
+    if (from->handed != NULL && op->kind == READ_SOME &&
+        PyBytes_GET_SIZE(from->handed) <= op->size) {
+        *result = from->handed;
+        from->handed = NULL;
+        return reader_resume_if_not_full(from) < 0 ? -1 : 1;
     }
-    if (op->kind == READ_SOME) return attempt_some(op, op->reader, result);
-    if (op->kind == READ_EXACTLY) return attempt_exactly(op, op->reader, result);
-    return attempt_until(op, op->reader, result);
+    if (reader_take_back(from) < 0) return -1;
+    if (op->kind == READ_SOME) return attempt_some(op, from, result);
+    if (op->kind == READ_EXACTLY) return attempt_exactly(op, from, result);
+    return attempt_until(op, from, result);
 }
 
 /* asyncio's checks before anything is done: 1 and a result, 0 to go on, -1 and an exception. */
@@ -357,7 +366,6 @@ static PyObject *new_operation(state *st, PyObject *stream, enum read_kind kind,
     op->separator = Py_XNewRef(separator);
     op->size = size;
     op->scanned = 0;
-    op->handed = NULL;
     op->kind = (uint8_t)kind;
     track_awaitable(st, &op->awaitable);
     return (PyObject *)op;
@@ -435,7 +443,7 @@ static const method_definition stream_methods[] = {{"read", stream_read},
 static PyObject *reader_get(reader *self, enum name attribute) {
     switch (attribute) {
     case NAME_READER_BUFFER:
-        return Py_NewRef(self->buffer);
+        return reader_take_back(self) < 0 ? NULL : Py_NewRef(self->buffer);
     case NAME_READER_WAITER:
         return Py_NewRef(self->waiter);
     case NAME_READER_EXCEPTION:
@@ -480,6 +488,7 @@ static int reader_set(reader *self, enum name attribute, PyObject *value, state 
     switch (attribute) {
     case NAME_READER_BUFFER:
         checked = reader_require(value, &PyByteArray_Type, attribute);
+        if (checked != NULL) Py_CLEAR(self->handed);
         if (checked != NULL) Py_XSETREF(self->buffer, checked);
         return checked == NULL ? -1 : 0;
     case NAME_READER_WAITER:
@@ -589,6 +598,7 @@ static void reader_dealloc(reader *self) {
     PyObject_GC_UnTrack(self);
     if (self->feed != NULL) feed_close(self->feed);
     Py_XDECREF(self->buffer);
+    Py_XDECREF(self->handed);
     Py_XDECREF(self->waiter);
     Py_XDECREF(self->exception);
     Py_XDECREF(self->transport);

@@ -50,6 +50,16 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0)
 
 
+def once_fed(reader: asyncio.StreamReader, callback: Callable[[], object]) -> None:
+    """Calls back when bytes have woken a read of the reader's, before that goes on: each turn's
+    callbacks were queued before those of its I/O.
+    """
+    if reader._waiter is None:  # type: ignore[attr-defined]
+        callback()
+    else:
+        asyncio.get_running_loop().call_soon(once_fed, reader, callback)
+
+
 def runs_on(loop_module: ModuleType) -> None:
     """The loop that runs is loop_module's, not one that a program made for itself."""
     assert type(asyncio.get_running_loop()) is loop_module.EventLoop

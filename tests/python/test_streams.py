@@ -17,7 +17,18 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from support import TIMEOUT, Loop, Recorder, collect_garbage, echo, pattern, turns, unix_pair, until
+from support import (
+    TIMEOUT,
+    Loop,
+    Recorder,
+    collect_garbage,
+    echo,
+    once_fed,
+    pattern,
+    turns,
+    unix_pair,
+    until,
+)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -329,6 +340,26 @@ async def test_a_read_that_was_closed_or_cancelled_loses_nothing(loop: Loop) -> 
             other.write(b"12345"[:size])
         assert await reader.readexactly(5) in (b"12345", b"45123")
     await end(writer, other)
+
+
+async def test_bytes_are_in_the_buffer_until_a_read_returns_them(loop: Loop) -> None:
+    ours, theirs = unix_pair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    found: list[object] = []
+    for look in lambda: None, lambda: found.append(bytes(reader._buffer)):
+        reading = loop.create_task(reader.read(100))
+        await turns()
+        once_fed(reader, look)
+        theirs.send(b"data")
+        assert await reading == b"data" and reader._buffer == b""
+    assert found == [b"data"]
+    reading = loop.create_task(reader.read(100))
+    await turns()
+    once_fed(reader, lambda: reader._buffer.__delitem__(slice(2)))
+    theirs.send(b"data")
+    assert await reading == b"ta"
+    theirs.close()
+    writer.close()
 
 
 @pytest.mark.parametrize(

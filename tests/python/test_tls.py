@@ -12,7 +12,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Contexts, Loop, Recorder, echo, pattern, unix_pair, until, within
+from support import (
+    Contexts,
+    Loop,
+    Recorder,
+    echo,
+    once_fed,
+    pattern,
+    turns,
+    unix_pair,
+    until,
+    within,
+)
 
 
 @pytest.fixture
@@ -256,6 +267,33 @@ async def test_start_tls_takes_over_what_was_read_ahead(
     if sys.version_info >= (3, 11):
         client = HandMadeClient(contexts)
         await accept(upgrade_by_writer)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before 3.12")
+async def test_start_tls_takes_over_what_a_read_is_about_to_return(
+    loop_module: ModuleType, loop: Loop, contexts: Contexts
+) -> None:
+    """The first words in TLS have woken a read that has not gone on: they are no plain text."""
+    if loop_module is asyncio:
+        pytest.skip("the read of its asyncio returns b'' then, as at the end of the stream")
+    client = HandMadeClient(contexts)
+    ours, theirs = unix_pair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    reading = loop.create_task(reader.read(1000))
+    await turns()
+    upgraded = loop.create_future()
+
+    def upgrade() -> None:
+        coroutine = upgrade_by_loop(reader, writer, contexts)
+        upgraded.set_result(asyncio.Task(coroutine, loop=loop, eager_start=True))
+
+    once_fed(reader, upgrade)
+    with theirs:
+        await loop.sock_sendall(theirs, client.hello)
+        await client.until_done(client.tls.do_handshake, theirs)
+        await client.until_done(lambda: client.tls.write(b"hello"), theirs)
+        assert await reading == b"hello"
+    (await (await upgraded)).abort()
 
 
 async def test_start_tls_at_the_end_of_the_stream(loop: Loop, contexts: Contexts) -> None:
