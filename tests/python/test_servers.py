@@ -8,6 +8,7 @@ import errno
 import inspect
 import os
 import socket
+import struct
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -78,6 +79,30 @@ async def test_serve_forever_ends_with_its_task(loop: Loop) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not server.is_serving()
+
+
+async def test_closing_a_server_ends_serve_forever(loop: Loop) -> None:
+    server, _ = await echo_server(loop)
+    task = loop.create_task(server.serve_forever())
+    await turns()
+    server.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_the_peers_name_of_a_client_that_has_gone(loop: Loop) -> None:
+    """It is told when the connection is accepted; later nobody knows it any more."""
+    made: asyncio.Queue[Any] = asyncio.Queue()
+
+    class Names(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            made.put_nowait(transport.get_extra_info("peername"))
+
+    async with await loop.create_server(Names, "127.0.0.1", 0) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            name = client.getsockname()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert await made.get() == name
 
 
 async def test_a_server_is_an_async_context_manager(loop: Loop) -> None:

@@ -53,6 +53,25 @@ def test_eager_tasks(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+async def test_eager_start(loop: Loop) -> None:
+    begun: list[str] = []
+
+    async def main(name: str) -> str:
+        begun.append(name)
+        await asyncio.sleep(0)
+        return name
+
+    eager = [
+        loop.create_task(main("loop's"), eager_start=True),
+        asyncio.create_task(main("asyncio's"), eager_start=True, name="named"),
+    ]
+    assert begun == ["loop's", "asyncio's"]
+    lazy = loop.create_task(main("not eager"), eager_start=False)
+    assert len(begun) == 2 and eager[1].get_name() == "named"
+    assert await asyncio.gather(*eager, lazy) == [*begun[:2], "not eager"]
+
+
 def test_timeouts_and_cancellation(loop: Loop) -> None:
     async def main() -> None:
         with pytest.raises(asyncio.TimeoutError):

@@ -986,6 +986,33 @@ async def test_everything_goes_once_the_connection_is_lost(loop: Loop, pair: Pai
     assert [reference() for reference in alive] == [None, None]
 
 
+def resident() -> int:
+    """How much memory the process has, in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("end", ["the peer closes", "abort"])
+async def test_what_was_not_sent_is_freed_with_the_connection(
+    loop: Loop, pair: Pair, end: str
+) -> None:
+    """Also while somebody keeps transport and protocol. Each piece is too large for malloc to
+    keep."""
+    ours, peer = pair
+    transport, protocol = await connect(loop, ours)
+    before = resident()
+    for _ in range(3):
+        transport.write(b"x" * 40_000_000)
+    assert resident() - before > 100_000_000
+    if end == "abort":
+        transport.abort()
+    else:
+        peer.close()
+    await protocol.lost
+    assert transport.get_write_buffer_size() == 0
+    assert resident() - before < 20_000_000
+
+
 async def test_the_descriptor_is_closed_with_the_connection(loop: Loop, pair: Pair) -> None:
     ours, _ = pair
     transport, protocol = await connect(loop, ours)
