@@ -52,7 +52,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "*.so", "dist")
     shutil.copytree(REPOSITORY / "python", source / "python", symlinks=True, ignore=ignored)
-    for name in "casync.h", "README.md", "LICENSE":
+    for name in "casync.h", "LICENSE":  # python/ has links to them
         if (REPOSITORY / name).exists():
             shutil.copy(REPOSITORY / name, source)
     return source / "python"

@@ -54,7 +54,8 @@ def test_it_is_a_handle(loop: Loop, make: Any, debug: bool) -> None:
 
 
 def test_a_timer_is_a_timer_handle(loop: Loop) -> None:
-    assert isinstance(loop.call_later(1, callback), asyncio.TimerHandle)
+    for delay in 1, 0, -1:
+        assert isinstance(loop.call_later(delay, callback), asyncio.TimerHandle)
     assert isinstance(loop.call_at(1, callback), asyncio.TimerHandle)
     assert not isinstance(loop.call_soon(callback), asyncio.TimerHandle)
 

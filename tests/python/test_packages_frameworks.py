@@ -7,8 +7,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import functools
-import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -32,6 +32,7 @@ import tornado.websocket
 import trustme
 import watchfiles
 from support import (
+    REPOSITORY,
     TIMEOUT,
     Loop,
     ended,
@@ -570,20 +571,16 @@ async def test_watchfiles(loop: Loop, loop_module: ModuleType, tmp_path: Path) -
 
 # --- Jupyter -------------------------------------------------------------------------------------
 
-KERNEL = {
-    "argv": ["python", "-m", "casync", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-    "display_name": "Python (casync)",
-    "language": "python",
-}
-
 
 def test_jupyters_kernel(casync: ModuleType, tmp_path: Path) -> None:
-    """A program of its own has the client, which leaves threads behind."""
+    """The kernel is that of python/README.md. A program of its own has the client, which leaves
+    threads behind."""
     pytest.importorskip("ipykernel")
     directory = tmp_path / "kernels" / "casync"
     directory.mkdir(parents=True)
-    kernel = {**KERNEL, "argv": [sys.executable, *KERNEL["argv"][1:]]}
-    (directory / "kernel.json").write_text(json.dumps(kernel))
+    guide = (REPOSITORY / "python" / "README.md").read_text()
+    [kernel] = re.findall(r"^```json\n(.*?)^```$", guide, re.M | re.S)
+    (directory / "kernel.json").write_text(kernel.replace('"python"', f'"{sys.executable}"', 1))
     program = f"""
         os.environ["JUPYTER_PATH"] = {str(tmp_path)!r}
         from jupyter_client.manager import start_new_kernel
