@@ -306,40 +306,22 @@ if __name__ == "__main__":
 """
 
 
-def granian(directory: Path, *command: str) -> Any:
-    (directory / "app.py").write_text(ASGI_APP)
-    server = python(*command, cwd=str(directory))
-    printed(server, "Started worker-1")
-    return server
-
-
 def free_port() -> int:
     """For a server that does not tell which port it got when it asked for any."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
-def serves_and_ends(loop_module: ModuleType, server: Any, port: int) -> None:
-    requests(loop_module, f"http://127.0.0.1:{port}")
-    server.send_signal(signal.SIGTERM)
-    assert f"lifespan ended on {loop_module.__name__}" in ended(server)
-
-
 def test_granian(loop_module: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("granian")
-    port = free_port()
-    (tmp_path / "main.py").write_text(GRANIAN.format(name=loop_module.__name__, port=port))
-    with granian(tmp_path, "main.py") as server:
-        serves_and_ends(loop_module, server, port)
-
-
-def test_python_m_casync_runs_granian(casync: ModuleType, tmp_path: Path) -> None:
-    pytest.importorskip("granian")
-    port = free_port()
-    options = ["--interface", "asgi", "--loop", "asyncio", "--port", str(port)]
-    command = ["-m", "casync", "-m", "granian", *options, "app:app"]
-    with granian(tmp_path, *command) as server:
-        serves_and_ends(casync, server, port)
+    name, port = loop_module.__name__, free_port()
+    (tmp_path / "app.py").write_text(ASGI_APP)
+    (tmp_path / "main.py").write_text(GRANIAN.format(name=name, port=port))
+    with python("main.py", cwd=str(tmp_path)) as server:
+        printed(server, "Started worker-1")
+        requests(loop_module, f"http://127.0.0.1:{port}")
+        server.send_signal(signal.SIGTERM)
+        assert f"lifespan ended on {name}" in ended(server)
 
 
 # --- tornado -------------------------------------------------------------------------------------
