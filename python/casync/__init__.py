@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.events
+import os.path
 import sys
-from pathlib import Path
 
 if not sys.platform.startswith("linux"):
     raise ImportError(
@@ -53,7 +53,8 @@ def get_include() -> str:
     A C extension module that works on casync's loops includes these headers. Any thread may call
     this function.
     """
-    return str(Path(__file__).resolve().parent / "include")
+    here = os.path.dirname(os.path.realpath(__file__))  # pathlib would take long to import
+    return os.path.join(here, "include")
 
 
 def _has_policies() -> bool:
