@@ -372,7 +372,7 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
         return NULL;
     if (self->closed) return raise_closed();
     if (has_descriptor(sock)) {
-        fd = parse_fd(sock);
+        fd = parse_fd(self->state, sock);
         if (fd < 0) return NULL;
         family = datagram_family(fd);
     }

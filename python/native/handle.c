@@ -213,9 +213,9 @@ static PyObject *handle_call_in_context(handle *self) {
 }
 
 /* context.run(callback, *arguments), of what is no context: asyncio finds out in this way, too. */
-static PyObject *handle_call_by_run(handle *self) {
-    PyObject *run = PyObject_GetAttrString(self->context, "run"), *args, *all = NULL,
-             *result = NULL;
+static PyObject *handle_call_by_run(handle *self, state *st) {
+    PyObject *run = PyObject_GetAttr(self->context, st->names[NAME_CONTEXT_RUN]), *args,
+             *all = NULL, *result = NULL;
     args = run == NULL ? NULL : handle_args(self);
     if (args != NULL) all = PyTuple_Pack(1, self->callback);
     if (all != NULL) Py_SETREF(all, PySequence_Concat(all, args));
@@ -232,7 +232,7 @@ static PyObject *handle_call(handle *self, state *st) {
     if (handle_make_context(self, st) < 0) return NULL;
     context = self->context;
     if (context == NULL) return handle_call_in_context(self);
-    if (!PyContext_CheckExact(context)) return handle_call_by_run(self);
+    if (!PyContext_CheckExact(context)) return handle_call_by_run(self, st);
     if (PyContext_Enter(context) < 0) return NULL;
     result = handle_call_in_context(self);
     if (PyContext_Exit(context) < 0) Py_CLEAR(result);

@@ -140,6 +140,22 @@
     X(RUN_ONCE, "_run_once")                                                                       \
     X(PROCESS_EVENTS, "_process_events")                                                           \
     X(FILENO, "fileno")                                                                            \
+    X(GETTIMEOUT, "gettimeout")                                                                    \
+    X(GETSOCKOPT, "getsockopt")                                                                    \
+    X(GETSOCKNAME, "getsockname")                                                                  \
+    X(GETPEERNAME, "getpeername")                                                                  \
+    X(DETACH_SOCKET, "detach")                                                                     \
+    X(FAMILY, "family")                                                                            \
+    X(TYPE, "type")                                                                                \
+    X(PROTO, "proto")                                                                              \
+    X(ERRNO, "errno")                                                                              \
+    X(ENSURE_RESOLVED, "_ensure_resolved")                                                         \
+    X(AWAIT, "__await__")                                                                          \
+    X(CALL_SOON_PYTHON, "call_soon")                                                               \
+    X(CONTEXT_RUN, "run")                                                                          \
+    X(CANCEL, "cancel")                                                                            \
+    X(CAST, "cast")                                                                                \
+    X(GET, "get")                                                                                  \
     X(RECV, "recv")                                                                                \
     X(RECV_INTO, "recv_into")                                                                      \
     X(RECVFROM, "recvfrom")                                                                        \
@@ -426,11 +442,14 @@ static PyObject *copy_sequence(PyObject *object) {
 }
 
 /* data[begin:end] in bytes, of any object with a buffer: a new memoryview. */
-static PyObject *part_of_bytes(PyObject *data, Py_ssize_t begin, Py_ssize_t end) {
+static PyObject *part_of_bytes(state *st, PyObject *data, Py_ssize_t begin, Py_ssize_t end) {
     PyObject *view = PyMemoryView_FromObject(data);
-    PyObject *bytes = view == NULL ? NULL : PyObject_CallMethod(view, "cast", "s", "B");
+    PyObject *format = view == NULL ? NULL : PyUnicode_FromString("B");
+    PyObject *bytes =
+        format == NULL ? NULL : PyObject_CallMethodOneArg(view, st->names[NAME_CAST], format);
     PyObject *part = bytes == NULL ? NULL : PySequence_GetSlice(bytes, begin, end);
     Py_XDECREF(view);
+    Py_XDECREF(format);
     Py_XDECREF(bytes);
     return part;
 }

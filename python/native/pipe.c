@@ -143,7 +143,7 @@ static PyObject *make_pipe_transport(loop *lp, enum transport_kind kind, PyObjec
         return NULL;
     if (lp->closed) return raise_closed();
     if (!has_descriptor(pipe)) return call_base_method(base, (PyObject *)lp, args, kwargs);
-    fd = parse_fd(pipe);
+    fd = parse_fd(lp->state, pipe);
     if (fd < 0) return NULL;
     info = extra == Py_None ? PyDict_New() : PyDict_Copy(extra);
     if (info == NULL || PyDict_SetItem(info, lp->state->names[NAME_PIPE], pipe) < 0) {

@@ -311,7 +311,7 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
                             "keyword but context",
                             count);
     if (self->closed) return raise_closed();
-    desc.fd = parse_fd(args[1]);
+    desc.fd = parse_fd(self->state, args[1]);
     if (desc.fd < 0) return NULL;
     desc.backlog = count > 4 ? (int)PyLong_AsLong(args[4]) : 100;
     if (PyErr_Occurred()) return NULL;

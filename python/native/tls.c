@@ -242,7 +242,7 @@ static int backlog_append(tls *self, PyObject *data) {
 static PyObject *rest_to_encrypt(tls *self, PyObject *data, const Py_buffer *view,
                                  Py_ssize_t done) {
     if (done == 0) return Py_NewRef(data);
-    if (!self->counts_records) return part_of_bytes(data, done, view->len);
+    if (!self->counts_records) return part_of_bytes(self->st, data, done, view->len);
     return PyMemoryView_FromMemory((char *)view->buf + done, view->len - done, PyBUF_READ);
 }
 
@@ -470,7 +470,8 @@ static int tls_read_soon(tls *self) {
     PyObject *method = PyObject_GetAttr((PyObject *)self, self->st->names[NAME_DO_READ]),
              *handle = NULL;
     PyObject *lp = Py_XNewRef(self->loop);
-    if (method != NULL) handle = PyObject_CallMethod(lp, "call_soon", "O", method);
+    if (method != NULL)
+        handle = PyObject_CallMethodOneArg(lp, self->st->names[NAME_CALL_SOON_PYTHON], method);
     Py_XDECREF(lp);
     Py_XDECREF(method);
     Py_XDECREF(handle);

@@ -221,7 +221,7 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
     if (!has_descriptor(sock))
         return call_base_method(self->state->base_make_socket_transport, (PyObject *)self, args,
                                 kwargs);
-    int fd = parse_fd(sock);
+    int fd = parse_fd(self->state, sock);
     if (fd < 0) return NULL;
     if (loop_make_way(self, fd, sock) < 0) return NULL;
     if (context == Py_None) context = NULL;

@@ -61,8 +61,9 @@ static handle **watch_side(watch *self, bool writing) {
    cancelled. */
 static void handle_release(handle *h) {
     if (h->flags & HANDLE_WRAPPER && h->count > 0) {
+        state *st = (state *)PyType_GetModuleState(Py_TYPE(h));
         PyObject *wrapped = Py_NewRef(h->vector[1]),
-                 *result = PyObject_CallMethod(wrapped, "cancel", NULL);
+                 *result = PyObject_CallMethodNoArgs(wrapped, st->names[NAME_CANCEL]);
         if (result == NULL) PyErr_WriteUnraisable((PyObject *)h);
         Py_XDECREF(result);
         Py_DECREF(wrapped);
@@ -138,8 +139,8 @@ static void watch_readable(void *arg) { watch_run((watch *)arg, false); }
 static void watch_writable(void *arg) { watch_run((watch *)arg, true); }
 
 /* int(object.fileno()) */
-static PyObject *ask_fileno(PyObject *object) {
-    PyObject *number = PyObject_CallMethod(object, "fileno", NULL), *whole = NULL;
+static PyObject *ask_fileno(state *st, PyObject *object) {
+    PyObject *number = PyObject_CallMethodNoArgs(object, st->names[NAME_FILENO]), *whole = NULL;
     if (number != NULL) whole = PyNumber_Long(number);
     Py_XDECREF(number);
     if (whole == NULL &&
@@ -153,8 +154,8 @@ static PyObject *ask_fileno(PyObject *object) {
 
 /* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd; -1 with an
    exception set. */
-static int parse_fd(PyObject *object) {
-    PyObject *number = PyLong_Check(object) ? Py_NewRef(object) : ask_fileno(object);
+static int parse_fd(state *st, PyObject *object) {
+    PyObject *number = PyLong_Check(object) ? Py_NewRef(object) : ask_fileno(st, object);
     int overflow = 0;
     long fd = number == NULL ? -1 : PyLong_AsLongAndOverflow(number, &overflow);
     if (fd > INT_MAX || overflow > 0)
@@ -168,7 +169,7 @@ static int parse_fd(PyObject *object) {
 /* As parse_fd, also for a file that was closed while it is watched: the number is that of its
    watch. */
 static int find_fd(loop *self, PyObject *file) {
-    int fd = parse_fd(file);
+    int fd = parse_fd(self->state, file);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
         return INT_MAX; /* as little a descriptor as the number that was given */

@@ -1328,3 +1328,33 @@ async def test_one_tells_its_state_as_a_coroutine(loop: Loop) -> None:
         assert await task == b"data"
         assert inspect.getcoroutinestate(receives) == inspect.CORO_CLOSED
         assert receives.cr_frame is None
+
+
+def forget_attributes() -> None:
+    """Empties CPython's cache of type attributes."""
+    if sys.version_info >= (3, 13):
+        sys._clear_internal_caches()
+    else:
+        sys._clear_type_cache()
+
+
+async def test_no_name_is_made_for_one_look_up(loop: Loop) -> None:
+    """CPython's cache of type attributes keeps each string that was looked up: of names that are
+    made anew it keeps them all, until its 4,096 entries are full."""
+
+    async def one_round() -> None:
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, listener.getsockname())
+            loop.add_reader(client, int)
+            loop.remove_reader(client)
+            listener.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        await one_round()
+        forget_attributes()
+        for _ in range(100):
+            await one_round()
+        blocks = sys.getallocatedblocks()
+        forget_attributes()
+        assert blocks - sys.getallocatedblocks() < 50
