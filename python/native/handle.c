@@ -275,11 +275,11 @@ static PyObject *find_patched_run(state *st, bool timer) {
     PyObject *run, *run_timer;
     unsigned version = type_version(st, type);
     if (version == st->unpatched_version && version != 0) return NULL;
+    /* what there is not is none of asyncio's */
     run = PyObject_GetAttr(st->asyncio_handle, st->names[NAME_RUN]);
+    if (run == NULL) forget_exception(PyExc_AttributeError, st->asyncio_handle);
     run_timer = PyObject_GetAttr((PyObject *)type, st->names[NAME_RUN]);
-    /* then it is none of asyncio's */
-    if (run == NULL || run_timer == NULL)
-        forget_exception(PyExc_AttributeError, st->asyncio_handle);
+    if (run_timer == NULL) forget_exception(PyExc_AttributeError, st->asyncio_handle);
     if (run != NULL && run_timer != NULL && is_of_events(st, run) && is_of_events(st, run_timer))
         st->unpatched_version = type_version(st, type);
     Py_XSETREF(run, Py_XNewRef(timer ? run_timer : run));

@@ -570,14 +570,14 @@ static int sock_resolve(sock_operation *op) {
     if (number != AF_INET && number != AF_INET6) goto done;
     result = -1;
     type = PyObject_GetAttr(sock, sock_name(op, NAME_TYPE));
-    protocol = PyObject_GetAttr(sock, sock_name(op, NAME_PROTO));
-    if (type == NULL || protocol == NULL) goto done;
-    method = PyObject_GetAttr((PyObject *)op->loop, sock_name(op, NAME_ENSURE_RESOLVED));
+    if (type != NULL) protocol = PyObject_GetAttr(sock, sock_name(op, NAME_PROTO));
+    if (protocol != NULL)
+        method = PyObject_GetAttr((PyObject *)op->loop, sock_name(op, NAME_ENSURE_RESOLVED));
+    if (method == NULL) goto done;
     args = PyTuple_Pack(1, op->args[1]);
     keywords = Py_BuildValue("{sO sO sO sO}", "family", family, "type", type, "proto", protocol,
                              "loop", (PyObject *)op->loop);
-    if (method != NULL && args != NULL && keywords != NULL)
-        coroutine = PyObject_Call(method, args, keywords);
+    if (args != NULL && keywords != NULL) coroutine = PyObject_Call(method, args, keywords);
     if (coroutine != NULL)
         op->awaitable.waiting = PyObject_CallMethodNoArgs(coroutine, sock_name(op, NAME_AWAIT));
     if (op->awaitable.waiting != NULL) result = 0;

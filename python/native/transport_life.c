@@ -22,9 +22,10 @@ static int transport_schedule(transport *self, PyObject *waiter) {
     state *st = self->loop->state;
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *made = PyObject_GetAttr(protocol, st->names[NAME_CONNECTION_MADE]);
-    PyObject *start = PyObject_GetAttr((PyObject *)self, st->names[NAME_START]), *first = NULL,
-             *second = NULL;
-    if (made != NULL && start != NULL) {
+    PyObject *start =
+        made == NULL ? NULL : PyObject_GetAttr((PyObject *)self, st->names[NAME_START]);
+    PyObject *first = NULL, *second = NULL;
+    if (start != NULL) {
         bool given = self->flags & TRANSPORT_GIVEN;
         PyObject *made_args[3] = {made, (PyObject *)self, given ? self->context : NULL};
         PyObject *start_args[2] = {start, waiter};
