@@ -92,7 +92,7 @@ def ask_python(python: str, code: str) -> str:
 
 
 def python_version(python: str) -> str:
-    version = ask_python(python, "import sys; print('%d.%d' % sys.version_info[:2])")
+    version = ask_python(python, "import sys; print('%d.%d' % sys.version_info[:2] + sys.abiflags)")
     if not version:
         raise Skipped(f"{python} is no Python interpreter that works")
     return version

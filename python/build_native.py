@@ -3,6 +3,9 @@
 All three are one translation unit, so calls between them are inlined, and one shared object, which
 exports two modules: cffi's (casync.lib and casync.ffi, the C API) and _native (the loop's hot
 path). The declarations that cffi needs are read out of casync.h, so that they are written once.
+
+cffi does not support CPython 3.13 without a GIL (cffi/_shimmed_dist_utils.py refuses it). There the
+shared object has _native alone.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cffi import FFI
+if TYPE_CHECKING:
+    from cffi import FFI
 
 # What the package's table has beside casync.h's own functions: what they return, name, parameters.
 PYTHON_FUNCTIONS = [
@@ -32,6 +38,7 @@ SOURCE = """
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <Python.h>
 #define CASYNC_STATIC
 #define CASYNC_IMPLEMENTATION
 #include "casync.h"
@@ -210,14 +217,41 @@ def missing_tools(include: str | None = None) -> str:
 # assertions.
 ASSERTIONS = "-UNDEBUG" if "-UNDEBUG" in shlex.split(os.environ.get("CFLAGS", "")) else "-DNDEBUG"
 
-builder = FFI()
-builder.cdef(declarations(HEADER.read_text()))
-builder.set_source(
-    "casync._casync",
-    SOURCE.format(table=function_table(HEADER.read_text())),
-    py_limited_api=False,
-    include_dirs=[str(HERE), str(HERE / "native")],
-    depends=[str(HEADER), *map(str, NATIVE)],
-    extra_compile_args=["-O3", "-fvisibility=hidden", ASSERTIONS],
-    libraries=["pthread"],
+# Is this an interpreter without a GIL, and does cffi support it?
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+HAS_CFFI = not FREE_THREADED or sys.version_info >= (3, 14)
+
+# Without a GIL casync was tested on 3.13. On a later version its import turns the GIL on, unless
+# who builds it takes that upon himself.
+DECLARES_NO_GIL = FREE_THREADED and (
+    sys.version_info < (3, 14) or os.environ.get("CASYNC_FREE_THREADED") == "1"
 )
+GIL_COMES_BACK = """\
+casync is not tested without a GIL on this version of Python: importing it turns the GIL on. A build
+with CASYNC_FREE_THREADED=1 in the environment leaves it off.
+"""
+
+MODULE = "casync._casync"
+OPTIONS: dict[str, Any] = {
+    "py_limited_api": False,
+    "include_dirs": [str(HERE), str(HERE / "native")],
+    "depends": [str(HEADER), *map(str, NATIVE)],
+    "extra_compile_args": ["-O3", "-fvisibility=hidden", ASSERTIONS],
+    "define_macros": [("CASYNC_FREE_THREADED", None)] if DECLARES_NO_GIL else [],
+    "libraries": ["pthread"],
+}
+
+
+def source() -> str:
+    """The C file that is compiled, but for what cffi adds to it."""
+    return SOURCE.format(table=function_table(HEADER.read_text()))
+
+
+def builder() -> FFI:
+    """The module with cffi's bindings, as setuptools' keyword cffi_modules takes it."""
+    from cffi import FFI
+
+    made = FFI()
+    made.cdef(declarations(HEADER.read_text()))
+    made.set_source(MODULE, source(), **OPTIONS)
+    return made

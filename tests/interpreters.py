@@ -199,9 +199,11 @@ def run(words: list[str | Path], directory: Path, seconds: float = 300) -> str:
 
 
 class Apt:
-    """apt for another release, with lists and settings of its own in a directory."""
+    """apt for another release, with lists and settings of its own in a directory. It is for this
+    machine's packages unless architectures are named, of which the first is the default.
+    """
 
-    def __init__(self, directory: Path, kind: str, suite: str) -> None:
+    def __init__(self, directory: Path, kind: str, suite: str, *architectures: str) -> None:
         self.directory = directory
         for name in ("state/lists/partial", "cache/archives/partial"):
             (directory / name).mkdir(parents=True)
@@ -228,6 +230,9 @@ class Apt:
             "APT::Update::Error-Mode": "any",
             "Debug::NoLocking": "true",
         }
+        if architectures:
+            settings["APT::Architecture"] = architectures[0]
+            settings["APT::Architectures"] = ",".join(architectures)
         options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
         self.words: list[str | Path] = ["apt-get", *options, "-qq"]
         run([*self.words, "update"], directory)
@@ -237,6 +242,11 @@ class Apt:
         words = [*self.words, "-y", "--download-only", "--no-install-recommends", "install"]
         run([*words, *packages], self.directory)
         return sorted((self.directory / "cache" / "archives").glob("*.deb"))
+
+    def fetch_alone(self, packages: list[str]) -> list[Path]:
+        """Downloads packages without what they depend on."""
+        run([*self.words, "download", *packages], self.directory)
+        return sorted(self.directory.glob("*.deb"))
 
     def source(self, package: str) -> Path:
         """Downloads a package's sources as their authors published them."""
@@ -312,7 +322,7 @@ def one(paths: Iterator[Path]) -> Path:
 
 def build(aside: Path) -> None:
     """Compiles 3.13t for BUILD_ROOT, into `aside`."""
-    install_build_needs()
+    install(BUILD_NEEDS)
     source = aside / "source"
     source.mkdir()
     (source / "apt").mkdir()
@@ -332,16 +342,16 @@ def build(aside: Path) -> None:
         raise Missing(f"what was built says that it is {said!r}")
 
 
-def install_build_needs() -> None:
-    """Installs what is compiled against; without root that must be there."""
-    status = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *BUILD_NEEDS]
+def install(packages: list[str]) -> None:
+    """Installs packages of the system; without root they must be there."""
+    status = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *packages]
     done = subprocess.run(status, capture_output=True, text=True, check=False)
     there = {line.split()[0] for line in done.stdout.splitlines() if line.endswith(" installed")}
-    missing = [name for name in BUILD_NEEDS if name not in there]
+    missing = [name for name in packages if name not in there]
     if not missing:
         return
     if os.getuid() != 0:
-        raise Missing(f"to be built it needs the packages {' '.join(missing)}, and this is no root")
+        raise Missing(f"the packages {' '.join(missing)} are needed, and this is no root")
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     run(["apt-get", "update", "-qq"], CACHE)
     run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], CACHE)

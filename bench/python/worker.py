@@ -12,6 +12,7 @@ import json
 import resource
 import socket
 import ssl
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -132,6 +133,19 @@ def loop_creation(loop: Loop, n: int) -> Result:
         return n
 
     return timed(n, batch)
+
+
+def import_package(loop: Loop, n: int) -> Result:
+    """The CPU time of programs that do nothing else, the start of the interpreter included."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    start = used()
+    for _ in range(n):
+        subprocess.run([sys.executable, "-c", f"import {sys.argv[1]}"], check=True)
+    return {"ops": n, "time": int((used() - start) * 1e9), "check": n}
 
 
 class EchoProtocol(asyncio.Protocol):
@@ -334,6 +348,7 @@ ROWS: dict[str, Callable[[Loop, int], Result]] = {
         gather,
         call_soon_threadsafe,
         loop_creation,
+        import_package,
         echo_in_process,
         sock_echo_in_process,
     )
@@ -351,4 +366,5 @@ def main() -> None:
             serve(loop, SERVERS[row])
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,10 @@
     import casync
     casync.run(main())
 
-`python -m casync app.py` runs a program on casync without changing it. All names mean what they
-mean in asyncio unless their docstrings say otherwise. A loop and its objects belong to the thread
-that runs the loop: other threads call only loop.call_soon_threadsafe() and
+A program that makes its loop elsewhere takes casync.new_event_loop, say as the loop_factory of an
+asyncio.Runner. `python -m casync app.py` runs a program on casync without changing it. All names
+mean what they mean in asyncio unless their docstrings say otherwise. A loop and its objects belong
+to the thread that runs the loop: other threads call only loop.call_soon_threadsafe() and
 asyncio.run_coroutine_threadsafe().
 """
 
@@ -13,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.events
+import os.path
 import sys
-from pathlib import Path
 
 if not sys.platform.startswith("linux"):
     raise ImportError(
@@ -53,7 +54,8 @@ def get_include() -> str:
     A C extension module that works on casync's loops includes these headers. Any thread may call
     this function.
     """
-    return str(Path(__file__).resolve().parent / "include")
+    here = os.path.dirname(os.path.realpath(__file__))  # pathlib would take long to import
+    return os.path.join(here, "include")
 
 
 def _has_policies() -> bool:
@@ -69,7 +71,7 @@ def install() -> None:
     already stay what they are. Up to Python 3.15 it sets an event loop policy. Python 3.14
     deprecates policies, but this function causes no warning. From Python 3.16 on, which has no
     policies, it puts casync.new_event_loop in the place of asyncio.new_event_loop. New programs
-    should call casync.run() instead.
+    should call casync.run(), or asyncio.Runner(loop_factory=casync.new_event_loop), instead.
     """
     if _has_policies():
         from . import policy
@@ -105,8 +107,11 @@ def __getattr__(name: str) -> object:
 
         return cpu_executor
     if name in ("ffi", "lib"):
-        from . import _casync
-
+        try:
+            from . import _casync
+        except ImportError as error:
+            message = f"casync.{name} needs cffi, which does not support this Python"
+            raise ImportError(message) from error
         return getattr(_casync, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from importlib.machinery import ExtensionFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,7 @@ def _load() -> ModuleType:
     if shared is None or shared.origin is None:
         raise ImportError("casync's extension module is not built; install the package with pip")
     name = "casync._native"
-    spec = importlib.util.spec_from_loader(
-        name, ExtensionFileLoader(name, shared.origin), origin=shared.origin
-    )
+    spec = importlib.util.spec_from_file_location(name, shared.origin)
     if spec is None or spec.loader is None:
         raise ImportError(f"{shared.origin} cannot be loaded as {name}")
     module = importlib.util.module_from_spec(spec)

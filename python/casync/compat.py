@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import socket
+import sys
 from asyncio import base_events, events
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -176,6 +177,20 @@ class SelfPipe(socket.socket):
 
     def __del__(self) -> None:
         pass
+
+
+def who_has_greenlets() -> str | None:
+    """Returns "gevent" or "eventlet" if that has replaced threads or select().
+
+    What the program takes for threads are greenlets there, which run while others wait in a
+    replaced function. A casync loop waits in the kernel: who waits for an executor would hang.
+    """
+    gevent, eventlet = map(sys.modules.get, ("gevent.monkey", "eventlet.patcher"))
+    if gevent and any(map(gevent.is_module_patched, ("threading", "select"))):
+        return "gevent"
+    if eventlet and any(map(eventlet.is_monkey_patched, ("thread", "select"))):
+        return "eventlet"
+    return None
 
 
 def run_before_311(

@@ -24,7 +24,15 @@ from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from ._extension import native
-from .compat import Queue, Selector, SelfPipe, TimerHandle, run_before_311, warn_of_slow
+from .compat import (
+    Queue,
+    Selector,
+    SelfPipe,
+    TimerHandle,
+    run_before_311,
+    warn_of_slow,
+    who_has_greenlets,
+)
 from .tls import give_read_ahead, ssl_protocol_class, take_over_reader
 
 _T = TypeVar("_T")
@@ -81,6 +89,13 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         super().__init__(Selector(self))
         if type(self) is not EventLoop:
             self._look_for_patches()
+        if (package := who_has_greenlets()) is not None:
+            self.close()
+            raise RuntimeError(
+                f"{package} has replaced threads or select() in this process, and greenlets "
+                "cannot run while a casync loop waits: use asyncio.SelectorEventLoop() here, "
+                f"or casync in a process that {package} has not patched"
+            )
 
     def close(self) -> None:
         super().close()
@@ -525,7 +540,7 @@ def new_event_loop() -> EventLoop:
 
     asyncio.Runner and anyio take this function as a loop_factory. It does not make the loop the
     current one. Any thread may call it. Raises OSError if the loop gets no descriptors from the
-    kernel.
+    kernel, and RuntimeError where gevent or eventlet has patched threads or select().
     """
     return EventLoop()
 

@@ -61,6 +61,12 @@ static awaitable *new_awaitable(state *st, enum awaitable_type type, const await
     return self;
 }
 
+/* Shows a new awaitable, whose struct is filled, to the collector and to debuggers. */
+static void track_awaitable(state *st, awaitable *self) {
+    ((coroutine_layout *)self)->state = st->closed_state;
+    PyObject_GC_Track(self);
+}
+
 /* Keeps an awaitable for reuse, or frees it. One that was finalized is not used again: it would
    not be finalized a second time. */
 static void free_awaitable(state *st, awaitable *self) {

@@ -275,6 +275,7 @@ static PyObject *datagram_send(transport *self, PyObject *data, PyObject *target
 
 /* sendto(data, addr=None) */
 static PyObject *datagram_sendto(transport *self, PyObject *args, PyObject *kwargs) {
+    LOCK_TRANSPORT(self);
     static char *keywords[] = {"data", "addr", NULL};
     PyObject *data, *target = Py_None;
     bool connected = self->flags & TRANSPORT_CONNECTED;
@@ -297,6 +298,7 @@ static PyObject *datagram_sendto(transport *self, PyObject *args, PyObject *kwar
 }
 
 static PyObject *datagram_close(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     if (!(self->flags & TRANSPORT_CLOSING)) {
         self->flags |= TRANSPORT_CLOSING;
         casync_datagram_finish_start(&self->datagram);
@@ -305,6 +307,7 @@ static PyObject *datagram_close(transport *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *datagram_force_close(transport *self, PyObject *exception) {
+    LOCK_TRANSPORT(self);
     if (self->fd >= 0 && self->exception == NULL) {
         self->flags |= TRANSPORT_CLOSING;
         self->exception = Py_NewRef(exception);
@@ -314,20 +317,24 @@ static PyObject *datagram_force_close(transport *self, PyObject *exception) {
 }
 
 static PyObject *datagram_abort(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     return datagram_force_close(self, Py_None);
 }
 
 static PyObject *datagram_set_protocol(transport *self, PyObject *protocol) {
+    LOCK_TRANSPORT(self);
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;
 }
 
 static PyObject *datagram_get_write_buffer_size(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     return PyLong_FromSize_t(self->fd < 0 ? 0 : self->datagram.queued);
 }
 
 static PyObject *datagram_set_write_buffer_limits(transport *self, PyObject *args,
                                                   PyObject *kwargs) {
+    LOCK_TRANSPORT(self);
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
     self->flags |= TRANSPORT_CALLED;
     if (self->fd >= 0)
@@ -361,6 +368,7 @@ static int datagram_family(int fd) {
 
 /* _make_datagram_transport(sock, protocol, address=None, waiter=None, extra=None), of the loop */
 static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObject *kwargs) {
+    LOCK_LOOP(self);
     static char *keywords[] = {"sock", "protocol", "address", "waiter", "extra", NULL};
     PyObject *sock, *protocol, *address = Py_None, *waiter = Py_None, *extra = Py_None;
     transport *t;
@@ -372,7 +380,7 @@ static PyObject *loop_make_datagram_transport(loop *self, PyObject *args, PyObje
         return NULL;
     if (self->closed) return raise_closed();
     if (has_descriptor(sock)) {
-        fd = parse_fd(sock);
+        fd = parse_fd(self->state, sock);
         if (fd < 0) return NULL;
         family = datagram_family(fd);
     }
@@ -438,6 +446,7 @@ static PyMethodDef datagram_methods[] = {
 };
 
 static PyObject *datagram_get_address(transport *self, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     return Py_NewRef(self->address == NULL ? Py_None : self->address);
 }
 

@@ -29,6 +29,7 @@ static PyObject *get_future_loop(PyObject *Py_UNUSED(module), PyObject *address)
 
 /* _watch_future(address, callback): calls it once the future is done. */
 static PyObject *loop_watch_future(loop *self, PyObject *const *args, Py_ssize_t count) {
+    LOCK_LOOP(self);
     casync_future *future;
     handle *h;
     int64_t result;
@@ -46,14 +47,16 @@ static PyObject *loop_watch_future(loop *self, PyObject *const *args, Py_ssize_t
     return Py_NewRef((PyObject *)h);
 }
 
-static PyObject *loop_cancel_future(loop *Py_UNUSED(self), PyObject *address) {
+static PyObject *loop_cancel_future(loop *self, PyObject *address) {
+    LOCK_LOOP(self);
     casync_future *future;
     if (!parse_address(address, &future)) return NULL;
     return PyLong_FromLongLong(casync_future_cancel(future));
 }
 
 /* _end_future(address, result): nothing happens if it is done. */
-static PyObject *loop_end_future(loop *Py_UNUSED(self), PyObject *args) {
+static PyObject *loop_end_future(loop *self, PyObject *args) {
+    LOCK_LOOP(self);
     casync_future *future;
     long long result;
     if (!PyArg_ParseTuple(args, "O&L:_end_future", parse_address, &future, &result)) return NULL;
@@ -63,7 +66,8 @@ static PyObject *loop_end_future(loop *Py_UNUSED(self), PyObject *args) {
 
 /* _future_result(address): the result of a future that is done, None if it was cancelled; or
    raises. */
-static PyObject *loop_future_result(loop *Py_UNUSED(self), PyObject *address) {
+static PyObject *loop_future_result(loop *self, PyObject *address) {
+    LOCK_LOOP(self);
     casync_future *future;
     int64_t result;
     if (!parse_address(address, &future)) return NULL;

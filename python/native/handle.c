@@ -10,10 +10,18 @@
    handle is that known (but of a watcher's). callback == NULL means it has run or was cancelled,
    and holds nothing. While it runs, cancelling only sets the flag, and so does running it again in
    there: the vector of a call must not change under the callee. Who began to run it first lets go
-   of what it holds. From Python 3.14 on a handle of call_soon_threadsafe is locked while it runs,
-   is cancelled or is asked about that, as asyncio's _ThreadSafeHandle is.
+   of what it holds. From Python 3.14 on, and without a GIL, a handle of call_soon_threadsafe is
+   locked while it runs, is cancelled or is asked about, as asyncio's _ThreadSafeHandle is. Without
+   a GIL another thread cannot take it out of the queue: there it stays until it is its turn.
 
    Costs: no allocation while spare handles last, but for the context's copy when none is given. */
+
+/* asyncio has its own type for them, _ThreadSafeHandle, since 3.14. */
+#if PY_VERSION_HEX >= 0x030E0000 || defined(Py_GIL_DISABLED)
+#define HAS_THREADSAFE_HANDLES 1
+#else
+#define HAS_THREADSAFE_HANDLES 0
+#endif
 
 enum {
     HANDLE_CANCELLED = 1,
@@ -25,8 +33,7 @@ enum {
     HANDLE_LENT = 64,     /* `context` is to be returned */
     HANDLE_WRAPPER = 128, /* its argument is an asyncio.Handle, cancelled with it */
     HANDLE_TAKEN = 256,   /* in the queue loop->taken */
-    /* an asyncio.events._ThreadSafeHandle, which came with 3.14 */
-    HANDLE_THREADSAFE = PY_VERSION_HEX >= 0x030E0000 ? 512 : 0
+    HANDLE_THREADSAFE = HAS_THREADSAFE_HANDLES ? 512 : 0 /* of call_soon_threadsafe */
 };
 
 typedef struct handle {
@@ -37,7 +44,7 @@ typedef struct handle {
     PyObject *weakrefs;
     uint16_t flags;
     uint8_t count; /* of arguments in vector */
-#if PY_VERSION_HEX >= 0x030E0000
+#if HAS_THREADSAFE_HANDLES
     PyMutex mutex;  /* of a thread-safe one; it and the next fill what was padding */
     uint32_t owner; /* the thread that has the mutex, or 0 */
 #endif
@@ -213,9 +220,9 @@ static PyObject *handle_call_in_context(handle *self) {
 }
 
 /* context.run(callback, *arguments), of what is no context: asyncio finds out in this way, too. */
-static PyObject *handle_call_by_run(handle *self) {
-    PyObject *run = PyObject_GetAttrString(self->context, "run"), *args, *all = NULL,
-             *result = NULL;
+static PyObject *handle_call_by_run(handle *self, state *st) {
+    PyObject *run = PyObject_GetAttr(self->context, st->names[NAME_CONTEXT_RUN]), *args,
+             *all = NULL, *result = NULL;
     args = run == NULL ? NULL : handle_args(self);
     if (args != NULL) all = PyTuple_Pack(1, self->callback);
     if (all != NULL) Py_SETREF(all, PySequence_Concat(all, args));
@@ -232,7 +239,7 @@ static PyObject *handle_call(handle *self, state *st) {
     if (handle_make_context(self, st) < 0) return NULL;
     context = self->context;
     if (context == NULL) return handle_call_in_context(self);
-    if (!PyContext_CheckExact(context)) return handle_call_by_run(self);
+    if (!PyContext_CheckExact(context)) return handle_call_by_run(self, st);
     if (PyContext_Enter(context) < 0) return NULL;
     result = handle_call_in_context(self);
     if (PyContext_Exit(context) < 0) Py_CLEAR(result);
@@ -274,14 +281,15 @@ static PyObject *find_patched_run(state *st, bool timer) {
     PyTypeObject *type = (PyTypeObject *)st->asyncio_timer_handle;
     PyObject *run, *run_timer;
     unsigned version = type_version(st, type);
-    if (version == st->unpatched_version && version != 0) return NULL;
+    if (version == LOAD(st->unpatched_version) && version != 0) return NULL;
+    version = new_type_version(st, type); /* first: a change that comes meanwhile shows by it */
+    /* what there is not is none of asyncio's */
     run = PyObject_GetAttr(st->asyncio_handle, st->names[NAME_RUN]);
+    if (run == NULL) forget_exception(PyExc_AttributeError, st->asyncio_handle);
     run_timer = PyObject_GetAttr((PyObject *)type, st->names[NAME_RUN]);
-    /* then it is none of asyncio's */
-    if (run == NULL || run_timer == NULL)
-        forget_exception(PyExc_AttributeError, st->asyncio_handle);
+    if (run_timer == NULL) forget_exception(PyExc_AttributeError, st->asyncio_handle);
     if (run != NULL && run_timer != NULL && is_of_events(st, run) && is_of_events(st, run_timer))
-        st->unpatched_version = type_version(st, type);
+        STORE(st->unpatched_version, version);
     Py_XSETREF(run, Py_XNewRef(timer ? run_timer : run));
     Py_XDECREF(run_timer);
     if (run != NULL && is_of_events(st, run)) Py_CLEAR(run);
@@ -296,7 +304,7 @@ static void handle_run_patched(loop *lp, handle *self, PyObject *run) {
     Py_DECREF(run);
 }
 
-#if PY_VERSION_HEX >= 0x030E0000
+#if HAS_THREADSAFE_HANDLES
 
 /* Makes other threads wait for a thread-safe handle until handle_unlock. False if there is nothing
    to unlock: it is of another kind, or this thread has locked it already. */
@@ -304,15 +312,15 @@ static bool handle_lock(handle *self) {
     uint32_t here;
     if (!(self->flags & HANDLE_THREADSAFE)) return false;
     here = (uint32_t)PyThreadState_GetID(PyThreadState_Get());
-    if (self->owner == here) return false;
+    if (LOAD(self->owner) == here) return false;
     PyMutex_Lock(&self->mutex); /* a thread that waits here has dropped the GIL */
-    self->owner = here;
+    STORE(self->owner, here);
     return true;
 }
 
 static void handle_unlock(handle *self, bool locked) {
     if (!locked) return;
-    self->owner = 0;
+    STORE(self->owner, 0);
     PyMutex_Unlock(&self->mutex);
 }
 
@@ -323,6 +331,65 @@ static bool handle_lock(handle *Py_UNUSED(self)) { return false; }
 static void handle_unlock(handle *Py_UNUSED(self), bool Py_UNUSED(locked)) {}
 
 #endif
+
+static bool handle_is_queued(const handle *self) { return casync_job_pending(&self->job); }
+
+/* The loop that runs it, or that it is queued in, or that watches for it, borrowed; NULL if that is
+   not known to be there. */
+static loop *handle_loop(const handle *self) {
+    bool known = self->callback != NULL &&
+                 (self->flags & (HANDLE_RUNNING | HANDLE_KEPT) || handle_is_queued(self));
+    loop *lp = known ? loop_of(self->job.loop) : NULL;
+    return lp == NULL || lp->dying ? NULL : lp;
+}
+
+#ifdef Py_GIL_DISABLED
+
+/* A handle that another thread may have: its own lock, or that of its loop. */
+typedef struct {
+    handle *handle;
+    bool locked;
+    held_lock loop;
+} held_handle;
+
+static void hold_handle(held_handle *held, handle *self) {
+    held->handle = self;
+    held->locked = handle_lock(self);
+    lock_loop(&held->loop, self->flags & HANDLE_THREADSAFE ? NULL : handle_loop(self));
+}
+
+static void let_go_of_handle(held_handle *held) {
+    unlock(&held->loop);
+    handle_unlock(held->handle, held->locked);
+}
+
+/* Is it in the queue of a loop that does not run in this thread? */
+static bool handle_is_others(handle *self) {
+    return self->flags & HANDLE_THREADSAFE && loop_of(self->job.loop) != running_here;
+}
+
+#else
+
+typedef struct {
+    handle *handle;
+    bool locked;
+} held_handle;
+
+static void hold_handle(held_handle *held, handle *self) {
+    held->handle = self;
+    held->locked = handle_lock(self);
+}
+
+static void let_go_of_handle(held_handle *held) { handle_unlock(held->handle, held->locked); }
+
+static bool handle_is_others(handle *Py_UNUSED(self)) { return false; }
+
+#endif
+
+/* The handle is locked to the end of the block. */
+#define LOCK_HANDLE(self)                                                                          \
+    held_handle held __attribute__((cleanup(let_go_of_handle)));                                   \
+    hold_handle(&held, self)
 
 /* Runs it: false if this was inside of another run of it, which holds what it has. */
 static bool handle_run_locked(loop *lp, handle *self) {
@@ -346,25 +413,22 @@ static bool handle_run_locked(loop *lp, handle *self) {
     return !inside;
 }
 
-/* As _run of asyncio's handles. While it waited for a thread-safe one, another thread may have
-   cancelled it, or run it. */
-static bool handle_run_now(loop *lp, handle *self) {
-    bool locked = handle_lock(self), first = true;
-    if (!locked || (self->callback != NULL && !(self->flags & HANDLE_CANCELLED)))
-        first = handle_run_locked(lp, self);
-    handle_unlock(self, locked);
-    return first;
+/* As _run of asyncio's handles. While it waited for a thread-safe one, which is `locked` now,
+   another thread may have cancelled it, or run it. */
+static bool handle_run_now(loop *lp, handle *self, bool locked) {
+    if (locked && (self->callback == NULL || self->flags & HANDLE_CANCELLED)) return true;
+    return handle_run_locked(lp, self);
 }
 
 /* The callback of every handle's job and timer. */
 static void handle_run(void *arg) {
     handle *self = (handle *)arg;
     loop *lp = loop_of(self->job.loop);
-    if (handle_run_now(lp, self)) handle_drop(self, lp->state);
+    bool locked = handle_lock(self);
+    if (handle_run_now(lp, self, locked)) handle_drop(self, lp->state);
+    handle_unlock(self, locked);
     Py_DECREF(self);
 }
-
-static bool handle_is_queued(const handle *self) { return casync_job_pending(&self->job); }
 
 /* Takes it out of the queue; true if it was in it, and then its reference is the caller's. */
 static bool handle_unqueue(handle *self) {
@@ -374,18 +438,22 @@ static bool handle_unqueue(handle *self) {
 
 /* Takes it out of the queue, if it is in it, and lets go of what it has. */
 static void handle_end(handle *self, state *st) {
-    bool queued = handle_unqueue(self);
+    bool queued = !handle_is_others(self) && handle_unqueue(self);
     handle_drop(self, st);
     if (queued) Py_DECREF(self);
 }
 
-/* The loop that runs it, or that it is queued in, or that watches for it, borrowed; NULL if that is
-   not known to be there. */
-static loop *handle_loop(const handle *self) {
-    bool known = self->callback != NULL &&
-                 (self->flags & (HANDLE_RUNNING | HANDLE_KEPT) || handle_is_queued(self));
-    loop *lp = known ? loop_of(self->job.loop) : NULL;
-    return lp == NULL || lp->dying ? NULL : lp;
+/* Cancels it for its loop, which ends. */
+static void handle_discard(handle *self, state *st) {
+    bool locked, queued;
+    Py_INCREF(self);
+    locked = handle_lock(self);
+    self->flags |= HANDLE_CANCELLED;
+    queued = handle_unqueue(self);
+    handle_drop(self, st);
+    handle_unlock(self, locked);
+    if (queued) Py_DECREF(self);
+    Py_DECREF(self);
 }
 
 static void handle_cancel_now(handle *self) {
@@ -396,22 +464,20 @@ static void handle_cancel_now(handle *self) {
 }
 
 static PyObject *handle_cancel(handle *self, PyObject *Py_UNUSED(ignored)) {
-    bool locked;
+    LOCK_HANDLE(self);
     Py_INCREF(self); /* the queue's reference may be the last but the caller's */
-    locked = handle_lock(self);
     handle_cancel_now(self);
-    handle_unlock(self, locked);
     Py_DECREF(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *handle_cancelled(handle *self, PyObject *Py_UNUSED(ignored)) {
-    bool locked = handle_lock(self), cancelled = self->flags & HANDLE_CANCELLED;
-    handle_unlock(self, locked);
-    return PyBool_FromLong(cancelled);
+    LOCK_HANDLE(self);
+    return PyBool_FromLong(self->flags & HANDLE_CANCELLED);
 }
 
 static PyObject *handle_get_context(handle *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_HANDLE(self);
     if (handle_make_context(self, (state *)PyType_GetModuleState(Py_TYPE(self))) < 0) return NULL;
     return Py_NewRef(self->context != NULL ? self->context : Py_None);
 }
@@ -422,10 +488,12 @@ static PyObject *handle_when(timer_handle *self, PyObject *Py_UNUSED(ignored)) {
 
 /* asyncio.Handle._repr_info and __repr__ */
 static PyObject *handle_repr(handle *self) {
+    LOCK_HANDLE(self);
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    const char *name = self->flags & HANDLE_TIMER        ? "TimerHandle"
-                       : self->flags & HANDLE_THREADSAFE ? "_ThreadSafeHandle"
-                                                         : "Handle";
+    bool own_type = PY_VERSION_HEX >= 0x030E0000 && self->flags & HANDLE_THREADSAFE;
+    const char *name = self->flags & HANDLE_TIMER ? "TimerHandle"
+                       : own_type                 ? "_ThreadSafeHandle"
+                                                  : "Handle";
     const char *cancelled = self->flags & HANDLE_CANCELLED ? " cancelled" : "";
     PyObject *when = NULL, *source = NULL, *text = NULL;
     if (self->flags & HANDLE_TIMER) {
@@ -508,11 +576,13 @@ static PyObject *handle_get_class(handle *self, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *handle_get_callback(handle *self, void *Py_UNUSED(closure)) {
+    LOCK_HANDLE(self);
     bool gone = self->callback == NULL || self->flags & HANDLE_CANCELLED;
     return Py_NewRef(gone ? Py_None : self->callback);
 }
 
 static PyObject *handle_get_args(handle *self, void *Py_UNUSED(closure)) {
+    LOCK_HANDLE(self);
     if (self->callback == NULL || self->flags & HANDLE_CANCELLED) Py_RETURN_NONE;
     return handle_args(self);
 }
@@ -531,11 +601,13 @@ static PyObject *handle_get_none(handle *Py_UNUSED(self), void *Py_UNUSED(closur
 }
 
 static PyObject *handle_get_loop(handle *self, void *Py_UNUSED(closure)) {
+    LOCK_HANDLE(self);
     loop *lp = handle_loop(self);
     return Py_NewRef(lp == NULL ? Py_None : (PyObject *)lp);
 }
 
 static PyObject *handle_get_scheduled(handle *self, void *Py_UNUSED(closure)) {
+    LOCK_HANDLE(self);
     return PyBool_FromLong(casync_timer_remaining(timer_of(self)) >= 0);
 }
 
@@ -554,7 +626,7 @@ static PyObject *handle_run_early(handle *self) {
     Py_INCREF(lp);
     Py_INCREF(self);
     if (self->flags & HANDLE_TAKEN && handle_unqueue(self)) Py_DECREF(self); /* it runs once */
-    handle_run_now(lp, self);
+    handle_run_now(lp, self, false);
     /* Nothing will let go of what it has, if it was cancelled meanwhile, or has run for the queue,
        too. */
     if (self->flags & HANDLE_CANCELLED || !(self->flags & HANDLE_KEPT || handle_is_queued(self)))
@@ -567,10 +639,8 @@ static PyObject *handle_run_early(handle *self) {
 /* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops: of turns that
    are asyncio's, and of tests. */
 static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
-    bool locked = handle_lock(self);
-    PyObject *result = handle_run_early(self);
-    handle_unlock(self, locked);
-    return result;
+    LOCK_HANDLE(self);
+    return handle_run_early(self);
 }
 
 static PyMethodDef handle_methods[] = {

@@ -16,7 +16,8 @@
    stays queued, as in asyncio. A loop visits and clears what its queued handles hold.
 
    Costs: a turn is casync's own; a poll, one check for Python's signal handlers (a load) beside it,
-   and one before it if it waits. The GIL is dropped only if the system call really waits. */
+   and one before it if it waits. The GIL, or the loop's lock, is dropped only if the system call
+   really waits. */
 
 /* Ends the run with an exception, whose reference is taken; the first one counts. */
 static void loop_end_run(loop *self, PyObject *exception) {
@@ -144,7 +145,7 @@ static PyObject *loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObjec
     self->module = Py_NewRef(find_module(type));
     casync__list_init(&self->taken);
     casync__list_init(&self->doubted);
-    result = loop_init(self, CASYNC_CLOCK_MONOTONIC, metrics);
+    result = make_lock(self) < 0 ? -ENOMEM : loop_init(self, CASYNC_CLOCK_MONOTONIC, metrics);
     if (result < 0) {
         self->closed = true; /* for __del__ */
         Py_DECREF(self);
@@ -199,10 +200,33 @@ static PyObject *call_by_keyword(loop *self, const char *function, PyObject *con
     return result;
 }
 
+#ifdef Py_GIL_DISABLED
+
+/* As loop_queue, to a loop that another thread runs. */
+static PyObject *loop_post(loop *self, handle *h) {
+    int64_t result = -EINVAL;
+    Py_INCREF((PyObject *)h); /* first, since the loop may let go of its reference at once */
+    if (begin_post(self))
+        result = casync_call_soon_threadsafe(&self->casync, &h->job, handle_run, h);
+    end_post(self);
+    if (result == 0) return (PyObject *)h;
+    Py_DECREF((PyObject *)h);
+    Py_DECREF((PyObject *)h);
+    return raise_closed();
+}
+
+#else
+
+static PyObject *loop_post(loop *Py_UNUSED(self), handle *h) { return (PyObject *)h; }
+
+#endif
+
 /* Queues a new handle for the next turn: a reference for the queue, one for the caller. */
 static PyObject *loop_queue(loop *self, handle *h) {
     int64_t result;
     if (h == NULL) return NULL;
+    if (runs_elsewhere(self)) return loop_post(self, h);
+    LOCK_LOOP(self);
     result = casync_call_soon(&self->casync, &h->job, handle_run, h);
     if (result < 0) {
         Py_DECREF(h);
@@ -214,31 +238,35 @@ static PyObject *loop_queue(loop *self, handle *h) {
 static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t count,
                                 PyObject *keywords) {
     PyObject *context;
-    if (self->calls_python)
+    if (LOAD(self->calls_python))
         return call_base(self->state->base_call_soon, (PyObject *)self, args, count, keywords);
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon", args, count, keywords);
-    if (self->closed) return raise_closed();
+    if (LOAD(self->closed)) return raise_closed();
     return loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
 }
 
-/* Ends the wait of the thread that runs the loop. Who has the GIL knows whether it waits; if it
-   does not, it looks at the native queue before it will, but not at that of asyncio's turns. */
+/* Ends the wait of the thread that runs the loop. Who has the GIL, or runs the loop, knows whether
+   it waits; if it does not, it looks at the native queue before it will, but not at that of
+   asyncio's turns. */
 static void loop_wake(loop *self) {
-    if (self->waiting != NULL || self->asyncio_turns) casync_wake(&self->casync);
+    if (runs_elsewhere(self))
+        loop_wake_other(self);
+    else if (self->waiting != NULL || LOAD(self->asyncio_turns))
+        casync_wake(&self->casync);
 }
 
-/* The GIL makes queueing safe; what remains is to wake the loop. */
+/* The GIL, or loop_queue, makes queueing safe; what remains is to wake the loop. */
 static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py_ssize_t count,
                                            PyObject *keywords) {
     PyObject *context, *result;
     handle *h;
-    if (self->calls_python)
+    if (LOAD(self->calls_python))
         return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count,
                          keywords);
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon_threadsafe", args, count, keywords);
-    if (self->closed) return raise_closed();
+    if (LOAD(self->closed)) return raise_closed();
     h = handle_new(self->state, false, args[0], args + 1, count - 1, context);
     if (HANDLE_THREADSAFE && h != NULL) h->flags |= HANDLE_THREADSAFE;
     result = loop_queue(self, h);
@@ -300,6 +328,7 @@ static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline
     h = handle_new(self->state, true, args[1], args + 2, count - 2, context);
     if (h == NULL) return NULL;
     ((timer_handle *)h)->when = when;
+    LOCK_LOOP(self);
     result = casync_call_at(&self->casync, timer_of(h), deadline, handle_run, h);
     if (result < 0) {
         Py_DECREF(h);
@@ -378,6 +407,7 @@ static PyObject *loop_enqueue_at(loop *self, PyObject *const *args, Py_ssize_t c
     h = wrap_handle(self, true, args[1], args[2]);
     if (h == NULL) return NULL;
     ((timer_handle *)h)->when = when;
+    LOCK_LOOP(self);
     result = casync_call_at(&self->casync, timer_of(h), nanoseconds_of(when), handle_run, h);
     if (result < 0) {
         Py_DECREF(h);
@@ -391,14 +421,15 @@ static PyObject *loop_enqueue_at(loop *self, PyObject *const *args, Py_ssize_t c
 /* A name in one of asyncio's modules: programs (nest_asyncio) put other types of futures and tasks
    there. */
 static PyObject *asyncio_type(PyObject *module_names, PyObject *name) {
-    PyObject *type = PyDict_GetItemWithError(module_names, name);
+    PyObject *type = get_item(module_names, name);
     if (type == NULL && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, name);
-    return Py_XNewRef(type);
+    return type;
 }
 
 /* {"loop": self}, which a call with keywords would make anew each time. It is a cycle, which
    close() ends. */
 static PyObject *loop_keywords(loop *self) {
+    LOCK_LOOP(self);
     PyObject *keywords;
     if (self->keywords != NULL) return Py_NewRef(self->keywords);
     keywords = PyDict_New();
@@ -457,6 +488,7 @@ static PyObject *loop_create_task(loop *self, PyObject *const *args, Py_ssize_t 
 
 /* _use_virtual_time(forced): makes a new loop, which nobody has used, one with a virtual clock. */
 static PyObject *loop_use_virtual_time(loop *self, PyObject *forced) {
+    LOCK_LOOP(self);
     int truth = PyObject_IsTrue(forced);
     int64_t result = truth < 0 ? 0 : casync_loop_close(&self->casync);
     if (truth < 0) return NULL;
@@ -470,28 +502,36 @@ static PyObject *loop_use_virtual_time(loop *self, PyObject *forced) {
 /* _deadlocked(): did the last run end because nothing could have gone on? Only with virtual
    time. */
 static PyObject *loop_was_deadlocked(loop *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_LOOP(self);
     bool deadlocked = self->deadlocked;
     self->deadlocked = false;
     return PyBool_FromLong(deadlocked);
+}
+
+static PyObject *raise_running(void) {
+    return PyErr_Format(PyExc_RuntimeError, "This event loop is already running");
 }
 
 /* Runs turns by one of casync's functions. A forked child that runs the loop it inherited gets its
    own kernel objects. */
 static PyObject *loop_run_by(loop *self, int64_t (*run)(casync_loop *)) {
     PyObject *error;
+    LOCK_LOOP(self);
+    if (runs_elsewhere(self) && !casync__loop_is_forked(&self->casync)) return raise_running();
+    run_scope before = begin_run(self);
     int64_t result = run(&self->casync);
     if (result == -ECHILD) {
         result = casync_loop_fork(&self->casync);
         if (result >= 0) result = run(&self->casync);
     }
+    end_run(self, before);
     error = self->error;
     self->error = NULL;
     if (error != NULL) {
         raise_exception(error);
         return NULL;
     }
-    if (result == -EBUSY)
-        return PyErr_Format(PyExc_RuntimeError, "This event loop is already running");
+    if (result == -EBUSY) return raise_running();
     if (result < 0) return raise_os_error(result);
     Py_RETURN_NONE;
 }
@@ -510,9 +550,10 @@ static void resume_calls(loop *self, const struct running_call *end);
    is in order at every call of a callback, so what has not run yet may as well run in here; but the
    transports whose protocols are being called wait. */
 static PyObject *loop_run_within(loop *self, int64_t (*run)(casync_loop *)) {
+    LOCK_LOOP(self);
     casync_loop *casync = &self->casync, *outer = casync->outer;
     casync_task *outer_task = casync->outer_task;
-    bool within = casync->state == CASYNC_LOOP_RUNNING;
+    bool within = casync->state == CASYNC_LOOP_RUNNING && !runs_elsewhere(self);
     struct running_call *end = NULL;
     PyObject *result;
     if (within) {
@@ -554,6 +595,7 @@ static PyObject *loop_poll(loop *self, PyObject *timeout) {
     int64_t result;
     PyObject *polled;
     if (seconds == -1.0 && PyErr_Occurred()) return NULL;
+    LOCK_LOOP(self);
     if (self->closed) return raise_closed();
     result = casync_call_later(&self->casync, &timer, nanoseconds_of(seconds), loop_pass, NULL);
     if (result < 0) return raise_os_error(result);
@@ -575,18 +617,18 @@ static PyObject *loop_write_to_self(loop *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *loop_check_closed(loop *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->closed) return raise_closed();
+    if (LOAD(self->closed)) return raise_closed();
     Py_RETURN_NONE;
 }
 
 static PyObject *loop_is_closed(loop *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(self->closed);
+    return PyBool_FromLong(LOAD(self->closed));
 }
 
 static PyObject *loop_get_debug(loop *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(self->debug);
+    return PyBool_FromLong(LOAD(self->debug));
 }
 
 static PyObject *loop_is_running(loop *self, PyObject *Py_UNUSED(ignored)) {
-    return PyBool_FromLong(self->thread_id != NULL);
+    return PyBool_FromLong(LOAD(self->thread_id) != NULL);
 }

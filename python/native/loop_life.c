@@ -22,6 +22,7 @@ static void collect_handle(int kind, void *object, void *arg) {
 
 /* ([handles for the next turn], [timer handles]) */
 static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_LOOP(self);
     queued_handles found = {PyList_New(0), PyList_New(0), false};
     PyObject *pair = NULL;
     if (found.ready != NULL && found.timers != NULL) {
@@ -36,6 +37,7 @@ static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
 /* _take_ready(): the handles for the next turn, which are the caller's to run from now on. They
    move to a queue that no turn runs: so they are the loop's to cancel and to visit still. */
 static PyObject *loop_take_ready(loop *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_LOOP(self);
     PyObject *pair = loop_queued(self, NULL), *ready;
     if (pair == NULL) return NULL;
     ready = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
@@ -65,6 +67,7 @@ static void count_object(int kind, void *object, void *arg) {
 }
 
 static PyObject *loop_metrics(loop *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_LOOP(self);
     live_objects live = {{0}, 0};
     casync_metrics m = {0};
     if (!self->closed) {
@@ -88,13 +91,8 @@ static PyObject *loop_metrics(loop *self, PyObject *Py_UNUSED(ignored)) {
 
 /* Cancels what asyncio's turns have not run. */
 static void loop_drop_taken(loop *self) {
-    while (!casync__list_is_empty(&self->taken)) {
-        handle *h =
-            (handle *)Py_NewRef((PyObject *)handle_of_job(casync__job_of(self->taken.next)));
-        h->flags |= HANDLE_CANCELLED;
-        handle_end(h, self->state);
-        Py_DECREF(h);
-    }
+    while (!casync__list_is_empty(&self->taken))
+        handle_discard(handle_of_job(casync__job_of(self->taken.next)), self->state);
 }
 
 /* Cancels all that is queued. */
@@ -104,9 +102,8 @@ static int loop_drop_queue(loop *self) {
     for (Py_ssize_t side = 0; side < 2; side++) {
         PyObject *list = PyTuple_GET_ITEM(pair, side);
         for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-            PyObject *h = Py_NewRef(PyList_GET_ITEM(list, i));
-            handle_cancel_now((handle *)h);
-            Py_DECREF(h);
+            handle *h = (handle *)PyList_GET_ITEM(list, i);
+            if (!(h->flags & HANDLE_RUNNING)) handle_discard(h, self->state);
         }
     }
     Py_DECREF(pair);
@@ -125,9 +122,10 @@ static int transport_visit_all(loop *self, visitproc visit, void *arg);
 /* _close(): drops what is queued, watched and open. EventLoop.close() calls it last. What goes with
    any of it may close the loop, too. */
 static PyObject *loop_close(loop *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_LOOP(self);
     if (self->casync.state == CASYNC_LOOP_RUNNING)
         return PyErr_Format(PyExc_RuntimeError, "Cannot close a running event loop");
-    self->closed = true;
+    set_closed(self, true);
     if (self->casync.state == CASYNC_LOOP_CLOSED) Py_RETURN_NONE;
     if (loop_drop_queue(self) < 0) return NULL;
     loop_drop_watchers(self);
@@ -182,6 +180,7 @@ static void loop_dealloc(loop *self) {
     loop_clear(self);
     PyMem_Free(self->kept);
     PyMem_Free(self->received);
+    free_lock(self);
     type->tp_free(self);
     Py_DECREF(type);
     Py_XDECREF(module);
@@ -192,41 +191,61 @@ static void loop_dealloc(loop *self) {
 static int set_flag(bool *flag, PyObject *value) {
     int truth = value == NULL ? 0 : PyObject_IsTrue(value);
     if (truth < 0) return -1;
-    *flag = truth;
+    STORE(*flag, truth);
     return 0;
 }
 
-static int set_object(PyObject **slot, PyObject *value) {
-    Py_XSETREF(*slot, Py_XNewRef(value == Py_None ? NULL : value));
+/* None is kept as NULL. Other threads may ask for these while the loop runs a callback, so they are
+   under the lock that every object has. */
+static int set_object(loop *self, PyObject **slot, PyObject *value) {
+    PyObject *before;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    before = *slot;
+    STORE(*slot, Py_XNewRef(value == Py_None ? NULL : value));
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(before);
     return 0;
+}
+
+static PyObject *get_object(loop *self, PyObject **slot) {
+    PyObject *object;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    object = Py_NewRef(*slot == NULL ? Py_None : *slot);
+    Py_END_CRITICAL_SECTION();
+    return object;
 }
 
 static PyObject *loop_get_stopping(loop *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->stopping);
+    return PyBool_FromLong(LOAD(self->stopping));
 }
 
 static int loop_set_stopping(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    LOCK_LOOP(self);
     if (set_flag(&self->stopping, value) < 0) return -1;
     if (self->stopping) casync_stop(&self->casync);
     return 0;
 }
 
 static PyObject *loop_get_closed(loop *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->closed);
+    return PyBool_FromLong(LOAD(self->closed));
 }
 
 static int loop_set_closed(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
-    return set_flag(&self->closed, value);
+    bool closed = false;
+    if (set_flag(&closed, value) < 0) return -1;
+    set_closed(self, closed);
+    return 0;
 }
 
 static PyObject *loop_get_debug_attribute(loop *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->debug);
+    return PyBool_FromLong(LOAD(self->debug));
 }
 
 /* One of the flags by which Python code is called. */
 static int set_python_flag(loop *self, bool *flag, PyObject *value) {
+    LOCK_LOOP(self);
     if (set_flag(flag, value) < 0) return -1;
-    self->calls_python = self->debug || self->observed || self->asyncio_turns;
+    STORE(self->calls_python, self->debug || self->observed || self->asyncio_turns);
     return 0;
 }
 
@@ -235,7 +254,7 @@ static int loop_set_debug(loop *self, PyObject *value, void *Py_UNUSED(closure))
 }
 
 static PyObject *loop_get_observed(loop *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->observed);
+    return PyBool_FromLong(LOAD(self->observed));
 }
 
 static int loop_set_observed(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
@@ -243,12 +262,13 @@ static int loop_set_observed(loop *self, PyObject *value, void *Py_UNUSED(closur
 }
 
 static PyObject *loop_get_asyncio_turns(loop *self, void *Py_UNUSED(closure)) {
-    return PyBool_FromLong(self->asyncio_turns);
+    return PyBool_FromLong(LOAD(self->asyncio_turns));
 }
 
 /* A native run that is going on ends when the present callback returns: run_forever goes on with
    the other kind of turn. */
 static int loop_set_asyncio_turns(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
+    LOCK_LOOP(self);
     if (set_python_flag(self, &self->asyncio_turns, value) < 0) return -1;
     if (self->casync.state == CASYNC_LOOP_RUNNING) casync_break(&self->casync);
     return 0;
@@ -272,19 +292,19 @@ static int loop_setattro(PyObject *self, PyObject *name, PyObject *value) {
 }
 
 static PyObject *loop_get_thread_id(loop *self, void *Py_UNUSED(closure)) {
-    return Py_NewRef(self->thread_id == NULL ? Py_None : self->thread_id);
+    return get_object(self, &self->thread_id);
 }
 
 static int loop_set_thread_id(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
-    return set_object(&self->thread_id, value);
+    return set_object(self, &self->thread_id, value);
 }
 
 static PyObject *loop_get_task_factory(loop *self, void *Py_UNUSED(closure)) {
-    return Py_NewRef(self->task_factory == NULL ? Py_None : self->task_factory);
+    return get_object(self, &self->task_factory);
 }
 
 static int loop_set_task_factory(loop *self, PyObject *value, void *Py_UNUSED(closure)) {
-    return set_object(&self->task_factory, value);
+    return set_object(self, &self->task_factory, value);
 }
 
 static PyGetSetDef loop_getsets[] = {

@@ -77,13 +77,16 @@ static int keep_class(PyObject *list, PyTypeObject *type) {
 static bool has_kept_dict(state *st, PyTypeObject *type, PyObject *kept) {
     PyObject *name, *value;
     Py_ssize_t position = 0, known = 0;
-    while (PyDict_Next(type->tp_dict, &position, &name, &value)) {
+    bool same = true;
+    Py_BEGIN_CRITICAL_SECTION(type->tp_dict);
+    while (same && PyDict_Next(type->tp_dict, &position, &name, &value)) {
         if (PyUnicode_Compare(name, st->names[NAME_ANNOTATIONS]) == 0) continue;
-        if (PyDict_GetItemWithError(kept, name) != value) return false;
+        same = PyDict_GetItemWithError(kept, name) == value;
         known++;
     }
-    return known ==
-           PyDict_GET_SIZE(kept) - (PyDict_Contains(kept, st->names[NAME_ANNOTATIONS]) > 0);
+    Py_END_CRITICAL_SECTION();
+    return same && known == PyDict_GET_SIZE(kept) -
+                                (PyDict_Contains(kept, st->names[NAME_ANNOTATIONS]) > 0);
 }
 
 static bool are_kept(state *st) {
@@ -97,11 +100,15 @@ static bool are_kept(state *st) {
     return true;
 }
 
+/* The versions are asked for first, and kept last: a change that comes meanwhile shows by them. */
 static bool look_at_classes(state *st) {
-    st->streams_changed = !st->streams_own || !are_kept(st);
-    for (int i = 0; i < WATCHED_CLASSES; i++)
-        st->versions[i] = new_type_version(st, st->watched[i]);
-    return st->streams_changed;
+    unsigned versions[WATCHED_CLASSES];
+    bool changed;
+    for (int i = 0; i < WATCHED_CLASSES; i++) versions[i] = new_type_version(st, st->watched[i]);
+    changed = !st->streams_own || !are_kept(st);
+    STORE(st->streams_changed, changed);
+    for (int i = 0; i < WATCHED_CLASSES; i++) STORE(st->versions[i], versions[i]);
+    return changed;
 }
 
 /* Has a program put anything into these classes, the first of those of watch_classes(), that was
@@ -109,9 +116,9 @@ static bool look_at_classes(state *st) {
 static inline bool streams_changed(state *st, enum watched_class last) {
     for (int i = 0; i <= (int)last; i++) {
         unsigned version = type_version(st, st->watched[i]);
-        if (version != st->versions[i] || version == 0) return look_at_classes(st);
+        if (version != LOAD(st->versions[i]) || version == 0) return look_at_classes(st);
     }
-    return st->streams_changed;
+    return LOAD(st->streams_changed);
 }
 
 /* When the types have been made. */

@@ -11,6 +11,8 @@
 /* As asyncio's of this version. */
 #if PY_VERSION_HEX >= 0x030E0000
 #define CREATE_TASK_SIGNATURE "create_task($self, coro, **kwargs)"
+#elif PY_VERSION_HEX >= 0x030D0300
+#define CREATE_TASK_SIGNATURE "create_task($self, coro, *, name=None, context=None, **kwargs)"
 #elif PY_VERSION_HEX >= 0x030B0000
 #define CREATE_TASK_SIGNATURE "create_task($self, coro, *, name=None, context=None)"
 #else
@@ -170,7 +172,7 @@ static const struct {
     {offsetof(state, asyncio_handle), "asyncio.events", "Handle"},
     {offsetof(state, asyncio_timer_handle), "asyncio.events", "TimerHandle"},
     {offsetof(state, asyncio_threadsafe_handle), "asyncio.events",
-     HANDLE_THREADSAFE ? "_ThreadSafeHandle" : "Handle"},
+     PY_VERSION_HEX >= 0x030E0000 ? "_ThreadSafeHandle" : "Handle"},
     {offsetof(state, futures), "asyncio.futures", "__dict__"},
     {offsetof(state, tasks), "asyncio.tasks", "__dict__"},
     {offsetof(state, events), "asyncio.events", "__dict__"},
@@ -264,7 +266,9 @@ static int make_names(state *st) {
 /* bases: a type, a tuple of types, or NULL */
 static int add_type(PyObject *module, PyTypeObject **slot, PyType_Spec *spec, PyObject *bases) {
     *slot = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
-    return *slot == NULL ? -1 : PyModule_AddType(module, *slot);
+    if (*slot == NULL) return -1;
+    share_type(*slot);
+    return PyModule_AddType(module, *slot);
 }
 
 /* They derive from what asyncio's derive from. */
@@ -388,8 +392,8 @@ static PyModuleDef_Slot native_slots[] = {
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
-#if PY_VERSION_HEX >= 0x030D0000
-    {Py_mod_gil, Py_MOD_GIL_USED},
+#ifdef CASYNC_FREE_THREADED /* see build_native.py */
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
     {0, NULL},
 };

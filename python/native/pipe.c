@@ -132,6 +132,7 @@ static transport *pipe_open(loop *lp, enum transport_kind kind, int fd, PyObject
    writing */
 static PyObject *make_pipe_transport(loop *lp, enum transport_kind kind, PyObject *args,
                                      PyObject *kwargs) {
+    LOCK_LOOP(lp);
     static char *keywords[] = {"pipe", "protocol", "waiter", "extra", NULL};
     PyObject *pipe, *protocol, *waiter = Py_None, *extra = Py_None, *info;
     PyObject *base = lp->state->base_make_pipe_transport[kind == TRANSPORT_WRITE_PIPE];
@@ -143,7 +144,7 @@ static PyObject *make_pipe_transport(loop *lp, enum transport_kind kind, PyObjec
         return NULL;
     if (lp->closed) return raise_closed();
     if (!has_descriptor(pipe)) return call_base_method(base, (PyObject *)lp, args, kwargs);
-    fd = parse_fd(pipe);
+    fd = parse_fd(lp->state, pipe);
     if (fd < 0) return NULL;
     info = extra == Py_None ? PyDict_New() : PyDict_Copy(extra);
     if (info == NULL || PyDict_SetItem(info, lp->state->names[NAME_PIPE], pipe) < 0) {
@@ -166,12 +167,14 @@ static PyObject *loop_make_write_pipe_transport(loop *self, PyObject *args, PyOb
 }
 
 static PyObject *pipe_get_file(transport *self, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     return Py_NewRef(self->fd < 0 || self->sock == NULL ? Py_None : self->sock);
 }
 
 /* `_pipe = None`: the transport forgets the pipe, which its owner closes. asyncio's own tests do
    that. */
 static int pipe_set_file(transport *self, PyObject *value, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     if (value != Py_None) {
         PyErr_SetString(PyExc_AttributeError, "_pipe can only be set to None");
         return -1;
@@ -184,6 +187,7 @@ static int pipe_set_file(transport *self, PyObject *value, void *Py_UNUSED(closu
 
 /* <type state fd=number what>; "open" is a pipe that its loop left behind when it was closed */
 static PyObject *pipe_repr(transport *self, const char *what) {
+    LOCK_TRANSPORT(self);
     bool left = self->fd >= 0 && self->flags & TRANSPORT_LEFT;
     bool closing = transport_shows_closing(self);
     return PyUnicode_FromFormat("<%s%s fd=%d %s>", Py_TYPE(self)->tp_name,

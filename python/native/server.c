@@ -188,11 +188,13 @@ typedef struct {
 
 /* Only native transports come here, each once: transport_tell_server. */
 static PyObject *clients_add(clients *self, PyObject *Py_UNUSED(transport)) {
+    LOCK_LOOP(self->loop);
     self->count++;
     Py_RETURN_NONE;
 }
 
 static PyObject *clients_discard(clients *self, PyObject *Py_UNUSED(transport)) {
+    LOCK_LOOP(self->loop);
     self->count--;
     Py_RETURN_NONE;
 }
@@ -221,6 +223,7 @@ static PyObject *open_transports(loop *lp) {
 /* copy(): a list of the transports, as they are at this moment. To ask whose one is may end others,
    so all are held meanwhile. */
 static PyObject *clients_copy(clients *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_LOOP(self->loop);
     PyObject *all = open_transports(self->loop), *list = all == NULL ? NULL : PyList_New(0);
     for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(all); i++) {
         PyObject *t = Py_NewRef(PyList_GET_ITEM(all, i));
@@ -301,6 +304,7 @@ static int adopt_clients(loop *lp, PyObject *server) {
    context=None) */
 static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_t count,
                                     PyObject *keywords) {
+    LOCK_LOOP(self);
     casync_listen_desc desc = {0};
     PyObject *context;
     int64_t result;
@@ -311,7 +315,7 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
                             "keyword but context",
                             count);
     if (self->closed) return raise_closed();
-    desc.fd = parse_fd(args[1]);
+    desc.fd = parse_fd(self->state, args[1]);
     if (desc.fd < 0) return NULL;
     desc.backlog = count > 4 ? (int)PyLong_AsLong(args[4]) : 100;
     if (PyErr_Occurred()) return NULL;
@@ -326,6 +330,7 @@ static PyObject *loop_start_serving(loop *self, PyObject *const *args, Py_ssize_
         serving_free(s);
         return raise_os_error(result);
     }
+    if (desc.backlog <= 0) listen(desc.fd, 0); /* which a description cannot say */
     Py_RETURN_NONE;
 }
 

@@ -42,21 +42,24 @@ typedef struct {
 struct sock_operation {
     awaitable awaitable;
     loop *loop;
-    PyObject *args[3]; /* by kind->parameters */
     handle *handle;    /* the watcher's, or NULL */
     handle *timer;     /* that ends a pause, or NULL */
+    bool woken;        /* the future's result is set */
+    bool connecting;   /* connect() has begun */
+    bool drained;      /* the socket had less than was asked for */
+    int8_t state;      /* see private_cpython.c */
+    bool tried;        /* there was an attempt */
+    bool sent_some;    /* of the data */
+    bool misled;       /* the last one was in vain, though an event had come */
+    int fd;            /* that the handle watches */
+    PyObject *args[3]; /* by kind->parameters */
     int64_t pause;     /* 0: the kernel will tell when to try again */
     PyObject *future;  /* that is awaited while the handle waits */
     Py_buffer data;    /* of sock_sendall, once begun: `obj` is NULL before */
     Py_ssize_t sent;   /* bytes of it */
-    int fd;            /* that the handle watches */
-    bool woken;        /* the future's result is set */
-    bool connecting;   /* connect() has begun */
-    bool drained;      /* the socket had less than was asked for */
-    bool tried;        /* there was an attempt */
-    bool sent_some;    /* of the data */
-    bool misled;       /* the last one was in vain, though an event had come */
 };
+
+ASSERT_STATE_PLACE(sock_operation);
 
 static const sock_kind *sock_kind_of(sock_operation *op) {
     return (const sock_kind *)(const void *)op->awaitable.kind;
@@ -223,7 +226,7 @@ static PyObject *rest_of_data(sock_operation *op) {
     if (!op->sent_some) return Py_NewRef(op->args[1]);
     begin = PyLong_FromSsize_t(op->sent);
     slice = begin == NULL ? NULL : PySlice_New(begin, NULL, NULL);
-    view = slice == NULL ? NULL : part_of_bytes(op->args[1], 0, PY_SSIZE_T_MAX);
+    view = slice == NULL ? NULL : part_of_bytes(op->loop->state, op->args[1], 0, PY_SSIZE_T_MAX);
     if (view != NULL) rest = PyObject_GetItem(view, slice);
     Py_XDECREF(begin);
     Py_XDECREF(slice);
@@ -309,9 +312,12 @@ static int attempt_accept(sock_operation *op, PyObject **result) {
 
 /* What became of a connect() that did not end at once: SO_ERROR. */
 static int attempt_connected(sock_operation *op, PyObject **result) {
-    PyObject *number = PyObject_CallMethod(op->args[0], "getsockopt", "ii", SOL_SOCKET, SO_ERROR);
+    PyObject *method = PyObject_GetAttr(op->args[0], sock_name(op, NAME_GETSOCKOPT));
+    PyObject *number =
+        method == NULL ? NULL : PyObject_CallFunction(method, "ii", SOL_SOCKET, SO_ERROR);
     long error = number == NULL ? -1 : PyLong_AsLong(number);
     PyObject *message, *exception;
+    Py_XDECREF(method);
     Py_XDECREF(number);
     if (error == -1 && PyErr_Occurred()) return attempted(NULL, result);
     if (error == EAGAIN || error == EINTR) return 0;
@@ -327,9 +333,10 @@ static int attempt_connected(sock_operation *op, PyObject **result) {
 }
 
 /* Does the exception that is set have this errno? */
-static bool raised_errno(int number) {
+static bool raised_errno(sock_operation *op, int number) {
     PyObject *exception = take_exception();
-    PyObject *value = exception == NULL ? NULL : PyObject_GetAttrString(exception, "errno");
+    PyObject *value =
+        exception == NULL ? NULL : PyObject_GetAttr(exception, sock_name(op, NAME_ERRNO));
     bool same = value != NULL && PyLong_CheckExact(value) && PyLong_AsLong(value) == number;
     Py_XDECREF(value);
     if (!clear_exception(PyExc_OverflowError)) forget_exception(PyExc_AttributeError, exception);
@@ -341,7 +348,8 @@ static bool raised_errno(int number) {
    that for a connection). Only for a Unix socket there is hope, as the queue of who listens was
    full (connect(2)): what a blocking one waits for. */
 static int pause_connect(sock_operation *op) {
-    PyObject *exception = take_exception(), *family = PyObject_GetAttrString(op->args[0], "family");
+    PyObject *exception = take_exception();
+    PyObject *family = PyObject_GetAttr(op->args[0], sock_name(op, NAME_FAMILY));
     long number = family == NULL ? -1 : PyLong_AsLong(family);
     Py_XDECREF(family);
     if (number != AF_UNIX) {
@@ -360,7 +368,7 @@ static int attempt_connect(sock_operation *op, PyObject **result) {
     PyObject *value;
     if (op->connecting) return attempt_connected(op, result);
     value = PyObject_CallMethodOneArg(op->args[0], sock_name(op, NAME_CONNECT), op->args[1]);
-    if (value == NULL && raised_errno(EAGAIN)) return pause_connect(op);
+    if (value == NULL && raised_errno(op, EAGAIN)) return pause_connect(op);
     op->connecting = true;
     op->pause = 0;
     return attempted(value, result);
@@ -404,6 +412,7 @@ static PyObject *sock_ready(PyObject *Py_UNUSED(module), PyObject *object) {
     PyObject *future, *result, *invalid_state_error;
     if (Py_TYPE(object)->tp_traverse != (traverseproc)(void (*)(void))sock_traverse)
         return PyErr_Format(PyExc_TypeError, "an operation of a socket is needed");
+    LOCK_LOOP(op->loop);
     if (op->woken || op->future == NULL) Py_RETURN_NONE;
     op->woken = true;
     future = Py_NewRef(op->future); /* the operation may end meanwhile */
@@ -519,6 +528,7 @@ static int sock_wait(sock_operation *op) {
 }
 
 static void sock_finish(awaitable *self) {
+    LOCK_LOOP(((sock_operation *)self)->loop);
     sock_operation *op = (sock_operation *)self;
     Py_buffer data = op->data;
     if (op->loop == NULL) return;
@@ -543,7 +553,7 @@ static int sock_check(sock_operation *op) {
         Py_DECREF(checked);
     }
     if (!op->loop->debug) return 0;
-    timeout = PyObject_CallMethod(sock, "gettimeout", NULL);
+    timeout = PyObject_CallMethodNoArgs(sock, sock_name(op, NAME_GETTIMEOUT));
     checked = timeout == NULL ? NULL : PyLong_FromLong(0);
     blocking = checked == NULL ? -1 : PyObject_RichCompareBool(timeout, checked, Py_NE);
     Py_XDECREF(timeout);
@@ -556,24 +566,25 @@ static int sock_check(sock_operation *op) {
    `waiting`. */
 static int sock_resolve(sock_operation *op) {
     PyObject *sock = op->args[0], *method = NULL, *args = NULL, *keywords = NULL, *coroutine = NULL;
-    PyObject *family = PyObject_GetAttrString(sock, "family"), *type = NULL, *protocol = NULL;
+    PyObject *family = PyObject_GetAttr(sock, sock_name(op, NAME_FAMILY));
+    PyObject *type = NULL, *protocol = NULL;
     long number = family == NULL ? -1 : PyLong_AsLong(family);
     int result = -1;
     if (number == -1 && PyErr_Occurred()) goto done;
     result = 0;
     if (number != AF_INET && number != AF_INET6) goto done;
     result = -1;
-    type = PyObject_GetAttrString(sock, "type");
-    protocol = PyObject_GetAttrString(sock, "proto");
-    if (type == NULL || protocol == NULL) goto done;
-    method = PyObject_GetAttrString((PyObject *)op->loop, "_ensure_resolved");
+    type = PyObject_GetAttr(sock, sock_name(op, NAME_TYPE));
+    if (type != NULL) protocol = PyObject_GetAttr(sock, sock_name(op, NAME_PROTO));
+    if (protocol != NULL)
+        method = PyObject_GetAttr((PyObject *)op->loop, sock_name(op, NAME_ENSURE_RESOLVED));
+    if (method == NULL) goto done;
     args = PyTuple_Pack(1, op->args[1]);
     keywords = Py_BuildValue("{sO sO sO sO}", "family", family, "type", type, "proto", protocol,
                              "loop", (PyObject *)op->loop);
-    if (method != NULL && args != NULL && keywords != NULL)
-        coroutine = PyObject_Call(method, args, keywords);
+    if (args != NULL && keywords != NULL) coroutine = PyObject_Call(method, args, keywords);
     if (coroutine != NULL)
-        op->awaitable.waiting = PyObject_CallMethod(coroutine, "__await__", NULL);
+        op->awaitable.waiting = PyObject_CallMethodNoArgs(coroutine, sock_name(op, NAME_AWAIT));
     if (op->awaitable.waiting != NULL) result = 0;
 done:
     Py_XDECREF(family);
@@ -610,6 +621,7 @@ static bool sock_is_drained(sock_operation *op) {
 }
 
 static PySendResult sock_step(awaitable *self, PyObject **result) {
+    LOCK_LOOP(((sock_operation *)self)->loop);
     sock_operation *op = (sock_operation *)self;
     Py_ssize_t sent;
     int done;
@@ -701,7 +713,7 @@ static PyObject *new_sock_operation(loop *self, const sock_kind *kind, PyObject 
     if (op == NULL) return NULL;
     memset(&op->loop, 0, sizeof *op - offsetof(sock_operation, loop));
     op->loop = (loop *)Py_NewRef((PyObject *)self);
-    PyObject_GC_Track(op);
+    track_awaitable(self->state, &op->awaitable);
     if (sock_parse(op, args, count, keywords) == 0) return (PyObject *)op;
     op->awaitable.progress = AWAITABLE_FINISHED; /* it does not warn that nobody awaited it */
     Py_DECREF(op);

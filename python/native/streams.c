@@ -16,9 +16,10 @@
    it is released, and has asyncio's methods from then on. In a protocol, which stays as it is: it
    is asked for its data_received at each feed.
 
-   Invariants: a reader and what feeds it know each other (both borrowed; whoever goes first tells
-   the other). A feed may hand the operation that waits bytes that never were in the buffer; one
-   that is cancelled before it could return them puts them back.
+   Invariants: what feeds a reader has a reference to it, as long as the StreamReader has one, too,
+   and the reader knows its feed. What a read() waits for is kept beside the buffer, as the object
+   that it will return: to all others these bytes are the beginning of the buffer, which whoever
+   looks at it puts them into.
 
    Costs: a read that waits is one object and one handle; a message is copied once if a read() waits
    for it, else twice. A drain() that need not wait is one object. */
@@ -29,10 +30,11 @@ enum read_kind { READ_SOME, READ_EXACTLY, READ_UNTIL, READ_LINE };
 typedef struct reader {
     PyObject ob_base;
     PyObject *buffer;                         /* a bytearray */
+    PyObject *handed;                         /* bytes before those; or NULL */
     PyObject *waiter, *exception, *transport; /* None if there is none */
     loop *loop;
     struct read_operation *operation; /* borrowed: whose future `waiter` is; or NULL */
-    reader_feed *feed;                /* what feeds it natively, or NULL */
+    reader_feed *feed;                /* what feeds it natively, borrowed, or NULL */
     Py_ssize_t limit;
     bool eof, paused;
 } reader;
@@ -42,13 +44,18 @@ typedef struct read_operation {
     PyObject *stream; /* the StreamReader: it must live */
     reader *reader;
     PyObject *separator; /* bytes; of READ_UNTIL and READ_LINE */
+    uint8_t kind;
+    uint8_t unused[2];
+    int8_t state; /* see private_cpython.c */
     Py_ssize_t size;
     Py_ssize_t scanned; /* bytes of the buffer where no separator begins */
-    PyObject *handed;   /* bytes that the feed gave, or NULL */
-    uint8_t kind;
 } read_operation;
 
+ASSERT_STATE_PLACE(read_operation);
+
 static state *reader_state(reader *self) { return self->loop->state; }
+
+#define LOCK_READER(self) LOCK_LOOP((self) == NULL ? NULL : (self)->loop)
 
 static Py_ssize_t reader_size(reader *self) { return PyByteArray_GET_SIZE(self->buffer); }
 
@@ -67,6 +74,22 @@ static int reader_drop(reader *self, Py_ssize_t size) {
     buffer = Py_NewRef(self->buffer); /* of a derived class, maybe */
     result = PySequence_DelSlice(buffer, 0, size);
     Py_DECREF(buffer);
+    return result;
+}
+
+/* Puts what was handed to a read() into the buffer: 0, or -1 with an exception set. */
+static int reader_take_back(reader *self) {
+    PyObject *handed = self->handed, *buffer;
+    int result;
+    if (handed == NULL) return 0;
+    self->handed = NULL;
+    buffer = Py_NewRef(self->buffer);
+    result = PySequence_SetSlice(buffer, 0, 0, handed);
+    Py_DECREF(buffer);
+    if (result < 0 && self->handed == NULL)
+        self->handed = handed; /* someone holds a view of the buffer, say */
+    else
+        Py_DECREF(handed);
     return result;
 }
 
@@ -97,11 +120,25 @@ static int reader_resume_if_not_full(reader *self) {
     return reader_size(self) > self->limit ? 0 : reader_resume(self);
 }
 
+/* All of the buffer becomes a bytes object, without a copy. */
+static PyObject *reader_take_all(reader *self) {
+    PyObject *buffer = Py_NewRef(self->buffer);
+    PyObject *data = PyObject_CallMethodNoArgs(buffer, reader_state(self)->names[NAME_TAKE_BYTES]);
+    Py_DECREF(buffer);
+    return data;
+}
+
+static PyObject *reader_copy(reader *self, Py_ssize_t size) {
+    PyObject *data = PyBytes_FromStringAndSize(reader_bytes(self), size);
+    if (data != NULL && reader_drop(self, size) < 0) Py_CLEAR(data);
+    return data;
+}
+
 /* The first bytes of the buffer, taken out of it. */
 static PyObject *reader_take(reader *self, Py_ssize_t size) {
-    PyObject *data = PyBytes_FromStringAndSize(reader_bytes(self), size);
-    if (data != NULL && (reader_drop(self, size) < 0 || reader_resume_if_not_full(self) < 0))
-        Py_CLEAR(data);
+    bool whole = size == reader_size(self) && PyByteArray_CheckExact(self->buffer);
+    PyObject *data = whole && size >= TAKE_SIZE ? reader_take_all(self) : reader_copy(self, size);
+    if (data != NULL && reader_resume_if_not_full(self) < 0) Py_CLEAR(data);
     return data;
 }
 
@@ -129,26 +166,17 @@ static void operation_leave(read_operation *op) {
 
 static void operation_finish(awaitable *self) {
     read_operation *op = (read_operation *)self;
+    LOCK_READER(op->reader);
     if (op->reader != NULL) operation_leave(op);
-    Py_CLEAR(op->handed);
     Py_CLEAR(op->separator);
     Py_CLEAR(op->reader);
     Py_CLEAR(op->stream);
 }
 
-/* The end of a wait that brought nothing: bytes that were handed over go back to the buffer. */
 static int operation_abandon(awaitable *self) {
-    read_operation *op = (read_operation *)self;
-    PyObject *handed = op->handed, *buffer;
-    int result;
-    op->handed = NULL;
-    operation_leave(op);
-    if (handed == NULL) return 0;
-    buffer = Py_NewRef(op->reader->buffer);
-    result = PySequence_SetSlice(buffer, 0, 0, handed);
-    Py_DECREF(buffer);
-    Py_DECREF(handed);
-    return result;
+    LOCK_READER(((read_operation *)self)->reader);
+    operation_leave((read_operation *)self);
+    return 0;
 }
 
 /* asyncio's LimitOverrunError; of readline its ValueError, after the line is dropped. */
@@ -208,14 +236,17 @@ static int attempt_until(read_operation *op, reader *from, PyObject **result) {
 }
 
 static int operation_attempt(read_operation *op, PyObject **result) {
-    if (op->handed != NULL) {
-        *result = op->handed;
-        op->handed = NULL;
-        return reader_resume_if_not_full(op->reader) < 0 ? -1 : 1;
+    reader *from = op->reader;
+    if (from->handed != NULL && op->kind == READ_SOME &&
+        PyBytes_GET_SIZE(from->handed) <= op->size) {
+        *result = from->handed;
+        from->handed = NULL;
+        return reader_resume_if_not_full(from) < 0 ? -1 : 1;
     }
-    if (op->kind == READ_SOME) return attempt_some(op, op->reader, result);
-    if (op->kind == READ_EXACTLY) return attempt_exactly(op, op->reader, result);
-    return attempt_until(op, op->reader, result);
+    if (reader_take_back(from) < 0) return -1;
+    if (op->kind == READ_SOME) return attempt_some(op, from, result);
+    if (op->kind == READ_EXACTLY) return attempt_exactly(op, from, result);
+    return attempt_until(op, from, result);
 }
 
 /* asyncio's checks before anything is done: 1 and a result, 0 to go on, -1 and an exception. */
@@ -281,6 +312,7 @@ static PySendResult operation_run(read_operation *op, PyObject **result) {
 
 static PySendResult operation_step(awaitable *self, PyObject **result) {
     read_operation *op = (read_operation *)self;
+    LOCK_READER(op->reader);
     PySendResult answer = PYGEN_RETURN;
     if (self->waiting == NULL) {
         int done = operation_begin(op, result);
@@ -339,9 +371,8 @@ static PyObject *new_operation(state *st, PyObject *stream, enum read_kind kind,
     op->separator = Py_XNewRef(separator);
     op->size = size;
     op->scanned = 0;
-    op->handed = NULL;
     op->kind = (uint8_t)kind;
-    PyObject_GC_Track(op);
+    track_awaitable(st, &op->awaitable);
     return (PyObject *)op;
 }
 
@@ -417,7 +448,7 @@ static const method_definition stream_methods[] = {{"read", stream_read},
 static PyObject *reader_get(reader *self, enum name attribute) {
     switch (attribute) {
     case NAME_READER_BUFFER:
-        return Py_NewRef(self->buffer);
+        return reader_take_back(self) < 0 ? NULL : Py_NewRef(self->buffer);
     case NAME_READER_WAITER:
         return Py_NewRef(self->waiter);
     case NAME_READER_EXCEPTION:
@@ -462,6 +493,7 @@ static int reader_set(reader *self, enum name attribute, PyObject *value, state 
     switch (attribute) {
     case NAME_READER_BUFFER:
         checked = reader_require(value, &PyByteArray_Type, attribute);
+        if (checked != NULL) Py_CLEAR(self->handed);
         if (checked != NULL) Py_XSETREF(self->buffer, checked);
         return checked == NULL ? -1 : 0;
     case NAME_READER_WAITER:
@@ -488,6 +520,7 @@ static int reader_set(reader *self, enum name attribute, PyObject *value, state 
 
 static PyObject *stream_get(PyObject *stream, void *attribute) {
     reader *self = reader_of(stream_state(stream), stream);
+    LOCK_READER(self);
     PyObject *value = self == NULL ? NULL : reader_get(self, (enum name)(uintptr_t)attribute);
     Py_XDECREF((PyObject *)self);
     return value;
@@ -496,6 +529,7 @@ static PyObject *stream_get(PyObject *stream, void *attribute) {
 static int stream_set(PyObject *stream, PyObject *value, void *attribute) {
     state *st = stream_state(stream);
     reader *self = reader_of(st, stream);
+    LOCK_READER(self);
     int result = -1;
     if (self == NULL) return -1;
     if (value == NULL)
@@ -545,8 +579,11 @@ static PyType_Spec stream_spec = {"casync._native.StreamReader", 0, 0, Py_TPFLAG
 /* ---- an adopted reader: its native half ---- */
 
 static void feed_close(reader_feed *feed) {
-    if (feed->reader != NULL) feed->reader->feed = NULL;
+    reader *self = feed->reader;
+    if (self == NULL) return;
+    self->feed = NULL;
     feed->reader = NULL;
+    Py_DECREF((PyObject *)self);
 }
 
 static int reader_traverse(reader *self, visitproc visit, void *arg) {
@@ -569,8 +606,8 @@ static int reader_clear(reader *self) {
 static void reader_dealloc(reader *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (self->feed != NULL) feed_close(self->feed);
     Py_XDECREF(self->buffer);
+    Py_XDECREF(self->handed);
     Py_XDECREF(self->waiter);
     Py_XDECREF(self->exception);
     Py_XDECREF(self->transport);

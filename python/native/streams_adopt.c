@@ -21,7 +21,7 @@ static reader *adopt_reader(state *st, PyObject *stream) {
     if (Py_TYPE(stream) == st->stream_type) return reader_of(st, stream);
     self = reader_is_asyncios(st, stream) ? reader_new(st, stream) : NULL;
     if (self == NULL || PyObject_SetAttr(stream, st->names[NAME_NATIVE], (PyObject *)self) < 0 ||
-        PyObject_SetAttr(stream, st->names[NAME_CLASS], (PyObject *)st->stream_type) < 0)
+        set_class(st, stream, st->stream_type, 1) < 0) /* the protocol has it, or open_connection */
         Py_CLEAR(self);
     return self;
 }
@@ -29,6 +29,7 @@ static reader *adopt_reader(state *st, PyObject *stream) {
 /* From now on its methods are asyncio's, and so is its feed's way. */
 static int release_reader(state *st, PyObject *stream) {
     reader *self = reader_of(st, stream);
+    LOCK_READER(self);
     if (self != NULL && self->feed != NULL) feed_close(self->feed);
     Py_XDECREF((PyObject *)self);
     return self == NULL
@@ -39,6 +40,7 @@ static int release_reader(state *st, PyObject *stream) {
 /* A program has given it another class: asyncio's attributes are the object's own again. */
 static int abandon_reader(state *st, PyObject *stream) {
     reader *self = reader_of(st, stream);
+    LOCK_READER(self);
     int result = self == NULL ? -1 : 0;
     if (self != NULL && self->feed != NULL) feed_close(self->feed);
     for (int i = NAME_READER_BUFFER; i <= NAME_READER_PAUSED && result == 0; i++) {
@@ -62,12 +64,15 @@ static PyObject *class_dict(PyTypeObject *type) {
 /* Does an object of this type have the name from asyncio's class: a method, say? */
 static bool is_inherited(PyTypeObject *type, PyObject *name) {
     PyObject *found = NULL;
+    bool inherited;
     for (Py_ssize_t i = 0; found == NULL && i < PyTuple_GET_SIZE(type->tp_mro); i++) {
         PyObject *dict = class_dict((PyTypeObject *)PyTuple_GET_ITEM(type->tp_mro, i));
-        if (dict != NULL) found = PyDict_GetItemWithError(dict, name);
+        if (dict != NULL) found = get_item(dict, name);
         Py_XDECREF(dict);
     }
-    return found != NULL && !Py_IS_TYPE(found, &PyGetSetDescr_Type);
+    inherited = found != NULL && !Py_IS_TYPE(found, &PyGetSetDescr_Type);
+    Py_XDECREF(found);
+    return inherited;
 }
 
 static int stream_setattro(PyObject *stream, PyObject *name, PyObject *value) {
@@ -114,6 +119,7 @@ static PyObject *writer_write(PyObject *writer, PyObject *const *args, Py_ssize_
 static bool writer_is_drained(state *st, PyObject *writer) {
     PyObject *object;
     transport *t = writer_transport(st, writer, &object);
+    LOCK_TRANSPORT(t);
     bool drained =
         t != NULL && t->feed.reader != NULL && t->feed.reader->exception == Py_None &&
         !(t->flags & (TRANSPORT_CLOSING | TRANSPORT_PROTOCOL_PAUSED)) &&
@@ -126,7 +132,11 @@ static bool writer_is_drained(state *st, PyObject *writer) {
 typedef struct {
     awaitable awaitable;
     PyObject *writer;
+    uint8_t unused[2 * sizeof(PyObject *) + 3];
+    int8_t state; /* see private_cpython.c */
 } drain_operation;
+
+ASSERT_STATE_PLACE(drain_operation);
 
 static PySendResult drain_step(awaitable *self, PyObject **result) {
     PyObject *writer = ((drain_operation *)self)->writer;
@@ -171,7 +181,7 @@ static PyObject *writer_drain(PyObject *writer, PyObject *const *args, Py_ssize_
     self = (drain_operation *)new_awaitable(st, AWAITABLE_DRAIN, &drain_kind);
     if (self == NULL) return NULL;
     self->writer = Py_NewRef(writer);
-    PyObject_GC_Track(self);
+    track_awaitable(st, &self->awaitable);
     return (PyObject *)self;
 }
 
@@ -203,8 +213,8 @@ static void adopt_writer(state *st, PyObject *stream, PyObject *writer) {
     if (Py_TYPE(stream) == st->stream_type && (PyObject *)Py_TYPE(writer) == st->asyncio_writer &&
         has_function(st, writer, st->names[NAME_WRITE], st->writer_write) &&
         has_function(st, writer, st->names[NAME_DRAIN], st->writer_drain))
-        (void)PyObject_SetAttr(writer, st->names[NAME_CLASS], (PyObject *)st->writer_type);
-    forget_exception(PyExc_Exception, writer); /* then it stays as it is */
+        (void)set_class(st, writer, st->writer_type, 1); /* the protocol has it */
+    forget_exception(PyExc_Exception, writer);           /* then it stays as it is */
 }
 
 /* Stands for the callback of start_server(): callback(reader, writer), with the writer adopted.
@@ -257,7 +267,7 @@ static void feed_open(reader_feed *feed, loop *lp, PyObject *protocol) {
     if (adopted != NULL && adopted->loop == lp) {
         /* start_tls() puts one above the other */
         if (adopted->feed != NULL) feed_close(adopted->feed);
-        feed->reader = adopted;
+        feed->reader = (reader *)Py_NewRef((PyObject *)adopted);
         adopted->feed = feed;
         adopt_callback(st, protocol);
     }

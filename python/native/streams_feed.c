@@ -15,27 +15,29 @@ static int reader_pause_if_full(reader *self) {
     return 0;
 }
 
-/* Gives read() what came, without a way through the buffer: how many bytes, or -1 with an exception
-   set. */
-static Py_ssize_t operation_hand(read_operation *op, casync_span span, PyObject *whole) {
-    Py_ssize_t size = op->size < (Py_ssize_t)span.len ? op->size : (Py_ssize_t)span.len;
+/* Keeps what read() waits for, without a way through the buffer: how many bytes, or -1 with an
+   exception set. */
+static Py_ssize_t reader_hand(reader *self, casync_span span, PyObject *whole) {
+    Py_ssize_t wanted = self->operation->size;
+    Py_ssize_t size = wanted < (Py_ssize_t)span.len ? wanted : (Py_ssize_t)span.len;
     if (whole != NULL && size == (Py_ssize_t)span.len)
-        op->handed = Py_NewRef(whole);
+        self->handed = Py_NewRef(whole);
     else
-        op->handed = PyBytes_FromStringAndSize((const char *)span.ptr, size);
-    return op->handed == NULL ? -1 : size;
+        self->handed = PyBytes_FromStringAndSize((const char *)span.ptr, size);
+    return self->handed == NULL ? -1 : size;
 }
 
 /* Hands the bytes to the read() that waits, and puts what it does not take into the buffer: how
    many it takes, or -1 with an exception set and nothing changed. */
 static Py_ssize_t reader_keep_bytes(reader *self, casync_span span, PyObject *whole, bool waits) {
     read_operation *op = self->operation;
-    bool hands = waits && op != NULL && op->kind == READ_SOME && reader_size(self) == 0;
-    Py_ssize_t handed = hands ? operation_hand(op, span, whole) : 0;
+    bool hands = waits && op != NULL && op->kind == READ_SOME && self->handed == NULL &&
+                 reader_size(self) == 0;
+    Py_ssize_t handed = hands ? reader_hand(self, span, whole) : 0;
     if (handed < 0) return -1;
     if (reader_append(self, (const char *)span.ptr + handed, (Py_ssize_t)span.len - handed) == 0)
         return handed;
-    if (hands) Py_CLEAR(op->handed);
+    if (hands) Py_CLEAR(self->handed);
     return -1;
 }
 
@@ -77,6 +79,10 @@ static bool waiter_is_plain(reader *self) {
 static int feed_bytes(reader_feed *feed, PyObject *protocol, casync_span span, PyObject *whole) {
     reader *self = feed->reader;
     int result;
+    if (self != NULL && Py_REFCNT((PyObject *)self) == 1) { /* its StreamReader has gone */
+        feed_close(feed);
+        return 0;
+    }
     if (self == NULL || self->eof) return 0;
     if (streams_changed(reader_state(self), WATCHED_PROTOCOL) ||
         !feeds_reader(reader_state(self), protocol))

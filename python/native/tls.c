@@ -60,6 +60,18 @@ typedef struct tls {
     record_counter records;
 } tls;
 
+#ifdef Py_GIL_DISABLED
+
+/* It is under the lock of its loop, if that is one of ours. */
+static void lock_tls(held_lock *lock, tls *self) {
+    bool ours = self->loop != NULL && PyObject_TypeCheck(self->loop, self->st->loop_type);
+    lock_loop(lock, ours ? (loop *)self->loop : NULL);
+}
+
+#endif
+
+#define LOCK_TLS(self) LOCK(lock_tls, self)
+
 /* ---- records ---- */
 
 static bool is_record_header(const uint8_t *header) {
@@ -242,7 +254,7 @@ static int backlog_append(tls *self, PyObject *data) {
 static PyObject *rest_to_encrypt(tls *self, PyObject *data, const Py_buffer *view,
                                  Py_ssize_t done) {
     if (done == 0) return Py_NewRef(data);
-    if (!self->counts_records) return part_of_bytes(data, done, view->len);
+    if (!self->counts_records) return part_of_bytes(self->st, data, done, view->len);
     return PyMemoryView_FromMemory((char *)view->buf + done, view->len - done, PyBUF_READ);
 }
 
@@ -330,6 +342,7 @@ static PyObject *tls_written(tls *self, int result) {
 
 /* _write_appdata(list_of_data) */
 static PyObject *tls_write_appdata(tls *self, PyObject *list) {
+    LOCK_TLS(self);
     PyObject *items;
     int result = tls_writes_now(self);
     if (result < 0) return tls_written(self, result);
@@ -348,6 +361,7 @@ static PyObject *tls_write_appdata(tls *self, PyObject *list) {
 }
 
 static PyObject *tls_write(tls *self, PyObject *data) {
+    LOCK_TLS(self);
     PyObject *list, *result;
     int now = tls_writes_now(self);
     if (now != 0) return tls_written(self, now < 0 ? -1 : tls_write_now(self, data));
@@ -470,7 +484,8 @@ static int tls_read_soon(tls *self) {
     PyObject *method = PyObject_GetAttr((PyObject *)self, self->st->names[NAME_DO_READ]),
              *handle = NULL;
     PyObject *lp = Py_XNewRef(self->loop);
-    if (method != NULL) handle = PyObject_CallMethod(lp, "call_soon", "O", method);
+    if (method != NULL)
+        handle = PyObject_CallMethodOneArg(lp, self->st->names[NAME_CALL_SOON_PYTHON], method);
     Py_XDECREF(lp);
     Py_XDECREF(method);
     Py_XDECREF(handle);

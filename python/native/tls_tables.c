@@ -13,6 +13,7 @@ static PyObject *tls_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
 
 /* data_received(data): as buffer_updated, for transports that have the bytes already */
 static PyObject *tls_data_received(tls *self, PyObject *data) {
+    LOCK_TLS(self);
     Py_buffer view;
     casync_span span;
     int result;
@@ -31,14 +32,17 @@ static PyObject *none_unless(int failed) {
 }
 
 static PyObject *tls_do_read_method(tls *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TLS(self);
     return none_unless(tls_do_read(self));
 }
 
 static PyObject *tls_do_write_method(tls *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TLS(self);
     return none_unless(tls_do_write(self));
 }
 
 static PyObject *tls_process_outgoing_method(tls *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TLS(self);
     return none_unless(tls_process_outgoing(self));
 }
 
@@ -48,11 +52,13 @@ static PyObject *get_attribute(PyObject *value, const char *name) {
 }
 
 static PyObject *tls_get_sslobj(tls *self, void *Py_UNUSED(closure)) {
+    LOCK_TLS(self);
     return get_attribute(self->sslobj, "_sslobj");
 }
 
 /* Of an ssl.SSLObject, which passes read and write on, the object inside is called directly. */
 static int tls_set_sslobj(tls *self, PyObject *value, void *Py_UNUSED(closure)) {
+    LOCK_TLS(self);
     PyObject *inside = NULL, *sslobj = self->sslobj, *connection = self->connection;
     if (value != NULL && (PyObject *)Py_TYPE(value) == self->st->ssl_object_type) {
         inside = PyObject_GetAttr(value, self->st->names[NAME_SSLOBJ]);
@@ -68,11 +74,13 @@ static int tls_set_sslobj(tls *self, PyObject *value, void *Py_UNUSED(closure)) 
 }
 
 static PyObject *tls_get_app_protocol(tls *self, void *Py_UNUSED(closure)) {
+    LOCK_TLS(self);
     return get_attribute(self->app_protocol, "_app_protocol");
 }
 
 /* TLS in TLS: one of ours takes bytes objects, though asyncio's is a BufferedProtocol. */
 static int tls_set_app_protocol(tls *self, PyObject *value, void *Py_UNUSED(closure)) {
+    LOCK_TLS(self);
     state *st = self->st;
     int buffered =
         value == NULL || is_tls(st, value) ? 0 : PyObject_IsInstance(value, st->buffered_protocol);
@@ -110,6 +118,7 @@ static int tls_traverse(tls *self, visitproc visit, void *arg) {
     Py_VISIT(self->app_protocol);
     Py_VISIT(self->backlog);
     Py_VISIT(self->connection);
+    Py_VISIT(self->feed.reader);
     return 0;
 }
 

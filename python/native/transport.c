@@ -30,6 +30,8 @@ enum {
     TRANSPORT_EMPTYING = 64,    /* an empty waiter waits */
     TRANSPORT_FLUSHING = 128,   /* close() was called, with bytes still to send */
     TRANSPORT_CONNECTED = 256,  /* of datagrams: there is a peer */
+    TRANSPORT_TOLD = 256,       /* of sockets: eof_received kept it open, and is called again after
+                                  a pause */
     TRANSPORT_COPY = 512,       /* of pipes: fd is a duplicate of the file's descriptor, and ours
                                   to close */
     TRANSPORT_LEFT = 1024,      /* its loop was closed while it was open; for asyncio it is
@@ -51,7 +53,7 @@ enum transport_kind {
 
 /* Where the bytes for a StreamReader go without a Python call: see streams_adopt.c. */
 typedef struct reader_feed {
-    struct reader *reader; /* borrowed: it knows this feed; or NULL */
+    struct reader *reader; /* or NULL */
 } reader_feed;
 
 /* When writing is paused and resumed. */
@@ -91,10 +93,39 @@ typedef struct transport {
 
 enum { STREAM_TRANSPORT_SIZE = offsetof(transport, stream) + sizeof(casync_stream) };
 
-static_assert(STREAM_TRANSPORT_SIZE <= 488, "a connection at rest takes more than README says");
+static_assert(STREAM_TRANSPORT_SIZE - sizeof(PyObject) <= 472,
+              "a connection at rest takes more than README says");
 
 static transport *transport_of(casync_stream *stream) {
     return (transport *)(void *)((char *)stream - offsetof(transport, stream));
+}
+
+#ifdef Py_GIL_DISABLED
+
+/* A transport is under its loop's lock; after connection_lost, when it has no loop, under its own,
+   which is also taken to let go of the loop. */
+static void lock_transport(held_lock *lock, transport *self) {
+    loop *lp = self == NULL ? NULL : LOAD(self->loop);
+    lock->object = NULL;
+    if (self == NULL || (lp != NULL && lp == running_here)) return;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    lp = (loop *)Py_XNewRef((PyObject *)self->loop);
+    Py_END_CRITICAL_SECTION();
+    lock_object(lock, lp == NULL ? (PyObject *)self : lp->lock);
+    Py_XDECREF((PyObject *)lp);
+}
+
+#endif
+
+#define LOCK_TRANSPORT(self) LOCK(lock_transport, self)
+
+static void transport_leave_loop(transport *self) {
+    loop *lp;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    lp = self->loop;
+    STORE(self->loop, NULL);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF((PyObject *)lp);
 }
 
 static write_limits limits_of(const transport *self) {

@@ -189,6 +189,7 @@ static void transport_report_callback(loop *lp, PyObject *callback, PyObject *ar
     }
     raise_exception(exception);
     h->flags |= HANDLE_RUNNING; /* as one that the loop runs */
+    h->job.loop = &lp->casync;
     handle_report(lp, h);
     h->flags &= (uint8_t)~HANDLE_RUNNING;
     handle_drop(h, lp->state);

@@ -133,8 +133,7 @@ static void on_buffer_updated(casync_stream *stream, size_t size) {
     transport_let_go(self, lp);
 }
 
-/* eof_received ended the run: as asyncio finds the socket ready again, it is called once more in
-   the next. */
+/* eof_received is called once more in the next turn, where asyncio finds the socket ready again. */
 static void transport_tell_again(transport *self, loop *lp) {
     PyObject *method = PyObject_GetAttr((PyObject *)self, lp->state->names[NAME_TELL_EOF]);
     PyObject *queued = method == NULL ? NULL : loop_call_soon(lp, &method, 1, NULL);
@@ -153,8 +152,11 @@ static bool on_eof_received(casync_stream *stream) {
     if (keep_open < 0) {
         if (!transport_fatal(self, lp, "Fatal error: protocol.eof_received() call failed."))
             transport_tell_again(self, lp);
-    } else if (!keep_open)
+    } else if (!keep_open) {
         transport_begin_close(self);
+    } else {
+        self->flags |= TRANSPORT_TOLD;
+    }
     transport_let_go(self, lp);
     return true;
 }
@@ -335,13 +337,17 @@ static void transport_lost(transport *self, int64_t error) {
     Py_CLEAR(self->protocol);
     feed_close(&self->feed);
     transport_clear_context(self);
-    Py_CLEAR(self->loop);
+    transport_leave_loop(self);
     transport_let_go(self, lp);
 }
 
 /* _tell_eof(): see transport_tell_again. */
 static PyObject *transport_tell_eof(transport *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->loop != NULL && !(self->flags & TRANSPORT_CLOSING))
+    LOCK_TRANSPORT(self);
+    if (self->loop == NULL || self->flags & TRANSPORT_CLOSING) Py_RETURN_NONE;
+    if (self->flags & TRANSPORT_PAUSED)
+        self->flags |= TRANSPORT_TOLD;
+    else
         (void)on_eof_received(&self->stream);
     Py_RETURN_NONE;
 }

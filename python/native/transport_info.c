@@ -45,7 +45,7 @@ static PyObject *transport_socket(transport *self, state *st) {
         self->sock = Py_NewRef(made);
         return made;
     }
-    detached = PyObject_CallMethod(made, "detach", NULL);
+    detached = PyObject_CallMethodNoArgs(made, st->names[NAME_DETACH_SOCKET]);
     Py_DECREF(made);
     if (detached == NULL) return NULL;
     Py_DECREF(detached);
@@ -60,7 +60,8 @@ static PyObject *make_name(transport *self, state *st, int which) {
     if (name.size == 0 || is_known_family(family_of(&name))) return make_address(&name);
     sock = transport_socket(self, st);
     if (sock == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    asked = PyObject_CallMethod(sock, which == OWN_NAME ? "getsockname" : "getpeername", NULL);
+    asked = PyObject_CallMethodNoArgs(
+        sock, st->names[which == OWN_NAME ? NAME_GETSOCKNAME : NAME_GETPEERNAME]);
     Py_DECREF(sock);
     if (asked != NULL || !PyErr_ExceptionMatches(PyExc_OSError)) return asked;
     PyErr_Clear();
@@ -100,6 +101,7 @@ static PyObject *keep_extra_info(transport *self, state *st, PyObject *name) {
 
 /* get_extra_info(name, default=None) */
 static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObject *kwargs) {
+    LOCK_TRANSPORT(self);
     static char *keywords[] = {"name", "default", NULL};
     PyObject *name, *value, *extra, *fallback = Py_None;
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
@@ -108,9 +110,9 @@ static PyObject *transport_get_extra_info(transport *self, PyObject *args, PyObj
         return NULL;
     extra = Py_XNewRef(self->extra);             /* it may be replaced meanwhile */
     if (extra != NULL && !PyDict_Check(extra)) { /* a program has put that there */
-        value = PyObject_CallMethod(extra, "get", "OO", name, fallback);
+        value = PyObject_CallMethodObjArgs(extra, st->names[NAME_GET], name, fallback, NULL);
     } else {
-        value = extra == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(extra, name));
+        value = extra == NULL ? NULL : get_item(extra, name);
         if (value == NULL && !PyErr_Occurred() && PyUnicode_Check(name))
             value = keep_extra_info(self, st, name);
         if (value == NULL && !PyErr_Occurred()) value = Py_NewRef(fallback);

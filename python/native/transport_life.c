@@ -22,9 +22,10 @@ static int transport_schedule(transport *self, PyObject *waiter) {
     state *st = self->loop->state;
     PyObject *protocol = Py_NewRef(self->protocol);
     PyObject *made = PyObject_GetAttr(protocol, st->names[NAME_CONNECTION_MADE]);
-    PyObject *start = PyObject_GetAttr((PyObject *)self, st->names[NAME_START]), *first = NULL,
-             *second = NULL;
-    if (made != NULL && start != NULL) {
+    PyObject *start =
+        made == NULL ? NULL : PyObject_GetAttr((PyObject *)self, st->names[NAME_START]);
+    PyObject *first = NULL, *second = NULL;
+    if (start != NULL) {
         bool given = self->flags & TRANSPORT_GIVEN;
         PyObject *made_args[3] = {made, (PyObject *)self, given ? self->context : NULL};
         PyObject *start_args[2] = {start, waiter};
@@ -159,6 +160,7 @@ static transport *transport_new(loop *lp, int fd, PyObject *sock, PyObject *prot
 /* _start(waiter): connection_made was called; reading begins, and who waits for the connection is
    told. */
 static PyObject *transport_start(transport *self, PyObject *waiter) {
+    LOCK_TRANSPORT(self);
     self->flags |= TRANSPORT_STARTED;
     transport_begin_reading(self);
     if (waiter != Py_None && wake_waiter((state *)PyType_GetModuleState(Py_TYPE(self)), waiter,
@@ -211,6 +213,7 @@ static int loop_make_way(loop *self, int fd, PyObject *file) {
 /* _make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None, context=None), of
    the loop */
 static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject *kwargs) {
+    LOCK_LOOP(self);
     static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", "context", NULL};
     PyObject *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
     PyObject *context = Py_None;
@@ -221,7 +224,7 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
     if (!has_descriptor(sock))
         return call_base_method(self->state->base_make_socket_transport, (PyObject *)self, args,
                                 kwargs);
-    int fd = parse_fd(sock);
+    int fd = parse_fd(self->state, sock);
     if (fd < 0) return NULL;
     if (loop_make_way(self, fd, sock) < 0) return NULL;
     if (context == Py_None) context = NULL;
@@ -233,6 +236,7 @@ static PyObject *loop_make_socket_transport(loop *self, PyObject *args, PyObject
    can belong to one. What has no descriptor is left to asyncio's own: it knows the transports of
    what is no kernel's socket, and finds none for a file that is closed. */
 static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
+    LOCK_LOOP(self);
     casync_watcher *found = NULL;
     transport *t;
     int fd = PyObject_AsFileDescriptor(file);
@@ -256,6 +260,7 @@ static PyObject *loop_ensure_fd_no_transport(loop *self, PyObject *file) {
 /* ---- reading and ending ---- */
 
 static PyObject *transport_pause_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->flags |= TRANSPORT_PAUSED;
     transport_stop_reading(self);
@@ -263,13 +268,19 @@ static PyObject *transport_pause_reading(transport *self, PyObject *Py_UNUSED(ig
 }
 
 static PyObject *transport_resume_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     if (self->flags & TRANSPORT_CLOSING || !(self->flags & TRANSPORT_PAUSED)) Py_RETURN_NONE;
     self->flags &= (uint16_t)~TRANSPORT_PAUSED;
     transport_begin_reading(self);
+    if (self->kind == TRANSPORT_SOCKET && self->flags & TRANSPORT_TOLD) {
+        self->flags &= (uint16_t)~TRANSPORT_TOLD;
+        transport_tell_again(self, self->loop);
+    }
     Py_RETURN_NONE;
 }
 
 static PyObject *transport_is_reading(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     return PyBool_FromLong(!(self->flags & (TRANSPORT_CLOSING | TRANSPORT_PAUSED)));
 }
 
@@ -278,25 +289,30 @@ static bool transport_shows_closing(const transport *self) {
 }
 
 static PyObject *transport_is_closing(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     return PyBool_FromLong(transport_shows_closing(self));
 }
 
 static PyObject *transport_close(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     transport_begin_close(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *transport_abort(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     transport_force_close(self, NULL);
     Py_RETURN_NONE;
 }
 
 static PyObject *transport_force_close_method(transport *self, PyObject *exception) {
+    LOCK_TRANSPORT(self);
     transport_force_close(self, Py_NewRef(exception));
     Py_RETURN_NONE;
 }
 
 static PyObject *transport_set_protocol(transport *self, PyObject *protocol) {
+    LOCK_TRANSPORT(self);
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     const casync_protocol *table = protocol_table(st, self->kind, self->fd, protocol);
     if (table == NULL) return NULL;
@@ -307,6 +323,7 @@ static PyObject *transport_set_protocol(transport *self, PyObject *protocol) {
 }
 
 static PyObject *transport_get_protocol(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     return Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
 }
 
@@ -330,6 +347,7 @@ static int transport_traverse(transport *self, visitproc visit, void *arg) {
     Py_VISIT(self->context);
     Py_VISIT(self->exception);
     Py_VISIT(self->empty_waiter);
+    Py_VISIT(self->feed.reader);
     return 0;
 }
 
@@ -379,7 +397,7 @@ static void transport_dealloc(transport *self) {
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
     feed_close(&self->feed);
     transport_clear(self);
-    Py_CLEAR(self->loop);
+    transport_leave_loop(self);
     transport_free_names(self);
     transport_free_limits(self);
     type->tp_free(self);

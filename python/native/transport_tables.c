@@ -7,6 +7,7 @@
 /* ---- attributes ---- */
 
 static PyObject *transport_get_sock(transport *self, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     PyObject *sock;
     if (self->fd < 0) Py_RETURN_NONE;
     sock = transport_socket(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
@@ -18,6 +19,7 @@ static PyObject *transport_get_sock_fd(transport *self, void *Py_UNUSED(closure)
 }
 
 static PyObject *transport_get_loop(transport *self, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     return Py_NewRef(self->loop == NULL ? Py_None : (PyObject *)self->loop);
 }
 
@@ -26,10 +28,12 @@ static PyObject *transport_get_protocol_attribute(transport *self, void *Py_UNUS
 }
 
 static PyObject *transport_get_server(transport *self, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     return Py_NewRef(self->server == NULL ? Py_None : self->server);
 }
 
 static PyObject *transport_get_extra(transport *self, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     if (self->extra == NULL)
         PyErr_Format(PyExc_AttributeError, "'%s' object has no attribute '_extra'",
                      Py_TYPE(self)->tp_name);
@@ -37,6 +41,7 @@ static PyObject *transport_get_extra(transport *self, void *Py_UNUSED(closure)) 
 }
 
 static int transport_set_extra(transport *self, PyObject *value, void *Py_UNUSED(closure)) {
+    LOCK_TRANSPORT(self);
     Py_XSETREF(self->extra, Py_XNewRef(value));
     return 0;
 }
@@ -59,6 +64,7 @@ static PyObject *transport_get_limit(transport *self, void *which) {
 
 /* As asyncio's _SelectorTransport.__repr__, with `size` bytes to send. */
 static PyObject *polling_repr(transport *self, size_t size) {
+    LOCK_TRANSPORT(self);
     const char *state_text = self->fd < 0                    ? " closed"
                              : transport_shows_closing(self) ? " closing"
                                                              : "";

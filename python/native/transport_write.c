@@ -115,6 +115,7 @@ static PyObject *transport_return(transport *self, int result) {
 }
 
 static PyObject *transport_write(transport *self, PyObject *data) {
+    LOCK_TRANSPORT(self);
     int result;
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
         raise_unwritable(data);
@@ -188,6 +189,7 @@ static int transport_write_items(transport *self, PyObject *items) {
 }
 
 static PyObject *transport_writelines(transport *self, PyObject *lines) {
+    LOCK_TRANSPORT(self);
     PyObject *items;
     int result = transport_check_write(self, "writelines");
     if (result < 0) return NULL;
@@ -200,6 +202,7 @@ static PyObject *transport_writelines(transport *self, PyObject *lines) {
 }
 
 static PyObject *transport_write_eof(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     int64_t result;
     if (self->flags & (TRANSPORT_CLOSING | TRANSPORT_EOF)) Py_RETURN_NONE;
     self->flags |= TRANSPORT_EOF;
@@ -213,10 +216,12 @@ static PyObject *transport_can_write_eof(transport *Py_UNUSED(self), PyObject *P
 }
 
 static PyObject *transport_get_write_buffer_size(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     return PyLong_FromSize_t(self->fd < 0 ? 0 : self->stream.out.size);
 }
 
 static PyObject *transport_get_write_buffer_limits(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     write_limits limits = limits_of(self);
     if (limits.given != NULL) return Py_NewRef(limits.given);
     return Py_BuildValue("nn", (Py_ssize_t)limits.low, (Py_ssize_t)limits.high);
@@ -276,6 +281,7 @@ static int parse_write_limits(transport *self, PyObject *args, PyObject *kwargs)
 
 static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *args,
                                                    PyObject *kwargs) {
+    LOCK_TRANSPORT(self);
     if (parse_write_limits(self, args, kwargs) < 0) return NULL;
     self->flags |= TRANSPORT_CALLED;
     if (self->fd >= 0 && !(self->flags & (TRANSPORT_EMPTYING | TRANSPORT_FLUSHING)))
@@ -285,6 +291,7 @@ static PyObject *transport_set_write_buffer_limits(transport *self, PyObject *ar
 
 /* _make_empty_waiter(): a future that is done when nothing is left to send; for sendfile. */
 static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     PyObject *waiter;
     if (self->empty_waiter != NULL)
@@ -305,6 +312,7 @@ static PyObject *transport_make_empty_waiter(transport *self, PyObject *Py_UNUSE
 /* _make_lost_waiter(): in the empty waiter's place, once that is done, a future that ends when the
    connection does. */
 static PyObject *transport_make_lost_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     PyObject *waiter;
     if (self->loop == NULL) return PyErr_Format(PyExc_ConnectionError, LOST_MESSAGE);
     waiter = loop_create_future(self->loop, NULL);
@@ -313,6 +321,7 @@ static PyObject *transport_make_lost_waiter(transport *self, PyObject *Py_UNUSED
 }
 
 static PyObject *transport_reset_empty_waiter(transport *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_TRANSPORT(self);
     Py_CLEAR(self->empty_waiter);
     if (self->flags & TRANSPORT_EMPTYING && self->fd >= 0) {
         self->flags &= (uint16_t)~TRANSPORT_EMPTYING;

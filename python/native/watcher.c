@@ -61,8 +61,9 @@ static handle **watch_side(watch *self, bool writing) {
    cancelled. */
 static void handle_release(handle *h) {
     if (h->flags & HANDLE_WRAPPER && h->count > 0) {
+        state *st = (state *)PyType_GetModuleState(Py_TYPE(h));
         PyObject *wrapped = Py_NewRef(h->vector[1]),
-                 *result = PyObject_CallMethod(wrapped, "cancel", NULL);
+                 *result = PyObject_CallMethodNoArgs(wrapped, st->names[NAME_CANCEL]);
         if (result == NULL) PyErr_WriteUnraisable((PyObject *)h);
         Py_XDECREF(result);
         Py_DECREF(wrapped);
@@ -129,7 +130,7 @@ static void watch_run(watch *self, bool writing) {
     }
     Py_INCREF(h);
     /* may end the watch */
-    if (handle_run_now(lp, h) && h->flags & HANDLE_CANCELLED) handle_drop(h, lp->state);
+    if (handle_run_now(lp, h, false) && h->flags & HANDLE_CANCELLED) handle_drop(h, lp->state);
     Py_DECREF(h);
 }
 
@@ -138,8 +139,8 @@ static void watch_readable(void *arg) { watch_run((watch *)arg, false); }
 static void watch_writable(void *arg) { watch_run((watch *)arg, true); }
 
 /* int(object.fileno()) */
-static PyObject *ask_fileno(PyObject *object) {
-    PyObject *number = PyObject_CallMethod(object, "fileno", NULL), *whole = NULL;
+static PyObject *ask_fileno(state *st, PyObject *object) {
+    PyObject *number = PyObject_CallMethodNoArgs(object, st->names[NAME_FILENO]), *whole = NULL;
     if (number != NULL) whole = PyNumber_Long(number);
     Py_XDECREF(number);
     if (whole == NULL &&
@@ -153,8 +154,8 @@ static PyObject *ask_fileno(PyObject *object) {
 
 /* A descriptor from a number or an object with fileno(), as selectors._fileobj_to_fd; -1 with an
    exception set. */
-static int parse_fd(PyObject *object) {
-    PyObject *number = PyLong_Check(object) ? Py_NewRef(object) : ask_fileno(object);
+static int parse_fd(state *st, PyObject *object) {
+    PyObject *number = PyLong_Check(object) ? Py_NewRef(object) : ask_fileno(st, object);
     int overflow = 0;
     long fd = number == NULL ? -1 : PyLong_AsLongAndOverflow(number, &overflow);
     if (fd > INT_MAX || overflow > 0)
@@ -168,7 +169,7 @@ static int parse_fd(PyObject *object) {
 /* As parse_fd, also for a file that was closed while it is watched: the number is that of its
    watch. */
 static int find_fd(loop *self, PyObject *file) {
-    int fd = parse_fd(file);
+    int fd = parse_fd(self->state, file);
     if (fd < 0 && PyErr_ExceptionMatches(PyExc_OverflowError)) {
         PyErr_Clear();
         return INT_MAX; /* as little a descriptor as the number that was given */
@@ -407,6 +408,7 @@ static int watch_socket(loop *self, int fd, bool writing, handle *h, PyObject *s
 /* _add_reader(fd, callback, *args, context=None) and _add_writer: the handle. */
 static PyObject *watch_start(loop *self, PyObject *const *args, Py_ssize_t count,
                              PyObject *keywords, bool writing) {
+    LOCK_LOOP(self);
     PyObject *returned = NULL, *context;
     handle *h;
     int fd;
@@ -437,6 +439,7 @@ static PyObject *loop_add_writer(loop *self, PyObject *const *args, Py_ssize_t c
 
 /* Also the end of a listening socket, which asyncio's Server takes for a reader. */
 static PyObject *watch_remove(loop *self, PyObject *file, bool writing) {
+    LOCK_LOOP(self);
     casync_watcher *found;
     watch *w;
     int fd;
@@ -460,6 +463,7 @@ static PyObject *loop_remove_writer(loop *self, PyObject *file) {
 /* _watched(file): None, or (file, descriptor, the handle of reading, that of writing), as a
    selector's key has them. */
 static PyObject *loop_watched(loop *self, PyObject *file) {
+    LOCK_LOOP(self);
     int fd = find_fd(self, file);
     if (fd < 0) return NULL;
     PyObject *number = PyLong_FromLong(fd), *watched = number == NULL ? NULL : PyTuple_New(4);
@@ -479,6 +483,7 @@ static PyObject *loop_watched(loop *self, PyObject *file) {
 /* _descriptors(): [(descriptor, events as the module selectors has them)], also of transports and
    servers. */
 static PyObject *loop_descriptors(loop *self, PyObject *Py_UNUSED(ignored)) {
+    LOCK_LOOP(self);
     PyObject *list = PyList_New(0);
     for (uint32_t fd = 0; list != NULL && fd < self->casync.fds_size; fd++) {
         casync_watcher *watcher = casync_watcher_find(&self->casync, (int)fd);

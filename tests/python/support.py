@@ -30,6 +30,7 @@ Loop = asyncio.AbstractEventLoop
 TIMEOUT = 60
 CLOSING_TIMEOUT = 5  # the same, for transports that are closing
 REPOSITORY = Path(__file__).resolve().parents[2]
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))  # without a GIL
 
 
 def within(awaitable: Awaitable[T]) -> Awaitable[T]:
@@ -48,6 +49,16 @@ async def until(condition: Callable[[], object]) -> None:
     """Lets the loop turn until something is true that no callback tells."""
     while not condition():
         await asyncio.sleep(0)
+
+
+def once_fed(reader: asyncio.StreamReader, callback: Callable[[], object]) -> None:
+    """Calls back when bytes have woken a read of the reader's, before that goes on: each turn's
+    callbacks were queued before those of its I/O.
+    """
+    if reader._waiter is None:  # type: ignore[attr-defined]
+        callback()
+    else:
+        asyncio.get_running_loop().call_soon(once_fed, reader, callback)
 
 
 def runs_on(loop_module: ModuleType) -> None:
@@ -299,7 +310,8 @@ def start_script(loop_module: Any, code: str, *flags: str) -> subprocess.Popen[s
     head += "is_fast = lambda record: 'Executing' not in str(record.msg)\n"
     head += "logging.getLogger('asyncio').addFilter(is_fast)\n"
     head += f"from {loop_module.__name__} import new_event_loop\n"
-    return python("-X", "faulthandler", *flags, "-c", head + textwrap.dedent(code))
+    flags = "-X", "faulthandler", "-W", "error", *flags
+    return python(*flags, "-c", head + textwrap.dedent(code))
 
 
 def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
@@ -324,6 +336,18 @@ def ended(process: subprocess.Popen[str], status: int | None = 0) -> str:
         f"exit status {process.returncode}\n{output}"
     )
     return output
+
+
+# For scripts that run the loop inside a callback. nest_asyncio replaces asyncio's tasks with those
+# written in Python. From 3.14 on these have a current_task of their own, which nest_asyncio 1.6
+# does not know.
+NEST_ASYNCIO = """
+def apply_nest_asyncio(loop=None):
+    import nest_asyncio
+    nest_asyncio.apply(loop)
+    if sys.version_info >= (3, 14):
+        asyncio.current_task = asyncio.tasks.current_task = asyncio.tasks._py_current_task
+"""
 
 
 def run_script(loop_module: Any, code: str, *flags: str, status: int | None = 0) -> str:

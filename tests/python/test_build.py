@@ -1,7 +1,13 @@
-"""The package can be built, and what was built works far from the repository."""
+"""The package can be built, and what was built works far from the repository.
+
+The wheel is one built here, or that which the environment's CASYNC_WHEEL names: tests/run has those
+of python/wheels tested so.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support import REPOSITORY
+from support import REPOSITORY, build_extension
 
 PROGRAM = """
 import asyncio, casync, pathlib
@@ -34,15 +40,31 @@ print(pathlib.Path(casync.__file__).resolve())
 """
 
 
-def run(*command: object, cwd: Path) -> str:
+# An extension module that can be imported with the package that its headers are of.
+EXTENSION = """
+#define CASYNC_IMPORT
+#include <Python.h>
+#include "casync.h"
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "extension", NULL, -1, NULL, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_extension(void) {
+    return casync_import() < 0 ? NULL : PyModule_Create(&module);
+}
+"""
+
+
+def run(*command: object, cwd: Path, env: dict[str, str] | None = None, status: int = 0) -> str:
     process = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert process.returncode == 0, process.stdout
+    assert process.returncode == status, process.stdout
     return process.stdout
 
 
@@ -52,7 +74,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__", "*.so", "dist")
     shutil.copytree(REPOSITORY / "python", source / "python", symlinks=True, ignore=ignored)
-    for name in "casync.h", "README.md", "LICENSE":
+    for name in "casync.h", "LICENSE":  # python/ has links to them
         if (REPOSITORY / name).exists():
             shutil.copy(REPOSITORY / name, source)
     return source / "python"
@@ -66,10 +88,41 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def check_install(package: Path, directory: Path, *flags: str) -> None:
+@pytest.fixture(scope="module")
+def wheel(request: pytest.FixtureRequest) -> Path:
+    made = os.environ.get("CASYNC_WHEEL")
+    return Path(made) if made else next(request.getfixturevalue("built").glob("casync-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def older_wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of another version, with a module that this one does not have."""
+    directory = tmp_path_factory.mktemp("older")
+    shutil.copytree(source, directory / "source")
+    for name in "pyproject.toml", "casync.h", "casync/__init__.py":
+        path = directory / "source" / name
+        text, count = re.subn(
+            r'(ersion__ = |ersion = |_VERSION )"[^"]*"', r'\1"0.0.1"', path.read_text()
+        )
+        assert count == 1, name
+        path.write_text(text)
+    (directory / "source" / "casync" / "retired.py").touch()
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "./source", cwd=directory)
+    return next(directory.glob("casync-*.whl"))
+
+
+def new_environment(directory: Path) -> Path:
     run(sys.executable, "-m", "venv", directory / "venv", cwd=directory)
-    python = directory / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", *flags, package, cwd=directory)
+    return directory / "venv" / "bin" / "python"
+
+
+def install(python: Path, package: Path, *flags: str) -> None:
+    run(python, "-m", "pip", "install", "--quiet", *flags, package, cwd=python.parent)
+
+
+def check_install(package: Path, directory: Path, *flags: str) -> None:
+    python = new_environment(directory)
+    install(python, package, *flags)
     assert str(directory) in run(python, "-c", PROGRAM, cwd=directory)
     run(python, "-m", "pip", "check", cwd=directory)
 
@@ -116,8 +169,7 @@ def test_the_sdist_holds_what_the_build_needs(casync: ModuleType, built: Path) -
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_what_users_need_and_no_more(casync: ModuleType, built: Path) -> None:
-    [wheel] = built.glob("casync-*.whl")
+def test_the_wheel_holds_what_users_need_and_no_more(casync: ModuleType, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
@@ -141,8 +193,41 @@ def test_installing_the_sdist(casync: ModuleType, built: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_installing_the_wheel(casync: ModuleType, built: Path, tmp_path: Path) -> None:
-    check_install(next(built.glob("casync-*.whl")), tmp_path)
+def test_installing_the_wheel(
+    casync: ModuleType, wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no compiler
+    check_install(wheel, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_wheel_upgrades_an_older_one(
+    casync: ModuleType, wheel: Path, older_wheel: Path, tmp_path: Path
+) -> None:
+    """What only the older had is gone. A module built for the older is refused, not crashed into;
+    built again it works, and one built for this checkout's casync works too.
+    """
+    python = new_environment(tmp_path)
+    show = "import casync, extension; print(casync.__version__)"
+    include = "import casync; print(casync.get_include())"
+    use = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def build_for(include: str) -> None:
+        build_extension("extension", EXTENSION, tmp_path, Path(include.strip()))
+
+    install(python, older_wheel)
+    build_for(run(python, "-c", include, cwd=tmp_path))
+    assert run(python, "-c", show, cwd=tmp_path, env=use) == "0.0.1\n"
+    run(python, "-c", "import casync.retired", cwd=tmp_path)
+    install(python, wheel)
+    said = run(python, "-c", show, cwd=tmp_path, env=use, status=1)
+    assert "ImportError: this module was built for casync 0.0.1" in said, said
+    said = run(python, "-c", "import casync.retired", cwd=tmp_path, status=1)
+    assert "ModuleNotFoundError: No module named 'casync.retired'" in said, said
+    assert str(tmp_path) in run(python, "-c", PROGRAM, cwd=tmp_path)
+    for headers in run(python, "-c", include, cwd=tmp_path), casync.get_include():
+        build_for(headers)
+        assert run(python, "-c", show, cwd=tmp_path, env=use) == f"{casync.__version__}\n"
 
 
 @pytest.mark.slow

@@ -97,6 +97,8 @@ def c(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 
 def test_a_c_future_is_awaited(casync: ModuleType, c: ModuleType) -> None:
+    pytest.importorskip("cffi")
+
     async def main() -> None:
         loop = asyncio.get_running_loop()
         address = c.init(0, loop)
@@ -215,6 +217,8 @@ def test_c_cancels_what_it_awaits_and_may_forget_it(casync: ModuleType, c: Modul
 
 
 def test_what_is_no_c_future_is_refused(casync: ModuleType, c: ModuleType) -> None:
+    pytest.importorskip("cffi")
+
     async def main() -> None:
         address = c.init(0, asyncio.get_running_loop())
         c.close(0)
@@ -257,5 +261,6 @@ def test_nothing_leaks(casync: ModuleType, c: ModuleType) -> None:
 
 
 def test_the_example(casync: ModuleType) -> None:
+    pytest.importorskip("cffi")
     example: Path = REPOSITORY / "examples" / "c_future.py"
     assert ended(python("-W", "error", str(example))).splitlines()[-1] == "100"

@@ -119,6 +119,7 @@ def test_install_makes_it_asyncios_default(casync: ModuleType) -> None:
         casync,
         """
         import casync
+        from casync.policy import set_event_loop_policy
         async def main(): return asyncio.get_running_loop()
         assert not casync.is_installed()
         assert not isinstance(asyncio.run(main()), casync.EventLoop)
@@ -130,10 +131,12 @@ def test_install_makes_it_asyncios_default(casync: ModuleType) -> None:
         loop.close()
         casync.install()
         assert casync.is_installed()
-        asyncio.set_event_loop_policy(None)
+        set_event_loop_policy(None)
         assert not casync.is_installed()
         assert not isinstance(asyncio.run(main()), casync.EventLoop)
         """,
+        "-W",
+        "ignore:'asyncio.set_event_loop_policy':DeprecationWarning",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -233,6 +234,33 @@ async def test_flow_control_and_close_that_sends_what_is_buffered(
         sender.sendto(b"too late")
         received += [await loop.sock_recv(theirs, 1000) for _ in range(sent - len(received))]
         assert received == [number.to_bytes(4, "big") * 100 for number in range(sent)]
+        assert await protocol.lost is None
+
+
+async def test_each_datagram_that_waits_counts_eight_bytes_more_than_it_has(
+    loop_module: ModuleType, loop: Loop, tmp_path: Path
+) -> None:
+    """As in asyncio since 3.14 (3.13 adds the eight, and never subtracts them)."""
+    if loop_module is asyncio and sys.version_info < (3, 14):
+        pytest.skip("its asyncio counts otherwise")
+    theirs, sender, protocol = await send_to(loop, tmp_path / "socket", Flow)
+    with theirs:
+        sender.set_write_buffer_limits(high=2 * 108, low=9)
+        sent = 0
+        while sender.get_write_buffer_size() == 0:
+            sender.sendto(bytes(100))
+            sent += 1
+        assert sender.get_write_buffer_size() == 108
+        sender.sendto(bytes(100))
+        assert sender.get_write_buffer_size() == 2 * 108 and protocol.events == []
+        sender.sendto(b"x")
+        assert sender.get_write_buffer_size() == 2 * 108 + 9 and protocol.events == ["pause"]
+        for _ in range(sent + 2):
+            assert protocol.events == ["pause"] or sender.get_write_buffer_size() <= 9
+            await loop.sock_recv(theirs, 1000)
+            await turns()
+        assert sender.get_write_buffer_size() == 0 and protocol.events == ["pause", "resume"]
+        sender.close()
         assert await protocol.lost is None
 
 

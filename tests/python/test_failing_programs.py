@@ -591,9 +591,9 @@ PROGRAMS = {
         called = []
         async def main():
             await loop.run_in_executor(None, work)
-            print(called)
         loop.run_until_complete(main())
         loop.run_until_complete(loop.shutdown_default_executor())
+        print(called)
     """,
     "deep recursion in a callback": """
         def deeper(): deeper()
@@ -769,6 +769,44 @@ def test_a_loop_in_a_subinterpreter(casync: ModuleType) -> None:
         exec(code)
     """
     assert run_script(casync, program) == "in here\n" * 3
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="3.12.1 itself crashes at exit after asyncio in one"
+)
+def test_loops_in_subinterpreters_at_once(casync: ModuleType) -> None:
+    """Each in a thread, with a GIL of its own."""
+    code = textwrap.dedent("""
+        import asyncio, casync
+        async def main():
+            async def echo(reader, writer):
+                while data := await reader.read(100):
+                    writer.write(data)
+                writer.close()
+            async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+                reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+                for _ in range(500):
+                    writer.write(b"x")
+                    await reader.readexactly(1)
+                await asyncio.gather(*(asyncio.sleep(0.001) for _ in range(100)))
+                writer.close()
+        casync.run(main())
+    """)
+    program = f"""
+        import _interpreters as interpreters
+        code, failed = {code!r}, []
+        assert interpreters.new_config("isolated").gil == "own"
+        def work():
+            one = interpreters.create("isolated")
+            failed.append(interpreters.exec(one, code))
+            interpreters.destroy(one)
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads: thread.start()
+        exec(code)
+        for thread in threads: thread.join()
+        print(failed)
+    """
+    assert run_script(casync, program) == "[None, None, None, None]\n"
 
 
 @pytest.mark.skipif(

@@ -986,7 +986,7 @@ def test_another_client(loop: Loop) -> Steps:
 
 @by_yield
 def test_another_server(loop: Loop) -> Steps:
-    from aiohttp import web
+    web = pytest.importorskip("aiohttp.web")
 
     async def handler(request: web.Request) -> web.Response:
         return web.json_response({"got": await request.json()})

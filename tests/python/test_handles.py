@@ -54,7 +54,8 @@ def test_it_is_a_handle(loop: Loop, make: Any, debug: bool) -> None:
 
 
 def test_a_timer_is_a_timer_handle(loop: Loop) -> None:
-    assert isinstance(loop.call_later(1, callback), asyncio.TimerHandle)
+    for delay in 1, 0, -1:
+        assert isinstance(loop.call_later(delay, callback), asyncio.TimerHandle)
     assert isinstance(loop.call_at(1, callback), asyncio.TimerHandle)
     assert not isinstance(loop.call_soon(callback), asyncio.TimerHandle)
 
@@ -323,9 +324,8 @@ def test_another_thread_may_cancel_what_has_not_run(loop: Loop, debug: bool) -> 
 
     thread = threading.Thread(target=other_thread)
     loop.call_soon(cancelled.wait)
-    loop.call_later(0.01, loop.stop)
     thread.start()
-    loop.run_forever()
+    run_turns(loop, 2)
     thread.join()
     assert cancelled.is_set() and not ran
 

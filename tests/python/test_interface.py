@@ -144,7 +144,8 @@ def test_every_signature_is_asyncios(both: dict[str, tuple[Any, Any]]) -> None:
 READY = Mock(spec=socket.socket, family=socket.AF_UNIX)
 READY.gettimeout.return_value = 0
 READY.send.return_value = 1
-READY.accept.return_value = Mock(), None
+ACCEPTED = Mock()
+READY.accept.return_value = ACCEPTED, None
 
 NEW_IN_311 = {"sock_recvfrom", "sock_recvfrom_into", "sock_sendto"}
 
@@ -203,6 +204,8 @@ def test_every_native_method_takes_asyncios_keywords(both: dict[str, tuple[Any, 
             if sys.version_info < (3, 11) and name in NEW_IN_311:
                 continue
             both["loop"][which].run_until_complete(call(kind, name, which))
+    for mock in READY, ACCEPTED:
+        mock.reset_mock()  # it keeps what it was called with
     for kind, (theirs, ours) in both.items():
         for name in public_names(theirs):
             one, other = getattr(theirs, name), getattr(ours, name)

@@ -71,6 +71,34 @@ def test_get_running_loop(loop: Loop) -> None:
         asyncio.get_running_loop()
 
 
+def test_a_loop_that_could_not_start_runs_again(casync: ModuleType) -> None:
+    """What asyncio does before a run fails once, as by Ctrl-C or for want of memory. Asyncio's own
+    loop of 3.14 and later counts as running for ever then.
+    """
+    output = run_script(
+        casync,
+        """
+        def fail(event, _):
+            if fails and event.startswith("sys.set_asyncgen_hook"):
+                fails.pop()
+                raise MemoryError
+        fails = []
+        sys.addaudithook(fail)
+        loop = new_event_loop()
+        for _ in range(2):
+            fails.append(True)
+            try:
+                loop.run_until_complete(asyncio.Event().wait())
+            except MemoryError:
+                print(loop.is_running(), asyncio._get_running_loop(), *sys.get_asyncgen_hooks())
+            print(loop.run_until_complete(asyncio.sleep(0, "again")))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        """,
+    )
+    assert output == "False None None None\nagain\n" * 2
+
+
 def test_a_running_loop_cannot_be_closed(loop: Loop) -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match="running"):

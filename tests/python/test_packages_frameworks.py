@@ -1,5 +1,5 @@
-"""Frameworks and servers on the loop: pytest-asyncio, gunicorn, hypercorn, tornado, grpc.aio,
-watchfiles.
+"""Frameworks and servers on the loop: pytest-asyncio, gunicorn, hypercorn, granian, tornado,
+grpc.aio, watchfiles, Jupyter's kernel.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import asyncio
 import datetime
 import functools
 import os
+import re
 import signal
 import socket
 import ssl
@@ -31,6 +32,7 @@ import tornado.websocket
 import trustme
 import watchfiles
 from support import (
+    REPOSITORY,
     TIMEOUT,
     Loop,
     ended,
@@ -288,6 +290,40 @@ def test_hypercorn_over_tls(loop_module: ModuleType, tmp_path: Path) -> None:
         assert f"lifespan ended on {loop_module.__name__}" in ended(server)
 
 
+GRANIAN = """
+import asyncio
+import {name}
+from granian import Granian, loops
+
+@loops.register("auto")
+def make_loop():
+    loop = {name}.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop
+
+if __name__ == "__main__":
+    Granian("app:app", interface="asgi", port={port}).serve()
+"""
+
+
+def free_port() -> int:
+    """For a server that does not tell which port it got when it asked for any."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_granian(loop_module: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("granian")
+    name, port = loop_module.__name__, free_port()
+    (tmp_path / "app.py").write_text(ASGI_APP)
+    (tmp_path / "main.py").write_text(GRANIAN.format(name=name, port=port))
+    with python("main.py", cwd=str(tmp_path)) as server:
+        printed(server, "Started worker-1")
+        requests(loop_module, f"http://127.0.0.1:{port}")
+        server.send_signal(signal.SIGTERM)
+        assert f"lifespan ended on {name}" in ended(server)
+
+
 # --- tornado -------------------------------------------------------------------------------------
 
 
@@ -513,3 +549,38 @@ async def test_watchfiles(loop: Loop, loop_module: ModuleType, tmp_path: Path) -
         assert await change == {(expected, str(path))}
     stop.set()
     assert [change async for change in changes] == []
+
+
+# --- Jupyter -------------------------------------------------------------------------------------
+
+
+def test_jupyters_kernel(casync: ModuleType, tmp_path: Path) -> None:
+    """The kernel is that of python/README.md. A program of its own has the client, which leaves
+    threads behind."""
+    pytest.importorskip("ipykernel")
+    directory = tmp_path / "kernels" / "casync"
+    directory.mkdir(parents=True)
+    guide = (REPOSITORY / "python" / "README.md").read_text()
+    [kernel] = re.findall(r"^```json\n(.*?)^```$", guide, re.M | re.S)
+    (directory / "kernel.json").write_text(kernel.replace('"python"', f'"{sys.executable}"', 1))
+    program = f"""
+        os.environ["JUPYTER_PATH"] = {str(tmp_path)!r}
+        from jupyter_client.manager import start_new_kernel
+        manager, client = start_new_kernel({TIMEOUT}, kernel_name="casync")
+
+        def show(message):
+            print(message["content"].get("text", ""), end="")
+
+        def run(code):
+            reply = client.execute_interactive(code, timeout={TIMEOUT}, output_hook=show)
+            assert reply["content"]["status"] == "ok", reply
+
+        run("import asyncio; print(type(asyncio.get_running_loop()).__module__)")
+        run("print(await asyncio.sleep(0.001, 'awaited'))")
+        run("task = asyncio.create_task(asyncio.sleep(0.001, 'in the background'))")
+        run("print(await task)")
+        client.stop_channels()
+        manager.shutdown_kernel()
+    """
+    output = run_script(asyncio, program, "-W", "ignore")
+    assert output.splitlines()[-3:] == ["casync.loop", "awaited", "in the background"]

@@ -262,11 +262,18 @@ def test_python_m_casync_runs_uvicorn(casync: ModuleType, tmp_path: Path) -> Non
         ended(server, status=None)
 
 
-def test_python_m_casync_runs_an_aiohttp_application(casync: ModuleType, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command, loop",
+    [(["-m", "casync"], "None"), ([], "casync.new_event_loop()")],
+    ids=["python -m casync", "run_app(loop=)"],
+)
+def test_an_aiohttp_application(
+    casync: ModuleType, tmp_path: Path, command: list[str], loop: str
+) -> None:
     script = tmp_path / "app.py"
     script.write_text(
         """
-import asyncio, socket
+import asyncio, casync, socket
 from aiohttp import web
 
 async def which(request):
@@ -276,10 +283,10 @@ app = web.Application()
 app.router.add_get("/", which)
 listener = socket.create_server(("127.0.0.1", 0))
 print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-web.run_app(app, sock=listener, print=None)
-"""
+web.run_app(app, loop={loop}, sock=listener, print=None)
+""".replace("{loop}", loop)
     )
-    with python("-m", "casync", str(script)) as server:
+    with python(*command, str(script)) as server:
         answer = httpx.get(url_of(server) + "/", timeout=TIMEOUT)
         assert answer.json() == {"loop": "casync"}
         server.send_signal(signal.SIGINT)

@@ -19,12 +19,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Loop, finish, run_script, run_turns, unix_pair, within
+from support import NEST_ASYNCIO, Loop, finish, run_script, run_turns, unix_pair, within
 
 
 def run_nested(loop_module: ModuleType, code: str) -> str:
     head = """
-import nest_asyncio
+if sys.version_info >= (3, 14):  # before a task of C's is the current one
+    loop = new_event_loop()
+    apply_nest_asyncio(loop)
+    loop.close()
 
 async def slept(number):
     await asyncio.sleep(0.001 * number)
@@ -48,14 +51,14 @@ def run(coroutine):
     loop.close()
     return result
 """
-    return run_script(loop_module, head + textwrap.dedent(code), "-W", "ignore")
+    return run_script(loop_module, NEST_ASYNCIO + head + textwrap.dedent(code), "-W", "ignore")
 
 
 NESTED = {
     "applied before the loop runs": """
         loop = new_event_loop()
         asyncio.set_event_loop(loop)
-        nest_asyncio.apply(loop)
+        apply_nest_asyncio(loop)
         async def main():
             loop = asyncio.get_event_loop()
             return loop.run_until_complete(slept(1)), asyncio.run(slept(2)), await slept(3)
@@ -66,7 +69,7 @@ NESTED = {
     "applied while the loop runs": """
         async def main():
             tasks = [asyncio.create_task(slept(number)) for number in range(5)]
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             loop = asyncio.get_running_loop()
             assert loop.run_until_complete(slept(1)) == 1
             assert asyncio.run(echo()) == b"hello\\n"
@@ -84,13 +87,13 @@ NESTED = {
                 return 1 + asyncio.run(level(number - 1))
             return 1 + asyncio.get_running_loop().run_until_complete(level(number - 1))
         async def main():
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             return await asyncio.gather(*(level(number) for number in (5, 10, 20)))
         assert run(main()) == [5, 10, 20]
     """,
     "tasks outside go on meanwhile": """
         async def main():
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             counted = 0
             async def count():
                 nonlocal counted
@@ -100,12 +103,13 @@ NESTED = {
             task = asyncio.create_task(count())
             asyncio.run(slept(5))
             task.cancel()
+            await asyncio.wait([task])
             assert counted > 3
         run(main())
     """,
     "in callbacks of every kind": """
         async def main():
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             loop = asyncio.get_running_loop()
             results = []
             done = asyncio.Event()
@@ -122,7 +126,7 @@ NESTED = {
     """,
     "exceptions, executors and children": """
         async def main():
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             loop = asyncio.get_running_loop()
             async def fail():
                 raise LookupError("of the nested run")
@@ -145,9 +149,10 @@ NESTED = {
     """,
     "Ctrl-C in a nested run": """
         async def main():
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
             asyncio.run(asyncio.sleep(1000))
+        logging.disable(logging.CRITICAL)  # that nobody asks the task for the exception
         try:
             run(main())
         except KeyboardInterrupt:
@@ -169,7 +174,7 @@ def test_nest_asyncio_in_callbacks_of_descriptors(casync: ModuleType) -> None:
         casync,
         """
         async def main():
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             loop, made = asyncio.get_running_loop(), asyncio.Event()
             class Protocol(asyncio.Protocol):
                 def data_received(self, data):
@@ -200,7 +205,7 @@ def test_nest_asyncio_by_the_policy(casync: ModuleType) -> None:
         casync.install()
         async def main():
             assert isinstance(asyncio.get_running_loop(), casync.EventLoop)
-            nest_asyncio.apply()
+            apply_nest_asyncio()
             return asyncio.run(slept(1))
         assert asyncio.run(main()) == 1
         assert asyncio.run(main()) == 1
@@ -505,8 +510,11 @@ def test_methods_of_a_derived_class_are_called(loop_module: ModuleType) -> None:
         function()
         return set(called)
 
-    async def resolve() -> None:
-        await loop.getaddrinfo("127.0.0.1", 1)
+    async def wait_in_thread() -> None:
+        gate = threading.Event()
+        waiting = loop.run_in_executor(None, gate.wait)
+        gate.set()
+        await waiting
 
     async def connect() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -525,11 +533,11 @@ def test_methods_of_a_derived_class_are_called(loop_module: ModuleType) -> None:
         "time",
         "create_future",
     }
-    assert calls(lambda: loop.run_until_complete(resolve())) >= {
+    assert calls(lambda: loop.run_until_complete(wait_in_thread())) >= {
         "run_in_executor",
         "call_soon_threadsafe",
     }
-    assert calls(lambda: loop.run_until_complete(connect())) >= {"getaddrinfo"}
+    assert calls(lambda: loop.run_until_complete(connect())) >= {"getaddrinfo", "run_in_executor"}
     logged = calls(lambda: (loop.call_soon(divmod, 1, 0), run_turns(loop)))
     assert logged >= {"call_exception_handler", "default_exception_handler"}
     finish(loop)
@@ -539,6 +547,8 @@ def test_tasks_and_futures_of_another_kind(loop: Loop, monkeypatch: pytest.Monke
     """nest_asyncio and debuggers put asyncio's Python classes in place of its C ones."""
     monkeypatch.setattr(asyncio.tasks, "Task", asyncio.tasks._PyTask)
     monkeypatch.setattr(asyncio.futures, "Future", asyncio.futures._PyFuture)
+    if sys.version_info >= (3, 14):  # each kind tells the current task of its own alone
+        monkeypatch.setattr(asyncio.tasks, "current_task", asyncio.tasks._py_current_task)
     assert type(loop.create_future()) is asyncio.futures._PyFuture
     task = loop.create_task(asyncio.sleep(0, "slept"))
     assert type(task) is asyncio.tasks._PyTask

@@ -210,6 +210,28 @@ async def test_one_descriptor_opened_again_and_again(loop: Loop) -> None:
     assert set(os.listdir("/proc/self/fd")) == descriptors
 
 
+@pytest.mark.parametrize("end", ["close", "the other end closes"])
+async def test_a_descriptor_is_closed_once(loop: Loop, end: str) -> None:
+    """Another file that gets its number stays open, whatever becomes of pipe and transport."""
+    reading, writing = os.pipe()
+    file = os.fdopen(reading, "rb")
+    transport, protocol = await loop.connect_read_pipe(Recorder, file)
+    if end == "close":
+        transport.close()
+    os.close(writing)
+    await protocol.lost
+    other = os.open("/dev/null", os.O_RDONLY)
+    if other != reading:
+        os.dup2(other, reading)
+        os.close(other)
+    file.close()
+    del transport, protocol, file
+    await turns()
+    collect_garbage()
+    os.fstat(reading)
+    os.close(reading)
+
+
 async def test_a_socket_may_be_written_as_a_pipe(loop: Loop) -> None:
     ours, theirs = socket.socketpair()
     writer, protocol = await loop.connect_write_pipe(Recorder, ours)

@@ -12,7 +12,7 @@ import textwrap
 from types import ModuleType
 
 import pytest
-from support import run_script
+from support import NEST_ASYNCIO, run_script
 
 HAS_BUFFER_METHOD = sys.version_info >= (3, 12)  # __buffer__ in Python classes
 HAS_NATIVE_TLS = sys.version_info >= (3, 11)
@@ -44,16 +44,16 @@ reports = []
 
 
 def output_of(loop_module: ModuleType, code: str) -> list[str]:
-    return run_script(loop_module, HEAD + textwrap.dedent(code), "-W", "ignore").splitlines()
+    code = HEAD + NEST_ASYNCIO + textwrap.dedent(code)
+    return run_script(loop_module, code, "-W", "ignore").splitlines()
 
 
 # -- a protocol that runs the loop inside its callbacks --
 
 NESTING = """
-import nest_asyncio
 loop = new_event_loop()
 asyncio.set_event_loop(loop)
-nest_asyncio.apply(loop)
+apply_nest_asyncio(loop)
 loop.set_exception_handler(lambda loop, context: None)
 events, buffers = [], []
 
@@ -252,6 +252,11 @@ def skip_tls(kind: str) -> None:
         pytest.skip("TLS is asyncio's own there")
 
 
+def skip_one_context(loop_module: ModuleType) -> None:
+    if loop_module.__name__ == "asyncio" and sys.version_info >= (3, 15):
+        pytest.skip("asyncio's transport has one context for all callbacks: it is entered already")
+
+
 @pytest.mark.parametrize("ending", ["abort", "close"])
 @pytest.mark.parametrize(
     ("kind", "callback"), [(kind, name) for kind, names in NESTED.items() for name in names.split()]
@@ -261,6 +266,7 @@ def test_a_connection_that_ends_in_a_run_inside_a_callback(
 ) -> None:
     """connection_lost comes in there, once, and nothing after it."""
     skip_tls(kind)
+    skip_one_context(loop_module)
     if kind == "pipe" and "writing" not in callback:
         ending = "close"  # the reading end has no abort()
     if kind == "tls" or "writing" in callback:
@@ -300,6 +306,7 @@ def test_data_that_comes_in_a_run_inside_a_callback(
     goes on.
     """
     skip_tls(kind)
+    skip_one_context(loop_module)
     code = f"""
         CALLBACK, ENDING = {callback!r}, "close"
         inside = more
@@ -323,7 +330,6 @@ def test_datagrams_of_another_socket_in_a_run_inside_a_callback(loop_module: Mod
     output = output_of(
         loop_module,
         """
-        import nest_asyncio
         got = []
         class Protocol(asyncio.DatagramProtocol):
             def __init__(self, name):
@@ -336,7 +342,7 @@ def test_datagrams_of_another_socket_in_a_run_inside_a_callback(loop_module: Mod
         async def main():
             global other
             loop = asyncio.get_running_loop()
-            nest_asyncio.apply(loop)
+            apply_nest_asyncio(loop)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             watched, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             for data in b"first", b"second", b"third":
@@ -362,6 +368,8 @@ PROGRAMS = {
             transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
             lines = []
             class Growing:
+                def __len__(self):
+                    return 3
                 def __buffer__(self, flags):
                     if len(lines) < 100:
                         lines.extend([b"x" * 10] * 5000)
@@ -378,6 +386,8 @@ PROGRAMS = {
             loop = asyncio.get_running_loop()
             transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, ours)
             class Shrinking:
+                def __len__(self):
+                    return 3
                 def __buffer__(self, flags):
                     lines.clear()
                     gc.collect()
@@ -409,7 +419,6 @@ PROGRAMS = {
         print("written")
         """,
     "a buffer whose release ends the connection": """
-        import nest_asyncio
         class Buffer:
             def __len__(self):
                 return 10
@@ -432,7 +441,7 @@ PROGRAMS = {
         async def main():
             global transport
             loop = asyncio.get_running_loop()
-            nest_asyncio.apply(loop)
+            apply_nest_asyncio(loop)
             ours, theirs = socket.socketpair()
             transport, _ = await loop.connect_accepted_socket(Protocol, ours)
             theirs.send(b"hello")
@@ -726,9 +735,8 @@ PROGRAMS = {
             raise OSError("not found")
         async def main():
             global loop, lost, transport
-            import nest_asyncio
             loop, lost = asyncio.get_running_loop(), asyncio.Event()
-            nest_asyncio.apply(loop)
+            apply_nest_asyncio(loop)
             class Protocol(asyncio.DatagramProtocol):
                 def connection_lost(self, error):
                     lost.set()
@@ -808,6 +816,8 @@ def test_a_program(loop_module: ModuleType, name: str) -> None:
     code = PROGRAMS[name]
     if "__buffer__" in code and not HAS_BUFFER_METHOD:
         pytest.skip("no __buffer__ in Python classes")
+    if name == "a buffer whose release ends the connection":
+        skip_one_context(loop_module)
     output = output_of(loop_module, code)
     assert output == EXPECTED[name]
 

@@ -8,6 +8,7 @@ import errno
 import inspect
 import os
 import socket
+import struct
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -77,6 +78,48 @@ async def test_serve_forever_ends_with_its_task(loop: Loop) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert not server.is_serving()
+
+
+async def test_closing_a_server_ends_serve_forever(loop: Loop) -> None:
+    server, _ = await echo_server(loop)
+    task = loop.create_task(server.serve_forever())
+    await turns()
+    server.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_the_peers_name_of_a_client_that_has_gone(loop: Loop) -> None:
+    """It is told when the connection is accepted; later nobody knows it any more."""
+    made: asyncio.Queue[Any] = asyncio.Queue()
+
+    class Names(asyncio.Protocol):
+        def connection_made(self, transport: Any) -> None:
+            made.put_nowait(transport.get_extra_info("peername"))
+
+    async with await loop.create_server(Names, "127.0.0.1", 0) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            name = client.getsockname()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert await made.get() == name
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12, 1), reason="wait_closed did not wait before 3.12.1")
+async def test_a_cancelled_serve_forever_waits_for_its_clients(loop: Loop) -> None:
+    """Asyncio closes them since 3.14; before, it waits until they go."""
+    server, address = await echo_server(loop)
+    task = loop.create_task(server.serve_forever())
+    transport, protocol = await loop.create_connection(Recorder, *address)
+    transport.write(b"1")
+    await protocol.received(1)
+    task.cancel()
+    await turns()
+    assert protocol.lost.done() is (sys.version_info >= (3, 14))
+    transport.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await protocol.lost
     assert not server.is_serving()
 
 
@@ -502,6 +545,24 @@ async def test_reuse_address_and_backlog_of_servers(loop: Loop) -> None:
         ) as server:
             sock = server.sockets[0]
             assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is wanted
+
+
+def backlog_of(sock: Any) -> int:
+    """The length of a listening socket's queue: of struct tcp_info (linux/tcp.h), tcpi_sacked."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    return int.from_bytes(info[28:], sys.byteorder)
+
+
+@pytest.mark.parametrize("backlog", [-1, 0, 1, 1000])
+async def test_the_backlog_is_what_was_asked_for(
+    loop_module: ModuleType, loop: Loop, backlog: int
+) -> None:
+    server, address = await echo_server(loop, backlog=backlog)
+    assert backlog_of(server.sockets[0]) == max(backlog, 0)
+    accepts = backlog + (sys.version_info >= (3, 14))  # asyncio, in a turn
+    if loop_module is not asyncio or accepts > 0:
+        await check_echo(loop, *address)
+    server.close()
 
 
 async def test_happy_eyeballs_try_the_addresses_in_turn(loop: Loop) -> None:

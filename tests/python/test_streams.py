@@ -17,7 +17,18 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from support import TIMEOUT, Loop, Recorder, collect_garbage, echo, pattern, turns, unix_pair, until
+from support import (
+    TIMEOUT,
+    Loop,
+    Recorder,
+    collect_garbage,
+    echo,
+    once_fed,
+    pattern,
+    turns,
+    unix_pair,
+    until,
+)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -207,6 +218,61 @@ async def test_a_failing_client_callback_is_reported(loop: Loop) -> None:
     assert [type(context["exception"]) for context in errors] == [LookupError]
 
 
+async def test_a_client_callback_that_raises_is_reported_in_asyncios_words(loop: Loop) -> None:
+    """A callback that is no coroutine function is part of connection_made. Asyncio of 3.14 closes
+    the connection then; others leave it to the loop, as what any connection_made raises.
+    """
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    writers: list[asyncio.StreamWriter] = []
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        raise LookupError("of the callback")
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        await until(lambda: errors)
+        await turns()
+        [context], [served] = errors, writers
+        assert type(context["exception"]) is LookupError
+        if sys.version_info[:2] == (3, 14):
+            assert context["message"] == "Unhandled exception in client_connected_cb"
+            assert context["transport"] is served.transport and served.transport.is_closing()
+            assert await reader.read() == b""
+        else:
+            assert context["message"].startswith("Exception in callback StreamReaderProtocol.conn")
+            assert not served.transport.is_closing()
+        served.transport.abort()
+        writer.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio reports it since 3.12")
+async def test_a_client_task_that_fails_or_is_cancelled_closes_its_connection(loop: Loop) -> None:
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    transports: list[asyncio.BaseTransport] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        transports.append(writer.transport)
+        if await reader.read(1) == b"f":
+            raise LookupError("of the task")
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        for command in b"f", b"c":
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(command)
+            assert await reader.read() == b""
+            writer.close()
+    [context] = errors
+    assert context["message"] == "Unhandled exception in client_connected_cb"
+    assert type(context["exception"]) is LookupError and context["transport"] is transports[0]
+
+
 async def test_hundreds_of_conversations_at_once(loop: Loop) -> None:
     async def converse(number: int) -> None:
         reader, writer = await asyncio.open_connection(*address)
@@ -274,6 +340,26 @@ async def test_a_read_that_was_closed_or_cancelled_loses_nothing(loop: Loop) -> 
             other.write(b"12345"[:size])
         assert await reader.readexactly(5) in (b"12345", b"45123")
     await end(writer, other)
+
+
+async def test_bytes_are_in_the_buffer_until_a_read_returns_them(loop: Loop) -> None:
+    ours, theirs = unix_pair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    found: list[object] = []
+    for look in lambda: None, lambda: found.append(bytes(reader._buffer)):
+        reading = loop.create_task(reader.read(100))
+        await turns()
+        once_fed(reader, look)
+        theirs.send(b"data")
+        assert await reading == b"data" and reader._buffer == b""
+    assert found == [b"data"]
+    reading = loop.create_task(reader.read(100))
+    await turns()
+    once_fed(reader, lambda: reader._buffer.__delitem__(slice(2)))
+    theirs.send(b"data")
+    assert await reading == b"ta"
+    theirs.close()
+    writer.close()
 
 
 @pytest.mark.parametrize(

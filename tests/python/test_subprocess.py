@@ -16,13 +16,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Loop, finish, pattern, receive_exactly, unix_pair, within
+from support import Loop, finish, pattern, receive_exactly, run_script, unix_pair, until, within
 
 CAT = "import sys, shutil; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)"
 
 
 async def start(code: str, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(sys.executable, "-c", code, *arguments, **options)
+
+
+async def pipes_ended(process: Any) -> None:
+    """From 3.14 on process.wait() does not wait for that (gh-119710)."""
+    await until(lambda: process._transport._proc is None)
 
 
 async def test_exec_with_arguments_and_status(loop: Loop) -> None:
@@ -79,6 +84,7 @@ async def test_kill_terminate_and_send_signal(loop: Loop) -> None:
         else:
             process.send_signal(number)
         assert await process.wait() == -number
+        await pipes_ended(process)
         with pytest.raises(ProcessLookupError):
             process.kill()
 
@@ -167,11 +173,89 @@ def test_children_of_a_loop_in_a_thread(loop_module: ModuleType) -> None:
         results.append(loop.run_until_complete(within(main())))
         finish(loop)
 
-    asyncio.get_event_loop_policy().set_event_loop(None)
+    asyncio.set_event_loop(None)
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
     assert results == [(b"hello\n", 0)]
+
+
+def test_children_of_loops_in_many_threads(loop_module: ModuleType) -> None:
+    """Which start them at the same time, and wait for their own alone."""
+    start_together = threading.Barrier(8)
+    statuses: list[list[int]] = []
+
+    async def main() -> list[int]:
+        processes = [await asyncio.create_subprocess_exec("true") for _ in range(10)]
+        return [await process.wait() for process in processes]
+
+    def work() -> None:
+        loop = loop_module.new_event_loop()
+        start_together.wait()
+        statuses.append(loop.run_until_complete(within(main())))
+        finish(loop)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [[0] * 10] * 8
+
+
+async def test_sigchld_is_the_programs_own(loop: Loop) -> None:
+    """A handler for it may be set, and children that the loop did not start are left alone."""
+    told: asyncio.Queue[None] = asyncio.Queue()
+    loop.add_signal_handler(signal.SIGCHLD, told.put_nowait, None)
+    foreign = subprocess.Popen(["true"])
+    process = await asyncio.create_subprocess_exec("true")
+    assert await process.wait() == 0
+    await told.get()
+    os.waitid(os.P_PID, foreign.pid, os.WEXITED | os.WNOWAIT)
+    assert await (await asyncio.create_subprocess_exec("true")).wait() == 0
+    assert foreign.wait() == 0  # if somebody else had reaped it, Popen would not know
+    assert os.waitstatus_to_exitcode(os.system("exit 3")) == 3
+    loop.remove_signal_handler(signal.SIGCHLD)
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="3.12.1 itself crashes at exit after asyncio in one"
+)
+def test_a_child_beside_a_subinterpreter(loop_module: ModuleType) -> None:
+    output = run_script(
+        loop_module,
+        """
+        import _interpreters as interpreters
+        async def main():
+            process = await asyncio.create_subprocess_exec("echo", "child", stdout=-1)
+            return (await process.communicate())[0]
+        one = interpreters.create()
+        loop = new_event_loop()
+        print(loop.run_until_complete(main()))
+        loop.close()
+        interpreters.destroy(one)
+        """,
+    )
+    assert output == "b'child\\n'\n"
+
+
+async def test_a_childs_streams_are_pipes(loop: Loop) -> None:
+    """Which a program may open once more, by name."""
+    code = """
+        import os, stat
+        assert all(stat.S_ISFIFO(os.fstat(number).st_mode) for number in range(3))
+        with open("/dev/stdin") as source, open("/proc/self/fd/1", "w") as target:
+            target.write(source.read().upper())
+    """
+    process = await start(textwrap.dedent(code), stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    assert await process.communicate(b"hello") == (b"HELLO", b"")
+    transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "cat")
+    for number in range(3):
+        pipe = transport.get_pipe_transport(number)
+        assert pipe is not None and pipe.get_extra_info("pipe").fileno() >= 0
+    transport.close()
+    await until(lambda: transport.get_returncode() is not None)
 
 
 async def test_children_inherit_no_blocked_signals(loop: Loop) -> None:

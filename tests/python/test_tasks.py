@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from support import Loop
+from casync import gen
+from support import Loop, turns, unix_pair
 
 
 def test_futures_and_tasks_belong_to_their_loop(loop: Loop) -> None:
@@ -51,6 +54,64 @@ def test_eager_tasks(loop: Loop) -> None:
         assert await task == "not yet"
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in Python 3.14")
+async def test_eager_start(loop: Loop) -> None:
+    begun: list[str] = []
+
+    async def main(name: str) -> str:
+        begun.append(name)
+        await asyncio.sleep(0)
+        return name
+
+    eager = [
+        loop.create_task(main("loop's"), eager_start=True),
+        asyncio.create_task(main("asyncio's"), eager_start=True, name="named"),
+    ]
+    assert begun == ["loop's", "asyncio's"]
+    lazy = loop.create_task(main("not eager"), eager_start=False)
+    assert len(begun) == 2 and eager[1].get_name() == "named"
+    assert await asyncio.gather(*eager, lazy) == [*begun[:2], "not eager"]
+
+
+if sys.version_info >= (3, 15):
+
+    def sleeping_generator() -> Iterator[Any]:
+        yield from gen.sleep(1000)
+
+    async def wait_for_a_generator(started: list[asyncio.Task[Any]]) -> None:
+        started.append(gen.create_task(sleeping_generator()))
+        await started[0]
+
+    async def test_a_cancelled_task_group_ends_all_that_its_tasks_wait_for(loop: Loop) -> None:
+        """No exception leaves the group, and what they waited for is there for the next."""
+        streamed, received, body = pairs = [unix_pair() for _ in range(3)]
+        reader, writer = await asyncio.open_connection(sock=streamed[0])
+        generators: list[asyncio.Task[Any]] = []
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(coroutine)
+                for coroutine in (
+                    reader.readline(),
+                    loop.sock_recv(received[0], 100),
+                    wait_for_a_generator(generators),
+                )
+            ]
+            await turns()
+            loop.call_soon(group.cancel)
+            await loop.sock_recv(body[0], 100)
+            raise AssertionError("the body of the group goes on")
+        assert all(task.cancelled() for task in tasks + generators) and len(generators) == 1
+        for _, peer in pairs:
+            peer.send(b"later\n")
+        assert await reader.readline() == b"later\n"
+        for ours in received[0], body[0]:
+            assert await loop.sock_recv(ours, 100) == b"later\n"
+        writer.transport.abort()
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
 
 
 def test_timeouts_and_cancellation(loop: Loop) -> None:

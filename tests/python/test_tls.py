@@ -12,7 +12,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support import Contexts, Loop, Recorder, echo, pattern, until, within
+from support import (
+    Contexts,
+    Loop,
+    Recorder,
+    echo,
+    once_fed,
+    pattern,
+    turns,
+    unix_pair,
+    until,
+    within,
+)
 
 
 @pytest.fixture
@@ -155,48 +166,169 @@ async def test_start_tls_on_a_stream(loop: Loop, contexts: Contexts) -> None:
         await writer.wait_closed()
 
 
-def test_start_tls_takes_over_what_was_read_ahead(casync: ModuleType, contexts: Contexts) -> None:
+class HandMadeClient:
+    """A TLS client over a plain socket, whose first words in TLS, `hello`, are there already."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = contexts.client.wrap_bio(
+            self.incoming, self.outgoing, server_hostname="localhost"
+        )
+        with pytest.raises(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        self.hello = self.outgoing.read()
+
+    async def until_done(self, action: Callable[[], Any], sock: socket.socket) -> Any:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                result = action()
+                await loop.sock_sendall(sock, self.outgoing.read())
+                return result
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(sock, self.outgoing.read())
+                self.incoming.write(await loop.sock_recv(sock, 65536))
+
+    async def ask(self, sock: socket.socket) -> None:
+        """Ends the handshake, and is answered."""
+        await self.until_done(self.tls.do_handshake, sock)
+        await self.until_done(lambda: self.tls.write(b"hello\n"), sock)
+        assert await self.until_done(self.tls.read, sock) == b"HELLO\n"
+
+
+def skip_lost_bytes(loop_module: ModuleType) -> None:
+    if loop_module is asyncio and sys.version_info < (3, 14):
+        pytest.skip("its asyncio loses what was read ahead")
+
+
+async def upgrade_by_loop(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, contexts: Contexts
+) -> asyncio.WriteTransport:
+    """As a TLS server, over a connection that either end may have opened."""
+    protocol = writer.transport.get_protocol()
+    secure = await asyncio.get_running_loop().start_tls(
+        writer.transport, protocol, contexts.server, server_side=True
+    )
+    assert secure is not None
+    return secure
+
+
+async def upgrade_by_writer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, contexts: Contexts
+) -> asyncio.WriteTransport:
+    await writer.start_tls(contexts.server)
+    return writer.transport
+
+
+async def test_start_tls_takes_over_what_was_read_ahead(
+    loop_module: ModuleType, loop: Loop, contexts: Contexts
+) -> None:
     """As asyncio's does since 3.14: the client's first words in TLS may come with the line before
     them.
     """
+    skip_lost_bytes(loop_module)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
+    async def serve(reader: Any, writer: Any, upgrade: Any) -> None:
         assert await reader.readline() == b"PROXY\n"
-        await until(lambda: len(reader._buffer) >= len(hello))
-        protocol = writer.transport.get_protocol()
-        secure = await loop.start_tls(writer.transport, protocol, contexts.server, server_side=True)
-        assert reader._transport is secure
+        await until(lambda: len(reader._buffer) >= len(client.hello))
+        plain = writer.transport
+        secure = await upgrade(reader, writer, contexts)
+        assert secure is not plain
         secure.write((await reader.readline()).upper())
         secure.close()
-        await until(writer.transport.is_closing)
+        await until(plain.is_closing)
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        with socket.create_connection(server.sockets[0].getsockname()) as sock:
-            sock.setblocking(False)
-            await loop.sock_sendall(sock, b"PROXY\n" + hello)
-            await until_done(tls.do_handshake, sock)
-            tls.write(b"hello\n")
-            assert await until_done(tls.read, sock) == b"HELLO\n"
-        server.close()
+    async def accept(upgrade: Any) -> None:
+        served = loop.create_future()
 
-    async def until_done(action: Callable[[], Any], sock: socket.socket) -> Any:
-        while True:
-            try:
-                await asyncio.get_running_loop().sock_sendall(sock, outgoing.read())
-                return action()
-            except ssl.SSLWantReadError:
-                await asyncio.get_running_loop().sock_sendall(sock, outgoing.read())
-                incoming.write(await asyncio.get_running_loop().sock_recv(sock, 65536))
+        async def serve_once(*streams: Any) -> None:
+            await serve(*streams, upgrade)
+            served.set_result(None)
 
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = contexts.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    hello = outgoing.read()
-    casync.run(within(main()))
+        async with await asyncio.start_server(serve_once, "127.0.0.1", 0) as server:
+            await talk(socket.create_connection(server.sockets[0].getsockname()))
+            await served
+
+    async def connect() -> None:
+        ours, theirs = unix_pair()
+        streams = await asyncio.open_connection(sock=ours)
+        await asyncio.gather(serve(*streams, upgrade_by_loop), talk(theirs))
+
+    async def talk(sock: socket.socket) -> None:
+        sock.setblocking(False)
+        with sock:
+            await loop.sock_sendall(sock, b"PROXY\n" + client.hello)
+            await client.ask(sock)
+
+    client = HandMadeClient(contexts)
+    await accept(upgrade_by_loop)
+    client = HandMadeClient(contexts)
+    await connect()
+    if sys.version_info >= (3, 11):
+        client = HandMadeClient(contexts)
+        await accept(upgrade_by_writer)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before 3.12")
+async def test_start_tls_takes_over_what_a_read_is_about_to_return(
+    loop_module: ModuleType, loop: Loop, contexts: Contexts
+) -> None:
+    """The first words in TLS have woken a read that has not gone on: they are no plain text."""
+    if loop_module is asyncio:
+        pytest.skip("the read of its asyncio returns b'' then, as at the end of the stream")
+    client = HandMadeClient(contexts)
+    ours, theirs = unix_pair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    reading = loop.create_task(reader.read(1000))
+    await turns()
+    upgraded = loop.create_future()
+
+    def upgrade() -> None:
+        coroutine = upgrade_by_loop(reader, writer, contexts)
+        upgraded.set_result(asyncio.Task(coroutine, loop=loop, eager_start=True))
+
+    once_fed(reader, upgrade)
+    with theirs:
+        await loop.sock_sendall(theirs, client.hello)
+        await client.until_done(client.tls.do_handshake, theirs)
+        await client.until_done(lambda: client.tls.write(b"hello"), theirs)
+        assert await reading == b"hello"
+    (await (await upgraded)).abort()
+
+
+async def test_start_tls_at_the_end_of_the_stream(loop: Loop, contexts: Contexts) -> None:
+    """The peer has gone before the handshake, which fails at once."""
+    ours, theirs = unix_pair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    theirs.close()
+    await until(reader.at_eof)
+    with pytest.raises((ConnectionError, OSError)):
+        await upgrade_by_loop(reader, writer, contexts)
+
+
+async def test_a_client_keeps_what_it_has_read_before_start_tls(
+    loop: Loop, contexts: Contexts
+) -> None:
+    """As asyncio's: a server says nothing in TLS before the client does."""
+    ours, theirs = unix_pair()
+    plain, protocol = await loop.connect_accepted_socket(Recorder, theirs)
+    reader, writer = await asyncio.open_connection(sock=ours)
+    plain.write(b"220 ready\n")
+    await until(lambda: reader._buffer)
+    secure, served = await asyncio.gather(
+        loop.start_tls(
+            writer.transport,
+            writer.transport.get_protocol(),
+            contexts.client,
+            server_hostname="localhost",
+        ),
+        loop.start_tls(plain, protocol, contexts.server, server_side=True),
+    )
+    served.write(b"250 go on\n")
+    assert await reader.readline() == b"220 ready\n"
+    assert await reader.readline() == b"250 go on\n"
+    secure.close()
+    await protocol.lost
 
 
 def test_a_reader_holds_the_tls_transport_back_after_start_tls(

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 from support import (
+    FREE_THREADED,
     Buffered,
     Loop,
     Recorder,
@@ -325,6 +326,45 @@ async def test_eof_closes_unless_the_protocol_wants_to_go_on(loop: Loop, pair: P
     assert await receive_all(peer) == b""
     await protocol.lost
     assert protocol.events == ["made", "eof", "lost"]
+
+
+async def test_eof_is_told_again_after_a_pause(loop: Loop, pair: Pair) -> None:
+    """As to a protocol that takes over meanwhile, which must not wait for bytes for ever."""
+
+    class HalfOpen(asyncio.Protocol):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def eof_received(self) -> bool:
+            told.append(self.name)
+            return True
+
+    told: list[str] = []
+    ours, peer = pair
+    transport, _ = await connect(loop, ours, lambda: HalfOpen("first"))
+    peer.shutdown(socket.SHUT_WR)
+    await until(lambda: told)
+    transport.set_protocol(HalfOpen("second"))
+    await turns()
+    assert told == ["first"] and transport.is_reading()
+    for _ in range(3):
+        transport.pause_reading()
+        transport.resume_reading()
+    await turns()
+    assert told == ["first", "second"]
+    transport.pause_reading()
+    transport.resume_reading()
+    transport.pause_reading()
+    await turns()
+    assert told == ["first", "second"]
+    transport.resume_reading()
+    await turns()
+    assert told == ["first", "second", "second"]
+    transport.pause_reading()
+    transport.resume_reading()
+    transport.abort()
+    await turns()
+    assert told == ["first", "second", "second"]
 
 
 async def test_close_flushes_first(loop: Loop, pair: Pair) -> None:
@@ -984,6 +1024,37 @@ async def test_everything_goes_once_the_connection_is_lost(loop: Loop, pair: Pai
     await turns()
     collect_garbage()
     assert [reference() for reference in alive] == [None, None]
+
+
+def resident() -> int:
+    """How much memory the process has, in bytes."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", "") or FREE_THREADED,
+    reason="the sanitizer, and mimalloc, keep what is freed",
+)
+@pytest.mark.parametrize("end", ["the peer closes", "abort"])
+async def test_what_was_not_sent_is_freed_with_the_connection(
+    loop: Loop, pair: Pair, end: str
+) -> None:
+    """Also while somebody keeps transport and protocol. Each piece is too large for malloc to
+    keep."""
+    ours, peer = pair
+    transport, protocol = await connect(loop, ours)
+    before = resident()
+    for _ in range(2):
+        transport.write(b"x" * 40_000_000)
+    assert resident() - before > 60_000_000
+    if end == "abort":
+        transport.abort()
+    else:
+        peer.close()
+    await protocol.lost
+    assert transport.get_write_buffer_size() == 0
+    assert resident() - before < 20_000_000
 
 
 async def test_the_descriptor_is_closed_with_the_connection(loop: Loop, pair: Pair) -> None:

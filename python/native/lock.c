@@ -1,0 +1,131 @@
+/* What threads share, where there is no GIL (PEP 703).
+
+   Idea: each loop has a lock, which stands for the GIL. It is a critical section on an object of
+   its own (Python C API, "Critical Section API"). The thread that runs the loop is in it from the
+   run's begin to its end. CPython leaves it for the thread, and enters it again, wherever a thread
+   with a GIL would let go of that: around the wait in the kernel, and where a callback waits for
+   anything. So what the other files say of the GIL is true of this lock. But a callback that
+   computes keeps it: nobody asks the thread for it, as the interpreter asks for the GIL.
+
+   So what asyncio allows other threads takes no lock: call_soon_threadsafe() posts (loop_post),
+   and what tells of the loop's state reads one word. A handle of call_soon_threadsafe() has a lock
+   of its own (handle.c). All else that is called from another thread waits for the loop's lock.
+
+   Invariants: what embeds a part of a casync_loop (loops, handles, transports, the native halves of
+   readers) is touched with the lock of its loop. A function that Python calls takes that by
+   LOCK_LOOP and its like, before it looks at anything that changes. Nothing that is freed is kept
+   for reuse, since objects are freed in any thread; CPython's allocator keeps memory for each. What
+   the module's state remembers of classes is written in an order that any reader may see.
+
+   Costs: in the thread that runs the loop, a comparison with a thread's variable. Elsewhere, and
+   outside of a run, two atomic instructions. With a GIL nothing: the macros are empty. */
+
+/* A word that other threads read, or write, without a lock. */
+#define LOAD(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
+#define STORE(word, value) __atomic_store_n(&(word), value, __ATOMIC_RELEASE)
+
+#ifdef Py_GIL_DISABLED
+
+/* The loop that runs in this thread, the innermost. */
+static _Thread_local loop *running_here;
+
+typedef struct {
+    PyCriticalSection section;
+    PyObject *object; /* what is locked, a reference; NULL: this thread has the lock already */
+} held_lock;
+
+static void lock_object(held_lock *lock, PyObject *object) {
+    lock->object = Py_NewRef(object);
+    PyCriticalSection_Begin(&lock->section, object);
+}
+
+static void lock_loop(held_lock *lock, loop *self) {
+    lock->object = NULL;
+    if (self != NULL && self != running_here) lock_object(lock, self->lock);
+}
+
+static void unlock(held_lock *lock) {
+    if (lock->object == NULL) return;
+    PyCriticalSection_End(&lock->section);
+    Py_DECREF(lock->object);
+}
+
+/* The lock is held to the end of the block. */
+#define LOCK(function, object)                                                                     \
+    held_lock lock __attribute__((cleanup(unlock)));                                               \
+    function(&lock, object)
+
+/* Does another thread run the loop? */
+static bool runs_elsewhere(loop *self) { return LOAD(self->running) && self != running_here; }
+
+static int make_lock(loop *self) {
+    self->lock = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    return self->lock == NULL ? -1 : 0;
+}
+
+static void free_lock(loop *self) { Py_XDECREF(self->lock); }
+
+/* What a run changes, as it was before. */
+typedef struct {
+    loop *here;
+    bool running;
+} run_scope;
+
+/* With the loop's lock. If another thread ran it, that was before a fork. */
+static run_scope begin_run(loop *self) {
+    run_scope before = {running_here, self->running && self == running_here};
+    running_here = self;
+    STORE(self->running, true);
+    return before;
+}
+
+static void end_run(loop *self, run_scope before) {
+    running_here = before.here;
+    STORE(self->running, before.running);
+}
+
+/* Keeps loop_close waiting while a thread posts to the loop; false if the loop is closed. */
+static bool begin_post(loop *self) {
+    __atomic_fetch_add(&self->posting, 1, __ATOMIC_SEQ_CST);
+    return !__atomic_load_n(&self->closed, __ATOMIC_SEQ_CST);
+}
+
+static void end_post(loop *self) { __atomic_fetch_sub(&self->posting, 1, __ATOMIC_SEQ_CST); }
+
+/* Waits for threads that are between the two, which are a few instructions. In a forked child they
+   are not there. */
+static void set_closed(loop *self, bool closed) {
+    __atomic_store_n(&self->closed, closed, __ATOMIC_SEQ_CST);
+    while (closed && __atomic_load_n(&self->posting, __ATOMIC_SEQ_CST) > 0 &&
+           !casync__loop_is_forked(&self->casync))
+        sched_yield();
+}
+
+static void loop_wake_other(loop *self) {
+    if (begin_post(self)) casync_wake(&self->casync);
+    end_post(self);
+}
+
+#else
+
+#define LOCK(function, object) (void)(object)
+
+typedef char run_scope;
+
+static bool runs_elsewhere(loop *Py_UNUSED(self)) { return false; }
+
+static int make_lock(loop *Py_UNUSED(self)) { return 0; }
+
+static void free_lock(loop *Py_UNUSED(self)) {}
+
+static run_scope begin_run(loop *Py_UNUSED(self)) { return 0; }
+
+static void end_run(loop *Py_UNUSED(self), run_scope Py_UNUSED(before)) {}
+
+static void set_closed(loop *self, bool closed) { self->closed = closed; }
+
+static void loop_wake_other(loop *Py_UNUSED(self)) {}
+
+#endif
+
+#define LOCK_LOOP(self) LOCK(lock_loop, self)
