@@ -157,11 +157,12 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
             self._asyncio_turns = True
             self._deque.extend(self._take_ready())
 
-    if sys.version_info >= (3, 14):
+    if sys.version_info >= (3, 13):
 
         def _run_forever_setup(self) -> None:
-            """asyncio calls this outside of the try that calls _run_forever_cleanup(). If it failed
-            halfway (for want of memory, or by Ctrl-C), the loop would be running for ever.
+            """asyncio (but for 3.13.0) calls this outside of the try that calls
+            _run_forever_cleanup(). If it failed halfway (for want of memory, or by Ctrl-C), the
+            loop would be running for ever.
             """
             self._check_closed()
             self._check_running()

@@ -73,7 +73,7 @@ def test_get_running_loop(loop: Loop) -> None:
 
 def test_a_loop_that_could_not_start_runs_again(casync: ModuleType) -> None:
     """What asyncio does before a run fails once, as by Ctrl-C or for want of memory. Asyncio's own
-    loop of 3.14 and later counts as running for ever then.
+    loop counts as running for ever then, but for Pythons up to 3.13.0.
     """
     output = run_script(
         casync,
