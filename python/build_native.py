@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cffi import FFI
+    pass
 
 # What the package's table has beside casync.h's own functions: what they return, name, parameters.
 PYTHON_FUNCTIONS = [
@@ -231,13 +231,20 @@ casync is not tested without a GIL on this version of Python: importing it turns
 with CASYNC_FREE_THREADED=1 in the environment leaves it off.
 """
 
+# What a build needs beside setuptools, and an installed package has. No marker of pyproject.toml
+# tells that there is no GIL.
+REQUIRES = ["cffi>=1.17"] if HAS_CFFI else []
+
 MODULE = "casync._casync"
 OPTIONS: dict[str, Any] = {
     "py_limited_api": False,
     "include_dirs": [str(HERE), str(HERE / "native")],
     "depends": [str(HEADER), *map(str, NATIVE)],
     "extra_compile_args": ["-O3", "-fvisibility=hidden", ASSERTIONS],
-    "define_macros": [("CASYNC_FREE_THREADED", None)] if DECLARES_NO_GIL else [],
+    "define_macros": [
+        ("_CFFI_NO_LIMITED_API", None),  # cffi's headers ask for it
+        *([("CASYNC_FREE_THREADED", None)] if DECLARES_NO_GIL else []),
+    ],
     "libraries": ["pthread"],
 }
 
@@ -247,11 +254,14 @@ def source() -> str:
     return SOURCE.format(table=function_table(HEADER.read_text()))
 
 
-def builder() -> FFI:
-    """The module with cffi's bindings, as setuptools' keyword cffi_modules takes it."""
+def generate(path: Path) -> None:
+    """Writes the C file that is compiled, with cffi's bindings where cffi is supported."""
+    if not HAS_CFFI:
+        path.write_text(source())
+        return
     from cffi import FFI
 
     made = FFI()
     made.cdef(declarations(HEADER.read_text()))
     made.set_source(MODULE, source(), **OPTIONS)
-    return made
+    made.emit_c_code(str(path))

@@ -13,12 +13,12 @@ from build_native import (
     DECLARES_NO_GIL,
     FREE_THREADED,
     GIL_COMES_BACK,
-    HAS_CFFI,
     MODULE,
     OPTIONS,
+    REQUIRES,
     WHAT_TO_INSTALL,
+    generate,
     missing_tools,
-    source,
     write_include,
 )
 
@@ -37,8 +37,7 @@ class BuildExtension(build_ext):
             sys.exit(f"casync is compiled when it is installed, and {missing}.\n{WHAT_TO_INSTALL}")
         if FREE_THREADED and not DECLARES_NO_GIL:
             print(GIL_COMES_BACK, file=sys.stderr)
-        if not HAS_CFFI:
-            self.write_source()
+        self.write_source()
         try:
             super().run()
         except Exception:
@@ -46,20 +45,16 @@ class BuildExtension(build_ext):
             raise
 
     def write_source(self) -> None:
-        """Does what cffi's own build_ext does: makes the C file of the one extension."""
+        """Makes the C file of the one extension."""
         path = Path(self.build_temp, "casync", "_casync.c")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source())
+        generate(path)
         self.extensions[0].sources = [str(path)]
 
 
-# pip asks setup.py for what it needs, as no marker of pyproject.toml tells that there is no GIL.
-CFFI = ["cffi>=1.17"] if HAS_CFFI else []
-
 setup(
-    setup_requires=CFFI,
-    install_requires=CFFI,
-    cffi_modules=["build_native.py:builder"] if HAS_CFFI else [],
-    ext_modules=[] if HAS_CFFI else [Extension(MODULE, [], **OPTIONS)],
+    setup_requires=REQUIRES,
+    install_requires=REQUIRES,
+    ext_modules=[Extension(MODULE, [], **OPTIONS)],
     cmdclass={"build_py": BuildPython, "build_ext": BuildExtension},
 )

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parent / ".cache"
+CACHE = (Path(__file__).resolve().parent / ".cache").resolve()
 SUITE = "forky"
 FETCHED = {
     "3.15": "python3.15",

@@ -33,15 +33,16 @@ __all__ = [
     "chain_future",
     "cpu_executor",
     "dump_tasks",
-    "ffi",
     "get_include",
     "install",
     "is_installed",
-    "lib",
     "new_event_loop",
     "run",
     "wrap_future",
 ]
+_HAS_CFFI = sys.version_info >= (3, 14) or "t" not in sys.abiflags  # not 3.13 without a GIL
+if _HAS_CFFI:
+    __all__ += ["ffi", "lib"]
 __version__ = "0.1.0"
 
 
@@ -110,8 +111,8 @@ def __getattr__(name: str) -> object:
         try:
             from . import _casync
         except ImportError as error:
-            message = f"casync.{name} needs cffi, which does not support this Python"
-            raise ImportError(message) from error
+            reason = "is not installed" if _HAS_CFFI else "does not support this Python"
+            raise ImportError(f"casync.{name} needs cffi, which {reason}") from error
         return getattr(_casync, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

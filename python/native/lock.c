@@ -5,7 +5,8 @@
    run's begin to its end. CPython leaves it for the thread, and enters it again, wherever a thread
    with a GIL would let go of that: around the wait in the kernel, and where a callback waits for
    anything. So what the other files say of the GIL is true of this lock. But a callback that
-   computes keeps it: nobody asks the thread for it, as the interpreter asks for the GIL.
+   computes keeps it: nobody asks the thread for it, as the interpreter asks for the GIL. Between
+   callbacks a loop that never waits offers it now and then (offer_lock).
 
    So what asyncio allows other threads takes no lock: call_soon_threadsafe() posts (loop_post),
    and what tells of the loop's state reads one word. A handle of call_soon_threadsafe() has a lock
@@ -57,6 +58,20 @@ static void unlock(held_lock *lock) {
 
 /* Does another thread run the loop? */
 static bool runs_elsewhere(loop *self) { return LOAD(self->running) && self != running_here; }
+
+/* For a poll that does not wait: other threads get the lock after the time for which the interpreter
+   leaves a thread the GIL (sys.getswitchinterval()). */
+#define LOCK_INTERVAL CASYNC_MS(5)
+
+static void offer_lock(loop *self) {
+    struct timespec time;
+    int64_t now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+    now = time.tv_sec * CASYNC_SECONDS(1) + time.tv_nsec;
+    if (now - self->offered < LOCK_INTERVAL) return;
+    self->offered = now;
+    PyEval_RestoreThread(PyEval_SaveThread());
+}
 
 static int make_lock(loop *self) {
     self->lock = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
@@ -125,6 +140,8 @@ static void end_run(loop *Py_UNUSED(self), run_scope Py_UNUSED(before)) {}
 static void set_closed(loop *self, bool closed) { self->closed = closed; }
 
 static void loop_wake_other(loop *Py_UNUSED(self)) {}
+
+static void offer_lock(loop *Py_UNUSED(self)) {}
 
 #endif
 

@@ -103,6 +103,8 @@ static void loop_after_wait(void *arg, int64_t timeout) {
     if (timeout != 0) {
         PyEval_RestoreThread(self->waiting);
         self->waiting = NULL;
+    } else {
+        offer_lock(self);
     }
     if (PyErr_CheckSignals() < 0) loop_end_run(self, take_exception());
 }

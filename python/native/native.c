@@ -54,6 +54,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define INLINE_ARGS 3 /* of a callback; more go into a tuple */
@@ -325,6 +326,7 @@ typedef struct loop {
     PyObject *lock;   /* see lock.c, and of it: */
     bool running;     /* in any thread */
     uint32_t posting; /* threads that are posting to it */
+    int64_t offered;  /* when other threads could last have the lock */
 #endif
 } loop;
 

@@ -137,8 +137,8 @@ if sys.version_info >= (3, 14):
     @pytest.mark.skipif(not may_be_traced(), reason="the system forbids to trace other processes")
     def test_ps_and_pstree_show_the_line_that_waits(loop_module: ModuleType) -> None:
         program = python(__file__, loop_module.__name__)
-        printed(program, "all of them wait")
         try:
+            printed(program, "all of them wait")
             listed, tree = (
                 subprocess.run(
                     [sys.executable, "-m", "asyncio", command, str(program.pid)],
