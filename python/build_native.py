@@ -240,7 +240,8 @@ OPTIONS: dict[str, Any] = {
     "py_limited_api": False,
     "include_dirs": [str(HERE), str(HERE / "native")],
     "depends": [str(HEADER), *map(str, NATIVE)],
-    "extra_compile_args": ["-O3", "-fvisibility=hidden", ASSERTIONS],
+    # Exceptions would unwind a thread that CPython ends, and release its locks (lock.c).
+    "extra_compile_args": ["-O3", "-fvisibility=hidden", "-fno-exceptions", ASSERTIONS],
     "define_macros": [
         ("_CFFI_NO_LIMITED_API", None),  # cffi's headers ask for it
         *([("CASYNC_FREE_THREADED", None)] if DECLARES_NO_GIL else []),

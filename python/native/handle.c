@@ -48,6 +48,9 @@ typedef struct handle {
     PyMutex mutex;  /* of a thread-safe one; it and the next fill what was padding */
     uint32_t owner; /* the thread that has the mutex, or 0 */
 #endif
+#ifdef Py_GIL_DISABLED
+    PyObject *lock; /* its loop's */
+#endif
     casync_job job;
 } handle;
 
@@ -70,8 +73,23 @@ static_assert(sizeof(casync_timer) == sizeof(casync_job) + 2 * sizeof(int64_t) &
                       offsetof(handle, job) + offsetof(casync_timer, deadline),
               "a timer_handle's tail is a casync_timer");
 
-/* A blank handle of either type. */
-static handle *handle_alloc(state *st, bool timer) {
+#ifdef Py_GIL_DISABLED
+
+static void handle_keep_lock(handle *self, loop *lp) { self->lock = Py_NewRef(lp->lock); }
+
+static void handle_free_lock(handle *self) { Py_DECREF(self->lock); }
+
+#else
+
+static void handle_keep_lock(handle *Py_UNUSED(self), loop *Py_UNUSED(lp)) {}
+
+static void handle_free_lock(handle *Py_UNUSED(self)) {}
+
+#endif
+
+/* A blank handle of either type, for the loop. */
+static handle *handle_alloc(loop *lp, bool timer) {
+    state *st = lp->state;
     handle **spare = timer ? &st->spare_timers : &st->spare_handles;
     PyTypeObject *type = timer ? st->timer_type : st->handle_type;
     handle *self = *spare;
@@ -84,6 +102,7 @@ static handle *handle_alloc(state *st, bool timer) {
         --*(timer ? &st->spare_timer_count : &st->spare_handle_count);
     }
     PyObject_Init((PyObject *)self, type);
+    handle_keep_lock(self, lp);
     self->flags = timer ? HANDLE_TIMER : 0;
     return self;
 }
@@ -135,34 +154,53 @@ static int handle_make_context(handle *self, state *st) {
 }
 
 /* A handle for callback(*args) in a context: None or NULL for a copy of the present one. */
-static handle *handle_new(state *st, bool timer, PyObject *callback, PyObject *const *args,
+static handle *handle_new(loop *lp, bool timer, PyObject *callback, PyObject *const *args,
                           Py_ssize_t count, PyObject *context) {
-    handle *self = handle_alloc(st, timer);
+    handle *self = handle_alloc(lp, timer);
     if (self == NULL) return NULL;
     self->callback = Py_NewRef(callback);
-    if (handle_set_context(self, st, context) < 0 || handle_set_args(self, args, count) < 0) {
+    if (handle_set_context(self, lp->state, context) < 0 ||
+        handle_set_args(self, args, count) < 0) {
         Py_DECREF(self);
         return NULL;
     }
     return self;
 }
 
-/* Lets go of the callback, its arguments and its context. What they do in their end finds it
-   empty. */
-static void handle_drop(handle *self, state *st) {
-    PyObject *callback = self->callback, *context = self->context, *args[INLINE_ARGS];
-    uint8_t count = self->count;
-    bool lent = self->flags & HANDLE_LENT;
-    for (uint8_t i = 0; i < count; i++) args[i] = self->vector[1 + i];
+/* What a handle has had. */
+typedef struct {
+    PyObject *callback, *context, *args[INLINE_ARGS];
+    uint8_t count;
+    bool lent;   /* the context */
+    bool queued; /* the reference that the queue had */
+} handle_contents;
+
+/* Takes out what it has. */
+static handle_contents handle_take(handle *self) {
+    handle_contents taken = {self->callback, self->context, {NULL}, self->count, false, false};
+    taken.lent = self->flags & HANDLE_LENT;
+    for (uint8_t i = 0; i < taken.count; i++) taken.args[i] = self->vector[1 + i];
     self->count = 0;
     self->callback = self->context = NULL;
     self->flags &= (uint16_t) ~(HANDLE_SNAPSHOT | HANDLE_LENT);
-    for (uint8_t i = 0; i < count; i++) Py_DECREF(args[i]);
-    Py_XDECREF(callback);
-    if (lent)
-        return_context(st, context);
+    return taken;
+}
+
+/* Lets go of it. What that does in its end finds the handle empty, and may cancel others: no handle
+   of this thread is locked. */
+static void handle_let_go(handle *self, state *st, const handle_contents *taken) {
+    for (uint8_t i = 0; i < taken->count; i++) Py_DECREF(taken->args[i]);
+    Py_XDECREF(taken->callback);
+    if (taken->lent)
+        return_context(st, taken->context);
     else
-        Py_XDECREF(context);
+        Py_XDECREF(taken->context);
+    if (taken->queued) Py_DECREF(self);
+}
+
+static void handle_drop(handle *self, state *st) {
+    handle_contents taken = handle_take(self);
+    handle_let_go(self, st, &taken);
 }
 
 static void handle_dealloc(handle *self) {
@@ -172,6 +210,7 @@ static void handle_dealloc(handle *self) {
     uint32_t *count = timer ? &st->spare_timer_count : &st->spare_handle_count;
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
     if (self->callback != NULL) handle_drop(self, st);
+    handle_free_lock(self);
     if (*count < SPARE_HANDLES) {
         handle **spare = timer ? &st->spare_timers : &st->spare_handles;
         self->vector[0] = (PyObject *)*spare;
@@ -345,7 +384,13 @@ static loop *handle_loop(const handle *self) {
 
 #ifdef Py_GIL_DISABLED
 
-/* A handle that another thread may have: its own lock, or that of its loop. */
+/* Is it a thread-safe one of a loop that does not run in this thread? */
+static bool handle_is_others(handle *self) {
+    return self->flags & HANDLE_THREADSAFE && loop_of(self->job.loop) != running_here;
+}
+
+/* A handle that another thread may have: with its own lock, if it has one, and with that of its
+   loop, unless a callback may hold that for long. */
 typedef struct {
     handle *handle;
     bool locked;
@@ -355,7 +400,7 @@ typedef struct {
 static void hold_handle(held_handle *held, handle *self) {
     held->handle = self;
     held->locked = handle_lock(self);
-    lock_loop(&held->loop, self->flags & HANDLE_THREADSAFE ? NULL : handle_loop(self));
+    lock_object(&held->loop, handle_is_others(self) ? NULL : self->lock);
 }
 
 static void let_go_of_handle(held_handle *held) {
@@ -363,12 +408,11 @@ static void let_go_of_handle(held_handle *held) {
     handle_unlock(held->handle, held->locked);
 }
 
-/* Is it in the queue of a loop that does not run in this thread? */
-static bool handle_is_others(handle *self) {
-    return self->flags & HANDLE_THREADSAFE && loop_of(self->job.loop) != running_here;
-}
+#define LOCK_HANDLE_STATE(self) LOCK_HANDLE(self)
 
 #else
+
+static bool handle_is_others(handle *Py_UNUSED(self)) { return false; }
 
 typedef struct {
     handle *handle;
@@ -382,11 +426,12 @@ static void hold_handle(held_handle *held, handle *self) {
 
 static void let_go_of_handle(held_handle *held) { handle_unlock(held->handle, held->locked); }
 
-static bool handle_is_others(handle *Py_UNUSED(self)) { return false; }
+#define LOCK_HANDLE_STATE(self) (void)(self)
 
 #endif
 
-/* The handle is locked to the end of the block. */
+/* The handle is locked to the end of the block. The other macro is for what asyncio does not lock:
+   with a GIL it does nothing. */
 #define LOCK_HANDLE(self)                                                                          \
     held_handle held __attribute__((cleanup(let_go_of_handle)));                                   \
     hold_handle(&held, self)
@@ -414,9 +459,10 @@ static bool handle_run_locked(loop *lp, handle *self) {
 }
 
 /* As _run of asyncio's handles. While it waited for a thread-safe one, which is `locked` now,
-   another thread may have cancelled it, or run it. */
+   another thread may have cancelled it, or run it; and what another thread has cancelled is empty,
+   but queued still. */
 static bool handle_run_now(loop *lp, handle *self, bool locked) {
-    if (locked && (self->callback == NULL || self->flags & HANDLE_CANCELLED)) return true;
+    if (self->callback == NULL || (locked && self->flags & HANDLE_CANCELLED)) return true;
     return handle_run_locked(lp, self);
 }
 
@@ -424,9 +470,11 @@ static bool handle_run_now(loop *lp, handle *self, bool locked) {
 static void handle_run(void *arg) {
     handle *self = (handle *)arg;
     loop *lp = loop_of(self->job.loop);
+    handle_contents taken = {0};
     bool locked = handle_lock(self);
-    if (handle_run_now(lp, self, locked)) handle_drop(self, lp->state);
+    if (handle_run_now(lp, self, locked)) taken = handle_take(self);
     handle_unlock(self, locked);
+    handle_let_go(self, lp->state, &taken);
     Py_DECREF(self);
 }
 
@@ -436,38 +484,50 @@ static bool handle_unqueue(handle *self) {
                                        : casync_job_cancel(&self->job)) > 0;
 }
 
-/* Takes it out of the queue, if it is in it, and lets go of what it has. */
-static void handle_end(handle *self, state *st) {
+/* Takes it out of the queue, if it is in it, and takes out what it has. */
+static handle_contents handle_end(handle *self) {
     bool queued = !handle_is_others(self) && handle_unqueue(self);
-    handle_drop(self, st);
-    if (queued) Py_DECREF(self);
+    handle_contents taken = handle_take(self);
+    taken.queued = queued;
+    return taken;
 }
 
 /* Cancels it for its loop, which ends. */
 static void handle_discard(handle *self, state *st) {
-    bool locked, queued;
-    Py_INCREF(self);
-    locked = handle_lock(self);
+    handle_contents taken = {0};
+    bool locked = handle_lock(self);
     self->flags |= HANDLE_CANCELLED;
-    queued = handle_unqueue(self);
-    handle_drop(self, st);
+    if (!(self->flags & HANDLE_RUNNING)) {
+        bool queued = handle_unqueue(self);
+        taken = handle_take(self);
+        taken.queued = queued;
+    }
     handle_unlock(self, locked);
-    if (queued) Py_DECREF(self);
-    Py_DECREF(self);
+    handle_let_go(self, st, &taken);
+}
+
+/* What it has is the caller's to let go of, when it is not locked any more. */
+static handle_contents handle_cancel_locked(handle *self) {
+    bool ended = self->flags & HANDLE_CANCELLED;
+    self->flags |= HANDLE_CANCELLED;
+    if (ended || self->flags & HANDLE_RUNNING || self->callback == NULL)
+        return (handle_contents){0};
+    return handle_end(self);
 }
 
 static void handle_cancel_now(handle *self) {
-    if (self->flags & HANDLE_CANCELLED) return;
-    self->flags |= HANDLE_CANCELLED;
-    if (self->flags & HANDLE_RUNNING || self->callback == NULL) return;
-    handle_end(self, (state *)PyType_GetModuleState(Py_TYPE(self)));
+    handle_contents taken = handle_cancel_locked(self);
+    handle_let_go(self, (state *)PyType_GetModuleState(Py_TYPE(self)), &taken);
+}
+
+static handle_contents handle_lock_and_cancel(handle *self) {
+    LOCK_HANDLE(self);
+    return handle_cancel_locked(self);
 }
 
 static PyObject *handle_cancel(handle *self, PyObject *Py_UNUSED(ignored)) {
-    LOCK_HANDLE(self);
-    Py_INCREF(self); /* the queue's reference may be the last but the caller's */
-    handle_cancel_now(self);
-    Py_DECREF(self);
+    handle_contents taken = handle_lock_and_cancel(self);
+    handle_let_go(self, (state *)PyType_GetModuleState(Py_TYPE(self)), &taken);
     Py_RETURN_NONE;
 }
 
@@ -477,7 +537,7 @@ static PyObject *handle_cancelled(handle *self, PyObject *Py_UNUSED(ignored)) {
 }
 
 static PyObject *handle_get_context(handle *self, PyObject *Py_UNUSED(ignored)) {
-    LOCK_HANDLE(self);
+    LOCK_HANDLE_STATE(self);
     if (handle_make_context(self, (state *)PyType_GetModuleState(Py_TYPE(self))) < 0) return NULL;
     return Py_NewRef(self->context != NULL ? self->context : Py_None);
 }
@@ -488,7 +548,7 @@ static PyObject *handle_when(timer_handle *self, PyObject *Py_UNUSED(ignored)) {
 
 /* asyncio.Handle._repr_info and __repr__ */
 static PyObject *handle_repr(handle *self) {
-    LOCK_HANDLE(self);
+    LOCK_HANDLE_STATE(self);
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
     bool own_type = PY_VERSION_HEX >= 0x030E0000 && self->flags & HANDLE_THREADSAFE;
     const char *name = self->flags & HANDLE_TIMER ? "TimerHandle"
@@ -576,13 +636,13 @@ static PyObject *handle_get_class(handle *self, void *Py_UNUSED(closure)) {
 }
 
 static PyObject *handle_get_callback(handle *self, void *Py_UNUSED(closure)) {
-    LOCK_HANDLE(self);
+    LOCK_HANDLE_STATE(self);
     bool gone = self->callback == NULL || self->flags & HANDLE_CANCELLED;
     return Py_NewRef(gone ? Py_None : self->callback);
 }
 
 static PyObject *handle_get_args(handle *self, void *Py_UNUSED(closure)) {
-    LOCK_HANDLE(self);
+    LOCK_HANDLE_STATE(self);
     if (self->callback == NULL || self->flags & HANDLE_CANCELLED) Py_RETURN_NONE;
     return handle_args(self);
 }
@@ -601,13 +661,13 @@ static PyObject *handle_get_none(handle *Py_UNUSED(self), void *Py_UNUSED(closur
 }
 
 static PyObject *handle_get_loop(handle *self, void *Py_UNUSED(closure)) {
-    LOCK_HANDLE(self);
+    LOCK_HANDLE_STATE(self);
     loop *lp = handle_loop(self);
     return Py_NewRef(lp == NULL ? Py_None : (PyObject *)lp);
 }
 
 static PyObject *handle_get_scheduled(handle *self, void *Py_UNUSED(closure)) {
-    LOCK_HANDLE(self);
+    LOCK_HANDLE_STATE(self);
     return PyBool_FromLong(casync_timer_remaining(timer_of(self)) >= 0);
 }
 
@@ -615,7 +675,8 @@ static PyObject *handle_get_when(timer_handle *self, void *Py_UNUSED(closure)) {
     return PyFloat_FromDouble(self->when);
 }
 
-static PyObject *handle_run_early(handle *self) {
+/* What it has had, if it ends, is the caller's to let go of. */
+static PyObject *handle_run_early(handle *self, handle_contents *taken) {
     loop *lp = self->flags & (HANDLE_CANCELLED | HANDLE_RUNNING) ? NULL : handle_loop(self);
     /* of a thread-safe one asyncio's _run asks, too */
     if (self->flags & HANDLE_THREADSAFE && self->flags & HANDLE_CANCELLED) Py_RETURN_NONE;
@@ -630,17 +691,24 @@ static PyObject *handle_run_early(handle *self) {
     /* Nothing will let go of what it has, if it was cancelled meanwhile, or has run for the queue,
        too. */
     if (self->flags & HANDLE_CANCELLED || !(self->flags & HANDLE_KEPT || handle_is_queued(self)))
-        handle_end(self, lp->state);
+        *taken = handle_end(self);
     Py_DECREF(self);
     Py_DECREF(lp);
     Py_RETURN_NONE;
 }
 
+static PyObject *handle_lock_and_run(handle *self, handle_contents *taken) {
+    LOCK_HANDLE(self);
+    return handle_run_early(self, taken);
+}
+
 /* Runs a queued handle ahead of its time. asyncio's own is the private hook of loops: of turns that
    are asyncio's, and of tests. */
 static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
-    LOCK_HANDLE(self);
-    return handle_run_early(self);
+    handle_contents taken = {0};
+    PyObject *result = handle_lock_and_run(self, &taken);
+    handle_let_go(self, (state *)PyType_GetModuleState(Py_TYPE(self)), &taken);
+    return result;
 }
 
 static PyMethodDef handle_methods[] = {

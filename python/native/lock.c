@@ -2,28 +2,27 @@
 
    Idea: each loop has a lock, which stands for the GIL. It is a critical section on an object of
    its own (Python C API, "Critical Section API"). The thread that runs the loop is in it from the
-   run's begin to its end. CPython leaves it for the thread, and enters it again, wherever a thread
-   with a GIL would let go of that: around the wait in the kernel, and where a callback waits for
-   anything. So what the other files say of the GIL is true of this lock. But a callback that
-   computes keeps it: nobody asks the thread for it, as the interpreter asks for the GIL. Between
-   callbacks a loop that never waits offers it now and then (offer_lock).
+   run's begin to its end. CPython leaves it for the thread wherever a thread with a GIL would let
+   go of that (around the wait in the kernel, and where a callback waits for anything), and also
+   where the thread waits for a lock of CPython's own; and it enters it again when no section inside
+   of it is left. So a call into Python may have let other threads at the loop, as it may with a
+   GIL. But a callback that computes keeps the lock: nobody asks the thread for it, as the
+   interpreter asks for the GIL. Between callbacks a loop that never waits offers it now and then
+   (offer_lock).
 
-   So what asyncio allows other threads takes no lock: call_soon_threadsafe() posts (loop_post),
+   So what asyncio allows other threads does not take it: call_soon_threadsafe() posts (loop_post),
    and what tells of the loop's state reads one word. A handle of call_soon_threadsafe() has a lock
    of its own (handle.c). All else that is called from another thread waits for the loop's lock.
 
    Invariants: what embeds a part of a casync_loop (loops, handles, transports, the native halves of
    readers) is touched with the lock of its loop. A function that Python calls takes that by
-   LOCK_LOOP and its like, before it looks at anything that changes. Nothing that is freed is kept
-   for reuse, since objects are freed in any thread; CPython's allocator keeps memory for each. What
-   the module's state remembers of classes is written in an order that any reader may see.
+   LOCK_LOOP and its like, before it touches one; words that only tell (is it closing?) are read as
+   they are. Nothing that is freed is kept for reuse, since objects are freed in any thread;
+   CPython's allocator keeps memory for each.
 
-   Costs: in the thread that runs the loop, a comparison with a thread's variable. Elsewhere, and
-   outside of a run, two atomic instructions. With a GIL nothing: the macros are empty. */
-
-/* A word that other threads read, or write, without a lock. */
-#define LOAD(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
-#define STORE(word, value) __atomic_store_n(&(word), value, __ATOMIC_RELEASE)
+   Costs: in a thread that has the lock, a call that asks CPython for its innermost section.
+   Elsewhere four atomic instructions; for a transport twice as many. With a GIL nothing: the macros
+   are empty. */
 
 #ifdef Py_GIL_DISABLED
 
@@ -36,13 +35,14 @@ typedef struct {
 } held_lock;
 
 static void lock_object(held_lock *lock, PyObject *object) {
+    lock->object = NULL;
+    if (object == NULL || is_in_section(object)) return;
     lock->object = Py_NewRef(object);
     PyCriticalSection_Begin(&lock->section, object);
 }
 
 static void lock_loop(held_lock *lock, loop *self) {
-    lock->object = NULL;
-    if (self != NULL && self != running_here) lock_object(lock, self->lock);
+    lock_object(lock, self == NULL ? NULL : self->lock);
 }
 
 static void unlock(held_lock *lock) {
@@ -59,8 +59,14 @@ static void unlock(held_lock *lock) {
 /* Does another thread run the loop? */
 static bool runs_elsewhere(loop *self) { return LOAD(self->running) && self != running_here; }
 
-/* For a poll that does not wait: other threads get the lock after the time for which the interpreter
-   leaves a thread the GIL (sys.getswitchinterval()). */
+/* Is a call to be posted, since the loop's lock may be held for long? It may be from the moment on
+   in which a thread begins to run the loop: what must not wait is posted before, too. */
+static bool must_post(loop *self, bool threadsafe) {
+    return self != running_here && (threadsafe || LOAD(self->running));
+}
+
+/* For a poll that does not wait: other threads get the lock after the time for which the
+   interpreter leaves a thread the GIL (sys.getswitchinterval()). */
 #define LOCK_INTERVAL CASYNC_MS(5)
 
 static void offer_lock(loop *self) {
@@ -79,6 +85,10 @@ static int make_lock(loop *self) {
 }
 
 static void free_lock(loop *self) { Py_XDECREF(self->lock); }
+
+static void lock_classes(state *st) { PyMutex_Lock(&st->looking); }
+
+static void unlock_classes(state *st) { PyMutex_Unlock(&st->looking); }
 
 /* What a run changes, as it was before. */
 typedef struct {
@@ -99,7 +109,8 @@ static void end_run(loop *self, run_scope before) {
     STORE(self->running, before.running);
 }
 
-/* Keeps loop_close waiting while a thread posts to the loop; false if the loop is closed. */
+/* Keeps loop_close waiting while a thread posts to the loop; false if the loop is closed. Between
+   the two a thread comes to no point where another could stop it, to fork, say. */
 static bool begin_post(loop *self) {
     __atomic_fetch_add(&self->posting, 1, __ATOMIC_SEQ_CST);
     return !__atomic_load_n(&self->closed, __ATOMIC_SEQ_CST);
@@ -107,27 +118,25 @@ static bool begin_post(loop *self) {
 
 static void end_post(loop *self) { __atomic_fetch_sub(&self->posting, 1, __ATOMIC_SEQ_CST); }
 
-/* Waits for threads that are between the two, which are a few instructions. In a forked child they
-   are not there. */
+/* Waits for threads that are between the two, which are a few instructions. */
 static void set_closed(loop *self, bool closed) {
     __atomic_store_n(&self->closed, closed, __ATOMIC_SEQ_CST);
-    while (closed && __atomic_load_n(&self->posting, __ATOMIC_SEQ_CST) > 0 &&
-           !casync__loop_is_forked(&self->casync))
-        sched_yield();
-}
-
-static void loop_wake_other(loop *self) {
-    if (begin_post(self)) casync_wake(&self->casync);
-    end_post(self);
+    while (closed && __atomic_load_n(&self->posting, __ATOMIC_SEQ_CST) > 0) sched_yield();
 }
 
 #else
 
 #define LOCK(function, object) (void)(object)
 
+static void lock_classes(state *Py_UNUSED(st)) {}
+
+static void unlock_classes(state *Py_UNUSED(st)) {}
+
 typedef char run_scope;
 
 static bool runs_elsewhere(loop *Py_UNUSED(self)) { return false; }
+
+static bool must_post(loop *Py_UNUSED(self), bool Py_UNUSED(threadsafe)) { return false; }
 
 static int make_lock(loop *Py_UNUSED(self)) { return 0; }
 
@@ -138,8 +147,6 @@ static run_scope begin_run(loop *Py_UNUSED(self)) { return 0; }
 static void end_run(loop *Py_UNUSED(self), run_scope Py_UNUSED(before)) {}
 
 static void set_closed(loop *self, bool closed) { self->closed = closed; }
-
-static void loop_wake_other(loop *Py_UNUSED(self)) {}
 
 static void offer_lock(loop *Py_UNUSED(self)) {}
 

@@ -204,7 +204,7 @@ static PyObject *call_by_keyword(loop *self, const char *function, PyObject *con
 
 #ifdef Py_GIL_DISABLED
 
-/* As loop_queue, to a loop that another thread runs. */
+/* As loop_queue, to a loop whose lock another thread may have. It is woken. */
 static PyObject *loop_post(loop *self, handle *h) {
     int64_t result = -EINVAL;
     Py_INCREF((PyObject *)h); /* first, since the loop may let go of its reference at once */
@@ -217,9 +217,26 @@ static PyObject *loop_post(loop *self, handle *h) {
     return raise_closed();
 }
 
+static void loop_wake_other(loop *self) {
+    /* One that begins to run looks for posts before it waits, but not at what asyncio's turns
+       have. */
+    if (!LOAD(self->running) && !LOAD(self->asyncio_turns)) return;
+    if (begin_post(self)) casync_wake(&self->casync);
+    end_post(self);
+}
+
+/* What was posted to a loop that does not run comes before what is queued now. */
+static void loop_take_posts(loop *self) {
+    if (!self->running) casync__posts_take(&self->casync);
+}
+
 #else
 
 static PyObject *loop_post(loop *Py_UNUSED(self), handle *h) { return (PyObject *)h; }
+
+static void loop_wake_other(loop *Py_UNUSED(self)) {}
+
+static void loop_take_posts(loop *Py_UNUSED(self)) {}
 
 #endif
 
@@ -227,8 +244,9 @@ static PyObject *loop_post(loop *Py_UNUSED(self), handle *h) { return (PyObject 
 static PyObject *loop_queue(loop *self, handle *h) {
     int64_t result;
     if (h == NULL) return NULL;
-    if (runs_elsewhere(self)) return loop_post(self, h);
+    if (must_post(self, h->flags & HANDLE_THREADSAFE)) return loop_post(self, h);
     LOCK_LOOP(self);
+    loop_take_posts(self);
     result = casync_call_soon(&self->casync, &h->job, handle_run, h);
     if (result < 0) {
         Py_DECREF(h);
@@ -245,34 +263,36 @@ static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t co
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon", args, count, keywords);
     if (LOAD(self->closed)) return raise_closed();
-    return loop_queue(self, handle_new(self->state, false, args[0], args + 1, count - 1, context));
+    return loop_queue(self, handle_new(self, false, args[0], args + 1, count - 1, context));
 }
 
 /* Ends the wait of the thread that runs the loop. Who has the GIL, or runs the loop, knows whether
    it waits; if it does not, it looks at the native queue before it will, but not at that of
    asyncio's turns. */
 static void loop_wake(loop *self) {
-    if (runs_elsewhere(self))
+    if (must_post(self, true))
         loop_wake_other(self);
     else if (self->waiting != NULL || LOAD(self->asyncio_turns))
         casync_wake(&self->casync);
 }
 
-/* The GIL, or loop_queue, makes queueing safe; what remains is to wake the loop. */
+/* The GIL makes queueing safe; what remains is to wake the loop. A post has woken it. */
 static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py_ssize_t count,
                                            PyObject *keywords) {
     PyObject *context, *result;
     handle *h;
+    bool posts;
     if (LOAD(self->calls_python))
         return call_base(self->state->base_call_soon_threadsafe, (PyObject *)self, args, count,
                          keywords);
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon_threadsafe", args, count, keywords);
     if (LOAD(self->closed)) return raise_closed();
-    h = handle_new(self->state, false, args[0], args + 1, count - 1, context);
+    h = handle_new(self, false, args[0], args + 1, count - 1, context);
     if (HANDLE_THREADSAFE && h != NULL) h->flags |= HANDLE_THREADSAFE;
+    posts = must_post(self, true);
     result = loop_queue(self, h);
-    if (result != NULL) loop_wake(self);
+    if (result != NULL && !posts) loop_wake(self);
     return result;
 }
 
@@ -327,7 +347,7 @@ static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline
     int64_t result;
     handle *h;
     if (self->calls_python) return loop_call_at_python(self, when, args, count, context);
-    h = handle_new(self->state, true, args[1], args + 2, count - 2, context);
+    h = handle_new(self, true, args[1], args + 2, count - 2, context);
     if (h == NULL) return NULL;
     ((timer_handle *)h)->when = when;
     LOCK_LOOP(self);
@@ -382,7 +402,7 @@ static PyObject *loop_time(loop *self, PyObject *Py_UNUSED(ignored)) {
 /* A native handle that calls method(item) in the loop's own context: how asyncio's handles are
    queued. */
 static handle *wrap_handle(loop *self, bool timer, PyObject *method, PyObject *item) {
-    handle *h = handle_alloc(self->state, timer);
+    handle *h = handle_alloc(self, timer);
     if (h == NULL) return NULL;
     h->callback = Py_NewRef(method);
     h->vector[1] = Py_NewRef(item);

@@ -26,6 +26,7 @@ static PyObject *loop_queued(loop *self, PyObject *Py_UNUSED(ignored)) {
     queued_handles found = {PyList_New(0), PyList_New(0), false};
     PyObject *pair = NULL;
     if (found.ready != NULL && found.timers != NULL) {
+        casync__posts_take(&self->casync); /* which casync_walk shows last first */
         casync_walk(&self->casync, collect_handle, &found);
         if (!found.failed) pair = PyTuple_Pack(2, found.ready, found.timers);
     }
@@ -102,8 +103,7 @@ static int loop_drop_queue(loop *self) {
     for (Py_ssize_t side = 0; side < 2; side++) {
         PyObject *list = PyTuple_GET_ITEM(pair, side);
         for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-            handle *h = (handle *)PyList_GET_ITEM(list, i);
-            if (!(h->flags & HANDLE_RUNNING)) handle_discard(h, self->state);
+            handle_discard((handle *)PyList_GET_ITEM(list, i), self->state);
         }
     }
     Py_DECREF(pair);

@@ -104,10 +104,12 @@ static bool are_kept(state *st) {
 static bool look_at_classes(state *st) {
     unsigned versions[WATCHED_CLASSES];
     bool changed;
+    lock_classes(st);
     for (int i = 0; i < WATCHED_CLASSES; i++) versions[i] = new_type_version(st, st->watched[i]);
     changed = !st->streams_own || !are_kept(st);
     STORE(st->streams_changed, changed);
     for (int i = 0; i < WATCHED_CLASSES; i++) STORE(st->versions[i], versions[i]);
+    unlock_classes(st);
     return changed;
 }
 

@@ -38,7 +38,7 @@
      casync.h refers to until it is sent are exact bytes objects, whose end runs no code.
    - An object that dies gives nobody a reference to itself (loop->dying).
 
-   Read on in: lock.c, private_cpython.c, handle.c, loop.c and loop_life.c, watcher.c, future.c,
+   Read on in: private_cpython.c, lock.c, handle.c, loop.c and loop_life.c, watcher.c, future.c,
    addresses.c, transport.c and those that begin with transport_, pipe.c, datagram.c,
    awaitable.c, method.c, streams.c and those that begin with streams_, sock.c, tls.c and
    tls_tables.c, server.c, module.c. */
@@ -207,6 +207,10 @@
     X(MAYBE_RESUME, "_maybe_resume_transport")                                                     \
     X(DRAIN_HELPER, "_drain_helper")
 
+/* A word that other threads read, or write, without a lock. */
+#define LOAD(word) __atomic_load_n(&(word), __ATOMIC_ACQUIRE)
+#define STORE(word, value) __atomic_store_n(&(word), value, __ATOMIC_RELEASE)
+
 #define FASTCALL(function) ((PyCFunction)(void (*)(void))(function))
 
 #define ENUMERATE(name, text) NAME_##name,
@@ -286,6 +290,9 @@ typedef struct {
     bool streams_own, streams_changed;      /* see method.c */
     PyTypeObject *watched[WATCHED_CLASSES]; /* borrowed; see method.c */
     unsigned versions[WATCHED_CLASSES];     /* of these, when they were looked at last */
+#ifdef Py_GIL_DISABLED
+    PyMutex looking; /* a thread is looking at them */
+#endif
 } state;
 
 #define STATE_REFERENCES (offsetof(state, spare_handles) / sizeof(PyObject *))
@@ -520,8 +527,8 @@ static PyObject *follow(PyObject *reference) {
 #endif
 }
 
-#include "lock.c"
 #include "private_cpython.c"
+#include "lock.c"
 #include "handle.c"
 #include "loop.c"
 #include "loop_life.c"

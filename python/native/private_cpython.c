@@ -216,7 +216,8 @@ static int probe_methods(state *st) {
 
    Without a GIL that statement stops all threads, since another one may be about to look at the
    class (object_set_class in Objects/typeobject.c). It need not for an object that asyncio has just
-   made in this thread, and of which `owners` and the caller have the only references.
+   made in this thread, and of which `owners` and the caller have the only references. (Nor is there
+   an audit event then, or a check that the types fit: they do.)
 
    Expects: the layout of PyObject without a GIL (Include/object.h), and that an object whose
    __dict__ was set keeps no attribute outside of it. Else: the statement.
@@ -255,6 +256,26 @@ static int set_class(state *st, PyObject *object, PyTypeObject *type, uint32_t P
 
 #endif
 
+/* ---- critical sections ---- */
+
+#ifdef Py_GIL_DISABLED
+
+/* Is this thread in a critical section on the object, the innermost, and has not left it for a
+   while? Of those around that one nobody can say so: CPython enters a section again that it has
+   left when it is the innermost.
+
+   Expects: a thread's `critical_section` of 3.13 (Include/internal/pycore_critical_section.h),
+   whose low bits say that the section was left (1), or is one on two objects (2). Else: to enter it
+   a second time, which makes the thread wait for itself until CPython has left the first.
+   Gain: a turn of asyncio's kind beside two busy threads: 24 us, not 246 ms. */
+static bool is_in_section(PyObject *object) {
+    uintptr_t innermost = PyThreadState_Get()->critical_section;
+    return innermost != 0 && (innermost & 3) == 0 &&
+           ((PyCriticalSection *)innermost)->_cs_mutex == &object->ob_mutex;
+}
+
+#endif
+
 /* ---- types that threads share ---- */
 
 /* Keeps threads from counting references to a type in one word: without a GIL each object that is
@@ -262,7 +283,8 @@ static int set_class(state *st, PyObject *object, PyTypeObject *type, uint32_t P
    starts, and to types of extension modules not; from 3.14 on each thread counts on its own.
 
    Expects: what 3.13 takes for an immortal object (_Py_IsImmortal in Include/object.h). Else:
-   nothing. A type never goes then, nor does its module, with the interpreter neither.
+   nothing. Such a type never goes, and so its module does not: their memory outlives an
+   interpreter.
    Gain: 20 % of a call_soon in each of two threads. */
 
 #if defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030E0000

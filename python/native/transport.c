@@ -106,13 +106,19 @@ static transport *transport_of(casync_stream *stream) {
    which is also taken to let go of the loop. */
 static void lock_transport(held_lock *lock, transport *self) {
     loop *lp = self == NULL ? NULL : LOAD(self->loop);
-    lock->object = NULL;
-    if (self == NULL || (lp != NULL && lp == running_here)) return;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    lp = (loop *)Py_XNewRef((PyObject *)self->loop);
-    Py_END_CRITICAL_SECTION();
-    lock_object(lock, lp == NULL ? (PyObject *)self : lp->lock);
-    Py_XDECREF((PyObject *)lp);
+    if (self == NULL || (lp != NULL && lp == running_here)) {
+        lock_loop(lock, lp);
+        return;
+    }
+    for (;;) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        lp = (loop *)Py_XNewRef((PyObject *)self->loop);
+        Py_END_CRITICAL_SECTION();
+        lock_object(lock, lp == NULL ? (PyObject *)self : lp->lock);
+        Py_XDECREF((PyObject *)lp);
+        if (LOAD(self->loop) == lp) return; /* it has not left its loop meanwhile */
+        unlock(lock);
+    }
 }
 
 #endif

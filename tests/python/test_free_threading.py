@@ -166,6 +166,8 @@ def test_tls(loop_module: ModuleType, contexts: Any) -> None:
     assert in_threads(loop_module, main) == [(b"x" * 50_000 + b"\n") * 5] * THREADS
 
 
+# asyncio of 3.12 and 3.13 catches this warning, which does not work in several threads at once.
+@pytest.mark.filterwarnings("ignore:.*child_watcher:DeprecationWarning")
 def test_programs(loop_module: ModuleType) -> None:
     async def main(number: int) -> list[bytes]:
         outputs = []
@@ -346,6 +348,94 @@ def test_cancelling_in_another_thread(loop_module: ModuleType) -> None:
         del handle
         gc.collect()
         assert gone() is None
+
+
+def test_a_cancelled_call_whose_argument_runs_the_loop(loop: Loop) -> None:
+    """What lets go of the argument finds the handle in the queue still, without a GIL."""
+    ran: list[str] = []
+
+    class Argument:
+        def __del__(self) -> None:
+            loop.run_until_complete(asyncio.sleep(0))
+            ran.append("the loop")
+
+    loop.call_soon_threadsafe(ran.append, Argument()).cancel()
+    gc.collect()
+    assert ran == ["the loop"]
+
+
+def test_arguments_that_cancel_each_others_calls(loop: Loop) -> None:
+    """No handle is locked while what it had is let go of."""
+    handles: list[asyncio.Handle | None] = [None, None]
+    together = threading.Barrier(2)
+
+    class Argument:
+        other: asyncio.Handle | None = None
+
+        def __del__(self) -> None:
+            sum(range(1_000))
+            if self.other is not None:
+                self.other.cancel()
+
+    def cancel(number: int) -> None:
+        for _ in range(200):
+            argument = Argument()
+            handle = handles[number] = loop.call_soon_threadsafe(print, argument)
+            together.wait(TIMEOUT)
+            argument.other = handles[1 - number]
+            del argument
+            together.wait(TIMEOUT)
+            handle.cancel()
+            together.wait(TIMEOUT)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(cancel, range(2))) == [None, None]
+
+
+def test_posts_keep_their_order_when_the_turns_become_asyncios(casync: ModuleType) -> None:
+    loop = casync.new_event_loop()
+    ran: list[int] = []
+
+    def post() -> None:
+        for i in range(5):
+            loop.call_soon_threadsafe(ran.append, i)
+
+    def patch() -> None:
+        thread = threading.Thread(target=post)
+        thread.start()
+        thread.join()
+        loop.time = loop.time  # of what a turn is made of
+        loop.call_soon(loop.stop)
+
+    loop.call_soon(patch)
+    loop.run_forever()
+    finish(loop)
+    assert ran == [0, 1, 2, 3, 4]
+
+
+def test_cancelling_calls_that_are_not_thread_safe(casync: ModuleType) -> None:
+    """asyncio forbids that in another thread; but it breaks nothing."""
+    loop = casync.new_event_loop()
+    latest: list[asyncio.Handle] = [loop.call_soon(int)]
+    done = threading.Event()
+
+    def cancel() -> None:
+        while not done.is_set():
+            latest[0].cancel()
+
+    async def main() -> None:
+        for i in range(5_000):
+            latest[0] = loop.call_soon(list, [i])
+            await asyncio.sleep(0)
+
+    threads = [threading.Thread(target=cancel) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    loop.run_until_complete(main())
+    done.set()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    finish(loop)
 
 
 def test_cancelling_a_task_of_another_loop(loop_module: ModuleType) -> None:
