@@ -176,9 +176,13 @@ typedef struct {
 } handle_contents;
 
 /* Takes out what it has. */
-static handle_contents handle_take(handle *self) {
-    handle_contents taken = {self->callback, self->context, {NULL}, self->count, false, false};
+static inline handle_contents handle_take(handle *self) {
+    handle_contents taken; /* not zeroed: of `args` the first `count` alone count */
+    taken.callback = self->callback;
+    taken.context = self->context;
+    taken.count = self->count;
     taken.lent = self->flags & HANDLE_LENT;
+    taken.queued = false;
     for (uint8_t i = 0; i < taken.count; i++) taken.args[i] = self->vector[1 + i];
     self->count = 0;
     self->callback = self->context = NULL;
@@ -188,7 +192,7 @@ static handle_contents handle_take(handle *self) {
 
 /* Lets go of it. What that does in its end finds the handle empty, and may cancel others: no handle
    of this thread is locked. */
-static void handle_let_go(handle *self, state *st, const handle_contents *taken) {
+static inline void handle_let_go(handle *self, state *st, const handle_contents *taken) {
     for (uint8_t i = 0; i < taken->count; i++) Py_DECREF(taken->args[i]);
     Py_XDECREF(taken->callback);
     if (taken->lent)
@@ -470,11 +474,11 @@ static bool handle_run_now(loop *lp, handle *self, bool locked) {
 static void handle_run(void *arg) {
     handle *self = (handle *)arg;
     loop *lp = loop_of(self->job.loop);
-    handle_contents taken = {0};
-    bool locked = handle_lock(self);
-    if (handle_run_now(lp, self, locked)) taken = handle_take(self);
+    bool locked = handle_lock(self), ends = handle_run_now(lp, self, locked);
+    handle_contents taken;
+    if (ends) taken = handle_take(self);
     handle_unlock(self, locked);
-    handle_let_go(self, lp->state, &taken);
+    if (ends) handle_let_go(self, lp->state, &taken);
     Py_DECREF(self);
 }
 
