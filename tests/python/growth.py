@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from support import FREE_THREADED
+
 WARM_UP = 300  # rounds until caches, pools and free lists have what they need
 SHARED: list[object] = []  # objects whose references are counted, too
 
@@ -50,6 +52,8 @@ def malloced_bytes() -> int:
 def resident_bytes() -> int:
     if sys.getallocatedblocks() == 0:
         return 0  # a memory checker's malloc: it keeps what is freed
+    if FREE_THREADED:
+        return 0  # mimalloc's pages grow with asyncio's own loop, too
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
