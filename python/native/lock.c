@@ -1,14 +1,14 @@
 /* What threads share, where there is no GIL (PEP 703).
 
    Idea: each loop has a lock, which stands for the GIL. It is a critical section on an object of
-   its own (Python C API, "Critical Section API"). The thread that runs the loop is in it from the
-   run's begin to its end. CPython leaves it for the thread wherever a thread with a GIL would let
-   go of that (around the wait in the kernel, and where a callback waits for anything), and also
-   where the thread waits for a lock of CPython's own; and it enters it again when no section inside
-   of it is left. So a call into Python may have let other threads at the loop, as it may with a
-   GIL. But a callback that computes keeps the lock: nobody asks the thread for it, as the
-   interpreter asks for the GIL. Between callbacks a loop that never waits offers it now and then
-   (offer_lock).
+   its own (Python C API, "Critical Section API"). The thread that runs the loop enters it when the
+   run begins, and leaves it when the run ends. CPython leaves it for the thread wherever a thread
+   with a GIL would let go of that (around the wait in the kernel, and where a callback waits for
+   anything), and also where the thread waits for a lock of CPython's own; and it enters it again
+   when no section inside of it is left. So a call into Python may have let other threads at the
+   loop, as it may with a GIL. But a callback that computes keeps the lock: nobody asks the thread
+   for it, as the interpreter asks for the GIL. Between callbacks a loop that never waits offers it
+   now and then (offer_lock).
 
    So what asyncio allows other threads does not take it: call_soon_threadsafe() posts (loop_post),
    and what tells of the loop's state reads one word. A handle of call_soon_threadsafe() has a lock
@@ -59,8 +59,8 @@ static void unlock(held_lock *lock) {
 /* Does another thread run the loop? */
 static bool runs_elsewhere(loop *self) { return LOAD(self->running) && self != running_here; }
 
-/* Is a call to be posted, since the loop's lock may be held for long? It may be from the moment on
-   in which a thread begins to run the loop: what must not wait is posted before, too. */
+/* Is a call to be posted, since another thread may hold the loop's lock for long? A thread may
+   begin to run the loop at any moment, so what must not wait is posted before a run, too. */
 static bool must_post(loop *self, bool threadsafe) {
     return self != running_here && (threadsafe || LOAD(self->running));
 }
