@@ -29,8 +29,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> None:
         # Fixtures of all scopes end with it: those that live on keep a reference for each that
         # asked for them.
         for report in runtestprotocol(item, log=False, nextitem=None):
-            if report.failed:
-                item.stash[FOUND] += report.longreprtext
+            if report.failed and not item.stash[FOUND]:  # the first round that fails
+                item.stash[FOUND] = report.longreprtext
         item._report_sections.clear()
 
     with tempfile.NamedTemporaryFile("r") as leaks:
