@@ -18,10 +18,7 @@ import shutil
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 # What the package's table has beside casync.h's own functions: what they return, name, parameters.
 PYTHON_FUNCTIONS = [
@@ -61,7 +58,8 @@ IMPORT_HEADER = """\
    is not installed, or if its version or configuration differs from that of this file.
 
    The caller of every casync_ function holds the GIL; code that cffi calls takes it first, by
-   PyGILState_Ensure. The package adds these functions:
+   PyGILState_Ensure. Without a GIL, call them in the thread that runs the loop; others call
+   casync_call_soon_threadsafe and casync_wake alone. The package adds these functions:
 
        casync_loop *casync_python_loop(PyObject *loop)
            Returns the casync_loop of a casync.EventLoop, which owns it; NULL, with a TypeError, for

@@ -317,7 +317,6 @@ static PyObject *datagram_force_close(transport *self, PyObject *exception) {
 }
 
 static PyObject *datagram_abort(transport *self, PyObject *Py_UNUSED(ignored)) {
-    LOCK_TRANSPORT(self);
     return datagram_force_close(self, Py_None);
 }
 

@@ -11,8 +11,10 @@
    and holds nothing. While it runs, cancelling only sets the flag, and so does running it again in
    there: the vector of a call must not change under the callee. Who began to run it first lets go
    of what it holds. From Python 3.14 on, and without a GIL, a handle of call_soon_threadsafe is
-   locked while it runs, is cancelled or is asked about, as asyncio's _ThreadSafeHandle is. Without
-   a GIL another thread cannot take it out of the queue: there it stays until it is its turn.
+   locked while it runs, is cancelled or is asked whether it was, as asyncio's _ThreadSafeHandle is;
+   but not while what it had is let go of, for that may cancel others. Without a GIL it is locked
+   whatever it is asked, and a thread that does not run its loop cannot take it out of the queue:
+   cancelled, it stays there, empty, until it is its turn.
 
    Costs: no allocation while spare handles last, but for the context's copy when none is given. */
 

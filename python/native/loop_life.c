@@ -102,9 +102,8 @@ static int loop_drop_queue(loop *self) {
     if (pair == NULL) return -1;
     for (Py_ssize_t side = 0; side < 2; side++) {
         PyObject *list = PyTuple_GET_ITEM(pair, side);
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++)
             handle_discard((handle *)PyList_GET_ITEM(list, i), self->state);
-        }
     }
     Py_DECREF(pair);
     loop_drop_taken(self);

@@ -8,11 +8,11 @@
 
    Invariants: whoever touches a casync_loop holds the GIL, which is dropped around the waiting
    system call alone (loop.c), so other threads may queue calls directly. Where there is no GIL, the
-   loop has a lock in its place (lock.c). The glue calls casync.h's
-   public functions; of what is private there it uses lists, and is_drained asks what the kernel
-   watches. Nothing here is global:
-   each interpreter's module has a `state`. No exception stays set while casync.h runs: one that
-   must end the run waits in loop->error.
+   loop has a lock in its place (lock.c). The glue calls casync.h's public functions. Of what is
+   private there it uses lists, takes what was posted before its time, and asks whether a loop is a
+   forked one and (is_drained) what the kernel watches. Nothing here is global but what a thread
+   knows of itself: each interpreter's module has a `state`. No exception stays set while casync.h
+   runs: one that must end the run waits in loop->error.
 
    The rule of what is borrowed. A call into Python may do anything: end the connection, close the
    loop, run it (nest_asyncio), cancel the handle, replace the attribute. Such a call is every one

@@ -285,7 +285,7 @@ static bool is_in_section(PyObject *object) {
    Expects: what 3.13 takes for an immortal object (_Py_IsImmortal in Include/object.h). Else:
    nothing. Such a type never goes, and so its module does not: their memory outlives an
    interpreter.
-   Gain: 20 % of a call_soon in each of two threads. */
+   Gain: with two threads, 88 % of handle_dealloc's time was the wait for that word (perf). */
 
 #if defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030E0000
 

@@ -418,16 +418,17 @@ def test_posts_keep_their_order_when_the_turns_become_asyncios(casync: ModuleTyp
 def test_cancelling_calls_that_are_not_thread_safe(casync: ModuleType) -> None:
     """asyncio forbids that in another thread; but it breaks nothing."""
     loop = casync.new_event_loop()
-    latest: list[asyncio.Handle] = [loop.call_soon(int)]
+    ran: set[int] = set()
+    handles: list[asyncio.Handle] = [loop.call_soon(ran.add, 0)]
     done = threading.Event()
 
     def cancel() -> None:
         while not done.is_set():
-            latest[0].cancel()
+            handles[-1].cancel()
 
     async def main() -> None:
-        for i in range(5_000):
-            latest[0] = loop.call_soon(list, [i])
+        for i in range(1, 5_000):
+            handles.append(loop.call_soon(ran.add, i))
             await asyncio.sleep(0)
 
     threads = [threading.Thread(target=cancel) for _ in range(2)]
@@ -438,6 +439,7 @@ def test_cancelling_calls_that_are_not_thread_safe(casync: ModuleType) -> None:
     for thread in threads:
         thread.join(TIMEOUT)
     finish(loop)
+    assert all(i in ran or handle.cancelled() for i, handle in enumerate(handles))
 
 
 def test_cancelling_a_task_of_another_loop(loop_module: ModuleType) -> None:
@@ -474,9 +476,14 @@ def test_last_references_in_other_threads(loop_module: ModuleType) -> None:
         for _ in range(20):
             made = [asyncio.run_coroutine_threadsafe(make(), loop) for loop in loops]
             objects = [future.result(TIMEOUT) for future in made]
+            # the loop may be at the end of the task that made them
+            for loop in loops:
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(TIMEOUT)
+            readers = [weakref.ref(each[0]) for each in objects]
             del made
             objects.clear()
             gc.collect()
+            assert all(reader() is None for reader in readers)
 
 
 def test_the_state_of_a_loop_that_runs_elsewhere(loop_module: ModuleType) -> None:
