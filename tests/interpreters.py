@@ -9,7 +9,8 @@ by SUITE. They are not installed, but unpacked under tests/.cache/forky with all
 C library too, and changed to run from there. So they leave the system as it is, and need no root.
 
 3.13t (without a GIL) is compiled from the sources of an older release, into
-tests/.cache/python-3.13t, which takes five minutes.
+tests/.cache/python-3.13t, which takes five minutes. 3.13t-tsan is the same with ThreadSanitizer in
+it.
 
 Each is made aside under a lock and then renamed: a directory that is there is complete.
 """
@@ -52,16 +53,21 @@ ROOT = CACHE / "forky"
 # What is left out of the packages: symbols for debuggers are half of it all.
 LEFT_OUT = ("./usr/lib/debug", "./usr/share/doc", "./usr/share/man", "./usr/share/fonts", "./etc")
 
-BUILT = ("3.13t",)
 SOURCE_SUITE = "trixie"
 SOURCE = "python3.13"
-BUILD_ROOT = CACHE / "python-3.13t"
+BUILT: dict[str, list[str]] = {  # what configure is told, beside --disable-gil
+    "3.13t": [],
+    "3.13t-tsan": ["--with-thread-sanitizer", "CC=clang"],
+}
+# The races that are CPython's own, as its sources list them. 3.13t-tsan keeps the file.
+SUPPRESSIONS = Path("Tools/tsan/suppressions_free_threading.txt")
 BUILD_NEEDS = [
     *("gcc", "make", "libc6-dev", "libssl-dev", "libffi-dev", "zlib1g-dev", "libbz2-dev"),
     *("liblzma-dev", "libsqlite3-dev", "libreadline-dev", "uuid-dev"),
 ]
 
 WANTED = (*FETCHED, *BUILT)
+ADDR_NO_RANDOMIZE = 0x0040000  # personality(2); setarch -R sets it
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Prints the version as it is written here: 3.13, 3.13t, 3.14d.
@@ -109,14 +115,24 @@ def cached_path(version: str) -> Path | None:
     """Where this version's interpreter is once it has been brought; None if it never is."""
     if version in FETCHED:
         return ROOT / "usr" / "bin" / FETCHED[version]
-    return BUILD_ROOT / "bin" / "python3.13" if version in BUILT else None
+    return root_of(version) / "bin" / "python3.13" if version in BUILT else None
+
+
+def root_of(version: str) -> Path:
+    """The directory that an interpreter is brought to."""
+    return CACHE / f"python-{version}" if version in BUILT else ROOT
+
+
+def suppressions(version: str) -> Path:
+    """The file that tells ThreadSanitizer what to overlook."""
+    return root_of(version) / SUPPRESSIONS.name
 
 
 def is_complete(version: str) -> bool:
     """Has this version been brought, and to where it is now? Paths are compiled in."""
     if version not in WANTED:
         return False
-    return is_place(BUILD_ROOT if version in BUILT else ROOT)
+    return is_place(root_of(version))
 
 
 def is_place(root: Path) -> bool:
@@ -126,6 +142,8 @@ def is_place(root: Path) -> bool:
 
 def provide(version: str) -> str:
     """The path of this version's interpreter, which is fetched or built unless it is here."""
+    if version in BUILT and "--with-thread-sanitizer" in BUILT[version]:
+        check_addresses()
     found = find(version)
     if found:
         return found
@@ -134,19 +152,32 @@ def provide(version: str) -> str:
         raise Missing(f"no python{version} here")
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise Missing(f"python{version} comes from Debian's packages, and this is not Debian")
-    root = BUILD_ROOT if version in BUILT else ROOT
+    root = root_of(version)
     if root in failures:
         raise failures[root]
     try:
         with made_aside(root) as aside:
             if aside:
-                print(f"python{version}: {'building' if root == BUILD_ROOT else 'fetching'}")
+                print(f"python{version}: {'building' if version in BUILT else 'fetching'}")
                 sys.stdout.flush()
-                (build if root == BUILD_ROOT else fetch)(aside)
+                if version in BUILT:
+                    build(version, aside)
+                else:
+                    fetch(aside)
     except Missing as missing:
         failures[root] = missing
         raise
     return str(path)
+
+
+def check_addresses() -> None:
+    """Where the kernel randomises more bits of addresses, what it maps lies where ThreadSanitizer
+    has its own, which then ends the program (clang before 18).
+    """
+    bits = int(Path("/proc/sys/vm/mmap_rnd_bits").read_text())
+    personality = int(Path("/proc/self/personality").read_text(), 16)
+    if bits > 28 and not personality & ADDR_NO_RANDOMIZE:
+        raise Missing("ThreadSanitizer needs vm.mmap_rnd_bits=28, or this run by setarch -R")
 
 
 @contextlib.contextmanager
@@ -320,21 +351,22 @@ def one(paths: Iterator[Path]) -> Path:
 # --- built from source ---------------------------------------------------------------------------
 
 
-def build(aside: Path) -> None:
-    """Compiles 3.13t for BUILD_ROOT, into `aside`."""
-    install(BUILD_NEEDS)
+def build(version: str, aside: Path) -> None:
+    """Compiles an interpreter of BUILT for its root, into `aside`."""
+    root, options = root_of(version), BUILT[version]
+    install([*BUILD_NEEDS, *(["clang"] if "CC=clang" in options else [])])
     source = aside / "source"
-    source.mkdir()
-    (source / "apt").mkdir()
+    (source / "apt").mkdir(parents=True)
     archive = Apt(source / "apt", "deb-src", SOURCE_SUITE).source(SOURCE)
     run(["tar", "-x", "-f", archive, "--strip-components=1"], source)
-    options = ["--disable-gil", "--with-ensurepip=install", f"--prefix={BUILD_ROOT}"]
-    run(["./configure", "-q", *options], source, 1500)
+    words = ["--disable-gil", "--with-ensurepip=install", f"--prefix={root}", *options]
+    run(["./configure", "-q", *words], source, 1500)
     run(["make", "-s", f"-j{os.cpu_count() or 2}"], source, 1500)
     run(["make", "-s", "install", f"DESTDIR={aside / 'installed'}"], source, 1500)
-    installed = aside / "installed" / BUILD_ROOT.relative_to("/")
+    installed = aside / "installed" / root.relative_to("/")
     for path in installed.iterdir():
         path.rename(aside / path.name)
+    (source / SUPPRESSIONS).rename(aside / SUPPRESSIONS.name)
     shutil.rmtree(aside / "installed")
     shutil.rmtree(source)
     said = says(str(aside / "bin" / "python3.13"))

@@ -8,11 +8,9 @@
            EXPECT(chroot("/") == 0);
        }
 
-       TEST_MAIN
-
-   TEST names a test once: before main, its constructor puts it on the list of tests, which are run
-   in the order of their lines. TEST_WITHIN(2, name) fails after 2 seconds, where --timeout allows
-   more. TEST_MAIN is the program's main; one of your own may call test_main with another name.
+   That is a whole program: main is in this header. TEST names a test once: before main, its
+   constructor puts it on the list of tests, which are run in the order of their files and lines.
+   TEST_WITHIN(2, name) fails after 2 seconds, where --timeout allows more.
 
    Each test runs in a child process: a crash, a hang or a changed signal mask costs one test. A
    failed expectation ends its test. In a child that a test forks it ends that child with status 1.
@@ -67,13 +65,10 @@
 #define TEST_WITHIN(seconds, name)                                                                 \
     static void name(void);                                                                        \
     __attribute((constructor)) static void test__add_##name(void) {                                \
-        static test__entry entry = {NULL, #name, name, __LINE__, seconds};                         \
+        static test__entry entry = {NULL, __FILE__, #name, name, __LINE__, seconds};               \
         test__add(&entry);                                                                         \
     }                                                                                              \
     static void name(void)
-
-#define TEST_MAIN                                                                                  \
-    int main(int argc, char **argv) { return test_main(argc, argv, __FILE__); }
 
 /* Each of these evaluates its arguments once. */
 #define EXPECT(condition) test__expect(__FILE__, __LINE__, #condition, !!(condition))
@@ -90,17 +85,17 @@ static bool test_quick TEST__UNUSED; /* the run shall be short */
 typedef struct test__entry test__entry;
 struct test__entry {
     test__entry *next;
+    const char *file;
     const char *name;
     void (*function)(void);
     int line;
     int seconds; /* it may take, if --timeout is not less */
 };
 
-static test__entry *test__entries; /* by line, then by name */
+static test__entry *test__entries; /* by file, line and name */
 
 static struct {
     const char *filter;
-    char suite[64];
     bool tap, list, no_fork;
     int timeout;
     int number, passed, failed, skipped;
@@ -160,6 +155,8 @@ TEST__UNUSED static void test__skip(const char *reason) {
 }
 
 static bool test__is_before(const test__entry *one, const test__entry *other) {
+    int files = strcmp(one->file, other->file);
+    if (files != 0) return files < 0;
     if (one->line != other->line) return one->line < other->line;
     return strcmp(one->name, other->name) < 0;
 }
@@ -172,16 +169,14 @@ TEST__UNUSED static void test__add(test__entry *entry) {
     *place = entry;
 }
 
-/* "tests/c/test_wheel.c" gives "wheel". */
-static void test__set_suite(const char *file) {
-    const char *name = strrchr(file, '/');
-    size_t length;
-    name = name ? name + 1 : file;
-    if (strncmp(name, "test_", 5) == 0) name += 5;
-    length = strcspn(name, ".");
-    if (length >= sizeof test__run_state.suite) length = sizeof test__run_state.suite - 1;
-    memcpy(test__run_state.suite, name, length);
-    test__run_state.suite[length] = 0;
+enum { TEST__NAME_SIZE = 160 };
+
+/* "tests/c/test_wheel.c" and "ticks" give "wheel.ticks". */
+static void test__full_name(const test__entry *test, char name[TEST__NAME_SIZE]) {
+    const char *file = strrchr(test->file, '/');
+    file = file ? file + 1 : test->file;
+    if (strncmp(file, "test_", 5) == 0) file += 5;
+    snprintf(name, TEST__NAME_SIZE, "%.*s.%s", (int)strcspn(file, "."), file, test->name);
 }
 
 static void test__usage(const char *argument) {
@@ -189,9 +184,8 @@ static void test__usage(const char *argument) {
     exit(2);
 }
 
-static void test__begin(int argc, char **argv, const char *file) {
+static void test__begin(int argc, char **argv) {
     int i;
-    test__set_suite(file);
     test__run_state.timeout = 30;
     for (i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
@@ -304,9 +298,9 @@ static void test__report(const char *name, int status) {
 }
 
 static void test__run(const test__entry *test) {
-    char name[160];
+    char name[TEST__NAME_SIZE];
     int status = 0;
-    snprintf(name, sizeof name, "%s.%s", test__run_state.suite, test->name);
+    test__full_name(test, name);
     if (test__run_state.filter && !strstr(name, test__run_state.filter)) return;
     if (test__run_state.list) {
         printf("%s\n", name);
@@ -320,10 +314,9 @@ static void test__run(const test__entry *test) {
     test__report(name, status);
 }
 
-/* Runs the tests of this program; the file's name is in theirs. Returns the exit status. */
-static int test_main(int argc, char **argv, const char *file) {
+int main(int argc, char **argv) {
     const test__entry *test;
-    test__begin(argc, argv, file);
+    test__begin(argc, argv);
     for (test = test__entries; test; test = test->next) test__run(test);
     return test__end();
 }

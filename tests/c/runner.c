@@ -10,5 +10,3 @@ TEST(fails) { EQ(2 + 2, 5); }
 TEST(is_skipped) { SKIP("for a reason"); }
 TEST(crashes) { raise(SIGSEGV); }
 TEST_WITHIN(1, hangs) { pause(); }
-
-TEST_MAIN

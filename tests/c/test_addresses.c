@@ -166,5 +166,3 @@ TEST(options_with_a_time_that_keepalive_cannot_have_are_refused) {
         close_loop();
     }
 }
-
-TEST_MAIN

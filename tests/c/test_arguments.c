@@ -128,5 +128,3 @@ TEST(every_function_has_its_cases) {
     }
     EQ(missing, 0);
 }
-
-TEST_MAIN

@@ -386,5 +386,3 @@ TEST(a_loop_that_could_not_be_made_anew_is_not_said_to_be_fine) {
     EQ(child_status(pid), 0);
     close_loop();
 }
-
-TEST_MAIN

@@ -488,5 +488,3 @@ TEST(partial_writes_to_a_small_pipe_are_resumed_exactly) {
     EXPECT(fcntl(ends[1], F_SETPIPE_SZ, 4096) > 0);
     flush_model();
 }
-
-TEST_MAIN

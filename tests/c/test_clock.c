@@ -303,5 +303,3 @@ TEST(virtual_time_jumps_again_after_a_signal_was_watched) {
     SAID("timer");
     close_loop();
 }
-
-TEST_MAIN

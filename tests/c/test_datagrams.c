@@ -623,5 +623,3 @@ TEST(every_allocation_may_fail) {
         fail_no_allocation();
     }
 }
-
-TEST_MAIN

@@ -316,5 +316,3 @@ TEST(datagrams_and_streams_share_a_loop) {
     casync_close(&b);
     close_all();
 }
-
-TEST_MAIN

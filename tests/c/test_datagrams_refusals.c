@@ -88,5 +88,3 @@ TEST(datagrams_longer_than_memory_are_not_sent) {
     SAID("exception=-103"); /* for what was queued */
     close_loop();
 }
-
-TEST_MAIN

@@ -585,5 +585,3 @@ TEST(a_forked_loop_goes_on_with_its_sockets) {
     run_until_said("in-the-parent");
     close_all();
 }
-
-TEST_MAIN

@@ -154,5 +154,3 @@ IN_TASK(walk_visits_tasks) {
     EQ(count, 2);
     EQ(casync_join(other), 1);
 }
-
-TEST_MAIN

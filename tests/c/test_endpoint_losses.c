@@ -284,5 +284,3 @@ TEST(a_finish_of_datagrams_that_is_cancelled_tells_what_is_lost) {
     casync_datagram_close(&datagram);
     end_stream();
 }
-
-TEST_MAIN

@@ -244,5 +244,3 @@ TEST(a_callback_may_complete_another_future) {
     casync_future_close(&second);
     close_future();
 }
-
-TEST_MAIN

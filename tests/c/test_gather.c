@@ -549,5 +549,3 @@ TEST(as_completed_outside_of_a_task_does_nothing) {
     casync_completion_stop(&completion);
     close_loop();
 }
-
-TEST_MAIN

@@ -139,5 +139,3 @@ IN_TASK(yield_is_for_the_generator_itself) {
     EQ(casync_generator_close(&numbers), 0);
     EQ(casync_generator_start(&loop, &numbers, NULL, NULL), -EINVAL);
 }
-
-TEST_MAIN

@@ -606,5 +606,3 @@ IN_TASK(child_that_awaits_its_sibling_is_none) {
     EXPECT(casync_task_group_spawn(&group, awaits_a_sibling, sibling));
     EQ(casync_task_group_end(&group, 0), 0);
 }
-
-TEST_MAIN

@@ -148,5 +148,3 @@ TEST(without_memory_a_pooled_call_fails_and_an_own_job_does_not) {
     SAID("own pooled");
     close_loop();
 }
-
-TEST_MAIN

@@ -55,5 +55,3 @@ TEST(the_version_is_one) {
 TEST(an_address_holds_every_socket_address) {
     EXPECT(sizeof(struct sockaddr_storage) <= sizeof(((casync_address *)0)->storage));
 }
-
-TEST_MAIN

@@ -469,5 +469,3 @@ IN_TASK(semaphore_order_is_first_come_first_served) {
     EQ(casync_task_group_end(&tasks, 0), 0);
     SAID("a=1 b=1 c=1 a=2 b=2 c=2");
 }
-
-TEST_MAIN

@@ -225,5 +225,3 @@ TEST(metrics_count_what_the_loop_does) {
     EXPECT(metrics.longest_turn > 0 && metrics.longest_turn <= metrics.busy_time);
     EQ(casync_loop_close(&loop), 0);
 }
-
-TEST_MAIN

@@ -473,5 +473,3 @@ TEST(what_walk_finds_can_be_cancelled_without_a_leak) {
     EXPECT(!casync_loop_alive(&loop));
     close_loop();
 }
-
-TEST_MAIN

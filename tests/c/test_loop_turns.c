@@ -478,5 +478,3 @@ TEST(a_hosts_timeout_is_never_late) {
     EQ(casync_loop_timeout(&loop), 0);
     close_loop();
 }
-
-TEST_MAIN

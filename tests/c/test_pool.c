@@ -467,5 +467,3 @@ TEST(a_kernel_that_refuses_is_reported_or_ignored) {
     EQ(casync_run_until_complete(call(1, return_number)), 1);
     close_all();
 }
-
-TEST_MAIN

@@ -309,5 +309,3 @@ TEST(a_fork_at_any_moment_leaves_the_child_a_pool_that_works) {
     EQ(casync_run_until_complete(call(1, return_number)), 1);
     close_all();
 }
-
-TEST_MAIN

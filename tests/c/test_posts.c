@@ -457,5 +457,3 @@ TEST(a_call_sees_what_was_written_before_a_post_that_was_refused) {
     }
     close_loop();
 }
-
-TEST_MAIN

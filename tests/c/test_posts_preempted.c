@@ -175,5 +175,3 @@ TEST(a_call_that_comes_too_late_for_its_batch_gets_another) {
     SAID("first then");
     close_loop();
 }
-
-TEST_MAIN

@@ -151,5 +151,3 @@ TEST(exec_inherits_no_descriptor) {
     EQ(casync_signal_stop(&sig), 1);
     close_loop();
 }
-
-TEST_MAIN

@@ -184,5 +184,3 @@ TEST(a_loop_begins_and_ends_to_run_while_others_post) {
     EQ(casync_run_until_idle(&loop), 0);
     close_loop();
 }
-
-TEST_MAIN

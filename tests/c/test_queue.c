@@ -384,5 +384,3 @@ IN_TASK(select_over_queues_loses_nothing) {
     casync_queue_close(&queue);
     casync_queue_close(&other);
 }
-
-TEST_MAIN

@@ -598,5 +598,3 @@ TEST(each_function_that_waits_tells_its_own_name) {
         close_all_that_was_waited_for();
     }
 }
-
-TEST_MAIN

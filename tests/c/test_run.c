@@ -575,5 +575,3 @@ TEST(a_failure_that_nobody_asked_about_is_told_when_a_run_ends) {
     expect_one_report_by(forgets_a_handle);
 }
 TEST(a_failure_of_a_detached_task_is_told) { expect_one_report_by(spawns_detached); }
-
-TEST_MAIN

@@ -782,5 +782,3 @@ TEST(curl_gets_an_answer) {
     turns(2);
     close_all();
 }
-
-TEST_MAIN

@@ -334,5 +334,3 @@ TEST(a_stream_that_connected_and_is_not_read_hears_of_the_end) {
     run_until_said("lost=0");
     close_all();
 }
-
-TEST_MAIN

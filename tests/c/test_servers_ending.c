@@ -492,5 +492,3 @@ TEST(a_server_in_memory_of_its_own_may_be_freed_while_clients_are_waited_for) {
     EQ(client_reads_all(), 0);
     end();
 }
-
-TEST_MAIN

@@ -128,5 +128,3 @@ TEST(connecting_without_memory_makes_no_connection) {
     EQ(calls("connect"), 0);
     close_loop();
 }
-
-TEST_MAIN

@@ -471,5 +471,3 @@ TEST(a_start_that_fails_leaves_the_watcher_as_it_was) {
     EXPECT(watcher.callback == NULL);
     close_loop();
 }
-
-TEST_MAIN

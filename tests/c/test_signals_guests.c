@@ -396,5 +396,3 @@ TEST(a_loop_with_handlers_and_a_plain_one_share_a_signal) {
     run_until_said("handlers");
     close_loop();
 }
-
-TEST_MAIN

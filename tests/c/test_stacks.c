@@ -340,5 +340,3 @@ TEST(many_live_stackless_tasks) {
     free(tasks);
     close_loop();
 }
-
-TEST_MAIN

@@ -290,5 +290,3 @@ TEST(descriptors_that_are_taken_may_come_for_ever) {
     EQ(open_descriptors(), before);
     close_with_peer();
 }
-
-TEST_MAIN

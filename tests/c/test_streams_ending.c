@@ -356,5 +356,3 @@ TEST(a_pipe_is_finished_not_half_closed) {
     casync_close(&a);
     close_loop();
 }
-
-TEST_MAIN

@@ -278,5 +278,3 @@ TEST(a_filter_is_not_set_while_bytes_wait_that_it_should_have_seen) {
     MEM_EQ(text, "ab", 2);
     close_with_peer();
 }
-
-TEST_MAIN

@@ -161,5 +161,3 @@ TEST(a_length_that_no_memory_could_hold_is_over_every_limit) {
     run_until_said("lost=-5003");
     close_with_peer();
 }
-
-TEST_MAIN

@@ -195,5 +195,3 @@ TEST(a_kept_descriptor_blocks_again_if_it_did) {
     close_loop();
     close_both(fds);
 }
-
-TEST_MAIN

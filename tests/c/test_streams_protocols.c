@@ -421,5 +421,3 @@ TEST(a_protocol_that_does_not_read_from_a_pipe_hears_of_the_end) {
     casync_close(&a);
     close_loop();
 }
-
-TEST_MAIN

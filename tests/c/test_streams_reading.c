@@ -476,5 +476,3 @@ TEST(the_bytes_of_a_callback_stay_until_it_returns_although_it_reads_on) {
     EQ(result_of(&the_op.future), 1);
     close_spoiling_with_peer();
 }
-
-TEST_MAIN

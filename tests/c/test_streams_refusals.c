@@ -210,5 +210,3 @@ TEST(bytes_longer_than_memory_are_not_queued) {
     casync_outbuf_clear(&out);
     EQ(memory.live, 0);
 }
-
-TEST_MAIN

@@ -699,5 +699,3 @@ WITH_PAIR(a_request_to_cancel_is_not_taken_for_the_limit) {
     EQ(casync_task_cancel(task), 1);
     EQ(casync_join(task), 0);
 }
-
-TEST_MAIN

@@ -335,5 +335,3 @@ TEST(seed_1) { stress(1); }
 TEST(seed_2) { stress(2); }
 TEST(seed_3) { stress(3); }
 TEST(seed_4) { stress(4); }
-
-TEST_MAIN

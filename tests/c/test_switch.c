@@ -375,5 +375,3 @@ TEST(exceptions_are_caught_within_a_task) { run_tasks(throw_and_catch); }
 #endif
 
 #endif /* CASYNC_NO_STACKFUL */
-
-TEST_MAIN

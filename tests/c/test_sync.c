@@ -705,5 +705,3 @@ IN_TASK(random_cancellation_loses_no_notification) {
     for (i = 0; i < 5; i++) EQ(casync_join(tasks[i]), -ECANCELED);
     EXPECT(!casync_lock_locked(&lock));
 }
-
-TEST_MAIN

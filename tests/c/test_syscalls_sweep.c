@@ -4,7 +4,7 @@
 
 #include "streams_fixture.h"
 
-static casync_server server;
+static casync_server echo_server;
 static casync_listen_desc listen_desc;
 static casync_connect_desc connect_desc;
 
@@ -30,8 +30,8 @@ static int64_t echo_one_client(casync_loop *where, void *arg) {
     char buffer[1000];
     int64_t n;
     (void)where, (void)arg;
-    n = casync_await(casync_accept_op(&server, &the_op, &stream));
-    if (n < 0) casync_server_close(&server);
+    n = casync_await(casync_accept_op(&echo_server, &the_op, &stream));
+    if (n < 0) casync_server_close(&echo_server);
     if (n < 0) return n;
     while ((n = casync_read(&stream, buffer, sizeof buffer)) > 0) {
         n = casync_write(&stream, buffer, (size_t)n);
@@ -64,15 +64,15 @@ static int64_t be_a_client(casync_loop *where, void *arg) {
     if (n >= 0) n = talk(&stream);
     if (n >= 0) n = casync_finish(&stream);
     casync_close(&stream);
-    casync_server_close(&server);
+    casync_server_close(&echo_server);
     return n;
 }
 
 static int64_t listen_where_desc_says(casync_loop *where) {
     casync_address address;
-    int64_t n = casync_listen(where, &server, &listen_desc);
+    int64_t n = casync_listen(where, &echo_server, &listen_desc);
     if (n < 0) return n;
-    n = casync_server_address(&server, &address);
+    n = casync_server_address(&echo_server, &address);
     connect_desc.port = n < 0 ? 9 : casync_address_port(&address);
     return n;
 }
@@ -82,30 +82,30 @@ static int64_t join_both(casync_task *first, casync_task *second) {
     return n < 0 ? n : m;
 }
 
-static int64_t use_server(casync_loop *where, void *arg) {
+static int64_t serve_one_client(casync_loop *where, void *arg) {
     int64_t n = listen_where_desc_says(where);
     (void)arg;
     if (n >= 0) n = join_both(spawn(be_a_client, NULL), spawn(echo_one_client, NULL));
-    casync_server_close(&server);
+    casync_server_close(&echo_server);
     return n;
 }
 
 static int64_t use_tcp(casync_loop *where, void *arg) {
     listen_desc.host = connect_desc.host = "127.0.0.1";
-    return use_server(where, arg);
+    return serve_one_client(where, arg);
 }
 
 static int64_t use_unix(casync_loop *where, void *arg) {
     static char path[64];
     snprintf(path, sizeof path, "@casync-sweep-%d", (int)getpid());
     listen_desc.path = connect_desc.path = path;
-    return use_server(where, arg);
+    return serve_one_client(where, arg);
 }
 
-static char large[300000];
+static char bulk[300000];
 
 static int64_t write_all_of_it(casync_loop *where, void *arg) {
-    int64_t n = casync_write(&b, large, sizeof large);
+    int64_t n = casync_write(&b, bulk, sizeof bulk);
     (void)where, (void)arg;
     if (n >= 0) n = casync_drain(&b);
     if (n >= 0) n = casync_finish(&b);
@@ -137,7 +137,7 @@ static int64_t use_pair(casync_loop *where, void *arg) {
 /* A protocol at both ends, each of which must hear of the end. */
 static casync_future ends[2];
 
-static void echo(casync_stream *stream, casync_span data) {
+static void echo_or_abort(casync_stream *stream, casync_span data) {
     if (casync_write(stream, data.ptr, data.len) < 0) casync_abort(stream);
 }
 static void finish(casync_stream *stream, casync_span data) {
@@ -158,7 +158,7 @@ static int64_t use_protocols(casync_loop *where, void *arg) {
     int64_t n;
     (void)arg;
     serving = asking = no_protocol();
-    serving.data_received = echo;
+    serving.data_received = echo_or_abort;
     asking.connection_made = greet;
     asking.data_received = finish;
     serving.connection_lost = asking.connection_lost = note_end;
@@ -175,8 +175,8 @@ static int64_t use_protocols(casync_loop *where, void *arg) {
     if (n >= 0) n = casync_connect_start(where, &client, &connect_desc);
     if (n >= 0) n = casync_await(&ends[1]);
     /* A connection that was never accepted, or could not be kept, has no end. */
-    if (casync_server_abort_clients(&server) > 0) (void)casync_future_result(&ends[0]);
-    casync_server_close(&server);
+    if (casync_server_abort_clients(&echo_server) > 0) (void)casync_future_result(&ends[0]);
+    casync_server_close(&echo_server);
     casync_close(&client);
     casync_future_close(&ends[0]);
     casync_future_close(&ends[1]);
@@ -188,7 +188,7 @@ static casync_datagram here, there;
 static int64_t send_datagrams(casync_loop *where, void *arg) {
     int64_t n = 0, i;
     (void)where, (void)arg;
-    for (i = 0; i < 40 && n >= 0; i++) n = casync_datagram_send(&there, large, 5000, NULL);
+    for (i = 0; i < 40 && n >= 0; i++) n = casync_datagram_send(&there, bulk, 5000, NULL);
     if (n >= 0) n = casync_datagram_finish(&there);
     casync_datagram_close(&there);
     if (n < 0) casync_datagram_close(&here); /* what is lost is waited for by nobody */
@@ -295,5 +295,3 @@ TEST(calls_fail_in_pairs) { sweep(use_pair); }
 TEST(calls_fail_in_protocols) { sweep(use_protocols); }
 TEST(calls_fail_in_datagrams) { sweep(use_datagrams); }
 TEST(calls_fail_in_waits) { sweep(use_waits); }
-
-TEST_MAIN

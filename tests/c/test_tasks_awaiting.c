@@ -439,5 +439,3 @@ IN_TASK(callbacks_have_no_context) {
     SAID("called");
     STR_EQ((const char *)casync_context_get(&variable), "1");
 }
-
-TEST_MAIN

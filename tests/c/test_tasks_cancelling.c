@@ -311,5 +311,3 @@ TEST_BOTH(cleaning_up_may_await) {
     finish(a);
     close_loop();
 }
-
-TEST_MAIN

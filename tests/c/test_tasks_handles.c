@@ -388,5 +388,3 @@ TEST(without_memory_run_says_so) {
     EQ(result, 1);
     EXPECT(n > 2);
 }
-
-TEST_MAIN

@@ -441,5 +441,3 @@ IN_TASK(timeout_that_is_over_at_once_stays_so_if_it_cannot_be_moved) {
     EQ(casync_time(&loop), 0);
     EQ(casync_timeout_end(&limit, -ECANCELED), -ETIMEDOUT);
 }
-
-TEST_MAIN

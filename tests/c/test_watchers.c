@@ -568,5 +568,3 @@ TEST(without_memory_for_the_table_nothing_is_watched) {
     EXPECT(n > 1);
     close_pipe_and_loop();
 }
-
-TEST_MAIN

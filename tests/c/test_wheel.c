@@ -577,5 +577,3 @@ TEST(a_timer_that_cannot_be_started_stays_as_it_was) {
     EQ(casync_timer_stop(&timer), 1);
     close_loop();
 }
-
-TEST_MAIN
