@@ -37,7 +37,7 @@ static PyObject *loop_watch_future(loop *self, PyObject *const *args, Py_ssize_t
         return PyErr_Format(PyExc_TypeError, "_watch_future() takes 2 arguments (%zd given)",
                             count);
     if (!parse_address(args[0], &future)) return NULL;
-    h = handle_new(self, false, args[1], NULL, 0, NULL);
+    h = handle_new(self, HANDLE_PLAIN, args[1], NULL, 0, NULL);
     if (h == NULL) return NULL;
     result = casync_future_add_done_callback(future, &h->job, handle_run, h);
     if (result < 0) {

@@ -25,17 +25,21 @@
 #define HAS_THREADSAFE_HANDLES 0
 #endif
 
+typedef enum {
+    HANDLE_PLAIN,
+    HANDLE_TIMER,     /* a TimerHandle */
+    HANDLE_THREADSAFE /* of call_soon_threadsafe */
+} handle_kind;
+
 enum {
     HANDLE_CANCELLED = 1,
     HANDLE_RUNNING = 2,
     HANDLE_KEPT = 4,      /* a watcher's: runs many times */
-    HANDLE_TIMER = 8,     /* a TimerHandle */
-    HANDLE_TUPLE = 16,    /* the arguments are in the tuple vector[1] */
-    HANDLE_SNAPSHOT = 32, /* `context` is the variables of one: see private_cpython.c */
-    HANDLE_LENT = 64,     /* `context` is to be returned */
-    HANDLE_WRAPPER = 128, /* its argument is an asyncio.Handle, cancelled with it */
-    HANDLE_TAKEN = 256,   /* in the queue loop->taken */
-    HANDLE_THREADSAFE = HAS_THREADSAFE_HANDLES ? 512 : 0 /* of call_soon_threadsafe */
+    HANDLE_TUPLE = 8,     /* the arguments are in the tuple vector[1] */
+    HANDLE_SNAPSHOT = 16, /* `context` is the variables of one: see private_cpython.c */
+    HANDLE_LENT = 32,     /* `context` is to be returned */
+    HANDLE_WRAPPER = 64,  /* its argument is an asyncio.Handle, cancelled with it */
+    HANDLE_TAKEN = 128    /* in the queue loop->taken */
 };
 
 typedef struct handle {
@@ -44,7 +48,8 @@ typedef struct handle {
     PyObject *context;                 /* NULL: called in the loop's own */
     PyObject *vector[1 + INLINE_ARGS]; /* the arguments, behind the slot that vectorcall wants */
     PyObject *weakrefs;
-    uint16_t flags;
+    uint8_t kind; /* a handle_kind; it never changes, so it is read without a lock */
+    uint8_t flags;
     uint8_t count; /* of arguments in vector */
 #if HAS_THREADSAFE_HANDLES
     PyMutex mutex;  /* of a thread-safe one; it and the next fill what was padding */
@@ -90,8 +95,9 @@ static void handle_free_lock(handle *Py_UNUSED(self)) {}
 #endif
 
 /* A blank handle of either type, for the loop. */
-static handle *handle_alloc(loop *lp, bool timer) {
+static handle *handle_alloc(loop *lp, handle_kind kind) {
     state *st = lp->state;
+    bool timer = kind == HANDLE_TIMER;
     handle **spare = timer ? &st->spare_timers : &st->spare_handles;
     PyTypeObject *type = timer ? st->timer_type : st->handle_type;
     handle *self = *spare;
@@ -105,7 +111,8 @@ static handle *handle_alloc(loop *lp, bool timer) {
     }
     PyObject_Init((PyObject *)self, type);
     handle_keep_lock(self, lp);
-    self->flags = timer ? HANDLE_TIMER : 0;
+    self->kind = (uint8_t)kind;
+    self->flags = 0;
     return self;
 }
 
@@ -151,14 +158,14 @@ static int handle_make_context(handle *self, state *st) {
         return 0;
     }
     Py_SETREF(self->context, context);
-    self->flags = (uint16_t)((self->flags & ~HANDLE_SNAPSHOT) | HANDLE_LENT);
+    self->flags = (uint8_t)((self->flags & ~HANDLE_SNAPSHOT) | HANDLE_LENT);
     return 0;
 }
 
 /* A handle for callback(*args) in a context: None or NULL for a copy of the present one. */
-static handle *handle_new(loop *lp, bool timer, PyObject *callback, PyObject *const *args,
+static handle *handle_new(loop *lp, handle_kind kind, PyObject *callback, PyObject *const *args,
                           Py_ssize_t count, PyObject *context) {
-    handle *self = handle_alloc(lp, timer);
+    handle *self = handle_alloc(lp, kind);
     if (self == NULL) return NULL;
     self->callback = Py_NewRef(callback);
     if (handle_set_context(self, lp->state, context) < 0 ||
@@ -188,7 +195,7 @@ static inline handle_contents handle_take(handle *self) {
     for (uint8_t i = 0; i < taken.count; i++) taken.args[i] = self->vector[1 + i];
     self->count = 0;
     self->callback = self->context = NULL;
-    self->flags &= (uint16_t) ~(HANDLE_SNAPSHOT | HANDLE_LENT);
+    self->flags &= (uint8_t) ~(HANDLE_SNAPSHOT | HANDLE_LENT);
     return taken;
 }
 
@@ -212,7 +219,7 @@ static void handle_drop(handle *self, state *st) {
 static void handle_dealloc(handle *self) {
     PyTypeObject *type = Py_TYPE(self);
     state *st = (state *)PyType_GetModuleState(type);
-    bool timer = self->flags & HANDLE_TIMER;
+    bool timer = self->kind == HANDLE_TIMER;
     uint32_t *count = timer ? &st->spare_timer_count : &st->spare_handle_count;
     if (self->weakrefs != NULL) PyObject_ClearWeakRefs((PyObject *)self);
     if (self->callback != NULL) handle_drop(self, st);
@@ -355,7 +362,7 @@ static void handle_run_patched(loop *lp, handle *self, PyObject *run) {
    to unlock: it is of another kind, or this thread has locked it already. */
 static bool handle_lock(handle *self) {
     uint32_t here;
-    if (!(self->flags & HANDLE_THREADSAFE)) return false;
+    if (self->kind != HANDLE_THREADSAFE) return false;
     here = (uint32_t)PyThreadState_GetID(PyThreadState_Get());
     if (LOAD(self->owner) == here) return false;
     PyMutex_Lock(&self->mutex); /* a thread that waits here has dropped the GIL */
@@ -392,7 +399,7 @@ static loop *handle_loop(const handle *self) {
 
 /* Is it a thread-safe one of a loop that does not run in this thread? */
 static bool handle_is_others(handle *self) {
-    return self->flags & HANDLE_THREADSAFE && loop_of(self->job.loop) != running_here;
+    return self->kind == HANDLE_THREADSAFE && loop_of(self->job.loop) != running_here;
 }
 
 /* A handle that another thread may have: with its own lock, if it has one, and with that of its
@@ -450,7 +457,7 @@ static bool handle_run_locked(loop *lp, handle *self) {
     /* Without a context it only stands for one of asyncio's handles, whose own _run will be
        called. */
     patched =
-        self->context == NULL ? NULL : find_patched_run(lp->state, self->flags & HANDLE_TIMER);
+        self->context == NULL ? NULL : find_patched_run(lp->state, self->kind == HANDLE_TIMER);
     if (patched != NULL) {
         handle_run_patched(lp, self, patched);
     } else {
@@ -460,7 +467,7 @@ static bool handle_run_locked(loop *lp, handle *self) {
         else
             handle_report(lp, self);
     }
-    if (!inside) self->flags &= (uint16_t)~HANDLE_RUNNING;
+    if (!inside) self->flags &= (uint8_t)~HANDLE_RUNNING;
     return !inside;
 }
 
@@ -486,7 +493,7 @@ static void handle_run(void *arg) {
 
 /* Takes it out of the queue; true if it was in it, and then its reference is the caller's. */
 static bool handle_unqueue(handle *self) {
-    return (self->flags & HANDLE_TIMER ? casync_timer_stop(timer_of(self))
+    return (self->kind == HANDLE_TIMER ? casync_timer_stop(timer_of(self))
                                        : casync_job_cancel(&self->job)) > 0;
 }
 
@@ -556,13 +563,13 @@ static PyObject *handle_when(timer_handle *self, PyObject *Py_UNUSED(ignored)) {
 static PyObject *handle_repr(handle *self) {
     LOCK_HANDLE_STATE(self);
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    bool own_type = PY_VERSION_HEX >= 0x030E0000 && self->flags & HANDLE_THREADSAFE;
-    const char *name = self->flags & HANDLE_TIMER ? "TimerHandle"
+    bool own_type = PY_VERSION_HEX >= 0x030E0000 && self->kind == HANDLE_THREADSAFE;
+    const char *name = self->kind == HANDLE_TIMER ? "TimerHandle"
                        : own_type                 ? "_ThreadSafeHandle"
                                                   : "Handle";
     const char *cancelled = self->flags & HANDLE_CANCELLED ? " cancelled" : "";
     PyObject *when = NULL, *source = NULL, *text = NULL;
-    if (self->flags & HANDLE_TIMER) {
+    if (self->kind == HANDLE_TIMER) {
         PyObject *number = PyFloat_FromDouble(((timer_handle *)self)->when);
         when = number == NULL ? NULL : PyUnicode_FromFormat(" when=%R", number);
         Py_XDECREF(number);
@@ -637,8 +644,8 @@ static Py_hash_t timer_hash(timer_handle *self) {
 /* isinstance(handle, asyncio.Handle) asks type(handle) and then this. */
 static PyObject *handle_get_class(handle *self, void *Py_UNUSED(closure)) {
     state *st = (state *)PyType_GetModuleState(Py_TYPE(self));
-    if (self->flags & HANDLE_THREADSAFE) return Py_NewRef(st->asyncio_threadsafe_handle);
-    return Py_NewRef(self->flags & HANDLE_TIMER ? st->asyncio_timer_handle : st->asyncio_handle);
+    if (self->kind == HANDLE_THREADSAFE) return Py_NewRef(st->asyncio_threadsafe_handle);
+    return Py_NewRef(self->kind == HANDLE_TIMER ? st->asyncio_timer_handle : st->asyncio_handle);
 }
 
 static PyObject *handle_get_callback(handle *self, void *Py_UNUSED(closure)) {
@@ -685,7 +692,7 @@ static PyObject *handle_get_when(timer_handle *self, void *Py_UNUSED(closure)) {
 static PyObject *handle_run_early(handle *self, handle_contents *taken) {
     loop *lp = self->flags & (HANDLE_CANCELLED | HANDLE_RUNNING) ? NULL : handle_loop(self);
     /* of a thread-safe one asyncio's _run asks, too */
-    if (self->flags & HANDLE_THREADSAFE && self->flags & HANDLE_CANCELLED) Py_RETURN_NONE;
+    if (self->kind == HANDLE_THREADSAFE && self->flags & HANDLE_CANCELLED) Py_RETURN_NONE;
     if (lp == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the handle has run, or was cancelled");
         return NULL;

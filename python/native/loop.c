@@ -244,7 +244,7 @@ static void loop_take_posts(loop *Py_UNUSED(self)) {}
 static PyObject *loop_queue(loop *self, handle *h) {
     int64_t result;
     if (h == NULL) return NULL;
-    if (must_post(self, h->flags & HANDLE_THREADSAFE)) return loop_post(self, h);
+    if (must_post(self, h->kind == HANDLE_THREADSAFE)) return loop_post(self, h);
     LOCK_LOOP(self);
     loop_take_posts(self);
     result = casync_call_soon(&self->casync, &h->job, handle_run, h);
@@ -263,7 +263,7 @@ static PyObject *loop_call_soon(loop *self, PyObject *const *args, Py_ssize_t co
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon", args, count, keywords);
     if (LOAD(self->closed)) return raise_closed();
-    return loop_queue(self, handle_new(self, false, args[0], args + 1, count - 1, context));
+    return loop_queue(self, handle_new(self, HANDLE_PLAIN, args[0], args + 1, count - 1, context));
 }
 
 /* Ends the wait of the thread that runs the loop. Who has the GIL, or runs the loop, knows whether
@@ -288,8 +288,8 @@ static PyObject *loop_call_soon_threadsafe(loop *self, PyObject *const *args, Py
     if (!parse_schedule(1, count, args, keywords, self->state, &context))
         return call_by_keyword(self, "call_soon_threadsafe", args, count, keywords);
     if (LOAD(self->closed)) return raise_closed();
-    h = handle_new(self, false, args[0], args + 1, count - 1, context);
-    if (HANDLE_THREADSAFE && h != NULL) h->flags |= HANDLE_THREADSAFE;
+    h = handle_new(self, HAS_THREADSAFE_HANDLES ? HANDLE_THREADSAFE : HANDLE_PLAIN, args[0],
+                   args + 1, count - 1, context);
     posts = must_post(self, true);
     result = loop_queue(self, h);
     if (result != NULL && !posts) loop_wake(self);
@@ -347,7 +347,7 @@ static PyObject *loop_call_at_deadline(loop *self, double when, int64_t deadline
     int64_t result;
     handle *h;
     if (self->calls_python) return loop_call_at_python(self, when, args, count, context);
-    h = handle_new(self, true, args[1], args + 2, count - 2, context);
+    h = handle_new(self, HANDLE_TIMER, args[1], args + 2, count - 2, context);
     if (h == NULL) return NULL;
     ((timer_handle *)h)->when = when;
     LOCK_LOOP(self);

@@ -177,9 +177,9 @@ static void transport_report(transport *self, loop *lp, const char *message, PyO
    with, or NULL. */
 static void transport_report_callback(loop *lp, PyObject *callback, PyObject *argument) {
     PyObject *exception = take_exception();
-    handle *h = callback == NULL
-                    ? NULL
-                    : handle_new(lp, false, callback, &argument, argument == NULL ? 0 : 1, NULL);
+    handle *h = callback == NULL ? NULL
+                                 : handle_new(lp, HANDLE_PLAIN, callback, &argument,
+                                              argument == NULL ? 0 : 1, NULL);
     Py_XDECREF(callback);
     if (h == NULL) {
         forget_exception(PyExc_Exception, (PyObject *)lp); /* the other one is worth more */

@@ -208,7 +208,7 @@ static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count,
         Py_DECREF(pair);
         if (h != NULL) h->flags |= HANDLE_WRAPPER;
     } else {
-        h = handle_new(self, false, args[1], args + 2, count - 2, context);
+        h = handle_new(self, HANDLE_PLAIN, args[1], args + 2, count - 2, context);
         *returned = (PyObject *)Py_XNewRef((PyObject *)h);
     }
     if (h == NULL) Py_CLEAR(*returned);

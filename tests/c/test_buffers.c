@@ -400,7 +400,7 @@ static void peek_and_consume(void) {
     casync_outbuf_consume(&out, take);
 }
 
-static int model_rounds(void) { return test_quick ? 2000 : 100000; }
+static int model_rounds(void) { return test_quick ? 2000 : 25000; }
 
 static void run_model(void (*take)(void), uint64_t in_flight_allowed, uint64_t failures) {
     int i;

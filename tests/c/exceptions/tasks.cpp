@@ -348,5 +348,3 @@ TEST(each_thread_has_its_tasks_exceptions) {
     for (pthread_t &thread : threads) EQ(pthread_create(&thread, NULL, run_in_a_thread, NULL), 0);
     for (pthread_t &thread : threads) EQ(pthread_join(thread, NULL), 0);
 }
-
-int main(int argc, char **argv) { return test_main(argc, argv, "exceptions"); }
