@@ -86,7 +86,7 @@ failures: dict[Path, Missing] = {}  # what was tried once need not be tried for 
 
 def find(version: str) -> str | None:
     """The path of this version's interpreter, if it is here: installed, or brought before."""
-    path = installed(version)
+    path = installed(version) if version else None
     return path or (str(cached_path(version)) if is_complete(version) else None)
 
 

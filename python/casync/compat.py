@@ -14,8 +14,10 @@ import asyncio
 import selectors
 import socket
 import sys
+import threading
 from asyncio import base_events, events
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -166,6 +168,52 @@ class TimerHandle(asyncio.TimerHandle):
     def cancel(self) -> None:
         super().cancel()
         self._native.cancel()
+
+
+class Handle(asyncio.Handle):
+    """call_soon_threadsafe() below returns this asyncio.Handle, which other threads may cancel.
+
+    It is 3.14's _ThreadSafeHandle (Lib/asyncio/events.py): cancel() waits while the callback runs.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._lock = threading.RLock()
+
+    def cancel(self) -> None:
+        with self._lock:
+            super().cancel()
+
+    def cancelled(self) -> bool:
+        with self._lock:
+            return super().cancelled()
+
+    def _run(self) -> None:
+        with self._lock:
+            if not self._cancelled:
+                super()._run()
+
+
+def call_soon_threadsafe(
+    loop: EventLoop,
+    callback: Callable[..., object],
+    *args: object,
+    context: Context | None = None,
+) -> asyncio.Handle:
+    """Does what BaseEventLoop.call_soon_threadsafe does in 3.14, for 3.13 without a GIL, whose
+    handles do not expect that another thread cancels them while they run.
+    """
+    loop._check_closed()
+    if loop._debug:
+        loop._check_callback(callback, "call_soon_threadsafe")
+    handle = Handle(callback, args, loop, context)
+    loop._ready.append(handle)
+    if handle._source_traceback:
+        del handle._source_traceback[-2:]  # __init__ and this function
+    loop._write_to_self()
+    return handle
 
 
 class SelfPipe(socket.socket):

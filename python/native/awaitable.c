@@ -7,8 +7,8 @@
 
    Invariants: nothing happens before the first step. One that waits has `waiting`, and is stepped
    again when that future is done. Whatever the end is (a result, an exception, throw, close, the
-   collector), finish() is called, once or more; before it abandon(), if the body did not come to
-   its end itself. One that was never awaited warns, as a coroutine does.
+   collector), finish() is called, once or more; before it abandon(), if the body waits and will not
+   be stepped again. One that was never awaited warns, as a coroutine does.
 
    Costs: one object, known to the collector; no frame. Those that end are kept for reuse. */
 
@@ -19,8 +19,8 @@ typedef struct {
     /* Goes on: PYGEN_NEXT and what `waiting` yielded, PYGEN_RETURN and the result, or PYGEN_ERROR.
        In the first step there is no `waiting`. */
     PySendResult (*step)(awaitable *self, PyObject **result);
-    /* It will not be stepped again, though it has not ended: -1 with an exception set. */
-    int (*abandon)(awaitable *self);
+    /* It waits, and will not be stepped again. NULL: that changes nothing. */
+    void (*abandon)(awaitable *self);
     /* Lets go of all it has. Called with no exception set. */
     void (*finish)(awaitable *self);
 } awaitable_kind;
@@ -91,7 +91,13 @@ static void free_spare_awaitables(state *st) {
     }
 }
 
+static void awaitable_abandon(awaitable *self) {
+    if (self->progress == AWAITABLE_WAITING && self->kind->abandon != NULL)
+        self->kind->abandon(self);
+}
+
 static void awaitable_finish(awaitable *self) {
+    awaitable_abandon(self);
     self->progress = AWAITABLE_FINISHED;
     Py_CLEAR(self->waiting);
     self->kind->finish(self);
@@ -167,7 +173,6 @@ static PyObject *awaitable_await(PyObject *self) { return Py_NewRef(self); }
 /* Ends it before its end: 0, or -1 with an exception set. */
 static int awaitable_end(awaitable *self) {
     if (awaitable_check_idle(self) < 0) return -1;
-    if (self->progress != AWAITABLE_FINISHED && self->kind->abandon(self) < 0) return -1;
     awaitable_finish(self);
     return 0;
 }
@@ -224,7 +229,7 @@ static void awaitable_finalize(PyObject *object) {
         PyErr_WarnFormat(PyExc_RuntimeWarning, 1, "coroutine '%s.%s' was never awaited",
                          self->kind->owner, self->kind->name) < 0)
         PyErr_WriteUnraisable(object);
-    if (self->kind->abandon(self) < 0) PyErr_WriteUnraisable(object);
+    awaitable_abandon(self);
     PyErr_Restore(type, value, traceback);
 }
 

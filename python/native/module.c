@@ -177,8 +177,12 @@ static const struct {
     {offsetof(state, tasks), "asyncio.tasks", "__dict__"},
     {offsetof(state, events), "asyncio.events", "__dict__"},
     {offsetof(state, base_call_soon), "asyncio.base_events", "BaseEventLoop.call_soon"},
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030E0000
+    {offsetof(state, base_call_soon_threadsafe), "casync.compat", "call_soon_threadsafe"},
+#else
     {offsetof(state, base_call_soon_threadsafe), "asyncio.base_events",
      "BaseEventLoop.call_soon_threadsafe"},
+#endif
     {offsetof(state, base_create_task), "asyncio.base_events", "BaseEventLoop.create_task"},
     {offsetof(state, base_call_later), "asyncio.base_events", "BaseEventLoop.call_later"},
     {offsetof(state, base_call_at), "asyncio.base_events", "BaseEventLoop.call_at"},

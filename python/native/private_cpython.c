@@ -132,7 +132,11 @@ static inline unsigned type_version(state *st, PyTypeObject *type) {
 
 /* The same, of a type that may have no version yet. */
 static unsigned new_type_version(state *st, PyTypeObject *type) {
+#if PY_VERSION_HEX >= 0x030C0000
+    (void)PyUnstable_Type_AssignVersionTag(type);
+#else
     (void)PyObject_HasAttr((PyObject *)type, st->names[NAME_WRITE]); /* gives it one */
+#endif
     return type_version(st, type);
 }
 

@@ -374,13 +374,11 @@ static int attempt_connect(sock_operation *op, PyObject **result) {
     return attempted(value, result);
 }
 
-static int sock_abandon(awaitable *Py_UNUSED(self)) { return 0; }
-
 static PySendResult sock_step(awaitable *self, PyObject **result);
 static void sock_finish(awaitable *self);
 
 #define SOCK_AWAITABLE(name)                                                                       \
-    { "EventLoop", name, sock_step, sock_abandon, sock_finish }
+    { "EventLoop", name, sock_step, NULL, sock_finish }
 
 static const sock_kind sock_recv_kind = {
     SOCK_AWAITABLE("sock_recv"), {"sock", "n"}, 2, attempt_recv, false};

@@ -164,19 +164,16 @@ static void operation_leave(read_operation *op) {
     if (op->reader->operation == op) reader_set_waiter(op->reader, Py_None);
 }
 
+static void operation_abandon(awaitable *self) {
+    LOCK_READER(((read_operation *)self)->reader);
+    operation_leave((read_operation *)self);
+}
+
 static void operation_finish(awaitable *self) {
     read_operation *op = (read_operation *)self;
-    LOCK_READER(op->reader);
-    if (op->reader != NULL) operation_leave(op);
     Py_CLEAR(op->separator);
     Py_CLEAR(op->reader);
     Py_CLEAR(op->stream);
-}
-
-static int operation_abandon(awaitable *self) {
-    LOCK_READER(((read_operation *)self)->reader);
-    operation_leave((read_operation *)self);
-    return 0;
 }
 
 /* asyncio's LimitOverrunError; of readline its ValueError, after the line is dropped. */
@@ -287,7 +284,9 @@ static int operation_wait(read_operation *op) {
     from->operation = op;
     op->awaitable.waiting = PyObject_GetIter(future);
     Py_DECREF(future);
-    return op->awaitable.waiting == NULL ? -1 : 0;
+    if (op->awaitable.waiting != NULL) return 0;
+    operation_leave(op);
+    return -1;
 }
 
 /* The future that is awaited is asked: what follows from its answer. */

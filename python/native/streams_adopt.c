@@ -149,13 +149,10 @@ static PySendResult drain_step(awaitable *self, PyObject **result) {
     return self->waiting == NULL ? PYGEN_ERROR : PyIter_Send(self->waiting, Py_None, result);
 }
 
-/* asyncio's coroutine, if it has one, goes with it, and tidies up then. */
-static int drain_abandon(awaitable *Py_UNUSED(self)) { return 0; }
-
 static void drain_finish(awaitable *self) { Py_CLEAR(((drain_operation *)self)->writer); }
 
-static const awaitable_kind drain_kind = {"StreamWriter", "drain", drain_step, drain_abandon,
-                                          drain_finish};
+/* asyncio's coroutine, if it has one, goes with it, and tidies up then. */
+static const awaitable_kind drain_kind = {"StreamWriter", "drain", drain_step, NULL, drain_finish};
 
 static int drain_traverse(drain_operation *self, visitproc visit, void *arg) {
     Py_VISIT(self->writer);

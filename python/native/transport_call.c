@@ -110,20 +110,17 @@ static int transport_leave(loop *lp, running_call *call) {
     return 0;
 }
 
-/* As transport_enter, if the context was given; else, and if it cannot be entered, what follows
-   runs in the present one. An exception that is set stays so, here and in transport_leave_given. */
-static bool transport_enter_given(transport *self, loop *lp, running_call *call) {
-    PyObject *exception;
-    bool entered;
-    if (!(self->flags & TRANSPORT_GIVEN)) return false;
-    exception = take_exception();
-    entered = transport_enter(self, lp, call) > 0;
+/* As transport_enter; if the context cannot be entered, what follows runs in the present one. An
+   exception that is set stays so, here and in transport_try_leave. */
+static bool transport_try_enter(transport *self, loop *lp, running_call *call) {
+    PyObject *exception = take_exception();
+    bool entered = transport_enter(self, lp, call) > 0;
     if (!entered) forget_exception(PyExc_Exception, (PyObject *)self);
     if (exception != NULL) raise_exception(exception);
     return entered;
 }
 
-static void transport_leave_given(loop *lp, running_call *call) {
+static void transport_try_leave(loop *lp, running_call *call) {
     PyObject *exception = take_exception();
     if (transport_leave(lp, call) < 0) PyErr_WriteUnraisable((PyObject *)lp);
     if (exception != NULL) raise_exception(exception);
@@ -217,13 +214,13 @@ static PyObject *asyncio_method(transport *self, const char *name) {
 }
 
 /* What a protocol raised where asyncio's transport leaves it to the loop, which names that one's
-   method. */
+   method. Since 3.12 the handler runs in the context of what failed. */
 static void transport_report_method(transport *self, loop *lp, const char *name,
                                     PyObject *argument) {
     running_call call;
-    bool entered = transport_enter_given(self, lp, &call);
+    bool entered = PY_VERSION_HEX >= 0x030C0000 && transport_try_enter(self, lp, &call);
     transport_report_callback(lp, asyncio_method(self, name), argument);
-    if (entered) transport_leave_given(lp, &call);
+    if (entered) transport_try_leave(lp, &call);
 }
 
 /* asyncio's _fatal_error for the exception that is set; socket errors are not worth a report. False
@@ -240,11 +237,11 @@ static bool transport_fatal_here(transport *self, loop *lp, const char *message)
     return true;
 }
 
-/* The same, of what the stream tells: in the context that was given, if one was. */
+/* The same, of what the stream tells: in the transport's context. */
 static bool transport_fatal(transport *self, loop *lp, const char *message) {
     running_call call;
-    bool entered = transport_enter_given(self, lp, &call);
+    bool entered = transport_try_enter(self, lp, &call);
     bool ends = transport_fatal_here(self, lp, message);
-    if (entered) transport_leave_given(lp, &call);
+    if (entered) transport_try_leave(lp, &call);
     return ends;
 }

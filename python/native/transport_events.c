@@ -238,10 +238,10 @@ static void transport_resume_protocol(transport *self, loop *lp) {
     running_call call;
     bool entered;
     self->flags &= (uint16_t)~TRANSPORT_PROTOCOL_PAUSED;
-    entered = transport_enter_given(self, lp, &call);
+    entered = transport_try_enter(self, lp, &call);
     if (self->protocol != NULL) /* to enter may have ended the connection */
         transport_flow(self, lp, NAME_RESUME_WRITING, "protocol.resume_writing() failed");
-    if (entered) transport_leave_given(lp, &call);
+    if (entered) transport_try_leave(lp, &call);
 }
 
 /* A protocol may answer resume_writing() with more to send, also after close(): sslproto does. */

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Contexts, Loop, errors_of, receive_exactly, run_turns, turns, unix_pair, until
+from support import (
+    Buffered,
+    Contexts,
+    Loop,
+    Recorder,
+    errors_of,
+    receive_exactly,
+    run_turns,
+    turns,
+    unix_pair,
+    until,
+)
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="default")
 
@@ -389,6 +400,32 @@ async def test_datagrams_come_in_the_context_their_transport_was_made_in(
     transport.close()
     await turns()
     assert seen == ["when made", "when made"]
+
+
+@either_mode
+@pytest.mark.parametrize("where", ["data_received", "buffer_updated", "eof_received"])
+async def test_an_exception_handler_sees_the_context_of_what_failed(
+    loop: Loop, where: str, debug: bool
+) -> None:
+    def fail(*args: object) -> None:
+        variable.set(f"set by {where}")
+        raise LookupError(where)
+
+    loop.set_debug(debug)
+    seen: list[str] = []
+    loop.set_exception_handler(lambda loop, context: seen.append(variable.get()))
+    ours, theirs = unix_pair()
+    variable.set("when made")
+    with theirs:
+        protocol: Any = Buffered(1) if where == "buffer_updated" else Recorder()
+        setattr(protocol, where, fail)
+        await loop.create_connection(lambda: protocol, sock=ours)
+        variable.set("later")
+        if where != "eof_received":
+            theirs.send(b"x")
+        theirs.shutdown(socket.SHUT_WR)
+        await protocol.lost
+    assert seen == [f"set by {where}"]
 
 
 @since_315

@@ -5,18 +5,20 @@ here holds with a GIL, too; without one the threads really run side by side.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
-from support import FREE_THREADED, TIMEOUT, Loop, ended, finish, python
+from support import FREE_THREADED, TIMEOUT, Loop, ended, errors_of, finish, python
 
 T = TypeVar("T")
 
@@ -220,16 +222,41 @@ def test_datagrams_and_sock_methods(loop_module: ModuleType) -> None:
 # --- each other's ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["", "debug", "observed", "asyncio's turns"])
+def mode(request: pytest.FixtureRequest, loop_module: ModuleType) -> str:
+    """How the loop runs its handles, which may be asyncio's own."""
+    if loop_module is asyncio and request.param not in ("", "debug"):
+        pytest.skip("casync's alone")
+    if FREE_THREADED and loop_module is asyncio and sys.version_info < (3, 14):
+        pytest.skip("asyncio's handles are not for threads before 3.14")
+    return str(request.param)
+
+
+@contextlib.contextmanager
+def in_mode(loop: Loop, mode: str) -> Iterator[None]:
+    loop.set_debug(mode == "debug")
+    if mode == "asyncio's turns":
+        loop._use_asyncio_turns()
+    with contextlib.ExitStack() as stack:
+        if mode == "observed":
+            from casync import trace
+
+            stack.enter_context(trace.observe(loop, trace.SlowCallbacks(60)))
+        yield
+
+
 class Loops:
     """A loop that runs in each of some threads, until the block ends."""
 
-    def __init__(self, loop_module: ModuleType, count: int = THREADS) -> None:
+    def __init__(self, loop_module: ModuleType, count: int = THREADS, mode: str = "") -> None:
+        self.mode = mode
         self.loops: list[Loop] = [loop_module.new_event_loop() for _ in range(count)]
         self.threads = [threading.Thread(target=self.run, args=(loop,)) for loop in self.loops]
 
     def run(self, loop: Loop) -> None:
         asyncio.set_event_loop(loop)
-        loop.run_forever()
+        with in_mode(loop, self.mode):
+            loop.run_forever()
         finish(loop)
 
     def __enter__(self) -> list[Loop]:
@@ -327,7 +354,7 @@ def test_closing_a_loop_while_others_post_to_it(casync: ModuleType) -> None:
     assert all(reference() is None for reference in last)
 
 
-def test_cancelling_in_another_thread(loop_module: ModuleType) -> None:
+def test_cancelling_in_another_thread(loop_module: ModuleType, mode: str) -> None:
     """A call either runs or was cancelled before; what it holds goes in any case."""
 
     class Call:
@@ -336,7 +363,8 @@ def test_cancelling_in_another_thread(loop_module: ModuleType) -> None:
         def __call__(self) -> None:
             self.ran = True
 
-    with Loops(loop_module, 1) as [loop]:
+    with Loops(loop_module, 1, mode) as [loop]:
+        errors = errors_of(loop)
         for _ in range(2_000):
             call = Call()
             handle = loop.call_soon_threadsafe(call)
@@ -348,6 +376,60 @@ def test_cancelling_in_another_thread(loop_module: ModuleType) -> None:
         del handle
         gc.collect()
         assert gone() is None
+        assert errors == []
+
+
+@pytest.mark.skipif(
+    not FREE_THREADED and sys.version_info < (3, 14), reason="handles have locks since 3.14"
+)
+def test_cancelling_waits_while_the_callback_runs(loop_module: ModuleType, mode: str) -> None:
+    happened: list[str] = []
+    runs, cancels = threading.Event(), threading.Event()
+
+    def callback() -> None:
+        runs.set()
+        assert cancels.wait(TIMEOUT)
+        for _ in range(100):  # in which cancel() would return
+            time.sleep(0)
+        happened.append("ran")
+
+    def cancel(handle: asyncio.Handle) -> None:
+        cancels.set()
+        handle.cancel()
+        happened.append("cancelled")
+
+    with Loops(loop_module, 1, mode) as [loop]:
+        handle = loop.call_soon_threadsafe(callback)
+        assert runs.wait(TIMEOUT)
+        cancel(handle)
+    assert happened == ["ran", "cancelled"]
+
+
+def test_a_read_that_has_not_begun_goes_while_the_loop_is_busy(loop_module: ModuleType) -> None:
+    async def read_later(sock: socket.socket) -> list[Any]:
+        reader, writer = await asyncio.open_connection(sock=sock)
+        return [writer, reader.read(1)]
+
+    def compute() -> bool:
+        busy.set()
+        end = time.monotonic() + TIMEOUT
+        while not gone.is_set() and time.monotonic() < end:
+            pass
+        return gone.is_set()
+
+    async def call(function: Callable[[], T]) -> T:
+        return function()
+
+    busy, gone = threading.Event(), threading.Event()
+    left, right = socket.socketpair()
+    with right, Loops(loop_module, 1) as [loop]:
+        kept = asyncio.run_coroutine_threadsafe(read_later(left), loop).result(TIMEOUT)
+        computing = asyncio.run_coroutine_threadsafe(call(compute), loop)
+        assert busy.wait(TIMEOUT)
+        kept.pop().close()
+        gone.set()
+        assert computing.result(TIMEOUT)
+        loop.call_soon_threadsafe(kept.pop().close)
 
 
 def test_a_cancelled_call_whose_argument_runs_the_loop(loop: Loop) -> None:

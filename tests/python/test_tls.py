@@ -329,6 +329,7 @@ async def test_a_client_keeps_what_it_has_read_before_start_tls(
     assert await reader.readline() == b"250 go on\n"
     secure.close()
     await protocol.lost
+    served.close()
 
 
 def test_a_reader_holds_the_tls_transport_back_after_start_tls(
