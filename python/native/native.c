@@ -59,12 +59,14 @@
 
 #define INLINE_ARGS 3 /* of a callback; more go into a tuple */
 
-/* Freed handles that are kept for reuse, of each type, and awaitables: none without a GIL (see
+/* Freed contexts, handles (of each type) and awaitables that are kept for reuse: none without a GIL (see
    lock.c). */
 #ifdef Py_GIL_DISABLED
+#define SPARE_CONTEXTS 0
 #define SPARE_HANDLES 0
 #define SPARE_AWAITABLES 0
 #else
+#define SPARE_CONTEXTS 1
 #define SPARE_HANDLES 32768
 #define SPARE_AWAITABLES 16
 #endif
