@@ -21,13 +21,14 @@ from typing import Any, cast
 
 Loop = asyncio.AbstractEventLoop
 Result = dict[str, int]
+Batch = Callable[[], int]  # does the operations, and returns the check
 
 BACKLOG = 4096
 KEEP_ALIVE = 3600  # seconds: connections outlive the turns of the other loops
 CERTIFICATE = Path(__file__).resolve().parents[1] / ".cache" / "certificate"
 
 
-def timed(ops: int, batch: Callable[[], int]) -> Result:
+def timed(ops: int, batch: Batch) -> Result:
     """Time one batch of `ops` operations; batch() returns the check.
 
     CPU time, since batches never sleep: other processes do not count in it.
@@ -74,6 +75,10 @@ def call_soon_chained(loop: Loop, n: int) -> Result:
 
 
 def task_switch(loop: Loop, n: int) -> Result:
+    return timed(n, task_switch_batch(loop, n))
+
+
+def task_switch_batch(loop: Loop, n: int) -> Batch:
     async def switch() -> int:
         done = 0
         for _ in range(n):
@@ -81,7 +86,7 @@ def task_switch(loop: Loop, n: int) -> Result:
             done += 1
         return done
 
-    return timed(n, lambda: loop.run_until_complete(switch()))
+    return lambda: loop.run_until_complete(switch())
 
 
 def call_later_cancel(loop: Loop, n: int) -> Result:
