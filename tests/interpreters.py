@@ -66,6 +66,11 @@ BUILD_NEEDS = [
     *("liblzma-dev", "libsqlite3-dev", "libreadline-dev", "uuid-dev"),
 ]
 
+# Two rows may install at the same time.
+APT_INSTALL = (
+    *("apt-get", "install", "-y", "-qq", "--no-install-recommends"),
+    *("-o", "DPkg::Lock::Timeout=300"),
+)
 WANTED = (*FETCHED, *BUILT)
 ADDR_NO_RANDOMIZE = 0x0040000  # personality(2); setarch -R sets it
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
@@ -174,9 +179,13 @@ def check_addresses() -> None:
     """Where the kernel randomises more bits of addresses, what it maps lies where ThreadSanitizer
     has its own, which then ends the program (clang before 18).
     """
-    bits = int(Path("/proc/sys/vm/mmap_rnd_bits").read_text())
-    personality = int(Path("/proc/self/personality").read_text(), 16)
-    if bits > 28 and not personality & ADDR_NO_RANDOMIZE:
+    if int(Path("/proc/self/personality").read_text(), 16) & ADDR_NO_RANDOMIZE:
+        return
+    try:
+        bits = int(Path("/proc/sys/vm/mmap_rnd_bits").read_text())
+    except OSError:  # root alone may read it
+        bits = 32
+    if bits > 28:
         raise Missing("ThreadSanitizer needs vm.mmap_rnd_bits=28, or this run by setarch -R")
 
 
@@ -386,13 +395,13 @@ def install(packages: list[str]) -> None:
         raise Missing(f"the packages {' '.join(missing)} are needed, and this is no root")
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     run(["apt-get", "update", "-qq"], CACHE)
-    run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], CACHE)
+    run([*APT_INSTALL, *missing], CACHE)
 
 
 def main() -> int:
     if len(sys.argv) == 1:
         for version in WANTED:
-            print(f"{version:6} {find(version) or 'not here; can be brought'}")
+            print(f"{version:10} {find(version) or 'not here; can be brought'}")
         return 0
     try:
         with contextlib.redirect_stdout(sys.stderr):

@@ -2,7 +2,8 @@
 that use them.
 
 The queue of callbacks, the heap of timers and the selector are views of the native ones. In debug
-mode the handles are asyncio's own. This module also has what Python 3.10 lacks.
+mode the handles are asyncio's own. This module also has what older Pythons lack: asyncio.Runner
+before 3.11, and 3.14's thread-safe handles for 3.13 without a GIL.
 """
 
 # Much of this is about asyncio's private names, which typeshed does not have:
@@ -171,9 +172,10 @@ class TimerHandle(asyncio.TimerHandle):
 
 
 class Handle(asyncio.Handle):
-    """call_soon_threadsafe() below returns this asyncio.Handle, which other threads may cancel.
+    """A handle that other threads may cancel, for Python 3.13 without a GIL.
 
-    It is 3.14's _ThreadSafeHandle (Lib/asyncio/events.py): cancel() waits while the callback runs.
+    It does what 3.14's _ThreadSafeHandle does (Lib/asyncio/events.py): cancel() waits while the
+    callback runs. call_soon_threadsafe() below returns it.
     """
 
     __slots__ = ("_lock",)

@@ -225,10 +225,12 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
         try:
             if handle._cancelled:
                 return
-            if self._observer is not None:
-                self._observer(handle._callback, handle._args, self._run_now, handle)
-            else:
+            if self._observer is None:
                 self._run_now(handle)
+                return
+            args, callback = handle._args, handle._callback
+            if callback is not None:  # another thread may have cancelled it meanwhile
+                self._observer(callback, args, self._run_now, handle)
         finally:
             # An exception that a task keeps leads by its frames to this one, and would keep the
             # task.

@@ -48,7 +48,7 @@ typedef struct handle {
     PyObject *context;                 /* NULL: called in the loop's own */
     PyObject *vector[1 + INLINE_ARGS]; /* the arguments, behind the slot that vectorcall wants */
     PyObject *weakrefs;
-    uint8_t kind; /* a handle_kind; it never changes, so it is read without a lock */
+    uint8_t kind; /* a handle_kind; handle_alloc sets it, so it is read without a lock */
     uint8_t flags;
     uint8_t count; /* of arguments in vector */
 #if HAS_THREADSAFE_HANDLES
@@ -727,8 +727,8 @@ static PyObject *handle_run_method(handle *self, PyObject *Py_UNUSED(ignored)) {
 static PyMethodDef handle_methods[] = {
     {"cancel", (PyCFunction)handle_cancel, METH_NOARGS,
      "Keeps the callback from being called, unless it has run. Call this in the loop's thread. "
-     "Since Python 3.14, any thread may call it for a handle of call_soon_threadsafe(); while the "
-     "callback runs, it waits."},
+     "Since Python 3.14, and without a GIL, any thread may call it for a handle of "
+     "call_soon_threadsafe(); while the callback runs, it waits."},
     {"cancelled", (PyCFunction)handle_cancelled, METH_NOARGS,
      "Returns whether cancel() was called."},
     {"get_context", (PyCFunction)handle_get_context, METH_NOARGS,

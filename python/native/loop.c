@@ -401,8 +401,8 @@ static PyObject *loop_time(loop *self, PyObject *Py_UNUSED(ignored)) {
 
 /* A native handle that calls method(item) in the loop's own context: how asyncio's handles are
    queued. */
-static handle *wrap_handle(loop *self, bool timer, PyObject *method, PyObject *item) {
-    handle *h = handle_alloc(self, timer);
+static handle *wrap_handle(loop *self, handle_kind kind, PyObject *method, PyObject *item) {
+    handle *h = handle_alloc(self, kind);
     if (h == NULL) return NULL;
     h->callback = Py_NewRef(method);
     h->vector[1] = Py_NewRef(item);
@@ -414,7 +414,7 @@ static handle *wrap_handle(loop *self, bool timer, PyObject *method, PyObject *i
 static PyObject *loop_enqueue(loop *self, PyObject *const *args, Py_ssize_t count) {
     if (count != 2)
         return PyErr_Format(PyExc_TypeError, "_enqueue() takes 2 arguments (%zd given)", count);
-    return loop_queue(self, wrap_handle(self, false, args[0], args[1]));
+    return loop_queue(self, wrap_handle(self, HANDLE_PLAIN, args[0], args[1]));
 }
 
 /* _enqueue_at(when, run, handle): calls run(handle) at a time. */
@@ -426,7 +426,7 @@ static PyObject *loop_enqueue_at(loop *self, PyObject *const *args, Py_ssize_t c
         return PyErr_Format(PyExc_TypeError, "_enqueue_at() takes 3 arguments (%zd given)", count);
     when = parse_seconds(args[0], "when");
     if (when == -1.0 && PyErr_Occurred()) return NULL;
-    h = wrap_handle(self, true, args[1], args[2]);
+    h = wrap_handle(self, HANDLE_TIMER, args[1], args[2]);
     if (h == NULL) return NULL;
     ((timer_handle *)h)->when = when;
     LOCK_LOOP(self);

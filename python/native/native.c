@@ -59,8 +59,8 @@
 
 #define INLINE_ARGS 3 /* of a callback; more go into a tuple */
 
-/* Freed contexts, handles (of each type) and awaitables that are kept for reuse: none without a GIL (see
-   lock.c). */
+/* Freed contexts, handles (of each type) and awaitables that are kept for reuse: none without a GIL
+   (see lock.c). */
 #ifdef Py_GIL_DISABLED
 #define SPARE_CONTEXTS 0
 #define SPARE_HANDLES 0

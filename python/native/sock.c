@@ -473,7 +473,7 @@ static int sock_watch(sock_operation *op) {
     }
     found = casync_watcher_find(&lp->casync, op->fd);
     if (found != NULL && watch_of(found) == NULL && sock_ensure_no_transport(op) < 0) return -1;
-    op->handle = wrap_handle(lp, false, lp->state->sock_ready, (PyObject *)op);
+    op->handle = wrap_handle(lp, HANDLE_PLAIN, lp->state->sock_ready, (PyObject *)op);
     if (op->handle == NULL) return -1;
     if ((PyObject *)Py_TYPE(sock) == lp->state->socket_type)
         result = watch_socket(lp, op->fd, writing, op->handle, sock, op->tried);
@@ -497,7 +497,7 @@ static int sock_pause(sock_operation *op) {
         raise_closed();
         return -1;
     }
-    h = wrap_handle(lp, true, lp->state->sock_ready, (PyObject *)op);
+    h = wrap_handle(lp, HANDLE_TIMER, lp->state->sock_ready, (PyObject *)op);
     if (h == NULL) return -1;
     result = casync_call_later(&lp->casync, timer_of(h), op->pause, handle_run, h);
     if (result < 0) {

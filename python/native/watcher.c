@@ -203,7 +203,7 @@ static handle *watch_handle(loop *self, PyObject *const *args, Py_ssize_t count,
             Py_DECREF(pair);
             return (handle *)PyErr_Format(PyExc_TypeError, "a method and its handle are needed");
         }
-        h = wrap_handle(self, false, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
+        h = wrap_handle(self, HANDLE_PLAIN, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
         *returned = Py_NewRef(PyTuple_GET_ITEM(pair, 1));
         Py_DECREF(pair);
         if (h != NULL) h->flags |= HANDLE_WRAPPER;

@@ -136,8 +136,10 @@ class Report:
 
 
 def unpacked(package: str, version: str) -> Path:
-    """The directory of the package's source, which is downloaded if it is not there."""
-    directory = CACHE / f"{package}-{version}"
+    """The directory of the package's source, which is downloaded if it is not there. The tests may
+    write there, so each Python has its own.
+    """
+    directory = CACHE / f"{package}-{version}-python{platform.python_version()}"
     if directory.exists():
         return directory
     CACHE.mkdir(parents=True, exist_ok=True)
