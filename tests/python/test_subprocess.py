@@ -180,6 +180,8 @@ def test_children_of_a_loop_in_a_thread(loop_module: ModuleType) -> None:
     assert results == [(b"hello\n", 0)]
 
 
+# Without a GIL catch_warnings(), by which asyncio keeps this to itself, does not work in threads.
+@pytest.mark.filterwarnings("ignore:'get_child_watcher' is deprecated:DeprecationWarning")
 def test_children_of_loops_in_many_threads(loop_module: ModuleType) -> None:
     """Which start them at the same time, and wait for their own alone."""
     start_together = threading.Barrier(8)
