@@ -45,8 +45,11 @@ static PyObject *loop_take_ready(loop *self, PyObject *Py_UNUSED(ignored)) {
     Py_DECREF(pair);
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(ready); i++) {
         handle *h = (handle *)PyList_GET_ITEM(ready, i);
+        bool locked;
         if (casync_job_cancel(&h->job) == 0) continue;
+        locked = handle_lock(h);
         h->flags |= HANDLE_TAKEN;
+        handle_unlock(h, locked);
         casync__list_append(&self->taken, &h->job.link);
     }
     return ready;
