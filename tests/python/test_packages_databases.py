@@ -360,26 +360,25 @@ async def test_postgres_copy(loop: Loop, loop_module: ModuleType, postgres: str)
         assert got.split() == [b"%d" % number for number in range(21_000)]
 
 
+async def activity(observer: asyncpg.Connection, pid: int, column: str, wanted: str) -> None:
+    """Waits until the server says so of the connection that this process of its serves."""
+    query = f"select {column} from pg_stat_activity where pid = $1"
+    while await observer.fetchval(query, pid) != wanted:
+        await asyncio.sleep(0)
+
+
 async def test_postgres_queries_are_cancelled(
     loop: Loop, loop_module: ModuleType, postgres: str
 ) -> None:
     runs_on(loop_module)
     async with connected(postgres) as connection, connected(postgres) as observer:
-
-        async def state(wanted: str) -> None:
-            query, pid = (
-                "select state from pg_stat_activity where pid = $1",
-                connection.get_server_pid(),
-            )
-            while await observer.fetchval(query, pid) != wanted:
-                await asyncio.sleep(0)
-
+        pid = connection.get_server_pid()
         query = asyncio.create_task(connection.fetch("select pg_sleep(3600)"))
-        await state("active")
+        await activity(observer, pid, "wait_event", "PgSleep")
         query.cancel()
         with pytest.raises(asyncio.CancelledError):
             await query
-        await state("idle")  # the server was told
+        await activity(observer, pid, "state", "idle")  # the server was told
         with pytest.raises(asyncio.TimeoutError):
             await connection.fetch("select pg_sleep(3600)", timeout=0.01)
         assert await connection.fetchval("select 1") == 1
@@ -399,6 +398,7 @@ async def test_postgres_ends_a_connection(
             connection.add_termination_listener(lambda _: terminated.set())
             query = asyncio.create_task(connection.fetch("select pg_sleep(3600)"))
             first = connection.get_server_pid()
+            await activity(other, first, "wait_event", "PgSleep")
             assert await other.fetchval("select pg_terminate_backend($1)", first)
             with pytest.raises((asyncpg.AdminShutdownError, asyncpg.ConnectionDoesNotExistError)):
                 await query
