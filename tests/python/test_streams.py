@@ -262,8 +262,10 @@ async def test_a_client_task_that_fails_or_is_cancelled_closes_its_connection(lo
         task.cancel()
         await asyncio.sleep(0)
 
+    # The callback of 3.12.1's asyncio fails itself if the task was cancelled.
+    commands = (b"f", b"c") if sys.version_info >= (3, 13) else (b"f",)
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        for command in b"f", b"c":
+        for command in commands:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.write(command)
             assert await reader.read() == b""
