@@ -9,8 +9,8 @@ by SUITE. They are not installed, but unpacked under tests/.cache/forky with all
 C library too, and changed to run from there. So they leave the system as it is, and need no root.
 
 3.13t (without a GIL) is compiled from the sources of an older release, into
-tests/.cache/python-3.13t, which takes five minutes. 3.13t-tsan is the same with ThreadSanitizer in
-it.
+tests/.cache/python-3.13t, which takes five minutes. So is 3.13t-tsan, with ThreadSanitizer in it,
+which takes nine.
 
 Each is made aside under a lock and then renamed: a directory that is there is complete.
 """

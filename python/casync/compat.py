@@ -2,8 +2,8 @@
 that use them.
 
 The queue of callbacks, the heap of timers and the selector are views of the native ones. In debug
-mode the handles are asyncio's own. This module also has what older Pythons lack: asyncio.Runner
-before 3.11, and 3.14's thread-safe handles for 3.13 without a GIL.
+mode the handles are asyncio's own. This module also has what older Pythons lack: a run() that takes
+a loop's maker before 3.11, and 3.14's thread-safe handles for 3.13 without a GIL.
 """
 
 # Much of this is about asyncio's private names, which typeshed does not have:

@@ -262,7 +262,7 @@ async def test_a_client_task_that_fails_or_is_cancelled_closes_its_connection(lo
         task.cancel()
         await asyncio.sleep(0)
 
-    # The callback of 3.12.1's asyncio fails itself if the task was cancelled.
+    # If the task was cancelled, the callback of 3.12.1's asyncio fails, and leaves it open.
     commands = (b"f", b"c") if sys.version_info >= (3, 13) else (b"f",)
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         for command in commands:
