@@ -2,8 +2,8 @@
 
    casync is an event loop for Linux with asyncio's nouns and semantics: callbacks, timers, fd
    watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers,
-   datagrams, and a pool of threads. It depends on libc and pthreads alone. The Python package
-   `casync` runs on the same engine.
+   datagrams, names, and a pool of threads. It depends on libc and pthreads alone. The Python
+   package `casync` runs on the same engine.
 
    This comment is the manual. Each chapter explains one subject and shows the shortest program that
    works, with what it prints; casync's tests compile and run all of these programs. The functions
@@ -18,21 +18,22 @@
        3. a server
        4. a client
        5. datagrams
-       6. time
-       7. ending: close, finish, abort
-       8. cancelling and time limits
-       9. groups of tasks
-      10. locks and queues
-      11. threads
-      12. signals and fork
-      13. embedding in another loop
-      14. testing with the virtual and the manual clock
-      15. memory and allocators
-      16. errors
-      17. what each thing costs
-      18. asyncio's names in casync
-      19. rules
-      20. configuration, platforms, compatibility
+       6. names
+       7. time
+       8. ending: close, finish, abort
+       9. cancelling and time limits
+      10. groups of tasks
+      11. locks and queues
+      12. threads
+      13. signals and fork
+      14. embedding in another loop
+      15. testing with the virtual and the manual clock
+      16. memory and allocators
+      17. errors
+      18. what each thing costs
+      19. asyncio's names in casync
+      20. rules
+      21. configuration, platforms, compatibility
 
    >> 1. a first program
 
@@ -69,7 +70,7 @@
    itself; if another header came before and it is too late, an #error says so.
 
    A function that waits returns a result below 0 if it failed, and -ECANCELED if its task was asked
-   to end (chapter 8). A task that overlooks this does not end when it should, so gcc and clang warn
+   to end (chapter 9). A task that overlooks this does not end when it should, so gcc and clang warn
    if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
 
    >> 2. callbacks or tasks
@@ -164,7 +165,7 @@
        casync_connect_start(...)  starts it, and a protocol's callback tells how it went; only
                                   connect and finish have it
 
-   A form with _op is for stackless tasks, for casync_gather and its like (chapter 9), and for
+   A form with _op is for stackless tasks, for casync_gather and its like (chapter 10), and for
    callbacks, by casync_future_add_done_callback. If the start failed, the future is done and holds
    the error. The op and its buffers are yours again when the future is done. casync_join,
    casync_select, casync_wait_for, casync_once_call and the forms with _timeout consist of several
@@ -172,7 +173,7 @@
    casync_listen or casync_close, has one form, which tasks and callbacks can both call.
 
    The first time that a function which waits is called where it cannot wait, the exception handler
-   (chapter 16) gets the name of that function.
+   (chapter 17) gets the name of that function.
 
    The loop runs in turns, which are asyncio's. A turn asks the kernel which descriptors are ready,
    and waits for one if there is nothing to do. Then it queues the callbacks of what became ready,
@@ -236,8 +237,8 @@
    Prints:
        the server answers: echo!
 
-   A server for real use waits for its end by casync_server_join, or for a signal (chapter 12), and
-   closes itself in order (chapter 7). When the task of a connection returns, the library sends what
+   A server for real use waits for its end by casync_server_join, or for a signal (chapter 13), and
+   closes itself in order (chapter 8). When the task of a connection returns, the library sends what
    the task wrote, closes the connection and frees its memory. If the task returns an error, the
    library aborts the connection and tells the exception handler.
 
@@ -310,7 +311,7 @@
    >> 4. a client
 
    casync_connect connects a stream of yours. Zero it first. When casync_connect fails, the stream
-   is closed. Hosts are numeric: a name is CASYNC_NOT_NUMERIC.
+   is closed. A host may be a name (chapter 6).
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -420,7 +421,58 @@
    The description also has options for broadcast and multicast; casync_datagram_join_group joins a
    group.
 
-   >> 6. time
+   >> 6. names
+
+   desc.host of casync_connect takes a name, such as "example.com". The name is looked up in a
+   thread, by the C library, as /etc/hosts and /etc/resolv.conf say. Its addresses are then tried in
+   the order of RFC 8305 (Happy Eyeballs): IPv6 and IPv4 by turns, each with a quarter of a second
+   for itself (desc.attempt_delay) before the next is tried beside it. The first that connects is
+   taken. If none does, desc.errors has the words of every attempt.
+
+   casync_getaddrinfo looks up the addresses of a host, casync_getnameinfo the name of an address.
+   As with every function that waits, a time limit or a cancellation ends the wait at once.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           casync_getaddrinfo_desc question = {.host = "127.0.0.1", .port = 80};
+           casync_connect_desc connect = {.host = "no.such.name.invalid", .port = 80};
+           casync_addrinfo info = {0};
+           casync_stream stream = {0};
+           char text[CASYNC_ADDRESS_TEXT];
+           int64_t n = casync_getaddrinfo(loop, &info, &question);
+           (void)arg;
+           for (size_t i = 0; i < info.count; i++)
+               printf("%s\n", casync_address_text(&info.addresses[i], text));
+           casync_addrinfo_free(&info);
+           if (n < 0) return n;
+           n = casync_connect_timeout(loop, &stream, &connect, CASYNC_SECONDS(20));
+           printf("connected: %s\n", n < 0 ? "no" : "yes");
+           casync_close(&stream);
+           return 0;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       127.0.0.1:80
+       connected: no
+
+   Addresses in numbers, and no host at all, are answered at once and never reach a thread. Names
+   take half of the threads of the loop's default pool at most, so that a name server which does not
+   answer leaves threads to other calls; the same name is not asked for twice at the same time. The
+   errors of the C library are CASYNC_EAI_NONAME (there is no such name), CASYNC_EAI_AGAIN (nobody
+   knows now) and others, with words by casync_strerror.
+
+   casync_listen and casync_datagram_open take names too, where they can wait: in a stackful task. A
+   server listens at every address of its name, so "localhost" serves "::1" and "127.0.0.1". In
+   callbacks and stackless tasks, look the name up with casync_getaddrinfo_op, and give what it
+   found as desc.addresses. A program that is linked statically to glibc needs the shared library of
+   the same version where it looks up names; musl needs nothing.
+
+   >> 7. time
 
    A time is an int64_t in nanoseconds: CASYNC_US(5), CASYNC_MS(5), CASYNC_SECONDS(5), and
    CASYNC_FOREVER, a deadline that never comes. The loop's clock is CLOCK_MONOTONIC, read by
@@ -429,7 +481,7 @@
 
    A task sleeps by casync_sleep. A callback is called by casync_call_later after a delay, by
    casync_call_at at a time, or by casync_timer_start again and again. The following program has a
-   virtual clock (chapter 14), so it does not take any time.
+   virtual clock (chapter 15), so it does not take any time.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -474,7 +526,7 @@
    you give NULL for the timer to casync_call_later or casync_call_at, the loop lends one, which you
    cannot stop.
 
-   >> 7. ending: close, finish, abort
+   >> 8. ending: close, finish, abort
 
    A stream ends in one of four ways:
 
@@ -562,7 +614,7 @@
    refuses with CASYNC_STILL_OPEN while a stream, a server, a datagram socket or a stackful task is
    left; casync_dump names them.
 
-   >> 8. cancelling and time limits
+   >> 9. cancelling and time limits
 
    casync_task_cancel asks a task to end. The wait in which the task is, or else its next one,
    returns -ECANCELED, once. The task can then clean up, wait while it cleans up, and return. A task
@@ -619,7 +671,7 @@
    done, but before the task went on, the task gets the result, and the next wait returns
    -ECANCELED. So a task never loses bytes that were read for it or a lock that was handed to it.
 
-   >> 9. groups of tasks
+   >> 10. groups of tasks
 
    casync_spawn makes a task, which begins in the next turn, and returns a handle. Give the handle
    back, either by casync_join, which waits for the task and returns its result, or by
@@ -711,7 +763,7 @@
    casync_context_var is a value that each task has for itself and passes on to the tasks that it
    makes.
 
-   >> 10. locks and queues
+   >> 11. locks and queues
 
    Between two waits a task is alone: no other task of its loop runs, so it needs no lock. Where
    something must stay consistent across a wait, or where one task waits for another, take one of
@@ -774,7 +826,7 @@
    their names return -EAGAIN instead of waiting. All of this is for the tasks of one loop; the next
    chapter is about threads.
 
-   >> 11. threads
+   >> 12. threads
 
    One thread owns a loop: the thread that runs it. Other threads may call only
    casync_call_soon_threadsafe and casync_wake on it. Several loops in several threads share nothing
@@ -853,7 +905,7 @@
    A job that is still posted is not posted again (-EALREADY), so a job works as a wakeup that
    coalesces. With a NULL job the loop keeps the call, and each call is made.
 
-   >> 12. signals and fork
+   >> 13. signals and fork
 
    casync_signal_start watches a signal. The callback runs in the loop's thread like any other, so
    it may call any function, which a signal handler may not.
@@ -933,7 +985,7 @@
    A program that is started by exec inherits no descriptor of the library: all of them are
    close-on-exec.
 
-   >> 13. embedding in another loop
+   >> 14. embedding in another loop
 
    To run a casync loop inside another loop, wait until casync_loop_fd is readable or until
    casync_loop_timeout has passed, and then call casync_run_nowait. Ask for the timeout before each
@@ -981,7 +1033,7 @@
    hosts with a lock to drop meanwhile; with casync_loop_desc.locked, threads that hold this lock
    may all use the loop.
 
-   >> 14. testing with the virtual and the manual clock
+   >> 15. testing with the virtual and the manual clock
 
    With CASYNC_CLOCK_VIRTUAL the loop's time starts at 0 and jumps to the next deadline when there
    is nothing else to do, so a test with long waits takes no time. While the loop waits for
@@ -1057,7 +1109,7 @@
    Prints:
        Too many open files
 
-   >> 15. memory and allocators
+   >> 16. memory and allocators
 
    Structs are yours: you declare, embed or allocate them, and zero them before their first use. Set
    options in structs named _desc and _options, where 0 is the default. A struct must not move while
@@ -1116,7 +1168,7 @@
    them; keep_fd changes that. Descriptors given to casync_add_reader and casync_add_writer stay
    yours.
 
-   >> 16. errors
+   >> 17. errors
 
    Functions that can fail return an int64_t. A value of 0 or more is the result. A value below 0 is
    an error: -errno, or one of casync's own codes, enum casync_error. casync_strerror names both. A
@@ -1125,7 +1177,7 @@
    NULL if it has no result for errors.
 
    Errors that nobody waits for go to the loop's exception handler: a task that failed and whose
-   result nobody took, bytes that were lost (chapter 7), a server that cannot accept. The default
+   result nobody took, bytes that were lost (chapter 8), a server that cannot accept. The default
    handler prints a line on standard error; casync_set_exception_handler sets yours. In this program
    a task fails after its handle was released.
 
@@ -1161,7 +1213,7 @@
    casync_task_set_name gives a task a name for these messages. casync_loop_metrics has counters
    and, if you set casync_loop_desc.metrics, idle and busy times.
 
-   >> 17. what each thing costs
+   >> 18. what each thing costs
 
    System calls and allocations, once the loop's pools have grown to the need:
 
@@ -1183,6 +1235,8 @@
        call_soon_threadsafe      one write if the loop sleeps; a NULL job: 1 KiB for 60 calls
        run_in_executor           an allocation; two futex calls if the pool's thread slept, and a
                                  write if the loop did
+       getaddrinfo of numbers    an allocation, and no system call
+       getaddrinfo of a name     the same as run_in_executor, and two allocations more
        a signal                  a read, and a wakeup of each loop that watches it
        a loop                    an epoll and an eventfd
 
@@ -1222,11 +1276,11 @@
        112  casync_op
        120  casync_watcher
        288  casync_stream
-       408  casync_server
+       440  casync_server
        320  casync_datagram
        664  casync_loop
 
-   >> 18. asyncio's names in casync
+   >> 19. asyncio's names in casync
 
        asyncio                             casync
        ---------------------------------   -------------------------------------------------------
@@ -1262,6 +1316,7 @@
        Server, start_server                casync_server, casync_listen
        close(), wait_closed()              casync_server_close, casync_server_wait_clients
        open_connection                     casync_connect
+       loop.getaddrinfo, getnameinfo       casync_getaddrinfo, casync_getnameinfo
        loop.create_datagram_endpoint       casync_datagram_open
        DatagramTransport                   casync_datagram: write, finish_start, abort
        DatagramProtocol                    casync_datagram_protocol
@@ -1285,7 +1340,7 @@
            cancel_futures=True)
        loop.shutdown_default_executor      casync_shutdown_default_executor
 
-   >> 19. rules
+   >> 20. rules
 
    These hold for all functions; the chapter in brackets says more.
 
@@ -1302,7 +1357,7 @@
    - Time is int64_t nanoseconds. Timers are never early [6].
    - A forked child calls casync_loop_fork first [12].
 
-   >> 20. configuration, platforms, compatibility
+   >> 21. configuration, platforms, compatibility
 
    Define these macros before you include the implementation:
 
@@ -1406,8 +1461,20 @@ enum casync_error {
     CASYNC_QUEUE_SHUT_DOWN = -5005, /* the queue takes no more items, or has none left to give */
     CASYNC_BROKEN_BARRIER = -5006,  /* the barrier was reset or aborted */
     CASYNC_NOT_NUMERIC = -5007,     /* a host is a name where an address in numbers is needed */
-    CASYNC_STILL_OPEN = -5008       /* a loop has open streams, servers, datagrams or tasks: see
+    CASYNC_STILL_OPEN = -5008,      /* a loop has open streams, servers, datagrams or tasks: see
                                  casync_dump */
+    /* Of looking up names: getaddrinfo(3)'s EAI_BADFLAGS and so on, which overlap errno. EAI_MEMORY
+       is -ENOMEM, and EAI_SYSTEM the errno that it stands for. */
+    CASYNC_EAI_BADFLAGS = -5101,
+    CASYNC_EAI_NONAME = -5102, /* there is no such name, or no such service */
+    CASYNC_EAI_AGAIN = -5103,  /* no answer, or "try again": nobody knows whether the name exists */
+    CASYNC_EAI_FAIL = -5104,   /* the name server refuses, or answers what nobody understands */
+    CASYNC_EAI_NODATA = -5105, /* the name exists, but has no address of this family */
+    CASYNC_EAI_FAMILY = -5106,
+    CASYNC_EAI_SOCKTYPE = -5107,
+    CASYNC_EAI_SERVICE = -5108,
+    CASYNC_EAI_ADDRFAMILY = -5109, /* the host has no address of the family that was asked for */
+    CASYNC_EAI_OVERFLOW = -5112
 };
 
 /* Describes an error code in words.
@@ -1719,7 +1786,8 @@ struct casync_op {
         casync_framing framing;
         casync_stream *accepted; /* becomes the connection */
         struct casync__call *call;
-        int phase; /* of the wait for a condition */
+        struct casync_addrinfo *found; /* gets the addresses */
+        int phase;                     /* of the wait for a condition */
     } as;
 };
 
@@ -2832,6 +2900,68 @@ CASYNC_API int64_t casync_address_from_path(casync_address *address, const char 
    Returns: the port; 0 for an address that has none. */
 CASYNC_API int casync_address_port(const casync_address *address);
 
+/* >> names (API) ------------------------------------------------------------------------------- */
+
+/* What to look up: getaddrinfo(3). Zero means the default in every member. */
+typedef struct casync_getaddrinfo_desc {
+    const char *host; /* a name or an address; NULL: loopback, or with AI_PASSIVE all addresses */
+    const char *service; /* "http": its port, in place of `port` */
+    int port;
+    int family; /* AF_INET, AF_INET6; default: both */
+    int type;   /* SOCK_DGRAM and so on: of the service; default: SOCK_STREAM */
+    int flags;  /* AI_PASSIVE, AI_CANONNAME and so on */
+} casync_getaddrinfo_desc;
+
+/* The addresses of a host, in the order in which to try them (RFC 6724), each with the port. */
+typedef struct casync_addrinfo {
+    size_t count;
+    casync_address *addresses;  /* `count` of them */
+    const char *canonical_name; /* with AI_CANONNAME, else NULL */
+    casync_allocator allocator; /* private */
+} casync_addrinfo;
+
+/* Looks up the addresses of a host: asyncio's loop.getaddrinfo. Addresses in numbers and NULL are
+   answered at once. Names are looked up by the C library, as its configuration says, in threads of
+   the loop's default pool: in half of them at most, so that slow name servers leave threads to
+   other calls. What is being looked up already is not asked again. To cancel this, or to close the
+   op, ends the wait at once; a thread may go on for as long as the C library asks.
+   Returns: how many addresses; they are in *info.
+   Errors: CASYNC_EAI_NONAME and the others of CASYNC_EAI; those of casync_run_in_executor;
+   casync_getaddrinfo_timeout -ETIMEDOUT; -EINVAL for a bad port. *info is left as it was.
+   Lifetime: the desc is read during the call. *info is yours, and is written when this is done; its
+   memory is the loop's allocator's until casync_addrinfo_free.
+   Cost: see casync_run_in_executor. In numbers: one allocation, and no system call. A statically
+   linked program needs the shared C library of the same version, as the linker warns. */
+CASYNC_WAITS int64_t casync_getaddrinfo(casync_loop *loop, casync_addrinfo *info,
+                                        const casync_getaddrinfo_desc *desc);
+CASYNC_API casync_future *casync_getaddrinfo_op(casync_loop *loop, casync_addrinfo *info,
+                                                casync_op *op, const casync_getaddrinfo_desc *desc);
+CASYNC_WAITS int64_t casync_getaddrinfo_timeout(casync_loop *loop, casync_addrinfo *info,
+                                                const casync_getaddrinfo_desc *desc,
+                                                int64_t timeout);
+
+/* Frees what casync_getaddrinfo found, and zeroes *info. May be called after the loop is closed. */
+CASYNC_API void casync_addrinfo_free(casync_addrinfo *info);
+
+/* A host and a service in words. */
+typedef struct casync_nameinfo {
+    char host[1025]; /* NI_MAXHOST */
+    char service[32];
+} casync_nameinfo;
+
+/* Looks up the name of an address: asyncio's loop.getnameinfo. The flags are those of
+   getnameinfo(3): NI_NAMEREQD, NI_DGRAM and so on. With both NI_NUMERICHOST and NI_NUMERICSERV it
+   is answered at once.
+   Returns: 0.
+   Errors: those of casync_getaddrinfo; CASYNC_EAI_NONAME with NI_NAMEREQD for an address that has
+   no name; CASYNC_EAI_FAMILY for an address of another family than IP's and Unix sockets'.
+   Lifetime: *info is written when this is done. */
+CASYNC_WAITS int64_t casync_getnameinfo(casync_loop *loop, casync_nameinfo *info,
+                                        const casync_address *address, int flags);
+CASYNC_API casync_future *casync_getnameinfo_op(casync_loop *loop, casync_nameinfo *info,
+                                                casync_op *op, const casync_address *address,
+                                                int flags);
+
 /* >> endpoint (API) ---------------------------------------------------------------------------- */
 
 /* The head of a stream and of a datagram socket. Private, except for the descriptor, watcher.fd. */
@@ -2916,7 +3046,7 @@ struct casync_stream {
     casync_filter *filter;           /* read-only */
     /* private from here on */
     struct casync__connection *connection;        /* if a server allocated it, else NULL */
-    struct casync__stream_connect_retry *retried; /* a connect that is tried again, or NULL */
+    struct casync__stream_connecting *connecting; /* what takes more than one connect(2), or NULL */
     struct casync__input *input; /* bytes read and not yet asked for, frames in the making; or
                                     NULL */
     struct casync__input *lent;  /* an earlier input, in which the frame last read still is; or
@@ -2961,11 +3091,21 @@ CASYNC_API int64_t casync_pipe(casync_loop *loop, casync_stream *reader, casync_
                                const casync_stream_options *options);
 
 typedef struct casync_connect_desc {
-    const char *host; /* "127.0.0.1", "::1", "fe80::1%eth0": numeric; NULL: loopback */
+    const char *host; /* a name, or "127.0.0.1", "::1", "fe80::1%eth0"; NULL: loopback */
     int port;
-    const char *path;                     /* a Unix socket instead; "@name" for an abstract one */
-    const char *local_host;               /* bind to this address first, or NULL */
-    int local_port;                       /* 0: any */
+    const char *path; /* a Unix socket instead; "@name" for an abstract one */
+    /* Addresses that are known already, as by casync_getaddrinfo, instead of host and port. */
+    const casync_address *addresses;
+    size_t address_count;
+    const char *local_host; /* bind to this address first, in numbers, or NULL */
+    int local_port;         /* 0: any */
+    /* Nanoseconds that an attempt to connect to one address of several has before the next begins
+       beside it, 10 ms at least; CASYNC_FOREVER: until it fails. Default: 250 ms. */
+    int64_t attempt_delay;
+    /* If connecting to several addresses fails: room for the words of each attempt, "[::1]:80:
+       Connection refused; 127.0.0.1:80: Connection timed out". It is yours, and may be NULL. */
+    char *errors;
+    size_t errors_size;
     const casync_protocol *protocol;      /* or NULL */
     const casync_stream_options *options; /* or NULL */
 } casync_connect_desc;
@@ -2973,12 +3113,19 @@ typedef struct casync_connect_desc {
 /* Begins to connect a stream. The protocol's connection_made follows, or its connection_lost with
    the error. The stream may be closed before it is connected. A Unix socket whose listener has no
    place for it tries again until there is one.
+   A name is looked up by casync_getaddrinfo, and its addresses are tried as RFC 8305 says (Happy
+   Eyeballs, sections 4, 5 and 8): in the order found, but the families by turns; each has
+   attempt_delay for itself; when one fails the next begins at once; the first that connects wins,
+   and the others are closed. Unlike section 3, both families are asked for by one question, as
+   getaddrinfo(3) does, so a slow answer of one holds up the other. Until the stream is connected
+   its descriptor is none that socket options could be set on.
    Returns: 0.
-   Errors: CASYNC_NOT_NUMERIC for a host that is a name; -EINVAL for a bad address or port, or a
-   path that is too long; -EALREADY if the stream is open; those of socket(2), bind(2) and
-   connect(2), at once or later; -EEXIST; -ENOMEM.
+   Errors: -EINVAL for a bad address, port or attempt_delay, or a path that is too long;
+   CASYNC_NOT_NUMERIC for a local_host that is a name; -EALREADY if the stream is open; those of
+   socket(2), bind(2) and connect(2), at once or later; those of casync_getaddrinfo; -EEXIST;
+   -ENOMEM. If all attempts failed: the error of the one that failed last.
    Lifetime: the stream is yours and stays where it is until it is closed. The desc is read during
-   the call. */
+   the call, but desc.errors is written until the stream is connected or closed. */
 CASYNC_API int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
                                         const casync_connect_desc *desc);
 
@@ -3254,8 +3401,11 @@ CASYNC_API int64_t casync_filter_send(casync_filter *filter, const void *data, s
 /* >> servers (API) ----------------------------------------------------------------------------- */
 
 typedef struct casync_listen_desc {
-    const char *host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
+    const char *host; /* an address in numbers, or in a task a name; NULL: all, IPv6 and IPv4 */
     int port;         /* 0: any free one, which casync_server_address tells */
+    /* Addresses that are known already, as by casync_getaddrinfo, instead of host and port. */
+    const casync_address *addresses;
+    size_t address_count;
     /* The path of a Unix socket, instead of host and port; "@name" for an abstract one. A socket
        file that is in the way is removed, as asyncio does. Close leaves the file behind. */
     const char *path;
@@ -3296,6 +3446,7 @@ struct casync_server {
     casync_listen_desc desc;         /* read-only */
     casync_link waiting;             /* private: accept operations */
     casync_link joining;             /* private: join operations */
+    casync_link listeners;           /* private: of further addresses */
     casync_timer retry;              /* private: after the process ran out of descriptors */
     struct casync__clients *clients; /* private: its connections, while it is open */
     uint64_t clients_id;             /* private: by which the loop finds them afterwards */
@@ -3304,10 +3455,16 @@ struct casync_server {
 
 /* Begins to listen. When the process runs out of descriptors, accepting stops for 100 ms, and the
    exception handler is told. Connections that broke before they were accepted are skipped.
+   A host that is a name is looked up by casync_getaddrinfo, for which this waits: in a stackful
+   task. Elsewhere look it up yourself, and set desc.addresses. The server listens at all addresses
+   of a name, as "localhost" is both "::1" and "127.0.0.1": with port 0 at the same port, each IPv6
+   address for IPv6 alone. An address that this host does not have is passed over, unless it is the
+   last one left.
    Returns: 0.
    Errors: -EALREADY if the server is open; -EEXIST if a watcher or a stream has desc.fd; -EBADF and
-   -ENOTSOCK for a bad desc.fd; CASYNC_NOT_NUMERIC for a host that is a name; -EINVAL for a bad
-   address, port or desc; those of socket(2), bind(2) and listen(2); -ENOMEM.
+   -ENOTSOCK for a bad desc.fd; CASYNC_NOT_NUMERIC for a name where nothing can wait; those of
+   casync_getaddrinfo; -EINVAL for a bad address, port or desc; those of socket(2), bind(2) and
+   listen(2); -ENOMEM.
    Lifetime: the server is yours and stays where it is until it is closed. The desc is copied; what
    it points to must outlive the server. After an error desc.fd stays yours. */
 CASYNC_API int64_t casync_listen(casync_loop *loop, casync_server *server,
@@ -3363,7 +3520,8 @@ CASYNC_API int64_t casync_server_finish_clients(casync_server *server);
 /* Sets whether the server keeps casync_run_until_idle running. At first it does. */
 CASYNC_API void casync_server_ref(casync_server *server, bool referenced);
 
-/* Tells the address on which a server listens, with the port that the kernel chose.
+/* Tells the address on which a server listens (of several the first), with the port that the kernel
+   chose.
    Returns: 0.
    Errors: those of getsockname(2).
    Cost: one system call. */
@@ -3395,14 +3553,16 @@ typedef struct casync_datagram_protocol {
 
 /* How to make a datagram socket. Zero means the default in every member. */
 typedef struct casync_datagram_desc {
-    const char *local_host; /* numeric; NULL: all addresses, IPv6 and IPv4 */
+    const char *local_host; /* in numbers, or in a task a name; NULL: all, IPv6 and IPv4 */
     int local_port;         /* 0: any free one, which casync_datagram_local_address tells */
     const char *local_path; /* of a Unix socket, as casync_listen_desc.path */
     /* With a remote address the socket is connected: it sends there by default, and receives from
        there alone. It is bound only if a local address is given as well. */
-    const char *remote_host; /* numeric; NULL with a port: loopback */
+    const char *remote_host; /* in numbers, or in a task a name; NULL with a port: loopback */
     int remote_port;
     const char *remote_path;
+    /* Addresses that are known already, as by casync_getaddrinfo, instead of the above; or NULL. */
+    const casync_address *local_address, *remote_address;
     int fd; /* with use_fd: a datagram socket, used in place of the addresses above */
     bool use_fd;
     bool keep_fd;       /* with use_fd: the descriptor stays yours, and open after the socket */
@@ -3446,9 +3606,13 @@ struct casync_datagram {
 };
 
 /* Makes and opens a datagram socket: asyncio's create_datagram_endpoint. It is open when this
-   returns; connection_made is not called.
+   returns; connection_made is not called. Hosts that are names are looked up by casync_getaddrinfo,
+   for which this waits: in a stackful task. The first pair of their addresses that works is taken.
+   Elsewhere look them up yourself, and set desc.local_address and desc.remote_address.
    Returns: 0.
-   Errors: -EALREADY if it is open; CASYNC_NOT_NUMERIC for a host that is a name; -EINVAL for a path
+   Errors: -EALREADY if it is open; CASYNC_NOT_NUMERIC for a name where nothing can wait; those of
+   casync_getaddrinfo; CASYNC_EAI_ADDRFAMILY if the two names have no family in common; -EINVAL for
+   a path
    that is too long, a bad port, an unknown interface, low_water > high_water or max_size > 1 MiB;
    -EPROTOTYPE if desc.fd is a stream socket; -ENOTSOCK; -EBADF; -EEXIST; -ENOMEM; those of
    socket(2), setsockopt(2), bind(2) and connect(2).
@@ -3995,6 +4159,7 @@ CASYNC_API int64_t casync_report_overflow(void);
 #include <fcntl.h>
 #include <limits.h>
 #include <net/if.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -4225,24 +4390,34 @@ static void casync__memory_free(const casync_allocator *allocator, void *ptr) {
     if (ptr) (void)allocator->function(allocator->user, ptr, 0);
 }
 
+/* casync's own codes in words: X(code, text). */
+#define CASYNC__CONFIG_ERRORS(X)                                                                   \
+    X(EOF, "end of stream")                                                                        \
+    X(INCOMPLETE_READ, "the stream ended inside what was to be read")                              \
+    X(LIMIT_OVERRUN, "frame longer than the stream's read limit")                                  \
+    X(INVALID_STATE, "the object's state does not allow this")                                     \
+    X(QUEUE_SHUT_DOWN, "the queue is shut down")                                                   \
+    X(BROKEN_BARRIER, "the barrier was reset or aborted")                                          \
+    X(NOT_NUMERIC, "the host is a name, and an address in numbers is needed")                      \
+    X(STILL_OPEN, "streams, servers, datagrams or tasks of the loop are still open")               \
+    X(EAI_BADFLAGS, "bad flags for looking up a name")                                             \
+    X(EAI_NONAME, "no such name or service")                                                       \
+    X(EAI_AGAIN, "the name could not be looked up now: try again later")                           \
+    X(EAI_FAIL, "the name cannot be looked up")                                                    \
+    X(EAI_NODATA, "the name has no address of this family")                                        \
+    X(EAI_FAMILY, "names are not looked up for this address family")                               \
+    X(EAI_SOCKTYPE, "names are not looked up for this type of socket")                             \
+    X(EAI_SERVICE, "no such service for this type of socket")                                      \
+    X(EAI_ADDRFAMILY, "the host has no address of this family")                                    \
+    X(EAI_OVERFLOW, "the name is too long")
+
+#define CASYNC__CONFIG_ERROR_CASE(code, text)                                                      \
+    case CASYNC_##code:                                                                            \
+        return text;
+
 CASYNC__LINKAGE const char *casync_strerror(int64_t error) {
     switch (error) {
-    case CASYNC_EOF:
-        return "end of stream";
-    case CASYNC_INCOMPLETE_READ:
-        return "the stream ended inside what was to be read";
-    case CASYNC_LIMIT_OVERRUN:
-        return "frame longer than the stream's read limit";
-    case CASYNC_INVALID_STATE:
-        return "the object's state does not allow this";
-    case CASYNC_QUEUE_SHUT_DOWN:
-        return "the queue is shut down";
-    case CASYNC_BROKEN_BARRIER:
-        return "the barrier was reset or aborted";
-    case CASYNC_NOT_NUMERIC:
-        return "the host is a name, and an address in numbers is needed";
-    case CASYNC_STILL_OPEN:
-        return "streams, servers, datagrams or tasks of the loop are still open";
+        CASYNC__CONFIG_ERRORS(CASYNC__CONFIG_ERROR_CASE)
     default:
         break;
     }
@@ -4252,11 +4427,11 @@ CASYNC__LINKAGE const char *casync_strerror(int64_t error) {
 
 /* >> system calls (implementation) ------------------------------------------------------------- */
 
-/* The one seam to the kernel. Two things are outside of it: reading /proc by stdio, and looking up
-   the names of interfaces. Each row of the list below becomes casync__sys_NAME, which returns the
-   call's result or -errno, and repeats calls that a signal interrupted, but for those that wait.
-   With CASYNC_SYSCALL_TABLE the calls go through casync_syscalls.NAME; without, they are
-   inlined. */
+/* The one seam to the kernel, and to the C library's looking up of names. Two things are outside of
+   it: reading /proc by stdio, and looking up the names of interfaces. Each row of the list below
+   becomes casync__sys_NAME, which returns the call's result or -errno, and repeats calls that a
+   signal interrupted, but for those that wait. With CASYNC_SYSCALL_TABLE the calls go through
+   casync_syscalls.NAME; without, they are inlined. */
 
 /* tcc ignores the packed attribute of glibc's struct epoll_event, so on x86-64 its second event of
    a batch would be read from the wrong place. This is the kernel's layout for every compiler. */
@@ -4379,7 +4554,18 @@ static inline int64_t casync__memory_map(size_t size) {
     X(dup3, (int fd, int as), (fd, as), dup3(fd, as, O_CLOEXEC))                                   \
     X(fstat, (int fd, struct stat *status), (fd, status), fstat(fd, status))                       \
     X(lstat, (const char *path, struct stat *status), (path, status), lstat(path, status))         \
-    X(unlink, (const char *path), (path), unlink(path))
+    X(unlink, (const char *path), (path), unlink(path))                                            \
+    X(getaddrinfo,                                                                                 \
+      (const char *host, const char *service, const struct addrinfo *hints,                        \
+       struct addrinfo **found),                                                                   \
+      (host, service, hints, found),                                                               \
+      casync__name_result(getaddrinfo(host, service, hints, found)))                               \
+    X(freeaddrinfo, (struct addrinfo * found), (found), (freeaddrinfo(found), 0))                  \
+    X(getnameinfo,                                                                                 \
+      (const struct sockaddr *address, socklen_t size, casync_nameinfo *info, int flags),          \
+      (address, size, info, flags),                                                                \
+      casync__name_result(getnameinfo(address, size, info->host, sizeof info->host, info->service, \
+                                      sizeof info->service, flags)))
 
 /* These wait, or must not be repeated: close(2) frees the descriptor even when it says EINTR. */
 #define CASYNC__SYS_CALLS_ONCE(X)                                                                  \
@@ -4393,6 +4579,18 @@ static inline int64_t casync__memory_map(size_t size) {
 static inline int casync__thread_result(int error) {
     if (error) errno = error;
     return error ? -1 : 0;
+}
+
+/* The EAI codes of glibc and musl are -1 to -12. Others, as of a cancelled call, cannot come. */
+#define CASYNC__NAME_ERRORS 5100
+
+/* 0, or the code of casync's that stands for an EAI code, as a positive number; -1 with errno for
+   what is an errno. */
+static inline int casync__name_result(int error) {
+    if (error == 0) return 0;
+    if (error == EAI_MEMORY) errno = ENOMEM;
+    if (error == EAI_MEMORY || error == EAI_SYSTEM) return -1;
+    return CASYNC__NAME_ERRORS - error;
 }
 
 #ifdef CASYNC_SYSCALL_TABLE
@@ -6250,6 +6448,7 @@ CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, c
     X(READABLE, DESCRIPTOR, "readable", casync__fd_abandon)                                        \
     X(WRITABLE, DESCRIPTOR, "writable", casync__fd_abandon)                                        \
     X(CALL, NONE, "call in a thread", casync__call_op_abandon)                                     \
+    X(GETADDRINFO, OBJECT, "getaddrinfo", casync__name_question_abandon)                           \
     X(EVENT, OBJECT, "event", casync__op_abandon_nothing)                                          \
     X(LOCK, OBJECT, "lock", casync__op_abandon_nothing)                                            \
     X(READ_LOCK, OBJECT, "rwlock, to read", casync__rwlock_abandon)                                \
@@ -6431,7 +6630,9 @@ typedef struct casync__backend {
 #define CASYNC__WATCHER_KINDS(X)                                                                   \
     X(USER, CASYNC_KIND_WATCHER, casync__watcher_refused)                                          \
     X(INTERNAL, -1, casync__watcher_refused)                                                       \
-    X(FD_WAITS, -1, casync__fd_waits_refused) /* allocated: the head of a casync__fd_waits */      \
+    X(FD_WAITS, -1, casync__fd_waits_refused)      /* allocated: the head of a casync__fd_waits */ \
+    X(ATTEMPT, -1, casync__stream_attempt_refused) /* the same of a casync__stream_attempt */      \
+    X(LISTENER, -1, casync__server_listener_refused) /* the same of a casync__server_listener */   \
     /* from here on: what must be closed before the loop */                                        \
     X(STREAM, CASYNC_KIND_STREAM, casync__stream_refused)                                          \
     X(SERVER, CASYNC_KIND_SERVER, casync__server_refused)                                          \
@@ -7336,6 +7537,8 @@ CASYNC__LINKAGE void casync_wake(casync_loop *loop) {
 /* >> calls & thread pool (implementation) ------------------------------------------------------ */
 
 /* A pool is a queue of calls with a mutex, and a condition variable on which threads wait for work.
+   Each call is in a lane. Of some lanes only so many calls may be in the queue or run: the others
+   are held by the lane.
    A call is a record of the library's, since both the op and the loop may be gone when its function
    returns. A copy of the arguments follows the record, and its kind says what to do with them. The
    call belongs to its loop, in the list loop->calls, until it is delivered or abandoned. While it
@@ -7360,6 +7563,7 @@ CASYNC__LINKAGE void casync_wake(casync_loop *loop) {
 
 enum {
     CASYNC__CALL_QUEUED,
+    CASYNC__CALL_HELD, /* its lane is full */
     CASYNC__CALL_RUNNING,
     CASYNC__CALL_ABANDONED, /* and running */
     CASYNC__CALL_DONE,      /* returned, and posted or about to be */
@@ -7367,6 +7571,21 @@ enum {
 };
 
 #define CASYNC__POOL_SIZE_MAX 4096
+
+/* What a call waits for: any thread, one of those that look up names, or the end of all threads. */
+enum {
+    CASYNC__CALL_LANE_WORK,
+    CASYNC__CALL_LANE_NAMES,
+    CASYNC__CALL_LANE_END,
+    CASYNC__CALL_LANE_COUNT
+};
+
+/* The calls of one kind that are in the queue or run, and those that are held until one of these is
+   over. So names that are slow to look up leave threads to work. */
+typedef struct casync__pool_lane {
+    uint32_t taken;
+    casync_link held; /* casync__call by job.link */
+} casync__pool_lane;
 
 typedef struct casync__pool {
     pthread_mutex_t mutex;
@@ -7378,16 +7597,14 @@ typedef struct casync__pool {
     bool closing;
     uint32_t started, threads; /* how many were started, and of these, how many have not ended */
     uint32_t named, queued, running;
-    casync_link queue;    /* casync__call by job.link */
-    casync_link shutdown; /* of these, the one that waits for the threads' end */
+    casync_link queue; /* casync__call by job.link */
+    casync__pool_lane
+        lanes[CASYNC__CALL_LANE_COUNT]; /* the last holds what waits for the threads' end */
     char name[11];
     pthread_t *ids; /* of the threads that were started; behind this struct */
 } casync__pool;
 
 typedef struct casync__call casync__call;
-
-/* Where a call waits: for a thread, or for the end of all threads. */
-enum { CASYNC__CALL_LANE_WORK, CASYNC__CALL_LANE_END };
 
 typedef struct casync__call_kind {
     int lane;
@@ -7422,14 +7639,22 @@ static void casync__pool_unref(casync__pool *pool) {
     casync__memory_free(&allocator, pool);
 }
 
+static void casync__pool_init_queues(casync__pool *pool) {
+    int lane;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    casync__list_init(&pool->queue);
+    for (lane = 0; lane < CASYNC__CALL_LANE_COUNT; lane++) {
+        pool->lanes[lane].taken = 0;
+        casync__list_init(&pool->lanes[lane].held);
+    }
+}
+
 /* The parent's threads may have held the mutex, and left the queue half changed. */
 static void casync__pool_after_fork(casync__pool *pool) {
     casync__process_lock();
     if (pool->fork_generation != casync__process.fork_generation) {
-        pthread_mutex_init(&pool->mutex, NULL);
-        pthread_cond_init(&pool->work, NULL);
-        casync__list_init(&pool->queue);
-        casync__list_init(&pool->shutdown);
+        casync__pool_init_queues(pool);
         casync__atomic_add(&pool->references, 0 - pool->threads);
         pool->started = pool->threads = pool->queued = pool->running = 0;
         casync__atomic_store(&pool->fork_generation, casync__process.fork_generation);
@@ -7446,6 +7671,34 @@ static void casync__pool_lock(casync__pool *pool) {
 
 static inline casync__call *casync__call_of(casync_link *job_link) {
     return (casync__call *)(void *)casync__job_of(job_link);
+}
+
+/* How many calls of a lane may be in the queue or run. */
+static uint32_t casync__pool_lane_limit(const casync__pool *pool, int lane) {
+    return lane == CASYNC__CALL_LANE_NAMES ? (pool->size + 1) / 2 : UINT32_MAX;
+}
+
+static void casync__pool_enqueue(casync__pool *pool, casync__call *call) {
+    call->state = CASYNC__CALL_QUEUED;
+    pool->lanes[call->kind->lane].taken++;
+    casync__list_append(&pool->queue, &call->job.link);
+    pool->queued++;
+}
+
+static void casync__pool_hold(casync__pool *pool, casync__call *call) {
+    call->state = CASYNC__CALL_HELD;
+    casync__list_append(&pool->lanes[call->kind->lane].held, &call->job.link);
+}
+
+/* A call is over: one that was held may come in its place. */
+static void casync__pool_leave_lane(casync__pool *pool, int lane) {
+    casync_link *held = &pool->lanes[lane].held;
+    casync__call *call;
+    pool->lanes[lane].taken--;
+    if (casync__list_is_empty(held)) return;
+    call = casync__call_of(held->next);
+    casync__list_remove(&call->job.link);
+    casync__pool_enqueue(pool, call);
 }
 
 /* -- in the pool's threads -- */
@@ -7473,6 +7726,11 @@ static void casync__calls_end(casync_link *list, int state, int64_t result) {
     }
 }
 
+/* The last thread has ended. */
+static void casync__pool_ended(casync__pool *pool) {
+    casync__calls_end(&pool->lanes[CASYNC__CALL_LANE_END].held, CASYNC__CALL_DONE, 0);
+}
+
 /* Waits for a call to run; NULL if there will be none. */
 static casync__call *casync__pool_take(casync__pool *pool) {
     casync__call *call;
@@ -7488,10 +7746,12 @@ static casync__call *casync__pool_take(casync__pool *pool) {
 }
 
 static void casync__call_run(casync__pool *pool, casync__call *call) {
+    int lane = call->kind->lane;
     int64_t result;
     pthread_mutex_unlock(&pool->mutex);
     result = call->kind->run(casync__call_arguments(call), &call->ptr);
     pthread_mutex_lock(&pool->mutex);
+    casync__pool_leave_lane(pool, lane);
     if (call->state == CASYNC__CALL_RUNNING) {
         casync__call_end(call, CASYNC__CALL_DONE, result);
         pool->running--;
@@ -7516,7 +7776,7 @@ static void *casync__pool_thread(void *arg) {
     snprintf(name, sizeof name, "%s-%u", pool->name, (unsigned)pool->named++);
     (void)casync__sys_thread_name(name); /* a name is not worth a failure */
     while ((call = casync__pool_take(pool)) != NULL) casync__call_run(pool, call);
-    if (--pool->threads == 0) casync__calls_end(&pool->shutdown, CASYNC__CALL_DONE, 0);
+    if (--pool->threads == 0) casync__pool_ended(pool);
     pthread_mutex_unlock(&pool->mutex);
     casync__pool_unref(pool);
     return NULL;
@@ -7549,24 +7809,29 @@ static int64_t casync__pool_start_thread(casync__pool *pool) {
 
 /* Queues the call. Without a new thread it is served by those that are there. */
 static int64_t casync__pool_put(casync__pool *pool, casync__call *call) {
+    int lane = call->kind->lane;
     int64_t result = 0;
     if (pool->closing) return CASYNC_INVALID_STATE;
     if (pool->queue_limit > 0 && pool->queued + pool->running >= pool->size + pool->queue_limit)
         return -ENOBUFS;
+    if (pool->lanes[lane].taken >= casync__pool_lane_limit(pool, lane)) {
+        casync__pool_hold(pool, call);
+        return 0;
+    }
     if (pool->queued >= pool->threads - pool->running && pool->threads < pool->size)
         result = casync__pool_start_thread(pool);
     if (pool->threads == 0) return result;
-    casync__list_append(&pool->queue, &call->job.link);
-    pool->queued++;
+    casync__pool_enqueue(pool, call);
     return 0;
 }
 
-/* Queues what waits for the threads' end, which may be now. */
+/* Holds what waits for the threads' end, which may be now. */
 static int64_t casync__pool_put_shutdown(casync__pool *pool, casync__call *call) {
-    if (!casync__list_is_empty(&pool->shutdown)) return CASYNC_INVALID_STATE;
+    if (!casync__list_is_empty(&pool->lanes[CASYNC__CALL_LANE_END].held))
+        return CASYNC_INVALID_STATE;
     pool->closing = true;
-    casync__list_append(&pool->shutdown, &call->job.link);
-    if (pool->threads == 0) casync__calls_end(&pool->shutdown, CASYNC__CALL_DONE, 0);
+    casync__pool_hold(pool, call);
+    if (pool->threads == 0) casync__pool_ended(pool);
     return 0;
 }
 
@@ -7582,10 +7847,7 @@ static int64_t casync__pool_make(casync__pool **handle, const casync_pool_desc *
                                                   sizeof *pool + (size_t)size * sizeof(pthread_t));
     if (!pool) return -ENOMEM;
     memset(pool, 0, sizeof *pool);
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->work, NULL);
-    casync__list_init(&pool->queue);
-    casync__list_init(&pool->shutdown);
+    casync__pool_init_queues(pool);
     pool->allocator = allocator;
     pool->references = 1;
     pool->fork_generation = casync__process.fork_generation;
@@ -7601,6 +7863,7 @@ static int64_t casync__pool_make(casync__pool **handle, const casync_pool_desc *
 static void casync__pool_close(casync__pool **handle) {
     casync__pool *pool = *handle;
     uint32_t i;
+    int lane;
     bool busy;
     if (!pool) return;
     *handle = NULL;
@@ -7608,7 +7871,8 @@ static void casync__pool_close(casync__pool **handle) {
     pool->closing = true;
     pool->queued = 0;
     casync__calls_end(&pool->queue, CASYNC__CALL_CANCELLED, -ECANCELED);
-    casync__calls_end(&pool->shutdown, CASYNC__CALL_CANCELLED, -ECANCELED);
+    for (lane = 0; lane < CASYNC__CALL_LANE_COUNT; lane++)
+        casync__calls_end(&pool->lanes[lane].held, CASYNC__CALL_CANCELLED, -ECANCELED);
     busy = pool->running > 0;
     pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->mutex);
@@ -7664,9 +7928,10 @@ static void casync__call_abandon(casync__call *call) {
     casync__pool_lock(pool);
     forked = call->fork_generation != casync__process.fork_generation;
     state = call->state;
+    if (state <= CASYNC__CALL_HELD && !forked) casync__list_remove(&call->job.link);
     if (state == CASYNC__CALL_QUEUED && !forked) {
-        casync__list_remove(&call->job.link);
-        if (call->kind->lane == CASYNC__CALL_LANE_WORK) pool->queued--;
+        pool->queued--;
+        casync__pool_leave_lane(pool, call->kind->lane);
     }
     if (state == CASYNC__CALL_RUNNING) call->state = CASYNC__CALL_ABANDONED;
     pthread_mutex_unlock(&pool->mutex);
@@ -7702,13 +7967,13 @@ static void casync__calls_fork(casync_loop *loop) {
     casync__posts_take(loop);
     for (link = loop->calls.next; link != &loop->calls; link = next) {
         casync__call *call = casync__container(link, casync__call, link);
-        casync_op *op = call->op;
         next = link->next;
         casync__pool_after_fork(call->pool);
         if (call->state >= CASYNC__CALL_DONE && call->job.link.next) continue;
         casync__call_leave(call);
+        call->result = -ECHILD;
+        call->kind->deliver(call);
         casync__call_free(call);
-        casync__op_done(op, -ECHILD, NULL);
     }
 }
 
@@ -7796,7 +8061,7 @@ static const casync__call_kind casync__call_function = {
    somebody did so meanwhile. */
 static void casync__pool_shutdown_deliver(casync__call *call) {
     casync__pool **handle = *(casync__pool ***)casync__call_arguments(call);
-    if (*handle == call->pool) casync__pool_close(handle);
+    if (*handle == call->pool && call->result == 0) casync__pool_close(handle);
     casync__op_done(call->op, call->result, NULL);
 }
 
@@ -11129,6 +11394,341 @@ static int64_t casync__address_parse_membership(const char *group, const char *i
     return request->gsr_source.ss_family == request->gsr_group.ss_family ? 0 : -EINVAL;
 }
 
+/* >> names (implementation) -------------------------------------------------------------------- */
+
+/* Addresses in numbers are parsed at once. A name becomes a question, a call in the lane for names
+   of the loop's default pool. Its arguments, the words of the question, tell whether the same is
+   asked already; then the operation joins those that wait for the answer. Each of them gets a copy.
+   A question that nobody waits for any more is abandoned.
+
+   Costs: a name is two allocations beside the C library's, and one for each copy. */
+
+/* What a thread asks: hints, then the host and the service, each with its zero. */
+typedef struct casync__name_question_text {
+    int family, type, flags, port;
+    bool has_host, has_service;
+    char text[sizeof(casync_nameinfo)];
+} casync__name_question_text;
+
+typedef struct casync__name_question {
+    casync_op op; /* of the call */
+    size_t size;  /* of the words */
+    casync_link waiting;
+} casync__name_question;
+
+static inline casync__name_question *casync__name_question_of(casync_op *op) {
+    return (casync__name_question *)(void *)op;
+}
+
+static int64_t casync__name_question_ask(void *arguments, void **ptr) {
+    const casync__name_question_text *words = (const casync__name_question_text *)arguments;
+    const char *service = words->text + (words->has_host ? strlen(words->text) + 1 : 0);
+    struct addrinfo hints, *found = NULL;
+    int64_t result;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_family = words->family;
+    hints.ai_socktype = words->type;
+    hints.ai_flags = words->flags;
+    result = casync__sys_getaddrinfo(words->has_host ? words->text : NULL,
+                                     words->has_service ? service : NULL, &hints, &found);
+    *ptr = found;
+    return result > 0 ? -result : result;
+}
+
+static void casync__address_set_port(casync_address *address, int port) {
+    struct sockaddr *any = casync__address_sockaddr(address);
+    if (any->sa_family == AF_INET)
+        ((struct sockaddr_in *)(void *)any)->sin_port = htons((uint16_t)port);
+    else if (any->sa_family == AF_INET6)
+        ((struct sockaddr_in6 *)(void *)any)->sin6_port = htons((uint16_t)port);
+}
+
+/* Makes room for `count` addresses and a name of `name_size` bytes, zeroed. */
+static int64_t casync__name_addrinfo_make(casync_addrinfo *info, const casync_allocator *allocator,
+                                          size_t count, size_t name_size) {
+    size_t size = count * sizeof(casync_address) + name_size;
+    casync_addrinfo made;
+    memset(&made, 0, sizeof made);
+    made.allocator = *allocator;
+    made.addresses = (casync_address *)casync__memory_realloc(allocator, NULL, size);
+    if (!made.addresses) return -ENOMEM;
+    memset(made.addresses, 0, size);
+    made.count = count;
+    *info = made;
+    return (int64_t)count;
+}
+
+/* One copy of the C library's answer. */
+static int64_t casync__name_addrinfo_copy(casync_addrinfo *info, const casync_allocator *allocator,
+                                          const struct addrinfo *found,
+                                          const casync__name_question_text *words) {
+    const char *name = found ? found->ai_canonname : NULL;
+    const struct addrinfo *entry;
+    size_t count = 0, i = 0;
+    int64_t result;
+    for (entry = found; entry; entry = entry->ai_next)
+        count += entry->ai_addrlen <= sizeof info->addresses->storage;
+    if (count == 0) return CASYNC_EAI_NODATA;
+    result = casync__name_addrinfo_make(info, allocator, count, name ? strlen(name) + 1 : 0);
+    if (result < 0) return result;
+    for (entry = found; entry; entry = entry->ai_next) {
+        casync_address *address = &info->addresses[i];
+        if (entry->ai_addrlen > sizeof address->storage) continue;
+        address->size = entry->ai_addrlen;
+        memcpy(address->storage.bytes, entry->ai_addr, entry->ai_addrlen);
+        if (!words->has_service) casync__address_set_port(address, words->port);
+        i++;
+    }
+    if (!name) return result;
+    memcpy(info->addresses + count, name, strlen(name) + 1);
+    info->canonical_name = (const char *)(info->addresses + count);
+    return result;
+}
+
+static void casync__name_question_answered(casync__call *call) {
+    casync__name_question *question = casync__name_question_of(call->op);
+    const casync_allocator *allocator = &call->job.loop->allocator;
+    struct addrinfo *found = (struct addrinfo *)call->ptr;
+    while (!casync__list_is_empty(&question->waiting)) {
+        casync_op *op = casync__container(question->waiting.next, casync_op, link);
+        int64_t result = call->result;
+        if (result >= 0)
+            result = casync__name_addrinfo_copy(
+                op->as.found, allocator, found,
+                (const casync__name_question_text *)casync__call_arguments(call));
+        casync__op_done(op, result, NULL);
+    }
+    if (found) casync__sys_freeaddrinfo(found);
+    casync__memory_free(allocator, question);
+}
+
+/* In a thread of the pool or in the loop; the question is gone already. */
+static void casync__name_question_discard(casync__call *call) {
+    if (call->ptr) casync__sys_freeaddrinfo((struct addrinfo *)call->ptr);
+}
+
+static const casync__call_kind casync__name_question_call = {
+    CASYNC__CALL_LANE_NAMES, casync__name_question_ask, casync__name_question_answered,
+    casync__name_question_discard};
+
+static void casync__name_question_drop(casync__name_question *question) {
+    casync_loop *loop = question->op.future.loop;
+    casync__call_abandon(question->op.as.call);
+    casync__memory_free(&loop->allocator, question);
+}
+
+/* One of those that waited for an answer is gone. */
+static void casync__name_question_abandon(casync_op *op) {
+    casync__name_question *question = (casync__name_question *)op->owner;
+    if (casync__list_is_empty(&question->waiting)) casync__name_question_drop(question);
+}
+
+static void casync__name_questions_close(casync_loop *loop) {
+    casync_link *link, *next;
+    for (link = loop->calls.next; link != &loop->calls; link = next) {
+        casync__call *call = casync__container(link, casync__call, link);
+        next = link->next;
+        if (call->kind == &casync__name_question_call)
+            casync__name_question_drop(casync__name_question_of(call->op));
+    }
+}
+
+/* The same question, under way; or NULL. */
+static casync__name_question *casync__name_question_find(casync_loop *loop,
+                                                         const casync__name_question_text *words,
+                                                         size_t size) {
+    casync_link *link;
+    for (link = loop->calls.next; link != &loop->calls; link = link->next) {
+        casync__call *call = casync__container(link, casync__call, link);
+        if (call->kind == &casync__name_question_call &&
+            casync__name_question_of(call->op)->size == size &&
+            memcmp(casync__call_arguments(call), words, size) == 0)
+            return casync__name_question_of(call->op);
+    }
+    return NULL;
+}
+
+static int64_t casync__name_question_make(casync_loop *loop, casync__name_question **made,
+                                          const casync__name_question_text *words, size_t size) {
+    casync__name_question *question =
+        (casync__name_question *)casync__memory_realloc(&loop->allocator, NULL, sizeof *question);
+    int64_t result;
+    if (!question) return -ENOMEM;
+    casync__list_init(&question->waiting);
+    question->size = size;
+    casync__op_begin(loop, &question->op, CASYNC__OP_CALL);
+    result = casync__executor_make(loop);
+    if (result == 0)
+        result = casync__call_start(&question->op, loop->executor, &casync__name_question_call,
+                                    words, size);
+    if (result < 0)
+        casync__memory_free(&loop->allocator, question);
+    else
+        *made = question;
+    return result;
+}
+
+/* The words of a question; their size, or an error. */
+static int64_t casync__name_question_write(casync__name_question_text *words,
+                                           const casync_getaddrinfo_desc *desc) {
+    size_t host_size = desc->host ? strlen(desc->host) + 1 : 0,
+           service_size = desc->service ? strlen(desc->service) + 1 : 0;
+    if (host_size > sizeof((casync_nameinfo *)0)->host) return CASYNC_EAI_NONAME;
+    if (service_size > sizeof((casync_nameinfo *)0)->service) return CASYNC_EAI_SERVICE;
+    memset(words, 0, offsetof(casync__name_question_text, text));
+    words->family = desc->family;
+    words->type = desc->type ? desc->type : SOCK_STREAM;
+    words->flags = desc->flags;
+    words->port = desc->port;
+    words->has_host = host_size > 0;
+    words->has_service = service_size > 0;
+    if (host_size > 0) memcpy(words->text, desc->host, host_size);
+    if (service_size > 0) memcpy(words->text + host_size, desc->service, service_size);
+    return (int64_t)(offsetof(casync__name_question_text, text) + host_size + service_size);
+}
+
+/* -- answers without a thread -- */
+
+/* Loopback, or all addresses. */
+static int64_t casync__name_addrinfo_here(casync_addrinfo *info, const casync_allocator *allocator,
+                                          const casync_getaddrinfo_desc *desc) {
+    bool passive = desc->flags & AI_PASSIVE;
+    size_t count = desc->family == AF_UNSPEC ? 2 : 1, i = 0;
+    int64_t result = casync__name_addrinfo_make(info, allocator, count, 0);
+    if (result < 0) return result;
+    if (desc->family != AF_INET)
+        casync__address_parse_host(passive ? "::" : "::1", desc->port, &info->addresses[i++]);
+    if (desc->family != AF_INET6)
+        casync__address_parse_host(passive ? "0.0.0.0" : "127.0.0.1", desc->port,
+                                   &info->addresses[i]);
+    return result;
+}
+
+static int64_t casync__name_addrinfo_numeric(casync_addrinfo *info,
+                                             const casync_allocator *allocator,
+                                             const casync_getaddrinfo_desc *desc) {
+    casync_address address;
+    int64_t result = casync__address_parse_host(desc->host, desc->port, &address);
+    if (result == CASYNC_NOT_NUMERIC) return result;
+    if (result < 0) return CASYNC_EAI_NONAME; /* no name has a colon */
+    if (desc->family && desc->family != casync__address_sockaddr(&address)->sa_family)
+        return CASYNC_EAI_ADDRFAMILY;
+    result = casync__name_addrinfo_make(info, allocator, 1, 0);
+    if (result > 0) info->addresses[0] = address;
+    return result;
+}
+
+/* CASYNC_NOT_NUMERIC if the C library must be asked. */
+static int64_t casync__name_addrinfo_at_once(casync_addrinfo *info,
+                                             const casync_allocator *allocator,
+                                             const casync_getaddrinfo_desc *desc) {
+    if (desc->family && !casync__address_family_is_inet(desc->family)) return CASYNC_EAI_FAMILY;
+    if (desc->service || (desc->flags & (AI_CANONNAME | AI_V4MAPPED))) return CASYNC_NOT_NUMERIC;
+    return desc->host ? casync__name_addrinfo_numeric(info, allocator, desc)
+                      : casync__name_addrinfo_here(info, allocator, desc);
+}
+
+CASYNC__LINKAGE casync_future *casync_getaddrinfo_op(casync_loop *loop, casync_addrinfo *info,
+                                                     casync_op *op,
+                                                     const casync_getaddrinfo_desc *desc) {
+    casync__name_question_text words;
+    casync__name_question *question;
+    int64_t result = info && desc ? casync__call_check(loop) : -EINVAL;
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(loop, op, CASYNC__OP_GETADDRINFO);
+    if (result == 0 && (desc->port < 0 || desc->port > 65535)) result = -EINVAL;
+    if (result == 0) result = casync__name_addrinfo_at_once(info, &loop->allocator, desc);
+    if (result != CASYNC_NOT_NUMERIC) return casync__op_done(op, result, NULL);
+    result = casync__name_question_write(&words, desc);
+    if (result < 0) return casync__op_done(op, result, NULL);
+    question = casync__name_question_find(loop, &words, (size_t)result);
+    if (!question) result = casync__name_question_make(loop, &question, &words, (size_t)result);
+    if (result < 0) return casync__op_done(op, result, NULL);
+    op->owner = question;
+    op->as.found = info;
+    casync__list_append(&question->waiting, &op->link);
+    return &op->future;
+}
+
+CASYNC__LINKAGE int64_t casync_getaddrinfo(casync_loop *loop, casync_addrinfo *info,
+                                           const casync_getaddrinfo_desc *desc) {
+    casync_op op;
+    return CASYNC__AWAIT_OP(loop, casync_getaddrinfo_op(loop, info, &op, desc));
+}
+
+CASYNC__LINKAGE int64_t casync_getaddrinfo_timeout(casync_loop *loop, casync_addrinfo *info,
+                                                   const casync_getaddrinfo_desc *desc,
+                                                   int64_t timeout) {
+    casync_timeout scope;
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(loop, casync_timeout_begin(&scope, timeout));
+    return result < 0 ? result : casync_timeout_end(&scope, casync_getaddrinfo(loop, info, desc));
+}
+
+CASYNC__LINKAGE void casync_addrinfo_free(casync_addrinfo *info) {
+    if (!info || !info->addresses) return;
+    casync__memory_free(&info->allocator, info->addresses);
+    memset(info, 0, sizeof *info);
+}
+
+/* -- the names of addresses -- */
+
+typedef struct casync__name_info_arguments {
+    casync_nameinfo *info; /* the user's */
+    int flags;
+    casync_address address;
+    casync_nameinfo found; /* by the thread */
+} casync__name_info_arguments;
+
+static int64_t casync__name_info_look_up(const casync_address *address, int flags,
+                                         casync_nameinfo *info) {
+    int64_t result =
+        casync__sys_getnameinfo(casync__address_sockaddr(address), address->size, info, flags);
+    return result > 0 ? -result : result;
+}
+
+static int64_t casync__name_info_run(void *arguments, void **ptr) {
+    casync__name_info_arguments *call = (casync__name_info_arguments *)arguments;
+    (void)ptr;
+    return casync__name_info_look_up(&call->address, call->flags, &call->found);
+}
+
+static void casync__name_info_deliver(casync__call *call) {
+    casync__name_info_arguments *arguments =
+        (casync__name_info_arguments *)casync__call_arguments(call);
+    if (call->result >= 0) *arguments->info = arguments->found;
+    casync__op_done(call->op, call->result, NULL);
+}
+
+static const casync__call_kind casync__name_info_call = {
+    CASYNC__CALL_LANE_NAMES, casync__name_info_run, casync__name_info_deliver, NULL};
+
+CASYNC__LINKAGE casync_future *casync_getnameinfo_op(casync_loop *loop, casync_nameinfo *info,
+                                                     casync_op *op, const casync_address *address,
+                                                     int flags) {
+    int64_t result = info && address ? casync__call_check(loop) : -EINVAL;
+    casync__name_info_arguments arguments;
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(loop, op, CASYNC__OP_CALL);
+    if (result < 0) return casync__op_done(op, result, NULL);
+    if ((flags & NI_NUMERICHOST) && (flags & NI_NUMERICSERV))
+        return casync__op_done(op, casync__name_info_look_up(address, flags, info), NULL);
+    memset(&arguments, 0, sizeof arguments);
+    arguments.info = info;
+    arguments.flags = flags;
+    arguments.address = *address;
+    result = casync__executor_make(loop);
+    if (result == 0)
+        result = casync__call_start(op, loop->executor, &casync__name_info_call, &arguments,
+                                    sizeof arguments);
+    return casync__op_started(op, result);
+}
+
+CASYNC__LINKAGE int64_t casync_getnameinfo(casync_loop *loop, casync_nameinfo *info,
+                                           const casync_address *address, int flags) {
+    casync_op op;
+    return CASYNC__AWAIT_OP(loop, casync_getnameinfo_op(loop, info, &op, address, flags));
+}
+
 /* >> endpoint (implementation) ----------------------------------------------------------------- */
 
 /* The common part of a stream and a datagram socket: a watched descriptor, a state, water marks for
@@ -11461,14 +12061,35 @@ typedef struct casync__stream_passed_fds {
     int fds[CASYNC__STREAM_PASSED_FDS_WAITING];
 } casync__stream_passed_fds;
 
-/* A Unix socket whose listener has no place for it: connect(2) says EAGAIN and nobody tells when
-   there is one (unix(7)), so it is tried again. */
-typedef struct casync__stream_connect_retry {
-    casync_timer timer;
-    casync_address address;
+/* What a stream has while connecting takes more than one connect(2). With a Unix socket whose
+   listener has no place for it, connect(2) says EAGAIN, and nobody tells when there is one
+   (unix(7)): so it is tried again. With a name there is an attempt for each address; until one of
+   them wins, the stream has a descriptor that only keeps the number for it. */
+typedef struct casync__stream_connecting {
     casync_stream *stream;
+    casync_timer timer; /* of the next try, or of the next attempt */
     int64_t delay;
-} casync__stream_connect_retry;
+    casync_address address; /* of the Unix socket */
+    /* by name */
+    casync_connect_desc desc; /* which points to the copies below */
+    casync_stream_options options;
+    char local_host[64];
+    casync_op lookup;
+    casync_job found; /* the lookup is done */
+    casync_addrinfo info;
+    size_t cursor[2]; /* of the addresses of the first one's family, and of those of others */
+    int turn;         /* whose it is */
+    casync_link attempts;
+    int64_t error; /* of the last attempt that failed */
+} casync__stream_connecting;
+
+/* One address is tried. */
+typedef struct casync__stream_attempt {
+    casync_watcher watcher;
+    casync_link link; /* in connecting->attempts */
+    casync__stream_connecting *connecting;
+    const casync_address *address;
+} casync__stream_attempt;
 
 /* All of these take no stream for one that is not open. */
 static inline casync_loop *casync__stream_loop(const casync_stream *stream) {
@@ -12238,12 +12859,42 @@ CASYNC__LINKAGE int64_t casync_write_eof(casync_stream *stream) {
 
 /* -- connecting -- */
 
+/* The file stays open if another descriptor leads to it. */
+static void casync__stream_attempt_end(casync__stream_attempt *attempt, bool shared) {
+    casync_loop *loop = attempt->watcher.reader.loop;
+    casync__watcher_unregister(&attempt->watcher, !shared);
+    casync__sys_close(attempt->watcher.fd);
+    casync__list_remove(&attempt->link);
+    casync__memory_free(&loop->allocator, attempt);
+}
+
 static void casync__stream_connect_forget(casync_stream *stream) {
-    if (!stream->retried) return;
-    casync_timer_stop(&stream->retried->timer);
-    casync__stream_loop(stream)->fds_active--;
-    casync__memory_free(&casync__stream_loop(stream)->allocator, stream->retried);
-    stream->retried = NULL;
+    casync__stream_connecting *connecting = stream->connecting;
+    casync_loop *loop = casync__stream_loop(stream);
+    if (!connecting) return;
+    stream->connecting = NULL;
+    casync_timer_stop(&connecting->timer);
+    casync_job_cancel(&connecting->found);
+    if (connecting->lookup.future.loop) casync_future_cancel(&connecting->lookup.future);
+    while (!casync__list_is_empty(&connecting->attempts))
+        casync__stream_attempt_end(
+            casync__container(connecting->attempts.next, casync__stream_attempt, link), false);
+    casync_addrinfo_free(&connecting->info);
+    loop->fds_active--;
+    casync__memory_free(&loop->allocator, connecting);
+}
+
+static casync__stream_connecting *casync__stream_connect_make(casync_stream *stream) {
+    casync_loop *loop = casync__stream_loop(stream);
+    casync__stream_connecting *connecting = (casync__stream_connecting *)casync__memory_realloc(
+        &loop->allocator, NULL, sizeof *connecting);
+    if (!connecting) return NULL;
+    memset(connecting, 0, sizeof *connecting);
+    casync__list_init(&connecting->attempts);
+    connecting->stream = stream;
+    stream->connecting = connecting;
+    loop->fds_active++; /* who listens is outside: virtual time must not jump */
+    return connecting;
 }
 
 /* A socket, bound to where the desc says. */
@@ -12280,31 +12931,26 @@ static void casync__stream_connect_failed(casync_stream *stream, int64_t error) 
 static int64_t casync__stream_connect_to(casync_stream *stream, const casync_address *address);
 
 static void casync__stream_connect_again(void *arg) {
-    casync__stream_connect_retry *retried = (casync__stream_connect_retry *)arg;
-    casync_stream *stream = retried->stream;
-    int64_t result = casync__stream_connect_to(stream, &retried->address);
+    casync__stream_connecting *connecting = (casync__stream_connecting *)arg;
+    casync_stream *stream = connecting->stream;
+    int64_t result = casync__stream_connect_to(stream, &connecting->address);
     if (result < 0) casync__stream_connect_failed(stream, result);
 }
 
 /* The listener has no place: waits a while. */
 static int64_t casync__stream_connect_later(casync_stream *stream, const casync_address *address) {
-    casync_loop *loop = casync__stream_loop(stream);
-    casync__stream_connect_retry *retried = stream->retried;
-    if (!retried) {
-        retried = (casync__stream_connect_retry *)casync__memory_realloc(&loop->allocator, NULL,
-                                                                         sizeof *retried);
-        if (!retried) return -ENOMEM;
-        memset(retried, 0, sizeof *retried);
-        retried->address = *address;
-        retried->stream = stream;
-        stream->retried = retried;
-        loop->fds_active++; /* who listens is outside: virtual time must not jump */
+    casync__stream_connecting *connecting = stream->connecting;
+    if (!connecting) {
+        connecting = casync__stream_connect_make(stream);
+        if (!connecting) return -ENOMEM;
+        connecting->address = *address;
     }
-    retried->delay = retried->delay == 0 ? CASYNC__STREAM_CONNECT_RETRY_MIN : retried->delay * 2;
-    if (retried->delay > CASYNC__STREAM_CONNECT_RETRY_MAX)
-        retried->delay = CASYNC__STREAM_CONNECT_RETRY_MAX;
-    return casync__watcher_retry_later(&stream->endpoint.watcher, &retried->timer, retried->delay,
-                                       casync__stream_connect_again, retried);
+    connecting->delay =
+        connecting->delay == 0 ? CASYNC__STREAM_CONNECT_RETRY_MIN : connecting->delay * 2;
+    if (connecting->delay > CASYNC__STREAM_CONNECT_RETRY_MAX)
+        connecting->delay = CASYNC__STREAM_CONNECT_RETRY_MAX;
+    return casync__watcher_retry_later(&stream->endpoint.watcher, &connecting->timer,
+                                       connecting->delay, casync__stream_connect_again, connecting);
 }
 
 /* Connects, now or soon: then the socket is writable. */
@@ -12455,7 +13101,7 @@ static int64_t casync__stream_begin(casync_loop *loop, casync_stream *stream, in
     casync_outbuf_init(&stream->out, &loop->allocator);
     stream->filter = NULL;
     stream->connection = NULL;
-    stream->retried = NULL;
+    stream->connecting = NULL;
     stream->passed_fds = NULL;
     stream->read_limit = options->read_limit ? options->read_limit : CASYNC__STREAM_READ_LIMIT;
     if (stream->read_limit > CASYNC__STREAM_READ_LIMIT_MAX)
@@ -12565,28 +13211,239 @@ CASYNC__LINKAGE int64_t casync_pipe(casync_loop *loop, casync_stream *reader, ca
     return casync__stream_open_pair(loop, reader, writer, casync__sys_pipe, protocol, options);
 }
 
-CASYNC__LINKAGE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
-                                             const casync_connect_desc *desc) {
+/* -- connecting to one of several addresses -- */
+
+#define CASYNC__STREAM_ATTEMPT_DELAY CASYNC_MS(250) /* RFC 8305, section 8 */
+#define CASYNC__STREAM_ATTEMPT_DELAY_MIN CASYNC_MS(10)
+
+/* The next address to try, of the families by turns; or NULL. */
+static const casync_address *
+casync__stream_connecting_next_address(casync__stream_connecting *connecting) {
+    const casync_addrinfo *info = &connecting->info;
+    int first = casync__address_sockaddr(&info->addresses[0])->sa_family, tries;
+    for (tries = 0; tries < 2; tries++) {
+        int turn = connecting->turn;
+        connecting->turn = !turn;
+        while (connecting->cursor[turn] < info->count) {
+            const casync_address *address = &info->addresses[connecting->cursor[turn]++];
+            if ((casync__address_sockaddr(address)->sa_family != first) == turn) return address;
+        }
+    }
+    return NULL;
+}
+
+static void casync__stream_connecting_note(casync__stream_connecting *connecting,
+                                           const casync_address *address, int64_t error) {
+    char *errors = connecting->desc.errors, text[CASYNC_ADDRESS_TEXT];
+    size_t size = connecting->desc.errors_size, used = errors && size > 0 ? strlen(errors) : 0;
+    connecting->error = error;
+    if (used + 1 < size)
+        snprintf(errors + used, size - used, "%s%s: %s", used ? "; " : "",
+                 casync_address_text(address, text), casync_strerror(error));
+}
+
+static void casync__stream_attempt_writable(void *arg);
+
+/* Begins to connect to one address. */
+static int64_t casync__stream_attempt_start(casync__stream_connecting *connecting,
+                                            const casync_address *address) {
+    casync_loop *loop = casync__stream_loop(connecting->stream);
+    int64_t fd = casync__stream_connect_socket(&connecting->desc, address), result;
+    casync__stream_attempt *attempt;
+    if (fd < 0) return fd;
+    casync__socket_set_tcp_options((int)fd, &connecting->options);
+    result = casync__sys_connect((int)fd, casync__address_sockaddr(address), address->size);
+    attempt =
+        (casync__stream_attempt *)casync__memory_realloc(&loop->allocator, NULL, sizeof *attempt);
+    if (!attempt) result = -ENOMEM;
+    if (result == 0 || result == -EINPROGRESS) {
+        memset(attempt, 0, sizeof *attempt);
+        attempt->connecting = connecting;
+        attempt->address = address;
+        casync_watcher_ref(&attempt->watcher, !(connecting->stream->endpoint.watcher.flags &
+                                                CASYNC__WATCHER_UNREFERENCED));
+        result = casync__watcher_add(loop, &attempt->watcher, CASYNC__WATCHER_ATTEMPT, (int)fd,
+                                     CASYNC__FD_WRITE, casync__stream_attempt_writable, attempt);
+    }
+    if (result == 0) {
+        casync__list_append(&connecting->attempts, &attempt->link);
+        return 0;
+    }
+    casync__sys_close((int)fd);
+    casync__memory_free(&loop->allocator, attempt);
+    return result;
+}
+
+/* Begins the next attempt, which those under way go on beside. */
+static void casync__stream_connecting_go_on(void *arg) {
+    casync__stream_connecting *connecting = (casync__stream_connecting *)arg;
+    casync_stream *stream = connecting->stream;
+    const casync_address *address;
+    casync_timer_stop(&connecting->timer);
+    while ((address = casync__stream_connecting_next_address(connecting)) != NULL) {
+        int64_t delay = connecting->desc.attempt_delay,
+                result = casync__stream_attempt_start(connecting, address);
+        if (result < 0) {
+            casync__stream_connecting_note(connecting, address, result);
+            continue;
+        }
+        if (delay == CASYNC_FOREVER) return;
+        result = casync__watcher_retry_later(&stream->endpoint.watcher, &connecting->timer, delay,
+                                             casync__stream_connecting_go_on, connecting);
+        if (result == 0) return; /* else there is no memory for a timer: the next begins now */
+    }
+    if (casync__list_is_empty(&connecting->attempts))
+        casync__stream_connect_failed(stream, connecting->error);
+}
+
+static void casync__stream_attempt_failed(casync__stream_attempt *attempt, int64_t error) {
+    casync__stream_connecting *connecting = attempt->connecting;
+    casync__stream_connecting_note(connecting, attempt->address, error);
+    casync__stream_attempt_end(attempt, false);
+    casync__stream_connecting_go_on(connecting);
+}
+
+static bool casync__stream_attempt_refused(casync_watcher *watcher, int64_t error) {
+    casync__stream_attempt_failed(casync__container(watcher, casync__stream_attempt, watcher),
+                                  error);
+    return true;
+}
+
+/* The first to connect wins: its file goes where the stream's descriptor is. */
+static void casync__stream_attempt_writable(void *arg) {
+    casync__stream_attempt *attempt = (casync__stream_attempt *)arg;
+    casync_stream *stream = attempt->connecting->stream;
+    int fd = attempt->watcher.fd;
+    int64_t result = casync__socket_error(fd);
+    if (result == 0) {
+        result = casync__sys_dup3(fd, stream->endpoint.watcher.fd);
+        if (result >= 0) casync__stream_attempt_end(attempt, true);
+    }
+    if (result < 0) {
+        casync__stream_attempt_failed(attempt, result);
+        return;
+    }
+    casync__stream_connect_forget(stream);
+    casync__stream_connected(stream);
+}
+
+/* The name was looked up. */
+static void casync__stream_connecting_found(void *arg) {
+    casync__stream_connecting *connecting = (casync__stream_connecting *)arg;
+    int64_t result = connecting->info.count > 0 ? 0 : connecting->lookup.future.result;
+    if (result < 0)
+        casync__stream_connect_failed(connecting->stream, result);
+    else
+        casync__stream_connecting_go_on(connecting);
+}
+
+/* Copies what is needed after the call that begins to connect. */
+static int64_t casync__stream_connecting_copy_desc(casync__stream_connecting *connecting,
+                                                   const casync_connect_desc *desc) {
+    connecting->desc = *desc;
+    if (desc->options) connecting->options = *desc->options;
+    if (desc->attempt_delay == 0) connecting->desc.attempt_delay = CASYNC__STREAM_ATTEMPT_DELAY;
+    if (desc->errors && desc->errors_size > 0) desc->errors[0] = 0;
+    if (!desc->local_host) return 0;
+    if (strlen(desc->local_host) >= sizeof connecting->local_host) return -EINVAL;
+    snprintf(connecting->local_host, sizeof connecting->local_host, "%s", desc->local_host);
+    connecting->desc.local_host = connecting->local_host;
+    return 0;
+}
+
+/* Learns the addresses: soon, or now from the desc. */
+static int64_t casync__stream_connecting_look_up(casync__stream_connecting *connecting,
+                                                 int family) {
+    casync_loop *loop = casync__stream_loop(connecting->stream);
+    const casync_connect_desc *desc = &connecting->desc;
+    casync_getaddrinfo_desc question;
+    int64_t result;
+    casync__job_init(loop, &connecting->found, casync__stream_connecting_found, connecting);
+    connecting->found.flags = CASYNC__JOB_INTERNAL;
+    if (desc->addresses) {
+        result =
+            casync__name_addrinfo_make(&connecting->info, &loop->allocator, desc->address_count, 0);
+        if (result < 0) return result;
+        memcpy(connecting->info.addresses, desc->addresses,
+               desc->address_count * sizeof *desc->addresses);
+        casync__job_make_ready(loop, &connecting->found);
+        return 0;
+    }
+    memset(&question, 0, sizeof question);
+    question.host = desc->host;
+    question.port = desc->port;
+    question.family = family;
+    casync_getaddrinfo_op(loop, &connecting->info, &connecting->lookup, &question);
+    if (connecting->lookup.future.state != CASYNC_FUTURE_PENDING)
+        return connecting->lookup.future.result;
+    casync__list_append(&connecting->lookup.future.callbacks, &connecting->found.link);
+    return 0;
+}
+
+/* Connects to the first of several addresses that answers. `family` is that of local_host, or 0. */
+static int64_t casync__stream_connect_to_any(casync_loop *loop, casync_stream *stream,
+                                             const casync_connect_desc *desc, int family) {
+    int64_t fd = casync__sys_socket(AF_UNIX), result;
+    casync__stream_connecting *connecting;
+    if (fd < 0) return fd;
+    result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
+                                  CASYNC__ENDPOINT_IS_SOCKET | CASYNC__ENDPOINT_FD_UNSHARED);
+    if (result == 0) {
+        stream->endpoint.state = CASYNC__ENDPOINT_CONNECTING;
+        connecting = casync__stream_connect_make(stream);
+        result = connecting ? casync__stream_connecting_copy_desc(connecting, desc) : -ENOMEM;
+        if (result == 0) result = casync__stream_connecting_look_up(connecting, family);
+        if (result < 0) casync__stream_undo(stream);
+    }
+    if (result < 0) casync__sys_close((int)fd);
+    return result;
+}
+
+/* The family of an address in numbers, 0 for none, or an error. */
+static int64_t casync__address_family_of_host(const char *host) {
     casync_address address;
-    int64_t fd, result;
-    if (casync__loop_is_closed(loop) || !stream || !desc) return -EINVAL;
-    if (casync__endpoint_has_fd(casync__stream_endpoint(stream))) return -EALREADY;
-    result = desc->path ? casync__address_parse_path(desc->path, &address)
-                        : casync__address_parse_host(desc->host ? desc->host : "127.0.0.1",
-                                                     desc->port, &address);
-    if (result < 0) return result;
-    fd = casync__stream_connect_socket(desc, &address);
+    int64_t result = host ? casync__address_parse_host(host, 0, &address) : 0;
+    return !host || result < 0 ? result : casync__address_sockaddr(&address)->sa_family;
+}
+
+static int64_t casync__stream_connect_to_one(casync_loop *loop, casync_stream *stream,
+                                             const casync_connect_desc *desc,
+                                             const casync_address *address) {
+    int64_t fd = casync__stream_connect_socket(desc, address), result;
     if (fd < 0) return fd;
     result = casync__stream_begin(loop, stream, (int)fd, desc->protocol, desc->options,
                                   CASYNC__ENDPOINT_IS_SOCKET | CASYNC__ENDPOINT_FD_UNSHARED);
     if (result == 0) {
         stream->endpoint.state = CASYNC__ENDPOINT_CONNECTING;
         if (!desc->path) casync__socket_set_tcp_options((int)fd, desc->options);
-        result = casync__stream_connect_to(stream, &address);
+        result = casync__stream_connect_to(stream, address);
         if (result < 0) casync__stream_undo(stream);
     }
     if (result < 0) casync__sys_close((int)fd);
     return result;
+}
+
+CASYNC__LINKAGE int64_t casync_connect_start(casync_loop *loop, casync_stream *stream,
+                                             const casync_connect_desc *desc) {
+    casync_address address;
+    int64_t result, local_family;
+    if (casync__loop_is_closed(loop) || !stream || !desc) return -EINVAL;
+    if (casync__endpoint_has_fd(casync__stream_endpoint(stream))) return -EALREADY;
+    if (desc->attempt_delay != 0 && desc->attempt_delay < CASYNC__STREAM_ATTEMPT_DELAY_MIN)
+        return -EINVAL;
+    if (desc->addresses && desc->address_count == 0) return -EINVAL;
+    local_family = casync__address_family_of_host(desc->local_host);
+    if (local_family < 0) return local_family;
+    if (desc->path)
+        result = casync__address_parse_path(desc->path, &address);
+    else if (desc->addresses)
+        result = CASYNC_NOT_NUMERIC;
+    else
+        result =
+            casync__address_parse_host(desc->host ? desc->host : "127.0.0.1", desc->port, &address);
+    if (result == CASYNC_NOT_NUMERIC)
+        return casync__stream_connect_to_any(loop, stream, desc, (int)local_family);
+    return result < 0 ? result : casync__stream_connect_to_one(loop, stream, desc, &address);
 }
 
 CASYNC__LINKAGE casync_future *casync_connect_op(casync_loop *loop, casync_stream *stream,
@@ -13064,6 +13921,14 @@ typedef struct casync__connection {
     uint8_t peer[sizeof(struct sockaddr_in6)];
 } casync__connection;
 
+/* A socket of a server that listens at several addresses, but for the first, which is the server's
+   own watcher. */
+typedef struct casync__server_listener {
+    casync_watcher watcher;
+    casync_link link; /* in server->listeners */
+    casync_server *server;
+} casync__server_listener;
+
 static inline casync_loop *casync__server_loop(const casync_server *server) {
     return server ? server->watcher.reader.loop : NULL;
 }
@@ -13125,15 +13990,33 @@ static bool casync__server_wants(const casync_server *server) {
            !casync__list_is_empty(&server->waiting);
 }
 
+static inline casync__server_listener *casync__server_listener_of(casync_link *link) {
+    return casync__container(link, casync__server_listener, link);
+}
+
+static void casync__server_start_accepting(casync_server *server) {
+    casync_link *link;
+    casync__watcher_start(&server->watcher, CASYNC__FD_READ);
+    for (link = server->listeners.next; link != &server->listeners; link = link->next)
+        casync__watcher_start(&casync__server_listener_of(link)->watcher, CASYNC__FD_READ);
+}
+
+static void casync__server_stop_accepting(casync_server *server) {
+    casync_link *link;
+    casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
+    for (link = server->listeners.next; link != &server->listeners; link = link->next)
+        casync__watcher_stop(&casync__server_listener_of(link)->watcher, CASYNC__FD_READ);
+}
+
 static void casync__server_accept_abandon(casync_op *op) {
     casync_server *server = (casync_server *)op->owner;
-    if (!casync__server_wants(server)) casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
+    if (!casync__server_wants(server)) casync__server_stop_accepting(server);
 }
 
 CASYNC__LINKAGE int64_t casync_server_resume(casync_server *server) {
     if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
     casync_timer_stop(&server->retry);
-    if (casync__server_wants(server)) casync__watcher_start(&server->watcher, CASYNC__FD_READ);
+    if (casync__server_wants(server)) casync__server_start_accepting(server);
     return 0;
 }
 
@@ -13141,12 +14024,11 @@ static void casync__server_retry(void *arg) { (void)casync_server_resume((casync
 
 /* Accepting fails for want of something that may come back: going on at once would spin. */
 static void casync__server_back_off(casync_server *server, int64_t error) {
-    casync_watcher *watcher = &server->watcher;
-    casync__watcher_stop(watcher, CASYNC__FD_READ);
-    if (casync__watcher_retry_later(watcher, &server->retry, CASYNC__SERVER_ACCEPT_RETRY,
+    casync__server_stop_accepting(server);
+    if (casync__watcher_retry_later(&server->watcher, &server->retry, CASYNC__SERVER_ACCEPT_RETRY,
                                     casync__server_retry, server) < 0)
-        casync__watcher_start(
-            watcher, CASYNC__FD_READ); /* no memory for the timer: spinning is what is left */
+        /* no memory for the timer: spinning is what is left */
+        casync__server_start_accepting(server);
     casync__server_report(server, "cannot accept connections, trying again in 100 ms", error);
 }
 
@@ -13347,18 +14229,17 @@ static bool casync__server_accept_was_lost(int64_t error) {
     }
 }
 
-static void casync__server_readable(void *arg) {
-    casync_server *server = (casync_server *)arg;
+/* Accepts from one of the server's sockets. */
+static void casync__server_accept(casync_server *server, casync_watcher *watcher) {
     casync_loop *loop = server->watcher.reader.loop;
     casync__weakref weak;
     int i, lost = 0;
     casync__weakref_begin(loop, &weak, server);
-    for (i = 0;
-         i < CASYNC__SERVER_ACCEPTS_MAX && !weak.gone && (server->watcher.wanted & CASYNC__FD_READ);
+    for (i = 0; i < CASYNC__SERVER_ACCEPTS_MAX && !weak.gone && (watcher->wanted & CASYNC__FD_READ);
          i++) {
         casync_address peer;
         socklen_t size = sizeof peer.storage;
-        int64_t fd = casync__sys_accept(server->watcher.fd, casync__address_sockaddr(&peer), &size),
+        int64_t fd = casync__sys_accept(watcher->fd, casync__address_sockaddr(&peer), &size),
                 result;
         if (fd == -EAGAIN) break;
         if (casync__server_accept_was_lost(fd) && ++lost < CASYNC__SERVER_ACCEPTS_MAX) continue;
@@ -13370,10 +14251,19 @@ static void casync__server_readable(void *arg) {
         result = casync__server_take(server, (int)fd, &peer);
         if (weak.gone) break;
         if (result < 0) casync__server_report(server, "a connection was dropped", result);
-        if (!weak.gone && !casync__server_wants(server))
-            casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
+        if (!weak.gone && !casync__server_wants(server)) casync__server_stop_accepting(server);
     }
     casync__weakref_end(loop, &weak);
+}
+
+static void casync__server_readable(void *arg) {
+    casync_server *server = (casync_server *)arg;
+    casync__server_accept(server, &server->watcher);
+}
+
+static void casync__server_listener_readable(void *arg) {
+    casync__server_listener *listener = (casync__server_listener *)arg;
+    casync__server_accept(listener->server, &listener->watcher);
 }
 
 static int64_t casync__server_bind(int fd, const casync_listen_desc *desc,
@@ -13384,29 +14274,50 @@ static int64_t casync__server_bind(int fd, const casync_listen_desc *desc,
     if (result == 0 && desc->reuse_port)
         result = casync__socket_set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
     if (result == 0 && family == AF_INET6)
-        result = casync__socket_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, desc->ipv6_only);
+        result = casync__socket_set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY,
+                                        desc->ipv6_only || desc->addresses);
     if (result == 0 && desc->path) casync__socket_remove_file(desc->path);
     return result < 0 ? result
                       : casync__sys_bind(fd, casync__address_sockaddr(address), address->size);
 }
 
-/* A socket bound to where the desc says. */
-static int64_t casync__server_listen_socket(const casync_listen_desc *desc) {
+static int64_t casync__server_listen(int fd, const casync_listen_desc *desc) {
+    return casync__sys_listen(fd, desc->backlog > 0 ? desc->backlog : 100);
+}
+
+/* A socket that listens at an address. */
+static int64_t casync__server_socket(const casync_listen_desc *desc,
+                                     const casync_address *address) {
+    int64_t fd = casync__sys_socket(casync__address_sockaddr(address)->sa_family), result;
+    if (fd < 0) return fd;
+    result = casync__server_bind((int)fd, desc, address);
+    if (result == 0) result = casync__server_listen((int)fd, desc);
+    if (result == 0) return fd;
+    casync__sys_close((int)fd);
+    return result;
+}
+
+/* A socket that listens where the desc says. */
+static int64_t casync__server_socket_of(const casync_listen_desc *desc) {
     casync_address address;
     int64_t fd, result = desc->path ? casync__address_parse_path(desc->path, &address)
                                     : casync__address_parse_host(
                                           desc->host ? desc->host : "::", desc->port, &address);
     if (result < 0) return result;
-    fd = casync__sys_socket(casync__address_sockaddr(&address)->sa_family);
+    fd = casync__server_socket(desc, &address);
     if (fd == -EAFNOSUPPORT && !desc->host && !desc->path) { /* a kernel without IPv6 */
         casync__address_parse_host("0.0.0.0", desc->port, &address);
-        fd = casync__sys_socket(AF_INET);
+        fd = casync__server_socket(desc, &address);
     }
-    if (fd < 0) return fd;
-    result = casync__server_bind((int)fd, desc, &address);
-    if (result == 0) return fd;
-    casync__sys_close((int)fd);
-    return result;
+    return fd;
+}
+
+/* A descriptor of the user's. */
+static int64_t casync__server_adopt(const casync_listen_desc *desc) {
+    int64_t result = desc->fd < 0 ? -EBADF : casync__server_listen(desc->fd, desc);
+    if (result == 0) result = casync__fd_set_blocking(desc->fd, false);
+    if (result >= 0 && !desc->keep_fd) result = casync__fd_set_cloexec(desc->fd);
+    return result < 0 ? result : desc->fd;
 }
 
 static bool casync__server_desc_is_valid(const casync_listen_desc *desc) {
@@ -13453,6 +14364,7 @@ static int64_t casync__server_begin(casync_loop *loop, casync_server *server, in
     server->tcp = casync__address_family_is_inet(family);
     casync__list_init(&server->waiting);
     casync__list_init(&server->joining);
+    casync__list_init(&server->listeners);
     casync__job_init(loop, &server->watcher.reader, casync__server_readable, server);
     if (!casync__server_allocates(server)) {
         server->clients = NULL;
@@ -13465,24 +14377,115 @@ static int64_t casync__server_begin(casync_loop *loop, casync_server *server, in
     return 0;
 }
 
-CASYNC__LINKAGE int64_t casync_listen(casync_loop *loop, casync_server *server,
-                                      const casync_listen_desc *desc) {
-    int64_t fd, result;
-    if (casync__loop_is_closed(loop) || !server || !desc) return -EINVAL;
-    if (server->open) return -EALREADY;
-    if (!casync__server_desc_is_valid(desc)) return -EINVAL;
-    fd = desc->use_fd ? desc->fd : casync__server_listen_socket(desc);
-    if (fd < 0) return desc->use_fd ? -EBADF : fd;
-    result = casync__sys_listen((int)fd, desc->backlog > 0 ? desc->backlog : 100);
-    if (result == 0) result = casync__fd_set_blocking((int)fd, false);
-    if (result >= 0 && desc->use_fd && !desc->keep_fd) result = casync__fd_set_cloexec((int)fd);
-    if (result >= 0) result = casync__server_begin(loop, server, (int)fd, desc);
+/* Listens at a further address, with the descriptor if that succeeds. */
+static int64_t casync__server_add_listener(casync_server *server, int fd) {
+    casync_loop *loop = casync__server_loop(server);
+    casync__server_listener *listener =
+        (casync__server_listener *)casync__memory_realloc(&loop->allocator, NULL, sizeof *listener);
+    int64_t result;
+    if (!listener) return -ENOMEM;
+    memset(listener, 0, sizeof *listener);
+    listener->server = server;
+    result = casync__watcher_register(loop, &listener->watcher, fd, CASYNC__WATCHER_LISTENER);
     if (result < 0) {
-        if (!desc->use_fd) casync__sys_close((int)fd);
+        casync__memory_free(&loop->allocator, listener);
         return result;
     }
-    if (!desc->start_paused && casync__server_wants(server))
-        casync__watcher_start(&server->watcher, CASYNC__FD_READ);
+    casync__job_init(loop, &listener->watcher.reader, casync__server_listener_readable, listener);
+    casync__list_append(&server->listeners, &listener->link);
+    return 0;
+}
+
+/* Listens at one of several addresses: the first opens the server. */
+static int64_t casync__server_listen_at(casync_loop *loop, casync_server *server,
+                                        const casync_listen_desc *desc, casync_address *address) {
+    casync_address first;
+    int64_t fd, result;
+    if (server->open && casync_address_port(address) == 0 &&
+        casync_server_address(server, &first) == 0)
+        casync__address_set_port(address, casync_address_port(&first));
+    fd = casync__server_socket(desc, address);
+    if (fd < 0) return fd;
+    result = server->open ? casync__server_add_listener(server, (int)fd)
+                          : casync__server_begin(loop, server, (int)fd, desc);
+    if (result < 0) casync__sys_close((int)fd);
+    return result;
+}
+
+static int64_t casync__server_listen_at_all(casync_loop *loop, casync_server *server,
+                                            const casync_listen_desc *desc) {
+    int64_t result = -EINVAL;
+    size_t i;
+    for (i = 0; i < desc->address_count; i++) {
+        casync_address address = desc->addresses[i];
+        bool missing;
+        result = casync__server_listen_at(loop, server, desc, &address);
+        missing = result == -EADDRNOTAVAIL || result == -EAFNOSUPPORT;
+        if (result < 0 && !missing) break;
+    }
+    if (result < 0 && i < desc->address_count) casync_server_close(server);
+    return i == desc->address_count && server->open ? 0 : result;
+}
+
+#define CASYNC__SERVER_PORTS_MAX 8 /* ports to try until one is free at all addresses */
+
+/* The kernel chooses a port that is free at the first address, and may not be at others. */
+static int64_t casync__server_open_at_all(casync_loop *loop, casync_server *server,
+                                          const casync_listen_desc *desc) {
+    int64_t result = -EADDRINUSE;
+    int tries = desc->address_count > 0 && casync_address_port(desc->addresses) > 0
+                    ? 1
+                    : CASYNC__SERVER_PORTS_MAX;
+    while (result == -EADDRINUSE && tries-- > 0)
+        result = casync__server_listen_at_all(loop, server, desc);
+    return result;
+}
+
+static int64_t casync__server_open(casync_loop *loop, casync_server *server,
+                                   const casync_listen_desc *desc) {
+    int64_t fd, result;
+    if (server->open) return -EALREADY;
+    if (desc->addresses && !desc->use_fd && !desc->path)
+        return casync__server_open_at_all(loop, server, desc);
+    fd = desc->use_fd ? casync__server_adopt(desc) : casync__server_socket_of(desc);
+    if (fd < 0) return fd;
+    result = casync__server_begin(loop, server, (int)fd, desc);
+    if (result < 0 && !desc->use_fd) casync__sys_close((int)fd);
+    return result;
+}
+
+/* The current task waits for the addresses of the name. */
+static int64_t casync__server_open_by_name(casync_loop *loop, casync_server *server,
+                                           const casync_listen_desc *desc) {
+    casync_listen_desc found = *desc;
+    casync_getaddrinfo_desc question;
+    casync_addrinfo info;
+    int64_t result;
+    memset(&info, 0, sizeof info);
+    memset(&question, 0, sizeof question);
+    question.host = desc->host;
+    question.port = desc->port;
+    question.flags = AI_PASSIVE;
+    result = casync_getaddrinfo(loop, &info, &question);
+    if (result < 0) return result;
+    found.addresses = info.addresses;
+    found.address_count = info.count;
+    result = casync__server_open(loop, server, &found);
+    if (result == 0) server->desc = *desc;
+    casync_addrinfo_free(&info);
+    return result;
+}
+
+CASYNC__LINKAGE int64_t casync_listen(casync_loop *loop, casync_server *server,
+                                      const casync_listen_desc *desc) {
+    int64_t result;
+    if (casync__loop_is_closed(loop) || !server || !desc) return -EINVAL;
+    if (!casync__server_desc_is_valid(desc)) return -EINVAL;
+    result = casync__server_open(loop, server, desc);
+    if (result == CASYNC_NOT_NUMERIC && casync__fiber_current(loop))
+        result = casync__server_open_by_name(loop, server, desc);
+    if (result < 0) return result;
+    if (!desc->start_paused && casync__server_wants(server)) casync__server_start_accepting(server);
     return 0;
 }
 
@@ -13497,7 +14500,7 @@ CASYNC__LINKAGE casync_future *casync_accept_op(casync_server *server, casync_op
     op->owner = server;
     op->as.accepted = stream;
     casync__list_append(&server->waiting, &op->link);
-    if (!server->retry.job.link.next) casync__watcher_start(&server->watcher, CASYNC__FD_READ);
+    if (!server->retry.job.link.next) casync__server_start_accepting(server);
     return &op->future;
 }
 
@@ -13572,11 +14575,26 @@ static bool casync__server_refused(casync_watcher *watcher, int64_t error) {
     return false;
 }
 
+static bool casync__server_listener_refused(casync_watcher *watcher, int64_t error) {
+    return casync__server_refused(
+        &casync__container(watcher, casync__server_listener, watcher)->server->watcher, error);
+}
+
 CASYNC__LINKAGE int64_t casync_server_pause(casync_server *server) {
     if (!casync__server_is_open(server)) return CASYNC_INVALID_STATE;
     casync_timer_stop(&server->retry);
-    casync__watcher_stop(&server->watcher, CASYNC__FD_READ);
+    casync__server_stop_accepting(server);
     return 0;
+}
+
+static void casync__server_close_listeners(casync_server *server) {
+    while (!casync__list_is_empty(&server->listeners)) {
+        casync__server_listener *listener = casync__server_listener_of(server->listeners.next);
+        casync__list_remove(&listener->link);
+        casync__watcher_unregister(&listener->watcher, true);
+        casync__sys_close(listener->watcher.fd);
+        casync__memory_free(&casync__server_loop(server)->allocator, listener);
+    }
 }
 
 CASYNC__LINKAGE void casync_server_close(casync_server *server) {
@@ -13589,6 +14607,7 @@ CASYNC__LINKAGE void casync_server_close(casync_server *server) {
     casync_timer_stop(&server->retry);
     casync__watcher_unregister(&server->watcher, !server->desc.use_fd);
     if (!server->desc.use_fd || !server->desc.keep_fd) casync__sys_close(server->watcher.fd);
+    casync__server_close_listeners(server);
     casync__ops_done(&server->waiting, -ECONNABORTED);
     casync__ops_done(&server->joining, 0);
     if (!clients) return;
@@ -13629,9 +14648,13 @@ CASYNC__LINKAGE int64_t casync_server_finish_clients(casync_server *server) {
 }
 
 CASYNC__LINKAGE void casync_server_ref(casync_server *server, bool referenced) {
+    casync_link *link;
     if (!server) return;
     casync_watcher_ref(&server->watcher, referenced);
     casync_timer_ref(&server->retry, referenced);
+    if (!casync__server_is_open(server)) return;
+    for (link = server->listeners.next; link != &server->listeners; link = link->next)
+        casync_watcher_ref(&casync__server_listener_of(link)->watcher, referenced);
 }
 
 CASYNC__LINKAGE int64_t casync_server_address(const casync_server *server,
@@ -14337,14 +15360,18 @@ static int64_t casync__datagram_addresses(const casync_datagram_desc *desc, casy
     int64_t result = 0;
     bool ipv4;
     local->size = remote->size = 0;
-    if (desc->remote_path)
+    if (desc->remote_address)
+        *remote = *desc->remote_address;
+    else if (desc->remote_path)
         result = casync__address_parse_path(desc->remote_path, remote);
     else if (desc->remote_host || desc->remote_port)
         result = casync__address_parse_host(desc->remote_host ? desc->remote_host : "127.0.0.1",
                                             desc->remote_port, remote);
     if (result < 0) return result;
     ipv4 = remote->size > 0 && casync__address_sockaddr(remote)->sa_family == AF_INET;
-    if (desc->local_path)
+    if (desc->local_address)
+        *local = *desc->local_address;
+    else if (desc->local_path)
         result = casync__address_parse_path(desc->local_path, local);
     else if (desc->local_host || desc->local_port || remote->size == 0)
         result = casync__address_parse_host(desc->local_host ? desc->local_host
@@ -14477,10 +15504,9 @@ static int64_t casync__datagram_begin(casync_loop *loop, casync_datagram *datagr
     return 0;
 }
 
-CASYNC__LINKAGE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
-                                             const casync_datagram_desc *desc) {
+static int64_t casync__datagram_open(casync_loop *loop, casync_datagram *datagram,
+                                     const casync_datagram_desc *desc) {
     int64_t fd, result;
-    if (casync__loop_is_closed(loop) || !datagram || !desc) return -EINVAL;
     if (casync__endpoint_has_fd(&datagram->endpoint)) return -EALREADY;
     if (desc->low_water > casync__endpoint_high_water(desc->high_water) ||
         desc->max_size > CASYNC__DATAGRAM_AREA)
@@ -14492,6 +15518,64 @@ CASYNC__LINKAGE int64_t casync_datagram_open(casync_loop *loop, casync_datagram 
     result = desc->use_fd && !desc->keep_fd ? casync__fd_set_cloexec((int)fd) : 0;
     if (result >= 0) result = casync__datagram_begin(loop, datagram, (int)fd, desc);
     if (result < 0 && !desc->use_fd) casync__sys_close((int)fd);
+    return result;
+}
+
+/* The current task waits for the addresses of a host; none without a host. */
+static int64_t casync__datagram_look_up(casync_loop *loop, casync_addrinfo *info, const char *host,
+                                        int port) {
+    casync_getaddrinfo_desc question;
+    memset(info, 0, sizeof *info);
+    if (!host) return 0;
+    memset(&question, 0, sizeof question);
+    question.host = host;
+    question.port = port;
+    question.type = SOCK_DGRAM;
+    return casync_getaddrinfo(loop, info, &question);
+}
+
+/* Opens with the first pair of addresses that works. */
+static int64_t casync__datagram_open_at_any(casync_loop *loop, casync_datagram *datagram,
+                                            const casync_datagram_desc *desc,
+                                            const casync_addrinfo *local,
+                                            const casync_addrinfo *remote) {
+    int64_t result = CASYNC_EAI_ADDRFAMILY;
+    casync_datagram_desc pair = *desc;
+    size_t i, j;
+    for (i = 0; i < remote->count || i == 0; i++) {
+        if (remote->count > 0) pair.remote_address = &remote->addresses[i];
+        for (j = 0; j < local->count || j == 0; j++) {
+            if (local->count > 0) pair.local_address = &local->addresses[j];
+            if (local->count > 0 && remote->count > 0 &&
+                casync__address_sockaddr(pair.local_address)->sa_family !=
+                    casync__address_sockaddr(pair.remote_address)->sa_family)
+                continue;
+            result = casync__datagram_open(loop, datagram, &pair);
+            if (result >= 0) return result;
+        }
+    }
+    return result;
+}
+
+static int64_t casync__datagram_open_by_name(casync_loop *loop, casync_datagram *datagram,
+                                             const casync_datagram_desc *desc) {
+    casync_addrinfo local, remote;
+    int64_t result = casync__datagram_look_up(loop, &remote, desc->remote_host, desc->remote_port);
+    if (result < 0) return result;
+    result = casync__datagram_look_up(loop, &local, desc->local_host, desc->local_port);
+    if (result >= 0) result = casync__datagram_open_at_any(loop, datagram, desc, &local, &remote);
+    casync_addrinfo_free(&local);
+    casync_addrinfo_free(&remote);
+    return result;
+}
+
+CASYNC__LINKAGE int64_t casync_datagram_open(casync_loop *loop, casync_datagram *datagram,
+                                             const casync_datagram_desc *desc) {
+    int64_t result;
+    if (casync__loop_is_closed(loop) || !datagram || !desc) return -EINVAL;
+    result = casync__datagram_open(loop, datagram, desc);
+    if (result == CASYNC_NOT_NUMERIC && casync__fiber_current(loop))
+        result = casync__datagram_open_by_name(loop, datagram, desc);
     return result;
 }
 
@@ -15109,6 +16193,7 @@ static void casync__loop_close(casync_loop *loop) {
     casync__fibers_forget(loop);
     casync__weakref_object_gone(loop, loop);
     loop->closing = true;
+    casync__name_questions_close(loop);
     casync__calls_close(loop);
     casync__signals_close(loop);
     casync__watchers_close(loop);

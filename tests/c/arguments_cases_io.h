@@ -19,6 +19,28 @@ static void addresses(void) {
     NUMBER(casync_address_port, (&zero.address), 0);
 }
 
+static void names(void) {
+    NUMBER(casync_getaddrinfo, (NULL, &zero.addrinfo, &zero.question), AN_ERROR);
+    NUMBER(casync_getaddrinfo, (&zero.loop, &zero.addrinfo, &zero.question), AN_ERROR);
+    NUMBER(casync_getaddrinfo_timeout, (NULL, NULL, NULL, 1), AN_ERROR);
+    FUTURE(casync_getaddrinfo_op, (NULL, &zero.addrinfo, &zero.op, &zero.question), -EINVAL);
+    FUTURE(casync_getaddrinfo_op, (&zero.loop, &zero.addrinfo, &zero.op, &zero.question), -EINVAL);
+    FUTURE(casync_getaddrinfo_op, (&loop, NULL, &zero.op, &zero.question), -EINVAL);
+    FUTURE(casync_getaddrinfo_op, (&loop, &zero.addrinfo, &zero.op, NULL), -EINVAL);
+    WITHOUT_OP(casync_getaddrinfo_op, (&loop, &zero.addrinfo, NULL, &zero.question));
+    NOTHING(casync_addrinfo_free, (NULL));
+    NOTHING(casync_addrinfo_free, (&zero.addrinfo));
+    NUMBER(casync_getnameinfo, (NULL, &zero.nameinfo, &zero.address, 0), AN_ERROR);
+    NUMBER(casync_getnameinfo, (&zero.loop, &zero.nameinfo, &zero.address, 0), AN_ERROR);
+    FUTURE(casync_getnameinfo_op, (NULL, &zero.nameinfo, &zero.op, &zero.address, 0), -EINVAL);
+    FUTURE(casync_getnameinfo_op, (&zero.loop, &zero.nameinfo, &zero.op, &zero.address, 0),
+           -EINVAL);
+    FUTURE(casync_getnameinfo_op, (&loop, NULL, &zero.op, &zero.address, 0), -EINVAL);
+    FUTURE(casync_getnameinfo_op, (&loop, &zero.nameinfo, &zero.op, NULL, 0), -EINVAL);
+    FUTURE(casync_getnameinfo_op, (&loop, &zero.nameinfo, &zero.op, &zero.address, 3), AN_ERROR);
+    WITHOUT_OP(casync_getnameinfo_op, (&loop, &zero.nameinfo, NULL, &zero.address, 0));
+}
+
 static void streams(void) {
     NUMBER(casync_stream_open, (NULL, &zero.stream, 0, NULL, NULL), -EINVAL);
     NUMBER(casync_stream_open, (&zero.loop, &zero.stream, 0, NULL, NULL), -EINVAL);

@@ -61,6 +61,9 @@ static struct {
     casync_once once;
     casync_queue queue;
     casync_address address;
+    casync_addrinfo addrinfo;
+    casync_getaddrinfo_desc question;
+    casync_nameinfo nameinfo;
     casync_stream stream, other_stream;
     casync_connect_desc connect_desc;
     casync_filter filter;

@@ -20,7 +20,7 @@ static char last_failed[32];
 static struct {
     const char *name;
     int64_t calls;
-} counters[64];
+} counters[256];
 
 static void count_call(const char *name) {
     int i = 0;

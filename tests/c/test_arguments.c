@@ -44,6 +44,7 @@ TEST(sync_primitives_of_nothing) {
 TEST(addresses_of_nothing) {
     share_progress();
     run_cases(addresses, false);
+    run_cases(names, false);
 }
 
 TEST(streams_of_nothing) {
@@ -117,6 +118,7 @@ TEST(every_function_has_its_cases) {
     groups_of_futures_and_tasks();
     sync_primitives();
     addresses();
+    names();
     streams();
     servers();
     datagrams();

@@ -84,8 +84,8 @@ TEST(an_abort_while_connecting_is_told) {
 }
 
 TEST(bad_addresses_are_refused_at_once) {
-    static const char *const hosts[] = {"localhost", "127.0.0.256", "::g",
-                                        "",          "1.2.3",       "fe80::1%nonesuch0"};
+    static const char *const hosts[] = {"::g", "fe80::1%nonesuch0", "1:2"};
+    static const char *const names[] = {"localhost", "127.0.0.256", "", "1.2.3"};
     char long_path[200];
     size_t i;
     open_loop(CASYNC_CLOCK_MONOTONIC);
@@ -95,9 +95,10 @@ TEST(bad_addresses_are_refused_at_once) {
         EXPECT(casync_connect_start(&loop, &a, &connect_desc) < 0);
         EXPECT(casync_listen(&loop, &server, &listen_desc) < 0);
     }
-    connect_desc.host = "localhost";
-    EQ(casync_connect_start(&loop, &a, &connect_desc), CASYNC_NOT_NUMERIC);
-    EQ(result_of(casync_connect_op(&loop, &a, &the_op, &connect_desc)), CASYNC_NOT_NUMERIC);
+    for (i = 0; i < sizeof names / sizeof *names; i++) {
+        listen_desc.host = names[i]; /* nothing waits here */
+        EQ(casync_listen(&loop, &server, &listen_desc), CASYNC_NOT_NUMERIC);
+    }
     connect_desc.host = listen_desc.host = "127.0.0.1";
     connect_desc.port = listen_desc.port = 65536;
     EQ(casync_connect_start(&loop, &a, &connect_desc), -EINVAL);
