@@ -2,8 +2,8 @@
 
    casync is an event loop for Linux with asyncio's nouns and semantics: callbacks, timers, fd
    watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers,
-   datagrams, names, and a pool of threads. It depends on libc and pthreads alone. The Python
-   package `casync` runs on the same engine.
+   datagrams, names, processes, and a pool of threads. It depends on libc and pthreads alone. The
+   Python package `casync` runs on the same engine.
 
    This comment is the manual. Each chapter explains one subject and shows the shortest program that
    works, with what it prints; casync's tests compile and run all of these programs. The functions
@@ -19,21 +19,22 @@
        4. a client
        5. datagrams
        6. names
-       7. time
-       8. ending: close, finish, abort
-       9. cancelling and time limits
-      10. groups of tasks
-      11. locks and queues
-      12. threads
-      13. signals and fork
-      14. embedding in another loop
-      15. testing with the virtual and the manual clock
-      16. memory and allocators
-      17. errors
-      18. what each thing costs
-      19. asyncio's names in casync
-      20. rules
-      21. configuration, platforms, compatibility
+       7. processes
+       8. time
+       9. ending: close, finish, abort
+      10. cancelling and time limits
+      11. groups of tasks
+      12. locks and queues
+      13. threads
+      14. signals and fork
+      15. embedding in another loop
+      16. testing with the virtual and the manual clock
+      17. memory and allocators
+      18. errors
+      19. what each thing costs
+      20. asyncio's names in casync
+      21. rules
+      22. configuration, platforms, compatibility
 
    >> 1. a first program
 
@@ -70,8 +71,8 @@
    itself; if another header came before and it is too late, an #error says so.
 
    A function that waits returns a result below 0 if it failed, and -ECANCELED if its task was asked
-   to end (chapter 9). A task that overlooks this does not end when it should, so gcc and clang warn
-   if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
+   to end (chapter 10). A task that overlooks this does not end when it should, so gcc and clang
+   warn if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
 
    >> 2. callbacks or tasks
 
@@ -165,7 +166,7 @@
        casync_connect_start(...)  starts it, and a protocol's callback tells how it went; only
                                   connect and finish have it
 
-   A form with _op is for stackless tasks, for casync_gather and its like (chapter 10), and for
+   A form with _op is for stackless tasks, for casync_gather and its like (chapter 11), and for
    callbacks, by casync_future_add_done_callback. If the start failed, the future is done and holds
    the error. The op and its buffers are yours again when the future is done. casync_join,
    casync_select, casync_wait_for, casync_once_call and the forms with _timeout consist of several
@@ -173,7 +174,7 @@
    casync_listen or casync_close, has one form, which tasks and callbacks can both call.
 
    The first time that a function which waits is called where it cannot wait, the exception handler
-   (chapter 17) gets the name of that function.
+   (chapter 18) gets the name of that function.
 
    The loop runs in turns, which are asyncio's. A turn asks the kernel which descriptors are ready,
    and waits for one if there is nothing to do. Then it queues the callbacks of what became ready,
@@ -237,8 +238,8 @@
    Prints:
        the server answers: echo!
 
-   A server for real use waits for its end by casync_server_join, or for a signal (chapter 13), and
-   closes itself in order (chapter 8). When the task of a connection returns, the library sends what
+   A server for real use waits for its end by casync_server_join, or for a signal (chapter 14), and
+   closes itself in order (chapter 9). When the task of a connection returns, the library sends what
    the task wrote, closes the connection and frees its memory. If the task returns an error, the
    library aborts the connection and tells the exception handler.
 
@@ -472,7 +473,57 @@
    found as desc.addresses. A program that is linked statically to glibc needs the shared library of
    the same version where it looks up names; musl needs nothing.
 
-   >> 7. time
+   >> 7. processes
+
+   casync_process_start starts a program, with pipes as streams where the desc says so. The child
+   inherits nothing that you do not name: no descriptor, no blocked signal, no handler.
+   casync_process_communicate writes its input, reads its output, and waits for its end;
+   casync_process_wait waits alone.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           const char *args[] = {"tr", "a-z", "A-Z", NULL};
+           casync_process_desc desc = {
+               .args = args, .in = CASYNC_STDIO_PIPE, .out = CASYNC_STDIO_PIPE};
+           casync_process process = {0};
+           casync_process_output output;
+           casync_span input = {"hello\n", 6};
+           int64_t result = casync_process_start(loop, &process, &desc);
+           (void)arg;
+           if (result < 0) return result;
+           result = casync_process_communicate(&process, input, &output, 1 << 20);
+           printf("%.*s", (int)output.out.len, (const char *)output.out.ptr);
+           printf("exit code %d\n", (int)result);
+           casync_process_output_free(&output);
+           casync_process_close(&process);
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       HELLO
+       exit code 0
+
+   A program that is missing, or an option that cannot be had, is an error of casync_process_start,
+   and process.step names the call that failed. What casync_process_wait returns is the exit code,
+   or 256 and the signal that killed the process: casync_process_signal tells which.
+   casync_process_terminate, casync_process_kill and casync_process_send_signal send signals, and
+   never to a process that took the number of one that has ended.
+
+   To read and write as it goes, use process.in, process.out and process.err: they are streams
+   (chapter 4). desc.shell runs a command line in /bin/sh.
+
+   When you close a process, it goes on by itself, and the loop reaps it when it ends. A loop that
+   is closed kills its processes that have not ended, unless desc.detached is set. There is no
+   handler for SIGCHLD, and children that other code starts are left alone. If other code takes the
+   status of one that casync started (wait(2), or SIGCHLD ignored), the wait ends with
+   CASYNC_NO_STATUS. casync_wait_pid waits for the end of a process that need not be a child.
+
+   >> 8. time
 
    A time is an int64_t in nanoseconds: CASYNC_US(5), CASYNC_MS(5), CASYNC_SECONDS(5), and
    CASYNC_FOREVER, a deadline that never comes. The loop's clock is CLOCK_MONOTONIC, read by
@@ -481,7 +532,7 @@
 
    A task sleeps by casync_sleep. A callback is called by casync_call_later after a delay, by
    casync_call_at at a time, or by casync_timer_start again and again. The following program has a
-   virtual clock (chapter 15), so it does not take any time.
+   virtual clock (chapter 16), so it does not take any time.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -526,7 +577,7 @@
    you give NULL for the timer to casync_call_later or casync_call_at, the loop lends one, which you
    cannot stop.
 
-   >> 8. ending: close, finish, abort
+   >> 9. ending: close, finish, abort
 
    A stream ends in one of four ways:
 
@@ -614,7 +665,7 @@
    refuses with CASYNC_STILL_OPEN while a stream, a server, a datagram socket or a stackful task is
    left; casync_dump names them.
 
-   >> 9. cancelling and time limits
+   >> 10. cancelling and time limits
 
    casync_task_cancel asks a task to end. The wait in which the task is, or else its next one,
    returns -ECANCELED, once. The task can then clean up, wait while it cleans up, and return. A task
@@ -671,7 +722,7 @@
    done, but before the task went on, the task gets the result, and the next wait returns
    -ECANCELED. So a task never loses bytes that were read for it or a lock that was handed to it.
 
-   >> 10. groups of tasks
+   >> 11. groups of tasks
 
    casync_spawn makes a task, which begins in the next turn, and returns a handle. Give the handle
    back, either by casync_join, which waits for the task and returns its result, or by
@@ -763,7 +814,7 @@
    casync_context_var is a value that each task has for itself and passes on to the tasks that it
    makes.
 
-   >> 11. locks and queues
+   >> 12. locks and queues
 
    Between two waits a task is alone: no other task of its loop runs, so it needs no lock. Where
    something must stay consistent across a wait, or where one task waits for another, take one of
@@ -826,7 +877,7 @@
    their names return -EAGAIN instead of waiting. All of this is for the tasks of one loop; the next
    chapter is about threads.
 
-   >> 12. threads
+   >> 13. threads
 
    One thread owns a loop: the thread that runs it. Other threads may call only
    casync_call_soon_threadsafe and casync_wake on it. Several loops in several threads share nothing
@@ -905,7 +956,7 @@
    A job that is still posted is not posted again (-EALREADY), so a job works as a wakeup that
    coalesces. With a NULL job the loop keeps the call, and each call is made.
 
-   >> 13. signals and fork
+   >> 14. signals and fork
 
    casync_signal_start watches a signal. The callback runs in the loop's thread like any other, so
    it may call any function, which a signal handler may not.
@@ -985,7 +1036,7 @@
    A program that is started by exec inherits no descriptor of the library: all of them are
    close-on-exec.
 
-   >> 14. embedding in another loop
+   >> 15. embedding in another loop
 
    To run a casync loop inside another loop, wait until casync_loop_fd is readable or until
    casync_loop_timeout has passed, and then call casync_run_nowait. Ask for the timeout before each
@@ -1033,7 +1084,7 @@
    hosts with a lock to drop meanwhile; with casync_loop_desc.locked, threads that hold this lock
    may all use the loop.
 
-   >> 15. testing with the virtual and the manual clock
+   >> 16. testing with the virtual and the manual clock
 
    With CASYNC_CLOCK_VIRTUAL the loop's time starts at 0 and jumps to the next deadline when there
    is nothing else to do, so a test with long waits takes no time. While the loop waits for
@@ -1109,7 +1160,7 @@
    Prints:
        Too many open files
 
-   >> 16. memory and allocators
+   >> 17. memory and allocators
 
    Structs are yours: you declare, embed or allocate them, and zero them before their first use. Set
    options in structs named _desc and _options, where 0 is the default. A struct must not move while
@@ -1168,7 +1219,7 @@
    them; keep_fd changes that. Descriptors given to casync_add_reader and casync_add_writer stay
    yours.
 
-   >> 17. errors
+   >> 18. errors
 
    Functions that can fail return an int64_t. A value of 0 or more is the result. A value below 0 is
    an error: -errno, or one of casync's own codes, enum casync_error. casync_strerror names both. A
@@ -1177,7 +1228,7 @@
    NULL if it has no result for errors.
 
    Errors that nobody waits for go to the loop's exception handler: a task that failed and whose
-   result nobody took, bytes that were lost (chapter 8), a server that cannot accept. The default
+   result nobody took, bytes that were lost (chapter 9), a server that cannot accept. The default
    handler prints a line on standard error; casync_set_exception_handler sets yours. In this program
    a task fails after its handle was released.
 
@@ -1213,7 +1264,7 @@
    casync_task_set_name gives a task a name for these messages. casync_loop_metrics has counters
    and, if you set casync_loop_desc.metrics, idle and busy times.
 
-   >> 18. what each thing costs
+   >> 19. what each thing costs
 
    System calls and allocations, once the loop's pools have grown to the need:
 
@@ -1237,6 +1288,8 @@
                                  write if the loop did
        getaddrinfo of numbers    an allocation, and no system call
        getaddrinfo of a name     the same as run_in_executor, and two allocations more
+       a process                 vfork and execve, and some 75 short calls; an epoll_ctl and a
+                                 waitid for its end; two allocations while it starts, one after
        a signal                  a read, and a wakeup of each loop that watches it
        a loop                    an epoll and an eventfd
 
@@ -1278,9 +1331,9 @@
        288  casync_stream
        440  casync_server
        320  casync_datagram
-       664  casync_loop
+       688  casync_loop
 
-   >> 19. asyncio's names in casync
+   >> 20. asyncio's names in casync
 
        asyncio                             casync
        ---------------------------------   -------------------------------------------------------
@@ -1318,6 +1371,9 @@
        open_connection                     casync_connect
        loop.getaddrinfo, getnameinfo       casync_getaddrinfo, casync_getnameinfo
        loop.create_datagram_endpoint       casync_datagram_open
+       create_subprocess_exec, _shell      casync_process_start, desc.args and desc.shell
+       Process: wait, communicate          casync_process_wait, casync_process_communicate
+       send_signal, terminate, kill        casync_process_send_signal, _terminate, _kill
        DatagramTransport                   casync_datagram: write, finish_start, abort
        DatagramProtocol                    casync_datagram_protocol
        loop.sock_sendto, sock_recvfrom     casync_datagram_send, casync_datagram_receive
@@ -1340,7 +1396,7 @@
            cancel_futures=True)
        loop.shutdown_default_executor      casync_shutdown_default_executor
 
-   >> 20. rules
+   >> 21. rules
 
    These hold for all functions; the chapter in brackets says more.
 
@@ -1357,7 +1413,7 @@
    - Time is int64_t nanoseconds. Timers are never early [6].
    - A forked child calls casync_loop_fork first [12].
 
-   >> 21. configuration, platforms, compatibility
+   >> 22. configuration, platforms, compatibility
 
    Define these macros before you include the implementation:
 
@@ -1463,6 +1519,7 @@ enum casync_error {
     CASYNC_NOT_NUMERIC = -5007,     /* a host is a name where an address in numbers is needed */
     CASYNC_STILL_OPEN = -5008,      /* a loop has open streams, servers, datagrams or tasks: see
                                  casync_dump */
+    CASYNC_NO_STATUS = -5009,       /* a process ended, and other code took its status */
     /* Of looking up names: getaddrinfo(3)'s EAI_BADFLAGS and so on, which overlap errno. EAI_MEMORY
        is -ENOMEM, and EAI_SYSTEM the errno that it stands for. */
     CASYNC_EAI_BADFLAGS = -5101,
@@ -1525,6 +1582,7 @@ typedef struct casync_server casync_server;
 typedef struct casync_datagram casync_datagram;
 typedef struct casync_address casync_address;
 typedef struct casync_pool casync_pool;
+typedef struct casync_process casync_process;
 
 /* >> system calls (API) ------------------------------------------------------------------------ */
 
@@ -3781,6 +3839,146 @@ CASYNC_API int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, 
    Errors: -EOPNOTSUPP for a Unix socket; -EBADF if the socket is not open. */
 CASYNC_API int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on);
 
+/* >> processes (API) --------------------------------------------------------------------------- */
+
+/* What a standard descriptor of a child process is. */
+enum casync_stdio {
+    CASYNC_STDIO_INHERIT, /* this process's own */
+    CASYNC_STDIO_NULL,    /* /dev/null */
+    CASYNC_STDIO_PIPE,    /* a pipe: process->in to write to, process->out or err to read from */
+    CASYNC_STDIO_FD, /* a descriptor of this process's, which stays yours: in_fd, out_fd, err_fd */
+    CASYNC_STDIO_STDOUT /* for err: where out goes */
+};
+
+/* A descriptor of this process that the child gets as number `as`. */
+typedef struct casync_process_fd {
+    int fd, as;
+} casync_process_fd;
+
+/* setrlimit(2): a resource such as RLIMIT_NOFILE. */
+typedef struct casync_process_limit {
+    int resource;
+    uint64_t soft, hard;
+} casync_process_limit;
+
+/* How to start a process. Zero means the default in every member. */
+typedef struct casync_process_desc {
+    const char *const *args; /* its arguments, its own name first, NULL at the end */
+    const char *program;    /* the file to run; default: args[0]. Without a slash it is searched for
+                                in PATH: of `env` if that is given */
+    const char *shell;      /* instead of args and program: a command line for /bin/sh */
+    const char *const *env; /* "NAME=value", NULL at the end; default: this process's */
+    const char *cwd;        /* its working directory; default: this process's */
+    int in, out, err;       /* enum casync_stdio */
+    int in_fd, out_fd, err_fd;
+    const casync_process_fd *fds; /* further descriptors */
+    size_t fd_count;
+    const casync_process_limit *limits;
+    size_t limit_count;
+    bool keep_fds;    /* leave other descriptors open that are not close-on-exec */
+    bool new_session; /* setsid(2) */
+    bool set_process_group;
+    int process_group; /* with set_process_group: setpgid(2); 0: a group of its own */
+    bool set_umask;
+    int umask;
+    int nice; /* added to this process's */
+    bool set_user, set_group;
+    uint32_t user, group;
+    const uint32_t *groups; /* supplementary groups, if not NULL */
+    size_t group_count;
+    /* A loop that closes kills its processes that have not ended. This one goes on, and a thread
+       waits for its end, so that no zombie is left. */
+    bool detached;
+} casync_process_desc;
+
+/* A child process: asyncio's subprocess. It is yours, zeroed before its first use. */
+struct casync_process {
+    casync_stream in, out, err; /* open where desc says CASYNC_STDIO_PIPE; yours to close before */
+    int pid;                    /* read-only */
+    const char *step;           /* read-only: the call that failed, as "execve", if the start did */
+    int64_t status;             /* private: what casync_process_wait returns, once it has ended */
+    struct casync__process_child *child; /* private: while it runs */
+    casync_loop *loop;                   /* private: the one that started it */
+};
+
+/* Starts a process: asyncio's create_subprocess_exec, and with desc.shell create_subprocess_shell.
+   The child has no signal blocked and no handler or ignored signal of this process's, and of its
+   descriptors only those that the desc names. The process is started when this returns: the program
+   was found, and every option took effect. This is vfork(2): no memory is copied, and the caller is
+   held up until the child runs its program, for some 50 to 80 us however large this process is.
+   Returns: 0.
+   Errors: those of execve(2), chdir(2) and the other calls that the options ask for, and
+   process->step says which; -EALREADY if the process runs or a stream of it is open; -EINVAL for a
+   bad desc; -EMFILE; -ENOMEM; -EAGAIN.
+   Lifetime: the struct is yours and stays where it is until casync_process_close. The desc is read
+   during the call.
+   Cost: vfork, a pipe and what the desc asks for; one pidfd, on which the loop waits. */
+CASYNC_API int64_t casync_process_start(casync_loop *loop, casync_process *process,
+                                        const casync_process_desc *desc);
+
+/* Waits until the process has ended. Any number of tasks may wait, and ask again afterwards. No
+   SIGCHLD handler is needed: the loop waits for a pidfd (Linux 5.4), and a thread waits where there
+   is none.
+   Returns: the exit code, 0 to 255; or 256 and the number of the signal that killed it, of which
+   casync_process_signal tells.
+   Errors: CASYNC_NO_STATUS if other code of this program took the status, by waitpid(2) or by
+   ignoring SIGCHLD; CASYNC_INVALID_STATE if it was never started; -ECONNABORTED if it is closed
+   meanwhile; casync_process_wait_timeout -ETIMEDOUT. */
+CASYNC_WAITS int64_t casync_process_wait(casync_process *process);
+CASYNC_API casync_future *casync_process_wait_op(casync_process *process, casync_op *op);
+CASYNC_WAITS int64_t casync_process_wait_timeout(casync_process *process, int64_t timeout);
+
+/* Tells which signal killed a process, of what casync_process_wait returned.
+   Returns: its number, or 0 if the process exited. */
+static inline int casync_process_signal(int64_t status) {
+    return status > 256 ? (int)(status - 256) : 0;
+}
+
+/* Sends a signal to the process: casync_process_terminate SIGTERM, casync_process_kill SIGKILL. A
+   process that has ended is left alone, and no other gets the signal, whoever has its number by
+   now.
+   Returns: 0.
+   Errors: -ESRCH if it has ended; CASYNC_INVALID_STATE if it was never started; -EINVAL for a bad
+   signal; -EPERM. */
+CASYNC_API int64_t casync_process_send_signal(casync_process *process, int signum);
+CASYNC_API int64_t casync_process_terminate(casync_process *process);
+CASYNC_API int64_t casync_process_kill(casync_process *process);
+
+/* What a process wrote. */
+typedef struct casync_process_output {
+    casync_buffer out, err;
+    casync_allocator allocator; /* private */
+} casync_process_output;
+
+/* Writes all of `input` to process->in and closes it, reads process->out and err to their ends, and
+   waits for the process: asyncio's communicate. Pipes that are not open are left out. A child that
+   does not read its input is no error. `limit`: bytes of out, and of err, at most; 0: any number.
+   Returns: what casync_process_wait returns; *output has the bytes, which `output` may be NULL to
+   drop.
+   Errors: CASYNC_LIMIT_OVERRUN; those of casync_read and casync_process_wait; -ENOMEM;
+   casync_process_communicate_timeout -ETIMEDOUT. The process goes on then, and *output has what
+   came until then.
+   Lifetime: the memory of *output is the loop's allocator's until casync_process_output_free. */
+CASYNC_WAITS int64_t casync_process_communicate(casync_process *process, casync_span input,
+                                                casync_process_output *output, size_t limit);
+CASYNC_WAITS int64_t casync_process_communicate_timeout(casync_process *process, casync_span input,
+                                                        casync_process_output *output, size_t limit,
+                                                        int64_t timeout);
+CASYNC_API void casync_process_output_free(casync_process_output *output);
+
+/* Ends the use of a process. Its streams are closed; it goes on by itself, and is reaped when it
+   ends, for which the loop does not keep running. A closed process may be closed again.
+   Lifetime: the struct is yours when this returns. */
+CASYNC_API void casync_process_close(casync_process *process);
+
+/* Waits for the end of any process, also of one that is no child of this one. Its status is told to
+   its parent alone.
+   Returns: 0.
+   Errors: -ESRCH if there is none; -EINVAL for a bad number; -ENOMEM.
+   Cost: a pidfd. Where there is none, the process is looked for every 100 ms. */
+CASYNC_WAITS int64_t casync_wait_pid(int pid);
+CASYNC_API casync_future *casync_wait_pid_op(casync_loop *loop, casync_op *op, int pid);
+
 /* >> metrics & dump (API) ---------------------------------------------------------------------- */
 
 /* What a loop has done since it was made. */
@@ -3906,10 +4104,12 @@ struct casync_loop {
     struct casync__pool *executor; /* the default pool, or NULL */
     uint32_t posting;              /* pools' threads that are about to post */
     bool executor_shut_down;
-    casync_link clients; /* casync__clients by link: of servers that are open, or whose
+    casync_link clients;         /* casync__clients by link: of servers that are open, or whose
                             connections are */
-    uint32_t finishing;  /* connections that the library finishes for their tasks */
-    casync_loop *outer;  /* the loop this thread ran before this one */
+    uint32_t finishing;          /* connections that the library finishes for their tasks */
+    casync_link children;        /* casync__process_child by link: processes that have not ended */
+    struct casync__pool *reaper; /* threads that wait for processes, or NULL: pidfds are enough */
+    casync_loop *outer;          /* the loop this thread ran before this one */
 };
 
 /* Makes a loop in *loop, whatever was there; desc may be NULL.
@@ -4008,15 +4208,16 @@ CASYNC_API int64_t casync_hook_stop(casync_hook *hook);
 
 /* What casync_walk can find. */
 enum casync_kind {
-    CASYNC_KIND_JOB,     /* casync_job */
-    CASYNC_KIND_TIMER,   /* casync_timer */
-    CASYNC_KIND_HOOK,    /* casync_hook */
-    CASYNC_KIND_WATCHER, /* casync_watcher */
-    CASYNC_KIND_SIGNAL,  /* casync_signal */
-    CASYNC_KIND_STREAM,  /* casync_stream */
-    CASYNC_KIND_SERVER,  /* casync_server */
-    CASYNC_KIND_TASK,    /* casync_task */
-    CASYNC_KIND_DATAGRAM /* casync_datagram */
+    CASYNC_KIND_JOB,      /* casync_job */
+    CASYNC_KIND_TIMER,    /* casync_timer */
+    CASYNC_KIND_HOOK,     /* casync_hook */
+    CASYNC_KIND_WATCHER,  /* casync_watcher */
+    CASYNC_KIND_SIGNAL,   /* casync_signal */
+    CASYNC_KIND_STREAM,   /* casync_stream */
+    CASYNC_KIND_SERVER,   /* casync_server */
+    CASYNC_KIND_TASK,     /* casync_task */
+    CASYNC_KIND_DATAGRAM, /* casync_datagram */
+    CASYNC_KIND_PROCESS   /* casync_process */
 };
 
 /* Visits every live object of the loop, except jobs that wait in a future and calls that
@@ -4175,12 +4376,14 @@ CASYNC_API int64_t casync_report_overflow(void);
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -4400,6 +4603,7 @@ static void casync__memory_free(const casync_allocator *allocator, void *ptr) {
     X(BROKEN_BARRIER, "the barrier was reset or aborted")                                          \
     X(NOT_NUMERIC, "the host is a name, and an address in numbers is needed")                      \
     X(STILL_OPEN, "streams, servers, datagrams or tasks of the loop are still open")               \
+    X(NO_STATUS, "the process ended, but other code took its status")                              \
     X(EAI_BADFLAGS, "bad flags for looking up a name")                                             \
     X(EAI_NONAME, "no such name or service")                                                       \
     X(EAI_AGAIN, "the name could not be looked up now: try again later")                           \
@@ -4457,6 +4661,23 @@ typedef char casync__epoll_event_has_the_kernels_size[sizeof(casync__epoll_event
 #define CASYNC__SYS_MADV_WIPEONFORK 18
 #define CASYNC__SYS_MADV_GUARD_INSTALL 102
 
+/* Linux 5.1, 5.3, 5.9; the same everywhere. */
+#define CASYNC__SYS_PIDFD_SEND_SIGNAL 424
+#define CASYNC__SYS_PIDFD_OPEN 434
+#define CASYNC__SYS_CLOSE_RANGE 436
+#define CASYNC__SYS_P_PIDFD 3 /* of waitid(2), Linux 5.4 */
+/* The C library's functions change the ids of all threads, by a signal to each; a child that has
+   not run its program yet must not do that to its parent's. Ids have 32 bits. */
+#ifdef SYS_setresuid32
+#define CASYNC__SYS_SETRESUID SYS_setresuid32
+#define CASYNC__SYS_SETRESGID SYS_setresgid32
+#define CASYNC__SYS_SETGROUPS SYS_setgroups32
+#else
+#define CASYNC__SYS_SETRESUID SYS_setresuid
+#define CASYNC__SYS_SETRESGID SYS_setresgid
+#define CASYNC__SYS_SETGROUPS SYS_setgroups
+#endif
+
 typedef struct casync__sys_timespec {
     int64_t seconds, nanoseconds;
 } casync__sys_timespec;
@@ -4468,6 +4689,16 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
     time.nanoseconds = timeout % 1000000000;
     return syscall(CASYNC__SYS_EPOLL_PWAIT2, epfd, events, count,
                    timeout == CASYNC_FOREVER ? NULL : &time, NULL, (size_t)0);
+}
+
+/* Runs `run` in a child process that shares this one's memory, and this stack, until it runs a
+   program or ends: so this function must not return in it (vfork(2)). */
+static inline int casync__sys_run_in_vfork(void (*run)(void *), void *arg) {
+    pid_t pid = vfork();
+    if (pid != 0) return pid;
+    run(arg);
+    _exit(127);
+    return 0; /* for tcc, which does not know that _exit never returns */
 }
 
 /* The address of new memory, or -1. It counts when it is used, not before. */
@@ -4555,6 +4786,36 @@ static inline int64_t casync__memory_map(size_t size) {
     X(fstat, (int fd, struct stat *status), (fd, status), fstat(fd, status))                       \
     X(lstat, (const char *path, struct stat *status), (path, status), lstat(path, status))         \
     X(unlink, (const char *path), (path), unlink(path))                                            \
+    X(open, (const char *path, int flags, int mode), (path, flags, mode),                          \
+      open(path, flags | O_CLOEXEC, mode))                                                         \
+    X(blocking_pipe, (int fds[2]), (fds), pipe2(fds, O_CLOEXEC))                                   \
+    X(vfork, (void (*run)(void *), void *arg), (run, arg), casync__sys_run_in_vfork(run, arg))     \
+    X(pidfd_open, (int pid), (pid), syscall(CASYNC__SYS_PIDFD_OPEN, pid, 0))                       \
+    X(pidfd_send_signal, (int fd, int signum), (fd, signum),                                       \
+      syscall(CASYNC__SYS_PIDFD_SEND_SIGNAL, fd, signum, NULL, 0))                                 \
+    X(waitid, (int type, int id, siginfo_t *info, int options), (type, id, info, options),         \
+      waitid((idtype_t)type, (id_t)id, info, options))                                             \
+    X(kill, (int pid, int signum), (pid, signum), kill(pid, signum))                               \
+    X(getpriority, (void), (), syscall(SYS_getpriority, PRIO_PROCESS, 0))                          \
+    /* in a child process, before its program runs */                                              \
+    X(setsid, (void), (), setsid())                                                                \
+    X(setpgid, (int group), (group), setpgid(0, group))                                            \
+    X(umask, (int mask), (mask), umask((mode_t)mask))                                              \
+    X(setpriority, (int value), (value), setpriority(PRIO_PROCESS, 0, value))                      \
+    X(setrlimit, (int resource, const struct rlimit *limit), (resource, limit),                    \
+      setrlimit(resource, limit))                                                                  \
+    X(dup2, (int fd, int as), (fd, as), dup2(fd, as))                                              \
+    X(chdir, (const char *path), (path), chdir(path))                                              \
+    X(setgroups, (size_t count, const uint32_t *groups), (count, groups),                          \
+      syscall(CASYNC__SYS_SETGROUPS, count, groups))                                               \
+    X(setgid, (uint32_t id), (id), syscall(CASYNC__SYS_SETRESGID, id, id, id))                     \
+    X(setuid, (uint32_t id), (id), syscall(CASYNC__SYS_SETRESUID, id, id, id))                     \
+    X(close_range, (unsigned first, unsigned last), (first, last),                                 \
+      syscall(CASYNC__SYS_CLOSE_RANGE, first, last, 0))                                            \
+    X(getdents64, (int fd, void *entries, size_t size), (fd, entries, size),                       \
+      syscall(SYS_getdents64, fd, entries, size))                                                  \
+    X(execve, (const char *path, char *const *args, char *const *env), (path, args, env),          \
+      execve(path, args, env))                                                                     \
     X(getaddrinfo,                                                                                 \
       (const char *host, const char *service, const struct addrinfo *hints,                        \
        struct addrinfo **found),                                                                   \
@@ -6472,7 +6733,9 @@ CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, c
     X(SERVER_JOIN, DESCRIPTOR, "server", casync__op_abandon_nothing)                               \
     X(WAIT_CLIENTS, OBJECT, "clients of server", casync__op_abandon_nothing)                       \
     X(RECEIVE, DESCRIPTOR, "receive", casync__datagram_receive_abandon)                            \
-    X(SEND, DESCRIPTOR, "send", casync__datagram_send_abandon)
+    X(SEND, DESCRIPTOR, "send", casync__datagram_send_abandon)                                     \
+    X(PROCESS, OBJECT, "process", casync__op_abandon_nothing)                                      \
+    X(PID, OBJECT, "end of a pid", casync__process_pid_abandon)
 
 #define CASYNC__OP_ENUM(kind, owner, name, abandon) CASYNC__OP_##kind,
 #define CASYNC__OP_DECLARE(kind, owner, name, abandon) static void abandon(casync_op *op);
@@ -6633,6 +6896,7 @@ typedef struct casync__backend {
     X(FD_WAITS, -1, casync__fd_waits_refused)      /* allocated: the head of a casync__fd_waits */ \
     X(ATTEMPT, -1, casync__stream_attempt_refused) /* the same of a casync__stream_attempt */      \
     X(LISTENER, -1, casync__server_listener_refused) /* the same of a casync__server_listener */   \
+    X(PROCESS, -1, casync__process_refused)          /* of a pidfd */                              \
     /* from here on: what must be closed before the loop */                                        \
     X(STREAM, CASYNC_KIND_STREAM, casync__stream_refused)                                          \
     X(SERVER, CASYNC_KIND_SERVER, casync__server_refused)                                          \
@@ -15602,6 +15866,894 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
     return false;
 }
 
+/* >> processes (implementation) ---------------------------------------------------------------- */
+
+/* A child is started by vfork(2), which copies no memory and holds the caller up until the child
+   runs its program. All that needs memory is made before: the child makes system calls alone. If
+   one of them fails it writes which, and the error, to a pipe that closes with execve(2), and the
+   parent reads that pipe to its end. (valgrind and qemu-user make a copy for vfork, and do not
+   wait: so the pipe tells when.) All signals are blocked from before vfork until the child has no
+   handler of its parent's.
+
+   A child that runs has a record in loop->children, which outlives its casync_process. The loop
+   waits for its pidfd; where there is none, a thread of the loop's reaper pool waits for its end,
+   and leaves the status, so that the number stays the child's. When the child ended the loop takes
+   the status. A loop that closes kills its children that have not ended, and waits for them, or
+   leaves each to a thread. A process that is no child has such a record while somebody waits for
+   its end.
+
+   Costs: vfork, a pipe of two system calls and a read; in the child a sigaction for each signal, a
+   close_range for each gap between descriptors that it keeps, and execve. A pidfd, one epoll_ctl
+   and one waitid for its end. */
+
+typedef struct casync__process_child {
+    casync_watcher watcher; /* of the pidfd; unused without one */
+    casync_link link;       /* in loop->children */
+    casync_loop *loop;
+    casync_process *process; /* NULL when it is closed */
+    casync_link waiting;     /* casync_op by link */
+    casync_op ended;         /* of the call in the reaper pool, without a pidfd */
+    casync_timer timer;      /* looks for a foreign process, without a pidfd */
+    int pid, pidfd;
+    uint32_t fork_generation;
+    bool detached;
+    bool foreign; /* casync_wait_pid's: no child, or somebody else's */
+} casync__process_child;
+
+/* What the vfork child works with. */
+typedef struct casync__process_plan {
+    const casync_process_desc *desc;
+    char *const *args, *const *env;
+    char **programs;          /* paths to try, NULL at the end */
+    casync_process_fd *moves; /* what becomes which descriptor, all at once */
+    size_t move_count;
+    int report;  /* where to write what failed */
+    int highest; /* of the descriptors of moves, and 2 */
+    int priority;
+} casync__process_plan;
+
+typedef struct casync__process_failure {
+    int64_t error;
+    const char *step;
+} casync__process_failure;
+
+/* -- in the child, until it runs its program -- */
+
+static void casync__process_fail(const casync__process_plan *plan, const char *step,
+                                 int64_t error) {
+    casync__process_failure failure;
+    failure.error = error;
+    failure.step = step;
+    (void)casync__sys_write(plan->report, &failure, sizeof failure);
+    _exit(127);
+}
+
+static int64_t casync__process_try(const casync__process_plan *plan, const char *step,
+                                   int64_t result) {
+    if (result < 0) casync__process_fail(plan, step, result);
+    return result;
+}
+
+/* No handler of the parent's may run here; and ignored signals would stay so. */
+static void casync__process_reset_signals(void) {
+    struct sigaction action;
+    int signum;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = SIG_DFL;
+    for (signum = 1; signum < NSIG; signum++) /* for some of these that is EINVAL */
+        (void)casync__sys_sigaction(signum, &action, NULL);
+}
+
+static void casync__process_set_limits(const casync__process_plan *plan) {
+    size_t i;
+    for (i = 0; i < plan->desc->limit_count; i++) {
+        struct rlimit limit;
+        limit.rlim_cur = (rlim_t)plan->desc->limits[i].soft;
+        limit.rlim_max = (rlim_t)plan->desc->limits[i].hard;
+        casync__process_try(plan, "setrlimit",
+                            casync__sys_setrlimit(plan->desc->limits[i].resource, &limit));
+    }
+}
+
+/* First out of the way of each other, then to where they belong. */
+static void casync__process_move_fds(casync__process_plan *plan) {
+    size_t i;
+    plan->report = (int)casync__process_try(
+        plan, "fcntl", casync__sys_fcntl(plan->report, F_DUPFD_CLOEXEC, plan->highest + 1));
+    for (i = 0; i < plan->move_count; i++)
+        if (plan->moves[i].fd <= plan->highest)
+            plan->moves[i].fd = (int)casync__process_try(
+                plan, "fcntl",
+                casync__sys_fcntl(plan->moves[i].fd, F_DUPFD_CLOEXEC, plan->highest + 1));
+    for (i = 0; i < plan->move_count; i++)
+        casync__process_try(plan, "dup2", casync__sys_dup2(plan->moves[i].fd, plan->moves[i].as));
+}
+
+/* Closes by what /proc/self/fd lists, or one by one: without close_range(2). */
+static void casync__process_close_listed(int64_t first, int64_t last) {
+    int64_t directory = casync__sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY, 0), size, fd;
+    union {
+        int64_t align;
+        char bytes[1024];
+    } entries;
+    struct rlimit limit;
+    if (directory < 0) {
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > 65536) limit.rlim_cur = 65536;
+        for (fd = first; fd <= last && fd < (int64_t)limit.rlim_cur; fd++)
+            (void)casync__sys_close((int)fd);
+        return;
+    }
+    while ((size = casync__sys_getdents64((int)directory, entries.bytes, sizeof entries)) > 0) {
+        int64_t at = 0;
+        while (at < size) { /* struct linux_dirent64: the name is behind 19 bytes */
+            uint16_t length;
+            memcpy(&length, entries.bytes + at + 16, sizeof length);
+            fd = atoi(entries.bytes + at + 19);
+            if (fd >= first && fd <= last && fd != directory) (void)casync__sys_close((int)fd);
+            at += length;
+        }
+    }
+    (void)casync__sys_close((int)directory);
+}
+
+/* The lowest descriptor from `from` on that the child keeps. */
+static int64_t casync__process_next_kept(const casync__process_plan *plan, int64_t from) {
+    int64_t lowest = plan->report >= from ? plan->report : INT_MAX;
+    size_t i;
+    for (i = 0; i < plan->move_count; i++)
+        if (plan->moves[i].as >= from && plan->moves[i].as < lowest) lowest = plan->moves[i].as;
+    return lowest;
+}
+
+static void casync__process_close_others(const casync__process_plan *plan) {
+    int64_t from = 3;
+    while (from < INT_MAX) {
+        int64_t kept = casync__process_next_kept(plan, from);
+        if (kept > from && casync__sys_close_range((unsigned)from, (unsigned)kept - 1) < 0)
+            casync__process_close_listed(from, kept - 1);
+        from = kept + 1;
+    }
+}
+
+static void casync__process_set_ids(const casync__process_plan *plan) {
+    const casync_process_desc *desc = plan->desc;
+    if (desc->groups)
+        casync__process_try(plan, "setgroups",
+                            casync__sys_setgroups(desc->group_count, desc->groups));
+    if (desc->set_group) casync__process_try(plan, "setgid", casync__sys_setgid(desc->group));
+    if (desc->set_user) casync__process_try(plan, "setuid", casync__sys_setuid(desc->user));
+}
+
+/* Where a program is not there the next is tried; what cannot be run for another reason is told if
+   none can. */
+static void casync__process_execute(const casync__process_plan *plan) {
+    int64_t told = -ENOENT;
+    char *const *program;
+    for (program = plan->programs; *program; program++) {
+        int64_t error = casync__sys_execve(*program, plan->args, plan->env);
+        if (error != -ENOENT && error != -ENOTDIR) told = error;
+    }
+    casync__process_fail(plan, "execve", told);
+}
+
+static void casync__process_run(void *arg) {
+    casync__process_plan *plan = (casync__process_plan *)arg;
+    const casync_process_desc *desc = plan->desc;
+    sigset_t none;
+    sigemptyset(&none);
+    casync__process_reset_signals();
+    casync__process_move_fds(plan);
+    if (desc->new_session) casync__process_try(plan, "setsid", casync__sys_setsid());
+    if (desc->set_process_group)
+        casync__process_try(plan, "setpgid", casync__sys_setpgid(desc->process_group));
+    if (desc->set_umask) (void)casync__sys_umask(desc->umask);
+    if (desc->nice)
+        casync__process_try(plan, "setpriority", casync__sys_setpriority(plan->priority));
+    casync__process_set_limits(plan);
+    if (desc->cwd) casync__process_try(plan, "chdir", casync__sys_chdir(desc->cwd));
+    casync__process_set_ids(plan);
+    if (!desc->keep_fds) casync__process_close_others(plan);
+    casync__process_try(plan, "sigprocmask", casync__sys_thread_sigmask(SIG_SETMASK, &none, NULL));
+    casync__process_execute(plan);
+}
+
+/* -- the plan -- */
+
+/* Where to search for a program: PATH of the child's environment. */
+static const char *casync__process_search_path(const casync_process_desc *desc) {
+    const char *const *variable = desc->env;
+    const char *path = desc->env ? NULL : getenv("PATH");
+    for (; variable && *variable && !path; variable++)
+        if (strncmp(*variable, "PATH=", 5) == 0) path = *variable + 5;
+    return path ? path : "/usr/local/bin:/bin:/usr/bin";
+}
+
+/* Every place where the program may be: an array of paths, which are behind it. */
+static char **casync__process_programs(const casync_allocator *allocator,
+                                       const casync_process_desc *desc, const char *program) {
+    bool searches = !strchr(program, '/');
+    const char *path = searches ? casync__process_search_path(desc) : "";
+    size_t length = strlen(program), count = 1, i;
+    char **programs, *text;
+    const char *at;
+    for (at = path; *at; at++) count += *at == ':';
+    programs = (char **)casync__memory_realloc(
+        allocator, NULL, (count + 1) * sizeof *programs + strlen(path) + count * (length + 2));
+    if (!programs) return NULL;
+    text = (char *)(programs + count + 1);
+    for (i = 0, at = path; i < count; i++) {
+        size_t size = strcspn(at, ":");
+        programs[i] = text;
+        memcpy(text, at, size);
+        text += size;
+        if (size > 0) *text++ = '/';
+        memcpy(text, program, length + 1);
+        text += length + 1;
+        at += size + (at[size] == ':');
+    }
+    programs[count] = NULL;
+    return programs;
+}
+
+static void casync__process_add_move(casync__process_plan *plan, int fd, int as) {
+    plan->moves[plan->move_count].fd = fd;
+    plan->moves[plan->move_count++].as = as;
+    if (as > plan->highest) plan->highest = as;
+}
+
+/* The descriptors of this process while it starts a child, or -1: the child's ends of pipes, and
+   this process's. */
+typedef struct casync__process_pipes {
+    int theirs[3], ours[3], null;
+} casync__process_pipes;
+
+static void casync__process_close_fds(int *fds, int count) {
+    int i;
+    for (i = 0; i < count; i++) {
+        if (fds[i] >= 0) casync__sys_close(fds[i]);
+        fds[i] = -1;
+    }
+}
+
+static int64_t casync__process_make_pipe(casync__process_pipes *pipes, int number) {
+    int fds[2];
+    int64_t result = casync__sys_blocking_pipe(fds);
+    if (result < 0) return result;
+    pipes->theirs[number] = fds[number == 0 ? 0 : 1];
+    pipes->ours[number] = fds[number == 0 ? 1 : 0];
+    return 0;
+}
+
+/* Makes what one standard descriptor of the child is. */
+static int64_t casync__process_plan_stdio(casync__process_plan *plan, casync__process_pipes *pipes,
+                                          int number, int kind, int fd) {
+    int64_t result = 0;
+    switch (kind) {
+    case CASYNC_STDIO_INHERIT:
+        return 0;
+    case CASYNC_STDIO_NULL:
+        if (pipes->null < 0) {
+            result = casync__sys_open("/dev/null", O_RDWR, 0);
+            if (result < 0) return result;
+            pipes->null = (int)result;
+        }
+        fd = pipes->null;
+        break;
+    case CASYNC_STDIO_PIPE:
+        result = casync__process_make_pipe(pipes, number);
+        if (result < 0) return result;
+        fd = pipes->theirs[number];
+        break;
+    case CASYNC_STDIO_STDOUT:
+        fd = plan->desc->out == CASYNC_STDIO_INHERIT ? 1 : plan->moves[plan->move_count - 1].fd;
+        break;
+    default:
+        break;
+    }
+    casync__process_add_move(plan, fd, number);
+    return 0;
+}
+
+static int64_t casync__process_plan_fds(casync__process_plan *plan, casync__process_pipes *pipes) {
+    const casync_process_desc *desc = plan->desc;
+    int64_t result = casync__process_plan_stdio(plan, pipes, 0, desc->in, desc->in_fd);
+    size_t i;
+    if (result == 0) result = casync__process_plan_stdio(plan, pipes, 1, desc->out, desc->out_fd);
+    if (result == 0) result = casync__process_plan_stdio(plan, pipes, 2, desc->err, desc->err_fd);
+    for (i = 0; result == 0 && i < desc->fd_count; i++)
+        casync__process_add_move(plan, desc->fds[i].fd, desc->fds[i].as);
+    return result;
+}
+
+static bool casync__process_stdio_is_valid(int kind, int fd) {
+    return kind >= CASYNC_STDIO_INHERIT && kind < CASYNC_STDIO_STDOUT &&
+           (kind != CASYNC_STDIO_FD || fd >= 0);
+}
+
+static bool casync__process_desc_is_valid(const casync_process_desc *desc) {
+    bool err_is_out = desc->err == CASYNC_STDIO_STDOUT;
+    size_t i;
+    for (i = 0; i < desc->fd_count; i++)
+        if (!desc->fds || desc->fds[i].fd < 0 || desc->fds[i].as < 3) return false;
+    return (desc->shell ? !desc->args && !desc->program : desc->args && desc->args[0]) &&
+           casync__process_stdio_is_valid(desc->in, desc->in_fd) &&
+           casync__process_stdio_is_valid(desc->out, desc->out_fd) &&
+           (err_is_out || casync__process_stdio_is_valid(desc->err, desc->err_fd)) &&
+           (desc->limits || desc->limit_count == 0);
+}
+
+/* -- starting -- */
+
+/* The child writes what failed, or nothing: then its program runs. */
+static int64_t casync__process_read_report(int fd, casync__process_failure *failure) {
+    int64_t size = casync__sys_read(fd, failure, sizeof *failure);
+    if (size == 0) return 0;
+    return size == (int64_t)sizeof *failure ? failure->error : size < 0 ? size : -EIO;
+}
+
+/* A child's end; its status is left to the caller of wait unless `options` say otherwise. */
+static int64_t casync__process_wait_for(int pid, int options) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    return casync__sys_waitid(P_PID, pid, &info, WEXITED | options);
+}
+
+/* Starts the child with all signals blocked; returns its number. */
+static int64_t casync__process_spawn(casync__process_plan *plan, const char **step) {
+    casync__process_failure failure;
+    sigset_t all, before;
+    int report[2];
+    int64_t pid, result = casync__sys_blocking_pipe(report);
+    if (result < 0) return result;
+    plan->report = report[1];
+    sigfillset(&all);
+    pid = casync__sys_thread_sigmask(SIG_SETMASK, &all, &before);
+    if (pid >= 0) {
+        pid = casync__sys_vfork(casync__process_run, plan);
+        casync__sys_thread_sigmask(SIG_SETMASK, &before, NULL);
+        if (pid < 0) *step = "vfork";
+    }
+    casync__sys_close(report[1]);
+    memset(&failure, 0, sizeof failure);
+    result = pid < 0 ? pid : casync__process_read_report(report[0], &failure);
+    casync__sys_close(report[0]);
+    if (pid < 0 || result == 0) return pid;
+    *step = failure.step;
+    (void)casync__process_wait_for((int)pid, 0); /* it has ended, or other code has its status */
+    return result;
+}
+
+static int64_t casync__process_plan_and_spawn(const casync_allocator *allocator,
+                                              casync__process_plan *plan,
+                                              casync__process_pipes *pipes, const char **step) {
+    static const char *const shell[] = {"/bin/sh", "-c", NULL, NULL};
+    const casync_process_desc *desc = plan->desc;
+    const char *args[4];
+    int64_t result;
+    memcpy(args, shell, sizeof args);
+    args[2] = desc->shell;
+    plan->args = (char *const *)(uintptr_t)(desc->shell ? args : desc->args);
+    plan->env = desc->env ? (char *const *)(uintptr_t)desc->env : environ;
+    plan->highest = 2;
+    if (desc->nice) plan->priority = (int)(20 - casync__sys_getpriority()) + desc->nice;
+    plan->programs =
+        casync__process_programs(allocator, desc, desc->program ? desc->program : plan->args[0]);
+    plan->moves = (casync_process_fd *)casync__memory_realloc(
+        allocator, NULL, (3 + desc->fd_count) * sizeof *plan->moves);
+    result = plan->programs && plan->moves ? casync__process_plan_fds(plan, pipes) : -ENOMEM;
+    if (result == 0) result = casync__process_spawn(plan, step);
+    casync__memory_free(allocator, plan->programs);
+    casync__memory_free(allocator, plan->moves);
+    return result;
+}
+
+/* -- the end -- */
+
+/* The code that a process ended with: what casync_process_wait returns; -EAGAIN if it runs. */
+static int64_t casync__process_take_status(const casync__process_child *child) {
+    siginfo_t info;
+    int64_t result;
+    memset(&info, 0, sizeof info);
+    result = child->pidfd < 0
+                 ? -EINVAL
+                 : casync__sys_waitid(CASYNC__SYS_P_PIDFD, child->pidfd, &info, WEXITED | WNOHANG);
+    if (result == -EINVAL) /* no pidfd, or Linux 5.3 */
+        result = casync__sys_waitid(P_PID, child->pid, &info, WEXITED | WNOHANG);
+    if (result < 0) return result == -ECHILD ? CASYNC_NO_STATUS : result;
+    if (info.si_pid == 0) return -EAGAIN;
+    return info.si_code == CLD_EXITED ? info.si_status & 255 : 256 + info.si_status;
+}
+
+static void casync__process_child_free(casync__process_child *child) {
+    casync__watcher_unregister(&child->watcher, true);
+    casync_timer_stop(&child->timer);
+    if (child->pidfd >= 0) casync__sys_close(child->pidfd);
+    casync__list_remove(&child->link);
+    casync__memory_free(&child->loop->allocator, child);
+}
+
+static void casync__process_ended(casync__process_child *child, int64_t status) {
+    casync_link waiting;
+    casync__list_init(&waiting);
+    casync__list_move(&waiting, &child->waiting);
+    if (child->process) {
+        child->process->status = status;
+        child->process->child = NULL;
+    }
+    casync__process_child_free(child);
+    casync__ops_done(&waiting, status);
+}
+
+static void casync__process_readable(void *arg) {
+    casync__process_child *child = (casync__process_child *)arg;
+    int64_t status = child->foreign ? 0 : casync__process_take_status(child);
+    if (status != -EAGAIN) casync__process_ended(child, status);
+}
+
+/* -- without a pidfd -- */
+
+static void *casync__process_reap(void *arg) {
+    (void)casync__process_wait_for((int)(intptr_t)arg, 0);
+    return NULL;
+}
+
+/* Nobody waits for the status of this child, which a thread takes when it ends. Without that thread
+   it is a zombie until this process ends. */
+static void casync__process_leave(int pid) {
+    pthread_t thread;
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    if (casync__sys_waitid(P_PID, pid, &info, WEXITED | WNOHANG) < 0 || info.si_pid == pid) return;
+    if (casync__sys_thread_create(&thread, casync__process_reap, (void *)(intptr_t)pid) == 0)
+        pthread_detach(thread);
+}
+
+static int64_t casync__process_wait_run(void *arguments, void **ptr) {
+    (void)ptr;
+    return casync__process_wait_for(*(int *)arguments, WNOWAIT);
+}
+
+static void casync__process_wait_deliver(casync__call *call) {
+    casync__process_child *child = casync__container(call->op, casync__process_child, ended);
+    int64_t status =
+        call->result == -ECHILD ? CASYNC_NO_STATUS : casync__process_take_status(child);
+    casync__process_ended(child, status);
+}
+
+static void casync__process_wait_discard(casync__call *call) {
+    casync__process_leave(*(int *)casync__call_arguments(call));
+}
+
+static const casync__call_kind casync__process_wait_call = {
+    CASYNC__CALL_LANE_WORK, casync__process_wait_run, casync__process_wait_deliver,
+    casync__process_wait_discard};
+
+/* A thread waits for the child. */
+static int64_t casync__process_wait_in_thread(casync__process_child *child) {
+    casync_loop *loop = child->loop;
+    casync_pool_desc desc;
+    int64_t result = 0;
+    memset(&desc, 0, sizeof desc);
+    desc.size = CASYNC__POOL_SIZE_MAX;
+    desc.name = "reaper";
+    desc.allocator = loop->allocator;
+    if (!loop->reaper) result = casync__pool_make(&loop->reaper, &desc);
+    if (result < 0) return result;
+    casync__op_begin(loop, &child->ended, CASYNC__OP_CALL);
+    return casync__call_start(&child->ended, loop->reaper, &casync__process_wait_call, &child->pid,
+                              sizeof child->pid);
+}
+
+static int64_t casync__process_watch_pidfd(casync__process_child *child) {
+    int64_t result = casync__sys_pidfd_open(child->pid);
+    if (result < 0) return result;
+    child->pidfd = (int)result;
+    result = casync__watcher_add(child->loop, &child->watcher, CASYNC__WATCHER_PROCESS,
+                                 child->pidfd, CASYNC__FD_READ, casync__process_readable, child);
+    if (result == 0) return 0;
+    casync__sys_close(child->pidfd);
+    child->pidfd = -1;
+    return result;
+}
+
+/* The kernel does not tell of the pidfd any more. */
+static bool casync__process_refused(casync_watcher *watcher, int64_t error) {
+    (void)watcher, (void)error;
+    return false;
+}
+
+/* Begins to wait for a child that was started. */
+static int64_t casync__process_watch(casync__process_child *child) {
+    int64_t result = casync__process_watch_pidfd(child);
+    return result < 0 ? casync__process_wait_in_thread(child) : 0;
+}
+
+static void casync__process_kill_and_reap(int pid) {
+    (void)casync__sys_kill(pid, SIGKILL);
+    (void)casync__process_wait_for(pid, 0);
+}
+
+/* The record of a process goes, before the process has ended. */
+static void casync__process_child_drop(casync__process_child *child) {
+    if (child->pidfd < 0 && !child->foreign && child->ended.as.call)
+        casync__call_abandon(child->ended.as.call); /* its thread takes the status */
+    casync__process_child_free(child);
+}
+
+/* The loop closes. In a forked child the processes are the parent's. */
+static void casync__process_children_close(casync_loop *loop) {
+    while (!casync__list_is_empty(&loop->children)) {
+        casync__process_child *child =
+            casync__container(loop->children.next, casync__process_child, link);
+        bool ours = !child->foreign && child->fork_generation == casync__process.fork_generation;
+        if (child->process) {
+            child->process->child = NULL;
+            child->process->status = -ECONNABORTED;
+        }
+        if (ours && !child->detached)
+            casync__process_kill_and_reap(child->pid);
+        else if (ours && child->pidfd >= 0)
+            casync__process_leave(child->pid);
+        casync__process_child_drop(child);
+    }
+    casync__pool_close(&loop->reaper);
+}
+
+/* -- casync_process -- */
+
+static bool casync__process_is_open(const casync_process *process) {
+    return process->child || casync__endpoint_has_fd(&process->in.endpoint) ||
+           casync__endpoint_has_fd(&process->out.endpoint) ||
+           casync__endpoint_has_fd(&process->err.endpoint);
+}
+
+static casync_stream *casync__process_stream(casync_process *process, int number) {
+    return number == 0 ? &process->in : number == 1 ? &process->out : &process->err;
+}
+
+/* Opens this process's ends of the pipes; those that are open are not in `pipes` any more. */
+static int64_t casync__process_open_streams(casync_loop *loop, casync_process *process,
+                                            casync__process_pipes *pipes) {
+    int number;
+    for (number = 0; number < 3; number++) {
+        casync_stream *stream = casync__process_stream(process, number);
+        int64_t result;
+        if (pipes->ours[number] < 0) continue;
+        result = casync_stream_open(loop, stream, pipes->ours[number], NULL, NULL);
+        if (result < 0) return result;
+        stream->endpoint.options |= CASYNC__ENDPOINT_FD_UNSHARED;
+        pipes->ours[number] = -1;
+    }
+    return 0;
+}
+
+static casync__process_child *casync__process_child_make(casync_loop *loop,
+                                                         casync_process *process) {
+    casync__process_child *child =
+        (casync__process_child *)casync__memory_realloc(&loop->allocator, NULL, sizeof *child);
+    if (!child) return NULL;
+    memset(child, 0, sizeof *child);
+    casync__list_init(&child->waiting);
+    casync__list_append(&loop->children, &child->link);
+    child->loop = loop;
+    child->process = process;
+    child->pidfd = -1;
+    child->fork_generation = casync__process.fork_generation;
+    return child;
+}
+
+static void casync__process_close_streams(casync_process *process) {
+    int number;
+    for (number = 0; number < 3; number++) casync_close(casync__process_stream(process, number));
+}
+
+/* The child runs: takes it under watch, with its pipes; or ends it. */
+static int64_t casync__process_started(casync_loop *loop, casync_process *process,
+                                       casync__process_child *child, casync__process_pipes *pipes) {
+    int64_t result = casync__process_watch(child);
+    if (result == 0) result = casync__process_open_streams(loop, process, pipes);
+    if (result == 0) return 0;
+    casync__process_close_streams(process);
+    casync__process_kill_and_reap(child->pid);
+    return result;
+}
+
+CASYNC__LINKAGE int64_t casync_process_start(casync_loop *loop, casync_process *process,
+                                             const casync_process_desc *desc) {
+    casync__process_pipes pipes = {{-1, -1, -1}, {-1, -1, -1}, -1};
+    casync__process_plan plan;
+    casync__process_child *child;
+    int64_t result;
+    if (casync__loop_is_closed(loop) || !process || !desc) return -EINVAL;
+    if (casync__process_is_open(process)) return -EALREADY;
+    if (!casync__process_desc_is_valid(desc)) return -EINVAL;
+    if (casync__loop_is_forked(loop)) return -ECHILD;
+    process->step = NULL;
+    process->pid = 0;
+    process->status = CASYNC_INVALID_STATE;
+    child = casync__process_child_make(loop, process);
+    if (!child) return -ENOMEM;
+    memset(&plan, 0, sizeof plan);
+    plan.desc = desc;
+    child->detached = desc->detached;
+    result = casync__process_plan_and_spawn(&loop->allocator, &plan, &pipes, &process->step);
+    casync__process_close_fds(pipes.theirs, 3);
+    casync__process_close_fds(&pipes.null, 1);
+    if (result >= 0) {
+        child->pid = (int)result;
+        result = casync__process_started(loop, process, child, &pipes);
+    }
+    casync__process_close_fds(pipes.ours, 3);
+    if (result < 0) {
+        casync__process_child_drop(child);
+        return result;
+    }
+    process->pid = child->pid;
+    process->child = child;
+    process->loop = loop;
+    return 0;
+}
+
+static casync_loop *casync__process_loop(const casync_process *process) {
+    return process ? process->loop : NULL;
+}
+
+/* What is known of its end without waiting; CASYNC_INVALID_STATE if it was never started. */
+static int64_t casync__process_status(const casync_process *process) {
+    return process->pid > 0 ? process->status : CASYNC_INVALID_STATE;
+}
+
+CASYNC__LINKAGE casync_future *casync_process_wait_op(casync_process *process, casync_op *op) {
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(casync__process_loop(process), op, CASYNC__OP_PROCESS);
+    if (!process) return casync__op_done(op, -EINVAL, NULL);
+    if (!process->child) return casync__op_done(op, casync__process_status(process), NULL);
+    op->owner = process;
+    casync__list_append(&process->child->waiting, &op->link);
+    return &op->future;
+}
+
+CASYNC__LINKAGE int64_t casync_process_wait(casync_process *process) {
+    casync_op op;
+    return CASYNC__AWAIT_OP(casync__process_loop(process), casync_process_wait_op(process, &op));
+}
+
+CASYNC__LINKAGE int64_t casync_process_wait_timeout(casync_process *process, int64_t timeout) {
+    casync_timeout scope;
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__process_loop(process),
+                                              casync_timeout_begin(&scope, timeout));
+    return result < 0 ? result : casync_timeout_end(&scope, casync_process_wait(process));
+}
+
+/* Without a pidfd its number is still its own: its status was not taken. */
+CASYNC__LINKAGE int64_t casync_process_send_signal(casync_process *process, int signum) {
+    casync__process_child *child = process ? process->child : NULL;
+    int64_t result = -ENOSYS;
+    if (!process) return -EINVAL;
+    if (!child) return process->pid > 0 ? -ESRCH : CASYNC_INVALID_STATE;
+    if (child->fork_generation != casync__process.fork_generation) return -ECHILD;
+    if (child->pidfd >= 0) result = casync__sys_pidfd_send_signal(child->pidfd, signum);
+    return result == -ENOSYS ? casync__sys_kill(child->pid, signum) : result;
+}
+
+CASYNC__LINKAGE int64_t casync_process_terminate(casync_process *process) {
+    return casync_process_send_signal(process, SIGTERM);
+}
+
+CASYNC__LINKAGE int64_t casync_process_kill(casync_process *process) {
+    return casync_process_send_signal(process, SIGKILL);
+}
+
+CASYNC__LINKAGE void casync_process_close(casync_process *process) {
+    casync__process_child *child = process ? process->child : NULL;
+    if (!process) return;
+    process->child = NULL;
+    process->status = -ECONNABORTED;
+    if (child) {
+        child->process = NULL;
+        casync__ops_done(&child->waiting, -ECONNABORTED);
+        casync_watcher_ref(&child->watcher, false);
+        if (child->pidfd < 0) casync__process_child_drop(child);
+    }
+    casync__process_close_streams(process);
+}
+
+static void casync__process_walk(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+    casync_link *link, *next;
+    for (link = loop->children.next; link != &loop->children; link = next) {
+        casync__process_child *child = casync__container(link, casync__process_child, link);
+        next = link->next;
+        if (child->process) visit(CASYNC_KIND_PROCESS, child->process, arg);
+    }
+}
+
+/* -- communicate -- */
+
+/* One of the three pipes, while it is written to or read from. */
+typedef struct casync__process_channel {
+    casync_stream *stream; /* NULL when it is over */
+    casync_op op;
+    casync_buffer *buffer; /* what came */
+    size_t capacity;
+} casync__process_channel;
+
+/* Makes room for at least 4 KiB more than there is. */
+static int64_t casync__process_channel_grow(casync__process_channel *channel,
+                                            const casync_allocator *allocator) {
+    size_t capacity = channel->capacity ? 2 * channel->capacity : 8192;
+    void *bytes;
+    if (channel->capacity - channel->buffer->len >= 4096) return 0;
+    if (capacity > CASYNC__BUFFER_SIZE_MAX) return -ENOMEM;
+    bytes = casync__memory_realloc(allocator, channel->buffer->ptr, capacity);
+    if (!bytes) return -ENOMEM;
+    channel->buffer->ptr = bytes;
+    channel->capacity = capacity;
+    return 0;
+}
+
+/* Begins to read what comes. */
+static int64_t casync__process_channel_read(casync__process_channel *channel,
+                                            const casync_allocator *allocator) {
+    int64_t result = casync__process_channel_grow(channel, allocator);
+    if (result < 0) return result;
+    casync_read_op(channel->stream, &channel->op,
+                   (uint8_t *)channel->buffer->ptr + channel->buffer->len,
+                   channel->capacity - channel->buffer->len);
+    return 0;
+}
+
+/* The operation of this channel is done: begins the next, unless the channel is over. */
+static int64_t casync__process_channel_go_on(casync__process_channel *channel,
+                                             const casync_allocator *allocator, size_t limit) {
+    casync_stream *stream = channel->stream;
+    int64_t result = casync_future_result(&channel->op.future);
+    if (!channel->buffer) { /* a child that does not read is no error, as in asyncio */
+        channel->stream = NULL;
+        casync_close(stream);
+        return result == -EPIPE || result == -ECONNRESET ? 0 : result;
+    }
+    if (result <= 0) channel->stream = NULL;
+    if (result < 0) return result;
+    if (limit > 0 && (size_t)result > limit - channel->buffer->len) {
+        channel->buffer->len = limit;
+        return CASYNC_LIMIT_OVERRUN;
+    }
+    channel->buffer->len += (size_t)result;
+    return result == 0 ? 0 : casync__process_channel_read(channel, allocator);
+}
+
+/* Works on the channels until all are over. */
+static int64_t casync__process_channels_run(casync__process_channel channels[3],
+                                            const casync_allocator *allocator, size_t limit) {
+    for (;;) {
+        casync_waiter waiters[3];
+        casync__process_channel *waited[3];
+        int64_t result;
+        size_t count = 0, i;
+        memset(waiters, 0, sizeof waiters);
+        for (i = 0; i < 3; i++) {
+            if (!channels[i].stream) continue;
+            waited[count] = &channels[i];
+            waiters[count++].future = &channels[i].op.future;
+        }
+        if (count == 0) return 0;
+        result = casync_wait(waiters, count, CASYNC_FIRST_COMPLETED, CASYNC_FOREVER);
+        for (i = 0; result >= 0 && i < count; i++)
+            if (casync_future_done(waiters[i].future))
+                result = casync__process_channel_go_on(waited[i], allocator, limit);
+        if (result < 0) return result;
+    }
+}
+
+static int64_t casync__process_communicate(casync_process *process, casync_span input,
+                                           casync_process_output *output, size_t limit) {
+    const casync_allocator *allocator = &output->allocator;
+    casync__process_channel channels[3];
+    int64_t result = 0;
+    int i;
+    memset(channels, 0, sizeof channels);
+    channels[1].buffer = &output->out;
+    channels[2].buffer = &output->err;
+    for (i = 0; i < 3 && result >= 0; i++) {
+        casync_stream *stream = casync__process_stream(process, i);
+        if (!casync_stream_is_open(stream)) continue;
+        channels[i].stream = stream;
+        if (i > 0)
+            result = casync__process_channel_read(&channels[i], allocator);
+        else
+            casync_write_all_op(stream, &channels[i].op, input.ptr, input.len);
+    }
+    if (result >= 0) result = casync__process_channels_run(channels, allocator, limit);
+    for (i = 0; i < 3; i++)
+        if (channels[i].stream && channels[i].op.future.loop)
+            casync_future_close(&channels[i].op.future);
+    return result < 0 ? result : casync_process_wait(process);
+}
+
+CASYNC__LINKAGE int64_t casync_process_communicate(casync_process *process, casync_span input,
+                                                   casync_process_output *output, size_t limit) {
+    casync_loop *loop = casync__process_loop(process);
+    casync_process_output dropped;
+    int64_t result;
+    if (!process) return -EINVAL;
+    if (!casync__await_is_allowed(loop, __func__)) return -EPERM;
+    if (!loop) return CASYNC_INVALID_STATE;
+    if (!output) output = &dropped;
+    memset(output, 0, sizeof *output);
+    output->allocator = loop->allocator;
+    result = casync__process_communicate(process, input, output, limit);
+    if (output == &dropped) casync_process_output_free(output);
+    return result;
+}
+
+CASYNC__LINKAGE int64_t casync_process_communicate_timeout(casync_process *process,
+                                                           casync_span input,
+                                                           casync_process_output *output,
+                                                           size_t limit, int64_t timeout) {
+    casync_timeout scope;
+    int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__process_loop(process),
+                                              casync_timeout_begin(&scope, timeout));
+    if (output) memset(output, 0, sizeof *output);
+    return result < 0 ? result
+                      : casync_timeout_end(
+                            &scope, casync_process_communicate(process, input, output, limit));
+}
+
+CASYNC__LINKAGE void casync_process_output_free(casync_process_output *output) {
+    if (!output || !output->allocator.function) return;
+    casync__memory_free(&output->allocator, output->out.ptr);
+    casync__memory_free(&output->allocator, output->err.ptr);
+    memset(output, 0, sizeof *output);
+}
+
+/* -- any process -- */
+
+#define CASYNC__PROCESS_POLL CASYNC_MS(100)
+
+/* One who waited for a process that is no child gave up. */
+static void casync__process_pid_abandon(casync_op *op) {
+    casync__process_child_free((casync__process_child *)op->owner);
+}
+
+/* Without a pidfd: looks whether the process is there, and again later. */
+static void casync__process_pid_poll(void *arg) {
+    casync__process_child *child = (casync__process_child *)arg;
+    int64_t result = casync__sys_kill(child->pid, 0);
+    if (result == -ESRCH) {
+        casync__process_ended(child, 0);
+        return;
+    }
+    result = casync_call_later(child->loop, &child->timer, CASYNC__PROCESS_POLL,
+                               casync__process_pid_poll, child);
+    if (result < 0)
+        casync__process_ended(child, result);
+    else
+        child->timer.job.flags |= CASYNC__JOB_INTERNAL;
+}
+
+CASYNC__LINKAGE casync_future *casync_wait_pid_op(casync_loop *loop, casync_op *op, int pid) {
+    casync__process_child *child;
+    int64_t result = casync__loop_is_closed(loop) || pid <= 0 ? -EINVAL : 0;
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(loop, op, CASYNC__OP_PID);
+    if (result == 0) result = casync__sys_kill(pid, 0);
+    if (result < 0 && result != -EPERM) return casync__op_done(op, result, NULL);
+    child = casync__process_child_make(loop, NULL);
+    if (!child) return casync__op_done(op, -ENOMEM, NULL);
+    child->pid = pid;
+    child->foreign = true;
+    op->owner = child;
+    casync__list_append(&child->waiting, &op->link);
+    if (casync__process_watch_pidfd(child) < 0) casync__process_pid_poll(child);
+    return &op->future;
+}
+
+CASYNC__LINKAGE int64_t casync_wait_pid(int pid) {
+    casync_loop *loop = casync_get_running_loop();
+    casync_op op;
+    return CASYNC__AWAIT_OP(loop, casync_wait_pid_op(loop, &op, pid));
+}
+
 /* >> metrics & dump (implementation) ----------------------------------------------------------- */
 
 /* What a loop does, in numbers and in words, for people to read. Counters are always kept: an
@@ -16175,6 +17327,7 @@ CASYNC__LINKAGE int64_t casync_loop_init(casync_loop *loop, const casync_loop_de
     casync__list_init(&loop->groups);
     casync__list_init(&loop->calls);
     casync__list_init(&loop->clients);
+    casync__list_init(&loop->children);
     casync__list_init(&loop->wheel.past);
     for (kind = 0; kind <= CASYNC_HOOK_IDLE; kind++) casync__list_init(&loop->hooks[kind]);
     loop->wheel.next_deadline = UINT64_MAX;
@@ -16194,6 +17347,7 @@ static void casync__loop_close(casync_loop *loop) {
     casync__weakref_object_gone(loop, loop);
     loop->closing = true;
     casync__name_questions_close(loop);
+    casync__process_children_close(loop);
     casync__calls_close(loop);
     casync__signals_close(loop);
     casync__watchers_close(loop);
@@ -16241,6 +17395,7 @@ CASYNC__LINKAGE void casync_walk(casync_loop *loop,
         for (link = loop->hooks[kind].next; link != &loop->hooks[kind]; link = link->next)
             visit(CASYNC_KIND_HOOK, casync__job_of(link), arg);
     casync__watchers_walk(loop, visit, arg);
+    casync__process_walk(loop, visit, arg);
     casync__signals_walk(loop, visit, arg);
     casync__tasks_walk(loop, visit, arg);
 }

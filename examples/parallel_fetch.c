@@ -1,9 +1,9 @@
 /* Pages fetched over HTTP, all at once: a task for each, within a time limit.
 
    Something to fetch from:             python3 -m http.server --bind 127.0.0.1 8000
-   Run it from the repository's root:   tcc -run examples/parallel_fetch.c 2 http://127.0.0.1:8000/
-   ... The limit is in seconds; hosts are numeric, and the port must be there. It prints how each
-   page went: what failed or took too long does not keep the others from being fetched. */
+   Run it from the repository's root:   tcc -run examples/parallel_fetch.c 2 http://localhost:8000/
+   ... The limit is in seconds. It prints how each page went: what failed or took too long does not
+   keep the others from being fetched. */
 #define CASYNC_IMPLEMENTATION
 #include "../casync.h"
 #include <errno.h>
@@ -23,10 +23,12 @@ typedef struct page {
 
 static int64_t ask(casync_loop *loop, casync_stream *stream, const char *url) {
     char host[64], path[256], request[512];
-    casync_connect_desc desc = {.host = host};
+    casync_connect_desc desc = {.host = host, .port = 80};
     int64_t result;
     int size;
-    if (sscanf(url, "http://%63[^:/]:%d%255s", host, &desc.port, path) != 3) return -EINVAL;
+    if (sscanf(url, "http://%63[^:/]:%d%255s", host, &desc.port, path) != 3 &&
+        sscanf(url, "http://%63[^:/]%255s", host, path) != 2)
+        return -EINVAL;
     if ((result = casync_connect(loop, stream, &desc)) < 0) return result;
     size = snprintf(request, sizeof request, "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n", path, host);
     return casync_write_all(stream, request, (size_t)size);
@@ -89,7 +91,7 @@ int main(int argc, char **argv) {
     int64_t result;
     if (argc < 3 || argc > 2 + MOST_PAGES || atoi(argv[1]) < 1) {
         fprintf(stderr,
-                "usage: parallel_fetch seconds http://127.0.0.1:8000/ ... (1 to %d pages)\n",
+                "usage: parallel_fetch seconds http://localhost:8000/ ... (1 to %d pages)\n",
                 MOST_PAGES);
         return 2;
     }

@@ -41,6 +41,34 @@ static void names(void) {
     WITHOUT_OP(casync_getnameinfo_op, (&loop, &zero.nameinfo, NULL, &zero.address, 0));
 }
 
+static void processes(void) {
+    NUMBER(casync_process_start, (NULL, &zero.process, &zero.process_desc), -EINVAL);
+    NUMBER(casync_process_start, (&zero.loop, &zero.process, &zero.process_desc), -EINVAL);
+    NUMBER(casync_process_start, (&loop, NULL, &zero.process_desc), -EINVAL);
+    NUMBER(casync_process_start, (&loop, &zero.process, NULL), -EINVAL);
+    NUMBER(casync_process_start, (&loop, &zero.process, &zero.process_desc), -EINVAL);
+    FUTURE(casync_process_wait_op, (NULL, &zero.op), -EINVAL);
+    FUTURE(casync_process_wait_op, (&zero.process, &zero.op), CASYNC_INVALID_STATE);
+    WITHOUT_OP(casync_process_wait_op, (&zero.process, NULL));
+    NUMBER(casync_process_wait, (NULL), AN_ERROR);
+    NUMBER(casync_process_wait_timeout, (NULL, 1), AN_ERROR);
+    NUMBER(casync_process_send_signal, (NULL, 15), -EINVAL);
+    NUMBER(casync_process_send_signal, (&zero.process, 15), CASYNC_INVALID_STATE);
+    NUMBER(casync_process_terminate, (NULL), -EINVAL);
+    NUMBER(casync_process_kill, (&zero.process), CASYNC_INVALID_STATE);
+    NUMBER(casync_process_communicate, (NULL, zero.span, &zero.output, 0), AN_ERROR);
+    NUMBER(casync_process_communicate_timeout, (NULL, zero.span, NULL, 0, 1), AN_ERROR);
+    NOTHING(casync_process_output_free, (NULL));
+    NOTHING(casync_process_output_free, (&zero.output));
+    NOTHING(casync_process_close, (NULL));
+    NOTHING(casync_process_close, (&zero.process));
+    FUTURE(casync_wait_pid_op, (NULL, &zero.op, 1), -EINVAL);
+    FUTURE(casync_wait_pid_op, (&zero.loop, &zero.op, 1), -EINVAL);
+    FUTURE(casync_wait_pid_op, (&loop, &zero.op, 0), -EINVAL);
+    WITHOUT_OP(casync_wait_pid_op, (&loop, NULL, 1));
+    NUMBER(casync_wait_pid, (0), AN_ERROR);
+}
+
 static void streams(void) {
     NUMBER(casync_stream_open, (NULL, &zero.stream, 0, NULL, NULL), -EINVAL);
     NUMBER(casync_stream_open, (&zero.loop, &zero.stream, 0, NULL, NULL), -EINVAL);
@@ -342,6 +370,12 @@ static void pools_and_metrics(void) {
 /* What waits, in a task that could. (Zeroed locks, queues and their like are ready to use: not
    here.) */
 static void waits(void) {
+    NUMBER(casync_process_wait, (&zero.process), CASYNC_INVALID_STATE);
+    NUMBER(casync_process_communicate, (&zero.process, zero.span, &zero.output, 0),
+           CASYNC_INVALID_STATE);
+    NUMBER(casync_wait_pid, (-1), -EINVAL);
+    NUMBER(casync_getaddrinfo, (&loop, NULL, &zero.question), -EINVAL);
+    NUMBER(casync_getnameinfo, (&loop, &zero.nameinfo, NULL, 0), -EINVAL);
     NUMBER(casync_await, (NULL), AN_ERROR);
     NUMBER(casync_await, (&zero.future), AN_ERROR);
     NUMBER(casync_join, (NULL), AN_ERROR);

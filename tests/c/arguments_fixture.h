@@ -64,6 +64,9 @@ static struct {
     casync_addrinfo addrinfo;
     casync_getaddrinfo_desc question;
     casync_nameinfo nameinfo;
+    casync_process process;
+    casync_process_desc process_desc;
+    casync_process_output output;
     casync_stream stream, other_stream;
     casync_connect_desc connect_desc;
     casync_filter filter;

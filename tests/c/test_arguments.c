@@ -47,6 +47,11 @@ TEST(addresses_of_nothing) {
     run_cases(names, false);
 }
 
+TEST(processes_of_nothing) {
+    share_progress();
+    run_cases(processes, false);
+}
+
 TEST(streams_of_nothing) {
     share_progress();
     run_cases(streams, false);
@@ -119,6 +124,7 @@ TEST(every_function_has_its_cases) {
     sync_primitives();
     addresses();
     names();
+    processes();
     streams();
     servers();
     datagrams();

@@ -11,7 +11,7 @@ static int64_t return_seven(void *arg, void **ptr) {
     return 7;
 }
 
-/* >> without a thread ------------------------------------------------------------------------- */
+/* >> without a thread -------------------------------------------------------------------------- */
 
 TEST(addresses_in_numbers_are_answered_at_once) {
     open_names(CASYNC_CLOCK_MONOTONIC);
@@ -69,7 +69,7 @@ TEST(bad_questions_are_refused_at_once) {
     close_pool_loop();
 }
 
-/* >> by a thread ------------------------------------------------------------------------------ */
+/* >> by a thread ------------------------------------------------------------------------------- */
 
 TEST(a_name_is_looked_up) {
     open_names(CASYNC_CLOCK_MONOTONIC);
@@ -146,7 +146,7 @@ TEST(want_of_memory_is_an_error_of_who_wanted_it) {
     close_pool_loop();
 }
 
-/* >> the same question ------------------------------------------------------------------------ */
+/* >> the same question ------------------------------------------------------------------------- */
 
 TEST(what_is_being_looked_up_is_not_asked_again) {
     open_names(CASYNC_CLOCK_MONOTONIC);
@@ -236,7 +236,7 @@ TEST(a_slow_name_server_can_be_given_up) {
     PTR_EQ(found[1].addresses, NULL);
 }
 
-/* >> threads ---------------------------------------------------------------------------------- */
+/* >> threads ----------------------------------------------------------------------------------- */
 
 TEST(slow_names_leave_threads_to_other_calls) {
     static char names[64][16];
@@ -308,7 +308,7 @@ TEST(a_forked_child_hears_that_nobody_looks_up) {
     close_pool_loop();
 }
 
-/* >> the names of addresses ------------------------------------------------------------------- */
+/* >> the names of addresses -------------------------------------------------------------------- */
 
 static int64_t answer_name(const struct sockaddr *address, socklen_t size, casync_nameinfo *info,
                            int flags) {

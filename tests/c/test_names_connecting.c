@@ -321,13 +321,6 @@ static int64_t listens_by_name(casync_loop *where, void *arg) {
     return port;
 }
 
-static int64_t run(casync_coroutine coroutine) {
-    casync_task *task = casync_spawn(&loop, coroutine, NULL);
-    int64_t result = casync_run_until_complete(&task->future);
-    casync_task_release(task);
-    return result;
-}
-
 TEST(a_server_listens_at_all_addresses_of_a_name) {
     int64_t port;
     open_names(CASYNC_CLOCK_MONOTONIC);
@@ -337,17 +330,17 @@ TEST(a_server_listens_at_all_addresses_of_a_name) {
     resolver_knows("127.0.0.2");
     resolver_knows("192.0.2.99"); /* no address of this host's */
     resolver_knows("127.0.0.3");
-    port = run(listens_by_name);
+    port = run_task(listens_by_name, NULL);
     EXPECT(port > 0);
     casync_server_ref(&server, false);
     EQ(casync_run_until_idle(&loop), 0);
     casync_server_close(&server);
     listen_desc.port = (int)port;
-    EQ(run(listens_by_name), port);
+    EQ(run_task(listens_by_name, NULL), port);
     casync_server_close(&server);
     resolver.count = 0;
     resolver_knows("192.0.2.99");
-    EQ(run(listens_by_name), -EADDRNOTAVAIL);
+    EQ(run_task(listens_by_name, NULL), -EADDRNOTAVAIL);
     EXPECT(!server.open);
     close_names();
 }
@@ -387,15 +380,15 @@ TEST(datagrams_go_to_names) {
     datagram_desc.remote_port = 9;
     EQ(casync_datagram_open(&loop, &datagram, &datagram_desc), CASYNC_NOT_NUMERIC);
     datagram_desc.local_host = "127.0.0.9";
-    EQ(run(opens_datagram), 0); /* by the one of the same family */
+    EQ(run_task(opens_datagram, NULL), 0); /* by the one of the same family */
     EQ(casync_datagram_peer_address(&datagram, &address), 0);
     STR_EQ(casync_address_text(&address, text), "127.0.0.2:9");
     casync_datagram_close(&datagram);
     datagram_desc.remote_host = "2001:db8::5";
     datagram_desc.local_host = "host.test";
     resolver.hosts[0] = "127.0.0.3";
-    EQ(run(opens_datagram), CASYNC_EAI_ADDRFAMILY);
+    EQ(run_task(opens_datagram, NULL), CASYNC_EAI_ADDRFAMILY);
     resolver.error = casync__name_result(EAI_AGAIN);
-    EQ(run(opens_datagram), CASYNC_EAI_AGAIN);
+    EQ(run_task(opens_datagram, NULL), CASYNC_EAI_AGAIN);
     close_names();
 }
