@@ -330,6 +330,32 @@ static void thread_pool(void) {
     claim("from another one", !pthread_equal(thread, pthread_self()));
 }
 
+/* Page 1. The C library's resolver blocks, so a thread of the pool asks it; numbers ask nobody. */
+static void names(void) {
+    casync_getaddrinfo_desc question = {.host = "192.0.2.1"};
+    casync_addrinfo info;
+    casync_op op;
+    section("names");
+    calls();
+    casync_getaddrinfo_op(&loop, &info, &op, &question);
+    claim("an address in numbers is there at once", casync_future_result(&op.future) == 1);
+    claim("without a system call", calls() == 0);
+    casync_addrinfo_free(&info);
+}
+
+/* A child borrows this process's memory until it runs its program; a descriptor tells its end. */
+static void processes(void) {
+    casync_process_desc desc = {.shell = "exit 3"};
+    casync_process process = {0};
+    casync_op op;
+    section("processes");
+    if (casync_process_start(&loop, &process, &desc) < 0) abort();
+    claim("the loop waits for a child",
+          casync_run_until_complete(casync_process_wait_op(&process, &op)) == 3);
+    claim("and nobody handles SIGCHLD", signal(SIGCHLD, SIG_DFL) == SIG_DFL);
+    casync_process_close(&process);
+}
+
 /* How to see that a loop stands still (page 1): the longest turn, for instance. */
 static void metrics(void) {
     casync_metrics numbers;
@@ -357,6 +383,8 @@ int main(void) {
     streams();
     datagrams();
     thread_pool();
+    names();
+    processes();
     metrics();
     return casync_loop_close(&loop) < 0;
 }
@@ -405,6 +433,12 @@ int main(void) {
      calls & thread pool
        the result comes to the loop's thread: yes
        from another one: yes
+     names
+       an address in numbers is there at once: yes
+       without a system call: yes
+     processes
+       the loop waits for a child: yes
+       and nobody handles SIGCHLD: yes
      metrics & dump
        most turns asked the kernel for nothing: yes
        no task is left: yes
