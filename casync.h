@@ -16259,7 +16259,8 @@ static int64_t casync__process_take_status(const casync__process_child *child) {
                  : casync__sys_waitid(CASYNC__SYS_P_PIDFD, child->pidfd, &info, WEXITED | WNOHANG);
     if (result == -EINVAL) /* no pidfd, or Linux 5.3 */
         result = casync__sys_waitid(P_PID, child->pid, &info, WEXITED | WNOHANG);
-    if (result < 0) return result == -ECHILD ? CASYNC_NO_STATUS : result;
+    if (result == -ECHILD) return CASYNC_NO_STATUS;
+    if (result < 0) return result;
     if (info.si_pid == 0) return -EAGAIN;
     return info.si_code == CLD_EXITED ? info.si_status & 255 : 256 + info.si_status;
 }
@@ -16315,9 +16316,9 @@ static int64_t casync__process_wait_run(void *arguments, void **ptr) {
 
 static void casync__process_wait_deliver(casync__call *call) {
     casync__process_child *child = casync__container(call->op, casync__process_child, ended);
-    int64_t status =
-        call->result == -ECHILD ? CASYNC_NO_STATUS : casync__process_take_status(child);
-    casync__process_ended(child, status);
+    bool taken = call->result == -ECHILD;
+    casync__process_ended(child,
+                          taken ? (int64_t)CASYNC_NO_STATUS : casync__process_take_status(child));
 }
 
 static void casync__process_wait_discard(casync__call *call) {
@@ -16500,7 +16501,7 @@ static casync_loop *casync__process_loop(const casync_process *process) {
 
 /* What is known of its end without waiting; CASYNC_INVALID_STATE if it was never started. */
 static int64_t casync__process_status(const casync_process *process) {
-    return process->pid > 0 ? process->status : CASYNC_INVALID_STATE;
+    return process->pid > 0 ? process->status : (int64_t)CASYNC_INVALID_STATE;
 }
 
 CASYNC__LINKAGE casync_future *casync_process_wait_op(casync_process *process, casync_op *op) {
@@ -16530,7 +16531,7 @@ CASYNC__LINKAGE int64_t casync_process_send_signal(casync_process *process, int 
     casync__process_child *child = process ? process->child : NULL;
     int64_t result = -ENOSYS;
     if (!process) return -EINVAL;
-    if (!child) return process->pid > 0 ? -ESRCH : CASYNC_INVALID_STATE;
+    if (!child) return process->pid > 0 ? -ESRCH : (int64_t)CASYNC_INVALID_STATE;
     if (child->fork_generation != casync__process.fork_generation) return -ECHILD;
     if (child->pidfd >= 0) result = casync__sys_pidfd_send_signal(child->pidfd, signum);
     return result == -ENOSYS ? casync__sys_kill(child->pid, signum) : result;
