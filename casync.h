@@ -1543,7 +1543,8 @@ CASYNC_API const char *casync_strerror(int64_t error);
 /* An allocator. function(user, NULL, n) allocates, function(user, p, n) resizes, and function(user,
    p, 0) frees and returns NULL. If there is no memory it returns NULL and leaves p as it was. It
    must be thread-safe in a program that calls casync_call_soon_threadsafe with a NULL job, or uses
-   a pool of threads. */
+   a pool of threads, as looking up names does, and waiting for processes where there are no
+   pidfds. */
 typedef struct casync_allocator {
     void *(*function)(void *user, void *ptr, size_t size);
     void *user;
@@ -4812,7 +4813,7 @@ static inline int64_t casync__memory_map(size_t size) {
     X(setuid, (uint32_t id), (id), syscall(CASYNC__SYS_SETRESUID, id, id, id))                     \
     X(close_range, (unsigned first, unsigned last), (first, last),                                 \
       syscall(CASYNC__SYS_CLOSE_RANGE, first, last, 0))                                            \
-    X(getdents64, (int fd, void *entries, size_t size), (fd, entries, size),                       \
+    X(read_directory, (int fd, void *entries, size_t size), (fd, entries, size),                   \
       syscall(SYS_getdents64, fd, entries, size))                                                  \
     X(execve, (const char *path, char *const *args, char *const *env), (path, args, env),          \
       execve(path, args, env))                                                                     \
@@ -15983,7 +15984,7 @@ static void casync__process_close_listed(int64_t first, int64_t last) {
             (void)casync__sys_close((int)fd);
         return;
     }
-    while ((size = casync__sys_getdents64((int)directory, entries.bytes, sizeof entries)) > 0) {
+    while ((size = casync__sys_read_directory((int)directory, entries.bytes, sizeof entries)) > 0) {
         int64_t at = 0;
         while (at < size) { /* struct linux_dirent64: the name is behind 19 bytes */
             uint16_t length;

@@ -2,8 +2,7 @@
 #ifndef PROCESSES_FIXTURE_H
 #define PROCESSES_FIXTURE_H
 
-#define CASYNC_SYSCALL_TABLE
-#include "loop_fixture.h"
+#include "pool_fixture.h" /* without pidfds, as in valgrind, threads wait */
 
 HELPER casync_process process;
 HELPER casync_process_desc desc;
@@ -50,7 +49,7 @@ HELPER void expect_no_child(void) {
 
 HELPER void close_processes(void) {
     casync_process_close(&process);
-    close_loop();
+    close_pool_loop();
     expect_no_child();
 }
 

@@ -282,6 +282,7 @@ TEST(names_that_were_held_are_looked_up_in_their_order) {
 TEST(a_forked_child_hears_that_nobody_looks_up) {
     int status;
     pid_t child;
+    skip_under_qemu("qemu-user does not zero pages in a child");
     open_names(CASYNC_CLOCK_MONOTONIC);
     resolver_knows("192.0.2.5");
     resolver.waits_at_gate = true;
@@ -293,9 +294,11 @@ TEST(a_forked_child_hears_that_nobody_looks_up) {
         EQ(casync_loop_fork(&loop), 0);
         EQ(casync_run_until_complete(&ops[1].future), -ECHILD);
         EQ(casync_run_until_complete(&ops[2].future), -ECHILD);
+#ifndef __SANITIZE_THREAD__ /* which starts no threads in a forked child */
         resolver.waits_at_gate = false;
         EQ(casync_run_until_complete(ask(1)), 1);
         found_is(1, "192.0.2.5:80");
+#endif
         _exit(0);
     }
     EXPECT(child > 0);

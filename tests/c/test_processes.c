@@ -5,7 +5,7 @@
 
 TEST(a_program_runs_and_its_exit_code_comes_back) {
     static const char *const args[] = {"sh", "-c", "exit 7", NULL};
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.args = args;
     EQ(casync_process_start(&loop, &process, &desc), 0);
     EXPECT(process.pid > 0);
@@ -17,7 +17,7 @@ TEST(a_program_runs_and_its_exit_code_comes_back) {
 TEST(a_program_that_is_missing_is_an_error_of_start) {
     static const char *const args[] = {"no-such-program-anywhere", NULL};
     casync_op op;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.args = args;
     EQ(casync_process_start(&loop, &process, &desc), -ENOENT);
     STR_EQ(process.step, "execve");
@@ -34,7 +34,7 @@ TEST(a_program_that_is_missing_is_an_error_of_start) {
 TEST(an_option_that_cannot_be_had_is_an_error_of_start) {
     static const char *const args[] = {"true", NULL};
     static const casync_process_fd closed = {1000, 5};
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.args = args;
     desc.cwd = "/no/such/directory";
     EQ(casync_process_start(&loop, &process, &desc), -ENOENT);
@@ -56,7 +56,7 @@ TEST(a_bad_desc_is_refused) {
     static const char *const args[] = {"true", NULL};
     static const char *const none[] = {NULL};
     static casync_process_fd fds[] = {{0, 1}};
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(casync_process_start(&loop, &process, &desc), -EINVAL);
     desc.args = none;
     EQ(casync_process_start(&loop, &process, &desc), -EINVAL);
@@ -81,7 +81,7 @@ TEST(a_bad_desc_is_refused) {
 }
 
 TEST(a_process_that_runs_cannot_be_started_again) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.shell = "read line";
     desc.in = CASYNC_STDIO_PIPE;
     EQ(casync_process_start(&loop, &process, &desc), 0);
@@ -94,7 +94,7 @@ TEST(a_process_that_runs_cannot_be_started_again) {
 
 TEST(want_of_memory_and_descriptors_leaves_nothing) {
     int n;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.shell = "true";
     desc.in = desc.out = desc.err = CASYNC_STDIO_PIPE;
     EQ(run_process(), 0); /* tables have grown */
@@ -117,7 +117,7 @@ TEST(a_program_is_searched_in_the_path_of_its_environment) {
     static const char *const nowhere[] = {"PATH=/no/such/directory", NULL};
     static const char *const somewhere[] = {"X=1", "PATH=/nowhere:/etc/passwd:/usr/bin:/bin", NULL};
     static const char *const args[] = {"sh", "-c", "echo $X-$0", "zero", NULL};
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.args = args;
     desc.env = nowhere;
     EQ(casync_process_start(&loop, &process, &desc), -ENOENT);
@@ -130,7 +130,7 @@ TEST(a_program_is_searched_in_the_path_of_its_environment) {
 
 TEST(a_program_may_have_another_name_than_its_file) {
     static const char *const args[] = {"another name", "-c", "echo $0", NULL};
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.args = args;
     desc.program = "/bin/sh";
     EQ(run_process(), 0);
@@ -142,7 +142,7 @@ TEST(a_program_may_have_another_name_than_its_file) {
 /* >> standard descriptors ---------------------------------------------------------------------- */
 
 TEST(pipes_are_streams) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.shell = "cat; echo done >&2";
     desc.in = desc.err = CASYNC_STDIO_PIPE;
     input.ptr = "some input";
@@ -155,14 +155,14 @@ TEST(pipes_are_streams) {
 }
 
 TEST(the_error_output_may_go_where_the_output_goes) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.err = CASYNC_STDIO_STDOUT;
     shell_writes("echo one; echo two >&2; echo three", "one\ntwo\nthree\n");
     close_processes();
 }
 
 TEST(null_reads_nothing_and_keeps_nothing) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.in = desc.err = CASYNC_STDIO_NULL;
     shell_writes("cat; echo lost >&2; echo seen", "seen\n");
     close_processes();
@@ -172,7 +172,7 @@ TEST(any_descriptor_can_be_given) {
     int pipe_ends[2];
     char text[8] = "";
     casync_process_fd further;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(pipe2(pipe_ends, O_CLOEXEC), 0);
     desc.err = CASYNC_STDIO_FD;
     desc.err_fd = pipe_ends[1];
@@ -201,7 +201,7 @@ TEST(descriptors_may_change_places) {
     int one[2], two[2];
     char text[8] = "";
     casync_process_fd swapped[2];
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     make_high_pipe(one);
     make_high_pipe(two);
     EQ(dup3(one[1], 7, O_CLOEXEC), 7);
@@ -223,7 +223,7 @@ TEST(descriptors_may_change_places) {
 TEST(no_other_descriptor_reaches_the_child) {
     int open_one, high;
     casync_process_fd kept;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     open_one = open("/dev/null", O_RDONLY); /* not close-on-exec */
     high = fcntl(open_one, F_DUPFD, 300);
     kept.fd = open_one;
@@ -254,7 +254,7 @@ static int64_t open_without_proc(const char *path, int flags, int mode) {
 
 TEST(without_close_range_descriptors_are_closed_one_by_one) {
     int open_one, high;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     open_one = open("/dev/null", O_RDONLY);
     high = fcntl(open_one, F_DUPFD, 300);
     casync_syscalls.close_range = refuse_close_range;
@@ -271,7 +271,7 @@ TEST(without_close_range_descriptors_are_closed_one_by_one) {
 
 TEST(the_environment_and_the_directory_are_as_asked) {
     static const char *const env[] = {"ONE=1", "TWO=2", NULL};
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.env = env;
     desc.cwd = "/usr";
     shell_writes("echo $ONE $TWO $HOME; pwd", "1 2\n/usr\n");
@@ -281,7 +281,7 @@ TEST(the_environment_and_the_directory_are_as_asked) {
 TEST(session_group_umask_and_limits_are_as_asked) {
     casync_process_limit limit = {RLIMIT_NOFILE, 77, 99};
     char expected[64];
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.set_umask = true;
     desc.umask = 027;
     desc.limits = &limit;
@@ -299,7 +299,7 @@ TEST(session_group_umask_and_limits_are_as_asked) {
 
 TEST(priority_and_ids_are_as_asked) {
     static const uint32_t groups[] = {7, 8};
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     if (getuid() != 0) SKIP("not root");
     skip_under_qemu("ids go through its own tables");
     desc.nice = 3;
@@ -317,7 +317,7 @@ static void note_signal(int signum) { (void)signum; }
 TEST(a_child_has_no_signal_blocked_ignored_or_handled) {
     sigset_t set;
     struct sigaction action;
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     memset(&action, 0, sizeof action);
     action.sa_handler = note_signal;
     EQ(sigaction(SIGUSR1, &action, NULL), 0);
@@ -338,7 +338,7 @@ TEST(a_child_has_no_signal_blocked_ignored_or_handled) {
 
 TEST(much_goes_both_ways_at_the_same_time) {
     static char megabyte[1 << 20];
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     memset(megabyte, 'x', sizeof megabyte);
     desc.shell = "cat; exit 5";
     desc.in = CASYNC_STDIO_PIPE;
@@ -353,7 +353,7 @@ TEST(much_goes_both_ways_at_the_same_time) {
 
 TEST(a_child_that_does_not_read_is_no_error) {
     static char megabyte[1 << 20];
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.shell = "echo enough";
     desc.in = CASYNC_STDIO_PIPE;
     input.ptr = megabyte;
@@ -370,7 +370,7 @@ static int64_t communicates_within(casync_loop *where, void *arg) {
 }
 
 TEST(output_is_limited_in_bytes_and_in_time) {
-    open_loop(CASYNC_CLOCK_MONOTONIC);
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.shell = "yes";
     desc.out = CASYNC_STDIO_PIPE;
     EQ(casync_process_start(&loop, &process, &desc), 0);
