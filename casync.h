@@ -2,8 +2,8 @@
 
    casync is an event loop for Linux with asyncio's nouns and semantics: callbacks, timers, fd
    watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers,
-   datagrams, names, processes, and a pool of threads. It depends on libc and pthreads alone. The
-   Python package `casync` runs on the same engine.
+   datagrams, names, processes, files, and a pool of threads. It depends on libc and pthreads alone.
+   The Python package `casync` runs on the same engine.
 
    This comment is the manual. Each chapter explains one subject and shows the shortest program that
    works, with what it prints; casync's tests compile and run all of these programs. The functions
@@ -20,21 +20,22 @@
        5. datagrams
        6. names
        7. processes
-       8. time
-       9. ending: close, finish, abort
-      10. cancelling and time limits
-      11. groups of tasks
-      12. locks and queues
-      13. threads
-      14. signals and fork
-      15. embedding in another loop
-      16. testing with the virtual and the manual clock
-      17. memory and allocators
-      18. errors
-      19. what each thing costs
-      20. asyncio's names in casync
-      21. rules
-      22. configuration, platforms, compatibility
+       8. files
+       9. time
+      10. ending: close, finish, abort
+      11. cancelling and time limits
+      12. groups of tasks
+      13. locks and queues
+      14. threads
+      15. signals and fork
+      16. embedding in another loop
+      17. testing with the virtual and the manual clock
+      18. memory and allocators
+      19. errors
+      20. what each thing costs
+      21. asyncio's names in casync
+      22. rules
+      23. configuration, platforms, compatibility
 
    >> 1. a first program
 
@@ -71,7 +72,7 @@
    itself; if another header came before and it is too late, an #error says so.
 
    A function that waits returns a result below 0 if it failed, and -ECANCELED if its task was asked
-   to end (chapter 10). A task that overlooks this does not end when it should, so gcc and clang
+   to end (chapter 11). A task that overlooks this does not end when it should, so gcc and clang
    warn if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
 
    >> 2. callbacks or tasks
@@ -166,7 +167,7 @@
        casync_connect_start(...)  starts it, and a protocol's callback tells how it went; only
                                   connect and finish have it
 
-   A form with _op is for stackless tasks, for casync_gather and its like (chapter 11), and for
+   A form with _op is for stackless tasks, for casync_gather and its like (chapter 12), and for
    callbacks, by casync_future_add_done_callback. If the start failed, the future is done and holds
    the error. The op and its buffers are yours again when the future is done. casync_join,
    casync_select, casync_wait_for, casync_once_call and the forms with _timeout consist of several
@@ -174,7 +175,7 @@
    casync_listen or casync_close, has one form, which tasks and callbacks can both call.
 
    The first time that a function which waits is called where it cannot wait, the exception handler
-   (chapter 18) gets the name of that function.
+   (chapter 19) gets the name of that function.
 
    The loop runs in turns, which are asyncio's. A turn asks the kernel which descriptors are ready,
    and waits for one if there is nothing to do. Then it queues the callbacks of what became ready,
@@ -238,10 +239,10 @@
    Prints:
        the server answers: echo!
 
-   A server for real use waits for its end by casync_server_join, or for a signal (chapter 14), and
-   closes itself in order (chapter 9). When the task of a connection returns, the library sends what
-   the task wrote, closes the connection and frees its memory. If the task returns an error, the
-   library aborts the connection and tells the exception handler.
+   A server for real use waits for its end by casync_server_join, or for a signal (chapter 15), and
+   closes itself in order (chapter 10). When the task of a connection returns, the library sends
+   what the task wrote, closes the connection and frees its memory. If the task returns an error,
+   the library aborts the connection and tells the exception handler.
 
    casync_listen_desc says where to listen, and what becomes of a connection.
 
@@ -523,7 +524,46 @@
    status of one that casync started (wait(2), or SIGCHLD ignored), the wait ends with
    CASYNC_NO_STATUS. casync_wait_pid waits for the end of a process that need not be a child.
 
-   >> 8. time
+   >> 8. files
+
+   The kernel cannot tell when a regular file is ready, so the functions for files work in threads
+   of the loop's default pool. They have POSIX's names: casync_file_open, _read, _pread, _write,
+   _stat, _rename, _mkdir, _scandir and so on. Each is one call of the pool.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           char path[] = "/tmp/casync-XXXXXX";
+           casync_file_data data = {0};
+           int fd = (int)casync_file_mkstemp(path);
+           int64_t n;
+           (void)loop, (void)arg;
+           if (fd < 0) return fd;
+           n = casync_file_pwrite(fd, "hello\n", 6, 0);
+           if (n >= 0) n = casync_file_close(fd);
+           if (n >= 0) n = casync_file_read_all(path, &data, 1 << 20);
+           if (n >= 0) printf("%d bytes: %s", (int)n, (const char *)data.ptr);
+           casync_file_data_free(&data);
+           casync_ignore(casync_file_unlink(path));
+           return n;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       6 bytes: hello
+
+   casync_file_read_all and casync_file_write_all take whole files. With CASYNC_FILE_ATOMIC a file
+   is replaced as a whole or not at all; with CASYNC_FILE_SYNC it is on disk afterwards.
+   casync_file_copy copies by reference where the file system can. casync_sendfile sends a file by a
+   stream, from the kernel's memory where that is possible.
+
+   A call that is cancelled ends at once. Its thread goes on, but touches nothing of yours: a buffer
+   that was to be filled is yours again, and a descriptor that was opened is closed.
+
+   >> 9. time
 
    A time is an int64_t in nanoseconds: CASYNC_US(5), CASYNC_MS(5), CASYNC_SECONDS(5), and
    CASYNC_FOREVER, a deadline that never comes. The loop's clock is CLOCK_MONOTONIC, read by
@@ -532,7 +572,7 @@
 
    A task sleeps by casync_sleep. A callback is called by casync_call_later after a delay, by
    casync_call_at at a time, or by casync_timer_start again and again. The following program has a
-   virtual clock (chapter 16), so it does not take any time.
+   virtual clock (chapter 17), so it does not take any time.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -577,7 +617,7 @@
    you give NULL for the timer to casync_call_later or casync_call_at, the loop lends one, which you
    cannot stop.
 
-   >> 9. ending: close, finish, abort
+   >> 10. ending: close, finish, abort
 
    A stream ends in one of four ways:
 
@@ -665,7 +705,7 @@
    refuses with CASYNC_STILL_OPEN while a stream, a server, a datagram socket or a stackful task is
    left; casync_dump names them.
 
-   >> 10. cancelling and time limits
+   >> 11. cancelling and time limits
 
    casync_task_cancel asks a task to end. The wait in which the task is, or else its next one,
    returns -ECANCELED, once. The task can then clean up, wait while it cleans up, and return. A task
@@ -722,7 +762,7 @@
    done, but before the task went on, the task gets the result, and the next wait returns
    -ECANCELED. So a task never loses bytes that were read for it or a lock that was handed to it.
 
-   >> 11. groups of tasks
+   >> 12. groups of tasks
 
    casync_spawn makes a task, which begins in the next turn, and returns a handle. Give the handle
    back, either by casync_join, which waits for the task and returns its result, or by
@@ -814,7 +854,7 @@
    casync_context_var is a value that each task has for itself and passes on to the tasks that it
    makes.
 
-   >> 12. locks and queues
+   >> 13. locks and queues
 
    Between two waits a task is alone: no other task of its loop runs, so it needs no lock. Where
    something must stay consistent across a wait, or where one task waits for another, take one of
@@ -877,7 +917,7 @@
    their names return -EAGAIN instead of waiting. All of this is for the tasks of one loop; the next
    chapter is about threads.
 
-   >> 13. threads
+   >> 14. threads
 
    One thread owns a loop: the thread that runs it. Other threads may call only
    casync_call_soon_threadsafe and casync_wake on it. Several loops in several threads share nothing
@@ -956,7 +996,7 @@
    A job that is still posted is not posted again (-EALREADY), so a job works as a wakeup that
    coalesces. With a NULL job the loop keeps the call, and each call is made.
 
-   >> 14. signals and fork
+   >> 15. signals and fork
 
    casync_signal_start watches a signal. The callback runs in the loop's thread like any other, so
    it may call any function, which a signal handler may not.
@@ -1036,7 +1076,7 @@
    A program that is started by exec inherits no descriptor of the library: all of them are
    close-on-exec.
 
-   >> 15. embedding in another loop
+   >> 16. embedding in another loop
 
    To run a casync loop inside another loop, wait until casync_loop_fd is readable or until
    casync_loop_timeout has passed, and then call casync_run_nowait. Ask for the timeout before each
@@ -1084,7 +1124,7 @@
    hosts with a lock to drop meanwhile; with casync_loop_desc.locked, threads that hold this lock
    may all use the loop.
 
-   >> 16. testing with the virtual and the manual clock
+   >> 17. testing with the virtual and the manual clock
 
    With CASYNC_CLOCK_VIRTUAL the loop's time starts at 0 and jumps to the next deadline when there
    is nothing else to do, so a test with long waits takes no time. While the loop waits for
@@ -1160,7 +1200,7 @@
    Prints:
        Too many open files
 
-   >> 17. memory and allocators
+   >> 18. memory and allocators
 
    Structs are yours: you declare, embed or allocate them, and zero them before their first use. Set
    options in structs named _desc and _options, where 0 is the default. A struct must not move while
@@ -1219,7 +1259,7 @@
    them; keep_fd changes that. Descriptors given to casync_add_reader and casync_add_writer stay
    yours.
 
-   >> 18. errors
+   >> 19. errors
 
    Functions that can fail return an int64_t. A value of 0 or more is the result. A value below 0 is
    an error: -errno, or one of casync's own codes, enum casync_error. casync_strerror names both. A
@@ -1228,7 +1268,7 @@
    NULL if it has no result for errors.
 
    Errors that nobody waits for go to the loop's exception handler: a task that failed and whose
-   result nobody took, bytes that were lost (chapter 9), a server that cannot accept. The default
+   result nobody took, bytes that were lost (chapter 10), a server that cannot accept. The default
    handler prints a line on standard error; casync_set_exception_handler sets yours. In this program
    a task fails after its handle was released.
 
@@ -1264,7 +1304,7 @@
    casync_task_set_name gives a task a name for these messages. casync_loop_metrics has counters
    and, if you set casync_loop_desc.metrics, idle and busy times.
 
-   >> 19. what each thing costs
+   >> 20. what each thing costs
 
    System calls and allocations, once the loop's pools have grown to the need:
 
@@ -1288,6 +1328,7 @@
                                  write if the loop did
        getaddrinfo of numbers    an allocation, and no system call
        getaddrinfo of a name     the same as run_in_executor, and two allocations more
+       a call for a file         the same as run_in_executor, with the data in its allocation
        a process                 vfork and execve, and some 75 short calls; an epoll_ctl and a
                                  waitid for its end; two allocations while it starts, one after
        a signal                  a read, and a wakeup of each loop that watches it
@@ -1333,7 +1374,7 @@
        320  casync_datagram
        688  casync_loop
 
-   >> 20. asyncio's names in casync
+   >> 21. asyncio's names in casync
 
        asyncio                             casync
        ---------------------------------   -------------------------------------------------------
@@ -1370,6 +1411,7 @@
        close(), wait_closed()              casync_server_close, casync_server_wait_clients
        open_connection                     casync_connect
        loop.getaddrinfo, getnameinfo       casync_getaddrinfo, casync_getnameinfo
+       loop.sendfile                       casync_sendfile
        loop.create_datagram_endpoint       casync_datagram_open
        create_subprocess_exec, _shell      casync_process_start, desc.args and desc.shell
        Process: wait, communicate          casync_process_wait, casync_process_communicate
@@ -1396,7 +1438,7 @@
            cancel_futures=True)
        loop.shutdown_default_executor      casync_shutdown_default_executor
 
-   >> 21. rules
+   >> 22. rules
 
    These hold for all functions; the chapter in brackets says more.
 
@@ -1413,7 +1455,7 @@
    - Time is int64_t nanoseconds. Timers are never early [6].
    - A forked child calls casync_loop_fork first [12].
 
-   >> 22. configuration, platforms, compatibility
+   >> 23. configuration, platforms, compatibility
 
    Define these macros before you include the implementation:
 
@@ -1846,7 +1888,11 @@ struct casync_op {
         casync_stream *accepted; /* becomes the connection */
         struct casync__call *call;
         struct casync_addrinfo *found; /* gets the addresses */
-        int phase;                     /* of the wait for a condition */
+        struct {
+            int fd;
+            int64_t offset, left; /* in the file; bytes to send */
+        } file;
+        int phase; /* of the wait for a condition */
     } as;
 };
 
@@ -3980,6 +4026,210 @@ CASYNC_API void casync_process_close(casync_process *process);
 CASYNC_WAITS int64_t casync_wait_pid(int pid);
 CASYNC_API casync_future *casync_wait_pid_op(casync_loop *loop, casync_op *op, int pid);
 
+/* >> files (API) ------------------------------------------------------------------------------- */
+
+/* The kernel has no way to wait for a regular file, so each of these functions calls the one of its
+   name in POSIX in a thread of the loop's default pool. What they have in common:
+   - Errors are those of the system call, those of casync_run_in_executor, and -EINVAL for what is
+     missing: "those of files".
+   - Paths and data are copied. Results are written to your memory when the call is done and not
+     after: if you cancel it, or close the op, the memory is yours at once, and what the thread has
+     is dropped. A descriptor that was opened for nobody is closed, and a temporary file removed.
+     What changes a file may still happen after it was cancelled, and a close does.
+   - The cost is that of casync_run_in_executor; data is copied once. */
+
+/* Opens a file: open(2), with O_CLOEXEC; casync_file_close closes one: close(2).
+   Returns: casync_file_open the descriptor, casync_file_close 0.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_open(const char *path, int flags, int mode);
+CASYNC_API casync_future *casync_file_open_op(casync_loop *loop, casync_op *op, const char *path,
+                                              int flags, int mode);
+CASYNC_WAITS int64_t casync_file_close(int fd);
+CASYNC_API casync_future *casync_file_close_op(casync_loop *loop, casync_op *op, int fd);
+
+/* Reads or writes a part of a file: casync_file_read and casync_file_write at its position,
+   casync_file_pread and casync_file_pwrite at `offset`. A call takes 1 MiB at most.
+   Returns: how many bytes, which may be fewer than `size`; 0 at the end of the file.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_read(int fd, void *buffer, size_t size);
+CASYNC_API casync_future *casync_file_read_op(casync_loop *loop, casync_op *op, int fd,
+                                              void *buffer, size_t size);
+CASYNC_WAITS int64_t casync_file_pread(int fd, void *buffer, size_t size, int64_t offset);
+CASYNC_API casync_future *casync_file_pread_op(casync_loop *loop, casync_op *op, int fd,
+                                               void *buffer, size_t size, int64_t offset);
+CASYNC_WAITS int64_t casync_file_write(int fd, const void *data, size_t size);
+CASYNC_API casync_future *casync_file_write_op(casync_loop *loop, casync_op *op, int fd,
+                                               const void *data, size_t size);
+CASYNC_WAITS int64_t casync_file_pwrite(int fd, const void *data, size_t size, int64_t offset);
+CASYNC_API casync_future *casync_file_pwrite_op(casync_loop *loop, casync_op *op, int fd,
+                                                const void *data, size_t size, int64_t offset);
+
+/* Waits until a file is on its disk: fsync(2); casync_file_datasync leaves out what is not needed
+   to read it: fdatasync(2).
+   Returns: 0.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_sync(int fd);
+CASYNC_API casync_future *casync_file_sync_op(casync_loop *loop, casync_op *op, int fd);
+CASYNC_WAITS int64_t casync_file_datasync(int fd);
+CASYNC_API casync_future *casync_file_datasync_op(casync_loop *loop, casync_op *op, int fd);
+
+/* Sets the size of a file: ftruncate(2).
+   Returns: 0.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_truncate(int fd, int64_t size);
+CASYNC_API casync_future *casync_file_truncate_op(casync_loop *loop, casync_op *op, int fd,
+                                                  int64_t size);
+
+/* What stat(2) tells, the same on every processor. */
+typedef struct casync_file_status {
+    uint64_t device, inode, special_device;
+    uint32_t mode; /* type and permissions: S_ISREG(mode) */
+    uint32_t user, group;
+    uint64_t links;
+    int64_t size;                        /* bytes */
+    int64_t allocated;                   /* bytes that it takes on disk */
+    int64_t accessed, modified, changed; /* nanoseconds since 1970 */
+} casync_file_status;
+
+/* Tells what a file is: stat(2); casync_file_lstat of a symbolic link itself, casync_file_fstat of
+   an open file.
+   Returns: 0; the answer is in *status.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_stat(const char *path, casync_file_status *status);
+CASYNC_API casync_future *casync_file_stat_op(casync_loop *loop, casync_op *op, const char *path,
+                                              casync_file_status *status);
+CASYNC_WAITS int64_t casync_file_lstat(const char *path, casync_file_status *status);
+CASYNC_API casync_future *casync_file_lstat_op(casync_loop *loop, casync_op *op, const char *path,
+                                               casync_file_status *status);
+CASYNC_WAITS int64_t casync_file_fstat(int fd, casync_file_status *status);
+CASYNC_API casync_future *casync_file_fstat_op(casync_loop *loop, casync_op *op, int fd,
+                                               casync_file_status *status);
+
+/* Changes what a directory holds: rename(2); casync_file_link, casync_file_symlink,
+   casync_file_unlink, casync_file_mkdir, casync_file_rmdir and casync_file_chmod by their calls.
+   Returns: 0.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_rename(const char *from, const char *to);
+CASYNC_API casync_future *casync_file_rename_op(casync_loop *loop, casync_op *op, const char *from,
+                                                const char *to);
+CASYNC_WAITS int64_t casync_file_link(const char *from, const char *to);
+CASYNC_API casync_future *casync_file_link_op(casync_loop *loop, casync_op *op, const char *from,
+                                              const char *to);
+CASYNC_WAITS int64_t casync_file_symlink(const char *from, const char *to);
+CASYNC_API casync_future *casync_file_symlink_op(casync_loop *loop, casync_op *op, const char *from,
+                                                 const char *to);
+CASYNC_WAITS int64_t casync_file_unlink(const char *path);
+CASYNC_API casync_future *casync_file_unlink_op(casync_loop *loop, casync_op *op, const char *path);
+CASYNC_WAITS int64_t casync_file_mkdir(const char *path, int mode);
+CASYNC_API casync_future *casync_file_mkdir_op(casync_loop *loop, casync_op *op, const char *path,
+                                               int mode);
+CASYNC_WAITS int64_t casync_file_rmdir(const char *path);
+CASYNC_API casync_future *casync_file_rmdir_op(casync_loop *loop, casync_op *op, const char *path);
+CASYNC_WAITS int64_t casync_file_chmod(const char *path, int mode);
+CASYNC_API casync_future *casync_file_chmod_op(casync_loop *loop, casync_op *op, const char *path,
+                                               int mode);
+
+/* Tells where a symbolic link leads: readlink(2); casync_file_realpath the absolute path without
+   any link: realpath(3).
+   Returns: the length of the text in `buffer`, without its final zero.
+   Errors: those of files; -ENAMETOOLONG if it has no room in `size` bytes. */
+CASYNC_WAITS int64_t casync_file_readlink(const char *path, char *buffer, size_t size);
+CASYNC_API casync_future *casync_file_readlink_op(casync_loop *loop, casync_op *op,
+                                                  const char *path, char *buffer, size_t size);
+CASYNC_WAITS int64_t casync_file_realpath(const char *path, char *buffer, size_t size);
+CASYNC_API casync_future *casync_file_realpath_op(casync_loop *loop, casync_op *op,
+                                                  const char *path, char *buffer, size_t size);
+
+/* Makes a file of a new name: mkstemp(3), with O_CLOEXEC; casync_file_mkdtemp a directory. The last
+   six characters of `path` are XXXXXX, and become the name when this is done.
+   Returns: casync_file_mkstemp the descriptor, casync_file_mkdtemp 0.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_mkstemp(char *path);
+CASYNC_API casync_future *casync_file_mkstemp_op(casync_loop *loop, casync_op *op, char *path);
+CASYNC_WAITS int64_t casync_file_mkdtemp(char *path);
+CASYNC_API casync_future *casync_file_mkdtemp_op(casync_loop *loop, casync_op *op, char *path);
+
+/* What a directory holds, in no order; without "." and "..". */
+typedef struct casync_file_entry {
+    const char *name;
+    int type; /* DT_REG, DT_DIR and so on of readdir(3); DT_UNKNOWN on some file systems */
+} casync_file_entry;
+typedef struct casync_file_entries {
+    size_t count;
+    casync_file_entry *entries;
+    casync_allocator allocator; /* private */
+} casync_file_entries;
+
+/* Lists a directory: scandir(3).
+   Returns: how many entries; they are in *entries.
+   Errors: those of files; -ENOMEM.
+   Lifetime: the memory is the loop's allocator's until casync_file_entries_free. */
+CASYNC_WAITS int64_t casync_file_scandir(const char *path, casync_file_entries *entries);
+CASYNC_API casync_future *casync_file_scandir_op(casync_loop *loop, casync_op *op, const char *path,
+                                                 casync_file_entries *entries);
+
+/* Frees what casync_file_scandir found, and zeroes *entries. */
+CASYNC_API void casync_file_entries_free(casync_file_entries *entries);
+
+/* All of a file. */
+typedef struct casync_file_data {
+    void *ptr; /* len bytes, and a zero behind them */
+    size_t len;
+    casync_allocator allocator; /* private */
+} casync_file_data;
+
+/* Reads a whole file.
+   Returns: how many bytes; they are in *data.
+   Errors: those of files; CASYNC_LIMIT_OVERRUN if it has more bytes than `limit`, where 0 is any
+   number; -ENOMEM.
+   Lifetime: the memory is the loop's allocator's until casync_file_data_free. */
+CASYNC_WAITS int64_t casync_file_read_all(const char *path, casync_file_data *data, size_t limit);
+CASYNC_API casync_future *casync_file_read_all_op(casync_loop *loop, casync_op *op,
+                                                  const char *path, casync_file_data *data,
+                                                  size_t limit);
+
+/* Frees what casync_file_read_all read, and zeroes *data. */
+CASYNC_API void casync_file_data_free(casync_file_data *data);
+
+enum casync_file_flags {
+    CASYNC_FILE_ATOMIC = 1,   /* write to a new file, which then takes the name: others see the old
+                                 content or the new, and a failure leaves the old */
+    CASYNC_FILE_SYNC = 2,     /* wait until it is on disk; with ATOMIC its new name too */
+    CASYNC_FILE_EXCLUSIVE = 4 /* -EEXIST if there is such a file */
+};
+
+/* Writes a whole file, which is made (with `mode`) or replaced; flags are of enum
+   casync_file_flags.
+   Returns: size.
+   Errors: those of files. */
+CASYNC_WAITS int64_t casync_file_write_all(const char *path, const void *data, size_t size,
+                                           int mode, int flags);
+CASYNC_API casync_future *casync_file_write_all_op(casync_loop *loop, casync_op *op,
+                                                   const char *path, const void *data, size_t size,
+                                                   int mode, int flags);
+
+/* Sends `count` bytes of a file, from `offset` on, by a stream: asyncio's loop.sendfile. With count
+   0 it sends the file to its end. The bytes come after what is queued; until they are sent nothing
+   else can be written (-EBUSY), as in asyncio. The kernel sends them without a copy (sendfile(2)),
+   and reads the disk if they are not in memory; where it cannot, or the stream has a filter,
+   casync_sendfile reads them in a thread and writes them.
+   Returns: how many bytes were sent; fewer than `count` at the end of the file.
+   Errors: those of casync_write_all, casync_file_pread and sendfile(2); -EBUSY while a write_all or
+   another sendfile of this stream goes on; casync_sendfile_op -EOPNOTSUPP if the stream has a
+   filter, and -EINVAL for a file of which the kernel cannot send.
+   Lifetime: the descriptor stays yours, and open until this is done. */
+CASYNC_WAITS int64_t casync_sendfile(casync_stream *stream, int fd, int64_t offset, int64_t count);
+CASYNC_API casync_future *casync_sendfile_op(casync_stream *stream, casync_op *op, int fd,
+                                             int64_t offset, int64_t count);
+
+/* Copies a file, with its permissions: by reference where the file system can (FICLONE), else by
+   copy_file_range(2), else through memory. Flags: CASYNC_FILE_SYNC, CASYNC_FILE_EXCLUSIVE.
+   Returns: its size in bytes.
+   Errors: those of files; -EINVAL for a copy to itself. A copy that fails may leave a part. */
+CASYNC_WAITS int64_t casync_file_copy(const char *from, const char *to, int flags);
+CASYNC_API casync_future *casync_file_copy_op(casync_loop *loop, casync_op *op, const char *from,
+                                              const char *to, int flags);
+
 /* >> metrics & dump (API) ---------------------------------------------------------------------- */
 
 /* What a loop has done since it was made. */
@@ -4378,6 +4628,7 @@ CASYNC_API int64_t casync_report_overflow(void);
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -4662,6 +4913,23 @@ typedef char casync__epoll_event_has_the_kernels_size[sizeof(casync__epoll_event
 #define CASYNC__SYS_MADV_WIPEONFORK 18
 #define CASYNC__SYS_MADV_GUARD_INSTALL 102
 
+/* On 32-bit processors glibc has functions of their own for large files; musl has no others. */
+#if defined(__GLIBC__)
+#define CASYNC__SYS_LARGE(name) name##64
+#define CASYNC__SYS_O_LARGEFILE O_LARGEFILE
+typedef struct stat64 casync__sys_status;
+#else
+#define CASYNC__SYS_LARGE(name) name
+#define CASYNC__SYS_O_LARGEFILE 0
+typedef struct stat casync__sys_status;
+#endif
+#define CASYNC__SYS_FICLONE 0x40049409 /* ioctl_ficlonerange(2), Linux 4.5 */
+#ifdef SYS_copy_file_range             /* Linux 4.5 */
+#define CASYNC__SYS_COPY_FILE_RANGE SYS_copy_file_range
+#else
+#define CASYNC__SYS_COPY_FILE_RANGE (-1) /* the kernel says ENOSYS */
+#endif
+
 /* Linux 5.1, 5.3, 5.9; the same everywhere. */
 #define CASYNC__SYS_PIDFD_SEND_SIGNAL 424
 #define CASYNC__SYS_PIDFD_OPEN 434
@@ -4690,6 +4958,10 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
     time.nanoseconds = timeout % 1000000000;
     return syscall(CASYNC__SYS_EPOLL_PWAIT2, epfd, events, count,
                    timeout == CASYNC_FOREVER ? NULL : &time, NULL, (size_t)0);
+}
+
+static inline int64_t casync__sys_send_file(int to, int from, int64_t *offset, size_t size) {
+    return CASYNC__SYS_LARGE(sendfile)(to, from, offset, size);
 }
 
 /* Runs `run` in a child process that shares this one's memory, and this stack, until it runs a
@@ -4784,11 +5056,39 @@ static inline int64_t casync__memory_map(size_t size) {
     X(fcntl, (int fd, int command, int argument), (fd, command, argument),                         \
       fcntl(fd, command, argument))                                                                \
     X(dup3, (int fd, int as), (fd, as), dup3(fd, as, O_CLOEXEC))                                   \
-    X(fstat, (int fd, struct stat *status), (fd, status), fstat(fd, status))                       \
-    X(lstat, (const char *path, struct stat *status), (path, status), lstat(path, status))         \
+    X(fstat, (int fd, casync__sys_status *status), (fd, status),                                   \
+      CASYNC__SYS_LARGE(fstat)(fd, status))                                                        \
+    X(stat, (const char *path, casync__sys_status *status), (path, status),                        \
+      CASYNC__SYS_LARGE(stat)(path, status))                                                       \
+    X(lstat, (const char *path, casync__sys_status *status), (path, status),                       \
+      CASYNC__SYS_LARGE(lstat)(path, status))                                                      \
+    X(pread, (int fd, void *data, size_t size, int64_t offset), (fd, data, size, offset),          \
+      CASYNC__SYS_LARGE(pread)(fd, data, size, offset))                                            \
+    X(pwrite, (int fd, const void *data, size_t size, int64_t offset), (fd, data, size, offset),   \
+      CASYNC__SYS_LARGE(pwrite)(fd, data, size, offset))                                           \
+    X(fsync, (int fd), (fd), fsync(fd))                                                            \
+    X(fdatasync, (int fd), (fd), fdatasync(fd))                                                    \
+    X(ftruncate, (int fd, int64_t size), (fd, size), CASYNC__SYS_LARGE(ftruncate)(fd, size))       \
+    X(rename, (const char *from, const char *to), (from, to), rename(from, to))                    \
+    X(link, (const char *from, const char *to), (from, to), link(from, to))                        \
+    X(symlink, (const char *from, const char *to), (from, to), symlink(from, to))                  \
+    X(mkdir, (const char *path, int mode), (path, mode), mkdir(path, (mode_t)mode))                \
+    X(rmdir, (const char *path), (path), rmdir(path))                                              \
+    X(chmod, (const char *path, int mode), (path, mode), chmod(path, (mode_t)mode))                \
+    X(fchmod, (int fd, int mode), (fd, mode), fchmod(fd, (mode_t)mode))                            \
+    X(realpath, (const char *path, char *text), (path, text), realpath(path, text) ? 0 : -1)       \
+    X(readlink, (const char *path, char *text, size_t size), (path, text, size),                   \
+      readlink(path, text, size))                                                                  \
+    X(mkstemp, (char *path), (path), CASYNC__SYS_LARGE(mkostemp)(path, O_CLOEXEC))                 \
+    X(mkdtemp, (char *path), (path), mkdtemp(path) ? 0 : -1)                                       \
+    X(clone_file, (int to, int from), (to, from), ioctl(to, CASYNC__SYS_FICLONE, from))            \
+    X(copy_file_range, (int from, int to, size_t size), (from, to, size),                          \
+      syscall(CASYNC__SYS_COPY_FILE_RANGE, from, NULL, to, NULL, size, 0))                         \
+    X(sendfile, (int to, int from, int64_t *offset, size_t size), (to, from, offset, size),        \
+      casync__sys_send_file(to, from, offset, size))                                               \
     X(unlink, (const char *path), (path), unlink(path))                                            \
     X(open, (const char *path, int flags, int mode), (path, flags, mode),                          \
-      open(path, flags | O_CLOEXEC, mode))                                                         \
+      open(path, flags | O_CLOEXEC | CASYNC__SYS_O_LARGEFILE, mode))                               \
     X(blocking_pipe, (int fds[2]), (fds), pipe2(fds, O_CLOEXEC))                                   \
     X(vfork, (void (*run)(void *), void *arg), (run, arg), casync__sys_run_in_vfork(run, arg))     \
     X(pidfd_open, (int pid), (pid), syscall(CASYNC__SYS_PIDFD_OPEN, pid, 0))                       \
@@ -6729,6 +7029,7 @@ CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, c
     X(CONNECT, DESCRIPTOR, "connect", casync__stream_connect_abandon)                              \
     X(DRAIN, DESCRIPTOR, "drain", casync__op_abandon_nothing)                                      \
     X(WRITE_ALL, DESCRIPTOR, "write_all", casync__op_abandon_nothing)                              \
+    X(SENDFILE, DESCRIPTOR, "sendfile", casync__stream_sendfile_abandon)                           \
     X(FINISH, DESCRIPTOR, "finish", casync__endpoint_finish_abandon)                               \
     X(ACCEPT, DESCRIPTOR, "accept", casync__server_accept_abandon)                                 \
     X(SERVER_JOIN, DESCRIPTOR, "server", casync__op_abandon_nothing)                               \
@@ -8242,15 +8543,13 @@ static void casync__calls_fork(casync_loop *loop) {
     }
 }
 
-/* A call of the op's, not queued yet, with a copy of its arguments. */
+/* A call of the op's, not queued yet, with room for its arguments. */
 static casync__call *casync__call_make(casync_op *op, casync__pool *pool,
-                                       const casync__call_kind *kind, const void *arguments,
-                                       size_t size) {
+                                       const casync__call_kind *kind, size_t size) {
     casync__call *call =
         (casync__call *)casync__memory_realloc(&pool->allocator, NULL, sizeof *call + size);
     if (!call) return NULL;
     memset(call, 0, sizeof *call);
-    memcpy(casync__call_arguments(call), arguments, size);
     casync__job_init(op->future.loop, &call->job, casync__call_done, call);
     call->job.flags = CASYNC__JOB_INTERNAL;
     call->kind = kind;
@@ -8264,14 +8563,11 @@ static casync__call *casync__call_make(casync_op *op, casync__pool *pool,
 
 /* Gives a call to its pool, and to its loop. It signals without the mutex, so that the thread does
    not wake up to wait for it; the call's reference keeps the pool. */
-static int64_t casync__call_start(casync_op *op, casync__pool *pool, const casync__call_kind *kind,
-                                  const void *arguments, size_t size) {
-    bool ends = kind->lane == CASYNC__CALL_LANE_END;
-    casync__call *call;
+static int64_t casync__call_submit(casync__call *call) {
+    bool ends = call->kind->lane == CASYNC__CALL_LANE_END;
+    casync__pool *pool = call->pool;
+    casync_op *op = call->op;
     int64_t result;
-    if (!pool) return CASYNC_INVALID_STATE;
-    call = casync__call_make(op, pool, kind, arguments, size);
-    if (!call) return -ENOMEM;
     casync__pool_lock(pool);
     result = ends ? casync__pool_put_shutdown(pool, call) : casync__pool_put(pool, call);
     pthread_mutex_unlock(&pool->mutex);
@@ -8287,6 +8583,17 @@ static int64_t casync__call_start(casync_op *op, casync__pool *pool, const casyn
     else
         pthread_cond_signal(&pool->work);
     return 0;
+}
+
+/* Makes a call with a copy of its arguments, and submits it. */
+static int64_t casync__call_start(casync_op *op, casync__pool *pool, const casync__call_kind *kind,
+                                  const void *arguments, size_t size) {
+    casync__call *call;
+    if (!pool) return CASYNC_INVALID_STATE;
+    call = casync__call_make(op, pool, kind, size);
+    if (!call) return -ENOMEM;
+    memcpy(casync__call_arguments(call), arguments, size);
+    return casync__call_submit(call);
 }
 
 static int64_t casync__call_check(casync_loop *loop) {
@@ -11140,12 +11447,30 @@ CASYNC__LINKAGE void casync_outbuf_clear(casync_outbuf *out) {
     if (out) casync_outbuf_consume(out, out->size);
 }
 
-/* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag
-   of pwritev2 prevents it; before, the signal is blocked, and taken if it was not pending
-   already. */
-static int64_t casync__spans_write_without_sigpipe(int fd, const casync_span *spans, size_t count) {
+/* What blocks SIGPIPE for a system call that has no flag against it. */
+typedef struct casync__sys_sigpipe {
+    sigset_t signal, old, pending;
+} casync__sys_sigpipe;
+
+static int64_t casync__sys_block_sigpipe(casync__sys_sigpipe *sigpipe) {
+    sigemptyset(&sigpipe->pending); /* sigpending may fail where a test makes it */
+    sigpipe->signal = casync__signal_set(SIGPIPE);
+    casync__sys_sigpending(&sigpipe->pending);
+    return casync__sys_thread_sigmask(SIG_BLOCK, &sigpipe->signal, &sigpipe->old);
+}
+
+/* The call's own signal is taken, if none was pending already. */
+static void casync__sys_unblock_sigpipe(casync__sys_sigpipe *sigpipe, int64_t result) {
     struct timespec none = {0, 0};
-    sigset_t pipe_signal, old, pending;
+    if (result == -EPIPE && !sigismember(&sigpipe->pending, SIGPIPE))
+        casync__sys_sigtimedwait(&sigpipe->signal, &none);
+    casync__sys_thread_sigmask(SIG_SETMASK, &sigpipe->old, NULL);
+}
+
+/* Writes to what is no socket, where a reader that is gone means SIGPIPE. From Linux 6.18 on a flag
+   of pwritev2 prevents it; before, the signal is blocked. */
+static int64_t casync__spans_write_without_sigpipe(int fd, const casync_span *spans, size_t count) {
+    casync__sys_sigpipe sigpipe;
     int64_t written;
     bool refused = false;
     if (!casync__atomic_load(&casync__process.no_rwf_nosignal)) {
@@ -11155,16 +11480,10 @@ static int64_t casync__spans_write_without_sigpipe(int fd, const casync_span *sp
             return written;
         refused = true;
     }
-    sigemptyset(&pending); /* sigpending may fail where a test makes it */
-    sigemptyset(&pipe_signal);
-    sigaddset(&pipe_signal, SIGPIPE);
-    casync__sys_sigpending(&pending);
-    written = casync__sys_thread_sigmask(SIG_BLOCK, &pipe_signal, &old);
+    written = casync__sys_block_sigpipe(&sigpipe);
     if (written < 0) return written;
     written = casync__sys_writev(fd, casync__span_iovec(spans), (int)count);
-    if (written == -EPIPE && !sigismember(&pending, SIGPIPE))
-        casync__sys_sigtimedwait(&pipe_signal, &none);
-    casync__sys_thread_sigmask(SIG_SETMASK, &old, NULL);
+    casync__sys_unblock_sigpipe(&sigpipe, written);
     /* else it was the descriptor that was refused */
     if (refused && written != -EPERM) casync__atomic_store(&casync__process.no_rwf_nosignal, 1);
     return written;
@@ -11459,7 +11778,7 @@ static int64_t casync__socket_error(int fd) {
 
 /* Is this the end of a pipe that is written to? 1, 0, or an error. */
 static int64_t casync__fd_is_pipe_writer(int fd) {
-    struct stat status;
+    casync__sys_status status;
     int64_t result = casync__sys_fstat(fd, &status);
     if (result < 0 || !S_ISFIFO(status.st_mode)) return result;
     result = casync__sys_fcntl(fd, F_GETFL, 0);
@@ -11598,7 +11917,7 @@ static int64_t casync__socket_bind_to(int fd, int family, const char *host, int 
 /* A socket file that nobody listens at any more is in the way of bind(2); what is no socket
    stays. */
 static void casync__socket_remove_file(const char *path) {
-    struct stat status;
+    casync__sys_status status;
     if (path[0] != '@' && casync__sys_lstat(path, &status) == 0 && S_ISSOCK(status.st_mode))
         (void)casync__sys_unlink(path);
 }
@@ -12303,9 +12622,15 @@ static int64_t casync__endpoint_address(const casync_endpoint *endpoint, casync_
    Costs: a message that is received and answered is one read and one send, beside the wait. An idle
    stream has no memory but its struct. */
 
-/* How far each side is: the end came, and the protocol was told; the end is asked for, and sent. */
+/* How far each side is: the end came, and the protocol was told; a file is being sent, and nothing
+   else can be; the end is asked for, and sent. */
 enum { CASYNC__STREAM_READ_OPEN, CASYNC__STREAM_READ_EOF, CASYNC__STREAM_READ_TOLD };
-enum { CASYNC__STREAM_WRITE_OPEN, CASYNC__STREAM_WRITE_EOF_ASKED, CASYNC__STREAM_WRITE_EOF_SENT };
+enum {
+    CASYNC__STREAM_WRITE_OPEN,
+    CASYNC__STREAM_WRITE_FILE,
+    CASYNC__STREAM_WRITE_EOF_ASKED,
+    CASYNC__STREAM_WRITE_EOF_SENT
+};
 
 #define CASYNC__STREAM_READS_MAX 4   /* of one stream in one turn */
 #define CASYNC__STREAM_WRITES_MAX 16 /* of the pieces of write_all, the same */
@@ -12860,13 +13185,13 @@ static void casync__stream_send_eof(casync_stream *stream) {
     if (result < 0 && result != -ENOTCONN) casync__stream_end(stream, result);
 }
 
-/* The first write_all that waits, or NULL. */
-static casync_op *casync__stream_first_write_all(casync_stream *stream) {
+/* The first write_all or sendfile that waits, or NULL. */
+static casync_op *casync__stream_first_write(casync_stream *stream) {
     casync_link *link;
     for (link = stream->endpoint.waiting.next; link != &stream->endpoint.waiting;
          link = link->next) {
         casync_op *op = casync__container(link, casync_op, link);
-        if (op->kind == CASYNC__OP_WRITE_ALL) return op;
+        if (op->kind == CASYNC__OP_WRITE_ALL || op->kind == CASYNC__OP_SENDFILE) return op;
     }
     return NULL;
 }
@@ -12889,7 +13214,7 @@ static bool casync__stream_feed_piece(casync_stream *stream, casync_op *op) {
     result = casync_write(stream, data, piece);
     if (!casync__weakref_end(loop, &weak) || !casync__stream_is_connected(stream))
         return false; /* it ended with it */
-    if (result == (int64_t)piece || casync__stream_first_write_all(stream) != op ||
+    if (result == (int64_t)piece || casync__stream_first_write(stream) != op ||
         op->done != done) /* another operation at its address has done nothing yet */
         return true;
     op->done -= result < 0 ? piece : piece - (size_t)result;
@@ -12897,13 +13222,53 @@ static bool casync__stream_feed_piece(casync_stream *stream, casync_op *op) {
     return true;
 }
 
-/* Nothing is queued: write_all operations go on. True if they are through, and nothing is queued
-   still. */
+#define CASYNC__STREAM_SENDFILE_MAX 0x7ffff000               /* of one sendfile(2) */
+#define CASYNC__STREAM_SENDFILE_TOTAL ((int64_t)PTRDIFF_MAX) /* of one operation, which counts */
+
+/* Sends the next piece of a file, straight from the kernel's cache of it. False if the socket takes
+   no more now, or the stream ended. */
+static bool casync__stream_feed_file(casync_stream *stream, casync_op *op) {
+    int64_t size = op->as.file.left < CASYNC__STREAM_SENDFILE_MAX ? op->as.file.left
+                                                                  : CASYNC__STREAM_SENDFILE_MAX;
+    casync__sys_sigpipe sigpipe;
+    int64_t sent = casync__sys_block_sigpipe(&sigpipe);
+    if (sent >= 0) {
+        sent = size == 0 ? 0
+                         : casync__sys_sendfile(stream->endpoint.watcher.fd, op->as.file.fd,
+                                                &op->as.file.offset, (size_t)size);
+        casync__sys_unblock_sigpipe(&sigpipe, sent);
+    }
+    if (sent == -EAGAIN) {
+        casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_WRITE);
+        return false;
+    }
+    if (sent == -EPIPE || sent == -ECONNRESET) {
+        casync__stream_end(stream, sent);
+        return false;
+    }
+    if (sent > 0) {
+        op->as.file.left -= sent;
+        op->done += (size_t)sent;
+        return true;
+    }
+    stream->write_side = CASYNC__STREAM_WRITE_OPEN;
+    casync__op_done(op, sent < 0 && op->done == 0 ? sent : (int64_t)op->done, NULL);
+    return true;
+}
+
+static void casync__stream_sendfile_abandon(casync_op *op) {
+    ((casync_stream *)op->owner)->write_side = CASYNC__STREAM_WRITE_OPEN;
+}
+
+/* Nothing is queued: write_all and sendfile operations go on. True if they are through, and nothing
+   is queued still. */
 static bool casync__stream_feed(casync_stream *stream) {
     casync_op *op;
     int pieces = 0;
-    while ((op = casync__stream_first_write_all(stream)) != NULL) {
-        if (op->done == op->as.buffer.size) {
+    while ((op = casync__stream_first_write(stream)) != NULL) {
+        if (op->kind == CASYNC__OP_SENDFILE) {
+            if (!casync__stream_feed_file(stream, op)) return false;
+        } else if (op->done == op->as.buffer.size) {
             casync__op_done(op, (int64_t)op->as.buffer.size, NULL);
         } else if (pieces++ == CASYNC__STREAM_WRITES_MAX) {
             /* in the next turn: others want theirs */
@@ -12949,6 +13314,7 @@ static int64_t casync__stream_refuse_write(const casync_stream *stream) {
     if (!casync__endpoint_has_fd(casync__stream_endpoint(stream)) ||
         stream->endpoint.state == CASYNC__ENDPOINT_CONNECTING)
         return CASYNC_INVALID_STATE;
+    if (stream->write_side == CASYNC__STREAM_WRITE_FILE) return -EBUSY;
     return stream->endpoint.state == CASYNC__ENDPOINT_ENDED && stream->endpoint.error < 0
                ? stream->endpoint.error
                : -EPIPE;
@@ -13091,6 +13457,26 @@ CASYNC__LINKAGE int64_t casync_write_all_timeout(casync_stream *stream, const vo
     int64_t result = CASYNC__AWAIT_IF_ALLOWED(casync__stream_loop(stream),
                                               casync_timeout_begin(&scope, timeout));
     return result < 0 ? result : casync_timeout_end(&scope, casync_write_all(stream, data, size));
+}
+
+CASYNC__LINKAGE casync_future *casync_sendfile_op(casync_stream *stream, casync_op *op, int fd,
+                                                  int64_t offset, int64_t count) {
+    int64_t result = casync__stream_check_write(stream);
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_SENDFILE);
+    if (result == 0 && (offset < 0 || count < 0)) result = -EINVAL;
+    if (result == 0 && stream->filter) result = -EOPNOTSUPP;
+    if (result == 0 && casync__stream_first_write(stream)) result = -EBUSY;
+    if (result < 0) return casync__op_done(op, result, NULL);
+    op->owner = stream;
+    op->as.file.fd = fd;
+    op->as.file.offset = offset;
+    op->as.file.left =
+        count > 0 && count < CASYNC__STREAM_SENDFILE_TOTAL ? count : CASYNC__STREAM_SENDFILE_TOTAL;
+    casync__list_append(&stream->endpoint.waiting, &op->link);
+    stream->write_side = CASYNC__STREAM_WRITE_FILE;
+    if (stream->out.size == 0) (void)casync__stream_feed(stream);
+    return &op->future;
 }
 
 CASYNC__LINKAGE int64_t casync_set_write_limits(casync_stream *stream, size_t high, size_t low) {
@@ -16754,6 +17140,609 @@ CASYNC__LINKAGE int64_t casync_wait_pid(int pid) {
     casync_loop *loop = casync_get_running_loop();
     casync_op op;
     return CASYNC__AWAIT_OP(loop, casync_wait_pid_op(loop, &op, pid));
+}
+
+/* >> files (implementation) -------------------------------------------------------------------- */
+
+/* Each function is a row of the list below: a call in the pool, whose arguments and data are in the
+   call's record, so that nothing of the user's is touched while a thread may be at work.
+
+   Costs: one call of the pool; one copy of the data, and its memory while the call goes on. */
+
+#define CASYNC__FILE_SIZE_MAX ((size_t)1 << 20) /* of the data of one read or write */
+
+/* What a call has for its user when it is done. */
+enum {
+    CASYNC__FILE_RESULT,  /* its result alone */
+    CASYNC__FILE_FD,      /* a descriptor */
+    CASYNC__FILE_BYTES,   /* as many bytes of data as the result says */
+    CASYNC__FILE_STATUS,  /* a casync_file_status */
+    CASYNC__FILE_TEXT,    /* data up to a zero */
+    CASYNC__FILE_NAMED,   /* the same, and a descriptor */
+    CASYNC__FILE_CONTENT, /* memory that the thread allocated: a casync_file_data */
+    CASYNC__FILE_ENTRIES  /* the same: casync_file_entries */
+};
+
+typedef struct casync__file_arguments {
+    int kind, fd, flags, mode;
+    int64_t offset;
+    size_t size; /* of data */
+    const void *from;
+    const char *path, *other;
+    void *to;      /* the user's, for what the call has for him */
+    uint8_t *data; /* in the record, where `from` was copied, or what goes `to` */
+    void *memory;  /* what the thread allocated */
+    casync_allocator allocator;
+} casync__file_arguments;
+
+/* X(name, result, texts, parameters, arguments, request, call): `texts` of the arguments are paths;
+   `request` fills in the arguments r; `call` does the work with them, f, in a thread. */
+#define CASYNC__FILE_CALLS(X)                                                                      \
+    X(open, FD, 1, (const char *path, int flags, int mode), (path, flags, mode),                   \
+      (r.path = path, r.flags = flags, r.mode = mode),                                             \
+      casync__sys_open(f->path, f->flags, f->mode))                                                \
+    X(close, RESULT, 0, (int fd), (fd), (r.fd = fd), casync__sys_close(f->fd))                     \
+    X(read, BYTES, 0, (int fd, void *buffer, size_t size), (fd, buffer, size),                     \
+      (r.fd = fd, r.to = buffer, r.size = size), casync__sys_read(f->fd, f->data, f->size))        \
+    X(pread, BYTES, 0, (int fd, void *buffer, size_t size, int64_t offset),                        \
+      (fd, buffer, size, offset), (r.fd = fd, r.to = buffer, r.size = size, r.offset = offset),    \
+      casync__sys_pread(f->fd, f->data, f->size, f->offset))                                       \
+    X(write, RESULT, 0, (int fd, const void *data, size_t size), (fd, data, size),                 \
+      (r.fd = fd, r.from = data, r.size = size), casync__sys_write(f->fd, f->data, f->size))       \
+    X(pwrite, RESULT, 0, (int fd, const void *data, size_t size, int64_t offset),                  \
+      (fd, data, size, offset), (r.fd = fd, r.from = data, r.size = size, r.offset = offset),      \
+      casync__sys_pwrite(f->fd, f->data, f->size, f->offset))                                      \
+    X(sync, RESULT, 0, (int fd), (fd), (r.fd = fd), casync__sys_fsync(f->fd))                      \
+    X(datasync, RESULT, 0, (int fd), (fd), (r.fd = fd), casync__sys_fdatasync(f->fd))              \
+    X(truncate, RESULT, 0, (int fd, int64_t size), (fd, size), (r.fd = fd, r.offset = size),       \
+      casync__sys_ftruncate(f->fd, f->offset))                                                     \
+    X(stat, STATUS, 1, (const char *path, casync_file_status *status), (path, status),             \
+      (r.path = path, r.to = status), casync__file_ask_status(f))                                  \
+    X(lstat, STATUS, 1, (const char *path, casync_file_status *status), (path, status),            \
+      (r.path = path, r.flags = AT_SYMLINK_NOFOLLOW, r.to = status), casync__file_ask_status(f))   \
+    X(fstat, STATUS, 0, (int fd, casync_file_status *status), (fd, status),                        \
+      (r.fd = fd, r.to = status), casync__file_ask_status(f))                                      \
+    X(rename, RESULT, 2, (const char *from, const char *to), (from, to),                           \
+      (r.path = from, r.other = to), casync__sys_rename(f->path, f->other))                        \
+    X(link, RESULT, 2, (const char *from, const char *to), (from, to),                             \
+      (r.path = from, r.other = to), casync__sys_link(f->path, f->other))                          \
+    X(symlink, RESULT, 2, (const char *from, const char *to), (from, to),                          \
+      (r.path = from, r.other = to), casync__sys_symlink(f->path, f->other))                       \
+    X(unlink, RESULT, 1, (const char *path), (path), (r.path = path), casync__sys_unlink(f->path)) \
+    X(mkdir, RESULT, 1, (const char *path, int mode), (path, mode),                                \
+      (r.path = path, r.mode = mode), casync__sys_mkdir(f->path, f->mode))                         \
+    X(rmdir, RESULT, 1, (const char *path), (path), (r.path = path), casync__sys_rmdir(f->path))   \
+    X(chmod, RESULT, 1, (const char *path, int mode), (path, mode),                                \
+      (r.path = path, r.mode = mode), casync__sys_chmod(f->path, f->mode))                         \
+    X(readlink, TEXT, 1, (const char *path, char *buffer, size_t size), (path, buffer, size),      \
+      (r.path = path, r.to = buffer, r.size = size), casync__file_readlink(f))                     \
+    X(realpath, TEXT, 1, (const char *path, char *buffer, size_t size), (path, buffer, size),      \
+      (r.path = path, r.to = buffer, r.size = size), casync__file_realpath(f))                     \
+    X(mkstemp, NAMED, 1, (char *path), (path),                                                     \
+      (r.from = r.path = path, r.to = path, r.size = casync__file_size_of(path)),                  \
+      casync__sys_mkstemp((char *)f->data))                                                        \
+    X(mkdtemp, TEXT, 1, (char *path), (path),                                                      \
+      (r.from = r.path = path, r.to = path, r.size = casync__file_size_of(path)),                  \
+      casync__sys_mkdtemp((char *)f->data))                                                        \
+    X(scandir, ENTRIES, 1, (const char *path, casync_file_entries *entries), (path, entries),      \
+      (r.path = path, r.to = entries), casync__file_scan(f))                                       \
+    X(read_all, CONTENT, 1, (const char *path, casync_file_data *data, size_t limit),              \
+      (path, data, limit), (r.path = path, r.to = data, r.size = limit), casync__file_read_all(f)) \
+    X(write_all, RESULT, 1,                                                                        \
+      (const char *path, const void *data, size_t size, int mode, int flags),                      \
+      (path, data, size, mode, flags),                                                             \
+      (r.path = path, r.from = data, r.size = size, r.mode = mode, r.flags = flags),               \
+      casync__file_write_all(f))                                                                   \
+    X(copy, RESULT, 2, (const char *from, const char *to, int flags), (from, to, flags),           \
+      (r.path = from, r.other = to, r.flags = flags), casync__file_copy(f))
+
+#define CASYNC__FILE_ENUM(name, result, texts, parameters, arguments, request, call)               \
+    CASYNC__FILE_CALL_##name,
+enum { CASYNC__FILE_CALLS(CASYNC__FILE_ENUM) CASYNC__FILE_CALL_COUNT };
+
+/* -- in a thread -- */
+
+static int64_t casync__file_time(const struct timespec *time) {
+    return (int64_t)time->tv_sec * CASYNC_SECONDS(1) + time->tv_nsec;
+}
+
+/* The kernel's status in casync's form. */
+static void casync__file_convert(const casync__sys_status *status, void *to) {
+    casync_file_status told;
+    memset(&told, 0, sizeof told);
+    told.device = status->st_dev;
+    told.inode = status->st_ino;
+    told.special_device = status->st_rdev;
+    told.mode = status->st_mode;
+    told.user = status->st_uid;
+    told.group = status->st_gid;
+    told.links = status->st_nlink;
+    told.size = status->st_size;
+    told.allocated = (int64_t)status->st_blocks * 512;
+    told.accessed = casync__file_time(&status->st_atim);
+    told.modified = casync__file_time(&status->st_mtim);
+    told.changed = casync__file_time(&status->st_ctim);
+    memcpy(to, &told, sizeof told);
+}
+
+static int64_t casync__file_ask_status(casync__file_arguments *f) {
+    casync__sys_status status;
+    int64_t result = !f->path                         ? casync__sys_fstat(f->fd, &status)
+                     : f->flags & AT_SYMLINK_NOFOLLOW ? casync__sys_lstat(f->path, &status)
+                                                      : casync__sys_stat(f->path, &status);
+    if (result == 0) casync__file_convert(&status, f->data);
+    return result;
+}
+
+static int64_t casync__file_readlink(casync__file_arguments *f) {
+    int64_t result = casync__sys_readlink(f->path, (char *)f->data, f->size);
+    if (result >= (int64_t)f->size) return -ENAMETOOLONG;
+    if (result >= 0) f->data[result] = 0;
+    return result;
+}
+
+static int64_t casync__file_realpath(casync__file_arguments *f) {
+    char text[PATH_MAX];
+    int64_t result = casync__sys_realpath(f->path, text);
+    size_t length;
+    if (result < 0) return result;
+    length = strlen(text);
+    if (length >= f->size) return -ENAMETOOLONG;
+    memcpy(f->data, text, length + 1);
+    return (int64_t)length;
+}
+
+/* Bytes that grow, in memory of the user's allocator. */
+typedef struct casync__file_bytes {
+    uint8_t *ptr;
+    size_t size, capacity;
+} casync__file_bytes;
+
+static int64_t casync__file_bytes_reserve(casync__file_bytes *bytes,
+                                          const casync_allocator *allocator, size_t more) {
+    size_t capacity = bytes->capacity ? bytes->capacity : 4096;
+    void *grown;
+    while (capacity - bytes->size < more && capacity < CASYNC__BUFFER_SIZE_MAX) capacity *= 2;
+    if (capacity - bytes->size < more) return -ENOMEM;
+    if (capacity == bytes->capacity) return 0;
+    grown = casync__memory_realloc(allocator, bytes->ptr, capacity);
+    if (!grown) return -ENOMEM;
+    bytes->ptr = (uint8_t *)grown;
+    bytes->capacity = capacity;
+    return 0;
+}
+
+/* Reads to the end of the file, and puts a zero behind. */
+static int64_t casync__file_read_to_end(casync__file_arguments *f, int fd,
+                                        casync__file_bytes *bytes) {
+    casync__sys_status status;
+    int64_t result = casync__sys_fstat(fd, &status);
+    size_t expected =
+        result == 0 && status.st_size > 0 && (uint64_t)status.st_size < CASYNC__BUFFER_SIZE_MAX / 2
+            ? (size_t)status.st_size
+            : 0;
+    if (f->size > 0 && expected > f->size) return CASYNC_LIMIT_OVERRUN;
+    for (;;) {
+        if (result >= 0)
+            result = casync__file_bytes_reserve(
+                bytes, &f->allocator, expected > bytes->size ? expected - bytes->size + 1 : 1);
+        if (result == 0)
+            result = casync__sys_read(fd, bytes->ptr + bytes->size, bytes->capacity - bytes->size);
+        if (result < 0) return result;
+        if (result == 0) break;
+        bytes->size += (size_t)result;
+        if (f->size > 0 && bytes->size > f->size) return CASYNC_LIMIT_OVERRUN;
+        result = 0;
+    }
+    bytes->ptr[bytes->size] = 0; /* the last read had room for more */
+    return (int64_t)bytes->size;
+}
+
+static int64_t casync__file_read_all(casync__file_arguments *f) {
+    casync__file_bytes bytes = {NULL, 0, 0};
+    int64_t fd = casync__sys_open(f->path, O_RDONLY, 0), result;
+    if (fd < 0) return fd;
+    result = casync__file_read_to_end(f, (int)fd, &bytes);
+    casync__sys_close((int)fd);
+    if (result < 0)
+        casync__memory_free(&f->allocator, bytes.ptr);
+    else
+        f->memory = bytes.ptr;
+    return result;
+}
+
+static int64_t casync__file_write_to_end(int fd, const uint8_t *data, size_t size) {
+    size_t done = 0;
+    while (done < size) {
+        int64_t result = casync__sys_write(fd, data + done, size - done);
+        if (result < 0) return result;
+        done += (size_t)result;
+    }
+    return (int64_t)size;
+}
+
+/* Closes a file that was written, which may be the first to tell an error. */
+static int64_t casync__file_finish(int fd, int flags, int64_t result) {
+    int64_t closed;
+    if (result >= 0 && (flags & CASYNC_FILE_SYNC)) {
+        int64_t synced = casync__sys_fsync(fd);
+        if (synced < 0) result = synced;
+    }
+    closed = casync__sys_close(fd);
+    return result >= 0 && closed < 0 ? closed : result;
+}
+
+/* A new name is on disk when its directory is. */
+static int64_t casync__file_sync_directory(const char *path) {
+    char directory[PATH_MAX] = ".";
+    const char *slash = strrchr(path, '/');
+    int64_t fd, result;
+    if (slash)
+        snprintf(directory, sizeof directory, "%.*s", slash == path ? 1 : (int)(slash - path),
+                 path);
+    fd = casync__sys_open(directory, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0) return fd;
+    result = casync__sys_fsync((int)fd);
+    casync__sys_close((int)fd);
+    return result;
+}
+
+/* Opens a new file beside `path`, with the permissions of the file that it will replace. */
+static int64_t casync__file_open_beside(const casync__file_arguments *f, char name[PATH_MAX]) {
+    casync__sys_status status;
+    int64_t fd;
+    unsigned number = 0;
+    do {
+        if (snprintf(name, PATH_MAX, "%s.%d-%u.new", f->path, (int)getpid(), number++) >= PATH_MAX)
+            return -ENAMETOOLONG;
+        fd = casync__sys_open(name, O_WRONLY | O_CREAT | O_EXCL, f->mode);
+    } while (fd == -EEXIST && number < 1000);
+    if (fd >= 0 && casync__sys_stat(f->path, &status) == 0)
+        (void)casync__sys_fchmod((int)fd, (int)(status.st_mode & 07777)); /* else as `mode` says */
+    return fd;
+}
+
+/* The new file takes the name, or goes. */
+static int64_t casync__file_take_name(const casync__file_arguments *f, const char *name,
+                                      int64_t result) {
+    int64_t taken = result;
+    if (result >= 0)
+        taken = f->flags & CASYNC_FILE_EXCLUSIVE ? casync__sys_link(name, f->path)
+                                                 : casync__sys_rename(name, f->path);
+    if (taken < 0 || (f->flags & CASYNC_FILE_EXCLUSIVE)) (void)casync__sys_unlink(name);
+    if (taken >= 0 && (f->flags & CASYNC_FILE_SYNC)) taken = casync__file_sync_directory(f->path);
+    return taken < 0 ? taken : result;
+}
+
+static int64_t casync__file_write_all(casync__file_arguments *f) {
+    char name[PATH_MAX];
+    bool atomic = f->flags & CASYNC_FILE_ATOMIC;
+    int exclusive = f->flags & CASYNC_FILE_EXCLUSIVE ? O_EXCL : 0;
+    int64_t fd = atomic
+                     ? casync__file_open_beside(f, name)
+                     : casync__sys_open(f->path, O_WRONLY | O_CREAT | O_TRUNC | exclusive, f->mode),
+            result;
+    if (fd < 0) return fd;
+    result = casync__file_write_to_end((int)fd, f->data, f->size);
+    result = casync__file_finish((int)fd, f->flags, result);
+    return atomic ? casync__file_take_name(f, name, result) : result;
+}
+
+/* Copies what is left through memory. */
+static int64_t casync__file_copy_bytes(const casync__file_arguments *f, int from, int to) {
+    uint8_t *buffer = (uint8_t *)casync__memory_realloc(&f->allocator, NULL, CASYNC__FILE_SIZE_MAX);
+    int64_t total = 0, result;
+    if (!buffer) return -ENOMEM;
+    while ((result = casync__sys_read(from, buffer, CASYNC__FILE_SIZE_MAX)) > 0) {
+        result = casync__file_write_to_end(to, buffer, (size_t)result);
+        if (result < 0) break;
+        total += result;
+    }
+    casync__memory_free(&f->allocator, buffer);
+    return result < 0 ? result : total;
+}
+
+/* By reference, in the kernel, or through memory: for what one cannot do the next is tried. (The
+   kernel copies nothing of some files of /proc, which have no size.) */
+static int64_t casync__file_copy_content(const casync__file_arguments *f, int from, int to,
+                                         int64_t size) {
+    int64_t total = 0, result;
+    if (size > 0 && casync__sys_clone_file(to, from) == 0) return size;
+    do {
+        result = casync__sys_copy_file_range(from, to, (size_t)1 << 30);
+        if (result > 0) total += result;
+    } while (result > 0);
+    if (result == 0 && total > 0) return total;
+    if (result < 0 && total > 0) return result;
+    return casync__file_copy_bytes(f, from, to);
+}
+
+static int64_t casync__file_copy(casync__file_arguments *f) {
+    int exclusive = f->flags & CASYNC_FILE_EXCLUSIVE ? O_EXCL : 0;
+    int64_t from = casync__sys_open(f->path, O_RDONLY, 0), to, result;
+    casync__sys_status status, target;
+    if (from < 0) return from;
+    result = casync__sys_fstat((int)from, &status);
+    if (result == 0 && S_ISDIR(status.st_mode)) result = -EISDIR;
+    if (result == 0 && casync__sys_stat(f->other, &target) == 0 && target.st_ino == status.st_ino &&
+        target.st_dev == status.st_dev)
+        result = exclusive ? -EEXIST : -EINVAL; /* to itself: it would be emptied */
+    to = result < 0 ? result
+                    : casync__sys_open(f->other, O_WRONLY | O_CREAT | O_TRUNC | exclusive,
+                                       (int)(status.st_mode & 0777));
+    if (to >= 0) {
+        result = casync__file_copy_content(f, (int)from, (int)to, status.st_size);
+        if (result >= 0) (void)casync__sys_fchmod((int)to, (int)(status.st_mode & 0777));
+        result = casync__file_finish((int)to, f->flags, result);
+    }
+    casync__sys_close((int)from);
+    return to < 0 ? to : result;
+}
+
+/* Adds the entries of a buffer of getdents64(2): for each a byte for its type, and its name. */
+static int64_t casync__file_add_entries(casync__file_arguments *f, casync__file_bytes *bytes,
+                                        const char *entries, int64_t size, size_t *count) {
+    int64_t at = 0;
+    while (at < size) { /* struct linux_dirent64 */
+        const char *name = entries + at + 19;
+        size_t length = strlen(name) + 1;
+        uint16_t record;
+        memcpy(&record, entries + at + 16, sizeof record);
+        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
+            int64_t result = casync__file_bytes_reserve(bytes, &f->allocator, length + 1);
+            if (result < 0) return result;
+            bytes->ptr[bytes->size] = (uint8_t)entries[at + 18];
+            memcpy(bytes->ptr + bytes->size + 1, name, length);
+            bytes->size += length + 1;
+            ++*count;
+        }
+        at += record;
+    }
+    return 0;
+}
+
+/* An array of entries, and their names behind it. */
+static int64_t casync__file_make_entries(casync__file_arguments *f, const casync__file_bytes *bytes,
+                                         size_t count) {
+    casync_file_entry *entries = (casync_file_entry *)casync__memory_realloc(
+        &f->allocator, NULL, (count + 1) * sizeof *entries + bytes->size);
+    char *names = (char *)(entries + count + 1);
+    size_t i;
+    if (!entries) return -ENOMEM;
+    if (bytes->size > 0) memcpy(names, bytes->ptr, bytes->size);
+    for (i = 0; i < count; i++) {
+        entries[i].type = (uint8_t)*names;
+        entries[i].name = names + 1;
+        names += 1 + strlen(names + 1) + 1;
+    }
+    f->memory = entries;
+    return (int64_t)count;
+}
+
+static int64_t casync__file_scan(casync__file_arguments *f) {
+    casync__file_bytes bytes = {NULL, 0, 0};
+    int64_t fd = casync__sys_open(f->path, O_RDONLY | O_DIRECTORY, 0), result;
+    size_t count = 0;
+    union {
+        int64_t align;
+        char bytes[4096];
+    } buffer;
+    if (fd < 0) return fd;
+    while ((result = casync__sys_read_directory((int)fd, buffer.bytes, sizeof buffer)) > 0) {
+        result = casync__file_add_entries(f, &bytes, buffer.bytes, result, &count);
+        if (result < 0) break;
+    }
+    casync__sys_close((int)fd);
+    if (result == 0) result = casync__file_make_entries(f, &bytes, count);
+    casync__memory_free(&f->allocator, bytes.ptr);
+    return result;
+}
+
+#define CASYNC__FILE_CASE(name, result_kind, texts, parameters, arguments, request, call)          \
+    case CASYNC__FILE_CALL_##name:                                                                 \
+        result = call;                                                                             \
+        break;
+
+static int64_t casync__file_run(void *arguments, void **ptr) {
+    casync__file_arguments *f = (casync__file_arguments *)arguments;
+    int64_t result = -ENOSYS;
+    switch (f->kind) {
+        CASYNC__FILE_CALLS(CASYNC__FILE_CASE)
+    default:
+        break;
+    }
+    *ptr = f->memory;
+    return result;
+}
+
+/* -- in the loop -- */
+
+#define CASYNC__FILE_RESULT_KIND(name, result_kind, texts, parameters, arguments, request, call)   \
+    CASYNC__FILE_##result_kind,
+static const uint8_t casync__file_results[CASYNC__FILE_CALL_COUNT] = {
+    CASYNC__FILE_CALLS(CASYNC__FILE_RESULT_KIND)};
+
+/* Gives the user what the call has for him. */
+static void casync__file_give(const casync__file_arguments *f, int64_t result) {
+    casync_file_entries *entries = (casync_file_entries *)f->to;
+    casync_file_data *content = (casync_file_data *)f->to;
+    switch (casync__file_results[f->kind]) {
+    case CASYNC__FILE_BYTES:
+        if (result > 0) memcpy(f->to, f->data, (size_t)result);
+        break;
+    case CASYNC__FILE_STATUS:
+        memcpy(f->to, f->data, sizeof(casync_file_status));
+        break;
+    case CASYNC__FILE_TEXT:
+    case CASYNC__FILE_NAMED:
+        memcpy(f->to, f->data, strlen((const char *)f->data) + 1);
+        break;
+    case CASYNC__FILE_CONTENT:
+        content->ptr = f->memory;
+        content->len = (size_t)result;
+        content->allocator = f->allocator;
+        break;
+    case CASYNC__FILE_ENTRIES:
+        entries->entries = (casync_file_entry *)f->memory;
+        entries->count = (size_t)result;
+        entries->allocator = f->allocator;
+        break;
+    default:
+        break;
+    }
+}
+
+static void casync__file_deliver(casync__call *call) {
+    casync__file_arguments *f = (casync__file_arguments *)casync__call_arguments(call);
+    if (call->result >= 0) casync__file_give(f, call->result);
+    casync__op_done(call->op, call->result, NULL);
+}
+
+/* Nobody wants the result: what was opened or made goes, and what was to be closed is closed. */
+static void casync__file_discard(casync__call *call) {
+    casync__file_arguments *f = (casync__file_arguments *)casync__call_arguments(call);
+    int kind = casync__file_results[f->kind];
+    if (f->kind == CASYNC__FILE_CALL_close && call->result == -ECANCELED)
+        casync__sys_close(f->fd); /* no thread came to it */
+    if (call->result < 0) return;
+    if (kind == CASYNC__FILE_FD || kind == CASYNC__FILE_NAMED) casync__sys_close((int)call->result);
+    if (kind == CASYNC__FILE_NAMED) (void)casync__sys_unlink((const char *)f->data);
+    if (f->kind == CASYNC__FILE_CALL_mkdtemp) (void)casync__sys_rmdir((const char *)f->data);
+    casync__memory_free(&f->allocator, f->memory);
+}
+
+static const casync__call_kind casync__file_call = {CASYNC__CALL_LANE_WORK, casync__file_run,
+                                                    casync__file_deliver, casync__file_discard};
+
+#define CASYNC__FILE_TEXTS(name, result_kind, texts, parameters, arguments, request, call) texts,
+static const uint8_t casync__file_texts[CASYNC__FILE_CALL_COUNT] = {
+    CASYNC__FILE_CALLS(CASYNC__FILE_TEXTS)};
+
+/* With the zero at its end. */
+static size_t casync__file_size_of(const char *text) { return text ? strlen(text) + 1 : 0; }
+
+/* Is what a call cannot do without there? */
+static bool casync__file_is_valid(const casync__file_arguments *r) {
+    int result = casync__file_results[r->kind], texts = casync__file_texts[r->kind];
+    bool by_size = result == CASYNC__FILE_BYTES || result == CASYNC__FILE_TEXT,
+         fills = result >= CASYNC__FILE_BYTES && !(by_size && r->size == 0);
+    if ((texts > 0 && !r->path) || (texts > 1 && !r->other)) return false;
+    if (fills ? !r->to : !r->from && r->size > 0 && !by_size) return false;
+    return r->size <= CASYNC__BUFFER_SIZE_MAX;
+}
+
+/* Bytes of data in the record. */
+static size_t casync__file_data_size(const casync__file_arguments *r) {
+    int result = casync__file_results[r->kind];
+    if (result == CASYNC__FILE_STATUS) return sizeof(casync_file_status);
+    return result == CASYNC__FILE_CONTENT ? 0 : r->size;
+}
+
+static char *casync__file_put_text(char *at, const char *text, const char **place) {
+    size_t size = casync__file_size_of(text);
+    *place = text ? at : NULL;
+    if (text) memcpy(at, text, size);
+    return at + size;
+}
+
+/* Copies the arguments into the record: the data, then the paths. */
+static void casync__file_fill(casync__call *call, const casync__file_arguments *r,
+                              size_t data_size) {
+    casync__file_arguments *f = (casync__file_arguments *)casync__call_arguments(call);
+    char *text;
+    *f = *r;
+    f->allocator = call->pool->allocator;
+    f->memory = NULL;
+    f->data = (uint8_t *)(f + 1);
+    if (r->from && data_size > 0) memcpy(f->data, r->from, data_size);
+    text = casync__file_put_text((char *)f->data + data_size, r->path, &f->path);
+    (void)casync__file_put_text(text, r->other, &f->other);
+}
+
+static int64_t casync__file_submit(casync_loop *loop, casync_op *op, casync__file_arguments *r) {
+    casync__call *call;
+    size_t data_size;
+    int64_t result = casync__call_check(loop);
+    bool piece = r->kind <= CASYNC__FILE_CALL_pwrite;
+    if (result < 0) return result;
+    if (!casync__file_is_valid(r)) return -EINVAL;
+    if (piece && r->size > CASYNC__FILE_SIZE_MAX) r->size = CASYNC__FILE_SIZE_MAX;
+    data_size = casync__file_data_size(r);
+    result = casync__executor_make(loop);
+    if (result < 0) return result;
+    if (!loop->executor) return CASYNC_INVALID_STATE;
+    call = casync__call_make(op, loop->executor, &casync__file_call,
+                             sizeof *r + data_size + casync__file_size_of(r->path) +
+                                 casync__file_size_of(r->other));
+    if (!call) return -ENOMEM;
+    casync__file_fill(call, r, data_size);
+    return casync__call_submit(call);
+}
+
+static casync_future *casync__file_start(casync_loop *loop, casync_op *op,
+                                         casync__file_arguments *r) {
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(loop, op, CASYNC__OP_CALL);
+    return casync__op_started(op, casync__file_submit(loop, op, r));
+}
+
+#define CASYNC__FILE_WITHOUT_PARENTHESES(...) __VA_ARGS__
+#define CASYNC__FILE_FUNCTIONS(name, result, texts, parameters, arguments, request, call)          \
+    CASYNC__LINKAGE casync_future *casync_file_##name##_op(                                        \
+        casync_loop *loop, casync_op *op, CASYNC__FILE_WITHOUT_PARENTHESES parameters) {           \
+        casync__file_arguments r;                                                                  \
+        memset(&r, 0, sizeof r);                                                                   \
+        r.kind = CASYNC__FILE_CALL_##name;                                                         \
+        request;                                                                                   \
+        return casync__file_start(loop, op, &r);                                                   \
+    }                                                                                              \
+    CASYNC__LINKAGE int64_t casync_file_##name parameters {                                        \
+        casync_loop *loop = casync_get_running_loop();                                             \
+        casync_op op;                                                                              \
+        return CASYNC__AWAIT_OP(                                                                   \
+            loop, casync_file_##name##_op(loop, &op, CASYNC__FILE_WITHOUT_PARENTHESES arguments)); \
+    }
+CASYNC__FILE_CALLS(CASYNC__FILE_FUNCTIONS)
+
+/* What the kernel does not send is read in a thread, and written. */
+static int64_t casync__file_send_by_copy(casync_stream *stream, int fd, int64_t offset,
+                                         int64_t count) {
+    casync_loop *loop = casync__stream_loop(stream);
+    uint8_t *buffer = (uint8_t *)casync__memory_realloc(&loop->allocator, NULL, CASYNC_READ_SIZE);
+    int64_t total = 0, result = buffer ? 1 : -ENOMEM;
+    while (result > 0 && (count == 0 || total < count)) {
+        int64_t piece =
+            count > 0 && count - total < CASYNC_READ_SIZE ? count - total : CASYNC_READ_SIZE;
+        result = casync_file_pread(fd, buffer, (size_t)piece, offset + total);
+        if (result > 0) result = casync_write_all(stream, buffer, (size_t)result);
+        if (result > 0) total += result;
+    }
+    casync__memory_free(&loop->allocator, buffer);
+    return result < 0 ? result : total;
+}
+
+CASYNC__LINKAGE int64_t casync_sendfile(casync_stream *stream, int fd, int64_t offset,
+                                        int64_t count) {
+    casync_op op;
+    int64_t result = CASYNC__AWAIT_OP(casync__stream_loop(stream),
+                                      casync_sendfile_op(stream, &op, fd, offset, count));
+    bool by_copy = offset >= 0 && count >= 0 &&
+                   (result == -EINVAL || result == -EOPNOTSUPP || result == -ENOSYS);
+    return by_copy && casync__stream_check_write(stream) == 0
+               ? casync__file_send_by_copy(stream, fd, offset, count)
+               : result;
+}
+
+CASYNC__LINKAGE void casync_file_entries_free(casync_file_entries *entries) {
+    if (!entries || !entries->entries) return;
+    casync__memory_free(&entries->allocator, entries->entries);
+    memset(entries, 0, sizeof *entries);
+}
+
+CASYNC__LINKAGE void casync_file_data_free(casync_file_data *data) {
+    if (!data || !data->ptr) return;
+    casync__memory_free(&data->allocator, data->ptr);
+    memset(data, 0, sizeof *data);
 }
 
 /* >> metrics & dump (implementation) ----------------------------------------------------------- */

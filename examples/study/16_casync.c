@@ -356,6 +356,19 @@ static void processes(void) {
     casync_process_close(&process);
 }
 
+/* Page 2. The kernel does not tell when a file is ready: a thread of the pool reads it, into memory
+   of the library's. */
+static void files(void) {
+    casync_file_data data;
+    casync_op op;
+    section("files");
+    if (casync_run_until_complete(
+            casync_file_read_all_op(&loop, &op, "/proc/self/comm", &data, 0)) < 0)
+        abort();
+    claim("a thread read a file", data.len > 0);
+    casync_file_data_free(&data);
+}
+
 /* How to see that a loop stands still (page 1): the longest turn, for instance. */
 static void metrics(void) {
     casync_metrics numbers;
@@ -385,6 +398,7 @@ int main(void) {
     thread_pool();
     names();
     processes();
+    files();
     metrics();
     return casync_loop_close(&loop) < 0;
 }
@@ -439,6 +453,8 @@ int main(void) {
      processes
        the loop waits for a child: yes
        and nobody handles SIGCHLD: yes
+     files
+       a thread read a file: yes
      metrics & dump
        most turns asked the kernel for nothing: yes
        no task is left: yes

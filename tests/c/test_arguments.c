@@ -2,6 +2,7 @@
    an error, or nothing, false, 0 or NULL where it has no result. The cases name every function that
    the header declares. */
 #include "arguments_cases_core.h"
+#include "arguments_cases_files.h"
 #include "arguments_cases_io.h"
 
 /* >> each section ----------------------------------------------------------------------------- */
@@ -50,6 +51,11 @@ TEST(addresses_of_nothing) {
 TEST(processes_of_nothing) {
     share_progress();
     run_cases(processes, false);
+}
+
+TEST(files_of_nothing) {
+    share_progress();
+    run_cases(files, false);
 }
 
 TEST(streams_of_nothing) {
@@ -125,6 +131,7 @@ TEST(every_function_has_its_cases) {
     addresses();
     names();
     processes();
+    files();
     streams();
     servers();
     datagrams();
