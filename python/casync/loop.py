@@ -33,6 +33,7 @@ from .compat import (
     warn_of_slow,
     who_has_greenlets,
 )
+from .names import numeric_addresses
 from .tls import give_read_ahead, ssl_protocol_class, take_over_reader
 
 _T = TypeVar("_T")
@@ -504,6 +505,25 @@ class EventLoop(native.Loop, asyncio.SelectorEventLoop):
                 found = {"protocol": protocol, "transport": transport}
                 context.update((name, value) for name, value in found.items() if value is not None)
                 self.call_exception_handler(context)
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        """Does what asyncio's method does, but needs no thread for a host and a port in numbers."""
+        if not self._debug:  # in debug mode asyncio logs each call
+            found = numeric_addresses(host, port, family, type, proto, flags)
+            if found is not None:
+                return found
+        return await super().getaddrinfo(
+            host, port, family=family, type=type, proto=proto, flags=flags
+        )
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         """Does what asyncio's method does, through a second descriptor, because the stream keeps
