@@ -4088,7 +4088,7 @@ typedef struct casync_file_status {
     uint64_t links;
     int64_t size;                        /* bytes */
     int64_t allocated;                   /* bytes that it takes on disk */
-    int64_t accessed, modified, changed; /* nanoseconds since 1970 */
+    int64_t accessed, modified, changed; /* nanoseconds since 1970, or the nearest there is */
 } casync_file_status;
 
 /* Tells what a file is: stat(2); casync_file_lstat of a symbolic link itself, casync_file_fstat of
@@ -4213,7 +4213,8 @@ CASYNC_API casync_future *casync_file_write_all_op(casync_loop *loop, casync_op 
    else can be written (-EBUSY), as in asyncio. The kernel sends them without a copy (sendfile(2)),
    and reads the disk if they are not in memory; where it cannot, or the stream has a filter,
    casync_sendfile reads them in a thread and writes them.
-   Returns: how many bytes were sent; fewer than `count` at the end of the file.
+   Returns: how many bytes were sent; fewer than `count` at the end of the file. After an error,
+   op.done says how many.
    Errors: those of casync_write_all, casync_file_pread and sendfile(2); -EBUSY while a write_all or
    another sendfile of this stream goes on; casync_sendfile_op -EOPNOTSUPP if the stream has a
    filter, and -EINVAL for a file of which the kernel cannot send.
@@ -6971,7 +6972,7 @@ static int64_t casync__future_cancel_now(casync_future *future) {
 }
 
 CASYNC__LINKAGE int64_t casync_future_cancel(casync_future *future) {
-    if (!future || !future->loop) return 0;
+    if (!future || casync__loop_is_closed(future->loop)) return 0;
     if (future->state != CASYNC_FUTURE_PENDING) return 0;
     return casync__future_kinds[future->kind].cancel(future);
 }
@@ -13222,7 +13223,7 @@ static bool casync__stream_feed_piece(casync_stream *stream, casync_op *op) {
     return true;
 }
 
-#define CASYNC__STREAM_SENDFILE_MAX 0x7ffff000               /* of one sendfile(2) */
+#define CASYNC__STREAM_SENDFILE_MAX 1048576 /* of one sendfile(2): others have their turn */
 #define CASYNC__STREAM_SENDFILE_TOTAL ((int64_t)PTRDIFF_MAX) /* of one operation, which counts */
 
 /* Sends the next piece of a file, straight from the kernel's cache of it. False if the socket takes
@@ -13252,7 +13253,7 @@ static bool casync__stream_feed_file(casync_stream *stream, casync_op *op) {
         return true;
     }
     stream->write_side = CASYNC__STREAM_WRITE_OPEN;
-    casync__op_done(op, sent < 0 && op->done == 0 ? sent : (int64_t)op->done, NULL);
+    casync__op_done(op, sent < 0 ? sent : (int64_t)op->done, NULL);
     return true;
 }
 
@@ -13266,15 +13267,15 @@ static bool casync__stream_feed(casync_stream *stream) {
     casync_op *op;
     int pieces = 0;
     while ((op = casync__stream_first_write(stream)) != NULL) {
-        if (op->kind == CASYNC__OP_SENDFILE) {
-            if (!casync__stream_feed_file(stream, op)) return false;
-        } else if (op->done == op->as.buffer.size) {
+        bool is_file = op->kind == CASYNC__OP_SENDFILE;
+        if (!is_file && op->done == op->as.buffer.size) {
             casync__op_done(op, (int64_t)op->as.buffer.size, NULL);
         } else if (pieces++ == CASYNC__STREAM_WRITES_MAX) {
             /* in the next turn: others want theirs */
             casync__watcher_start(&stream->endpoint.watcher, CASYNC__FD_WRITE);
             return false;
-        } else if (!casync__stream_feed_piece(stream, op)) {
+        } else if (!(is_file ? casync__stream_feed_file(stream, op)
+                             : casync__stream_feed_piece(stream, op))) {
             return false;
         }
         if (stream->out.size > 0) return false;
@@ -16578,7 +16579,7 @@ static int64_t casync__process_read_report(int fd, casync__process_failure *fail
     return size == (int64_t)sizeof *failure ? failure->error : size < 0 ? size : -EIO;
 }
 
-/* A child's end; its status is left to the caller of wait unless `options` say otherwise. */
+/* Waits for a child's end. */
 static int64_t casync__process_wait_for(int pid, int options) {
     siginfo_t info;
     memset(&info, 0, sizeof info);
@@ -16685,8 +16686,8 @@ static void *casync__process_reap(void *arg) {
     return NULL;
 }
 
-/* Nobody waits for the status of this child, which a thread takes when it ends. Without that thread
-   it is a zombie until this process ends. */
+/* Nobody asks for the status of this child, whose number is its own still: a thread takes it when
+   the child ends. Without that thread it is a zombie until this process ends. */
 static void casync__process_leave(int pid) {
     pthread_t thread;
     siginfo_t info;
@@ -16756,9 +16757,24 @@ static int64_t casync__process_watch(casync__process_child *child) {
     return result < 0 ? casync__process_wait_in_thread(child) : 0;
 }
 
-static void casync__process_kill_and_reap(int pid) {
-    (void)casync__sys_kill(pid, SIGKILL);
-    (void)casync__process_wait_for(pid, 0);
+/* By its pidfd, which never leads to another process; without one the number is the child's as long
+   as its status was not taken. */
+static int64_t casync__process_signal_child(const casync__process_child *child, int signum) {
+    int64_t result =
+        child->pidfd >= 0 ? casync__sys_pidfd_send_signal(child->pidfd, signum) : -ENOSYS;
+    return result == -ENOSYS ? casync__sys_kill(child->pid, signum) : result;
+}
+
+/* Ends a child for good. One that may not be killed, as it has become another user's, is left to a
+   thread. */
+static void casync__process_kill_and_reap(const casync__process_child *child) {
+    int64_t status = casync__process_take_status(child), killed;
+    if (status != -EAGAIN) return; /* it has ended */
+    killed = casync__process_signal_child(child, SIGKILL);
+    if (killed == 0 || killed == -ESRCH)
+        (void)casync__process_wait_for(child->pid, 0);
+    else
+        casync__process_leave(child->pid);
 }
 
 /* The record of a process goes, before the process has ended. */
@@ -16779,8 +16795,8 @@ static void casync__process_children_close(casync_loop *loop) {
             child->process->status = -ECONNABORTED;
         }
         if (ours && !child->detached)
-            casync__process_kill_and_reap(child->pid);
-        else if (ours && child->pidfd >= 0)
+            casync__process_kill_and_reap(child);
+        else if (ours && child->pidfd >= 0 && casync__process_take_status(child) == -EAGAIN)
             casync__process_leave(child->pid);
         casync__process_child_drop(child);
     }
@@ -16842,7 +16858,7 @@ static int64_t casync__process_started(casync_loop *loop, casync_process *proces
     if (result == 0) result = casync__process_open_streams(loop, process, pipes);
     if (result == 0) return 0;
     casync__process_close_streams(process);
-    casync__process_kill_and_reap(child->pid);
+    casync__process_kill_and_reap(child);
     return result;
 }
 
@@ -16913,15 +16929,12 @@ CASYNC__LINKAGE int64_t casync_process_wait_timeout(casync_process *process, int
     return result < 0 ? result : casync_timeout_end(&scope, casync_process_wait(process));
 }
 
-/* Without a pidfd its number is still its own: its status was not taken. */
 CASYNC__LINKAGE int64_t casync_process_send_signal(casync_process *process, int signum) {
     casync__process_child *child = process ? process->child : NULL;
-    int64_t result = -ENOSYS;
     if (!process) return -EINVAL;
     if (!child) return process->pid > 0 ? -ESRCH : (int64_t)CASYNC_INVALID_STATE;
     if (child->fork_generation != casync__process.fork_generation) return -ECHILD;
-    if (child->pidfd >= 0) result = casync__sys_pidfd_send_signal(child->pidfd, signum);
-    return result == -ENOSYS ? casync__sys_kill(child->pid, signum) : result;
+    return casync__process_signal_child(child, signum);
 }
 
 CASYNC__LINKAGE int64_t casync_process_terminate(casync_process *process) {
@@ -16995,6 +17008,7 @@ static int64_t casync__process_channel_go_on(casync__process_channel *channel,
                                              const casync_allocator *allocator, size_t limit) {
     casync_stream *stream = channel->stream;
     int64_t result = casync_future_result(&channel->op.future);
+    if (result == -ECONNABORTED) return result; /* it was closed: the process may be gone */
     if (!channel->buffer) { /* a child that does not read is no error, as in asyncio */
         channel->stream = NULL;
         casync_close(stream);
@@ -17052,9 +17066,11 @@ static int64_t casync__process_communicate(casync_process *process, casync_span 
             casync_write_all_op(stream, &channels[i].op, input.ptr, input.len);
     }
     if (result >= 0) result = casync__process_channels_run(channels, allocator, limit);
-    for (i = 0; i < 3; i++)
-        if (channels[i].stream && channels[i].op.future.loop)
-            casync_future_close(&channels[i].op.future);
+    for (i = 0; i < 3; i++) {
+        if (!channels[i].stream || !channels[i].op.future.loop) continue;
+        casync_future_cancel(&channels[i].op.future);
+        (void)casync_future_result(&channels[i].op.future); /* `result` is what is told */
+    }
     return result < 0 ? result : casync_process_wait(process);
 }
 
@@ -17242,8 +17258,11 @@ enum { CASYNC__FILE_CALLS(CASYNC__FILE_ENUM) CASYNC__FILE_CALL_COUNT };
 
 /* -- in a thread -- */
 
+/* The nearest that 64 bits hold: the years 1677 to 2262. */
 static int64_t casync__file_time(const struct timespec *time) {
-    return (int64_t)time->tv_sec * CASYNC_SECONDS(1) + time->tv_nsec;
+    int64_t seconds = (int64_t)time->tv_sec, last = INT64_MAX / CASYNC_SECONDS(1) - 1;
+    if (seconds > last) return INT64_MAX;
+    return seconds < -last ? INT64_MIN : seconds * CASYNC_SECONDS(1) + time->tv_nsec;
 }
 
 /* The kernel's status in casync's form. */

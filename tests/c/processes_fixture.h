@@ -9,9 +9,14 @@ HELPER casync_process_desc desc;
 HELPER casync_process_output output;
 HELPER casync_span input;
 
+HELPER int64_t communicates_with(casync_loop *where, void *arg) {
+    (void)where;
+    return casync_process_communicate((casync_process *)arg, input, &output, 0);
+}
+
 HELPER int64_t communicates(casync_loop *where, void *arg) {
-    (void)where, (void)arg;
-    return casync_process_communicate(&process, input, &output, 0);
+    (void)arg;
+    return communicates_with(where, &process);
 }
 
 /* Starts what desc says, and returns what it ended with; out and err are in `output`. */
@@ -45,6 +50,13 @@ HELPER void shell_writes(const char *command, const char *expected) {
 HELPER void expect_no_child(void) {
     EQ(waitpid(-1, NULL, WNOHANG), -1);
     EQ(errno, ECHILD);
+}
+
+/* Threads may take the status of a child later. */
+HELPER void wait_for_no_child(void) {
+    siginfo_t info;
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0) sched_yield();
+    expect_no_child();
 }
 
 HELPER void close_processes(void) {

@@ -461,6 +461,19 @@ static int64_t refuse_sendfile(int to, int from, int64_t *offset, size_t size) {
     return (void)to, (void)from, (void)offset, (void)size, -EINVAL;
 }
 
+static int64_t fail_after_4096(int to, int from, int64_t *offset, size_t size) {
+    if (*offset > 0) return -EIO;
+    return casync__direct_sendfile(to, from, offset, size < 4096 ? size : 4096);
+}
+
+TEST(an_error_of_the_file_is_no_end_of_it) {
+    open_sender();
+    casync_syscalls.sendfile = fail_after_4096;
+    EQ(casync_future_result(casync_sendfile_op(&a, &ops[1], file, 0, 0)), -EIO);
+    EQ(ops[1].done, 4096);
+    close_sender();
+}
+
 static int64_t sends_file(casync_loop *where, void *arg) {
     (void)where, (void)arg;
     return casync_sendfile(&a, file, 0, 0);

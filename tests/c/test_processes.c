@@ -369,6 +369,29 @@ static int64_t communicates_within(casync_loop *where, void *arg) {
     return casync_process_communicate_timeout(&process, input, &output, 100, CASYNC_MS(20));
 }
 
+TEST(a_process_may_be_closed_while_a_task_communicates_with_it) {
+    static char megabyte[1 << 20];
+    casync_process *own = (casync_process *)calloc(1, sizeof *own);
+    casync_task *task;
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
+    desc.shell = "exec sleep 1000";
+    desc.in = desc.out = CASYNC_STDIO_PIPE;
+    input.ptr = megabyte;
+    input.len = sizeof megabyte;
+    EQ(casync_process_start(&loop, own, &desc), 0);
+    task = spawn(communicates_with, own);
+    EQ(casync_run_nowait(&loop), 0);
+    EQ(casync_process_kill(own), 0);
+    casync_process_close(own);
+    free(own);
+    EQ(casync_run_until_complete(&task->future), -ECONNABORTED);
+    casync_task_release(task);
+    SAID("exception=-103"); /* what was not sent */
+    casync_process_output_free(&output);
+    EQ(casync_loop_close(&loop), 0);
+    wait_for_no_child();
+}
+
 TEST(output_is_limited_in_bytes_and_in_time) {
     open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     desc.shell = "yes";

@@ -95,7 +95,6 @@ TEST(a_loop_that_closes_kills_its_processes) {
 
 TEST(a_detached_process_goes_on_and_is_reaped_by_a_thread) {
     int ends[2], pid;
-    siginfo_t info;
     open_pool_loop(CASYNC_CLOCK_MONOTONIC);
     EQ(pipe2(ends, O_CLOEXEC), 0);
     desc.detached = true;
@@ -106,9 +105,7 @@ TEST(a_detached_process_goes_on_and_is_reaped_by_a_thread) {
     EQ(casync_loop_close(&loop), 0);
     EQ(kill(pid, 0), 0);
     close_both(ends); /* now it ends */
-    memset(&info, 0, sizeof info);
-    while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0) sched_yield();
-    expect_no_child();
+    wait_for_no_child();
 }
 
 /* >> statuses that others take ----------------------------------------------------------------- */
@@ -166,18 +163,15 @@ TEST(without_a_pidfd_a_thread_waits) {
 }
 
 TEST(without_a_pidfd_too_closing_leaves_nothing) {
-    siginfo_t info;
     open_without_pidfds();
     start_waiting();
     casync_process_close(&process);
     EXPECT(!casync_loop_alive(&loop));
-    memset(&info, 0, sizeof info);
-    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0) sched_yield();
+    wait_for_no_child();
     desc.in = CASYNC_STDIO_NULL;
     start_shell("while :; do :; done");
     EQ(casync_loop_close(&loop), 0);
-    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0) sched_yield();
-    expect_no_child();
+    wait_for_no_child();
 }
 
 TEST(without_a_pidfd_many_are_waited_for_at_once) {
@@ -264,7 +258,7 @@ TEST(a_forked_child_leaves_its_parents_processes_alone) {
     forked = fork();
     if (forked == 0) {
         EQ(casync_loop_fork(&loop), 0);
-        EQ(casync_process_kill(&process), -ECHILD);
+        EXPECT(casync_process_kill(&process) < 0); /* it is its parent's */
         casync_process_close(&process);
         EQ(casync_loop_close(&loop), 0);
         _exit(0);
