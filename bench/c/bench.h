@@ -39,6 +39,11 @@ typedef struct library {
     void (*watch)(void *watch, int fd); /* call bench_fired when it is readable */
     void (*unwatch)(void *watch);
 
+    /* Each calls bench_fired when it is done. */
+    void (*read_file)(int fd); /* its first 4 KiB */
+    void (*look_up)(const char *host);
+    void (*spawn)(const char *program); /* without arguments: done when it has ended */
+
     void (*round_trips)(void); /* of 1 KiB over TCP, both ends here; bench_fired after each */
     int (*echo)(void);         /* listen on 127.0.0.1, echo in run(); returns the port */
 } library;

@@ -41,6 +41,33 @@ static void watch(void *watcher, int fd) {
 
 static void unwatch(void *watcher) { casync_remove_reader(watcher); }
 
+static casync_op op;
+
+static void when_done(casync_future *future) {
+    static casync_job job;
+    casync_future_add_done_callback(future, &job, fired, NULL);
+}
+
+static void read_file(int fd) {
+    static char bytes[4096];
+    when_done(casync_file_pread_op(&loop, &op, fd, bytes, sizeof bytes, 0));
+}
+
+static void look_up(const char *host) {
+    static casync_addrinfo info;
+    casync_getaddrinfo_desc desc = {.host = host};
+    casync_addrinfo_free(&info);
+    when_done(casync_getaddrinfo_op(&loop, &info, &op, &desc));
+}
+
+static void spawn(const char *program) {
+    static casync_process process;
+    const char *args[] = {program, NULL};
+    casync_process_desc desc = {.args = args};
+    bench_check(casync_process_start(&loop, &process, &desc) == 0, "casync_process_start");
+    when_done(casync_process_wait_op(&process, &op));
+}
+
 static void received(casync_stream *stream, casync_span data) {
     if (casync_write(stream, data.ptr, data.len) < 0) casync_abort(stream);
 }
@@ -73,6 +100,9 @@ static const library lib = {
     .watch_size = sizeof(casync_watcher),
     .watch = watch,
     .unwatch = unwatch,
+    .read_file = read_file,
+    .look_up = look_up,
+    .spawn = spawn,
     .echo = serve,
 };
 

@@ -79,6 +79,49 @@ static void watch(void *poll, int fd) {
 
 static void unwatch(void *poll) { uv_poll_stop(poll); }
 
+static void file_read(uv_fs_t *request) {
+    uv_fs_req_cleanup(request);
+    fired(bench_fired());
+}
+
+static void read_file(int fd) {
+    static char bytes[4096];
+    static uv_fs_t request;
+    uv_buf_t buffer = uv_buf_init(bytes, sizeof bytes);
+    uv_fs_read(&loop, &request, fd, &buffer, 1, 0, file_read);
+}
+
+static void looked_up(uv_getaddrinfo_t *request, int status, struct addrinfo *found) {
+    (void)request;
+    bench_check(status == 0, "uv_getaddrinfo");
+    uv_freeaddrinfo(found);
+    fired(bench_fired());
+}
+
+static void look_up(const char *host) {
+    static uv_getaddrinfo_t request;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    bench_check(uv_getaddrinfo(&loop, &request, looked_up, host, NULL, &hints) == 0,
+                "uv_getaddrinfo");
+}
+
+static void process_closed(uv_handle_t *process) {
+    (void)process;
+    fired(bench_fired());
+}
+
+static void exited(uv_process_t *process, int64_t status, int signum) {
+    (void)status, (void)signum;
+    uv_close((uv_handle_t *)process, process_closed);
+}
+
+static void spawn(const char *program) {
+    static uv_process_t process;
+    char *args[] = {(char *)program, NULL};
+    uv_process_options_t options = {.exit_cb = exited, .file = program, .args = args};
+    bench_check(uv_spawn(&loop, &process, &options) == 0, "uv_spawn");
+}
+
 static void closed(uv_handle_t *handle) { free(handle); }
 
 static void give_buffer(uv_handle_t *handle, size_t hint, uv_buf_t *buffer) {
@@ -154,6 +197,9 @@ static const library lib = {
     .watch_size = sizeof(uv_poll_t),
     .watch = watch,
     .unwatch = unwatch,
+    .read_file = read_file,
+    .look_up = look_up,
+    .spawn = spawn,
     .echo = serve,
 };
 

@@ -1,5 +1,6 @@
 /* rows.h - the benchmarks of C loops, written once over the `library` table, and main. */
 #include "worker.h"
+#include <fcntl.h>
 #include <semaphore.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -269,6 +270,78 @@ static void serve_echo(size_t n) {
     serving();
 }
 
+/* read_file, look_up_name, look_up_numbers, spawn: each operation begins when the one before is
+   done. spawn_large is the same in a process of 800 MiB, which a fork would copy page tables of. */
+static void (*operation)(void);
+static size_t operations;
+
+static bool operation_again(void) {
+    if (bench_target == operations) return false;
+    bench_target++;
+    operation();
+    return true;
+}
+
+static void operations_prepare(size_t n) {
+    operations = n;
+    bench_again = operation_again;
+}
+
+static uint64_t operations_run(size_t n) {
+    bench_count = 0;
+    bench_target = 1;
+    operation();
+    lib.run();
+    return n;
+}
+
+static uint64_t operations_finish(size_t n) {
+    (void)n;
+    bench_again = NULL;
+    return bench_count;
+}
+
+static int read_fd;
+static void read_once(void) { lib.read_file(read_fd); }
+static void read_prepare(size_t n) {
+    read_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    bench_check(read_fd >= 0, "open");
+    operation = read_once;
+    operations_prepare(n);
+}
+static uint64_t read_finish(size_t n) {
+    close(read_fd);
+    return operations_finish(n);
+}
+
+static void look_up_name(void) { lib.look_up("localhost"); }
+static void name_prepare(size_t n) {
+    operation = look_up_name;
+    operations_prepare(n);
+}
+
+static void look_up_numbers(void) { lib.look_up("127.0.0.1"); }
+static void numbers_prepare(size_t n) {
+    operation = look_up_numbers;
+    operations_prepare(n);
+}
+
+static void spawn_once(void) { lib.spawn("/bin/true"); }
+static void spawn_prepare(size_t n) {
+    operation = spawn_once;
+    operations_prepare(n);
+}
+
+enum { LARGE = 800 << 20 };
+static void spawn_large_prepare(size_t n) {
+    extra = make_handles(LARGE / 4096, 4096);
+    spawn_prepare(n);
+}
+static uint64_t spawn_large_finish(size_t n) {
+    free(extra);
+    return operations_finish(n);
+}
+
 static const row rows[] = {
     {"timer_start_stop", start_stop_prepare, start_stop_run, start_stop_finish, false, false},
     {"timer_start_stop_from_now", start_stop_prepare, start_stop_from_now_run, start_stop_finish,
@@ -279,6 +352,11 @@ static const row rows[] = {
     {"post_asleep", asleep_prepare, asleep_run, asleep_finish, true, false},
     {"echo_in_process", round_trips_prepare, round_trips_run, round_trips_finish, false, false},
     {"fd", fd_prepare, fd_run, fd_finish, false, false},
+    {"read_file", read_prepare, operations_run, read_finish, true, false},
+    {"look_up_name", name_prepare, operations_run, operations_finish, true, false},
+    {"look_up_numbers", numbers_prepare, operations_run, operations_finish, true, false},
+    {"spawn", spawn_prepare, operations_run, operations_finish, true, false},
+    {"spawn_large", spawn_large_prepare, operations_run, spawn_large_finish, true, false},
     {"echo", serve_echo, NULL, NULL, false, false},
 };
 

@@ -46,9 +46,9 @@ def numeric_addresses(
     sockets = _SOCKETS.get((type, proto))
     if sockets is None or flags & _OTHER_FLAGS or socket.getaddrinfo is not _getaddrinfo:
         return None
-    if host.__class__ is not str or port.__class__ is not int or not 0 <= port <= 65535:  # type: ignore[operator]
+    if host.__class__ is not str or port.__class__ is not int or not 0 <= port <= 65535:
         return None
-    found = _sockaddr(host, port)  # type: ignore[arg-type]
+    found = _sockaddr(host, port)
     if found is None or (family and family != found[0]):
         return None
     return [(found[0], *kind, "", found[1]) for kind in sockets]
