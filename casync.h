@@ -2,8 +2,8 @@
 
    casync is an event loop for Linux with asyncio's nouns and semantics: callbacks, timers, fd
    watchers, threadsafe calls, signals, futures, tasks, locks and queues, streams, servers,
-   datagrams, names, processes, files, and a pool of threads. It depends on libc and pthreads alone.
-   The Python package `casync` runs on the same engine.
+   datagrams, names, processes, files and their changes, and a pool of threads. It depends on libc
+   and pthreads alone. The Python package `casync` runs on the same engine.
 
    This comment is the manual. Each chapter explains one subject and shows the shortest program that
    works, with what it prints; casync's tests compile and run all of these programs. The functions
@@ -21,21 +21,22 @@
        6. names
        7. processes
        8. files
-       9. time
-      10. ending: close, finish, abort
-      11. cancelling and time limits
-      12. groups of tasks
-      13. locks and queues
-      14. threads
-      15. signals and fork
-      16. embedding in another loop
-      17. testing with the virtual and the manual clock
-      18. memory and allocators
-      19. errors
-      20. what each thing costs
-      21. asyncio's names in casync
-      22. rules
-      23. configuration, platforms, compatibility
+       9. watches
+      10. time
+      11. ending: close, finish, abort
+      12. cancelling and time limits
+      13. groups of tasks
+      14. locks and queues
+      15. threads
+      16. signals and fork
+      17. embedding in another loop
+      18. testing with the virtual and the manual clock
+      19. memory and allocators
+      20. errors
+      21. what each thing costs
+      22. asyncio's names in casync
+      23. rules
+      24. configuration, platforms, compatibility
 
    >> 1. a first program
 
@@ -72,7 +73,7 @@
    itself; if another header came before and it is too late, an #error says so.
 
    A function that waits returns a result below 0 if it failed, and -ECANCELED if its task was asked
-   to end (chapter 11). A task that overlooks this does not end when it should, so gcc and clang
+   to end (chapter 12). A task that overlooks this does not end when it should, so gcc and clang
    warn if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
 
    >> 2. callbacks or tasks
@@ -167,7 +168,7 @@
        casync_connect_start(...)  starts it, and a protocol's callback tells how it went; only
                                   connect and finish have it
 
-   A form with _op is for stackless tasks, for casync_gather and its like (chapter 12), and for
+   A form with _op is for stackless tasks, for casync_gather and its like (chapter 13), and for
    callbacks, by casync_future_add_done_callback. If the start failed, the future is done and holds
    the error. The op and its buffers are yours again when the future is done. casync_join,
    casync_select, casync_wait_for, casync_once_call and the forms with _timeout consist of several
@@ -175,7 +176,7 @@
    casync_listen or casync_close, has one form, which tasks and callbacks can both call.
 
    The first time that a function which waits is called where it cannot wait, the exception handler
-   (chapter 19) gets the name of that function.
+   (chapter 20) gets the name of that function.
 
    The loop runs in turns, which are asyncio's. A turn asks the kernel which descriptors are ready,
    and waits for one if there is nothing to do. Then it queues the callbacks of what became ready,
@@ -239,8 +240,8 @@
    Prints:
        the server answers: echo!
 
-   A server for real use waits for its end by casync_server_join, or for a signal (chapter 15), and
-   closes itself in order (chapter 10). When the task of a connection returns, the library sends
+   A server for real use waits for its end by casync_server_join, or for a signal (chapter 16), and
+   closes itself in order (chapter 11). When the task of a connection returns, the library sends
    what the task wrote, closes the connection and frees its memory. If the task returns an error,
    the library aborts the connection and tells the exception handler.
 
@@ -563,7 +564,46 @@
    A call that is cancelled ends at once. Its thread goes on, but touches nothing of yours: a buffer
    that was to be filled is yours again, and a descriptor that was opened is closed.
 
-   >> 9. time
+   >> 9. watches
+
+   A casync_watch tells what changes in a directory, in a tree of directories, or of a file, by a
+   callback or to a task that waits. A file is followed by its name: it may be removed and made
+   anew, or replaced, as logs are when they are rotated.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       static int64_t amain(casync_loop *loop, void *arg) {
+           char path[] = "/tmp/casync-XXXXXX";
+           casync_watch_desc desc = {.path = path};
+           casync_watch watch = {0};
+           casync_change change;
+           int fd = (int)casync_file_mkstemp(path);
+           int64_t result = fd < 0 ? fd : casync_watch_start(loop, &watch, &desc);
+           (void)arg;
+           if (result >= 0) result = casync_file_write(fd, "text", 4);
+           if (result >= 0) result = casync_watch_next(&watch, &change);
+           if (result >= 0) printf("modified: %d\n", change.kind == CASYNC_CHANGE_MODIFIED);
+           if (result >= 0) result = casync_file_unlink(path);
+           while (result >= 0 && change.kind != CASYNC_CHANGE_REMOVED)
+               result = casync_watch_next(&watch, &change);
+           if (result >= 0) printf("removed\n");
+           casync_watch_stop(&watch);
+           return result;
+       }
+
+       int main(void) { return casync_run(amain, NULL) < 0; }
+
+   Prints:
+       modified: 1
+       removed
+
+   With desc.recursive new directories are watched as they come, and what is in them already is told
+   as created. The two halves of a rename come as one change, with old_path. CASYNC_CHANGE_OVERFLOW
+   says that the kernel lost events, so that you look at everything yourself.
+
+   >> 10. time
 
    A time is an int64_t in nanoseconds: CASYNC_US(5), CASYNC_MS(5), CASYNC_SECONDS(5), and
    CASYNC_FOREVER, a deadline that never comes. The loop's clock is CLOCK_MONOTONIC, read by
@@ -572,7 +612,7 @@
 
    A task sleeps by casync_sleep. A callback is called by casync_call_later after a delay, by
    casync_call_at at a time, or by casync_timer_start again and again. The following program has a
-   virtual clock (chapter 17), so it does not take any time.
+   virtual clock (chapter 18), so it does not take any time.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -617,7 +657,7 @@
    you give NULL for the timer to casync_call_later or casync_call_at, the loop lends one, which you
    cannot stop.
 
-   >> 10. ending: close, finish, abort
+   >> 11. ending: close, finish, abort
 
    A stream ends in one of four ways:
 
@@ -705,7 +745,7 @@
    refuses with CASYNC_STILL_OPEN while a stream, a server, a datagram socket or a stackful task is
    left; casync_dump names them.
 
-   >> 11. cancelling and time limits
+   >> 12. cancelling and time limits
 
    casync_task_cancel asks a task to end. The wait in which the task is, or else its next one,
    returns -ECANCELED, once. The task can then clean up, wait while it cleans up, and return. A task
@@ -762,7 +802,7 @@
    done, but before the task went on, the task gets the result, and the next wait returns
    -ECANCELED. So a task never loses bytes that were read for it or a lock that was handed to it.
 
-   >> 12. groups of tasks
+   >> 13. groups of tasks
 
    casync_spawn makes a task, which begins in the next turn, and returns a handle. Give the handle
    back, either by casync_join, which waits for the task and returns its result, or by
@@ -854,7 +894,7 @@
    casync_context_var is a value that each task has for itself and passes on to the tasks that it
    makes.
 
-   >> 13. locks and queues
+   >> 14. locks and queues
 
    Between two waits a task is alone: no other task of its loop runs, so it needs no lock. Where
    something must stay consistent across a wait, or where one task waits for another, take one of
@@ -917,7 +957,7 @@
    their names return -EAGAIN instead of waiting. All of this is for the tasks of one loop; the next
    chapter is about threads.
 
-   >> 14. threads
+   >> 15. threads
 
    One thread owns a loop: the thread that runs it. Other threads may call only
    casync_call_soon_threadsafe and casync_wake on it. Several loops in several threads share nothing
@@ -996,7 +1036,7 @@
    A job that is still posted is not posted again (-EALREADY), so a job works as a wakeup that
    coalesces. With a NULL job the loop keeps the call, and each call is made.
 
-   >> 15. signals and fork
+   >> 16. signals and fork
 
    casync_signal_start watches a signal. The callback runs in the loop's thread like any other, so
    it may call any function, which a signal handler may not.
@@ -1076,7 +1116,7 @@
    A program that is started by exec inherits no descriptor of the library: all of them are
    close-on-exec.
 
-   >> 16. embedding in another loop
+   >> 17. embedding in another loop
 
    To run a casync loop inside another loop, wait until casync_loop_fd is readable or until
    casync_loop_timeout has passed, and then call casync_run_nowait. Ask for the timeout before each
@@ -1124,7 +1164,7 @@
    hosts with a lock to drop meanwhile; with casync_loop_desc.locked, threads that hold this lock
    may all use the loop.
 
-   >> 17. testing with the virtual and the manual clock
+   >> 18. testing with the virtual and the manual clock
 
    With CASYNC_CLOCK_VIRTUAL the loop's time starts at 0 and jumps to the next deadline when there
    is nothing else to do, so a test with long waits takes no time. While the loop waits for
@@ -1200,7 +1240,7 @@
    Prints:
        Too many open files
 
-   >> 18. memory and allocators
+   >> 19. memory and allocators
 
    Structs are yours: you declare, embed or allocate them, and zero them before their first use. Set
    options in structs named _desc and _options, where 0 is the default. A struct must not move while
@@ -1259,7 +1299,7 @@
    them; keep_fd changes that. Descriptors given to casync_add_reader and casync_add_writer stay
    yours.
 
-   >> 19. errors
+   >> 20. errors
 
    Functions that can fail return an int64_t. A value of 0 or more is the result. A value below 0 is
    an error: -errno, or one of casync's own codes, enum casync_error. casync_strerror names both. A
@@ -1268,7 +1308,7 @@
    NULL if it has no result for errors.
 
    Errors that nobody waits for go to the loop's exception handler: a task that failed and whose
-   result nobody took, bytes that were lost (chapter 10), a server that cannot accept. The default
+   result nobody took, bytes that were lost (chapter 11), a server that cannot accept. The default
    handler prints a line on standard error; casync_set_exception_handler sets yours. In this program
    a task fails after its handle was released.
 
@@ -1304,7 +1344,7 @@
    casync_task_set_name gives a task a name for these messages. casync_loop_metrics has counters
    and, if you set casync_loop_desc.metrics, idle and busy times.
 
-   >> 20. what each thing costs
+   >> 21. what each thing costs
 
    System calls and allocations, once the loop's pools have grown to the need:
 
@@ -1329,6 +1369,7 @@
        getaddrinfo of numbers    an allocation, and no system call
        getaddrinfo of a name     the same as run_in_executor, and two allocations more
        a call for a file         the same as run_in_executor, with the data in its allocation
+       a watch                   an inotify instance, and an inotify_add_watch for each directory
        a process                 vfork and execve, and some 75 short calls; an epoll_ctl and a
                                  waitid for its end; two allocations while it starts, one after
        a signal                  a read, and a wakeup of each loop that watches it
@@ -1374,7 +1415,7 @@
        320  casync_datagram
        688  casync_loop
 
-   >> 21. asyncio's names in casync
+   >> 22. asyncio's names in casync
 
        asyncio                             casync
        ---------------------------------   -------------------------------------------------------
@@ -1438,7 +1479,7 @@
            cancel_futures=True)
        loop.shutdown_default_executor      casync_shutdown_default_executor
 
-   >> 22. rules
+   >> 23. rules
 
    These hold for all functions; the chapter in brackets says more.
 
@@ -1455,7 +1496,7 @@
    - Time is int64_t nanoseconds. Timers are never early [6].
    - A forked child calls casync_loop_fork first [12].
 
-   >> 23. configuration, platforms, compatibility
+   >> 24. configuration, platforms, compatibility
 
    Define these macros before you include the implementation:
 
@@ -1626,6 +1667,7 @@ typedef struct casync_datagram casync_datagram;
 typedef struct casync_address casync_address;
 typedef struct casync_pool casync_pool;
 typedef struct casync_process casync_process;
+typedef struct casync_watch casync_watch;
 
 /* >> system calls (API) ------------------------------------------------------------------------ */
 
@@ -1888,6 +1930,7 @@ struct casync_op {
         casync_stream *accepted; /* becomes the connection */
         struct casync__call *call;
         struct casync_addrinfo *found; /* gets the addresses */
+        struct casync_change *change;  /* gets what changed */
         struct {
             int fd;
             int64_t offset, left; /* in the file; bytes to send */
@@ -3222,8 +3265,9 @@ typedef struct casync_connect_desc {
    Eyeballs, sections 4, 5 and 8): in the order found, but the families by turns; each has
    attempt_delay for itself; when one fails the next begins at once; the first that connects wins,
    and the others are closed. Unlike section 3, both families are asked for by one question, as
-   getaddrinfo(3) does, so a slow answer of one holds up the other. Until the stream is connected
-   its descriptor is none that socket options could be set on.
+   getaddrinfo(3) does, so a slow answer of one holds up the other. A lookup keeps the loop running,
+   whatever casync_stream_ref says. Until the stream is connected its descriptor is none that socket
+   options could be set on.
    Returns: 0.
    Errors: -EINVAL for a bad address, port or attempt_delay, or a path that is too long;
    CASYNC_NOT_NUMERIC for a local_host that is a name; -EALREADY if the stream is open; those of
@@ -3953,6 +3997,7 @@ struct casync_process {
    descriptors only those that the desc names. The process is started when this returns: the program
    was found, and every option took effect. This is vfork(2): no memory is copied, and the caller is
    held up until the child runs its program, for some 50 to 80 us however large this process is.
+   With other ids it is fork(2), which takes longer the larger this process is.
    Returns: 0.
    Errors: those of execve(2), chdir(2) and the other calls that the options ask for, and
    process->step says which; -EALREADY if the process runs or a stream of it is open; -EINVAL for a
@@ -4230,6 +4275,66 @@ CASYNC_API casync_future *casync_sendfile_op(casync_stream *stream, casync_op *o
 CASYNC_WAITS int64_t casync_file_copy(const char *from, const char *to, int flags);
 CASYNC_API casync_future *casync_file_copy_op(casync_loop *loop, casync_op *op, const char *from,
                                               const char *to, int flags);
+
+/* >> watches (API) ----------------------------------------------------------------------------- */
+
+/* What happened to a file or directory. */
+enum casync_change_kind {
+    CASYNC_CHANGE_CREATED,    /* or moved here from outside, or put in the place of another */
+    CASYNC_CHANGE_MODIFIED,   /* its content */
+    CASYNC_CHANGE_WRITTEN,    /* who wrote it has closed it */
+    CASYNC_CHANGE_ATTRIBUTES, /* permissions, owner, times, links */
+    CASYNC_CHANGE_REMOVED,    /* or moved away from what is watched */
+    CASYNC_CHANGE_RENAMED,    /* from old_path to path */
+    CASYNC_CHANGE_OVERFLOW    /* the kernel lost events: look at everything yourself */
+};
+
+typedef struct casync_change {
+    int kind;             /* enum casync_change_kind */
+    bool directory;       /* it is one */
+    const char *path;     /* the watched path, and what is below */
+    const char *old_path; /* of CASYNC_CHANGE_RENAMED, else NULL */
+} casync_change;
+
+typedef struct casync_watch_desc {
+    const char *path;
+    bool recursive; /* a directory with all below it, also what is made later */
+    /* Called with each change; the strings live as long as the call. It may stop the watch. NULL:
+       take the changes by casync_watch_next. */
+    void (*changed)(casync_watch *watch, const casync_change *change);
+    void *user; /* watch->user */
+} casync_watch_desc;
+
+/* A watch of files by inotify(7). It is yours, zeroed before its first use. */
+struct casync_watch {
+    void *user;                  /* yours */
+    struct casync__watch *state; /* private: while it watches */
+};
+
+/* Starts to watch a file or a directory. A file is followed by its name: it may be removed and made
+   again, or be replaced (`tail -F`), and need not exist yet; its directory must. Of a directory the
+   changes of its entries are told, and its own removal, which is the last that is told. What is in
+   a new directory of a recursive watch is told as created: some of it perhaps twice, none never.
+   Returns: 0.
+   Errors: -EALREADY if it watches; -ENOENT; -ENOTDIR; -EACCES; -EMFILE and -ENOSPC if the kernel
+   has no more inotify instances or watches for this user (/proc/sys/fs/inotify); -EINVAL; -ENOMEM.
+   Lifetime: the watch is yours and stays where it is until casync_watch_stop. The desc is copied.
+   Cost: an inotify instance, a directory at most; recursive: each directory is read, in the loop's
+   thread. */
+CASYNC_API int64_t casync_watch_start(casync_loop *loop, casync_watch *watch,
+                                      const casync_watch_desc *desc);
+
+/* Waits for the next change. Changes that came before are kept, in their order.
+   Returns: 0; *change has it, whose strings live until the next call or casync_watch_stop.
+   Errors: CASYNC_EOF after the directory was removed; CASYNC_INVALID_STATE if the watch is not
+   started or has a callback; -EBUSY if another task waits; -ECONNABORTED if it is stopped;
+   -ENOMEM if a change was lost for want of memory. */
+CASYNC_WAITS int64_t casync_watch_next(casync_watch *watch, casync_change *change);
+CASYNC_API casync_future *casync_watch_next_op(casync_watch *watch, casync_op *op,
+                                               casync_change *change);
+
+/* Ends a watch. No call follows. A watch that is not started may be stopped. */
+CASYNC_API void casync_watch_stop(casync_watch *watch);
 
 /* >> metrics & dump (API) ---------------------------------------------------------------------- */
 
@@ -4625,6 +4730,7 @@ CASYNC_API int64_t casync_report_overflow(void);
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -4975,6 +5081,15 @@ static inline int casync__sys_run_in_vfork(void (*run)(void *), void *arg) {
     return 0; /* for tcc, which does not know that _exit never returns */
 }
 
+/* The same in a copy of this process. */
+static inline int casync__sys_run_in_fork(void (*run)(void *), void *arg) {
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    run(arg);
+    _exit(127);
+    return 0; /* for tcc */
+}
+
 /* The address of new memory, or -1. It counts when it is used, not before. */
 static inline int64_t casync__memory_map(size_t size) {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -5088,10 +5203,15 @@ static inline int64_t casync__memory_map(size_t size) {
     X(sendfile, (int to, int from, int64_t *offset, size_t size), (to, from, offset, size),        \
       casync__sys_send_file(to, from, offset, size))                                               \
     X(unlink, (const char *path), (path), unlink(path))                                            \
+    X(inotify_init, (void), (), inotify_init1(IN_CLOEXEC | IN_NONBLOCK))                           \
+    X(inotify_add, (int fd, const char *path, uint32_t mask), (fd, path, mask),                    \
+      inotify_add_watch(fd, path, mask))                                                           \
+    X(inotify_remove, (int fd, int wd), (fd, wd), inotify_rm_watch(fd, wd))                        \
     X(open, (const char *path, int flags, int mode), (path, flags, mode),                          \
       open(path, flags | O_CLOEXEC | CASYNC__SYS_O_LARGEFILE, mode))                               \
     X(blocking_pipe, (int fds[2]), (fds), pipe2(fds, O_CLOEXEC))                                   \
     X(vfork, (void (*run)(void *), void *arg), (run, arg), casync__sys_run_in_vfork(run, arg))     \
+    X(fork, (void (*run)(void *), void *arg), (run, arg), casync__sys_run_in_fork(run, arg))       \
     X(pidfd_open, (int pid), (pid), syscall(CASYNC__SYS_PIDFD_OPEN, pid, 0))                       \
     X(pidfd_send_signal, (int fd, int signum), (fd, signum),                                       \
       syscall(CASYNC__SYS_PIDFD_SEND_SIGNAL, fd, signum, NULL, 0))                                 \
@@ -7031,6 +7151,7 @@ CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, c
     X(DRAIN, DESCRIPTOR, "drain", casync__op_abandon_nothing)                                      \
     X(WRITE_ALL, DESCRIPTOR, "write_all", casync__op_abandon_nothing)                              \
     X(SENDFILE, DESCRIPTOR, "sendfile", casync__stream_sendfile_abandon)                           \
+    X(SENDFILE_COPY, DESCRIPTOR, "sendfile, by copy", casync__op_abandon_nothing)                  \
     X(FINISH, DESCRIPTOR, "finish", casync__endpoint_finish_abandon)                               \
     X(ACCEPT, DESCRIPTOR, "accept", casync__server_accept_abandon)                                 \
     X(SERVER_JOIN, DESCRIPTOR, "server", casync__op_abandon_nothing)                               \
@@ -7038,7 +7159,8 @@ CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, c
     X(RECEIVE, DESCRIPTOR, "receive", casync__datagram_receive_abandon)                            \
     X(SEND, DESCRIPTOR, "send", casync__datagram_send_abandon)                                     \
     X(PROCESS, OBJECT, "process", casync__op_abandon_nothing)                                      \
-    X(PID, OBJECT, "end of a pid", casync__process_pid_abandon)
+    X(PID, OBJECT, "end of a pid", casync__process_pid_abandon)                                    \
+    X(CHANGE, OBJECT, "change of a file", casync__watch_abandon)
 
 #define CASYNC__OP_ENUM(kind, owner, name, abandon) CASYNC__OP_##kind,
 #define CASYNC__OP_DECLARE(kind, owner, name, abandon) static void abandon(casync_op *op);
@@ -7200,6 +7322,7 @@ typedef struct casync__backend {
     X(ATTEMPT, -1, casync__stream_attempt_refused) /* the same of a casync__stream_attempt */      \
     X(LISTENER, -1, casync__server_listener_refused) /* the same of a casync__server_listener */   \
     X(PROCESS, -1, casync__process_refused)          /* of a pidfd */                              \
+    X(WATCH, -1, casync__watch_refused)              /* of an inotify instance */                  \
     /* from here on: what must be closed before the loop */                                        \
     X(STREAM, CASYNC_KIND_STREAM, casync__stream_refused)                                          \
     X(SERVER, CASYNC_KIND_SERVER, casync__server_refused)                                          \
@@ -13315,7 +13438,9 @@ static int64_t casync__stream_refuse_write(const casync_stream *stream) {
     if (!casync__endpoint_has_fd(casync__stream_endpoint(stream)) ||
         stream->endpoint.state == CASYNC__ENDPOINT_CONNECTING)
         return CASYNC_INVALID_STATE;
-    if (stream->write_side == CASYNC__STREAM_WRITE_FILE) return -EBUSY;
+    if (stream->endpoint.state == CASYNC__ENDPOINT_OPEN &&
+        stream->write_side == CASYNC__STREAM_WRITE_FILE)
+        return -EBUSY;
     return stream->endpoint.state == CASYNC__ENDPOINT_ENDED && stream->endpoint.error < 0
                ? stream->endpoint.error
                : -EPIPE;
@@ -14229,7 +14354,15 @@ CASYNC__LINKAGE int64_t casync_set_protocol(casync_stream *stream,
 }
 
 CASYNC__LINKAGE void casync_stream_ref(casync_stream *stream, bool referenced) {
-    if (stream) casync_watcher_ref(&stream->endpoint.watcher, referenced);
+    casync__stream_connecting *connecting = stream ? stream->connecting : NULL;
+    casync_link *link;
+    if (!stream) return;
+    casync_watcher_ref(&stream->endpoint.watcher, referenced);
+    if (!casync__endpoint_has_fd(&stream->endpoint) || !connecting) return;
+    casync_timer_ref(&connecting->timer, referenced);
+    for (link = connecting->attempts.next; link != &connecting->attempts; link = link->next)
+        casync_watcher_ref(&casync__container(link, casync__stream_attempt, link)->watcher,
+                           referenced);
 }
 
 /* The stream goes with it, and may free op. */
@@ -15044,6 +15177,7 @@ static int64_t casync__server_add_listener(casync_server *server, int fd) {
         return result;
     }
     casync__job_init(loop, &listener->watcher.reader, casync__server_listener_readable, listener);
+    casync_watcher_ref(&listener->watcher, !(server->watcher.flags & CASYNC__WATCHER_UNREFERENCED));
     casync__list_append(&server->listeners, &listener->link);
     return 0;
 }
@@ -15064,6 +15198,17 @@ static int64_t casync__server_listen_at(casync_loop *loop, casync_server *server
     return result;
 }
 
+/* Is an address there twice? /etc/hosts may have a name in two lines. */
+static bool casync__server_address_came(const casync_listen_desc *desc, size_t i) {
+    const casync_address *address = &desc->addresses[i];
+    size_t j;
+    for (j = 0; j < i; j++)
+        if (desc->addresses[j].size == address->size &&
+            memcmp(desc->addresses[j].storage.bytes, address->storage.bytes, address->size) == 0)
+            return true;
+    return false;
+}
+
 static int64_t casync__server_listen_at_all(casync_loop *loop, casync_server *server,
                                             const casync_listen_desc *desc) {
     int64_t result = -EINVAL;
@@ -15071,6 +15216,7 @@ static int64_t casync__server_listen_at_all(casync_loop *loop, casync_server *se
     for (i = 0; i < desc->address_count; i++) {
         casync_address address = desc->addresses[i];
         bool missing;
+        if (casync__server_address_came(desc, i)) continue;
         result = casync__server_listen_at(loop, server, desc, &address);
         missing = result == -EADDRNOTAVAIL || result == -EAFNOSUPPORT;
         if (result < 0 && !missing) break;
@@ -16295,8 +16441,9 @@ typedef struct casync__process_plan {
     char **programs;          /* paths to try, NULL at the end */
     casync_process_fd *moves; /* what becomes which descriptor, all at once */
     size_t move_count;
-    int report;  /* where to write what failed */
-    int highest; /* of the descriptors of moves, and 2 */
+    int report;           /* where to write what failed */
+    volatile bool shared; /* set by the child: this process sees it if the memory is shared */
+    int highest;          /* of the descriptors of moves, and 2 */
     int priority;
 } casync__process_plan;
 
@@ -16428,6 +16575,7 @@ static void casync__process_run(void *arg) {
     casync__process_plan *plan = (casync__process_plan *)arg;
     const casync_process_desc *desc = plan->desc;
     sigset_t none;
+    plan->shared = true;
     sigemptyset(&none);
     casync__process_reset_signals();
     casync__process_move_fds(plan);
@@ -16542,6 +16690,22 @@ static int64_t casync__process_plan_stdio(casync__process_plan *plan, casync__pr
     return 0;
 }
 
+/* A descriptor that is not open would become one of those that are opened for the child. */
+static int64_t casync__process_check_fds(const casync_process_desc *desc) {
+    int given[3], i;
+    int64_t result = 0;
+    size_t j;
+    given[0] = desc->in == CASYNC_STDIO_FD ? desc->in_fd : -1;
+    given[1] = desc->out == CASYNC_STDIO_FD ? desc->out_fd : -1;
+    given[2] = desc->err == CASYNC_STDIO_FD ? desc->err_fd : -1;
+    if (desc->err == CASYNC_STDIO_STDOUT && desc->out == CASYNC_STDIO_INHERIT) given[2] = 1;
+    for (i = 0; i < 3 && result >= 0; i++)
+        if (given[i] >= 0) result = casync__sys_fcntl(given[i], F_GETFD, 0);
+    for (j = 0; j < desc->fd_count && result >= 0; j++)
+        result = casync__sys_fcntl(desc->fds[j].fd, F_GETFD, 0);
+    return result < 0 ? result : 0;
+}
+
 static int64_t casync__process_plan_fds(casync__process_plan *plan, casync__process_pipes *pipes) {
     const casync_process_desc *desc = plan->desc;
     int64_t result = casync__process_plan_stdio(plan, pipes, 0, desc->in, desc->in_fd);
@@ -16572,11 +16736,17 @@ static bool casync__process_desc_is_valid(const casync_process_desc *desc) {
 
 /* -- starting -- */
 
-/* The child writes what failed, or nothing: then its program runs. */
-static int64_t casync__process_read_report(int fd, casync__process_failure *failure) {
-    int64_t size = casync__sys_read(fd, failure, sizeof *failure);
+/* The child writes what failed, or nothing: then its program runs. After a vfork(2) it has run or
+   failed already. A copy of this process is waited for, until all copies of the pipe are closed. */
+static int64_t casync__process_read_report(int fd, bool shared, casync__process_failure *failure) {
+    int64_t size = shared ? casync__fd_set_blocking(fd, false) : 0;
+    if (size >= 0) size = casync__sys_read(fd, failure, sizeof *failure);
+    if (shared && size == -EAGAIN) return 0; /* a child of somebody else's has the pipe too */
     if (size == 0) return 0;
-    return size == (int64_t)sizeof *failure ? failure->error : size < 0 ? size : -EIO;
+    if (size < 0) return size;
+    return size == (int64_t)sizeof *failure && failure->error < 0 && failure->error >= -4095
+               ? failure->error
+               : -EIO;
 }
 
 /* Waits for a child's end. */
@@ -16584,6 +16754,13 @@ static int64_t casync__process_wait_for(int pid, int options) {
     siginfo_t info;
     memset(&info, 0, sizeof info);
     return casync__sys_waitid(P_PID, pid, &info, WEXITED | options);
+}
+
+/* A child of other ids must not share this process's memory: the kernel would let no debugger and
+   no core dump near this process any more (commit_creds in kernel/cred.c), and the other user could
+   stop the child while this process waits for it. */
+static bool casync__process_changes_ids(const casync_process_desc *desc) {
+    return desc->set_user || desc->set_group || desc->groups;
 }
 
 /* Starts the child with all signals blocked; returns its number. */
@@ -16597,13 +16774,15 @@ static int64_t casync__process_spawn(casync__process_plan *plan, const char **st
     sigfillset(&all);
     pid = casync__sys_thread_sigmask(SIG_SETMASK, &all, &before);
     if (pid >= 0) {
-        pid = casync__sys_vfork(casync__process_run, plan);
+        pid = casync__process_changes_ids(plan->desc)
+                  ? casync__sys_fork(casync__process_run, plan)
+                  : casync__sys_vfork(casync__process_run, plan);
         casync__sys_thread_sigmask(SIG_SETMASK, &before, NULL);
-        if (pid < 0) *step = "vfork";
+        if (pid < 0) *step = "fork";
     }
     casync__sys_close(report[1]);
     memset(&failure, 0, sizeof failure);
-    result = pid < 0 ? pid : casync__process_read_report(report[0], &failure);
+    result = pid < 0 ? pid : casync__process_read_report(report[0], plan->shared, &failure);
     casync__sys_close(report[0]);
     if (pid < 0 || result == 0) return pid;
     *step = failure.step;
@@ -16628,7 +16807,9 @@ static int64_t casync__process_plan_and_spawn(const casync_allocator *allocator,
         casync__process_programs(allocator, desc, desc->program ? desc->program : plan->args[0]);
     plan->moves = (casync_process_fd *)casync__memory_realloc(
         allocator, NULL, (3 + desc->fd_count) * sizeof *plan->moves);
-    result = plan->programs && plan->moves ? casync__process_plan_fds(plan, pipes) : -ENOMEM;
+    result = plan->programs && plan->moves ? casync__process_check_fds(desc) : -ENOMEM;
+    if (result == -EBADF) *step = "fcntl";
+    if (result == 0) result = casync__process_plan_fds(plan, pipes);
     if (result == 0) result = casync__process_spawn(plan, step);
     casync__memory_free(allocator, plan->programs);
     casync__memory_free(allocator, plan->moves);
@@ -17409,10 +17590,13 @@ static int64_t casync__file_sync_directory(const char *path) {
 /* Opens a new file beside `path`, with the permissions of the file that it will replace. */
 static int64_t casync__file_open_beside(const casync__file_arguments *f, char name[PATH_MAX]) {
     casync__sys_status status;
+    const char *slash = strrchr(f->path, '/');
+    int directory = slash ? (int)(slash + 1 - f->path) : 0;
     int64_t fd;
     unsigned number = 0;
     do {
-        if (snprintf(name, PATH_MAX, "%s.%d-%u.new", f->path, (int)getpid(), number++) >= PATH_MAX)
+        if (snprintf(name, PATH_MAX, "%.*s.casync-%d-%u", directory, f->path, (int)getpid(),
+                     number++) >= PATH_MAX)
             return -ENAMETOOLONG;
         fd = casync__sys_open(name, O_WRONLY | O_CREAT | O_EXCL, f->mode);
     } while (fd == -EEXIST && number < 1000);
@@ -17433,9 +17617,19 @@ static int64_t casync__file_take_name(const casync__file_arguments *f, const cha
     return taken < 0 ? taken : result;
 }
 
+/* Can the name be given to another file? What is no regular file (a device, a pipe) is written to;
+   of a symbolic link it is the file that is replaced, whose path comes in f->path. */
+static bool casync__file_is_replaced(casync__file_arguments *f, char target[PATH_MAX]) {
+    casync__sys_status status;
+    if (!(f->flags & CASYNC_FILE_ATOMIC)) return false;
+    if (casync__sys_stat(f->path, &status) < 0) return true;
+    if (casync__sys_realpath(f->path, target) == 0) f->path = target;
+    return S_ISREG(status.st_mode);
+}
+
 static int64_t casync__file_write_all(casync__file_arguments *f) {
-    char name[PATH_MAX];
-    bool atomic = f->flags & CASYNC_FILE_ATOMIC;
+    char name[PATH_MAX], target[PATH_MAX];
+    bool atomic = casync__file_is_replaced(f, target);
     int exclusive = f->flags & CASYNC_FILE_EXCLUSIVE ? O_EXCL : 0;
     int64_t fd = atomic
                      ? casync__file_open_beside(f, name)
@@ -17491,7 +17685,8 @@ static int64_t casync__file_copy(casync__file_arguments *f) {
                                        (int)(status.st_mode & 0777));
     if (to >= 0) {
         result = casync__file_copy_content(f, (int)from, (int)to, status.st_size);
-        if (result >= 0) (void)casync__sys_fchmod((int)to, (int)(status.st_mode & 0777));
+        if (result >= 0 && casync__sys_fstat((int)to, &target) == 0 && S_ISREG(target.st_mode))
+            (void)casync__sys_fchmod((int)to, (int)(status.st_mode & 0777));
         result = casync__file_finish((int)to, f->flags, result);
     }
     casync__sys_close((int)from);
@@ -17723,21 +17918,40 @@ static casync_future *casync__file_start(casync_loop *loop, casync_op *op,
     }
 CASYNC__FILE_CALLS(CASYNC__FILE_FUNCTIONS)
 
-/* What the kernel does not send is read in a thread, and written. */
+/* Reads in a thread, and writes. `open` is an operation of the stream's, which ends with it: then
+   the struct may be another's. */
+static int64_t casync__file_copy_to_stream(casync_stream *stream, const casync_op *open, int fd,
+                                           uint8_t *buffer, int64_t offset, int64_t count) {
+    int64_t total = 0;
+    while (count == 0 || total < count) {
+        int64_t piece =
+            count > 0 && count - total < CASYNC_READ_SIZE ? count - total : CASYNC_READ_SIZE;
+        int64_t result = casync_file_pread(fd, buffer, (size_t)piece, offset + total);
+        if (casync_future_done(&open->future)) return open->future.result;
+        if (result > 0) result = casync_write_all(stream, buffer, (size_t)result);
+        if (result < 0) return result;
+        if (result == 0) break;
+        total += result;
+    }
+    return total;
+}
+
+/* What the kernel does not send. */
 static int64_t casync__file_send_by_copy(casync_stream *stream, int fd, int64_t offset,
                                          int64_t count) {
     casync_loop *loop = casync__stream_loop(stream);
     uint8_t *buffer = (uint8_t *)casync__memory_realloc(&loop->allocator, NULL, CASYNC_READ_SIZE);
-    int64_t total = 0, result = buffer ? 1 : -ENOMEM;
-    while (result > 0 && (count == 0 || total < count)) {
-        int64_t piece =
-            count > 0 && count - total < CASYNC_READ_SIZE ? count - total : CASYNC_READ_SIZE;
-        result = casync_file_pread(fd, buffer, (size_t)piece, offset + total);
-        if (result > 0) result = casync_write_all(stream, buffer, (size_t)result);
-        if (result > 0) total += result;
-    }
+    casync_op open;
+    int64_t result;
+    if (!buffer) return -ENOMEM;
+    casync__op_begin(loop, &open, CASYNC__OP_SENDFILE_COPY);
+    open.owner = stream;
+    casync__list_append(&stream->endpoint.waiting, &open.link);
+    result = casync__file_copy_to_stream(stream, &open, fd, buffer, offset, count);
+    casync_future_cancel(&open.future);
+    (void)casync_future_result(&open.future); /* `result` is what is told */
     casync__memory_free(&loop->allocator, buffer);
-    return result < 0 ? result : total;
+    return result;
 }
 
 CASYNC__LINKAGE int64_t casync_sendfile(casync_stream *stream, int fd, int64_t offset,
@@ -17762,6 +17976,553 @@ CASYNC__LINKAGE void casync_file_data_free(casync_file_data *data) {
     if (!data || !data->ptr) return;
     casync__memory_free(&data->allocator, data->ptr);
     memset(data, 0, sizeof *data);
+}
+
+/* >> watches (implementation) ------------------------------------------------------------------ */
+
+/* A watch has an inotify instance of its own, and a row for each directory that it watches: a file
+   is watched by its directory, so that it can be followed by name. Rows are in the order of their
+   numbers, which grow. The two halves of a rename come one after the other, mostly; the first half
+   waits for the second for as long as the kernel needs to say it, and is a removal otherwise.
+
+   Costs: one inotify_add_watch for a directory; one read for the changes that came meanwhile. */
+
+#define CASYNC__WATCH_EVENTS                                                                       \
+    (IN_CREATE | IN_DELETE | IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_FROM |              \
+     IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_EXCL_UNLINK)
+#define CASYNC__WATCH_READS_MAX 16              /* in one turn */
+#define CASYNC__WATCH_RENAME_WAIT CASYNC_MS(20) /* for the second half of a rename */
+
+typedef struct casync__watch_row {
+    int number; /* the kernel's, of a directory */
+    char *path;
+} casync__watch_row;
+
+/* A change that nobody has taken yet. Its strings are behind it. */
+typedef struct casync__watch_change {
+    casync_link link;
+    casync_change change;
+} casync__watch_change;
+
+typedef struct casync__watch {
+    casync_watcher watcher; /* of the inotify instance */
+    casync_timer timer;     /* of the half of a rename */
+    casync_loop *loop;
+    casync_watch *user;
+    void (*changed)(casync_watch *watch, const casync_change *change);
+    casync__watch_row *rows;
+    size_t row_count, row_capacity;
+    char *root;       /* the path of the desc */
+    const char *name; /* of a file, in root; else NULL */
+    bool recursive, ended;
+    int64_t lost;               /* an error for the next to ask */
+    casync_op *waiting;         /* or NULL */
+    casync_link changes;        /* casync__watch_change by link: that nobody took */
+    casync__watch_change *lent; /* the user has its strings */
+    char *moved;                /* the path of the first half of a rename, or NULL */
+    uint32_t moved_cookie;
+    bool moved_directory;
+} casync__watch;
+
+static char *casync__watch_text(const casync__watch *w, const char *directory, const char *name) {
+    size_t length = strlen(directory), size = length + strlen(name) + 2;
+    char *text = (char *)casync__memory_realloc(&w->loop->allocator, NULL, size);
+    bool slash = *name && length > 0 && directory[length - 1] != '/';
+    if (text) snprintf(text, size, "%s%s%s", directory, slash ? "/" : "", name);
+    return text;
+}
+
+static void casync__watch_free_text(const casync__watch *w, char **text) {
+    casync__memory_free(&w->loop->allocator, *text);
+    *text = NULL;
+}
+
+/* -- telling -- */
+
+static void casync__watch_lend(casync__watch *w, casync__watch_change *record) {
+    casync_op *op = w->waiting;
+    casync__memory_free(&w->loop->allocator, w->lent);
+    w->lent = record;
+    w->waiting = NULL;
+    *op->as.change = record->change;
+    casync__op_done(op, 0, NULL);
+}
+
+/* Keeps a change for who asks, or gives it to who waits. */
+static void casync__watch_keep(casync__watch *w, const casync_change *change) {
+    size_t path_size = strlen(change->path) + 1,
+           old_size = change->old_path ? strlen(change->old_path) + 1 : 0;
+    casync__watch_change *record = (casync__watch_change *)casync__memory_realloc(
+        &w->loop->allocator, NULL, sizeof *record + path_size + old_size);
+    char *text = (char *)(record + 1);
+    if (!record) {
+        w->lost = -ENOMEM;
+        return;
+    }
+    memset(record, 0, sizeof *record);
+    record->change = *change;
+    record->change.path = (const char *)memcpy(text, change->path, path_size);
+    if (change->old_path)
+        record->change.old_path =
+            (const char *)memcpy(text + path_size, change->old_path, old_size);
+    if (w->waiting)
+        casync__watch_lend(w, record);
+    else
+        casync__list_append(&w->changes, &record->link);
+}
+
+/* Tells one change. False if the watch was stopped by that. */
+static bool casync__watch_tell(casync__watch *w, int kind, bool directory, const char *path,
+                               const char *old_path) {
+    casync_loop *loop = w->loop;
+    casync__weakref weak;
+    casync_change change;
+    change.kind = kind;
+    change.directory = directory;
+    change.path = path;
+    change.old_path = old_path;
+    if (!w->changed) {
+        casync__watch_keep(w, &change);
+        return true;
+    }
+    casync__weakref_begin(loop, &weak, w);
+    w->changed(w->user, &change);
+    return casync__weakref_end(loop, &weak);
+}
+
+/* -- the directories -- */
+
+/* The row of the kernel's number, or where it belongs. */
+static size_t casync__watch_find(const casync__watch *w, int number) {
+    size_t low = 0, high = w->row_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (w->rows[middle].number < number)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static casync__watch_row *casync__watch_row_of(const casync__watch *w, int number) {
+    size_t at = casync__watch_find(w, number);
+    return at < w->row_count && w->rows[at].number == number ? &w->rows[at] : NULL;
+}
+
+static void casync__watch_drop_row(casync__watch *w, casync__watch_row *row) {
+    size_t after = w->row_count - (size_t)(row - w->rows) - 1;
+    casync__watch_free_text(w, &row->path);
+    memmove(row, row + 1, after * sizeof *row);
+    w->row_count--;
+}
+
+/* Makes room for one more row. */
+static int64_t casync__watch_reserve(casync__watch *w) {
+    size_t capacity = w->row_capacity ? 2 * w->row_capacity : 4;
+    void *rows;
+    if (w->row_count < w->row_capacity) return 0;
+    rows = casync__memory_realloc(&w->loop->allocator, w->rows, capacity * sizeof *w->rows);
+    if (!rows) return -ENOMEM;
+    w->rows = (casync__watch_row *)rows;
+    w->row_capacity = capacity;
+    return 0;
+}
+
+/* Watches one directory: 1, or 0 if it is watched already. */
+static int64_t casync__watch_add(casync__watch *w, const char *path) {
+    int64_t number, result = casync__watch_reserve(w);
+    char *text = result == 0 ? casync__watch_text(w, path, "") : NULL;
+    casync__watch_row *row;
+    size_t at;
+    if (!text) return -ENOMEM;
+    number = casync__sys_inotify_add(w->watcher.fd, path, CASYNC__WATCH_EVENTS);
+    row = number < 0 ? NULL : casync__watch_row_of(w, (int)number);
+    if (number < 0 || row) {
+        if (row) casync__memory_free(&w->loop->allocator, row->path);
+        if (row) row->path = text; /* it may have another name by now */
+        if (!row) casync__watch_free_text(w, &text);
+        return number < 0 ? number : 0;
+    }
+    at = casync__watch_find(w, (int)number);
+    memmove(&w->rows[at + 1], &w->rows[at], (w->row_count - at) * sizeof *w->rows);
+    w->rows[at].number = (int)number;
+    w->rows[at].path = text;
+    w->row_count++;
+    return 1;
+}
+
+static int64_t casync__watch_add_tree(casync__watch *w, const char *path, bool tell);
+
+/* One entry of a directory of a recursive watch. -ECANCELED if the watch was stopped, and is
+   gone. */
+static int64_t casync__watch_add_entry(casync__watch *w, const char *directory,
+                                       const casync_file_entry *entry, bool tell) {
+    const casync_allocator allocator = w->loop->allocator;
+    char *path = casync__watch_text(w, directory, entry->name);
+    bool is_directory = entry->type == DT_DIR, goes_on = true;
+    casync__sys_status status;
+    int64_t result = 0;
+    if (!path) return -ENOMEM;
+    if (entry->type == DT_UNKNOWN && casync__sys_lstat(path, &status) == 0)
+        is_directory = S_ISDIR(status.st_mode);
+    if (tell) goes_on = casync__watch_tell(w, CASYNC_CHANGE_CREATED, is_directory, path, NULL);
+    if (goes_on && is_directory) result = casync__watch_add_tree(w, path, tell);
+    casync__memory_free(&allocator, path);
+    if (!goes_on) return -ECANCELED;
+    return result == -ENOENT || result == -ENOTDIR ? 0 : result; /* it is gone already */
+}
+
+/* Watches a directory and those below. With `tell` what is in them is told as created. -ECANCELED
+   if the watch was stopped by that, and is gone. */
+static int64_t casync__watch_add_tree(casync__watch *w, const char *path, bool tell) {
+    casync__file_arguments listing;
+    const casync_file_entry *entries;
+    int64_t result = casync__watch_add(w, path), count, i;
+    if (result <= 0) return result;
+    memset(&listing, 0, sizeof listing);
+    listing.path = path;
+    listing.allocator = w->loop->allocator;
+    count = casync__file_scan(&listing);
+    entries = (const casync_file_entry *)listing.memory;
+    result = count < 0 ? count : 0;
+    for (i = 0; i < count && result != -ECANCELED; i++) {
+        int64_t added = casync__watch_add_entry(w, path, &entries[i], tell);
+        if (added < 0) result = added;
+    }
+    casync__memory_free(&listing.allocator, listing.memory);
+    return result;
+}
+
+/* Is a path this one, or below it? */
+static bool casync__watch_is_below(const char *path, const char *directory) {
+    size_t length = strlen(directory);
+    return strncmp(path, directory, length) == 0 && (path[length] == '/' || !path[length]);
+}
+
+/* A directory has another name: so have those below. */
+static void casync__watch_rename_rows(casync__watch *w, const char *from, const char *to) {
+    size_t i;
+    for (i = 0; i < w->row_count; i++) {
+        char *path = w->rows[i].path, *renamed;
+        if (!casync__watch_is_below(path, from)) continue;
+        renamed = casync__watch_text(w, to, path + strlen(from) + (path[strlen(from)] == '/'));
+        if (!renamed) {
+            w->lost = -ENOMEM;
+            continue;
+        }
+        casync__memory_free(&w->loop->allocator, path);
+        w->rows[i].path = renamed;
+    }
+}
+
+/* A directory went somewhere else: what happens there is none of ours. */
+static void casync__watch_forget_rows(casync__watch *w, const char *path) {
+    size_t i = w->row_count;
+    while (i-- > 0) {
+        if (!casync__watch_is_below(w->rows[i].path, path)) continue;
+        (void)casync__sys_inotify_remove(w->watcher.fd, w->rows[i].number);
+        casync__watch_drop_row(w, &w->rows[i]);
+    }
+}
+
+/* -- events -- */
+
+/* Is it about what the user watches? Of a file's directory only that file is. */
+static bool casync__watch_concerns(const casync__watch *w, const char *path) {
+    return !w->name || strcmp(path, w->root) == 0;
+}
+
+/* No second half came: what was moved is gone. False if the watch was stopped. */
+static bool casync__watch_move_lost(casync__watch *w) {
+    char *path = w->moved;
+    casync_loop *loop = w->loop;
+    bool goes_on = true;
+    if (!path) return true;
+    w->moved = NULL;
+    casync_timer_stop(&w->timer);
+    if (w->moved_directory && w->recursive) casync__watch_forget_rows(w, path);
+    if (casync__watch_concerns(w, path))
+        goes_on = casync__watch_tell(w, CASYNC_CHANGE_REMOVED, w->moved_directory, path, NULL);
+    casync__memory_free(&loop->allocator, path);
+    return goes_on;
+}
+
+static void casync__watch_move_over(void *arg) {
+    (void)casync__watch_move_lost((casync__watch *)arg);
+}
+
+/* The first half of a rename. */
+static bool casync__watch_moved_from(casync__watch *w, uint32_t cookie, bool directory,
+                                     const char *path) {
+    w->moved = casync__watch_text(w, path, "");
+    w->moved_cookie = cookie;
+    w->moved_directory = directory;
+    if (!w->moved) w->lost = -ENOMEM;
+    if (!w->moved) return true;
+    if (casync_call_later(w->loop, &w->timer, CASYNC__WATCH_RENAME_WAIT, casync__watch_move_over,
+                          w) < 0)
+        return casync__watch_move_lost(w);
+    w->timer.job.flags |= CASYNC__JOB_INTERNAL;
+    return true;
+}
+
+/* What is new here, by its making or by a move. */
+static bool casync__watch_appeared(casync__watch *w, bool directory, const char *path) {
+    if (casync__watch_concerns(w, path) &&
+        !casync__watch_tell(w, CASYNC_CHANGE_CREATED, directory, path, NULL))
+        return false;
+    return !directory || !w->recursive || casync__watch_add_tree(w, path, true) != -ECANCELED;
+}
+
+/* The second half of a rename, if its first half was the event before. */
+static bool casync__watch_moved_to(casync__watch *w, uint32_t cookie, bool directory,
+                                   const char *path) {
+    char *from = w->moved;
+    casync_loop *loop = w->loop;
+    bool goes_on = true;
+    if (!from || w->moved_cookie != cookie)
+        return casync__watch_move_lost(w) && casync__watch_appeared(w, directory, path);
+    w->moved = NULL;
+    casync_timer_stop(&w->timer);
+    if (directory && w->recursive) casync__watch_rename_rows(w, from, path);
+    if (w->name && strcmp(path, w->root) == 0) /* the file was replaced */
+        goes_on = casync__watch_tell(w, CASYNC_CHANGE_CREATED, directory, path, NULL);
+    else if (casync__watch_concerns(w, from))
+        goes_on = casync__watch_tell(w, CASYNC_CHANGE_RENAMED, directory, path, from);
+    casync__memory_free(&loop->allocator, from);
+    return goes_on;
+}
+
+static int casync__watch_kind(uint32_t mask) {
+    if (mask & IN_MODIFY) return CASYNC_CHANGE_MODIFIED;
+    if (mask & IN_CLOSE_WRITE) return CASYNC_CHANGE_WRITTEN;
+    return mask & IN_ATTRIB ? CASYNC_CHANGE_ATTRIBUTES : CASYNC_CHANGE_REMOVED;
+}
+
+/* An event of an entry. */
+static bool casync__watch_entry_event(casync__watch *w, const struct inotify_event *event,
+                                      const char *path) {
+    bool directory = event->mask & IN_ISDIR;
+    if (event->mask & IN_MOVED_TO) return casync__watch_moved_to(w, event->cookie, directory, path);
+    if (!casync__watch_move_lost(w)) return false;
+    if (event->mask & IN_MOVED_FROM)
+        return casync__watch_moved_from(w, event->cookie, directory, path);
+    if (event->mask & IN_CREATE) return casync__watch_appeared(w, directory, path);
+    return !casync__watch_concerns(w, path) ||
+           casync__watch_tell(w, casync__watch_kind(event->mask), directory, path, NULL);
+}
+
+/* What was watched as a whole is gone: the last that is told. */
+static bool casync__watch_end(casync__watch *w) {
+    if (w->ended) return true;
+    if (!casync__watch_move_lost(w)) return false;
+    w->ended = true;
+    casync__watcher_stop(&w->watcher, CASYNC__FD_READ);
+    if (!casync__watch_tell(w, CASYNC_CHANGE_REMOVED, !w->name, w->root, NULL)) return false;
+    if (w->waiting) {
+        casync_op *op = w->waiting;
+        w->waiting = NULL;
+        casync__op_done(op, CASYNC_EOF, NULL);
+    }
+    return true;
+}
+
+static bool casync__watch_named_event(casync__watch *w, const struct inotify_event *event,
+                                      const casync__watch_row *row) {
+    const casync_allocator allocator = w->loop->allocator; /* the watch may be stopped */
+    char *path = casync__watch_text(w, row->path, event->name);
+    bool goes_on = true;
+    if (path)
+        goes_on = casync__watch_entry_event(w, event, path);
+    else
+        w->lost = -ENOMEM;
+    casync__memory_free(&allocator, path);
+    return goes_on;
+}
+
+/* False if the watch was stopped, or has ended. */
+static bool casync__watch_event(casync__watch *w, const struct inotify_event *event) {
+    casync__watch_row *row;
+    if (event->mask & IN_Q_OVERFLOW) {
+        if (!casync__watch_move_lost(w) ||
+            !casync__watch_tell(w, CASYNC_CHANGE_OVERFLOW, false, w->root, NULL))
+            return false;
+        return !w->recursive || casync__watch_add_tree(w, w->root, false) != -ECANCELED;
+    }
+    row = casync__watch_row_of(w, event->wd);
+    if (!row) return true; /* of a directory that we forgot */
+    if (event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT)) {
+        bool whole = w->name || strcmp(row->path, w->root) == 0;
+        if (event->mask & IN_MOVE_SELF && !whole) return true; /* its parent tells */
+        if (whole) return casync__watch_end(w) && false;
+        if (event->mask & IN_IGNORED) casync__watch_drop_row(w, row);
+        return true;
+    }
+    return event->len == 0 /* of the directory itself */ ||
+           casync__watch_named_event(w, event, row);
+}
+
+static void casync__watch_readable(void *arg) {
+    casync__watch *w = (casync__watch *)arg;
+    union {
+        int64_t align;
+        char bytes[4096];
+    } buffer;
+    int reads;
+    for (reads = 0; reads < CASYNC__WATCH_READS_MAX; reads++) {
+        int64_t size = casync__sys_read(w->watcher.fd, buffer.bytes, sizeof buffer), at = 0;
+        if (size <= 0) return;
+        while (at < size) {
+            const struct inotify_event *event =
+                (const struct inotify_event *)(void *)(buffer.bytes + at);
+            if (!casync__watch_event(w, event)) return;
+            at += (int64_t)(sizeof *event + event->len);
+        }
+    }
+}
+
+static bool casync__watch_refused(casync_watcher *watcher, int64_t error) {
+    (void)watcher, (void)error;
+    return false;
+}
+
+/* -- starting and stopping -- */
+
+static void casync__watch_free(casync__watch *w) {
+    const casync_allocator *allocator = &w->loop->allocator;
+    casync_timer_stop(&w->timer);
+    casync__watcher_unregister(&w->watcher, true);
+    casync__sys_close(w->watcher.fd);
+    while (!casync__list_is_empty(&w->changes)) {
+        casync_link *link = w->changes.next;
+        casync__list_remove(link);
+        casync__memory_free(allocator, casync__container(link, casync__watch_change, link));
+    }
+    while (w->row_count > 0) casync__watch_drop_row(w, &w->rows[w->row_count - 1]);
+    casync__memory_free(allocator, w->rows);
+    casync__memory_free(allocator, w->lent);
+    casync__memory_free(allocator, w->moved);
+    casync__memory_free(allocator, w->root);
+    casync__memory_free(allocator, w);
+}
+
+CASYNC__LINKAGE void casync_watch_stop(casync_watch *watch) {
+    casync__watch *w = watch ? watch->state : NULL;
+    casync_op *op;
+    if (!w) return;
+    CASYNC_ASSERT(casync__loop_in_thread(w->loop));
+    watch->state = NULL;
+    op = w->waiting;
+    casync__weakref_object_gone(w->loop, w);
+    casync__watch_free(w);
+    if (op) casync__op_done(op, -ECONNABORTED, NULL);
+}
+
+/* Watches what the path says: a directory, with or without those below, or a file's. */
+static int64_t casync__watch_begin(casync__watch *w) {
+    casync__sys_status status;
+    int64_t result = casync__sys_stat(w->root, &status);
+    char *slash = strrchr(w->root, '/'), *directory;
+    if (result < 0 && result != -ENOENT) return result;
+    if (result == 0 && S_ISDIR(status.st_mode))
+        return w->recursive ? casync__watch_add_tree(w, w->root, false)
+                            : casync__watch_add(w, w->root);
+    if (slash && !slash[1]) return result < 0 ? result : -ENOTDIR; /* "file/" */
+    w->recursive = false;
+    w->name = slash ? slash + 1 : w->root;
+    if (!slash) return casync__watch_add(w, ".");
+    directory = casync__watch_text(w, w->root, "");
+    if (!directory) return -ENOMEM;
+    directory[slash == w->root ? 1 : slash - w->root] = 0;
+    result = casync__watch_add(w, directory);
+    casync__watch_free_text(w, &directory);
+    return result;
+}
+
+static int64_t casync__watch_open(casync__watch *w, const char *path) {
+    int64_t fd = casync__sys_inotify_init(), result;
+    if (fd < 0) return fd;
+    w->root = casync__watch_text(w, path, "");
+    result = w->root ? casync__watcher_add(w->loop, &w->watcher, CASYNC__WATCHER_WATCH, (int)fd,
+                                           CASYNC__FD_READ, casync__watch_readable, w)
+                     : -ENOMEM;
+    w->watcher.fd = (int)fd;
+    return result < 0 ? result : casync__watch_begin(w);
+}
+
+CASYNC__LINKAGE int64_t casync_watch_start(casync_loop *loop, casync_watch *watch,
+                                           const casync_watch_desc *desc) {
+    casync__watch *w;
+    int64_t result;
+    if (casync__loop_is_closed(loop) || !watch || !desc || !desc->path || !*desc->path)
+        return -EINVAL;
+    if (watch->state) return -EALREADY;
+    w = (casync__watch *)casync__memory_realloc(&loop->allocator, NULL, sizeof *w);
+    if (!w) return -ENOMEM;
+    memset(w, 0, sizeof *w);
+    w->loop = loop;
+    w->user = watch;
+    w->changed = desc->changed;
+    w->recursive = desc->recursive;
+    w->watcher.fd = -1;
+    casync__list_init(&w->changes);
+    result = casync__watch_open(w, desc->path);
+    if (result < 0) {
+        casync__watch_free(w);
+        return result;
+    }
+    watch->user = desc->user;
+    watch->state = w;
+    return 0;
+}
+
+static void casync__watches_close(casync_loop *loop) {
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL)
+        if (watcher->kind == CASYNC__WATCHER_WATCH) {
+            casync__watch *w = casync__container(watcher, casync__watch, watcher);
+            w->user->state = NULL;
+            casync__watch_free(w);
+        }
+}
+
+CASYNC__LINKAGE casync_future *casync_watch_next_op(casync_watch *watch, casync_op *op,
+                                                    casync_change *change) {
+    casync__watch *w = watch ? watch->state : NULL;
+    int64_t result = 0;
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(w ? w->loop : NULL, op, CASYNC__OP_CHANGE);
+    if (!watch || !change)
+        result = -EINVAL;
+    else if (!w || w->changed)
+        result = CASYNC_INVALID_STATE;
+    else if (w->waiting)
+        result = -EBUSY;
+    if (result < 0) return casync__op_done(op, result, NULL);
+    op->owner = w;
+    op->as.change = change;
+    w->waiting = op;
+    if (!casync__list_is_empty(&w->changes)) {
+        casync_link *link = w->changes.next;
+        casync__list_remove(link);
+        casync__watch_lend(w, casync__container(link, casync__watch_change, link));
+    } else if (w->lost || w->ended) {
+        result = w->lost ? w->lost : (int64_t)CASYNC_EOF;
+        w->lost = 0;
+        w->waiting = NULL;
+        casync__op_done(op, result, NULL);
+    }
+    return &op->future;
+}
+
+static void casync__watch_abandon(casync_op *op) { ((casync__watch *)op->owner)->waiting = NULL; }
+
+CASYNC__LINKAGE int64_t casync_watch_next(casync_watch *watch, casync_change *change) {
+    casync_loop *loop = watch && watch->state ? watch->state->loop : NULL;
+    casync_op op;
+    return CASYNC__AWAIT_OP(loop, casync_watch_next_op(watch, &op, change));
 }
 
 /* >> metrics & dump (implementation) ----------------------------------------------------------- */
@@ -17973,13 +18734,28 @@ static void casync__dump_open(casync_loop *loop, casync__dump *dump) {
     }
 }
 
+static void casync__dump_processes(casync_loop *loop, casync__dump *dump) {
+    casync_link *link;
+    for (link = loop->children.next; link != &loop->children; link = link->next) {
+        char line[CASYNC__LINE_SIZE + 1] = "";
+        casync__line_append(line, "process %d",
+                            casync__container(link, casync__process_child, link)->pid);
+        casync__dump_line(dump, line);
+    }
+}
+
 /* Calls that run, also those that nobody waits for any more. */
 static void casync__dump_executor(casync_loop *loop, casync__dump *dump) {
     casync__pool *pool = loop->executor;
     char line[CASYNC__LINE_SIZE + 1] = "";
+    const casync_link *held, *link;
+    unsigned waiting;
     casync__pool_lock(pool);
+    held = &pool->lanes[CASYNC__CALL_LANE_NAMES].held;
+    waiting = pool->queued;
+    for (link = held->next; link != held; link = link->next) waiting++;
     casync__line_append(line, "default pool, %u calls run, %u wait", (unsigned)pool->running,
-                        (unsigned)pool->queued);
+                        waiting);
     pthread_mutex_unlock(&pool->mutex);
     casync__dump_line(dump, line);
 }
@@ -17996,6 +18772,7 @@ CASYNC__LINKAGE int64_t casync_dump(casync_loop *loop, int fd) {
     }
     casync__fibers_each_unreleased(loop, casync__dump_unreleased, &dump);
     casync__dump_open(loop, &dump);
+    casync__dump_processes(loop, &dump);
     if (loop->executor) casync__dump_executor(loop, &dump);
     return dump.result;
 }
@@ -18358,6 +19135,7 @@ static void casync__loop_close(casync_loop *loop) {
     loop->closing = true;
     casync__name_questions_close(loop);
     casync__process_children_close(loop);
+    casync__watches_close(loop);
     casync__calls_close(loop);
     casync__signals_close(loop);
     casync__watchers_close(loop);

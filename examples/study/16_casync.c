@@ -369,6 +369,30 @@ static void files(void) {
     casync_file_data_free(&data);
 }
 
+/* What happens to files comes as events of a descriptor, like everything else. */
+static void changed(casync_watch *watch, const casync_change *change) {
+    (void)watch;
+    called += change->kind == CASYNC_CHANGE_ATTRIBUTES;
+}
+
+static void watches(void) {
+    char directory[] = "/tmp/casync-study-XXXXXX", file[64];
+    casync_watch_desc desc = {.path = directory, .changed = changed};
+    casync_watch watch = {0};
+    section("watches");
+    if (!mkdtemp(directory)) abort();
+    snprintf(file, sizeof file, "%s/file", directory);
+    close(open(file, O_CREAT | O_RDONLY, 0600));
+    called = 0;
+    if (casync_watch_start(&loop, &watch, &desc) < 0) abort();
+    chmod(file, 0400);
+    casync_run_once(&loop);
+    claim("a change was told", called == 1);
+    casync_watch_stop(&watch);
+    unlink(file);
+    rmdir(directory);
+}
+
 /* How to see that a loop stands still (page 1): the longest turn, for instance. */
 static void metrics(void) {
     casync_metrics numbers;
@@ -399,6 +423,7 @@ int main(void) {
     names();
     processes();
     files();
+    watches();
     metrics();
     return casync_loop_close(&loop) < 0;
 }
@@ -455,6 +480,8 @@ int main(void) {
        and nobody handles SIGCHLD: yes
      files
        a thread read a file: yes
+     watches
+       a change was told: yes
      metrics & dump
        most turns asked the kernel for nothing: yes
        no task is left: yes

@@ -4,6 +4,21 @@
 
 #include "arguments_fixture.h"
 
+static void watches(void) {
+    NUMBER(casync_watch_start, (NULL, &zero.watch, &zero.watch_desc), -EINVAL);
+    NUMBER(casync_watch_start, (&zero.loop, &zero.watch, &zero.watch_desc), -EINVAL);
+    NUMBER(casync_watch_start, (&loop, NULL, &zero.watch_desc), -EINVAL);
+    NUMBER(casync_watch_start, (&loop, &zero.watch, NULL), -EINVAL);
+    NUMBER(casync_watch_start, (&loop, &zero.watch, &zero.watch_desc), -EINVAL);
+    FUTURE(casync_watch_next_op, (NULL, &zero.op, &zero.change), -EINVAL);
+    FUTURE(casync_watch_next_op, (&zero.watch, &zero.op, NULL), -EINVAL);
+    FUTURE(casync_watch_next_op, (&zero.watch, &zero.op, &zero.change), CASYNC_INVALID_STATE);
+    WITHOUT_OP(casync_watch_next_op, (&zero.watch, NULL, &zero.change));
+    NUMBER(casync_watch_next, (NULL, &zero.change), AN_ERROR);
+    NOTHING(casync_watch_stop, (NULL));
+    NOTHING(casync_watch_stop, (&zero.watch));
+}
+
 static void files(void) {
     NUMBER(casync_file_open, (NULL, 0, 0), AN_ERROR);
     FUTURE(casync_file_open_op, (NULL, &zero.op, NULL, 0, 0), -EINVAL);

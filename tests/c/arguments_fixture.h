@@ -64,6 +64,9 @@ static struct {
     casync_addrinfo addrinfo;
     casync_getaddrinfo_desc question;
     casync_nameinfo nameinfo;
+    casync_watch watch;
+    casync_watch_desc watch_desc;
+    casync_change change;
     casync_process process;
     casync_process_desc process_desc;
     casync_process_output output;

@@ -56,6 +56,7 @@ TEST(processes_of_nothing) {
 TEST(files_of_nothing) {
     share_progress();
     run_cases(files, false);
+    run_cases(watches, false);
 }
 
 TEST(streams_of_nothing) {
@@ -132,6 +133,7 @@ TEST(every_function_has_its_cases) {
     names();
     processes();
     files();
+    watches();
     streams();
     servers();
     datagrams();

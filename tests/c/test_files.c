@@ -474,9 +474,18 @@ TEST(an_error_of_the_file_is_no_end_of_it) {
     close_sender();
 }
 
-static int64_t sends_file(casync_loop *where, void *arg) {
-    (void)where, (void)arg;
-    return casync_sendfile(&a, file, 0, 0);
+TEST(after_the_end_of_the_stream_writes_say_so) {
+    open_sender();
+    casync_sendfile_op(&a, &ops[1], file, 0, 0);
+    casync_close(&b);
+    EXPECT(done(&ops[1].future) < 0);
+    EXPECT(casync_write(&a, "x", 1) < 0 && casync_write(&a, "x", 1) != -EBUSY);
+    close_sender();
+}
+
+static int64_t sends_file_to(casync_loop *where, void *stream) {
+    (void)where;
+    return casync_sendfile((casync_stream *)stream, file, 0, 0);
 }
 
 TEST(what_the_kernel_does_not_send_is_read_and_written) {
@@ -484,9 +493,54 @@ TEST(what_the_kernel_does_not_send_is_read_and_written) {
     open_sender();
     casync_syscalls.sendfile = refuse_sendfile;
     EQ(casync_future_result(casync_sendfile_op(&a, &ops[1], file, 0, 0)), -EINVAL);
-    task = spawn(sends_file, NULL);
+    task = spawn(sends_file_to, &a);
     EQ(run_task(receives, (void *)(intptr_t)sizeof content), sizeof content);
     EQ(casync_run_until_complete(&task->future), sizeof content);
     casync_task_release(task);
     close_sender();
+}
+
+static int64_t pread_at_gate(int fd, void *data, size_t size, int64_t offset) {
+    void *nothing;
+    pass_gate(NULL, &nothing);
+    return casync__direct_pread(fd, data, size, offset);
+}
+
+TEST(a_stream_may_be_closed_while_a_file_is_read_for_it) {
+    casync_stream *own = (casync_stream *)calloc(1, sizeof *own);
+    casync_task *task;
+    open_sender();
+    casync_close(&a);
+    EQ(casync_socketpair(&loop, own, &a, NULL, NULL), 0);
+    casync_syscalls.sendfile = refuse_sendfile;
+    casync_syscalls.pread = pread_at_gate;
+    task = spawn(sends_file_to, own);
+    EQ(casync_run_nowait(&loop), 0);
+    wait_inside(1);
+    casync_close(own);
+    free(own);
+    let_pass(1);
+    EQ(casync_run_until_complete(&task->future), -ECONNABORTED);
+    casync_task_release(task);
+    close_sender();
+}
+
+TEST(an_atomic_write_replaces_what_a_link_leads_to) {
+    casync_file_status status;
+    open_directory();
+    EQ(put("old"), 3);
+    EQ(symlink("file", other), 0);
+    EQ(done(casync_file_write_all_op(&loop, &ops[0], other, "new", 3, 0600, CASYNC_FILE_ATOMIC)),
+       3);
+    EQ(done(casync_file_lstat_op(&loop, &ops[0], other, &status)), 0);
+    EXPECT(S_ISLNK(status.mode));
+    has(path, "new");
+    EQ(done(
+           casync_file_write_all_op(&loop, &ops[0], "/dev/null", "x", 1, 0600, CASYNC_FILE_ATOMIC)),
+       1);
+    EQ(done(casync_file_stat_op(&loop, &ops[0], "/dev/null", &status)), 0);
+    EXPECT(S_ISCHR(status.mode));
+    remove_file(other);
+    remove_file(path);
+    close_directory();
 }

@@ -328,6 +328,7 @@ TEST(a_server_listens_at_all_addresses_of_a_name) {
     listen_desc.task = says_hello;
     EQ(casync_listen(&loop, &server, &listen_desc), CASYNC_NOT_NUMERIC); /* nothing waits here */
     resolver_knows("127.0.0.2");
+    resolver_knows("127.0.0.2");  /* /etc/hosts may have it in two lines */
     resolver_knows("192.0.2.99"); /* no address of this host's */
     resolver_knows("127.0.0.3");
     port = run_task(listens_by_name, NULL);
@@ -355,10 +356,11 @@ TEST(known_addresses_are_listened_at_anywhere) {
     listen_desc.address_count = 2;
     EQ(casync_listen(&loop, &server, &listen_desc), 0);
     EQ(casync_server_address(&server, &first), 0);
-    addresses[0] = addresses[1];
     casync_server_close(&server);
-    EQ(casync_listen(&loop, &server, &listen_desc), -EADDRINUSE); /* the same twice */
-    EXPECT(!server.open);
+    casync_server_ref(&server, false);
+    EQ(casync_listen(&loop, &server, &listen_desc), 0);
+    EQ(casync_run_until_idle(&loop), 0); /* it keeps nothing running */
+    listen_desc.port = 0;
     close_names();
 }
 

@@ -43,12 +43,62 @@ TEST(an_option_that_cannot_be_had_is_an_error_of_start) {
     desc.fds = &closed;
     desc.fd_count = 1;
     EQ(casync_process_start(&loop, &process, &desc), -EBADF);
-    STR_EQ(process.step, "dup2");
+    STR_EQ(process.step, "fcntl");
     desc.fd_count = 0;
     desc.set_process_group = true;
     desc.process_group = 1; /* of another session */
     EQ(casync_process_start(&loop, &process, &desc), -EPERM);
     STR_EQ(process.step, "setpgid");
+    close_processes();
+}
+
+TEST(a_descriptor_that_is_not_open_is_an_error_of_start) {
+    int closed = dup(0), i;
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
+    desc.shell = "echo 0123456789abcdef0123456789abcdef";
+    for (i = 0; i < 4; i++) { /* the numbers that the start would open next */
+        closed = dup(0);
+        close(closed);
+        desc.out = CASYNC_STDIO_FD;
+        desc.out_fd = closed + i;
+        EQ(casync_process_start(&loop, &process, &desc), -EBADF);
+        EQ(process.pid, 0);
+    }
+    close_processes();
+}
+
+/* A process that was forked while a start had its pipes open has them too. */
+static void *fork_all_the_time(void *arg) {
+    pid_t *holders = (pid_t *)arg;
+    int i;
+    for (i = 0; i < 50; i++) {
+        holders[i] = fork();
+        if (holders[i] == 0) {
+            for (;;) pause();
+        }
+    }
+    return NULL;
+}
+
+TEST(a_start_does_not_wait_for_processes_of_others) {
+    static pid_t holders[50];
+    pthread_t thread;
+    int i;
+    if (under_valgrind()) SKIP("valgrind makes a copy for vfork");
+    skip_under_qemu("qemu-user makes a copy for vfork");
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
+    desc.shell = "true";
+    EQ(pthread_create(&thread, NULL, fork_all_the_time, holders), 0);
+    for (i = 0; i < 50; i++) {
+        EQ(casync_process_start(&loop, &process, &desc), 0);
+        EQ(run_task(communicates, NULL), 0);
+        casync_process_close(&process);
+    }
+    EQ(pthread_join(thread, NULL), 0);
+    for (i = 0; i < 50; i++) {
+        EQ(kill(holders[i], SIGKILL), 0);
+        EQ(waitpid(holders[i], NULL, 0), holders[i]);
+    }
     close_processes();
 }
 
@@ -309,6 +359,7 @@ TEST(priority_and_ids_are_as_asked) {
     desc.groups = groups;
     desc.group_count = 2;
     shell_writes("id -u; id -g; id -G; nice", "65534\n65533\n65533 7 8\n3\n");
+    EQ(prctl(PR_GET_DUMPABLE), 1); /* this process's memory was not the other user's */
     close_processes();
 }
 
