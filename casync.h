@@ -19,24 +19,25 @@
        4. a client
        5. datagrams
        6. names
-       7. processes
-       8. files
-       9. watches
-      10. time
-      11. ending: close, finish, abort
-      12. cancelling and time limits
-      13. groups of tasks
-      14. locks and queues
-      15. threads
-      16. signals and fork
-      17. embedding in another loop
-      18. testing with the virtual and the manual clock
-      19. memory and allocators
-      20. errors
-      21. what each thing costs
-      22. asyncio's names in casync
-      23. rules
-      24. configuration, platforms, compatibility
+       7. terminals
+       8. processes
+       9. files
+      10. watches
+      11. time
+      12. ending: close, finish, abort
+      13. cancelling and time limits
+      14. groups of tasks
+      15. locks and queues
+      16. threads
+      17. signals and fork
+      18. embedding in another loop
+      19. testing with the virtual and the manual clock
+      20. memory and allocators
+      21. errors
+      22. what each thing costs
+      23. asyncio's names in casync
+      24. rules
+      25. configuration, platforms, compatibility
 
    >> 1. a first program
 
@@ -73,7 +74,7 @@
    itself; if another header came before and it is too late, an #error says so.
 
    A function that waits returns a result below 0 if it failed, and -ECANCELED if its task was asked
-   to end (chapter 12). A task that overlooks this does not end when it should, so gcc and clang
+   to end (chapter 13). A task that overlooks this does not end when it should, so gcc and clang
    warn if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
 
    >> 2. callbacks or tasks
@@ -168,7 +169,7 @@
        casync_connect_start(...)  starts it, and a protocol's callback tells how it went; only
                                   connect and finish have it
 
-   A form with _op is for stackless tasks, for casync_gather and its like (chapter 13), and for
+   A form with _op is for stackless tasks, for casync_gather and its like (chapter 14), and for
    callbacks, by casync_future_add_done_callback. If the start failed, the future is done and holds
    the error. The op and its buffers are yours again when the future is done. casync_join,
    casync_select, casync_wait_for, casync_once_call and the forms with _timeout consist of several
@@ -176,7 +177,7 @@
    casync_listen or casync_close, has one form, which tasks and callbacks can both call.
 
    The first time that a function which waits is called where it cannot wait, the exception handler
-   (chapter 20) gets the name of that function.
+   (chapter 21) gets the name of that function.
 
    The loop runs in turns, which are asyncio's. A turn asks the kernel which descriptors are ready,
    and waits for one if there is nothing to do. Then it queues the callbacks of what became ready,
@@ -240,8 +241,8 @@
    Prints:
        the server answers: echo!
 
-   A server for real use waits for its end by casync_server_join, or for a signal (chapter 16), and
-   closes itself in order (chapter 11). When the task of a connection returns, the library sends
+   A server for real use waits for its end by casync_server_join, or for a signal (chapter 17), and
+   closes itself in order (chapter 12). When the task of a connection returns, the library sends
    what the task wrote, closes the connection and frees its memory. If the task returns an error,
    the library aborts the connection and tells the exception handler.
 
@@ -475,7 +476,35 @@
    found as desc.addresses. A program that is linked statically to glibc needs the shared library of
    the same version where it looks up names; musl needs nothing.
 
-   >> 7. processes
+   >> 7. terminals
+
+   casync_terminal_set_mode gives you the keys of a terminal as they are pressed. Whatever ends your
+   program, the terminal is normal again. This program sets it for a moment, where there is one.
+
+       #define CASYNC_IMPLEMENTATION
+       #include "casync.h"
+       #include <stdio.h>
+
+       int main(void) {
+           int fds[2], columns, rows;
+           if (casync_openpty(fds, 80, 24) < 0) return 1;
+           if (casync_terminal_size(fds[1], &columns, &rows) < 0) return 1;
+           printf("%d x %d\n", columns, rows);
+           printf("%s\n", casync_strerror(casync_terminal_set_mode(fds[1],
+           CASYNC_TERMINAL_CBREAK))); return 0;
+       }
+
+   Prints:
+       80 x 24
+       success
+
+   casync_stream_open makes a stream of a terminal, from which a task reads keys and to which it
+   writes. CASYNC_TERMINAL_CBREAK leaves Ctrl-C and Ctrl-Z what they are; CASYNC_TERMINAL_RAW makes
+   keys of them. When the window changes its size, SIGWINCH comes (casync_signal_start), and
+   casync_terminal_size tells the new one. casync_openpty makes a pseudoterminal, for a program that
+   is to believe it has a user; casync_process_desc.terminal starts one so.
+
+   >> 8. processes
 
    casync_process_start starts a program, with pipes as streams where the desc says so. The child
    inherits nothing that you do not name: no descriptor, no blocked signal, no handler.
@@ -525,7 +554,7 @@
    status of one that casync started (wait(2), or SIGCHLD ignored), the wait ends with
    CASYNC_NO_STATUS. casync_wait_pid waits for the end of a process that need not be a child.
 
-   >> 8. files
+   >> 9. files
 
    The kernel cannot tell when a regular file is ready, so the functions for files work in threads
    of the loop's default pool. They have POSIX's names: casync_file_open, _read, _pread, _write,
@@ -564,7 +593,7 @@
    A call that is cancelled ends at once. Its thread goes on, but touches nothing of yours: a buffer
    that was to be filled is yours again, and a descriptor that was opened is closed.
 
-   >> 9. watches
+   >> 10. watches
 
    A casync_watch tells what changes in a directory, in a tree of directories, or of a file, by a
    callback or to a task that waits. A file is followed by its name: it may be removed and made
@@ -603,7 +632,7 @@
    as created. The two halves of a rename come as one change, with old_path. CASYNC_CHANGE_OVERFLOW
    says that the kernel lost events, so that you look at everything yourself.
 
-   >> 10. time
+   >> 11. time
 
    A time is an int64_t in nanoseconds: CASYNC_US(5), CASYNC_MS(5), CASYNC_SECONDS(5), and
    CASYNC_FOREVER, a deadline that never comes. The loop's clock is CLOCK_MONOTONIC, read by
@@ -612,7 +641,7 @@
 
    A task sleeps by casync_sleep. A callback is called by casync_call_later after a delay, by
    casync_call_at at a time, or by casync_timer_start again and again. The following program has a
-   virtual clock (chapter 18), so it does not take any time.
+   virtual clock (chapter 19), so it does not take any time.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -657,7 +686,7 @@
    you give NULL for the timer to casync_call_later or casync_call_at, the loop lends one, which you
    cannot stop.
 
-   >> 11. ending: close, finish, abort
+   >> 12. ending: close, finish, abort
 
    A stream ends in one of four ways:
 
@@ -745,7 +774,7 @@
    refuses with CASYNC_STILL_OPEN while a stream, a server, a datagram socket or a stackful task is
    left; casync_dump names them.
 
-   >> 12. cancelling and time limits
+   >> 13. cancelling and time limits
 
    casync_task_cancel asks a task to end. The wait in which the task is, or else its next one,
    returns -ECANCELED, once. The task can then clean up, wait while it cleans up, and return. A task
@@ -802,7 +831,7 @@
    done, but before the task went on, the task gets the result, and the next wait returns
    -ECANCELED. So a task never loses bytes that were read for it or a lock that was handed to it.
 
-   >> 13. groups of tasks
+   >> 14. groups of tasks
 
    casync_spawn makes a task, which begins in the next turn, and returns a handle. Give the handle
    back, either by casync_join, which waits for the task and returns its result, or by
@@ -894,7 +923,7 @@
    casync_context_var is a value that each task has for itself and passes on to the tasks that it
    makes.
 
-   >> 14. locks and queues
+   >> 15. locks and queues
 
    Between two waits a task is alone: no other task of its loop runs, so it needs no lock. Where
    something must stay consistent across a wait, or where one task waits for another, take one of
@@ -957,7 +986,7 @@
    their names return -EAGAIN instead of waiting. All of this is for the tasks of one loop; the next
    chapter is about threads.
 
-   >> 15. threads
+   >> 16. threads
 
    One thread owns a loop: the thread that runs it. Other threads may call only
    casync_call_soon_threadsafe and casync_wake on it. Several loops in several threads share nothing
@@ -1036,7 +1065,7 @@
    A job that is still posted is not posted again (-EALREADY), so a job works as a wakeup that
    coalesces. With a NULL job the loop keeps the call, and each call is made.
 
-   >> 16. signals and fork
+   >> 17. signals and fork
 
    casync_signal_start watches a signal. The callback runs in the loop's thread like any other, so
    it may call any function, which a signal handler may not.
@@ -1116,7 +1145,7 @@
    A program that is started by exec inherits no descriptor of the library: all of them are
    close-on-exec.
 
-   >> 17. embedding in another loop
+   >> 18. embedding in another loop
 
    To run a casync loop inside another loop, wait until casync_loop_fd is readable or until
    casync_loop_timeout has passed, and then call casync_run_nowait. Ask for the timeout before each
@@ -1164,7 +1193,7 @@
    hosts with a lock to drop meanwhile; with casync_loop_desc.locked, threads that hold this lock
    may all use the loop.
 
-   >> 18. testing with the virtual and the manual clock
+   >> 19. testing with the virtual and the manual clock
 
    With CASYNC_CLOCK_VIRTUAL the loop's time starts at 0 and jumps to the next deadline when there
    is nothing else to do, so a test with long waits takes no time. While the loop waits for
@@ -1240,7 +1269,7 @@
    Prints:
        Too many open files
 
-   >> 19. memory and allocators
+   >> 20. memory and allocators
 
    Structs are yours: you declare, embed or allocate them, and zero them before their first use. Set
    options in structs named _desc and _options, where 0 is the default. A struct must not move while
@@ -1299,7 +1328,7 @@
    them; keep_fd changes that. Descriptors given to casync_add_reader and casync_add_writer stay
    yours.
 
-   >> 20. errors
+   >> 21. errors
 
    Functions that can fail return an int64_t. A value of 0 or more is the result. A value below 0 is
    an error: -errno, or one of casync's own codes, enum casync_error. casync_strerror names both. A
@@ -1308,7 +1337,7 @@
    NULL if it has no result for errors.
 
    Errors that nobody waits for go to the loop's exception handler: a task that failed and whose
-   result nobody took, bytes that were lost (chapter 11), a server that cannot accept. The default
+   result nobody took, bytes that were lost (chapter 12), a server that cannot accept. The default
    handler prints a line on standard error; casync_set_exception_handler sets yours. In this program
    a task fails after its handle was released.
 
@@ -1344,7 +1373,7 @@
    casync_task_set_name gives a task a name for these messages. casync_loop_metrics has counters
    and, if you set casync_loop_desc.metrics, idle and busy times.
 
-   >> 21. what each thing costs
+   >> 22. what each thing costs
 
    System calls and allocations, once the loop's pools have grown to the need:
 
@@ -1415,7 +1444,7 @@
        320  casync_datagram
        688  casync_loop
 
-   >> 22. asyncio's names in casync
+   >> 23. asyncio's names in casync
 
        asyncio                             casync
        ---------------------------------   -------------------------------------------------------
@@ -1479,7 +1508,7 @@
            cancel_futures=True)
        loop.shutdown_default_executor      casync_shutdown_default_executor
 
-   >> 23. rules
+   >> 24. rules
 
    These hold for all functions; the chapter in brackets says more.
 
@@ -1496,7 +1525,7 @@
    - Time is int64_t nanoseconds. Timers are never early [6].
    - A forked child calls casync_loop_fork first [12].
 
-   >> 24. configuration, platforms, compatibility
+   >> 25. configuration, platforms, compatibility
 
    Define these macros before you include the implementation:
 
@@ -3930,6 +3959,37 @@ CASYNC_API int64_t casync_datagram_set_multicast_ttl(casync_datagram *datagram, 
    Errors: -EOPNOTSUPP for a Unix socket; -EBADF if the socket is not open. */
 CASYNC_API int64_t casync_datagram_set_multicast_loop(casync_datagram *datagram, bool on);
 
+/* >> terminals (API) --------------------------------------------------------------------------- */
+
+enum casync_terminal_mode {
+    CASYNC_TERMINAL_NORMAL, /* as it was: lines, with an echo */
+    CASYNC_TERMINAL_CBREAK, /* each key at once and without an echo; Ctrl-C still interrupts */
+    CASYNC_TERMINAL_RAW     /* the same, and Ctrl-C, Ctrl-Z and the like are keys */
+};
+
+/* Sets how a terminal gives its keys, as Python's tty.setcbreak and tty.setraw do. What is written
+   keeps its line ends. The terminal is normal again when this process exits, stops (and is as you
+   set it when it goes on), or dies of a signal that can be caught. For that, handlers are installed
+   while the mode is not normal, in the place of SIG_DFL alone: a handler of yours decides by
+   itself. One terminal at a time is changed.
+   Returns: 0.
+   Errors: -ENOTTY; -EBADF; -EBUSY while another terminal is changed; -EINVAL for an unknown mode.
+   Call from: any thread. */
+CASYNC_API int64_t casync_terminal_set_mode(int fd, int mode);
+
+/* Tells the size of a terminal in characters. A change comes as SIGWINCH: see casync_signal_start.
+   Returns: 0.
+   Errors: -ENOTTY; -EBADF; -EINVAL. */
+CASYNC_API int64_t casync_terminal_size(int fd, int *columns, int *rows);
+
+/* Makes a pseudoterminal: fds[1] is a terminal for a program, and fds[0] the side of whoever plays
+   the user of that terminal. casync_stream_open makes a stream of it, which ends with -EIO when the
+   program has closed its side.
+   Returns: 0.
+   Errors: those of open(2) and ioctl(2) on /dev/ptmx; -EINVAL.
+   Lifetime: both descriptors are yours. They are close-on-exec. */
+CASYNC_API int64_t casync_openpty(int fds[2], int columns, int rows);
+
 /* >> processes (API) --------------------------------------------------------------------------- */
 
 /* What a standard descriptor of a child process is. */
@@ -3962,6 +4022,11 @@ typedef struct casync_process_desc {
     const char *cwd;        /* its working directory; default: this process's */
     int in, out, err;       /* enum casync_stdio */
     int in_fd, out_fd, err_fd;
+    /* in, out and err are a terminal of the child's own, of so many characters, in a session of its
+       own. process->in is the user's side of it: what you write are its keys, and what you read is
+       its screen, until -EIO when the child has closed it. */
+    bool terminal;
+    int columns, rows;
     const casync_process_fd *fds; /* further descriptors */
     size_t fd_count;
     const casync_process_limit *limits;
@@ -4743,6 +4808,7 @@ CASYNC_API int64_t casync_report_overflow(void);
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -5030,8 +5096,9 @@ typedef struct stat64 casync__sys_status;
 #define CASYNC__SYS_O_LARGEFILE 0
 typedef struct stat casync__sys_status;
 #endif
-#define CASYNC__SYS_FICLONE 0x40049409 /* ioctl_ficlonerange(2), Linux 4.5 */
-#ifdef SYS_copy_file_range             /* Linux 4.5 */
+#define CASYNC__SYS_TIOCGPTPEER _IO('T', 0x41) /* ioctl_tty(2), Linux 4.13 */
+#define CASYNC__SYS_FICLONE 0x40049409         /* ioctl_ficlonerange(2), Linux 4.5 */
+#ifdef SYS_copy_file_range                     /* Linux 4.5 */
 #define CASYNC__SYS_COPY_FILE_RANGE SYS_copy_file_range
 #else
 #define CASYNC__SYS_COPY_FILE_RANGE (-1) /* the kernel says ENOSYS */
@@ -5065,6 +5132,11 @@ static inline long casync__epoll_pwait2(int epfd, casync__epoll_event *events, i
     time.nanoseconds = timeout % 1000000000;
     return syscall(CASYNC__SYS_EPOLL_PWAIT2, epfd, events, count,
                    timeout == CASYNC_FOREVER ? NULL : &time, NULL, (size_t)0);
+}
+
+static inline int casync__sys_unlock_pty(int fd) {
+    int locked = 0;
+    return ioctl(fd, TIOCSPTLCK, &locked);
 }
 
 static inline int64_t casync__sys_send_file(int to, int from, int64_t *offset, size_t size) {
@@ -5203,6 +5275,14 @@ static inline int64_t casync__memory_map(size_t size) {
     X(sendfile, (int to, int from, int64_t *offset, size_t size), (to, from, offset, size),        \
       casync__sys_send_file(to, from, offset, size))                                               \
     X(unlink, (const char *path), (path), unlink(path))                                            \
+    X(tcgetattr, (int fd, struct termios *mode), (fd, mode), tcgetattr(fd, mode))                  \
+    X(tcsetattr, (int fd, const struct termios *mode), (fd, mode), tcsetattr(fd, TCSANOW, mode))   \
+    X(get_window_size, (int fd, struct winsize *size), (fd, size), ioctl(fd, TIOCGWINSZ, size))    \
+    X(set_window_size, (int fd, const struct winsize *size), (fd, size),                           \
+      ioctl(fd, TIOCSWINSZ, size))                                                                 \
+    X(take_terminal, (int fd), (fd), ioctl(fd, TIOCSCTTY, 0))                                      \
+    X(pty_unlock, (int fd), (fd), casync__sys_unlock_pty(fd))                                      \
+    X(pty_peer, (int fd), (fd), ioctl(fd, CASYNC__SYS_TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) \
     X(inotify_init, (void), (), inotify_init1(IN_CLOEXEC | IN_NONBLOCK))                           \
     X(inotify_add, (int fd, const char *path, uint32_t mask), (fd, path, mask),                    \
       inotify_add_watch(fd, path, mask))                                                           \
@@ -5362,6 +5442,12 @@ static struct {
     int signalfd;
     sigset_t signalfd_mask;
     casync__signal_source signals[65];
+    /* of the terminal whose mode is changed. Its handlers read it without the mutex: it is whole
+       before they are there. */
+    bool restores_terminal; /* at exit: asked for once */
+    uint32_t terminal_pid;  /* atomic: the process that changed it; 0: it is normal */
+    int terminal_fd;
+    struct termios terminal_normal, terminal_mode;
 } casync__process;
 
 /* Puts a fresh descriptor where an inherited one is, or should be: fork copies the table of
@@ -16400,6 +16486,169 @@ static bool casync__datagram_refused(casync_watcher *watcher, int64_t error) {
     return false;
 }
 
+/* >> terminals (implementation) ---------------------------------------------------------------- */
+
+/* A terminal outlives the process that changed its mode, so whatever ends that process sets it
+   back: atexit(3), and handlers of the signals whose default is to end or to stop it. The handlers
+   make one tcsetattr(3), which POSIX allows in them, and let the signal do what it does by default.
+   A forked child that exits is not the process that changed it.
+
+   Costs: a tcsetattr and two sigaction for each signal of the list. */
+
+static const int casync__terminal_signals[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,  SIGABRT, SIGBUS,
+                                               SIGFPE,  SIGSEGV, SIGPIPE, SIGALRM, SIGTERM, SIGUSR1,
+                                               SIGUSR2, SIGXCPU, SIGSYS,  SIGTSTP, SIGCONT};
+
+static bool casync__terminal_is_changed(void) {
+    return casync__atomic_load(&casync__process.terminal_pid) == (uint32_t)getpid();
+}
+
+/* Also in signal handlers. */
+static void casync__terminal_restore(void) {
+    if (casync__terminal_is_changed())
+        casync__sys_tcsetattr(casync__process.terminal_fd, &casync__process.terminal_normal);
+}
+
+static void casync__terminal_change_again(void) {
+    if (casync__terminal_is_changed())
+        casync__sys_tcsetattr(casync__process.terminal_fd, &casync__process.terminal_mode);
+}
+
+static void casync__terminal_handler(int signum);
+
+static void casync__terminal_install(int signum) {
+    struct sigaction action, current;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = casync__terminal_handler;
+    action.sa_flags = SA_ONSTACK; /* of a task that overflowed its own */
+    if (casync__sys_sigaction(signum, NULL, &current) == 0 && !(current.sa_flags & SA_SIGINFO) &&
+        current.sa_handler == SIG_DFL)
+        (void)casync__sys_sigaction(signum, &action, NULL);
+}
+
+static void casync__terminal_uninstall(int signum) {
+    struct sigaction action, current;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = SIG_DFL;
+    if (casync__sys_sigaction(signum, NULL, &current) == 0 && !(current.sa_flags & SA_SIGINFO) &&
+        current.sa_handler == casync__terminal_handler)
+        (void)casync__sys_sigaction(signum, &action, NULL);
+}
+
+/* Does what the signal does by default: the process ends here, or stops until it is continued. */
+static void casync__terminal_default(int signum) {
+    sigset_t set = casync__signal_set(signum), before;
+    casync__terminal_uninstall(signum);
+    raise(signum);
+    casync__sys_thread_sigmask(SIG_UNBLOCK, &set, &before);
+    casync__sys_thread_sigmask(SIG_SETMASK, &before, NULL);
+    casync__terminal_install(signum);
+}
+
+static void casync__terminal_handler(int signum) {
+    int error = errno;
+    if (signum != SIGCONT) {
+        casync__terminal_restore();
+        casync__terminal_default(signum);
+    }
+    casync__terminal_change_again();
+    errno = error;
+}
+
+static void casync__terminal_for_each_signal(void (*act)(int signum)) {
+    size_t i;
+    for (i = 0; i < sizeof casync__terminal_signals / sizeof *casync__terminal_signals; i++)
+        act(casync__terminal_signals[i]);
+}
+
+static void casync__terminal_make(struct termios *mode, bool raw) {
+    mode->c_iflag &= (tcflag_t) ~(ICRNL | INLCR | IGNCR);
+    mode->c_lflag &= (tcflag_t) ~(ECHO | ICANON);
+    mode->c_cc[VMIN] = 1;
+    mode->c_cc[VTIME] = 0;
+    if (!raw) return;
+    mode->c_iflag &= (tcflag_t) ~(BRKINT | INPCK | ISTRIP | IXON);
+    mode->c_lflag &= (tcflag_t) ~(ISIG | IEXTEN);
+    mode->c_cflag &= (tcflag_t)~CSIZE;
+    mode->c_cflag |= CS8;
+}
+
+/* With the process's mutex. */
+static int64_t casync__terminal_set_normal(int fd) {
+    int64_t result;
+    if (!casync__terminal_is_changed() || casync__process.terminal_fd != fd) return 0;
+    result = casync__sys_tcsetattr(fd, &casync__process.terminal_normal);
+    casync__terminal_for_each_signal(casync__terminal_uninstall);
+    casync__atomic_store(&casync__process.terminal_pid, 0);
+    return result;
+}
+
+/* The same. */
+static int64_t casync__terminal_change(int fd, bool raw) {
+    struct termios mode;
+    bool again = casync__terminal_is_changed();
+    int64_t result = again ? 0 : casync__sys_tcgetattr(fd, &mode);
+    if (again && casync__process.terminal_fd != fd) return -EBUSY;
+    if (result < 0) return result;
+    if (again) mode = casync__process.terminal_normal;
+    casync__process.terminal_normal = mode;
+    casync__terminal_make(&mode, raw);
+    result = casync__sys_tcsetattr(fd, &mode);
+    if (result < 0) return result;
+    casync__process.terminal_mode = mode;
+    casync__process.terminal_fd = fd;
+    casync__atomic_store(&casync__process.terminal_pid, (uint32_t)getpid());
+    if (!casync__process.restores_terminal) atexit(casync__terminal_restore);
+    casync__process.restores_terminal = true;
+    casync__terminal_for_each_signal(casync__terminal_install);
+    return 0;
+}
+
+CASYNC__LINKAGE int64_t casync_terminal_set_mode(int fd, int mode) {
+    struct termios now;
+    int64_t result = mode < CASYNC_TERMINAL_NORMAL || mode > CASYNC_TERMINAL_RAW
+                         ? -EINVAL
+                         : casync__sys_tcgetattr(fd, &now);
+    if (result < 0) return result;
+    casync__process_lock();
+    result = mode == CASYNC_TERMINAL_NORMAL
+                 ? casync__terminal_set_normal(fd)
+                 : casync__terminal_change(fd, mode == CASYNC_TERMINAL_RAW);
+    pthread_mutex_unlock(&casync__process.mutex);
+    return result;
+}
+
+CASYNC__LINKAGE int64_t casync_terminal_size(int fd, int *columns, int *rows) {
+    struct winsize size;
+    int64_t result = columns && rows ? casync__sys_get_window_size(fd, &size) : -EINVAL;
+    if (result < 0) return result;
+    *columns = size.ws_col;
+    *rows = size.ws_row;
+    return 0;
+}
+
+CASYNC__LINKAGE int64_t casync_openpty(int fds[2], int columns, int rows) {
+    struct winsize size;
+    int64_t user, terminal;
+    if (!fds || columns < 0 || columns > UINT16_MAX || rows < 0 || rows > UINT16_MAX)
+        return -EINVAL;
+    memset(&size, 0, sizeof size);
+    size.ws_col = (unsigned short)columns;
+    size.ws_row = (unsigned short)rows;
+    user = casync__sys_open("/dev/ptmx", O_RDWR | O_NOCTTY, 0);
+    if (user < 0) return user;
+    terminal = casync__sys_pty_unlock((int)user);
+    if (terminal == 0) terminal = casync__sys_set_window_size((int)user, &size);
+    if (terminal == 0) terminal = casync__sys_pty_peer((int)user);
+    if (terminal < 0) {
+        casync__sys_close((int)user);
+        return terminal;
+    }
+    fds[0] = (int)user;
+    fds[1] = (int)terminal;
+    return 0;
+}
+
 /* >> processes (implementation) ---------------------------------------------------------------- */
 
 /* A child is started by vfork(2), which copies no memory and holds the caller up until the child
@@ -16579,7 +16828,9 @@ static void casync__process_run(void *arg) {
     sigemptyset(&none);
     casync__process_reset_signals();
     casync__process_move_fds(plan);
-    if (desc->new_session) casync__process_try(plan, "setsid", casync__sys_setsid());
+    if (desc->new_session || desc->terminal)
+        casync__process_try(plan, "setsid", casync__sys_setsid());
+    if (desc->terminal) casync__process_try(plan, "TIOCSCTTY", casync__sys_take_terminal(0));
     if (desc->set_process_group)
         casync__process_try(plan, "setpgid", casync__sys_setpgid(desc->process_group));
     if (desc->set_umask) (void)casync__sys_umask(desc->umask);
@@ -16706,9 +16957,22 @@ static int64_t casync__process_check_fds(const casync_process_desc *desc) {
     return result < 0 ? result : 0;
 }
 
+static int64_t casync__process_plan_terminal(casync__process_plan *plan,
+                                             casync__process_pipes *pipes) {
+    int fds[2], number;
+    int64_t result = casync_openpty(fds, plan->desc->columns, plan->desc->rows);
+    if (result < 0) return result;
+    pipes->ours[0] = fds[0];
+    pipes->theirs[0] = fds[1];
+    for (number = 0; number < 3; number++) casync__process_add_move(plan, fds[1], number);
+    return 0;
+}
+
 static int64_t casync__process_plan_fds(casync__process_plan *plan, casync__process_pipes *pipes) {
     const casync_process_desc *desc = plan->desc;
-    int64_t result = casync__process_plan_stdio(plan, pipes, 0, desc->in, desc->in_fd);
+    int64_t result = desc->terminal
+                         ? casync__process_plan_terminal(plan, pipes)
+                         : casync__process_plan_stdio(plan, pipes, 0, desc->in, desc->in_fd);
     size_t i;
     if (result == 0) result = casync__process_plan_stdio(plan, pipes, 1, desc->out, desc->out_fd);
     if (result == 0) result = casync__process_plan_stdio(plan, pipes, 2, desc->err, desc->err_fd);
@@ -16725,6 +16989,7 @@ static bool casync__process_stdio_is_valid(int kind, int fd) {
 static bool casync__process_desc_is_valid(const casync_process_desc *desc) {
     bool err_is_out = desc->err == CASYNC_STDIO_STDOUT;
     size_t i;
+    if (desc->terminal && (desc->in || desc->out || desc->err)) return false;
     for (i = 0; i < desc->fd_count; i++)
         if (!desc->fds || desc->fds[i].fd < 0 || desc->fds[i].as < 3) return false;
     return (desc->shell ? !desc->args && !desc->program : desc->args && desc->args[0]) &&
@@ -19236,6 +19501,7 @@ static void casync__fault_handler(int signum, siginfo_t *info, void *context) {
     casync_task *task = casync_current_task();
     const char *address = (const char *)info->si_addr;
     (void)context;
+    casync__terminal_restore();
     if (task && casync__future_is_fiber(&task->future)) {
         const char *stack = casync__fiber_of(task)->stack;
         if (address >= stack - casync__stack_guard_size() && address < stack) {

@@ -369,6 +369,19 @@ static void files(void) {
     casync_file_data_free(&data);
 }
 
+/* A terminal outlives the program: whatever ends it, the mode is put back. */
+static void terminals(void) {
+    int fds[2], columns = 0, rows = 0;
+    section("terminals");
+    if (casync_openpty(fds, 80, 24) < 0) abort();
+    if (casync_terminal_set_mode(fds[1], CASYNC_TERMINAL_CBREAK) < 0) abort();
+    casync_terminal_size(fds[1], &columns, &rows);
+    claim("a pseudoterminal has a size", columns == 80 && rows == 24);
+    claim("and is normal again", casync_terminal_set_mode(fds[1], CASYNC_TERMINAL_NORMAL) == 0);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* What happens to files comes as events of a descriptor, like everything else. */
 static void changed(casync_watch *watch, const casync_change *change) {
     (void)watch;
@@ -421,6 +434,7 @@ int main(void) {
     datagrams();
     thread_pool();
     names();
+    terminals();
     processes();
     files();
     watches();
@@ -475,6 +489,9 @@ int main(void) {
      names
        an address in numbers is there at once: yes
        without a system call: yes
+     terminals
+       a pseudoterminal has a size: yes
+       and is normal again: yes
      processes
        the loop waits for a child: yes
        and nobody handles SIGCHLD: yes

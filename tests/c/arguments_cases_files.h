@@ -4,6 +4,12 @@
 
 #include "arguments_fixture.h"
 
+static void terminals(void) {
+    NUMBER(casync_terminal_set_mode, (-1, 0), -EBADF);
+    NUMBER(casync_terminal_size, (-1, NULL, NULL), -EINVAL);
+    NUMBER(casync_openpty, (NULL, 1, 1), -EINVAL);
+}
+
 static void watches(void) {
     NUMBER(casync_watch_start, (NULL, &zero.watch, &zero.watch_desc), -EINVAL);
     NUMBER(casync_watch_start, (&zero.loop, &zero.watch, &zero.watch_desc), -EINVAL);

@@ -57,6 +57,7 @@ TEST(files_of_nothing) {
     share_progress();
     run_cases(files, false);
     run_cases(watches, false);
+    run_cases(terminals, false);
 }
 
 TEST(streams_of_nothing) {
@@ -134,6 +135,7 @@ TEST(every_function_has_its_cases) {
     processes();
     files();
     watches();
+    terminals();
     streams();
     servers();
     datagrams();

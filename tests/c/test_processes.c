@@ -385,6 +385,34 @@ TEST(a_child_has_no_signal_blocked_ignored_or_handled) {
     close_processes();
 }
 
+static int64_t reads_screen(casync_loop *where, void *arg) {
+    char *text = (char *)arg;
+    int64_t n, size = 0;
+    (void)where;
+    while ((n = casync_read(&process.in, text + size, (size_t)(250 - size))) > 0) size += n;
+    text[size] = 0;
+    return n;
+}
+
+TEST(a_child_may_have_a_terminal_of_its_own) {
+    char screen[256];
+    open_pool_loop(CASYNC_CLOCK_MONOTONIC);
+    desc.shell = "read line; echo \"[$line]\"; test -t 0 && test -t 2 && stty size < /dev/tty";
+    desc.terminal = true;
+    desc.columns = 99;
+    desc.rows = 33;
+    EQ(casync_process_start(&loop, &process, &desc), 0);
+    EQ(casync_write(&process.in, "hello\n", 6), 6);
+    EQ(run_task(reads_screen, screen), -EIO);
+    STR_EQ(screen, "hello\r\n[hello]\r\n33 99\r\n");
+    casync_close(&process.in);
+    EQ(run_task(communicates, NULL), 0);
+    casync_process_close(&process);
+    desc.out = CASYNC_STDIO_PIPE;
+    EQ(casync_process_start(&loop, &process, &desc), -EINVAL);
+    close_processes();
+}
+
 /* >> output ------------------------------------------------------------------------------------ */
 
 TEST(much_goes_both_ways_at_the_same_time) {
