@@ -21,7 +21,7 @@ static int64_t read_keys(casync_stream *keys) {
     int64_t n = 1;
     while (n > 0 && key != 'q') {
         n = casync_read(keys, &key, 1);
-        if (n > 0) printf(key > ' ' && key < 127 ? "key %d: %c\n" : "key %d\n", key, key);
+        if (n > 0) printf("key %d: %c\n", key, key > ' ' && key < 127 ? key : '?');
         fflush(stdout);
     }
     return n < 0 ? n : 0;
