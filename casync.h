@@ -1408,7 +1408,7 @@
    use. A level of the timer wheel is 1 KiB, allocated when it is first needed. The first stream
    that reads for a protocol or up to a delimiter gives its loop a buffer of about 128 KiB, which
    all share; the first datagram socket with a protocol reserves 1 MiB of addresses, of which only
-   the filled part becomes memory. All of the library is about 110 KB of code (gcc -Os, x86-64).
+   the filled part becomes memory. All of the library is about 150 KB of code (gcc -Os, x86-64).
 
    The sizes of the structs on 64-bit processors, in bytes:
 
