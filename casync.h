@@ -36,8 +36,9 @@
       21. errors
       22. what each thing costs
       23. asyncio's names in casync
-      24. rules
-      25. configuration, platforms, compatibility
+      24. libuv's names in casync
+      25. rules
+      26. configuration, platforms, compatibility
 
    >> 1. a first program
 
@@ -1508,7 +1509,47 @@
            cancel_futures=True)
        loop.shutdown_default_executor      casync_shutdown_default_executor
 
-   >> 24. rules
+   >> 24. libuv's names in casync
+
+       libuv                               casync
+       ---------------------------------   -------------------------------------------------------
+       uv_loop_t, uv_run, uv_stop          casync_loop, casync_run_until_idle, casync_stop
+       uv_ref, uv_unref, uv_walk           casync_timer_ref and its like, casync_walk
+       uv_prepare_t, uv_check_t, uv_idle_t casync_hook
+       uv_async_t                          casync_call_soon_threadsafe
+       uv_timer_t                          casync_timer
+       uv_poll_t                           casync_watcher
+       uv_signal_t                         casync_signal
+       uv_process_t, uv_spawn              casync_process
+       uv_tcp_t, uv_pipe_t, uv_tty_t       casync_stream; casync_connect, casync_listen, casync_pipe
+       uv_read_start, uv_write             casync_protocol or casync_read; casync_write
+       uv_shutdown, uv_close               casync_write_eof; casync_finish, casync_close
+       uv_udp_t                            casync_datagram
+       uv_tty_set_mode, uv_tty_get_winsize casync_terminal_set_mode, casync_terminal_size
+       uv_fs_t                             casync_file_open and its like
+       uv_fs_event_t, uv_fs_poll_t         casync_watch
+       uv_fs_sendfile                      casync_sendfile
+       uv_getaddrinfo, uv_getnameinfo      casync_getaddrinfo, casync_getnameinfo
+       uv_queue_work                       casync_run_in_executor
+       uv_ip4_addr, uv_ip4_name            casync_address_from_host, casync_address_text
+       uv_metrics_info, uv_metrics_idle    casync_loop_metrics
+       uv_hrtime, uv_now                   casync_time, casync_now
+       uv_strerror                         casync_strerror
+
+   What does not wait is not here. Use instead:
+
+       random bytes                        getrandom(2)
+       processors, memory, load            sysconf(3), /proc, getloadavg(3)
+       interfaces, host name, users        getifaddrs(3), gethostname(2), getpwuid_r(3)
+       environment, directories            getenv(3), getcwd(3)
+       threads, locks, thread keys         pthreads(7)
+       shared libraries                    dlopen(3)
+       credentials of a peer               SO_PEERCRED (unix(7)), of stream.endpoint.watcher.fd
+       fast open, busy polling, a device   TCP_FASTOPEN (tcp(7)), SO_BUSY_POLL and SO_BINDTODEVICE
+                                           (socket(7)), of a socket that you open and hand over
+       HTTP, the protocol of DNS           llhttp, c-ares
+
+   >> 25. rules
 
    These hold for all functions; the chapter in brackets says more.
 
@@ -1525,7 +1566,7 @@
    - Time is int64_t nanoseconds. Timers are never early [6].
    - A forked child calls casync_loop_fork first [12].
 
-   >> 25. configuration, platforms, compatibility
+   >> 26. configuration, platforms, compatibility
 
    Define these macros before you include the implementation:
 
