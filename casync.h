@@ -23,22 +23,23 @@
        8. processes
        9. files
       10. watches
-      11. time
-      12. ending: close, finish, abort
-      13. cancelling and time limits
-      14. groups of tasks
-      15. locks and queues
-      16. threads
-      17. signals and fork
-      18. embedding in another loop
-      19. testing with the virtual and the manual clock
-      20. memory and allocators
-      21. errors
-      22. what each thing costs
-      23. asyncio's names in casync
-      24. libuv's names in casync
-      25. rules
-      26. configuration, platforms, compatibility
+      11. TLS
+      12. time
+      13. ending: close, finish, abort
+      14. cancelling and time limits
+      15. groups of tasks
+      16. locks and queues
+      17. threads
+      18. signals and fork
+      19. embedding in another loop
+      20. testing with the virtual and the manual clock
+      21. memory and allocators
+      22. errors
+      23. what each thing costs
+      24. asyncio's names in casync
+      25. libuv's names in casync
+      26. rules
+      27. configuration, platforms, compatibility
 
    >> 1. a first program
 
@@ -75,7 +76,7 @@
    itself; if another header came before and it is too late, an #error says so.
 
    A function that waits returns a result below 0 if it failed, and -ECANCELED if its task was asked
-   to end (chapter 13). A task that overlooks this does not end when it should, so gcc and clang
+   to end (chapter 14). A task that overlooks this does not end when it should, so gcc and clang
    warn if a program ignores such a result. Write casync_ignore(casync_sleep(delay)) if you mean it.
 
    >> 2. callbacks or tasks
@@ -170,7 +171,7 @@
        casync_connect_start(...)  starts it, and a protocol's callback tells how it went; only
                                   connect and finish have it
 
-   A form with _op is for stackless tasks, for casync_gather and its like (chapter 14), and for
+   A form with _op is for stackless tasks, for casync_gather and its like (chapter 15), and for
    callbacks, by casync_future_add_done_callback. If the start failed, the future is done and holds
    the error. The op and its buffers are yours again when the future is done. casync_join,
    casync_select, casync_wait_for, casync_once_call and the forms with _timeout consist of several
@@ -178,7 +179,7 @@
    casync_listen or casync_close, has one form, which tasks and callbacks can both call.
 
    The first time that a function which waits is called where it cannot wait, the exception handler
-   (chapter 21) gets the name of that function.
+   (chapter 22) gets the name of that function.
 
    The loop runs in turns, which are asyncio's. A turn asks the kernel which descriptors are ready,
    and waits for one if there is nothing to do. Then it queues the callbacks of what became ready,
@@ -242,8 +243,8 @@
    Prints:
        the server answers: echo!
 
-   A server for real use waits for its end by casync_server_join, or for a signal (chapter 17), and
-   closes itself in order (chapter 12). When the task of a connection returns, the library sends
+   A server for real use waits for its end by casync_server_join, or for a signal (chapter 18), and
+   closes itself in order (chapter 13). When the task of a connection returns, the library sends
    what the task wrote, closes the connection and frees its memory. If the task returns an error,
    the library aborts the connection and tells the exception handler.
 
@@ -633,7 +634,34 @@
    as created. The two halves of a rename come as one change, with old_path. CASYNC_CHANGE_OVERFLOW
    says that the kernel lost events, so that you look at everything yourself.
 
-   >> 11. time
+   >> 11. TLS
+
+   With `#define CASYNC_OPENSSL` before the include of the implementation, and -lssl -lcrypto, the
+   library has TLS by OpenSSL 3. casync_start_tls puts it into a connected stream, of a client or of
+   a server, at once or after a STARTTLS. What you read and write afterwards is what is inside, by
+   the same functions. A client that reads a page:
+
+       casync_tls_context_desc trust = {0};
+       casync_tls_desc tls = {.server_name = "example.com"};
+       casync_connect_desc connect = {.host = "example.com", .port = 443};
+       int64_t result = casync_tls_context_make(&tls.context, &trust);
+       if (result >= 0) result = casync_connect(loop, &stream, &connect);
+       if (result >= 0) result = casync_start_tls(&stream, &tls);
+       if (result >= 0) result = casync_write_all(&stream, request, sizeof request - 1);
+       while (result >= 0 && (result = casync_read(&stream, buffer, sizeof buffer)) > 0)
+           fwrite(buffer, 1, (size_t)result, stdout);
+
+   The certificate is verified, by the system's store, and its name is checked, unless you say
+   no_verify. A server sets certificate_file and key_file; a task that serves a connection begins
+   with casync_start_tls. One context serves any number of connections.
+
+   casync_finish and casync_write_eof say goodbye (close_notify). A peer that ends without it is
+   CASYNC_INCOMPLETE_READ, as what it sent may have been cut. Bytes that were read ahead before
+   casync_start_tls are taken as TLS, never as data. OpenSSL's words about an error are in
+   desc.errors. casync_tls_info_of tells the version, the cipher, the protocol that ALPN chose, and
+   the peer's certificate. The kernel's TLS (kTLS) is not used: it wants OpenSSL on the socket.
+
+   >> 12. time
 
    A time is an int64_t in nanoseconds: CASYNC_US(5), CASYNC_MS(5), CASYNC_SECONDS(5), and
    CASYNC_FOREVER, a deadline that never comes. The loop's clock is CLOCK_MONOTONIC, read by
@@ -642,7 +670,7 @@
 
    A task sleeps by casync_sleep. A callback is called by casync_call_later after a delay, by
    casync_call_at at a time, or by casync_timer_start again and again. The following program has a
-   virtual clock (chapter 19), so it does not take any time.
+   virtual clock (chapter 20), so it does not take any time.
 
        #define CASYNC_IMPLEMENTATION
        #include "casync.h"
@@ -687,7 +715,7 @@
    you give NULL for the timer to casync_call_later or casync_call_at, the loop lends one, which you
    cannot stop.
 
-   >> 12. ending: close, finish, abort
+   >> 13. ending: close, finish, abort
 
    A stream ends in one of four ways:
 
@@ -775,7 +803,7 @@
    refuses with CASYNC_STILL_OPEN while a stream, a server, a datagram socket or a stackful task is
    left; casync_dump names them.
 
-   >> 13. cancelling and time limits
+   >> 14. cancelling and time limits
 
    casync_task_cancel asks a task to end. The wait in which the task is, or else its next one,
    returns -ECANCELED, once. The task can then clean up, wait while it cleans up, and return. A task
@@ -832,7 +860,7 @@
    done, but before the task went on, the task gets the result, and the next wait returns
    -ECANCELED. So a task never loses bytes that were read for it or a lock that was handed to it.
 
-   >> 14. groups of tasks
+   >> 15. groups of tasks
 
    casync_spawn makes a task, which begins in the next turn, and returns a handle. Give the handle
    back, either by casync_join, which waits for the task and returns its result, or by
@@ -924,7 +952,7 @@
    casync_context_var is a value that each task has for itself and passes on to the tasks that it
    makes.
 
-   >> 15. locks and queues
+   >> 16. locks and queues
 
    Between two waits a task is alone: no other task of its loop runs, so it needs no lock. Where
    something must stay consistent across a wait, or where one task waits for another, take one of
@@ -987,7 +1015,7 @@
    their names return -EAGAIN instead of waiting. All of this is for the tasks of one loop; the next
    chapter is about threads.
 
-   >> 16. threads
+   >> 17. threads
 
    One thread owns a loop: the thread that runs it. Other threads may call only
    casync_call_soon_threadsafe and casync_wake on it. Several loops in several threads share nothing
@@ -1066,7 +1094,7 @@
    A job that is still posted is not posted again (-EALREADY), so a job works as a wakeup that
    coalesces. With a NULL job the loop keeps the call, and each call is made.
 
-   >> 17. signals and fork
+   >> 18. signals and fork
 
    casync_signal_start watches a signal. The callback runs in the loop's thread like any other, so
    it may call any function, which a signal handler may not.
@@ -1146,7 +1174,7 @@
    A program that is started by exec inherits no descriptor of the library: all of them are
    close-on-exec.
 
-   >> 18. embedding in another loop
+   >> 19. embedding in another loop
 
    To run a casync loop inside another loop, wait until casync_loop_fd is readable or until
    casync_loop_timeout has passed, and then call casync_run_nowait. Ask for the timeout before each
@@ -1194,7 +1222,7 @@
    hosts with a lock to drop meanwhile; with casync_loop_desc.locked, threads that hold this lock
    may all use the loop.
 
-   >> 19. testing with the virtual and the manual clock
+   >> 20. testing with the virtual and the manual clock
 
    With CASYNC_CLOCK_VIRTUAL the loop's time starts at 0 and jumps to the next deadline when there
    is nothing else to do, so a test with long waits takes no time. While the loop waits for
@@ -1270,7 +1298,7 @@
    Prints:
        Too many open files
 
-   >> 20. memory and allocators
+   >> 21. memory and allocators
 
    Structs are yours: you declare, embed or allocate them, and zero them before their first use. Set
    options in structs named _desc and _options, where 0 is the default. A struct must not move while
@@ -1329,7 +1357,7 @@
    them; keep_fd changes that. Descriptors given to casync_add_reader and casync_add_writer stay
    yours.
 
-   >> 21. errors
+   >> 22. errors
 
    Functions that can fail return an int64_t. A value of 0 or more is the result. A value below 0 is
    an error: -errno, or one of casync's own codes, enum casync_error. casync_strerror names both. A
@@ -1338,7 +1366,7 @@
    NULL if it has no result for errors.
 
    Errors that nobody waits for go to the loop's exception handler: a task that failed and whose
-   result nobody took, bytes that were lost (chapter 12), a server that cannot accept. The default
+   result nobody took, bytes that were lost (chapter 13), a server that cannot accept. The default
    handler prints a line on standard error; casync_set_exception_handler sets yours. In this program
    a task fails after its handle was released.
 
@@ -1374,7 +1402,7 @@
    casync_task_set_name gives a task a name for these messages. casync_loop_metrics has counters
    and, if you set casync_loop_desc.metrics, idle and busy times.
 
-   >> 22. what each thing costs
+   >> 23. what each thing costs
 
    System calls and allocations, once the loop's pools have grown to the need:
 
@@ -1445,7 +1473,7 @@
        320  casync_datagram
        688  casync_loop
 
-   >> 23. asyncio's names in casync
+   >> 24. asyncio's names in casync
 
        asyncio                             casync
        ---------------------------------   -------------------------------------------------------
@@ -1483,6 +1511,7 @@
        open_connection                     casync_connect
        loop.getaddrinfo, getnameinfo       casync_getaddrinfo, casync_getnameinfo
        loop.sendfile                       casync_sendfile
+       loop.start_tls, SSLContext          casync_start_tls, casync_tls_context (CASYNC_OPENSSL)
        loop.create_datagram_endpoint       casync_datagram_open
        create_subprocess_exec, _shell      casync_process_start, desc.args and desc.shell
        Process: wait, communicate          casync_process_wait, casync_process_communicate
@@ -1509,7 +1538,7 @@
            cancel_futures=True)
        loop.shutdown_default_executor      casync_shutdown_default_executor
 
-   >> 24. libuv's names in casync
+   >> 25. libuv's names in casync
 
        libuv                               casync
        ---------------------------------   -------------------------------------------------------
@@ -1549,7 +1578,7 @@
                                            (socket(7)), of a socket that you open and hand over
        HTTP, the protocol of DNS           llhttp, c-ares
 
-   >> 25. rules
+   >> 26. rules
 
    These hold for all functions; the chapter in brackets says more.
 
@@ -1566,7 +1595,7 @@
    - Time is int64_t nanoseconds. Timers are never early [6].
    - A forked child calls casync_loop_fork first [12].
 
-   >> 26. configuration, platforms, compatibility
+   >> 27. configuration, platforms, compatibility
 
    Define these macros before you include the implementation:
 
@@ -1577,6 +1606,8 @@
        CASYNC_FREE(ptr)           its other half: define both or neither
        CASYNC_ASSERT(condition)   checks of the caller's errors that no error code can report;
                                   assert if absent, so NDEBUG turns them off
+       CASYNC_OPENSSL             with TLS, by OpenSSL 3: link with -lssl -lcrypto; define it also
+                                  where only the API is included
        CASYNC_NO_STACKFUL         leave stackful tasks out, which need assembly or ucontext
        CASYNC_NO_WARN_UNUSED      no warning where the result of a function that waits is ignored
        CASYNC_SYSCALL_TABLE       make each system call through the table `casync_syscalls`
@@ -1673,6 +1704,7 @@ enum casync_error {
     CASYNC_STILL_OPEN = -5008,      /* a loop has open streams, servers, datagrams or tasks: see
                                  casync_dump */
     CASYNC_NO_STATUS = -5009,       /* a process ended, and other code took its status */
+    CASYNC_TLS_FAILED = -5010,      /* OpenSSL says why: see casync_tls_desc.errors */
     /* Of looking up names: getaddrinfo(3)'s EAI_BADFLAGS and so on, which overlap errno. EAI_MEMORY
        is -ENOMEM, and EAI_SYSTEM the errno that it stands for. */
     CASYNC_EAI_BADFLAGS = -5101,
@@ -3598,6 +3630,7 @@ struct casync_filter {
     /* The stream goes. Last call. */
     void (*close)(casync_filter *filter);
     casync_stream *stream; /* set by casync_set_filter */
+    bool reads; /* set by the filter: read though the stream's user does not, as in a handshake */
 };
 
 /* Puts a filter into an open stream.
@@ -4442,6 +4475,83 @@ CASYNC_API casync_future *casync_watch_next_op(casync_watch *watch, casync_op *o
 /* Ends a watch. No call follows. A watch that is not started may be stopped. */
 CASYNC_API void casync_watch_stop(casync_watch *watch);
 
+/* >> TLS (API) --------------------------------------------------------------------------------- */
+
+#ifdef CASYNC_OPENSSL
+
+/* Certificates, keys, and how to judge those of peers: OpenSSL's SSL_CTX. It may serve any number
+   of connections in any threads, and goes with the last of them. */
+typedef struct casync_tls_context casync_tls_context;
+
+/* Zero means the default in every member. Files and texts are PEM. */
+typedef struct casync_tls_context_desc {
+    bool server;
+    const char *certificate_file; /* with its chain */
+    const char *key_file;
+    const char *certificate, *key;      /* the same as texts, instead of files */
+    const char *ca_file, *ca_directory; /* whom to trust; default: the system's */
+    const char *ca;                     /* the same as a text */
+    bool no_verify;                     /* client: take any certificate, of anyone */
+    bool verify_client;                 /* server: demand a certificate of the client */
+    const char *const *protocols; /* ALPN: what is spoken inside, the best first, NULL at the end */
+    bool only_tls13;              /* default: 1.2 and newer */
+    /* Server: the context for the name that the client asks for (SNI); NULL is this one. */
+    casync_tls_context *(*choose)(const char *server_name, void *arg);
+    void *arg;
+    char *errors; /* room for OpenSSL's words if this fails, or NULL */
+    size_t errors_size;
+} casync_tls_context_desc;
+
+/* Makes a context.
+   Returns: 0.
+   Errors: CASYNC_TLS_FAILED for certificates and keys that cannot be used; -EINVAL; -ENOMEM.
+   Lifetime: the context is yours until casync_tls_context_release; the desc is read during the
+   call, but for arg. */
+CASYNC_API int64_t casync_tls_context_make(casync_tls_context **context,
+                                           const casync_tls_context_desc *desc);
+
+/* Gives a context back. Connections that use it go on. */
+CASYNC_API void casync_tls_context_release(casync_tls_context *context);
+
+typedef struct casync_tls_desc {
+    casync_tls_context *context;
+    /* Client: who the server must be, a name or an address; sent to it too (SNI). It may be left
+       out only with no_verify. */
+    const char *server_name;
+    int64_t handshake_timeout; /* nanoseconds; default: 60 s; CASYNC_FOREVER: none */
+    char *errors;              /* room for OpenSSL's words if the handshake fails, or NULL */
+    size_t errors_size;
+} casync_tls_desc;
+
+/* Puts TLS into a connected stream, and waits for the handshake: asyncio's loop.start_tls. What is
+   read and written from then on is what is inside; finish and write_eof send a close_notify, and a
+   peer that ends without one is CASYNC_INCOMPLETE_READ. Bytes that were read ahead are taken as
+   the peer's TLS, never as data.
+   Returns: 0.
+   Errors: CASYNC_TLS_FAILED, of which desc.errors says more; -ETIMEDOUT; CASYNC_INVALID_STATE if
+   the stream is not connected or has a filter; what ended the stream; -EINVAL; -ENOMEM. The stream
+   has ended then, and so it has if this is cancelled.
+   Lifetime: the desc is read during the call, but desc.errors is written until this is done. */
+CASYNC_WAITS int64_t casync_start_tls(casync_stream *stream, const casync_tls_desc *desc);
+CASYNC_API casync_future *casync_start_tls_op(casync_stream *stream, casync_op *op,
+                                              const casync_tls_desc *desc);
+
+typedef struct casync_tls_info {
+    const char *version, *cipher; /* "TLSv1.3", "TLS_AES_256_GCM_SHA384" */
+    const char *protocol;         /* of ALPN, or NULL */
+    bool resumed;                 /* a session of an earlier connection */
+    const void *peer_certificate; /* an X509 of OpenSSL's, or NULL */
+    char protocol_text[256];      /* private */
+} casync_tls_info;
+
+/* Tells about the TLS of a stream.
+   Returns: 0.
+   Errors: CASYNC_INVALID_STATE if it has none, or the handshake is not over.
+   Lifetime: what *info points to lives as long as the stream is open. */
+CASYNC_API int64_t casync_tls_info_of(const casync_stream *stream, casync_tls_info *info);
+
+#endif /* CASYNC_OPENSSL */
+
 /* >> metrics & dump (API) ---------------------------------------------------------------------- */
 
 /* What a loop has done since it was made. */
@@ -5069,6 +5179,7 @@ static void casync__memory_free(const casync_allocator *allocator, void *ptr) {
     X(BROKEN_BARRIER, "the barrier was reset or aborted")                                          \
     X(NOT_NUMERIC, "the host is a name, and an address in numbers is needed")                      \
     X(STILL_OPEN, "streams, servers, datagrams or tasks of the loop are still open")               \
+    X(TLS_FAILED, "TLS failed")                                                                    \
     X(NO_STATUS, "the process ended, but other code took its status")                              \
     X(EAI_BADFLAGS, "bad flags for looking up a name")                                             \
     X(EAI_NONAME, "no such name or service")                                                       \
@@ -7280,6 +7391,7 @@ CASYNC__LINKAGE int64_t casync_future_add_done_callback(casync_future *future, c
     X(SENDFILE, DESCRIPTOR, "sendfile", casync__stream_sendfile_abandon)                           \
     X(SENDFILE_COPY, DESCRIPTOR, "sendfile, by copy", casync__op_abandon_nothing)                  \
     X(FINISH, DESCRIPTOR, "finish", casync__endpoint_finish_abandon)                               \
+    X(START_TLS, DESCRIPTOR, "start_tls", casync__stream_start_tls_abandon)                        \
     X(ACCEPT, DESCRIPTOR, "accept", casync__server_accept_abandon)                                 \
     X(SERVER_JOIN, DESCRIPTOR, "server", casync__op_abandon_nothing)                               \
     X(WAIT_CLIENTS, OBJECT, "clients of server", casync__op_abandon_nothing)                       \
@@ -13049,6 +13161,7 @@ static inline bool casync__stream_has_read_all(const casync_stream *stream) {
 
 static void casync__stream_update_reading(casync_stream *stream) {
     bool reads = stream->reading || casync__stream_may_deliver(stream) ||
+                 (stream->filter && stream->filter->reads) ||
                  ((stream->endpoint.options & CASYNC__ENDPOINT_IS_PIPE_WRITER) && stream->protocol);
     if (!casync__watcher_is_registered(&stream->endpoint.watcher)) return;
     if (reads && !casync__stream_has_read_all(stream))
@@ -14729,6 +14842,11 @@ CASYNC__LINKAGE int64_t casync_send_fd_frame(casync_stream *stream, int fd,
 }
 
 /* -- filters -- */
+
+/* A handshake that is given up leaves nothing to go on with. */
+static void casync__stream_start_tls_abandon(casync_op *op) {
+    (void)casync_abort((casync_stream *)op->owner);
+}
 
 CASYNC__LINKAGE int64_t casync_set_filter(casync_stream *stream, casync_filter *filter) {
     if (!filter) return -EINVAL;
@@ -18830,6 +18948,583 @@ CASYNC__LINKAGE int64_t casync_watch_next(casync_watch *watch, casync_change *ch
     casync_op op;
     return CASYNC__AWAIT_OP(loop, casync_watch_next_op(watch, &op, change));
 }
+
+/* >> TLS (implementation) ---------------------------------------------------------------------- */
+
+#ifdef CASYNC_OPENSSL
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+
+/* TLS is a filter of a stream. OpenSSL reads what came from the descriptor, and writes to the
+   stream's queue, by a BIO of ours: no copy between. A call of OpenSSL may so end the stream, whose
+   close would free what OpenSSL is in: then it is freed when OpenSSL has returned. OpenSSL's error
+   queue of this thread is left as it was found.
+
+   Costs: OpenSSL's; a record of 16 KiB at most is on the loop's stack while it is handed on. */
+
+#define CASYNC__TLS_HANDSHAKE_TIMEOUT CASYNC_SECONDS(60)
+#define CASYNC__TLS_PLAIN_SIZE 16384 /* of one record (RFC 8446, 5.1) */
+
+struct casync_tls_context {
+    SSL_CTX *ssl;
+    uint32_t references;
+    bool server, no_verify;
+    casync_tls_context *(*choose)(const char *server_name, void *arg);
+    void *arg;
+    uint8_t protocols[256]; /* as ALPN has them, each behind its length */
+    unsigned protocols_size;
+    pthread_mutex_t mutex;
+    SSL_SESSION *session; /* of the client's last connection, and to whom; with the mutex */
+    char session_name[256];
+};
+
+typedef struct casync__tls {
+    casync_filter filter;
+    casync_loop *loop;
+    SSL *ssl;
+    casync_tls_context *context;
+    casync_timer limit; /* of the handshake */
+    const uint8_t *raw; /* what came and OpenSSL has not read */
+    size_t raw_size;
+    casync_outbuf early; /* what the user wrote before the handshake was over */
+    casync_op *handshake;
+    int64_t failed; /* a send of OpenSSL's */
+    char *errors;
+    size_t errors_size;
+    int busy; /* calls of OpenSSL that have not returned */
+    bool established, closed, said_goodbye;
+} casync__tls;
+
+/* -- errors -- */
+
+/* The words of the newest error, and of errno if that is behind it. */
+static void casync__tls_tell(char *errors, size_t size) {
+    unsigned long code = ERR_peek_last_error();
+    int error = errno;
+    size_t used;
+    if (!errors || size == 0 || !code) return;
+    ERR_error_string_n(code, errors, size);
+    used = strlen(errors);
+    if (ERR_GET_REASON(code) == ERR_R_SYS_LIB && used + 1 < size)
+        snprintf(errors + used, size - used, ": %s", strerror(error));
+}
+
+/* -- contexts -- */
+
+static casync_tls_context *casync__tls_context_ref(casync_tls_context *context) {
+    casync__atomic_add(&context->references, 1);
+    return context;
+}
+
+CASYNC__LINKAGE void casync_tls_context_release(casync_tls_context *context) {
+    if (!context || casync__atomic_add(&context->references, UINT32_MAX) != 1) return;
+    if (context->session) SSL_SESSION_free(context->session);
+    if (context->ssl) SSL_CTX_free(context->ssl);
+    pthread_mutex_destroy(&context->mutex);
+    CASYNC_FREE(context);
+}
+
+static BIO *casync__tls_text(const char *text) { return BIO_new_mem_buf(text, (int)strlen(text)); }
+
+/* The certificate of a text, then those of its chain. */
+static bool casync__tls_use_certificate_text(SSL_CTX *ssl, const char *text) {
+    BIO *bio = casync__tls_text(text);
+    X509 *certificate = bio ? PEM_read_bio_X509_AUX(bio, NULL, NULL, NULL) : NULL;
+    bool used = certificate && SSL_CTX_use_certificate(ssl, certificate) == 1;
+    X509_free(certificate);
+    while (used && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL)
+        if (SSL_CTX_add0_chain_cert(ssl, certificate) != 1) {
+            X509_free(certificate);
+            used = false;
+        }
+    BIO_free(bio);
+    return used;
+}
+
+static bool casync__tls_use_key_text(SSL_CTX *ssl, const char *text) {
+    BIO *bio = casync__tls_text(text);
+    EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL) : NULL;
+    bool used = key && SSL_CTX_use_PrivateKey(ssl, key) == 1;
+    EVP_PKEY_free(key);
+    BIO_free(bio);
+    return used;
+}
+
+static bool casync__tls_trust_text(SSL_CTX *ssl, const char *text) {
+    BIO *bio = casync__tls_text(text);
+    X509_STORE *store = SSL_CTX_get_cert_store(ssl);
+    X509 *certificate;
+    int count = 0;
+    while (bio && (certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL)) != NULL) {
+        count += X509_STORE_add_cert(store, certificate);
+        X509_free(certificate);
+    }
+    BIO_free(bio);
+    return count > 0;
+}
+
+static bool casync__tls_load(SSL_CTX *ssl, const casync_tls_context_desc *desc) {
+    bool trusts = desc->ca || desc->ca_file || desc->ca_directory;
+    if (desc->certificate_file &&
+        SSL_CTX_use_certificate_chain_file(ssl, desc->certificate_file) != 1)
+        return false;
+    if (desc->certificate && !casync__tls_use_certificate_text(ssl, desc->certificate))
+        return false;
+    if (desc->key_file && SSL_CTX_use_PrivateKey_file(ssl, desc->key_file, SSL_FILETYPE_PEM) != 1)
+        return false;
+    if (desc->key && !casync__tls_use_key_text(ssl, desc->key)) return false;
+    if ((desc->key || desc->key_file) && SSL_CTX_check_private_key(ssl) != 1) return false;
+    if (desc->ca && !casync__tls_trust_text(ssl, desc->ca)) return false;
+    if ((desc->ca_file || desc->ca_directory) &&
+        SSL_CTX_load_verify_locations(ssl, desc->ca_file, desc->ca_directory) != 1)
+        return false;
+    return trusts || SSL_CTX_set_default_verify_paths(ssl) == 1;
+}
+
+/* The protocols in ALPN's form (RFC 7301). */
+static int64_t casync__tls_set_protocols(casync_tls_context *context,
+                                         const char *const *protocols) {
+    for (; protocols && *protocols; protocols++) {
+        size_t length = strlen(*protocols), at = context->protocols_size;
+        if (length == 0 || length > 255 || at + 1 + length > sizeof context->protocols)
+            return -EINVAL;
+        context->protocols[at] = (uint8_t)length;
+        memcpy(context->protocols + at + 1, *protocols, length);
+        context->protocols_size += (unsigned)length + 1;
+    }
+    return 0;
+}
+
+/* Server: the first of ours that the client offers; without one there is no protocol. */
+static int casync__tls_select_protocol(SSL *ssl, const unsigned char **chosen, unsigned char *size,
+                                       const unsigned char *offered, unsigned offered_size,
+                                       void *arg) {
+    const casync_tls_context *context = (const casync_tls_context *)arg;
+    unsigned char *out;
+    int result = SSL_select_next_proto(&out, size, context->protocols, context->protocols_size,
+                                       offered, offered_size);
+    (void)ssl;
+    *chosen = out;
+    return result == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_NOACK;
+}
+
+static int casync__tls_server_named(SSL *ssl, int *alert, void *arg) {
+    const casync_tls_context *context = (const casync_tls_context *)arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    casync_tls_context *chosen = name ? context->choose(name, context->arg) : NULL;
+    (void)alert;
+    if (chosen) SSL_set_SSL_CTX(ssl, chosen->ssl);
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* Client: keeps the newest session. 1: the reference is ours. */
+static int casync__tls_session_came(SSL *ssl, SSL_SESSION *session) {
+    casync_tls_context *context = (casync_tls_context *)SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    if (!name || strlen(name) >= sizeof context->session_name) return 0;
+    pthread_mutex_lock(&context->mutex);
+    if (context->session) SSL_SESSION_free(context->session);
+    context->session = session;
+    memcpy(context->session_name, name, strlen(name) + 1);
+    pthread_mutex_unlock(&context->mutex);
+    return 1;
+}
+
+static void casync__tls_context_configure(casync_tls_context *context,
+                                          const casync_tls_context_desc *desc) {
+    static const unsigned char session_id[] = "casync";
+    SSL_CTX *ssl = context->ssl;
+    int verify = desc->server
+                     ? (desc->verify_client ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+                                            : SSL_VERIFY_NONE)
+                     : (desc->no_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER);
+    SSL_CTX_set_min_proto_version(ssl, desc->only_tls13 ? TLS1_3_VERSION : TLS1_2_VERSION);
+    SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_verify(ssl, verify, NULL);
+    SSL_CTX_set_app_data(ssl, context);
+    if (desc->server) {
+        SSL_CTX_set_session_id_context(ssl, session_id, sizeof session_id - 1);
+        if (context->protocols_size > 0)
+            SSL_CTX_set_alpn_select_cb(ssl, casync__tls_select_protocol, context);
+        if (context->choose) {
+            SSL_CTX_set_tlsext_servername_callback(ssl, casync__tls_server_named);
+            SSL_CTX_set_tlsext_servername_arg(ssl, context);
+        }
+    } else {
+        SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(ssl, casync__tls_session_came);
+        if (context->protocols_size > 0)
+            SSL_CTX_set_alpn_protos(ssl, context->protocols, context->protocols_size);
+    }
+}
+
+static int64_t casync__tls_context_fill(casync_tls_context *context,
+                                        const casync_tls_context_desc *desc) {
+    int64_t result = casync__tls_set_protocols(context, desc->protocols);
+    if (result < 0) return result;
+    ERR_set_mark();
+    context->ssl = SSL_CTX_new(desc->server ? TLS_server_method() : TLS_client_method());
+    if (context->ssl) casync__tls_context_configure(context, desc);
+    result = context->ssl && casync__tls_load(context->ssl, desc) ? 0 : CASYNC_TLS_FAILED;
+    if (result < 0) casync__tls_tell(desc->errors, desc->errors_size);
+    ERR_pop_to_mark();
+    return result;
+}
+
+CASYNC__LINKAGE int64_t casync_tls_context_make(casync_tls_context **context,
+                                                const casync_tls_context_desc *desc) {
+    casync_tls_context *made;
+    int64_t result;
+    if (!context || !desc) return -EINVAL;
+    *context = NULL;
+    if (desc->errors && desc->errors_size > 0) desc->errors[0] = 0;
+    made = (casync_tls_context *)CASYNC_REALLOC(NULL, sizeof *made);
+    if (!made) return -ENOMEM;
+    memset(made, 0, sizeof *made);
+    pthread_mutex_init(&made->mutex, NULL);
+    made->references = 1;
+    made->server = desc->server;
+    made->no_verify = desc->no_verify;
+    made->choose = desc->choose;
+    made->arg = desc->arg;
+    result = casync__tls_context_fill(made, desc);
+    if (result < 0)
+        casync_tls_context_release(made);
+    else
+        *context = made;
+    return result;
+}
+
+/* -- the BIO -- */
+
+static int casync__tls_bio_read(BIO *bio, char *data, int size) {
+    casync__tls *t = (casync__tls *)BIO_get_data(bio);
+    size_t count = t->raw_size < (size_t)size ? t->raw_size : (size_t)size;
+    BIO_clear_retry_flags(bio);
+    if (count == 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    memcpy(data, t->raw, count);
+    t->raw += count;
+    t->raw_size -= count;
+    return (int)count;
+}
+
+static int casync__tls_bio_write(BIO *bio, const char *data, int size) {
+    casync__tls *t = (casync__tls *)BIO_get_data(bio);
+    int64_t result = t->closed ? -ECONNABORTED : casync_filter_send(&t->filter, data, (size_t)size);
+    BIO_clear_retry_flags(bio);
+    if (result < 0) t->failed = result;
+    return result < 0 ? -1 : size;
+}
+
+static long casync__tls_bio_control(BIO *bio, int command, long number, void *ptr) {
+    (void)bio, (void)number, (void)ptr;
+    return command == BIO_CTRL_FLUSH;
+}
+
+/* One for the process, which OpenSSL keeps. */
+static BIO_METHOD *casync__tls_bio_method(void) {
+    static BIO_METHOD *method;
+    casync__process_lock();
+    if (!method) {
+        method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "casync");
+        if (method) {
+            BIO_meth_set_read(method, casync__tls_bio_read);
+            BIO_meth_set_write(method, casync__tls_bio_write);
+            BIO_meth_set_ctrl(method, casync__tls_bio_control);
+        }
+    }
+    pthread_mutex_unlock(&casync__process.mutex);
+    return method;
+}
+
+/* -- a connection -- */
+
+static void casync__tls_free(casync__tls *t) {
+    SSL_free(t->ssl);
+    casync_outbuf_clear(&t->early);
+    casync_tls_context_release(t->context);
+    casync__memory_free(&t->loop->allocator, t);
+}
+
+/* Around each call of OpenSSL. `leave` is false if the stream went meanwhile, and t with it. */
+static void casync__tls_enter(casync__tls *t) {
+    t->busy++;
+    ERR_set_mark();
+}
+
+static bool casync__tls_leave(casync__tls *t) {
+    ERR_pop_to_mark();
+    if (--t->busy > 0 || !t->closed) return true;
+    casync__tls_free(t);
+    return false;
+}
+
+static void casync__tls_close(casync_filter *filter) {
+    casync__tls *t = casync__container(filter, casync__tls, filter);
+    casync_timer_stop(&t->limit);
+    t->closed = true;
+    if (t->busy == 0) casync__tls_free(t);
+}
+
+/* Why a call of OpenSSL failed: 0 if it wants more bytes. */
+static int64_t casync__tls_judge(casync__tls *t, int result) {
+    int error = SSL_get_error(t->ssl, result);
+    if (t->failed < 0) return t->failed;
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_NONE) return 0;
+    if (error == SSL_ERROR_ZERO_RETURN) return CASYNC_EOF;
+    casync__tls_tell(t->errors, t->errors_size);
+    return CASYNC_TLS_FAILED;
+}
+
+static int64_t casync__tls_send_spans(casync__tls *t, const casync_span *spans, size_t count) {
+    size_t i;
+    for (i = 0; i < count && !t->closed; i++) {
+        size_t written;
+        if (spans[i].len == 0) continue;
+        if (SSL_write_ex(t->ssl, spans[i].ptr, spans[i].len, &written) != 1)
+            return t->failed < 0 ? t->failed : (int64_t)CASYNC_TLS_FAILED;
+    }
+    return t->closed ? -ECONNABORTED : 0;
+}
+
+/* What was written before the handshake was over. */
+static int64_t casync__tls_send_early(casync__tls *t) {
+    casync_span spans[16];
+    int64_t result = 0;
+    while (t->early.size > 0 && result == 0) {
+        size_t count = casync_outbuf_peek(&t->early, spans, 16),
+               size = casync__spans_size(spans, count);
+        result = casync__tls_send_spans(t, spans, count);
+        if (!t->closed) casync_outbuf_consume(&t->early, size);
+    }
+    return result;
+}
+
+/* A step of the handshake: it may be the last. */
+static int64_t casync__tls_shake(casync__tls *t) {
+    int result = SSL_do_handshake(t->ssl);
+    int64_t error = result == 1 ? 0 : casync__tls_judge(t, result);
+    casync_op *op = t->handshake;
+    if (error < 0 || result != 1 || t->closed) return error == CASYNC_EOF ? -ECONNRESET : error;
+    t->established = true;
+    t->filter.reads = false;
+    t->errors = NULL;
+    casync_timer_stop(&t->limit);
+    t->handshake = NULL;
+    if (op) casync__op_done(op, 0, NULL);
+    casync__stream_update_reading(t->filter.stream);
+    return casync__tls_send_early(t);
+}
+
+/* Hands on what is in the records that came. */
+static int64_t casync__tls_read_records(casync__tls *t) {
+    uint8_t plain[CASYNC__TLS_PLAIN_SIZE];
+    size_t size;
+    while (!t->closed) {
+        int result = SSL_read_ex(t->ssl, plain, sizeof plain, &size);
+        int64_t error;
+        if (result != 1) return casync__tls_judge(t, result);
+        error = casync_filter_receive(&t->filter, plain, size);
+        if (error < 0) return error;
+    }
+    return -ECONNABORTED;
+}
+
+static int64_t casync__tls_received(casync_filter *filter, casync_span raw) {
+    casync__tls *t = casync__container(filter, casync__tls, filter);
+    int64_t result = 0;
+    casync__tls_enter(t);
+    t->raw = (const uint8_t *)raw.ptr;
+    t->raw_size = raw.len;
+    if (!t->established) result = casync__tls_shake(t);
+    if (result == 0 && t->established) result = casync__tls_read_records(t);
+    return casync__tls_leave(t) ? result : -ECONNABORTED;
+}
+
+/* The peer ended without a close_notify. */
+static int64_t casync__tls_received_eof(casync_filter *filter) {
+    casync__tls *t = casync__container(filter, casync__tls, filter);
+    if (SSL_get_shutdown(t->ssl) & SSL_RECEIVED_SHUTDOWN) return 0;
+    return t->established ? (int64_t)CASYNC_INCOMPLETE_READ : -ECONNRESET;
+}
+
+static int64_t casync__tls_write(casync_filter *filter, const casync_span *spans, size_t count) {
+    casync__tls *t = casync__container(filter, casync__tls, filter);
+    int64_t result;
+    if (!t->established) return casync_outbuf_append(&t->early, spans, count);
+    casync__tls_enter(t);
+    result = casync__tls_send_spans(t, spans, count);
+    return casync__tls_leave(t) ? result : -ECONNABORTED;
+}
+
+/* A close_notify, once. */
+static int64_t casync__tls_write_eof(casync_filter *filter) {
+    casync__tls *t = casync__container(filter, casync__tls, filter);
+    int64_t result = 0;
+    if (!t->established || t->said_goodbye) return 0;
+    t->said_goodbye = true;
+    casync__tls_enter(t);
+    if (SSL_shutdown(t->ssl) < 0) result = casync__tls_judge(t, -1);
+    return casync__tls_leave(t) ? result : -ECONNABORTED;
+}
+
+static void casync__tls_too_late(void *arg) {
+    casync__tls *t = (casync__tls *)arg;
+    casync__stream_end(t->filter.stream, -ETIMEDOUT);
+}
+
+/* Client: who the server must be, and a session that it may remember. */
+static int64_t casync__tls_expect(casync__tls *t, const char *name) {
+    casync_address address;
+    bool numeric = name && casync__address_parse_host(name, 0, &address) == 0;
+    casync_tls_context *context = t->context;
+    if (!name) return context->no_verify ? 0 : -EINVAL;
+    if (numeric && X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), name) != 1) return -EINVAL;
+    if (numeric) return 0;
+    if (SSL_set1_host(t->ssl, name) != 1 || SSL_set_tlsext_host_name(t->ssl, name) != 1)
+        return -EINVAL;
+    pthread_mutex_lock(&context->mutex);
+    if (context->session && strcmp(context->session_name, name) == 0)
+        (void)SSL_set_session(t->ssl, context->session);
+    pthread_mutex_unlock(&context->mutex);
+    return 0;
+}
+
+static int64_t casync__tls_open(casync__tls *t, const casync_tls_desc *desc) {
+    BIO_METHOD *method = casync__tls_bio_method();
+    BIO *bio = method ? BIO_new(method) : NULL;
+    t->ssl = bio ? SSL_new(t->context->ssl) : NULL;
+    if (!t->ssl) {
+        BIO_free(bio);
+        return -ENOMEM;
+    }
+    BIO_set_data(bio, t);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(t->ssl, bio, bio);
+    if (t->context->server) {
+        SSL_set_accept_state(t->ssl);
+        return 0;
+    }
+    SSL_set_connect_state(t->ssl);
+    return casync__tls_expect(t, desc->server_name);
+}
+
+static casync__tls *casync__tls_make(casync_loop *loop, const casync_tls_desc *desc) {
+    casync__tls *t = (casync__tls *)casync__memory_realloc(&loop->allocator, NULL, sizeof *t);
+    if (!t) return NULL;
+    memset(t, 0, sizeof *t);
+    casync_outbuf_init(&t->early, &loop->allocator);
+    t->filter.received = casync__tls_received;
+    t->filter.received_eof = casync__tls_received_eof;
+    t->filter.write = casync__tls_write;
+    t->filter.write_eof = casync__tls_write_eof;
+    t->filter.close = casync__tls_close;
+    t->filter.reads = true;
+    t->loop = loop;
+    t->context = casync__tls_context_ref(desc->context);
+    t->errors = desc->errors;
+    t->errors_size = desc->errors_size;
+    if (desc->errors && desc->errors_size > 0) desc->errors[0] = 0;
+    return t;
+}
+
+/* What was read ahead is the beginning of the peer's TLS. */
+static int64_t casync__tls_begin(casync_stream *stream, casync__tls *t) {
+    casync__input *ahead = stream->input;
+    size_t size = casync__input_size(ahead);
+    casync__weakref weak;
+    int64_t result;
+    stream->input = NULL;
+    stream->filter = &t->filter;
+    t->filter.stream = stream;
+    casync__weakref_begin(t->loop, &weak, stream);
+    result = casync__tls_received(
+        &t->filter, casync__span_make(ahead ? casync__input_bytes(ahead) : NULL, size));
+    casync__memory_free(&t->loop->allocator, ahead);
+    if (!casync__weakref_end(t->loop, &weak)) return -ECONNABORTED;
+    if (result == CASYNC_EOF)
+        casync__stream_received_eof(stream);
+    else if (result < 0)
+        casync__stream_end(stream, result);
+    else
+        casync__stream_update_reading(stream);
+    return result < 0 && result != CASYNC_EOF ? result : 0;
+}
+
+static int64_t casync__tls_start(casync_stream *stream, const casync_tls_desc *desc,
+                                 casync__tls **made) {
+    int64_t limit =
+        desc->handshake_timeout ? desc->handshake_timeout : CASYNC__TLS_HANDSHAKE_TIMEOUT;
+    casync__tls *t;
+    int64_t result;
+    if (!casync__stream_is_connected(stream) || stream->filter || stream->reading)
+        return CASYNC_INVALID_STATE;
+    t = casync__tls_make(casync__stream_loop(stream), desc);
+    if (!t) return -ENOMEM;
+    ERR_set_mark();
+    result = casync__tls_open(t, desc);
+    ERR_pop_to_mark();
+    if (result == 0 && limit != CASYNC_FOREVER)
+        result = casync_call_later(t->loop, &t->limit, limit, casync__tls_too_late, t);
+    if (result < 0) {
+        casync_timer_stop(&t->limit);
+        casync__tls_free(t);
+        return result;
+    }
+    t->limit.job.flags |= CASYNC__JOB_INTERNAL;
+    *made = t;
+    return 0;
+}
+
+CASYNC__LINKAGE casync_future *casync_start_tls_op(casync_stream *stream, casync_op *op,
+                                                   const casync_tls_desc *desc) {
+    casync__tls *t;
+    int64_t result = stream && desc && desc->context ? 0 : -EINVAL;
+    if (!op) return &casync__future_invalid;
+    casync__op_begin(casync__stream_loop(stream), op, CASYNC__OP_START_TLS);
+    if (result == 0) result = casync__tls_start(stream, desc, &t);
+    if (result < 0) return casync__op_done(op, result, NULL);
+    op->owner = stream;
+    t->handshake = op;
+    casync__list_append(&stream->endpoint.waiting, &op->link);
+    (void)casync__tls_begin(stream, t); /* what fails ends the stream, and the operation with it */
+    return &op->future;
+}
+
+CASYNC__LINKAGE int64_t casync_start_tls(casync_stream *stream, const casync_tls_desc *desc) {
+    casync_op op;
+    return CASYNC__AWAIT_OP(casync__stream_loop(stream), casync_start_tls_op(stream, &op, desc));
+}
+
+CASYNC__LINKAGE int64_t casync_tls_info_of(const casync_stream *stream, casync_tls_info *info) {
+    const casync__tls *t;
+    const unsigned char *protocol;
+    unsigned size;
+    if (!stream || !info) return -EINVAL;
+    if (!casync__stream_is_connected(stream) || !stream->filter ||
+        stream->filter->received != casync__tls_received)
+        return CASYNC_INVALID_STATE;
+    t = casync__container(stream->filter, casync__tls, filter);
+    if (!t->established) return CASYNC_INVALID_STATE;
+    memset(info, 0, sizeof *info);
+    info->version = SSL_get_version(t->ssl);
+    info->cipher = SSL_get_cipher_name(t->ssl);
+    info->resumed = SSL_session_reused(t->ssl) == 1;
+    info->peer_certificate = SSL_get0_peer_certificate(t->ssl);
+    SSL_get0_alpn_selected(t->ssl, &protocol, &size);
+    if (size == 0) return 0;
+    memcpy(info->protocol_text, protocol, size);
+    info->protocol = info->protocol_text;
+    return 0;
+}
+
+#endif /* CASYNC_OPENSSL */
 
 /* >> metrics & dump (implementation) ----------------------------------------------------------- */
 

@@ -104,7 +104,9 @@ def api_half(header: str) -> str:
     guarded = re.search(r"^#define CASYNC_H\n(.*?)^#endif /\* CASYNC_H \*/", header, re.S | re.M)
     if guarded is None:
         raise ValueError(f"{HEADER}: the include guard CASYNC_H was not found")
-    return re.sub(r"/\*.*?\*/", "", guarded[1], flags=re.S).replace("\\\n", " ")
+    code = re.sub(r"/\*.*?\*/", "", guarded[1], flags=re.S).replace("\\\n", " ")
+    # The package is built without OpenSSL: it has the interpreter's.
+    return re.sub(r"^#ifdef CASYNC_OPENSSL\n.*?^#endif[^\n]*\n", "", code, flags=re.S | re.M)
 
 
 def constants(api: str) -> list[str]:
