@@ -433,7 +433,7 @@
    thread, by the C library, as /etc/hosts and /etc/resolv.conf say. Its addresses are then tried in
    the order of RFC 8305 (Happy Eyeballs): IPv6 and IPv4 by turns, each with a quarter of a second
    for itself (desc.attempt_delay) before the next is tried beside it. The first that connects is
-   taken. If none does, desc.errors has the words of every attempt.
+   taken. If none does, desc.errors, a buffer of yours, has the words of every attempt.
 
    casync_getaddrinfo looks up the addresses of a host, casync_getnameinfo the name of an address.
    As with every function that waits, a time limit or a cancellation ends the wait at once.
@@ -475,8 +475,8 @@
    casync_listen and casync_datagram_open take names too, where they can wait: in a stackful task. A
    server listens at every address of its name, so "localhost" serves "::1" and "127.0.0.1". In
    callbacks and stackless tasks, look the name up with casync_getaddrinfo_op, and give what it
-   found as desc.addresses. A program that is linked statically to glibc needs the shared library of
-   the same version where it looks up names; musl needs nothing.
+   found as desc.addresses. A program that is linked statically to glibc needs glibc's shared
+   library of the same version on the machine where it runs; musl needs nothing.
 
    >> 7. terminals
 
@@ -509,7 +509,8 @@
    >> 8. processes
 
    casync_process_start starts a program, with pipes as streams where the desc says so. The child
-   inherits nothing that you do not name: no descriptor, no blocked signal, no handler.
+   has the standard descriptors, the environment and the working directory of your program, unless
+   the desc says otherwise; it has no other descriptor, no blocked signal and no handler.
    casync_process_communicate writes its input, reads its output, and waits for its end;
    casync_process_wait waits alone.
 
@@ -543,7 +544,7 @@
 
    A program that is missing, or an option that cannot be had, is an error of casync_process_start,
    and process.step names the call that failed. What casync_process_wait returns is the exit code,
-   or 256 and the signal that killed the process: casync_process_signal tells which.
+   or 256 plus the number of the signal that killed the process: casync_process_signal tells which.
    casync_process_terminate, casync_process_kill and casync_process_send_signal send signals, and
    never to a process that took the number of one that has ended.
 
@@ -1427,7 +1428,8 @@
        getaddrinfo of numbers    an allocation, and no system call
        getaddrinfo of a name     the same as run_in_executor, and two allocations more
        a call for a file         the same as run_in_executor, with the data in its allocation
-       a watch                   an inotify instance, and an inotify_add_watch for each directory
+       a watch                   inotify_init1, epoll_ctl and stat; an inotify_add_watch for each
+                                 directory, and at least four calls to list it if recursive
        a process                 vfork and execve, and some 75 short calls; an epoll_ctl and a
                                  waitid for its end; two allocations while it starts, one after
        a signal                  a read, and a wakeup of each loop that watches it
@@ -1583,17 +1585,17 @@
    These hold for all functions; the chapter in brackets says more.
 
    - Structs are yours, visible, embeddable, and zeroed before their first use. They do not move
-     while they are in use [15].
-   - A result below 0 is an error, and a call that fails changes nothing [16].
+     while they are in use [21].
+   - A result below 0 is an error, and a call that fails changes nothing [22].
    - x() waits, x_op() gives a future, and what has its result at once has one form [2].
    - A callback gets the `arg` that was given with it. It may stop, close or free any object, its
      own included.
-   - Close is immediate, and finish ends in order [7].
+   - Close is immediate, and finish ends in order [13].
    - Any wait may return -ECANCELED. A time limit for whatever waits is a pair of
-     casync_timeout_begin and casync_timeout_end around it [8].
-   - One thread owns a loop [11].
-   - Time is int64_t nanoseconds. Timers are never early [6].
-   - A forked child calls casync_loop_fork first [12].
+     casync_timeout_begin and casync_timeout_end around it [14].
+   - One thread owns a loop [17].
+   - Time is int64_t nanoseconds. Timers are never early [12].
+   - A forked child calls casync_loop_fork first [18].
 
    >> 27. configuration, platforms, compatibility
 
@@ -1696,7 +1698,7 @@ enum casync_error {
     CASYNC_EOF = -5001,             /* the stream ended before the first byte of what was asked
                                        for */
     CASYNC_INCOMPLETE_READ = -5002, /* the stream ended inside what was asked for */
-    CASYNC_LIMIT_OVERRUN = -5003,   /* a frame is longer than the stream's read limit */
+    CASYNC_LIMIT_OVERRUN = -5003,   /* more bytes than the limit allows: of a frame, a file, ... */
     CASYNC_INVALID_STATE = -5004,   /* the object is not in a state that allows this call */
     CASYNC_QUEUE_SHUT_DOWN = -5005, /* the queue takes no more items, or has none left to give */
     CASYNC_BROKEN_BARRIER = -5006,  /* the barrier was reset or aborted */
@@ -3655,7 +3657,8 @@ CASYNC_API int64_t casync_filter_send(casync_filter *filter, const void *data, s
 typedef struct casync_listen_desc {
     const char *host; /* an address in numbers, or in a task a name; NULL: all, IPv6 and IPv4 */
     int port;         /* 0: any free one, which casync_server_address tells */
-    /* Addresses that are known already, as by casync_getaddrinfo, instead of host and port. */
+    /* Addresses that are known already, as by casync_getaddrinfo, instead of host and port. Each
+       IPv6 address is for IPv6 alone then. */
     const casync_address *addresses;
     size_t address_count;
     /* The path of a Unix socket, instead of host and port; "@name" for an abstract one. A socket
@@ -4114,7 +4117,8 @@ typedef struct casync_process_desc {
     int nice; /* added to this process's */
     bool set_user, set_group;
     uint32_t user, group;
-    const uint32_t *groups; /* supplementary groups, if not NULL */
+    /* Supplementary groups; NULL leaves this process's: with `user` give them, if only none. */
+    const uint32_t *groups;
     size_t group_count;
     /* A loop that closes kills its processes that have not ended. This one goes on, and a thread
        waits for its end, so that no zombie is left. */
@@ -4133,10 +4137,10 @@ struct casync_process {
 
 /* Starts a process: asyncio's create_subprocess_exec, and with desc.shell create_subprocess_shell.
    The child has no signal blocked and no handler or ignored signal of this process's, and of its
-   descriptors only those that the desc names. The process is started when this returns: the program
-   was found, and every option took effect. This is vfork(2): no memory is copied, and the caller is
-   held up until the child runs its program, for some 50 to 80 us however large this process is.
-   With other ids it is fork(2), which takes longer the larger this process is.
+   descriptors only 0 to 2 and those that the desc names. The process is started when this returns:
+   the program was found, and every option took effect. This is vfork(2): no memory is copied, and
+   the caller is held up until the child runs its program, for some 50 to 80 us however large this
+   process is. With other ids it is fork(2), which takes longer the larger this process is.
    Returns: 0.
    Errors: those of execve(2), chdir(2) and the other calls that the options ask for, and
    process->step says which; -EALREADY if the process runs or a stream of it is open; -EINVAL for a
@@ -4150,7 +4154,7 @@ CASYNC_API int64_t casync_process_start(casync_loop *loop, casync_process *proce
 /* Waits until the process has ended. Any number of tasks may wait, and ask again afterwards. No
    SIGCHLD handler is needed: the loop waits for a pidfd (Linux 5.4), and a thread waits where there
    is none.
-   Returns: the exit code, 0 to 255; or 256 and the number of the signal that killed it, of which
+   Returns: the exit code, 0 to 255; or 256 plus the number of the signal that killed it, of which
    casync_process_signal tells.
    Errors: CASYNC_NO_STATUS if other code of this program took the status, by waitpid(2) or by
    ignoring SIGCHLD; CASYNC_INVALID_STATE if it was never started; -ECONNABORTED if it is closed
@@ -4198,7 +4202,8 @@ CASYNC_WAITS int64_t casync_process_communicate_timeout(casync_process *process,
 CASYNC_API void casync_process_output_free(casync_process_output *output);
 
 /* Ends the use of a process. Its streams are closed; it goes on by itself, and is reaped when it
-   ends, for which the loop does not keep running. A closed process may be closed again.
+   ends, for which the loop does not keep running. A loop that closes before kills it where it has a
+   pidfd, unless desc.detached is set. A closed process may be closed again.
    Lifetime: the struct is yours when this returns. */
 CASYNC_API void casync_process_close(casync_process *process);
 
@@ -4431,7 +4436,7 @@ enum casync_change_kind {
 typedef struct casync_change {
     int kind;             /* enum casync_change_kind */
     bool directory;       /* it is one */
-    const char *path;     /* the watched path, and what is below */
+    const char *path;     /* that of the desc; of an entry with a slash and its name behind */
     const char *old_path; /* of CASYNC_CHANGE_RENAMED, else NULL */
 } casync_change;
 
@@ -4454,20 +4459,28 @@ struct casync_watch {
    again, or be replaced (`tail -F`), and need not exist yet; its directory must. Of a directory the
    changes of its entries are told, and its own removal, which is the last that is told. What is in
    a new directory of a recursive watch is told as created: some of it perhaps twice, none never.
+   Directories below the path that may not be read are passed over. A symbolic link to a file is
+   watched itself. If a directory above is renamed, nothing is told and paths keep the old name.
+   What other hosts change on a network file system, and writes by mmap(2), are not told
+   (inotify(7)).
    Returns: 0.
    Errors: -EALREADY if it watches; -ENOENT; -ENOTDIR; -EACCES; -EMFILE and -ENOSPC if the kernel
    has no more inotify instances or watches for this user (/proc/sys/fs/inotify); -EINVAL; -ENOMEM.
-   Lifetime: the watch is yours and stays where it is until casync_watch_stop. The desc is copied.
-   Cost: an inotify instance, a directory at most; recursive: each directory is read, in the loop's
-   thread. */
+   Lifetime: the watch is yours and stays where it is until casync_watch_stop, also after the last
+   removal. The desc is copied. A relative path is looked up again whenever a directory comes: do
+   not change the working directory meanwhile.
+   Cost: an inotify instance each, of which a user has 128 in all processes by default: watch one
+   tree rather than many directories. Recursive: each directory is read, in the loop's thread. */
 CASYNC_API int64_t casync_watch_start(casync_loop *loop, casync_watch *watch,
                                       const casync_watch_desc *desc);
 
-/* Waits for the next change. Changes that came before are kept, in their order.
+/* Waits for the next change. Changes that came before are kept, in their order: a thousand, and
+   then the kernel keeps some, and tells of an overflow.
    Returns: 0; *change has it, whose strings live until the next call or casync_watch_stop.
    Errors: CASYNC_EOF after the directory was removed; CASYNC_INVALID_STATE if the watch is not
-   started or has a callback; -EBUSY if another task waits; -ECONNABORTED if it is stopped;
-   -ENOMEM if a change was lost for want of memory. */
+   started or has a callback; -EBUSY if another task waits; -ECONNABORTED if it is stopped; -ENOMEM
+   if a change was lost for want of memory; others, such as -ENOSPC, if a new directory could not be
+   watched. */
 CASYNC_WAITS int64_t casync_watch_next(casync_watch *watch, casync_change *change);
 CASYNC_API casync_future *casync_watch_next_op(casync_watch *watch, casync_op *op,
                                                casync_change *change);
@@ -4790,7 +4803,8 @@ enum casync_kind {
     CASYNC_KIND_SERVER,   /* casync_server */
     CASYNC_KIND_TASK,     /* casync_task */
     CASYNC_KIND_DATAGRAM, /* casync_datagram */
-    CASYNC_KIND_PROCESS   /* casync_process */
+    CASYNC_KIND_PROCESS,  /* casync_process */
+    CASYNC_KIND_WATCH     /* casync_watch */
 };
 
 /* Visits every live object of the loop, except jobs that wait in a future and calls that
@@ -5173,7 +5187,7 @@ static void casync__memory_free(const casync_allocator *allocator, void *ptr) {
 #define CASYNC__CONFIG_ERRORS(X)                                                                   \
     X(EOF, "end of stream")                                                                        \
     X(INCOMPLETE_READ, "the stream ended inside what was to be read")                              \
-    X(LIMIT_OVERRUN, "frame longer than the stream's read limit")                                  \
+    X(LIMIT_OVERRUN, "more bytes than the limit allows")                                           \
     X(INVALID_STATE, "the object's state does not allow this")                                     \
     X(QUEUE_SHUT_DOWN, "the queue is shut down")                                                   \
     X(BROKEN_BARRIER, "the barrier was reset or aborted")                                          \
@@ -5456,6 +5470,8 @@ static inline int64_t casync__memory_map(size_t size) {
     X(setpgid, (int group), (group), setpgid(0, group))                                            \
     X(umask, (int mask), (mask), umask((mode_t)mask))                                              \
     X(setpriority, (int value), (value), setpriority(PRIO_PROCESS, 0, value))                      \
+    X(getrlimit, (int resource, struct rlimit *limit), (resource, limit),                          \
+      getrlimit(resource, limit))                                                                  \
     X(setrlimit, (int resource, const struct rlimit *limit), (resource, limit),                    \
       setrlimit(resource, limit))                                                                  \
     X(dup2, (int fd, int as), (fd, as), dup2(fd, as))                                              \
@@ -14269,10 +14285,11 @@ static int64_t casync__stream_attempt_start(casync__stream_connecting *connectin
     casync__stream_attempt *attempt;
     if (fd < 0) return fd;
     casync__socket_set_tcp_options((int)fd, &connecting->options);
-    result = casync__sys_connect((int)fd, casync__address_sockaddr(address), address->size);
     attempt =
         (casync__stream_attempt *)casync__memory_realloc(&loop->allocator, NULL, sizeof *attempt);
-    if (!attempt) result = -ENOMEM;
+    result = attempt
+                 ? casync__sys_connect((int)fd, casync__address_sockaddr(address), address->size)
+                 : -ENOMEM;
     if (result == 0 || result == -EINPROGRESS) {
         memset(attempt, 0, sizeof *attempt);
         attempt->connecting = connecting;
@@ -14375,9 +14392,9 @@ static int64_t casync__stream_connecting_look_up(casync__stream_connecting *conn
     const casync_connect_desc *desc = &connecting->desc;
     casync_getaddrinfo_desc question;
     int64_t result;
-    casync__job_init(loop, &connecting->found, casync__stream_connecting_found, connecting);
-    connecting->found.flags = CASYNC__JOB_INTERNAL;
     if (desc->addresses) {
+        casync__job_init(loop, &connecting->found, casync__stream_connecting_found, connecting);
+        connecting->found.flags = CASYNC__JOB_INTERNAL;
         result =
             casync__name_addrinfo_make(&connecting->info, &loop->allocator, desc->address_count, 0);
         if (result < 0) return result;
@@ -14393,8 +14410,10 @@ static int64_t casync__stream_connecting_look_up(casync__stream_connecting *conn
     casync_getaddrinfo_op(loop, &connecting->info, &connecting->lookup, &question);
     if (connecting->lookup.future.state != CASYNC_FUTURE_PENDING)
         return connecting->lookup.future.result;
-    casync__list_append(&connecting->lookup.future.callbacks, &connecting->found.link);
-    return 0;
+    result = casync_future_add_done_callback(&connecting->lookup.future, &connecting->found,
+                                             casync__stream_connecting_found, connecting);
+    connecting->found.flags |= CASYNC__JOB_INTERNAL;
+    return result;
 }
 
 /* Connects to the first of several addresses that answers. `family` is that of local_host, or 0. */
@@ -14419,8 +14438,10 @@ static int64_t casync__stream_connect_to_any(casync_loop *loop, casync_stream *s
 /* The family of an address in numbers, 0 for none, or an error. */
 static int64_t casync__address_family_of_host(const char *host) {
     casync_address address;
-    int64_t result = host ? casync__address_parse_host(host, 0, &address) : 0;
-    return !host || result < 0 ? result : casync__address_sockaddr(&address)->sa_family;
+    int64_t result;
+    if (!host) return 0;
+    result = casync__address_parse_host(host, 0, &address);
+    return result < 0 ? result : casync__address_sockaddr(&address)->sa_family;
 }
 
 static int64_t casync__stream_connect_to_one(casync_loop *loop, casync_stream *stream,
@@ -16824,9 +16845,9 @@ CASYNC__LINKAGE int64_t casync_openpty(int fds[2], int columns, int rows) {
    leaves each to a thread. A process that is no child has such a record while somebody waits for
    its end.
 
-   Costs: vfork, a pipe of two system calls and a read; in the child a sigaction for each signal, a
-   close_range for each gap between descriptors that it keeps, and execve. A pidfd, one epoll_ctl
-   and one waitid for its end. */
+   Costs: vfork, and some ten short calls for the pipe and the mask of signals; in the child a
+   sigaction for each signal, a close_range for each gap between descriptors that it keeps, and
+   execve. A pidfd, one epoll_ctl and one waitid for its end. */
 
 typedef struct casync__process_child {
     casync_watcher watcher; /* of the pidfd; unused without one */
@@ -16853,6 +16874,7 @@ typedef struct casync__process_plan {
     volatile bool shared; /* set by the child: this process sees it if the memory is shared */
     int highest;          /* of the descriptors of moves, and 2 */
     int priority;
+    int64_t most_fds; /* that may be open in this process */
 } casync__process_plan;
 
 typedef struct casync__process_failure {
@@ -16913,17 +16935,14 @@ static void casync__process_move_fds(casync__process_plan *plan) {
 }
 
 /* Closes by what /proc/self/fd lists, or one by one: without close_range(2). */
-static void casync__process_close_listed(int64_t first, int64_t last) {
+static void casync__process_close_listed(int64_t first, int64_t last, int64_t most) {
     int64_t directory = casync__sys_open("/proc/self/fd", O_RDONLY | O_DIRECTORY, 0), size, fd;
     union {
         int64_t align;
         char bytes[1024];
     } entries;
-    struct rlimit limit;
     if (directory < 0) {
-        if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > 65536) limit.rlim_cur = 65536;
-        for (fd = first; fd <= last && fd < (int64_t)limit.rlim_cur; fd++)
-            (void)casync__sys_close((int)fd);
+        for (fd = first; fd <= last && fd < most; fd++) (void)casync__sys_close((int)fd);
         return;
     }
     while ((size = casync__sys_read_directory((int)directory, entries.bytes, sizeof entries)) > 0) {
@@ -16953,7 +16972,7 @@ static void casync__process_close_others(const casync__process_plan *plan) {
     while (from < INT_MAX) {
         int64_t kept = casync__process_next_kept(plan, from);
         if (kept > from && casync__sys_close_range((unsigned)from, (unsigned)kept - 1) < 0)
-            casync__process_close_listed(from, kept - 1);
+            casync__process_close_listed(from, kept - 1, plan->most_fds);
         from = kept + 1;
     }
 }
@@ -17149,13 +17168,17 @@ static bool casync__process_desc_is_valid(const casync_process_desc *desc) {
     bool err_is_out = desc->err == CASYNC_STDIO_STDOUT;
     size_t i;
     if (desc->terminal && (desc->in || desc->out || desc->err)) return false;
-    for (i = 0; i < desc->fd_count; i++)
+    for (i = 0; i < desc->fd_count; i++) {
+        size_t j;
         if (!desc->fds || desc->fds[i].fd < 0 || desc->fds[i].as < 3) return false;
+        for (j = 0; j < i; j++)
+            if (desc->fds[j].as == desc->fds[i].as) return false;
+    }
     return (desc->shell ? !desc->args && !desc->program : desc->args && desc->args[0]) &&
            casync__process_stdio_is_valid(desc->in, desc->in_fd) &&
            casync__process_stdio_is_valid(desc->out, desc->out_fd) &&
            (err_is_out || casync__process_stdio_is_valid(desc->err, desc->err_fd)) &&
-           (desc->limits || desc->limit_count == 0);
+           (desc->limits || desc->limit_count == 0) && (desc->groups || desc->group_count == 0);
 }
 
 /* -- starting -- */
@@ -17210,8 +17233,15 @@ static int64_t casync__process_spawn(casync__process_plan *plan, const char **st
     casync__sys_close(report[0]);
     if (pid < 0 || result == 0) return pid;
     *step = failure.step;
+    if (!failure.step) (void)casync__sys_kill((int)pid, SIGKILL); /* nobody knows what it does */
     (void)casync__process_wait_for((int)pid, 0); /* it has ended, or other code has its status */
     return result;
+}
+
+static int64_t casync__process_most_fds(void) {
+    struct rlimit limit;
+    bool known = casync__sys_getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 65536;
+    return known ? (int64_t)limit.rlim_cur : 65536;
 }
 
 static int64_t casync__process_plan_and_spawn(const casync_allocator *allocator,
@@ -17226,6 +17256,7 @@ static int64_t casync__process_plan_and_spawn(const casync_allocator *allocator,
     plan->args = (char *const *)(uintptr_t)(desc->shell ? args : desc->args);
     plan->env = desc->env ? (char *const *)(uintptr_t)desc->env : environ;
     plan->highest = 2;
+    plan->most_fds = casync__process_most_fds();
     if (desc->nice) plan->priority = (int)(20 - casync__sys_getpriority()) + desc->nice;
     plan->programs =
         casync__process_programs(allocator, desc, desc->program ? desc->program : plan->args[0]);
@@ -18042,7 +18073,8 @@ static int64_t casync__file_take_name(const casync__file_arguments *f, const cha
 }
 
 /* Can the name be given to another file? What is no regular file (a device, a pipe) is written to;
-   of a symbolic link it is the file that is replaced, whose path comes in f->path. */
+   of a symbolic link it is the file that is replaced, whose path comes in f->path, or the link if
+   it leads nowhere. */
 static bool casync__file_is_replaced(casync__file_arguments *f, char target[PATH_MAX]) {
     casync__sys_status status;
     if (!(f->flags & CASYNC_FILE_ATOMIC)) return false;
@@ -18265,8 +18297,9 @@ static bool casync__file_is_valid(const casync__file_arguments *r) {
     bool by_size = result == CASYNC__FILE_BYTES || result == CASYNC__FILE_TEXT,
          fills = result >= CASYNC__FILE_BYTES && !(by_size && r->size == 0);
     if ((texts > 0 && !r->path) || (texts > 1 && !r->other)) return false;
-    if (fills ? !r->to : !r->from && r->size > 0 && !by_size) return false;
-    return r->size <= CASYNC__BUFFER_SIZE_MAX;
+    if (fills && !r->to) return false;
+    if (result == CASYNC__FILE_RESULT && r->size > 0 && !r->from) return false;
+    return r->size <= CASYNC__BUFFER_SIZE_MAX || result == CASYNC__FILE_CONTENT;
 }
 
 /* Bytes of data in the record. */
@@ -18407,14 +18440,18 @@ CASYNC__LINKAGE void casync_file_data_free(casync_file_data *data) {
 /* A watch has an inotify instance of its own, and a row for each directory that it watches: a file
    is watched by its directory, so that it can be followed by name. Rows are in the order of their
    numbers, which grow. The two halves of a rename come one after the other, mostly; the first half
-   waits for the second for as long as the kernel needs to say it, and is a removal otherwise.
+   waits 20 ms for the second, and is a removal otherwise.
 
-   Costs: one inotify_add_watch for a directory; one read for the changes that came meanwhile. */
+   Costs: inotify_init1, an epoll_ctl and a stat; for each directory an inotify_add_watch, and to
+   list it at least four calls. One read for up to 4 KiB of changes. */
 
 #define CASYNC__WATCH_EVENTS                                                                       \
     (IN_CREATE | IN_DELETE | IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_FROM |              \
      IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_EXCL_UNLINK)
-#define CASYNC__WATCH_READS_MAX 16              /* in one turn */
+#define CASYNC__WATCH_READS_MAX 16 /* in one turn */
+#define CASYNC__WATCH_KEPT_MAX                                                                     \
+    1024                                        /* then the kernel keeps them, and tells of overflow
+*/
 #define CASYNC__WATCH_RENAME_WAIT CASYNC_MS(20) /* for the second half of a rename */
 
 typedef struct casync__watch_row {
@@ -18428,11 +18465,16 @@ typedef struct casync__watch_change {
     casync_change change;
 } casync__watch_change;
 
+/* A directory that is to be watched. Its path is behind it. */
+typedef struct casync__watch_directory {
+    casync_link link;
+} casync__watch_directory;
+
 typedef struct casync__watch {
     casync_watcher watcher; /* of the inotify instance */
     casync_timer timer;     /* of the half of a rename */
     casync_loop *loop;
-    casync_watch *user;
+    casync_watch *watch; /* the user's */
     void (*changed)(casync_watch *watch, const casync_change *change);
     casync__watch_row *rows;
     size_t row_count, row_capacity;
@@ -18442,7 +18484,9 @@ typedef struct casync__watch {
     int64_t lost;               /* an error for the next to ask */
     casync_op *waiting;         /* or NULL */
     casync_link changes;        /* casync__watch_change by link: that nobody took */
+    size_t kept;                /* how many */
     casync__watch_change *lent; /* the user has its strings */
+    casync_link to_add;         /* casync__watch_directory by link: still to be watched */
     char *moved;                /* the path of the first half of a rename, or NULL */
     uint32_t moved_cookie;
     bool moved_directory;
@@ -18472,6 +18516,16 @@ static void casync__watch_lend(casync__watch *w, casync__watch_change *record) {
     casync__op_done(op, 0, NULL);
 }
 
+/* Something cannot be told: who waits hears of that, or else who asks next. */
+static void casync__watch_lose(casync__watch *w, int64_t error) {
+    casync_op *op = w->waiting;
+    w->waiting = NULL;
+    if (op)
+        casync__op_done(op, error, NULL);
+    else
+        w->lost = error;
+}
+
 /* Keeps a change for who asks, or gives it to who waits. */
 static void casync__watch_keep(casync__watch *w, const casync_change *change) {
     size_t path_size = strlen(change->path) + 1,
@@ -18480,7 +18534,7 @@ static void casync__watch_keep(casync__watch *w, const casync_change *change) {
         &w->loop->allocator, NULL, sizeof *record + path_size + old_size);
     char *text = (char *)(record + 1);
     if (!record) {
-        w->lost = -ENOMEM;
+        casync__watch_lose(w, -ENOMEM);
         return;
     }
     memset(record, 0, sizeof *record);
@@ -18489,10 +18543,12 @@ static void casync__watch_keep(casync__watch *w, const casync_change *change) {
     if (change->old_path)
         record->change.old_path =
             (const char *)memcpy(text + path_size, change->old_path, old_size);
-    if (w->waiting)
+    if (w->waiting) {
         casync__watch_lend(w, record);
-    else
-        casync__list_append(&w->changes, &record->link);
+        return;
+    }
+    casync__list_append(&w->changes, &record->link);
+    if (++w->kept >= CASYNC__WATCH_KEPT_MAX) casync__watcher_stop(&w->watcher, CASYNC__FD_READ);
 }
 
 /* Tells one change. False if the watch was stopped by that. */
@@ -18510,8 +18566,22 @@ static bool casync__watch_tell(casync__watch *w, int kind, bool directory, const
         return true;
     }
     casync__weakref_begin(loop, &weak, w);
-    w->changed(w->user, &change);
+    w->changed(w->watch, &change);
     return casync__weakref_end(loop, &weak);
+}
+
+/* Tells of what is watched as a whole. Its path lives until the callback returns. */
+static bool casync__watch_tell_root(casync__watch *w, int kind) {
+    const casync_allocator allocator = w->loop->allocator;
+    char *root = w->root;
+    bool goes_on;
+    w->root = NULL;
+    goes_on = casync__watch_tell(w, kind, !w->name, root, NULL);
+    if (goes_on)
+        w->root = root;
+    else
+        casync__memory_free(&allocator, root);
+    return goes_on;
 }
 
 /* -- the directories -- */
@@ -18561,12 +18631,15 @@ static int64_t casync__watch_add(casync__watch *w, const char *path) {
     size_t at;
     if (!text) return -ENOMEM;
     number = casync__sys_inotify_add(w->watcher.fd, path, CASYNC__WATCH_EVENTS);
-    row = number < 0 ? NULL : casync__watch_row_of(w, (int)number);
-    if (number < 0 || row) {
-        if (row) casync__memory_free(&w->loop->allocator, row->path);
-        if (row) row->path = text; /* it may have another name by now */
-        if (!row) casync__watch_free_text(w, &text);
-        return number < 0 ? number : 0;
+    if (number < 0) {
+        casync__watch_free_text(w, &text);
+        return number;
+    }
+    row = casync__watch_row_of(w, (int)number);
+    if (row) { /* it may have another name by now */
+        casync__memory_free(&w->loop->allocator, row->path);
+        row->path = text;
+        return 0;
     }
     at = casync__watch_find(w, (int)number);
     memmove(&w->rows[at + 1], &w->rows[at], (w->row_count - at) * sizeof *w->rows);
@@ -18576,7 +18649,23 @@ static int64_t casync__watch_add(casync__watch *w, const char *path) {
     return 1;
 }
 
-static int64_t casync__watch_add_tree(casync__watch *w, const char *path, bool tell);
+static int64_t casync__watch_push(casync__watch *w, const char *path) {
+    size_t size = strlen(path) + 1;
+    casync__watch_directory *directory = (casync__watch_directory *)casync__memory_realloc(
+        &w->loop->allocator, NULL, sizeof *directory + size);
+    if (!directory) return -ENOMEM;
+    memcpy(directory + 1, path, size);
+    casync__list_append(&w->to_add, &directory->link);
+    return 0;
+}
+
+static void casync__watch_drop_list(const casync_allocator *allocator, casync_link *list) {
+    while (!casync__list_is_empty(list)) {
+        casync_link *link = list->next;
+        casync__list_remove(link);
+        casync__memory_free(allocator, link); /* it is the first member */
+    }
+}
 
 /* One entry of a directory of a recursive watch. -ECANCELED if the watch was stopped, and is
    gone. */
@@ -18590,31 +18679,49 @@ static int64_t casync__watch_add_entry(casync__watch *w, const char *directory,
     if (!path) return -ENOMEM;
     if (entry->type == DT_UNKNOWN && casync__sys_lstat(path, &status) == 0)
         is_directory = S_ISDIR(status.st_mode);
+    if (is_directory) result = casync__watch_push(w, path);
     if (tell) goes_on = casync__watch_tell(w, CASYNC_CHANGE_CREATED, is_directory, path, NULL);
-    if (goes_on && is_directory) result = casync__watch_add_tree(w, path, tell);
     casync__memory_free(&allocator, path);
-    if (!goes_on) return -ECANCELED;
-    return result == -ENOENT || result == -ENOTDIR ? 0 : result; /* it is gone already */
+    return goes_on ? result : -ECANCELED;
 }
 
-/* Watches a directory and those below. With `tell` what is in them is told as created. -ECANCELED
-   if the watch was stopped by that, and is gone. */
-static int64_t casync__watch_add_tree(casync__watch *w, const char *path, bool tell) {
+/* Watches one directory. Its entries are told as created, with `tell`, if it was not watched
+   before; those that are directories are next. */
+static int64_t casync__watch_add_level(casync__watch *w, const char *path, bool tell) {
     casync__file_arguments listing;
     const casync_file_entry *entries;
     int64_t result = casync__watch_add(w, path), count, i;
-    if (result <= 0) return result;
+    bool is_new = result > 0;
+    if (result < 0) return result;
     memset(&listing, 0, sizeof listing);
     listing.path = path;
     listing.allocator = w->loop->allocator;
     count = casync__file_scan(&listing);
     entries = (const casync_file_entry *)listing.memory;
     result = count < 0 ? count : 0;
-    for (i = 0; i < count && result != -ECANCELED; i++) {
-        int64_t added = casync__watch_add_entry(w, path, &entries[i], tell);
-        if (added < 0) result = added;
-    }
+    for (i = 0; i < count && result >= 0; i++)
+        result = casync__watch_add_entry(w, path, &entries[i], tell && is_new);
     casync__memory_free(&listing.allocator, listing.memory);
+    return result;
+}
+
+/* Watches a directory and those below, also below those that are watched already. -ECANCELED if
+   the watch was stopped by what was told, and is gone. */
+static int64_t casync__watch_add_tree(casync__watch *w, const char *path, bool tell) {
+    const casync_allocator allocator = w->loop->allocator;
+    int64_t result = casync__watch_push(w, path);
+    bool is_first = true;
+    while (result >= 0 && !casync__list_is_empty(&w->to_add)) {
+        casync__watch_directory *directory =
+            casync__container(w->to_add.next, casync__watch_directory, link);
+        casync__list_remove(&directory->link);
+        result = casync__watch_add_level(w, (const char *)(directory + 1), tell);
+        casync__memory_free(&allocator, directory);
+        if (!is_first && (result == -ENOENT || result == -ENOTDIR || result == -EACCES))
+            result = 0; /* it is gone already, or not ours to see */
+        is_first = false;
+    }
+    if (result != -ECANCELED) casync__watch_drop_list(&allocator, &w->to_add);
     return result;
 }
 
@@ -18682,12 +18789,23 @@ static bool casync__watch_moved_from(casync__watch *w, uint32_t cookie, bool dir
     w->moved = casync__watch_text(w, path, "");
     w->moved_cookie = cookie;
     w->moved_directory = directory;
-    if (!w->moved) w->lost = -ENOMEM;
-    if (!w->moved) return true;
+    if (!w->moved) {
+        w->lost = -ENOMEM;
+        return true;
+    }
     if (casync_call_later(w->loop, &w->timer, CASYNC__WATCH_RENAME_WAIT, casync__watch_move_over,
                           w) < 0)
         return casync__watch_move_lost(w);
     w->timer.job.flags |= CASYNC__JOB_INTERNAL;
+    return true;
+}
+
+/* Watches a directory that came to this path. False if the watch was stopped. */
+static bool casync__watch_follow(casync__watch *w, const char *path) {
+    int64_t result = w->recursive ? casync__watch_add_tree(w, path, true) : 0;
+    if (result == -ECANCELED) return false;
+    if (result < 0 && result != -ENOENT && result != -ENOTDIR && result != -EACCES)
+        w->lost = result;
     return true;
 }
 
@@ -18696,7 +18814,7 @@ static bool casync__watch_appeared(casync__watch *w, bool directory, const char 
     if (casync__watch_concerns(w, path) &&
         !casync__watch_tell(w, CASYNC_CHANGE_CREATED, directory, path, NULL))
         return false;
-    return !directory || !w->recursive || casync__watch_add_tree(w, path, true) != -ECANCELED;
+    return !directory || casync__watch_follow(w, path);
 }
 
 /* The second half of a rename, if its first half was the event before. */
@@ -18714,6 +18832,8 @@ static bool casync__watch_moved_to(casync__watch *w, uint32_t cookie, bool direc
         goes_on = casync__watch_tell(w, CASYNC_CHANGE_CREATED, directory, path, NULL);
     else if (casync__watch_concerns(w, from))
         goes_on = casync__watch_tell(w, CASYNC_CHANGE_RENAMED, directory, path, from);
+    if (goes_on && directory) /* either may be another by now, or not watched yet */
+        goes_on = casync__watch_follow(w, path) && casync__watch_follow(w, from);
     casync__memory_free(&loop->allocator, from);
     return goes_on;
 }
@@ -18743,7 +18863,7 @@ static bool casync__watch_end(casync__watch *w) {
     if (!casync__watch_move_lost(w)) return false;
     w->ended = true;
     casync__watcher_stop(&w->watcher, CASYNC__FD_READ);
-    if (!casync__watch_tell(w, CASYNC_CHANGE_REMOVED, !w->name, w->root, NULL)) return false;
+    if (!casync__watch_tell_root(w, CASYNC_CHANGE_REMOVED)) return false;
     if (w->waiting) {
         casync_op *op = w->waiting;
         w->waiting = NULL;
@@ -18754,8 +18874,10 @@ static bool casync__watch_end(casync__watch *w) {
 
 static bool casync__watch_named_event(casync__watch *w, const struct inotify_event *event,
                                       const casync__watch_row *row) {
-    const casync_allocator allocator = w->loop->allocator; /* the watch may be stopped */
-    char *path = casync__watch_text(w, row->path, event->name);
+    const casync_allocator allocator = w->loop->allocator;       /* the watch may be stopped */
+    bool is_root = w->name && strcmp(event->name, w->name) == 0; /* as the desc writes it */
+    char *path = is_root ? casync__watch_text(w, w->root, "")
+                         : casync__watch_text(w, row->path, event->name);
     bool goes_on = true;
     if (path)
         goes_on = casync__watch_entry_event(w, event, path);
@@ -18769,8 +18891,7 @@ static bool casync__watch_named_event(casync__watch *w, const struct inotify_eve
 static bool casync__watch_event(casync__watch *w, const struct inotify_event *event) {
     casync__watch_row *row;
     if (event->mask & IN_Q_OVERFLOW) {
-        if (!casync__watch_move_lost(w) ||
-            !casync__watch_tell(w, CASYNC_CHANGE_OVERFLOW, false, w->root, NULL))
+        if (!casync__watch_move_lost(w) || !casync__watch_tell_root(w, CASYNC_CHANGE_OVERFLOW))
             return false;
         return !w->recursive || casync__watch_add_tree(w, w->root, false) != -ECANCELED;
     }
@@ -18779,7 +18900,10 @@ static bool casync__watch_event(casync__watch *w, const struct inotify_event *ev
     if (event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED | IN_UNMOUNT)) {
         bool whole = w->name || strcmp(row->path, w->root) == 0;
         if (event->mask & IN_MOVE_SELF && !whole) return true; /* its parent tells */
-        if (whole) return casync__watch_end(w) && false;
+        if (whole) {
+            (void)casync__watch_end(w);
+            return false;
+        }
         if (event->mask & IN_IGNORED) casync__watch_drop_row(w, row);
         return true;
     }
@@ -18787,23 +18911,36 @@ static bool casync__watch_event(casync__watch *w, const struct inotify_event *ev
            casync__watch_named_event(w, event, row);
 }
 
-static void casync__watch_readable(void *arg) {
-    casync__watch *w = (casync__watch *)arg;
+/* False if the watch was stopped, or has ended. */
+static bool casync__watch_read(casync__watch *w) {
     union {
         int64_t align;
         char bytes[4096];
     } buffer;
     int reads;
     for (reads = 0; reads < CASYNC__WATCH_READS_MAX; reads++) {
-        int64_t size = casync__sys_read(w->watcher.fd, buffer.bytes, sizeof buffer), at = 0;
-        if (size <= 0) return;
+        int64_t size, at = 0;
+        if (!(w->watcher.wanted & CASYNC__FD_READ)) break;
+        size = casync__sys_read(w->watcher.fd, buffer.bytes, sizeof buffer);
+        if (size <= 0) break;
         while (at < size) {
             const struct inotify_event *event =
                 (const struct inotify_event *)(void *)(buffer.bytes + at);
-            if (!casync__watch_event(w, event)) return;
+            if (!casync__watch_event(w, event)) return false;
             at += (int64_t)(sizeof *event + event->len);
         }
+        if (size <= (int64_t)(sizeof buffer - sizeof(struct inotify_event) - NAME_MAX - 1))
+            break; /* there was room for one more: that was all */
     }
+    return true;
+}
+
+/* Reads the events. What was lost is told to a callback; casync_watch_next tells it itself. */
+static void casync__watch_readable(void *arg) {
+    casync__watch *w = (casync__watch *)arg;
+    if (!casync__watch_read(w) || !w->lost || !w->changed) return;
+    w->lost = 0;
+    (void)casync__watch_tell_root(w, CASYNC_CHANGE_OVERFLOW);
 }
 
 static bool casync__watch_refused(casync_watcher *watcher, int64_t error) {
@@ -18818,11 +18955,8 @@ static void casync__watch_free(casync__watch *w) {
     casync_timer_stop(&w->timer);
     casync__watcher_unregister(&w->watcher, true);
     casync__sys_close(w->watcher.fd);
-    while (!casync__list_is_empty(&w->changes)) {
-        casync_link *link = w->changes.next;
-        casync__list_remove(link);
-        casync__memory_free(allocator, casync__container(link, casync__watch_change, link));
-    }
+    casync__watch_drop_list(allocator, &w->changes);
+    casync__watch_drop_list(allocator, &w->to_add);
     while (w->row_count > 0) casync__watch_drop_row(w, &w->rows[w->row_count - 1]);
     casync__memory_free(allocator, w->rows);
     casync__memory_free(allocator, w->lent);
@@ -18886,11 +19020,12 @@ CASYNC__LINKAGE int64_t casync_watch_start(casync_loop *loop, casync_watch *watc
     if (!w) return -ENOMEM;
     memset(w, 0, sizeof *w);
     w->loop = loop;
-    w->user = watch;
+    w->watch = watch;
     w->changed = desc->changed;
     w->recursive = desc->recursive;
     w->watcher.fd = -1;
     casync__list_init(&w->changes);
+    casync__list_init(&w->to_add);
     result = casync__watch_open(w, desc->path);
     if (result < 0) {
         casync__watch_free(w);
@@ -18901,13 +19036,38 @@ CASYNC__LINKAGE int64_t casync_watch_start(casync_loop *loop, casync_watch *watc
     return 0;
 }
 
+/* In a forked child: an inotify instance of its own, under the same number. What changed meanwhile
+   is not known. */
+static void casync__watches_fork(casync_loop *loop) {
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL)
+        if (watcher->kind == CASYNC__WATCHER_WATCH) {
+            casync__watch *w = casync__container(watcher, casync__watch, watcher);
+            int64_t result;
+            while (w->row_count > 0) casync__watch_drop_row(w, &w->rows[w->row_count - 1]);
+            casync__fd_replace(casync__sys_inotify_init(), watcher->fd);
+            result = w->ended ? 0 : casync__watch_begin(w);
+            if (result < 0) casync__watch_lose(w, result);
+        }
+}
+
+static void casync__watches_walk(casync_loop *loop, void (*visit)(int, void *, void *), void *arg) {
+    casync_watcher *watcher;
+    uint32_t fd = 0;
+    while ((watcher = casync__watcher_next(loop, &fd)) != NULL)
+        if (watcher->kind == CASYNC__WATCHER_WATCH)
+            visit(CASYNC_KIND_WATCH, casync__container(watcher, casync__watch, watcher)->watch,
+                  arg);
+}
+
 static void casync__watches_close(casync_loop *loop) {
     casync_watcher *watcher;
     uint32_t fd = 0;
     while ((watcher = casync__watcher_next(loop, &fd)) != NULL)
         if (watcher->kind == CASYNC__WATCHER_WATCH) {
             casync__watch *w = casync__container(watcher, casync__watch, watcher);
-            w->user->state = NULL;
+            w->watch->state = NULL;
             casync__watch_free(w);
         }
 }
@@ -18932,6 +19092,8 @@ CASYNC__LINKAGE casync_future *casync_watch_next_op(casync_watch *watch, casync_
         casync_link *link = w->changes.next;
         casync__list_remove(link);
         casync__watch_lend(w, casync__container(link, casync__watch_change, link));
+        if (--w->kept < CASYNC__WATCH_KEPT_MAX / 2 && !w->ended)
+            casync__watcher_start(&w->watcher, CASYNC__FD_READ);
     } else if (w->lost || w->ended) {
         result = w->lost ? w->lost : (int64_t)CASYNC_EOF;
         w->lost = 0;
@@ -20185,6 +20347,7 @@ CASYNC__LINKAGE void casync_walk(casync_loop *loop,
             visit(CASYNC_KIND_HOOK, casync__job_of(link), arg);
     casync__watchers_walk(loop, visit, arg);
     casync__process_walk(loop, visit, arg);
+    casync__watches_walk(loop, visit, arg);
     casync__signals_walk(loop, visit, arg);
     casync__tasks_walk(loop, visit, arg);
 }
@@ -20209,6 +20372,7 @@ CASYNC__LINKAGE int64_t casync_loop_fork(casync_loop *loop) {
     if (!casync__loop_is_forked(loop)) return 0;
     casync__mailbox_fork(loop);
     casync__calls_fork(loop);
+    casync__watches_fork(loop);
     result = loop->backend->fork(loop);
     if (result == 0) loop->fork_generation = casync__process.fork_generation;
     return result;

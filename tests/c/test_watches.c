@@ -27,7 +27,7 @@ static const char *const kinds[] = {"created", "modified", "written", "attribute
 /* Says "kind:path", or "renamed:old>path", below the directory. */
 static void say_change(casync_watch *from, const casync_change *change) {
     size_t skip = strlen(directory);
-    char words[256];
+    static char words[4096];
     PTR_EQ(from, &watch);
     EXPECT(strncmp(change->path, directory, skip) == 0);
     snprintf(words, sizeof words, "%s:%s%s%s%s", kinds[change->kind],
@@ -241,6 +241,61 @@ TEST(what_cannot_be_watched_is_refused) {
     close_watch();
 }
 
+TEST(a_relative_path_is_told_as_it_was_written) {
+    open_watch(NULL, false);
+    casync_watch_stop(&watch);
+    EQ(chdir(directory), 0);
+    desc.path = "name";
+    EQ(casync_watch_start(&loop, &watch, &desc), 0);
+    snprintf(directory, sizeof directory, "n"); /* what say_change leaves out */
+    close(open("name", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    look();
+    SAID("created:ame written:ame");
+    EQ(unlink("name"), 0);
+    look();
+    SAID("removed:ame");
+    casync_watch_stop(&watch);
+    close_loop();
+}
+
+TEST(a_directory_that_is_renamed_before_anybody_looks_is_watched) {
+    open_watch(NULL, true);
+    EQ(mkdir(below("a"), 0700), 0);
+    EQ(rename(below("a"), below("b")), 0);
+    look();
+    SAID("created:/a/ renamed:/a>/b/");
+    close(open(below("b/file"), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    look();
+    SAID("created:/b/file written:/b/file");
+    close_watch();
+}
+
+static int64_t watches_deep(casync_loop *where, void *arg) {
+    (void)arg;
+    return casync_watch_start(where, &watch, &desc);
+}
+
+TEST(a_deep_tree_needs_no_deep_stack) {
+    int depth;
+    if (under_valgrind()) SKIP("it takes valgrind too long");
+    open_watch(NULL, true);
+    casync_watch_stop(&watch);
+    desc.path = directory;
+    EQ(chdir(directory), 0);
+    for (depth = 0; depth < 1000; depth++) {
+        EQ(mkdir("d", 0700), 0);
+        EQ(chdir("d"), 0);
+    }
+    EQ(run_task(watches_deep, NULL), 0); /* on the stack of a task */
+    close(open("file", O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    look();
+    EXPECT(strstr(said, "/d/d/d/file"));
+    said[0] = 0;
+    said_size = 0;
+    EQ(chdir("/"), 0);
+    close_watch();
+}
+
 static int overflows;
 
 static void count_overflows(casync_watch *from, const casync_change *change) {
@@ -262,6 +317,26 @@ TEST(lost_events_are_told) {
     }
     for (i = 0; i < 1000 && overflows == 0; i++) EQ(casync_run_nowait(&loop), 0);
     EQ(overflows, 1);
+    close_watch();
+}
+
+TEST(a_forked_child_has_an_instance_of_its_own) {
+    pid_t child;
+    int status;
+    skip_under_qemu("qemu-user does not zero pages in a child");
+    open_watch(NULL, false);
+    child = fork();
+    if (child == 0) {
+        EQ(casync_loop_fork(&loop), 0);
+        EQ(mkdir(below("child"), 0700), 0);
+        look();
+        SAID("created:/child/");
+        _exit(0);
+    }
+    EQ(waitpid(child, &status, 0), child);
+    EQ(status, 0);
+    look();
+    SAID("created:/child/"); /* nobody took it */
     close_watch();
 }
 
@@ -296,6 +371,25 @@ TEST(changes_are_kept_until_somebody_asks) {
     SAID("created:/b/");
     write_file("a", "x"); /* and these are dropped */
     look();
+    close_watch();
+}
+
+TEST(what_nobody_takes_is_bounded) {
+    int i, taken = 0;
+    open_watch_to_wait();
+    for (i = 0; i < 2000; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%d", i);
+        EQ(mkdir(below(name), 0700), 0);
+    }
+    look();
+    EXPECT(memory.live < 1200);
+    while (taken < 2000) {
+        EQ(next_change(), 0);
+        taken++;
+        said[0] = 0;
+        said_size = 0;
+    }
     close_watch();
 }
 
