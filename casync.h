@@ -5571,7 +5571,8 @@ static sigset_t casync__signal_set(int signum) {
 /* >> process state & fork (implementation) ----------------------------------------------------- */
 
 /* Everything that belongs to the process and not to a loop is in one struct: the key by which a
-   thread finds its loop, which features the kernel lacks, and the registry of signals. The kernel
+   thread finds its loop, which features the kernel lacks, the registry of signals, and the terminal
+   whose mode is to be put back. The kernel
    wipes one page in a forked child (MADV_WIPEONFORK, madvise(2)). The child's first call that looks
    at this page notices the fork, and makes anew what a fork breaks. (pthread_atfork would tell, but
    crashes under tcc -run.) Costs: one load where a fork matters. */
@@ -5604,6 +5605,7 @@ static struct {
     /* with the mutex */
     uint32_t overflow_reports;  /* who asked for them: the handlers are there */
     uint64_t last_clients_id;   /* of a server */
+    void *tls_bio_method;       /* with CASYNC_OPENSSL: a BIO_METHOD, or NULL */
     struct sigaction faults[2]; /* what was there for SIGSEGV and SIGBUS: set before the handler
                                    is */
     bool has_signal_fds;
@@ -16832,11 +16834,12 @@ CASYNC__LINKAGE int64_t casync_openpty(int fds[2], int columns, int rows) {
 /* >> processes (implementation) ---------------------------------------------------------------- */
 
 /* A child is started by vfork(2), which copies no memory and holds the caller up until the child
-   runs its program. All that needs memory is made before: the child makes system calls alone. If
-   one of them fails it writes which, and the error, to a pipe that closes with execve(2), and the
-   parent reads that pipe to its end. (valgrind and qemu-user make a copy for vfork, and do not
-   wait: so the pipe tells when.) All signals are blocked from before vfork until the child has no
-   handler of its parent's.
+   runs its program; by fork(2) if its ids are to change. All that needs memory is made before: the
+   child makes system calls alone. If one of them fails it writes which, and the error, to a pipe
+   that closes with execve(2). After a vfork the parent need not wait for that pipe: the child has
+   run its program or failed. A copy (fork, and what valgrind and qemu-user make of vfork) is waited
+   for to the pipe's end; plan->shared tells the two apart. All signals are blocked from before the
+   start until the child has no handler of its parent's.
 
    A child that runs has a record in loop->children, which outlives its casync_process. The loop
    waits for its pidfd; where there is none, a thread of the loop's reaper pool waits for its end,
@@ -19391,15 +19394,15 @@ static long casync__tls_bio_control(BIO *bio, int command, long number, void *pt
 
 /* One for the process, which OpenSSL keeps. */
 static BIO_METHOD *casync__tls_bio_method(void) {
-    static BIO_METHOD *method;
+    BIO_METHOD *method;
     casync__process_lock();
-    if (!method) {
-        method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "casync");
-        if (method) {
-            BIO_meth_set_read(method, casync__tls_bio_read);
-            BIO_meth_set_write(method, casync__tls_bio_write);
-            BIO_meth_set_ctrl(method, casync__tls_bio_control);
-        }
+    method = (BIO_METHOD *)casync__process.tls_bio_method;
+    if (!method) method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "casync");
+    if (method && !casync__process.tls_bio_method) {
+        BIO_meth_set_read(method, casync__tls_bio_read);
+        BIO_meth_set_write(method, casync__tls_bio_write);
+        BIO_meth_set_ctrl(method, casync__tls_bio_control);
+        casync__process.tls_bio_method = method;
     }
     pthread_mutex_unlock(&casync__process.mutex);
     return method;
